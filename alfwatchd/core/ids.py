@@ -1,0 +1,53 @@
+"""Session and dataset ids from the path: the same tree has the same ids, anywhere and always.
+
+ONE accepts UUIDs of version 3 and 4 only (``one.alf.spec.is_uuid``), so both ids carry the bits of version 3.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+
+NAMESPACE = uuid.UUID("c75e382c-3624-4231-a014-392408f3c4c3")
+"""Fixed for ever: changing it changes every id in the field."""
+
+
+def session_id(eid_path: str, namespace: uuid.UUID = NAMESPACE) -> bytes:
+    """Return the 16 bytes of a session's eid.
+
+    Parameters
+    ----------
+    eid_path : str
+        `SessionKey.eid_path`, for example ``lab/subject/2020-01-01/001``.
+    namespace : uuid.UUID
+        One namespace gives one set of ids.
+    """
+    return uuid.uuid3(namespace, eid_path).bytes
+
+
+def dataset_id(eid: bytes, rel_path: str) -> bytes:
+    """Return the 16 bytes of a dataset's id: unique over the whole table and ordered as (eid, id) is.
+
+    The first 8 bytes are those of the eid, which already hold the version; the rest is a digest of session and
+    path with the variant of RFC 4122.
+
+    Parameters
+    ----------
+    eid : bytes
+        The 16 bytes of the session's eid.
+    rel_path : str
+        Path of the dataset relative to its session.
+    """
+    tail = hashlib.md5(eid + rel_path.encode(), usedforsecurity=False).digest()
+    return b"%b%c%b" % (eid[:8], (tail[0] & 0x3F) | 0x80, tail[1:8])
+
+
+def parse_id(text: object) -> bytes | None:
+    """Return the 16 bytes of an id that ONE would accept (lower case, hyphens, version 3 or 4), else None."""
+    if not isinstance(text, str):
+        return None
+    try:
+        parsed = uuid.UUID(text)
+    except ValueError:
+        return None
+    return parsed.bytes if str(parsed) == text and parsed.version in (3, 4) else None

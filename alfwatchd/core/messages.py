@@ -1,0 +1,141 @@
+"""What the engine may be told: a closed union of messages. Every thread but the engine's own only posts these."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+from alfwatchd.core.tables import Snapshot
+
+
+@dataclass(slots=True)
+class FolderEvents:
+    """What happened in one watched folder.
+
+    Parameters
+    ----------
+    names : set of str
+        Files that came, went or changed.
+    rewritten : set of str
+        Those whose content was written to.
+    listing : bool
+        Whether sub-folders or the folder itself came, went or moved.
+    """
+
+    names: set[str] = field(default_factory=set)
+    rewritten: set[str] = field(default_factory=set)
+    listing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PathsChanged:
+    """File-system events, joined per watch descriptor, in the order of the kernel's queue between messages."""
+
+    folders: Mapping[int, FolderEvents]
+    cookies: tuple[str, ...] = ()
+    """Names of sync cookies: all events before them are in this message or in earlier ones."""
+    unwatched: tuple[int, ...] = ()
+    """Descriptors whose watch the kernel removed."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventsLost:
+    """Events are missing, so any folder may differ from the tables."""
+
+    reason: str
+    reader_alive: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Flushed:
+    """The tables on disk are at this generation."""
+
+    generation: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class FlushFailed:
+    """The tables on disk are what they were before."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hashed:
+    """md5 digests: folder path -> file name -> (packed signature, 16-byte digest)."""
+
+    digests: Mapping[str, Mapping[str, tuple[bytes, bytes]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Flush and end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """Read the settings again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A question from a client; `reply` gets the answer or the exception, always."""
+
+    reply: Future[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class SyncRequest(Request):
+    """Answered with `SyncReply` when all earlier changes are in the tables on disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class FlushRequest(Request):
+    """Answered with `FlushReply` when the tables on disk are at the present generation."""
+
+
+@dataclass(frozen=True, slots=True)
+class RescanRequest(Request):
+    """Answered with `RescanReply` when the folder and all below it were listed again."""
+
+    path: str = ""
+    accept_root: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotRequest(Request):
+    """Answered with a `TablesView`; fails with `RootOffline` while the root is offline."""
+
+
+@dataclass(frozen=True, slots=True)
+class PrunedNotice:
+    """A prune deleted these files; the folders they lay in are to be looked at."""
+
+    folders: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TablesView:
+    """The tables as they are, and what makes them less than certain."""
+
+    snapshot: Snapshot
+    unreadable: tuple[str, ...]
+
+
+Message = (
+    PathsChanged
+    | EventsLost
+    | Flushed
+    | FlushFailed
+    | Hashed
+    | Stop
+    | Reload
+    | SyncRequest
+    | FlushRequest
+    | RescanRequest
+    | SnapshotRequest
+    | PrunedNotice
+)

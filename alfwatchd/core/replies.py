@@ -1,0 +1,137 @@
+"""What the daemon answers: the values behind the control API and the `--json` output. docs/formats.md promises them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+State = Literal["starting", "catching up", "live", "polled", "offline"]
+"""starting: no scan has been completed yet. catching up: changes are known of that the tables do not hold.
+live: every change is seen at once. polled: a part of the tree is only looked at now and then. offline: the root is not
+what it was; rows are kept as they are."""
+
+Exactness = Literal["exact", "scanned", "partial"]
+"""exact: a sync cookie proved that every earlier change is in. scanned: as of a scan that began after the call.
+partial: some folders could not be read, and keep their last known rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemReply:
+    """Something a person should act on: kind, root-relative path, what to do."""
+
+    kind: str
+    path: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class RescanNote:
+    """A scan of the whole tree: why, when (UTC, ISO 8601) and how long it took (null while it runs)."""
+
+    reason: str
+    started: str
+    seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The daemon as it is now. Times are UTC, ISO 8601; null means never."""
+
+    state: State
+    since: str
+    """When the state was entered."""
+    detail: str
+    """One sentence for a person: why the state is what it is."""
+    root: str
+    out_dir: str
+    pid: int
+    version: str
+    generation: int
+    """Raised at each change of the tables in memory."""
+    n_sessions: int
+    n_datasets: int
+    n_bytes: int
+    n_ignored: int
+    """Entries that are no part of the ALF layout."""
+    saved: bool
+    """False while the last flush failed: the tables on disk are older than they should be."""
+    flushed_generation: int
+    last_flush: str | None
+    last_flush_seconds: float | None
+    last_flush_error: str | None
+    oldest_unflushed_seconds: float | None
+    """Age of the oldest change that is not in the tables on disk, in seconds."""
+    events_lost: int
+    """How often events were lost; each time all was scanned again."""
+    rescans: list[RescanNote] = field(default_factory=list)
+    """The last ten."""
+    watches: int = 0
+    watches_limit: int | None = None
+    """Null where nothing is watched."""
+    unwatched: int = 0
+    """Folders that are scanned now and then instead of watched."""
+    hashes_pending: int = 0
+    problems: list[ProblemReply] = field(default_factory=list)
+    """At most a thousand; `n_problems` counts all."""
+    n_problems: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SyncReply:
+    """Answer to sync: the generation that is in the tables on disk, and how exact it is."""
+
+    generation: int
+    exactness: Exactness
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class FlushReply:
+    """Answer to flush."""
+
+    generation: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RescanReply:
+    """Answer to rescan; the counts are dataset rows, over the whole tree while the scan ran."""
+
+    generation: int
+    added: int
+    changed: int
+    removed: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class PruneItem:
+    """A dataset file or a folder in a prune; `reason` says why it stays, where it does."""
+
+    path: str
+    """Relative to the root."""
+    file_size: int | None
+    """Bytes; null for a folder."""
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PruneReply:
+    """A prune plan, or what became of it."""
+
+    plan_id: str
+    """Names the plan in a later apply."""
+    applied: bool
+    reference: str
+    """Folder of the reference tables, or `the daemon's own tables`."""
+    n_datasets: int
+    """Datasets on disk; `prune.max_fraction` is a fraction of these."""
+    files: list[PruneItem]
+    """Files that would go, or went."""
+    folders: list[PruneItem]
+    """Session folders, and folders left empty above them, that would go, or went."""
+    n_bytes: int
+    """Sum over `files`."""
+    kept: list[PruneItem]
+    """Planned but left: changed since the plan, or not removable."""
+    notes: list[str]

@@ -1,0 +1,75 @@
+"""Every exception class of the package. Each message says what failed, on which path, and what to do next."""
+
+from __future__ import annotations
+
+
+class AlfwatchdError(Exception):
+    """Base of all errors that a caller may want to catch."""
+
+    exit_code = 1
+
+
+class UsageError(AlfwatchdError):
+    """The command line or the request makes no sense as given."""
+
+    exit_code = 2
+
+
+class NoDaemon(AlfwatchdError):
+    """No daemon answers on the control socket."""
+
+    exit_code = 3
+
+
+class Locked(AlfwatchdError):
+    """Another process holds the output folder."""
+
+    exit_code = 75
+
+
+class Busy(AlfwatchdError):
+    """The daemon is doing something that excludes the request; try again."""
+
+    exit_code = 75
+
+
+class ConfigError(AlfwatchdError):
+    """A setting is missing, unknown or invalid."""
+
+    exit_code = 78
+
+
+class RootOffline(AlfwatchdError):
+    """The root is missing, unreadable, another file system than before, or suddenly empty."""
+
+
+class OutDirError(AlfwatchdError, AssertionError):
+    """The output folder is missing or not a folder (upstream raises ``AssertionError`` here)."""
+
+
+class LabConflict(AlfwatchdError, AssertionError):
+    """The `lab` setting differs from a lab folder (upstream raises ``AssertionError`` here)."""
+
+
+class TablesError(AlfwatchdError):
+    """Tables could not be read or written."""
+
+
+class WatchError(AlfwatchdError):
+    """A folder could not be watched."""
+
+
+class WatchLimit(WatchError):
+    """The kernel's limit of inotify watches or instances is reached."""
+
+
+class PruneRefused(AlfwatchdError):
+    """A prune would not be safe; nothing was deleted."""
+
+
+class NotAllowed(AlfwatchdError):
+    """The peer on the control socket may not do this."""
+
+
+class RequestFailed(AlfwatchdError):
+    """The daemon answered a request with an error."""
