@@ -178,8 +178,8 @@ def split_dataset(path: str) -> tuple[str, str] | None:
 
 def is_rel_path(rel_path: str) -> bool:
     """Tell whether a session-relative path is a valid dataset path (``one.alf.spec.REL_PATH_SPEC``, whole)."""
-    folder, _, name = rel_path.rpartition("/")
-    return is_dataset_name(name) and (not folder or is_collection(folder))
+    folder, slash, name = rel_path.rpartition("/")
+    return is_dataset_name(name) and (not slash or is_collection(folder))
 
 
 def split_revision(folder: str) -> tuple[str, str]:

@@ -101,9 +101,7 @@ def datasets_table(snapshot: Snapshot, encoding: Encoding) -> pa.Table:
     for session in _by_path(snapshot):
         block.add(session, encoding)
     order = block.order()
-    values = np.frombuffer(
-        b"".join([value[:SIGNATURE_SIZE] for value in block.values]), _SIGNATURE_DTYPE
-    )
+    values = np.frombuffer(b"".join([value[:SIGNATURE_SIZE] for value in block.values]), _SIGNATURE_DTYPE)
     n_rows = len(order)
     columns = {
         "rel_path": pa.array(block.rel_paths, pa.string()).take(order),
@@ -213,7 +211,13 @@ def _with_index(table: pa.Table, index: tuple[str, ...]) -> pa.Table:
     metadata = {
         "index_columns": list(index),
         "column_indexes": [
-            {"name": None, "field_name": None, "pandas_type": "unicode", "numpy_type": "object", "metadata": None}
+            {
+                "name": None,
+                "field_name": None,
+                "pandas_type": "unicode",
+                "numpy_type": "object",
+                "metadata": None,
+            }
         ],
         "columns": columns,
         "creator": {"library": "alfwatchd"},

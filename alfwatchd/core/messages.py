@@ -88,6 +88,11 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class StatusRequest(Request):
+    """Answered at once with `Status`."""
+
+
+@dataclass(frozen=True, slots=True)
 class SyncRequest(Request):
     """Answered with `SyncReply` when all earlier changes are in the tables on disk."""
 
@@ -125,17 +130,5 @@ class TablesView:
     unreadable: tuple[str, ...]
 
 
-Message = (
-    PathsChanged
-    | EventsLost
-    | Flushed
-    | FlushFailed
-    | Hashed
-    | Stop
-    | Reload
-    | SyncRequest
-    | FlushRequest
-    | RescanRequest
-    | SnapshotRequest
-    | PrunedNotice
-)
+AnyRequest = StatusRequest | SyncRequest | FlushRequest | RescanRequest | SnapshotRequest
+Message = PathsChanged | EventsLost | Flushed | FlushFailed | Hashed | PrunedNotice | Stop | Reload | AnyRequest

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from alfwatchd.core.rows import Signature
+from alfwatchd.core.rows import Session, Signature, pack_signature, unpack_signature
+from alfwatchd.core.tables import Snapshot
+from alfwatchd.errors import AlfwatchdError, PruneRefused
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +21,8 @@ class Reference:
     source : str
         Where they were read, for messages.
     sessions : mapping of str to set of str
-        `SessionKey.eid_path` -> rel_path of its datasets; sessions without datasets are there too.
+        `SessionKey.eid_path` -> rel_path of its datasets, whatever their `exists` column says; sessions
+        without datasets are there too.
     """
 
     source: str
@@ -36,19 +40,21 @@ class PlannedFile:
 
 @dataclass(frozen=True, slots=True)
 class PrunePlan:
-    """What a prune would delete; nothing else is ever deleted by it.
+    """What a prune would delete; nothing else is ever deleted by it, but folders that this leaves empty.
 
     Parameters
     ----------
     plan_id : str
-        A digest of the plan, so that the same plan has the same id.
+        A digest of what would go and of `reference`, so that the same plan has the same id.
     reference : str
+        `Reference.source`.
     n_datasets : int
         Datasets on disk.
     files : tuple of PlannedFile
         Sorted by path.
     folders : tuple of str
-        Session folders that may go once they are empty, sorted by path, relative to the root.
+        Session folders that may go once they are empty, sorted by path, relative to the root. Only the disk
+        knows which do: `alfwatchd.prune.preview_plan` asks it.
     """
 
     plan_id: str
@@ -56,3 +62,138 @@ class PrunePlan:
     n_datasets: int
     files: tuple[PlannedFile, ...]
     folders: tuple[str, ...]
+
+    @property
+    def n_bytes(self) -> int:
+        """Sum of the sizes of `files`, in bytes."""
+        return sum(file.signature.file_size for file in self.files)
+
+
+@dataclass(frozen=True, slots=True)
+class KeptItem:
+    """A planned file or folder that was left, and why; `file_size` in bytes as planned, None for folders."""
+
+    path: str
+    file_size: int | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PruneOutcome:
+    """What a prune did, or, as a preview, would do.
+
+    Parameters
+    ----------
+    deleted : tuple of PlannedFile
+        In the order of deletion.
+    removed : tuple of str
+        Session folders, and folders above them that this left empty, relative to the root. Empty folders
+        inside of session folders go with them and are not listed.
+    kept : tuple of KeptItem
+        What was planned and tried, and is still there or was gone already.
+    stopped : AlfwatchdError or None
+        What `may_continue` raised. Planned items that are in none of the lists above were not tried then.
+    """
+
+    deleted: tuple[PlannedFile, ...]
+    removed: tuple[str, ...]
+    kept: tuple[KeptItem, ...]
+    stopped: AlfwatchdError | None = None
+
+    @property
+    def n_bytes(self) -> int:
+        """Sum of the sizes of `deleted`, in bytes; files with other hard links free none of them."""
+        return sum(file.signature.file_size for file in self.deleted)
+
+
+def make_plan(
+    snapshot: Snapshot,
+    reference: Reference,
+    *,
+    lab: str,
+    remove_empty_sessions: bool,
+    max_fraction: float | None,
+) -> PrunePlan:
+    """Plan to delete the datasets of `snapshot` that are not in `reference`.
+
+    Files of linked sessions and links to files are never planned; nor are twins, which no snapshot holds. A
+    session of the reference keeps its folder, even an empty one.
+
+    Parameters
+    ----------
+    snapshot : Snapshot
+        What is on disk now.
+    reference : Reference
+        What is to stay.
+    lab : str
+        The `lab` setting, which tables may hold for sessions without a lab folder; empty where there is none.
+    remove_empty_sessions : bool
+        Whether folders of sessions that are not in the reference may go, once they are empty.
+    max_fraction : float or None
+        Largest fraction of the datasets on disk, 0 to 1, that may go; None for no limit.
+
+    Returns
+    -------
+    PrunePlan
+
+    Raises
+    ------
+    PruneRefused
+        If more than `max_fraction` of the datasets would go.
+    """
+    files: list[PlannedFile] = []
+    folders: list[str] = []
+    for session in snapshot.sessions.values():
+        if session.is_link:
+            continue
+        listed = _listed(session, reference, lab)
+        unlisted = _unlisted(session, listed or frozenset())
+        files += unlisted
+        # A link to a file stays, and keeps its session folder.
+        if remove_empty_sessions and listed is None and len(unlisted) == session.n_datasets:
+            folders.append(session.path)
+    n_datasets = sum(session.n_datasets for session in snapshot.sessions.values())
+    _check_fraction(len(files), n_datasets, max_fraction, reference.source)
+    return _plan(reference.source, n_datasets, files, folders)
+
+
+def _listed(session: Session, reference: Reference, lab: str) -> AbstractSet[str] | None:
+    """Return the rel_paths that the reference has for a session, or None where it lacks the session."""
+    key = session.key
+    names = [key.eid_path] if key.lab or not lab else [key.eid_path, f"{lab}/{key.eid_path}"]
+    found = [reference.sessions[name] for name in names if name in reference.sessions]
+    return frozenset().union(*found) if found else None
+
+
+def _unlisted(session: Session, listed: AbstractSet[str]) -> list[PlannedFile]:
+    return [
+        PlannedFile(f"{session.path}/{rel_path}", signature)
+        for rel_path, value in session.datasets()
+        if rel_path not in listed and not (signature := unpack_signature(value)).is_link
+    ]
+
+
+def _check_fraction(n_files: int, n_datasets: int, max_fraction: float | None, source: str) -> None:
+    # Written so that a limit which is not a number refuses.
+    if not n_files or max_fraction is None or n_files / n_datasets <= max_fraction:
+        return
+    raise PruneRefused(
+        f"{n_files} of {n_datasets} datasets ({n_files / n_datasets:.1%}) are not in the reference tables "
+        f"of {source}, and prune.max_fraction allows {max_fraction:.1%}: nothing was deleted. Check that "
+        "these tables belong to this root and are up to date; if all of it is to go, use --max-fraction 1"
+    )
+
+
+def _plan(source: str, n_datasets: int, files: Sequence[PlannedFile], folders: Sequence[str]) -> PrunePlan:
+    sorted_files = tuple(sorted(files, key=lambda file: file.path))
+    sorted_folders = tuple(sorted(folders))
+    digest = hashlib.blake2b(_encode(source), digest_size=8)
+    for file in sorted_files:
+        digest.update(b"\0F" + _encode(file.path) + b"\0" + pack_signature(*file.signature))
+    for folder in sorted_folders:
+        digest.update(b"\0D" + _encode(folder))
+    return PrunePlan(digest.hexdigest(), source, n_datasets, sorted_files, sorted_folders)
+
+
+def _encode(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")

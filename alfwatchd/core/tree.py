@@ -11,9 +11,19 @@ from dataclasses import dataclass, field
 
 from alfwatchd.core import alf
 from alfwatchd.core.alf import Kind
-from alfwatchd.core.rows import SIGNATURE_SIZE, Files, FolderRows, Problem, Session, folder_rows
+from alfwatchd.core.rows import (
+    SIGNATURE_SIZE,
+    Files,
+    FolderRows,
+    Problem,
+    Session,
+    folder_rows,
+    pack_signature,
+)
 
 NOT_WATCHED = -1
+NOT_LISTED = 0
+"""Inode of a folder that no listing of its parent has shown yet: the root, and what `Tree.restore` made."""
 
 
 @dataclass(slots=True)
@@ -162,11 +172,16 @@ class Tree:
     """
 
     def __init__(self, root_name: str = "") -> None:
-        self.root = Folder(root_name, Kind.ROOT, None, 0)
+        self.root = Folder(root_name, Kind.ROOT, None, NOT_LISTED)
         self.touched: set[Folder] = set()
         """Session folders that changed since `take_touched`."""
         self.dropped: set[str] = set()
         """Paths of session folders that went since `take_touched`."""
+        self.with_problems: set[Folder] = set()
+        self.n_ignored = 0
+        """Entries that are no part of the layout, over all folders."""
+        self.rewritten: list[bytes] = []
+        """Signatures whose files were rewritten without a change of signature, so that known digests are wrong."""
         self._by_wd: dict[int, tuple[Folder, ...]] = {}
 
     # Watches: one watch descriptor can stand for several folders for a while (a move, a bind mount).
@@ -202,6 +217,11 @@ class Tree:
         for folder in folders:
             folder.wd = NOT_WATCHED
         return folders
+
+    def forget_all_watches(self) -> None:
+        """Note that the watcher that held the watches is no more."""
+        for wd in list(self._by_wd):
+            self.forget_watch(wd)
 
     @property
     def watch_descriptors(self) -> Mapping[int, tuple[Folder, ...]]:
@@ -241,7 +261,7 @@ class Tree:
             Dataset rows added, changed and removed, those of dropped sub-folders included.
         """
         folder.dev, folder.ino = listing.dev, listing.ino
-        folder.problems, folder.n_ignored = tuple(listing.problems), listing.n_ignored
+        self._set_problems(folder, tuple(listing.problems), listing.n_ignored)
         freed: list[int] = []
         changes = Changes()
         for name in folder.children.keys() - listing.folders.keys() - listing.unknown:
@@ -249,6 +269,9 @@ class Tree:
         new = []
         for name, ino in listing.folders.items():
             child = folder.children.get(name)
+            if child is not None and child.entry_ino == NOT_LISTED:
+                self._show(child, ino, is_link=name in listing.links)
+                new.append(child)
             if child is not None and (child.entry_ino != ino or child.is_link != (name in listing.links)):
                 changes += self.drop(child, freed)
                 child = None
@@ -298,6 +321,32 @@ class Tree:
             self._touch(folder)
         return bool(fresh)
 
+    def restore(self, path: str, file_size: int | None) -> None:
+        """Put back a row of earlier tables whose folder cannot be read now.
+
+        Parameters
+        ----------
+        path : str
+            Root-relative path of a session folder, or of a dataset in one.
+        file_size : int or None
+            Bytes; None for a session folder.
+        """
+        if "//" in path or (alf.parse_session(path) if file_size is None else alf.split_dataset(path)) is None:
+            return
+        *names, last = path.split("/")
+        folder = self.root
+        for name in names if file_size is not None else [*names, last]:
+            child = folder.children.get(name)
+            if child is None:
+                kind = folder.child_kind(name)
+                assert kind is not None, f"{path!r} is valid, but not {name!r} in it"
+                child = folder.children[name] = Folder(name, kind, folder, NOT_LISTED)
+            folder = child
+        if file_size is not None:
+            old = folder.rows.files if folder.rows else {}
+            self._set_files(folder, {last: pack_signature(file_size, 0, 0, False), **old})  # noqa: FBT003
+        self._touch(folder)
+
     def drop(self, folder: Folder, freed: list[int]) -> Changes:
         """Remove a folder and all below it; `freed` gathers watch descriptors that nobody claims any more."""
         assert folder.parent is not None, "the root is never dropped"
@@ -309,6 +358,7 @@ class Tree:
                 self.dropped.add(each.path)
                 self.touched.discard(each)
             changes.removed += len(each.rows.files) if each.rows else 0
+            self._set_problems(each, (), 0)
             wd = self.unclaim(each)
             if wd is not None:
                 freed.append(wd)
@@ -333,6 +383,8 @@ class Tree:
         changed = 0
         merged = dict(files)
         for name in files.keys() & old.keys():
+            if name in forget and len(old[name]) > SIGNATURE_SIZE:
+                self.rewritten.append(old[name][:SIGNATURE_SIZE])
             if name in forget or old[name][:SIGNATURE_SIZE] != files[name][:SIGNATURE_SIZE]:
                 changed += old[name] != files[name]
             else:
@@ -342,6 +394,21 @@ class Tree:
             folder.rows = folder_rows(folder.collection, merged)
             self._touch(folder)
         return changes
+
+    def _set_problems(self, folder: Folder, problems: tuple[Problem, ...], n_ignored: int) -> None:
+        self.n_ignored += n_ignored - folder.n_ignored
+        folder.problems, folder.n_ignored = problems, n_ignored
+        if problems:
+            self.with_problems.add(folder)
+        else:
+            self.with_problems.discard(folder)
+
+    def _show(self, folder: Folder, ino: int, *, is_link: bool) -> None:
+        """Note that a restored folder is there; its rows stay until it is listed itself."""
+        folder.entry_ino = ino
+        if folder.is_link != is_link:
+            folder.is_link = is_link
+            self._touch(folder)
 
     def _touch(self, folder: Folder) -> None:
         session = folder.session

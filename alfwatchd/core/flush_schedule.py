@@ -1,0 +1,74 @@
+"""When to flush, and what became of it. Times are on the caller's clock, in seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_SHORTEST_RETRY, _LONGEST_RETRY = 1.0, 60.0
+
+
+@dataclass(slots=True)
+class FlushSchedule:
+    """Flushes at most every `interval` seconds, at once when somebody waits, and with back-off after a failure.
+
+    Parameters
+    ----------
+    generation : int
+        Generation of the tables on disk.
+    interval : float
+    """
+
+    generation: int
+    interval: float
+    submitted: int | None = None
+    """Generation that is being written."""
+    last: float | None = None
+    last_seconds: float | None = None
+    error: str | None = None
+    changed_since: float | None = None
+    """When the tables in memory began to differ from those on disk."""
+    is_forced: bool = False
+    """Whether to write even what is on disk already: the file was replaced, or columns are made in another way."""
+    _n_failed: int = 0
+    _not_before: float = 0.0
+
+    def note(self, generation: int, now: float) -> None:
+        """Take notice of the generation in memory."""
+        if generation != self.generation and self.changed_since is None:
+            self.changed_since = now
+
+    def is_wanted(self, generation: int) -> bool:
+        """Tell whether the tables on disk should be written, sooner or later."""
+        return self.submitted is None and (self.is_forced or generation != self.generation)
+
+    def due(self, generation: int, *, awaited: bool) -> float | None:
+        """Return when to flush; None if there is nothing to write. A failed flush is never hurried."""
+        if not self.is_wanted(generation):
+            return None
+        return 0.0 if awaited and self.error is None else self._not_before
+
+    def begin(self, generation: int, now: float) -> None:
+        """Note that a snapshot was handed over."""
+        self.submitted = generation
+        self.is_forced = False
+        self.changed_since = None
+        self._not_before = now + self.interval
+
+    def succeed(self, generation: int, seconds: float, now: float) -> None:
+        """Note that the tables on disk are at this generation."""
+        self.generation, self.submitted = generation, None
+        self.last, self.last_seconds = now, seconds
+        self.error, self._n_failed = None, 0
+
+    def fail(self, error: str, now: float) -> float:
+        """Note that the tables on disk are what they were; return the seconds until the next attempt."""
+        wait = min(_LONGEST_RETRY, _SHORTEST_RETRY * 2.0**self._n_failed)
+        self.submitted, self.error, self.is_forced = None, error, True
+        self.changed_since = now if self.changed_since is None else self.changed_since
+        self._n_failed += 1
+        self._not_before = now + wait
+        return wait
+
+    def has_reached(self, generation: int) -> bool:
+        """Tell whether the tables on disk hold this generation, written by this process."""
+        return self.last is not None and not self.is_forced and self.generation >= generation

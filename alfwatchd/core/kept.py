@@ -1,0 +1,121 @@
+"""What earlier tables know that the disk does not: ids that differ, qc, protocols, projects, digests."""
+
+from __future__ import annotations
+
+import datetime
+import re
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from alfwatchd.core import ids
+from alfwatchd.core.alf import SessionKey
+from alfwatchd.core.encode import QC_CATEGORIES
+from alfwatchd.core.rows import Kept, KeptDataset, KeptSession
+
+_MD5 = re.compile(r"[0-9a-f]{32}")
+
+
+def carry_over(sessions: pa.Table, datasets: pa.Table, namespace: uuid.UUID, lab: str) -> Kept:
+    """Gather what must survive from earlier tables, made by ONE, by Alyx or by us.
+
+    Parameters
+    ----------
+    sessions, datasets : pyarrow.Table
+        With their index as plain columns. Columns that are missing count as empty.
+    namespace : uuid.UUID
+        Namespace of the ids that paths give.
+    lab : str
+        The `lab` setting: tables hold it for sessions in no lab folder, whose ids are made without it.
+
+    Returns
+    -------
+    Kept
+        Only what differs from what a fresh index gives. An id that is not unique in its table, or that One would not
+        accept, is not kept.
+    """
+    keys = session_keys(sessions)
+    eids = _unique_ids(_column(sessions, "id"))
+    own_eids: dict[str, bytes] = {}
+    kept_sessions = {}
+    projects = _column(sessions, "projects") if "projects" in sessions.column_names else _column(sessions, "project")
+    rows = zip(keys, eids, _column(sessions, "task_protocol"), projects, strict=True)
+    for key, eid, protocol, project in rows:
+        if key is None:
+            continue
+        given = {ids.session_id(path, namespace) for path in _paths(key, lab)}
+        own_eids[key.eid_path] = eid or min(given)
+        row = KeptSession(None if eid in given else eid, str(protocol or ""), str(project or ""))
+        if row != KeptSession(None, "", ""):
+            kept_sessions[key.eid_path] = row
+    return Kept(kept_sessions, _kept_datasets(sessions, datasets, keys, own_eids))
+
+
+def session_keys(sessions: pa.Table) -> list[SessionKey | None]:
+    """Return what identifies each session of a table; None for a row that makes no sense."""
+    rows = zip(*(_column(sessions, name) for name in ("lab", "subject", "date", "number")), strict=True)
+    return [_session_key(*row) for row in rows]
+
+
+def dataset_rows(
+    sessions: pa.Table, datasets: pa.Table, keys: list[SessionKey | None]
+) -> Iterator[tuple[SessionKey, str, int]]:
+    """Yield session, rel_path and file size in bytes (0 where unknown) of each dataset row that makes sense."""
+    by_eid = dict(zip(_column(sessions, "id"), keys, strict=True))
+    rows = zip(*(_column(datasets, name) for name in ("eid", "rel_path", "file_size")), strict=True)
+    for eid, rel_path, file_size in rows:
+        key = by_eid.get(eid)
+        if key is not None and isinstance(rel_path, str):
+            yield key, rel_path, int(file_size) if isinstance(file_size, int | float) and file_size > 0 else 0
+
+
+def _kept_datasets(
+    sessions: pa.Table, datasets: pa.Table, keys: list[SessionKey | None], eids: dict[str, bytes]
+) -> dict[str, dict[str, KeptDataset]]:
+    by_eid = dict(zip(_column(sessions, "id"), keys, strict=True))
+    names = ("eid", "rel_path", "qc", "file_size", "hash")
+    rows = zip(_unique_ids(_column(datasets, "id")), *(_column(datasets, name) for name in names), strict=True)
+    kept: dict[str, dict[str, KeptDataset]] = {}
+    for own_id, eid, rel_path, qc, file_size, digest in rows:
+        key = by_eid.get(eid)
+        if key is None or not isinstance(rel_path, str):
+            continue
+        given = ids.dataset_id(eids[key.eid_path], rel_path)
+        known = isinstance(digest, str) and _MD5.fullmatch(digest)
+        row = KeptDataset(
+            id=None if own_id == given else own_id,
+            qc=QC_CATEGORIES.index(qc) if qc in QC_CATEGORIES else 0,
+            file_size=int(file_size) if known and file_size is not None else None,
+            digest=bytes.fromhex(digest) if known else b"",
+        )
+        if row != KeptDataset(None, 0, None, b""):
+            kept.setdefault(key.eid_path, {})[rel_path] = row
+    return kept
+
+
+def _paths(key: SessionKey, lab: str) -> set[str]:
+    """Return the paths that the eid of a row may have been made from."""
+    paths = {key.eid_path}
+    if lab and key.lab == lab:
+        paths.add(SessionKey("", key.subject, key.date, key.number).eid_path)
+    return paths
+
+
+def _unique_ids(column: list[Any]) -> list[bytes | None]:
+    counts = Counter(column)
+    return [ids.parse_id(text) if counts[text] == 1 else None for text in column]
+
+
+def _column(table: pa.Table, name: str) -> list[Any]:
+    return table.column(name).to_pylist() if name in table.column_names else [None] * len(table)
+
+
+def _session_key(lab: Any, subject: Any, date: Any, number: Any) -> SessionKey | None:
+    if isinstance(date, datetime.datetime):
+        date = date.date()
+    if not (isinstance(subject, str) and isinstance(date, datetime.date) and isinstance(number, int | float)):
+        return None
+    return SessionKey(str(lab or ""), subject, date, int(number))

@@ -1,0 +1,458 @@
+"""The engine: one thread that owns all that changes, in a loop that can be stepped. Time is passed in, in seconds."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from alfwatchd.barriers import Barrier, answer_flush, answer_rescan, answer_sync
+from alfwatchd.core import messages
+from alfwatchd.core.encode import Encoding
+from alfwatchd.core.exclude import compile_exclude
+from alfwatchd.core.flush_schedule import FlushSchedule
+from alfwatchd.core.messages import Message
+from alfwatchd.core.replies import State
+from alfwatchd.errors import AlfwatchdError, RootOffline, UsageError, WatchError
+from alfwatchd.flusher import Flusher
+from alfwatchd.hash_queue import HashQueue
+from alfwatchd.inbox import Inbox
+from alfwatchd.indexer import Indexer, Pass
+from alfwatchd.mounts import WATCHABLE
+from alfwatchd.report import PassLog, make_status
+from alfwatchd.scanner import Scanner
+from alfwatchd.settings import Settings
+from alfwatchd.watching import Watching
+
+_log = logging.getLogger(__name__)
+
+_OFFLINE_RETRY_SECONDS = 5.0
+_UNREADABLE_RETRY_SECONDS = 30.0
+_COOKIE_SECONDS = 2.0
+_FOREIGN_CHECK_SECONDS = 2.0
+_MOUNT_CHECK_SECONDS = 1.0
+_LONGEST_SLEEP_SECONDS = 1.0
+_REST_SECONDS = 2.0
+_STOP_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the engine is made of.
+
+    Parameters
+    ----------
+    indexer : Indexer
+    watching : Watching
+    flusher : Flusher
+    inbox : Inbox
+    hashes : HashQueue or None
+        None where hashing is off.
+    first_pass_done : callable
+        Called once, before the first flush.
+    reload : callable
+        Reads the settings again; raises `AlfwatchdError` to keep the old ones.
+    wall_clock : callable
+        Time for people: UTC.
+    """
+
+    indexer: Indexer
+    watching: Watching
+    flusher: Flusher
+    inbox: Inbox
+    hashes: HashQueue | None
+    first_pass_done: Callable[[], None]
+    reload: Callable[[], Settings]
+    wall_clock: Callable[[], datetime]
+
+
+class Engine:
+    """Drains the inbox, scans a unit, flushes if due; `step` does a bit of each and never waits.
+
+    Parameters
+    ----------
+    settings : Settings
+    encoding : Encoding
+        How rows become columns.
+    parts : Parts
+    """
+
+    def __init__(self, settings: Settings, encoding: Encoding, parts: Parts) -> None:
+        self.settings = settings
+        self.encoding = encoding
+        self.parts = parts
+        self.indexer = parts.indexer
+        self.flushes = FlushSchedule(self.indexer.tables.generation, settings.flush_interval_seconds)
+        self.passes: deque[PassLog] = deque(maxlen=10)
+        self.events_lost = 0
+        self.offline = "the daemon has just started"
+        """Why the root is offline; empty while it is online."""
+        self.state: State = "starting"
+        self.state_since = 0.0
+        self.n_reloads = 0
+        self.is_done = False
+        self._stop_barrier: Barrier | None = None
+        self._barriers: list[Barrier] = []
+        self._due: dict[str, float] = {}
+        self._paced_until = 0.0
+        self._rest_until = 0.0
+        self._last_pass_ended = 0.0
+        self._pending_pass = ""
+        self._n_mount_changes = 0
+        self._running: Pass | None = None
+
+    # The loop.
+
+    def step(self, now: float) -> float:
+        """Do what is due.
+
+        Returns
+        -------
+        float
+            Seconds that may pass before the next step, unless a message comes.
+        """
+        for message in self.parts.inbox.drain():
+            self._take(message, now)
+        if self.offline:
+            self._try_root(now)
+        else:
+            self._scan(now)
+            self._look_around(now)
+        self._advance_barriers(now)
+        self._flush_if_due(now)
+        self._enter(self._find_state(now), now)
+        self._stop_if_flushed(now)
+        return self._sleep_seconds(now)
+
+    def close(self) -> None:
+        """Fail what still waits and end the watcher."""
+        for barrier in self._barriers:
+            barrier.fail(AlfwatchdError("the daemon is stopping; ask again when it is back"))
+        self.parts.watching.close()
+
+    # Messages.
+
+    def _take(self, message: Message, now: float) -> None:
+        match message:
+            case messages.PathsChanged():
+                self.indexer.mark_events(message.folders, message.unwatched, now)
+                for name in message.cookies:
+                    self._take_cookie(name)
+            case messages.EventsLost():
+                if not message.reader_alive:
+                    self.parts.watching.renew(now)
+                self._lose_events(message.reason)
+            case messages.Flushed():
+                self.flushes.succeed(message.generation, message.seconds, now)
+            case messages.FlushFailed():
+                wait = self.flushes.fail(message.error, now)
+                _log.error("flush failed, tables on disk are old retry_seconds=%.0f error=%s", wait, message.error)
+            case messages.Hashed():
+                if self.parts.hashes is not None:
+                    self.parts.hashes.take(message, self.indexer)
+            case messages.PrunedNotice():
+                for folder in filter(None, map(self.indexer.tree.find, message.folders)):
+                    self.indexer.mark_folder(folder, now)
+            case messages.Stop():
+                self._begin_stop(now)
+            case messages.Reload():
+                self._take_reload(now)
+            case _:
+                try:
+                    self._take_request(message, now)
+                except AlfwatchdError as error:
+                    message.reply.set_exception(error)
+
+    def _take_request(self, message: messages.AnyRequest, now: float) -> None:
+        match message:
+            case messages.StatusRequest():
+                message.reply.set_result(make_status(self, now))
+            case messages.SyncRequest():
+                self._barriers.append(self._begin_sync(message.reply, now))
+            case messages.FlushRequest():
+                self._require_online()
+                self._barriers.append(Barrier(message.reply, now, answer_flush))
+            case messages.RescanRequest():
+                self._barriers.append(self._begin_rescan(message, now))
+            case messages.SnapshotRequest():
+                self._require_online()
+                unsure = [folder.path for folder in self.indexer.unreadable] + list(self.indexer.guard.missing)
+                message.reply.set_result(messages.TablesView(self.indexer.tables.snapshot(), tuple(unsure)))
+
+    def _begin_sync(self, reply: Future[Any], now: float) -> Barrier:
+        self._require_online()
+        barrier = Barrier(reply, now, answer_sync)
+        if not self.is_polled:
+            try:
+                barrier.cookie = self.parts.watching.drop_cookie()
+            except WatchError as error:
+                _log.warning("sync scans everything error=%s", error)
+        if not barrier.cookie:
+            barrier.exactness = "scanned"
+            barrier.passes.append(self.indexer.start_pass("sync", now))
+        return barrier
+
+    def _begin_rescan(self, message: messages.RescanRequest, now: float) -> Barrier:
+        if message.accept_root:
+            self._open_root(now, accept=True)
+        self._require_online()
+        top = self.indexer.tree.find(message.path.strip("/"))
+        if top is None:
+            raise UsageError(f"{message.path}: no folder of this path is indexed; give one relative to the root")
+        running = self.indexer.start_pass(f"rescan {message.path}".strip(), now, top=top)
+        return Barrier(message.reply, now, answer_rescan, passes=[running])
+
+    def _require_online(self) -> None:
+        if self.offline:
+            raise RootOffline(f"{self.offline}; its rows are kept, and the daemon goes on by itself when it is back")
+
+    def _take_reload(self, now: float) -> None:
+        self.n_reloads += 1
+        try:
+            new = self.parts.reload()
+        except AlfwatchdError as error:
+            _log.error("settings refused, the old ones stay in force error=%s", error)  # noqa: TRY400 - no traceback
+            return
+        old, self.settings = self.settings, new
+        self.flushes.interval = new.flush_interval_seconds
+        self.indexer.dirty.settle, self.indexer.dirty.longest_wait = new.settle_seconds, new.longest_wait_seconds
+        if new.lab != old.lab:
+            encoding = self.encoding
+            self.encoding = Encoding(encoding.namespace, new.lab, encoding.with_hashes, encoding.kept)
+            self.flushes.is_forced = True
+        if new.exclude != old.exclude:
+            self.indexer.scanner = Scanner(self.indexer.scanner.root, compile_exclude(new.exclude))
+            self._pending_pass = "exclude changed"
+        _log.info("settings read again")
+
+    # Events and cookies.
+
+    def _take_cookie(self, name: str) -> None:
+        self.parts.watching.take_cookie(name)
+        for barrier in self._barriers:
+            if barrier.cookie == name:
+                # All earlier events have been taken: wait until all that they marked has been looked at.
+                barrier.cookie = ""
+                barrier.ticket = self.indexer.queue_dirty()
+                barrier.passes += self.indexer.urgent_passes()
+                barrier.needs_pass = bool(self._pending_pass)
+
+    def _lose_events(self, reason: str) -> None:
+        self.events_lost += 1
+        _log.warning("events lost, scanning everything reason=%s", reason)
+        self._pending_pass = reason
+
+    def _start_pending_pass(self, now: float) -> None:
+        """Scan everything after events were lost: not while a scan runs, and with a rest after each, or a storm of
+        events would keep the daemon scanning for ever."""
+        if not self._pending_pass or now < self._rest_until or self.indexer.urgent_passes():
+            return
+        started = self.indexer.start_pass(self._pending_pass, now)
+        self._pending_pass = ""
+        for barrier in self._barriers:
+            if barrier.cookie or barrier.needs_pass:  # the cookie may be among what was lost
+                barrier.cookie, barrier.needs_pass = "", False
+                barrier.passes.append(started)
+
+    # Scanning.
+
+    def _scan(self, now: float) -> None:
+        self._start_pending_pass(now)
+        is_paced = self.indexer.current is not None and self.indexer.current.paced
+        try:
+            n_entries = self.indexer.scan(now, background=not is_paced or now >= self._paced_until)
+        except RootOffline as error:
+            self._go_offline(str(error), now)
+            return
+        if is_paced and n_entries and self.settings.reconcile_entries_per_second:
+            self._paced_until = now + n_entries / self.settings.reconcile_entries_per_second
+        self._follow_pass(now)
+        if self.parts.hashes is not None:
+            self.parts.hashes.submit(self.indexer)
+        self.indexer.committed.clear()
+        self.flushes.note(self.indexer.tables.generation, now)
+
+    def _follow_pass(self, now: float) -> None:
+        """Note which scan of everything runs, for status and log."""
+        current = self.indexer.current
+        if current is self._running:
+            return
+        ended, self._running = self._running, current
+        if ended is not None and ended.done:
+            seconds = self.passes[-1].seconds = now - self.passes[-1].started
+            self._rest_until = now + max(_REST_SECONDS, 2 * seconds)
+            self._last_pass_ended = now
+            counts, changes = self.indexer.tables.counts, ended.changes
+            _log.info(
+                "rescan done root=%s sessions=%d datasets=%d added=%d changed=%d removed=%d seconds=%.2f reason=%s",
+                self.settings.root, counts.n_sessions, counts.n_datasets, changes.added, changes.changed,
+                changes.removed, seconds, ended.reason,
+            )  # fmt: skip
+            if self.indexer.passes_done == 1:
+                self.parts.first_pass_done()
+        if current is not None:
+            self.passes.append(PassLog(current.reason, now))
+
+    # The root.
+
+    def _go_offline(self, reason: str, now: float) -> None:
+        _log.error("root offline, rows are kept reason=%s", reason)
+        self.offline = reason
+        self.indexer.reset_work()
+        self._running = None
+        self._pending_pass = ""
+        self._due["root"] = now + _OFFLINE_RETRY_SECONDS
+        for barrier in self._barriers:
+            barrier.fail(RootOffline(f"{reason}; its rows are kept"))
+        self._barriers.clear()
+
+    def _try_root(self, now: float) -> None:
+        """Look now and then, and at once when something is mounted, whether the root is back."""
+        guard = self.indexer.guard
+        guard.poll_mounts()
+        if now < self._due.get("root", 0.0) and guard.n_mount_changes == self._n_mount_changes:
+            return
+        self._n_mount_changes = guard.n_mount_changes
+        self._due["root"] = now + _OFFLINE_RETRY_SECONDS
+        try:
+            self._open_root(now)
+        except RootOffline as error:
+            if str(error) != self.offline:
+                _log.error("root offline, rows are kept reason=%s", error)  # noqa: TRY400 - no traceback
+            self.offline = str(error)
+
+    def _open_root(self, now: float, *, accept: bool = False) -> None:
+        self.indexer.open_root(accept=accept)
+        if self.indexer.passes_done:
+            _log.info("root online root=%s", self.settings.root)
+        self.offline = ""
+        if not self.parts.watching.is_on:
+            self.parts.watching.renew(now)
+        self.indexer.start_pass("root is back" if self.indexer.passes_done else "start", now)
+
+    # What is looked at now and then.
+
+    def _look_around(self, now: float) -> None:
+        settings, indexer = self.settings, self.indexer
+        if self._is_due("mounts", now, _MOUNT_CHECK_SECONDS):
+            indexer.guard.poll_mounts()
+            if indexer.guard.n_mount_changes != self._n_mount_changes:
+                self._n_mount_changes = indexer.guard.n_mount_changes
+                self._pending_pass = self._pending_pass or "mounts changed"
+        interval = settings.poll_interval_seconds if self.is_polled else settings.reconcile_interval_seconds
+        if indexer.current is None and indexer.passes_done and now - self._last_pass_ended >= interval:
+            indexer.start_pass("reconcile", now, paced=True)
+        if self._is_due("unreadable", now, _UNREADABLE_RETRY_SECONDS):
+            indexer.retry_unreadable(now)
+        broken = self.parts.watching.beat(now)
+        if broken:
+            self._lose_events(broken)
+        if self._is_due("foreign", now, _FOREIGN_CHECK_SECONDS):
+            self._look_for_foreign_writes()
+
+    def _is_due(self, name: str, now: float, interval: float) -> bool:
+        if now < self._due.setdefault(name, now + interval):
+            return False
+        self._due[name] = now + interval
+        return True
+
+    def _look_for_foreign_writes(self) -> None:
+        flushes = self.flushes
+        if flushes.last is None or flushes.submitted is not None or flushes.is_forced:
+            return
+        if not self.parts.flusher.store.is_untouched():
+            _log.warning("another program changed the tables, writing them again out_dir=%s", self.settings.out_dir)
+            flushes.is_forced = True
+
+    # Barriers and flushes.
+
+    def _advance_barriers(self, now: float) -> None:
+        waiting = []
+        for barrier in self._barriers:
+            if barrier.cookie and now - barrier.started > _COOKIE_SECONDS:
+                barrier.cookie, barrier.exactness = "", "scanned"
+                barrier.passes.append(self.indexer.start_pass("a sync cookie did not come back", now))
+            if barrier.generation is None and barrier.looks_done and self.indexer.passes_done:
+                barrier.generation = self.indexer.tables.generation
+                if self.indexer.unreadable or self.indexer.guard.missing:
+                    barrier.exactness = "partial"
+            if barrier.generation is not None and self.flushes.has_reached(barrier.generation):
+                barrier.finish(now)
+            else:
+                waiting.append(barrier)
+        self._barriers = waiting
+
+    def _flush_if_due(self, now: float) -> None:
+        due = self._flush_due()
+        if due is not None and due <= now:
+            self.flushes.begin(self.indexer.tables.generation, now)
+            self.parts.flusher.submit(self.indexer.tables.snapshot(), self.encoding)
+
+    def _flush_due(self) -> float | None:
+        """Return when to flush. Never before the first scan is complete, and never into a root that is gone."""
+        if self.offline or not self.indexer.passes_done:
+            return None
+        awaited = any(barrier.generation is not None for barrier in self._barriers)
+        return self.flushes.due(self.indexer.tables.generation, awaited=awaited)
+
+    # The end.
+
+    def _begin_stop(self, now: float) -> None:
+        """Take in what changed so far and flush; where that takes a scan of everything, only flush."""
+        if self._stop_barrier is not None:
+            return
+        self._stop_barrier = Barrier(Future(), now, answer_flush)
+        if self.offline or not self.indexer.passes_done:
+            self._stop_barrier.finish(now)
+            return
+        if not self.is_polled:
+            try:
+                self._stop_barrier.cookie = self.parts.watching.drop_cookie()
+            except WatchError as error:
+                _log.warning("the last flush may lack the last changes error=%s", error)
+        self._barriers.append(self._stop_barrier)
+
+    def _stop_if_flushed(self, now: float) -> None:
+        barrier = self._stop_barrier
+        if barrier is None:
+            return
+        is_late = now - barrier.started > _STOP_SECONDS
+        if barrier.reply.done() or self.flushes.error or is_late:
+            self.is_done = True
+
+    # State.
+
+    @property
+    def is_polled(self) -> bool:
+        """Whether events cannot tell all that changes."""
+        types = self.indexer.guard.fs_types
+        return not self.parts.watching.is_on or (self.settings.watch == "auto" and not types <= WATCHABLE)
+
+    def _find_state(self, now: float) -> State:
+        if self.offline:
+            return "offline"
+        if not self.indexer.passes_done:
+            return "starting"
+        oldest = self.indexer.dirty.oldest
+        is_late = oldest is not None and now - oldest > 2 * self.settings.longest_wait_seconds
+        if self._pending_pass or self.indexer.has_urgent_work or is_late:
+            return "catching up"
+        return "polled" if self.is_polled or self.indexer.unwatched else "live"
+
+    def _enter(self, state: State, now: float) -> None:
+        if state != self.state or not self.state_since:
+            self.state, self.state_since = state, now
+
+    def _sleep_seconds(self, now: float) -> float:
+        if self.is_done or (not self.offline and self.indexer.has_urgent_work):
+            return 0.0
+        times = [now + _LONGEST_SLEEP_SECONDS, self._flush_due()]
+        if not self.offline:
+            times.append(self.indexer.dirty.next_due())
+            times.append(self._paced_until if self.indexer.current is not None else None)
+            times.append(self._rest_until if self._pending_pass else None)
+        return max(0.0, min(time for time in times if time is not None) - now)

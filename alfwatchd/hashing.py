@@ -1,0 +1,194 @@
+"""md5 of dataset files in background threads: newest first, once per content, never of a file being written."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import logging
+import os
+import sqlite3
+import stat
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from alfwatchd.core.messages import Hashed, Message
+from alfwatchd.core.rows import pack_signature, unpack_signature
+from alfwatchd.state import State
+
+_log = logging.getLogger(__name__)
+
+_CHUNK_SIZE = 1 << 20
+_SETTLE_NS = 2_000_000_000
+_POST_SECONDS = 0.5
+_POST_FILES = 256
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class HashJob:
+    """One file to hash; the newest sorts first.
+
+    Parameters
+    ----------
+    age_key : int
+        Minus mtime_ns.
+    folder, name : str
+        Folder relative to the root, and file name.
+    signature : bytes
+        Packed; the digest counts for this state of the file only.
+    known : bytes
+        Digest from earlier tables that holds if the file is no newer than they are; empty if there is none.
+    """
+
+    age_key: int
+    folder: str
+    name: str
+    signature: bytes = field(compare=False)
+    known: bytes = field(default=b"", compare=False)
+
+
+class Hasher:
+    """A queue of files and the threads that hash them.
+
+    Parameters
+    ----------
+    root : str
+        Absolute path.
+    state : State
+        Where digests are looked up and recorded.
+    n_threads : int
+    post : callable
+        Gets `Hashed` messages, in a hashing thread.
+    """
+
+    def __init__(self, root: str, state: State, n_threads: int, post: Callable[[Message], None]) -> None:
+        self._root = root
+        self._state = state
+        self._post = post
+        self._jobs: list[HashJob] = []
+        self._queued: dict[tuple[str, str], HashJob] = {}
+        self._busy = 0
+        self._stopping = False
+        self._changed = threading.Condition()
+        self._threads = [
+            threading.Thread(target=self._run, name=f"hasher-{number}", daemon=True) for number in range(n_threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def n_pending(self) -> int:
+        """Files that are queued or being hashed."""
+        return len(self._queued) + self._busy
+
+    def submit(self, jobs: list[HashJob]) -> None:
+        """Queue files; a later job for the same file replaces an earlier one."""
+        with self._changed:
+            for job in jobs:
+                waiting = self._queued.get((job.folder, job.name))
+                if waiting is not None and waiting.signature == job.signature:
+                    continue
+                self._queued[job.folder, job.name] = job
+                heapq.heappush(self._jobs, job)
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Let each thread end after the chunk it is reading."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self) -> None:
+        done: list[tuple[HashJob, int, bytes]] = []
+        posted = time.monotonic()
+        while not self._stopping:
+            job = self._next_job()
+            if job is not None:
+                found = self._digest(job)
+                if found is not None:
+                    done.append((job, *found))
+                with self._changed:
+                    self._busy -= 1
+            is_late = time.monotonic() - posted > _POST_SECONDS
+            if done and (job is None or is_late or len(done) >= _POST_FILES):
+                self._report(done)
+                done, posted = [], time.monotonic()
+
+    def _next_job(self) -> HashJob | None:
+        """Return the newest file that has settled; None after half a second without one."""
+        with self._changed:
+            if not self._queued:
+                self._changed.wait(_POST_SECONDS)
+            waiting = []
+            job = None
+            while self._jobs and job is None:
+                candidate = heapq.heappop(self._jobs)
+                if self._queued.get((candidate.folder, candidate.name)) is not candidate:
+                    continue
+                if abs(time.time_ns() + candidate.age_key) < _SETTLE_NS:
+                    waiting.append(candidate)
+                else:
+                    job = candidate
+                    del self._queued[candidate.folder, candidate.name]
+                    self._busy += 1
+            for candidate in waiting:
+                heapq.heappush(self._jobs, candidate)
+            if job is None and waiting and not self._stopping:
+                self._changed.wait(_POST_SECONDS)
+            return job
+
+    def _digest(self, job: HashJob) -> tuple[int, bytes] | None:
+        """Return file system id and digest of a file, or None if it is gone or no longer what the job says."""
+        path = f"{self._root}/{job.folder}/{job.name}"
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            _log.debug("not hashed path=%s error=%s", path, error.strerror)
+            return None
+        try:
+            if not _is_same(fd, job):
+                return None
+            fsid = os.fstatvfs(fd).f_fsid
+            digest = self._recorded(fsid, job) or job.known or self._read(fd)
+            return (fsid, digest) if digest and _is_same(fd, job) else None
+        except OSError as error:
+            _log.warning("hashing failed path=%s error=%s", path, error.strerror)
+            return None
+        finally:
+            os.close(fd)
+
+    def _recorded(self, fsid: int, job: HashJob) -> bytes | None:
+        try:
+            return self._state.find_digest(fsid, job.signature)
+        except sqlite3.Error as error:
+            _log.warning("recorded digests not readable error=%s", error)
+            return None
+
+    def _read(self, fd: int) -> bytes | None:
+        md5, buffer = hashlib.md5(usedforsecurity=False), bytearray(_CHUNK_SIZE)
+        view = memoryview(buffer)
+        while n_read := os.readv(fd, [view]):
+            md5.update(view[:n_read])
+            if self._stopping:
+                return None
+        return md5.digest()
+
+    def _report(self, done: list[tuple[HashJob, int, bytes]]) -> None:
+        try:
+            self._state.save_digests((fsid, job.signature, digest) for job, fsid, digest in done)
+        except sqlite3.Error as error:  # they are in the tables all the same, and made again after a restart
+            _log.warning("digests not recorded error=%s", error)
+        digests: dict[str, dict[str, tuple[bytes, bytes]]] = {}
+        for job, _, digest in done:
+            digests.setdefault(job.folder, {})[job.name] = (job.signature, digest)
+        self._post(Hashed(digests))
+
+
+def _is_same(fd: int, job: HashJob) -> bool:
+    about = os.fstat(fd)
+    is_link = unpack_signature(job.signature).is_link
+    now = pack_signature(about.st_size, about.st_mtime_ns, about.st_ino, is_link)
+    return stat.S_ISREG(about.st_mode) and now == job.signature

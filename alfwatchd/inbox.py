@@ -1,0 +1,47 @@
+"""Messages to the engine, from any thread and from signal handlers."""
+
+from __future__ import annotations
+
+import queue
+
+from alfwatchd.core.messages import EventsLost, Message, PathsChanged
+
+_MAX_WAITING = 20_000
+
+
+class Inbox:
+    """A queue that never blocks who posts, and whose memory is bounded: too many events become lost events."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[Message] = queue.SimpleQueue()  # put() is reentrant, as signals need
+        self._waiting: list[Message] = []
+        self._lost = False
+
+    def post(self, message: Message) -> None:
+        """Add a message."""
+        if isinstance(message, PathsChanged) and self._queue.qsize() > _MAX_WAITING:
+            if not self._lost:
+                self._lost = True
+                self._queue.put(EventsLost("the daemon could not keep up with events"))
+            return
+        self._queue.put(message)
+
+    def wait(self, timeout: float) -> None:
+        """Return when there is a message, or after `timeout` seconds. Engine's thread only."""
+        if self._waiting or timeout <= 0:
+            return
+        try:
+            self._waiting.append(self._queue.get(timeout=timeout))
+        except queue.Empty:
+            return
+
+    def drain(self) -> list[Message]:
+        """Return all messages, oldest first. Engine's thread only."""
+        messages, self._waiting = self._waiting, []
+        self._lost = False
+        for _ in range(self._queue.qsize()):
+            try:
+                messages.append(self._queue.get_nowait())
+            except queue.Empty:
+                break
+        return messages

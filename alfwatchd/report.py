@@ -1,0 +1,96 @@
+"""The engine's state as clients see it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import alfwatchd
+from alfwatchd.core.replies import ProblemReply, RescanNote, Status
+from alfwatchd.watcher import watches_limit
+
+if TYPE_CHECKING:
+    from alfwatchd.engine import Engine
+
+_MAX_PROBLEMS = 1000
+
+
+@dataclass(slots=True)
+class PassLog:
+    """A scan of everything; times on the engine's clock in seconds, `seconds` None while it runs."""
+
+    reason: str
+    started: float
+    seconds: float | None = None
+
+
+def make_status(engine: Engine, now: float) -> Status:
+    """Report what the engine knows. Engine's thread only."""
+    indexer, flushes, settings = engine.indexer, engine.flushes, engine.settings
+    counts, problems = indexer.tables.counts, indexer.problems()
+    changed = [time for time in (flushes.changed_since, indexer.dirty.oldest) if time is not None]
+
+    def iso(time: float | None) -> str | None:
+        if time is None:
+            return None
+        return (engine.parts.wall_clock() - timedelta(seconds=now - time)).isoformat(timespec="seconds")
+
+    return Status(
+        state=engine.state,
+        since=iso(engine.state_since) or "",
+        detail=_detail(engine),
+        root=str(settings.root),
+        out_dir=str(settings.out_dir),
+        pid=os.getpid(),
+        version=alfwatchd.__version__,
+        generation=indexer.tables.generation,
+        n_sessions=counts.n_sessions,
+        n_datasets=counts.n_datasets,
+        n_bytes=counts.n_bytes,
+        n_ignored=indexer.tree.n_ignored,
+        saved=flushes.error is None,
+        flushed_generation=flushes.generation,
+        last_flush=iso(flushes.last),
+        last_flush_seconds=flushes.last_seconds,
+        last_flush_error=flushes.error,
+        oldest_unflushed_seconds=round(now - min(changed), 3) if changed else None,
+        events_lost=engine.events_lost,
+        rescans=[RescanNote(each.reason, iso(each.started) or "", each.seconds) for each in engine.passes],
+        watches=len(indexer.tree.watch_descriptors),
+        watches_limit=watches_limit() if indexer.watcher is not None else None,
+        unwatched=len(indexer.unwatched),
+        hashes_pending=engine.parts.hashes.n_pending if engine.parts.hashes else 0,
+        problems=[ProblemReply(each.kind, each.path, each.message) for each in problems[:_MAX_PROBLEMS]],
+        n_problems=len(problems),
+    )
+
+
+def _detail(engine: Engine) -> str:
+    match engine.state:
+        case "offline":
+            return engine.offline
+        case "starting":
+            return "the first scan runs; the tables on disk are those of the last run"
+        case "catching up":
+            return "changes are being taken in"
+        case "polled":
+            return _why_polled(engine)
+        case "live":
+            return "every change is seen at once"
+
+
+def _why_polled(engine: Engine) -> str:
+    if engine.indexer.watch_problem:
+        return engine.indexer.watch_problem
+    if engine.settings.watch == "poll":
+        return f"polling is set: scanned every {engine.settings.poll_interval_seconds:.0f} s"
+    types = ", ".join(sorted(engine.indexer.guard.fs_types))
+    return f"changes on {types} cannot all be seen: scanned every {engine.settings.poll_interval_seconds:.0f} s"
+
+
+def status_line(status: Status) -> str:
+    """Say the most important in one line, for systemd and for people."""
+    saved = "" if status.saved else " NOT SAVED"
+    return f"{status.state}: {status.n_sessions} sessions, {status.n_datasets} datasets{saved}; {status.detail}"

@@ -1,0 +1,266 @@
+"""Disk -> listings: the only reader of the data tree.
+
+Folders are opened without following links (but for a linked session folder, one level) and looked at through the
+descriptor, so that what is listed is what was opened, and watched, whatever happens to the path meanwhile.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from alfwatchd.core import alf, misplaced
+from alfwatchd.core.alf import Kind
+from alfwatchd.core.exclude import Excluded
+from alfwatchd.core.rows import Problem, pack_signature
+from alfwatchd.core.tree import Folder, Listing, Look
+
+GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+"""Errors that say that a path leads to no folder (any more). All others say nothing about what is there."""
+
+_OPEN_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NONBLOCK
+_MISPLACED_DEPTH = 6
+_MISPLACED_FOLDERS = 2000
+
+
+def printable(path: str) -> str:
+    """Return a path fit for messages and JSON: bytes that are not UTF-8 become escapes."""
+    return path.encode("utf-8", "backslashreplace").decode()
+
+
+def open_folder(root: str, folder: Folder) -> int:
+    """Open a folder of the tree for listing.
+
+    Returns
+    -------
+    int
+        File descriptor; the caller closes it.
+
+    Raises
+    ------
+    OSError
+        With an errno in `GONE` if there is no such folder.
+    """
+    path = f"{root}/{folder.path}"
+    return os.open(path, _OPEN_FLAGS if folder.is_link else _OPEN_FLAGS | os.O_NOFOLLOW)
+
+
+@dataclass(frozen=True, slots=True)
+class Scanner:
+    """Looks at folders below one root.
+
+    Parameters
+    ----------
+    root : str
+        Absolute path, links resolved.
+    excluded : callable or None
+        See `core.exclude`.
+    """
+
+    root: str
+    excluded: Excluded | None = None
+
+    def list_folder(self, fd: int, folder: Folder) -> Listing:
+        """List an open folder.
+
+        Raises
+        ------
+        OSError
+            The folder could not be read to its end; nothing is known then.
+        """
+        about = os.fstat(fd)
+        listing = Listing(about.st_dev, about.st_ino)
+        with os.scandir(fd) as entries:
+            if folder.kind < Kind.SESSION:
+                self._list_layout(entries, fd, folder, listing)
+            else:
+                self._list_session(entries, fd, folder, listing)
+        return listing
+
+    def look(self, fd: int, folder: Folder, names: Iterable[str]) -> Look:
+        """Look at some names in an open folder of a session, without listing it."""
+        look = Look()
+        prefix = f"{folder.path}/"
+        for name in names:
+            if not alf.is_dataset_name(name) or self._is_excluded(prefix + name):
+                look.gone.add(name)
+                continue
+            try:
+                signature = _signature(fd, name)
+            except OSError:
+                look.unknown.add(name)
+                continue
+            if signature is None:
+                look.gone.add(name)
+            else:
+                look.files[name] = signature
+        return look
+
+    def _list_layout(self, entries: Iterable[os.DirEntry[str]], fd: int, folder: Folder, listing: Listing) -> None:
+        """List a folder above the sessions: only folders count, and links to session folders."""
+        prefix = f"{folder.path}/" if folder.path else ""
+        outside = []
+        for entry in entries:
+            name = entry.name
+            if not entry.is_dir(follow_symlinks=False):
+                if entry.is_symlink() and folder.child_kind(name) is Kind.SESSION:
+                    self._list_linked_session(entry, fd, prefix, listing)
+                else:
+                    listing.n_ignored += 1
+            elif self._is_excluded(f"{prefix}{name}/"):
+                continue
+            elif folder.child_kind(name) is None:
+                outside.append(prefix + name)
+            else:
+                listing.folders[name] = entry.inode()
+        listing.n_ignored += len(outside)
+        listing.problems += find_misplaced(self.root, outside)
+
+    def _list_linked_session(self, entry: os.DirEntry[str], fd: int, prefix: str, listing: Listing) -> None:
+        if self._is_excluded(f"{prefix}{entry.name}/"):
+            return
+        try:
+            target = os.stat(entry.name, dir_fd=fd)
+        except OSError:  # a dangling link or a loop: nothing that ONE could open
+            listing.n_ignored += 1
+            return
+        if not stat.S_ISDIR(target.st_mode):
+            listing.n_ignored += 1
+        elif Path(self.root).is_relative_to(os.path.realpath(f"{self.root}/{prefix}{entry.name}")):
+            message = "the link leads to a folder that the root lies in: remove it"
+            listing.problems.append(Problem("link_loop", printable(prefix + entry.name), message))
+        else:
+            listing.folders[entry.name] = target.st_ino
+            listing.links.add(entry.name)
+
+    def _list_session(self, entries: Iterable[os.DirEntry[str]], fd: int, folder: Folder, listing: Listing) -> None:
+        """List a session folder or one below it: folders that may hold datasets, and the datasets."""
+        is_name, files = alf.is_dataset_name, listing.files
+        prefix = f"{folder.path}/"
+        for entry in entries:
+            name = entry.name
+            if entry.is_dir(follow_symlinks=False):
+                self._list_collection(entry, folder, prefix, listing)
+            elif not is_name(name):
+                listing.n_ignored += 1
+            elif self.excluded is None or not self.excluded(prefix + name):
+                self._list_file(entry, fd, prefix, listing, files)
+
+    def _list_file(
+        self, entry: os.DirEntry[str], fd: int, prefix: str, listing: Listing, files: dict[str, bytes]
+    ) -> None:
+        name = entry.name
+        try:
+            if entry.is_file(follow_symlinks=False):
+                about = entry.stat(follow_symlinks=False)
+                files[name] = pack_signature(about.st_size, about.st_mtime_ns, about.st_ino, False)  # noqa: FBT003
+                return
+            signature = _signature(fd, name)
+        except OSError as error:
+            if error.errno not in GONE:
+                listing.unknown.add(name)
+                message = f"{error.strerror}: make it readable for the daemon; its last known row stays"
+                listing.problems.append(Problem("unreadable", printable(prefix + name), message))
+            return
+        if signature is None:
+            listing.n_ignored += 1
+        else:
+            files[name] = signature
+
+    def _list_collection(self, entry: os.DirEntry[str], folder: Folder, prefix: str, listing: Listing) -> None:
+        name = entry.name
+        if self._is_excluded(f"{prefix}{name}/"):
+            return
+        if folder.child_kind(name) is not None:
+            listing.folders[name] = entry.inode()
+            return
+        listing.n_ignored += 1
+        n_hidden = _count_dataset_names(f"{self.root}/{prefix}{name}")
+        if n_hidden:
+            message = (
+                f"{n_hidden} datasets are not indexed: ONE cannot open a collection of this name; use letters, "
+                "digits, '_', '-' and '.' (and a revision '#...#' only as the last folder)"
+            )
+            listing.problems.append(Problem("bad_collection", printable(prefix + name), message))
+
+    def _is_excluded(self, path: str) -> bool:
+        return self.excluded is not None and self.excluded(path)
+
+
+def find_misplaced(root: str, outside: list[str]) -> list[Problem]:
+    """Look for session-like folders in folders that are no part of the layout.
+
+    The look is bounded in depth and number of folders: junk may be large.
+
+    Parameters
+    ----------
+    root : str
+    outside : list of str
+        Relative to the root.
+
+    Returns
+    -------
+    list of Problem
+        One per cause, with the number of folders it hides.
+    """
+    found: Counter[misplaced.Misplaced] = Counter()
+    stack = list(outside)
+    for _ in range(_MISPLACED_FOLDERS):
+        if not stack:
+            break
+        folder = stack.pop()
+        if misplaced.looks_like_session(folder):
+            found[misplaced.diagnose(folder)] += 1
+        elif folder.count("/") < _MISPLACED_DEPTH:
+            stack += _subfolders(root, folder)
+    at_least = "at least " if stack else ""
+    return [
+        Problem(
+            "misplaced",
+            printable(cause.where),
+            printable(f"{at_least}{number} session{'s' * (number > 1)} not indexed: {cause.advice}"),
+        )
+        for cause, number in sorted(found.items(), key=lambda item: item[0].where)
+    ]
+
+
+def _subfolders(root: str, folder: str) -> list[str]:
+    try:
+        with os.scandir(f"{root}/{folder}") as entries:
+            return [f"{folder}/{entry.name}" for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except OSError:  # junk that cannot be read is still junk
+        return []
+
+
+def _count_dataset_names(path: str) -> int:
+    try:
+        return sum(map(alf.is_dataset_name, os.listdir(path)))  # noqa: PTH208
+    except OSError:  # as above
+        return 0
+
+
+def _signature(fd: int, name: str) -> bytes | None:
+    """Return the packed signature of a dataset file or of a link to one; None where it is something else or gone.
+
+    Raises
+    ------
+    OSError
+        Nothing can be said about the file.
+    """
+    try:
+        about = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        is_link = stat.S_ISLNK(about.st_mode)
+        if is_link:
+            about = os.stat(name, dir_fd=fd)
+    except OSError as error:
+        if error.errno in GONE:
+            return None
+        raise
+    if not stat.S_ISREG(about.st_mode):
+        return None
+    return pack_signature(about.st_size, about.st_mtime_ns, about.st_ino, is_link)

@@ -1,0 +1,126 @@
+"""What must outlive a restart and is not in the tables: the root's identity and md5 digests. One SQLite file.
+
+The file may be deleted at any time: the next start scans, hashes and takes the root as it finds it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from alfwatchd.core.guard import Place
+from alfwatchd.errors import AlfwatchdError
+
+_SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS places (
+    path TEXT PRIMARY KEY, fsid TEXT, dev TEXT, ino TEXT, mount_id TEXT, fs_type TEXT
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS digests (
+    fsid TEXT, signature BLOB, md5 BLOB, PRIMARY KEY (fsid, signature)
+) WITHOUT ROWID;
+"""
+
+
+class State:
+    """The state file of one daemon. Any thread may call.
+
+    Parameters
+    ----------
+    state_dir : Path
+        Made if missing.
+
+    Raises
+    ------
+    AlfwatchdError
+        The folder cannot be made or the file cannot be opened.
+    """
+
+    def __init__(self, state_dir: Path) -> None:
+        self.path = state_dir / "state.sqlite"
+        self._lock = threading.Lock()
+        try:
+            state_dir.mkdir(parents=True, exist_ok=True, mode=0o750)
+            self.is_new = not self.path.exists()
+            self._db = self._open()
+        except (OSError, sqlite3.Error) as error:
+            raise AlfwatchdError(
+                f"{state_dir}: cannot keep state here ({error}); choose another folder with --state-dir"
+            ) from error
+
+    def load_places(self) -> dict[str, Place]:
+        """Return the recorded places by path relative to the root; the root itself is ''."""
+        with self._lock:
+            rows = self._db.execute("SELECT path, fsid, dev, ino, mount_id, fs_type FROM places").fetchall()
+        return {
+            path: Place(int(fsid), int(dev), int(ino), int(mount_id), fs_type)
+            for path, fsid, dev, ino, mount_id, fs_type in rows
+        }
+
+    def save_places(self, places: Mapping[str, Place]) -> None:
+        """Record the places, replacing what was recorded."""
+        # As text: identities can be larger than SQLite's integers.
+        rows = [
+            (path, *map(str, (place.fsid, place.dev, place.ino, place.mount_id)), place.fs_type)
+            for path, place in places.items()
+        ]
+        with self._lock, self._db:
+            self._db.execute("DELETE FROM places")
+            self._db.executemany("INSERT INTO places VALUES (?, ?, ?, ?, ?, ?)", rows)
+
+    def find_digest(self, fsid: int, signature: bytes) -> bytes | None:
+        """Return the md5 digest, 16 bytes, of a file with this signature on this file system, or None."""
+        with self._lock:
+            row = self._db.execute(
+                "SELECT md5 FROM digests WHERE fsid = ? AND signature = ?", (str(fsid), signature)
+            ).fetchone()
+        return row[0] if row else None
+
+    def save_digests(self, rows: Iterable[tuple[int, bytes, bytes]]) -> None:
+        """Record (fsid, packed signature, md5 digest) of files."""
+        with self._lock, self._db:
+            self._db.executemany(
+                "INSERT OR REPLACE INTO digests VALUES (?, ?, ?)",
+                [(str(fsid), signature, digest) for fsid, signature, digest in rows],
+            )
+
+    def forget_digests(self, signatures: Iterable[bytes]) -> None:
+        """Forget the digests of files that were rewritten without any change of their signature."""
+        with self._lock, self._db:
+            self._db.executemany("DELETE FROM digests WHERE signature = ?", [(each,) for each in signatures])
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._db.close()
+
+    def _open(self) -> sqlite3.Connection:
+        """Open the file; one that is damaged or of another version is made anew, as it holds nothing but shortcuts."""
+        try:
+            return _connect(self.path)
+        except sqlite3.OperationalError:  # locked, full, not readable: nothing is wrong with what it holds
+            raise
+        except sqlite3.DatabaseError:
+            self.is_new = True
+            for leftover in (self.path, Path(f"{self.path}-wal"), Path(f"{self.path}-shm")):
+                leftover.unlink(missing_ok=True)
+            return _connect(self.path)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(path, check_same_thread=False)
+    try:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = NORMAL")
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        if version not in (0, _SCHEMA_VERSION):
+            raise sqlite3.DatabaseError(f"schema version {version}")
+        db.executescript(_SCHEMA)
+        db.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+        db.commit()
+    except sqlite3.DatabaseError:
+        db.close()
+        raise
+    return db

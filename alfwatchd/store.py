@@ -1,0 +1,267 @@
+"""The two Parquet files: snapshots are written by atomic replace, tables of any origin are read.
+
+A reader never sees half a file. ``.ONE.lock`` is ONE's own lock file (``iblutil.io.params.FileLock``), which
+``One.save_cache`` takes as well.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from alfwatchd.core import encode
+from alfwatchd.core.encode import Encoding
+from alfwatchd.core.tables import Snapshot
+from alfwatchd.errors import OutDirError, TablesError
+
+SESSIONS = "sessions.pqt"
+DATASETS = "datasets.pqt"
+METADATA_KEY = b"alfwatchd"
+"""Schema metadata of our own; `one_metadata` stays exactly what ONE writes."""
+
+_LOCK_NAME = ".ONE.lock"
+_LOCK_STALE_SECONDS = 5.0
+
+FileMark = tuple[int, int, int]
+"""Inode, size in bytes and mtime_ns of a file: enough to see that another program replaced it."""
+
+
+@dataclass(slots=True)
+class Store:
+    """Writes the tables of one root into one folder. Used by one thread at a time.
+
+    Parameters
+    ----------
+    out_dir : Path
+        Existing folder.
+    origin : str
+        Root that the tables describe, as ONE records it.
+    """
+
+    out_dir: Path
+    origin: str
+    _on_disk: frozenset[str] | None = None
+    _marks: tuple[FileMark | None, ...] = field(default=(None, None))
+
+    def write(self, snapshot: Snapshot, encoding: Encoding) -> None:
+        """Replace both files so that every dataset row has its session at every moment.
+
+        Raises
+        ------
+        TablesError
+            Nothing was replaced, or the file that is older than the other one is the one that hides nothing.
+        """
+        metadata = self._metadata(snapshot, encoding)
+        sessions = encode.sessions_table(snapshot, encoding)
+        datasets = encode.datasets_table(snapshot, encoding)
+        new = frozenset(sessions.column("id").to_pylist())
+        old = self._on_disk if self._on_disk is not None else _read_ids(self.out_dir / SESSIONS)
+        steps = [(SESSIONS, sessions), (DATASETS, datasets)]
+        if old - new:
+            steps.reverse()
+            if new - old:  # both: until the datasets are replaced, sessions of either must be there
+                steps.insert(0, (SESSIONS, self._with_old_sessions(sessions)))
+        try:
+            for name, table in steps:
+                self._replace(name, table.replace_schema_metadata({**metadata, **table.schema.metadata}))
+        except OSError as error:
+            raise TablesError(
+                f"{error.filename or self.out_dir}: the tables could not be written ({error.strerror}); "
+                "they stay as they were, the next attempt follows"
+            ) from error
+        self._on_disk = new
+        self._marks = self._look()
+
+    def is_untouched(self) -> bool:
+        """Tell whether both files are as `write` left them; False if another program replaced or removed one."""
+        return None not in self._marks and self._look() == self._marks
+
+    def _metadata(self, snapshot: Snapshot, encoding: Encoding) -> dict[bytes, bytes]:
+        # one.alf.cache._metadata: local time, in minutes
+        created = datetime.datetime.now().isoformat(sep=" ", timespec="minutes")
+        own = {
+            "generation": snapshot.generation,
+            "namespace": str(encoding.namespace),
+            "lab": encoding.lab,
+            "with_hashes": encoding.with_hashes,
+            "has_kept": bool(encoding.kept.sessions or encoding.kept.datasets),
+        }
+        return {
+            b"one_metadata": json.dumps({"date_created": created, "origin": self.origin}).encode(),
+            METADATA_KEY: json.dumps(own).encode(),
+        }
+
+    def _with_old_sessions(self, sessions: pa.Table) -> pa.Table:
+        """Add the sessions that are on disk; where another program made them without our columns, do without."""
+        old, new = pq.read_table(self.out_dir / SESSIONS), set(sessions.column("id").to_pylist())
+        if not set(sessions.column_names) <= set(old.column_names):
+            return sessions
+        gone = pa.array([eid not in new for eid in old.column("id").to_pylist()], pa.bool_())
+        kept = old.filter(gone).select(sessions.column_names).cast(sessions.schema.remove_metadata())
+        both = pa.concat_tables([sessions, kept]).sort_by("id")
+        return both.replace_schema_metadata(sessions.schema.metadata)
+
+    def _replace(self, name: str, table: pa.Table) -> None:
+        write_atomically(self.out_dir / name, table)
+
+    def _look(self) -> tuple[FileMark | None, ...]:
+        return tuple(_file_mark(self.out_dir / name) for name in (SESSIONS, DATASETS))
+
+
+def write_atomically(path: Path, table: pa.Table) -> None:
+    """Write a Parquet file under a temporary name, make it durable, and rename it under ONE's lock.
+
+    The temporary name does not end in ``.pqt``: One loads every file that does.
+
+    Raises
+    ------
+    OSError
+        Nothing was replaced.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            pq.write_table(table, file)
+            file.flush()
+            os.fsync(file.fileno())
+        with one_lock(path.parent):
+            temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def one_lock(folder: Path) -> Iterator[None]:
+    """Hold ``.ONE.lock`` in a folder; one that is older than five seconds was left behind and is taken over."""
+    lock = folder / _LOCK_NAME
+    deadline = time.monotonic() + _LOCK_STALE_SECONDS
+    while True:
+        try:
+            fd = os.open(lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+            break
+        except FileExistsError:
+            if time.monotonic() > deadline:
+                lock.unlink(missing_ok=True)
+            else:
+                time.sleep(0.05)
+    try:
+        os.write(fd, json.dumps({"pid": os.getpid(), "program": "alfwatchd"}).encode())
+        os.close(fd)
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTables:
+    """Tables as they are on disk.
+
+    Parameters
+    ----------
+    sessions, datasets : pyarrow.Table
+        With their index as plain columns; `datasets` may be older or newer than `sessions`.
+    generation : int
+        0 if the files are not ours.
+    metadata : dict
+        What `Store.write` recorded about the datasets; empty if the file is not ours.
+    """
+
+    sessions: pa.Table
+    datasets: pa.Table
+    generation: int
+    metadata: dict[str, Any]
+    modified: float
+    """When the datasets file was last written, in seconds since 1970."""
+
+
+def read_tables(folder: Path) -> StoredTables | None:
+    """Read the tables in a folder; None if one of the two is not there.
+
+    Raises
+    ------
+    TablesError
+        A file is there but is no table that ONE could use.
+    """
+    sessions_path, datasets_path = folder / SESSIONS, folder / DATASETS
+    if not (sessions_path.exists() and datasets_path.exists()):
+        return None
+    sessions, datasets = (_read(path) for path in (sessions_path, datasets_path))
+    metadata = _own_metadata(datasets)
+    generation = max(int(metadata.get("generation", 0)), int(_own_metadata(sessions).get("generation", 0)))
+    return StoredTables(sessions, datasets, generation, metadata, datasets_path.stat().st_mtime)
+
+
+def read_generation(folder: Path) -> tuple[int, dict[str, Any]]:
+    """Return generation and own metadata of the tables in a folder without reading rows; (0, {}) if not ours."""
+    found = []
+    for name in (SESSIONS, DATASETS):
+        try:
+            found.append(json.loads((pq.read_metadata(folder / name).metadata or {}).get(METADATA_KEY, b"{}")))
+        except (OSError, pa.ArrowException, ValueError):
+            return 0, {}
+    return max(int(metadata.get("generation", 0)) for metadata in found), found[1]
+
+
+def check_out_dir(out_dir: Path) -> None:
+    """Make sure that tables can be written to a folder.
+
+    Raises
+    ------
+    OutDirError
+        It is missing, no folder, or not writable.
+    """
+    if not out_dir.is_dir():
+        raise OutDirError(f"{out_dir}: the output folder does not exist or is not a folder; make it first")
+    if not os.access(out_dir, os.W_OK | os.X_OK):
+        raise OutDirError(f"{out_dir}: the output folder is not writable for this user; choose another out_dir")
+
+
+def _read(path: Path) -> pa.Table:
+    try:
+        return pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise TablesError(f"{path}: not a readable Parquet file ({error}); remove it to have it made anew") from error
+
+
+def _read_ids(path: Path) -> frozenset[str]:
+    """Return the session ids in a file; none if there is no such file or it is broken, as nobody can read it then."""
+    try:
+        return frozenset(map(str, pq.read_table(path, columns=["id"]).column("id").to_pylist()))
+    except (OSError, pa.ArrowException, KeyError):
+        return frozenset()
+
+
+def _own_metadata(table: pa.Table) -> dict[str, Any]:
+    try:
+        loaded = json.loads((table.schema.metadata or {}).get(METADATA_KEY, b"{}"))
+    except ValueError:
+        return {}
+    return loaded if isinstance(loaded, dict) else {}
+
+
+def _file_mark(path: Path) -> FileMark | None:
+    try:
+        about = path.stat()
+    except OSError:
+        return None
+    return about.st_ino, about.st_size, about.st_mtime_ns
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,217 @@
+"""inotify -> messages. The only importer of watchdog, and of its `InotifyFD` only.
+
+watchdog's recursive observer loses folders without a word (docs/architecture.md, "How watching loses nothing"), so
+only the layer below it is used: descriptor, reader thread, buffer parsing. What stands for which folder is kept in
+`core.tree`. `InotifyFD` has no documented stability; ``tests/adapters/test_watcher.py`` holds what is relied on.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from watchdog.observers.inotify_c import InotifyConstants, InotifyFD, inotify_add_watch, inotify_rm_watch
+
+from alfwatchd.core.messages import EventsLost, FolderEvents, Message, PathsChanged
+from alfwatchd.errors import WatchError, WatchLimit
+
+_IN = InotifyConstants
+# Never OPEN, ACCESS or CLOSE_NOWRITE: the daemon's own reads would feed it.
+_MASK = (
+    _IN.IN_CREATE
+    | _IN.IN_DELETE
+    | _IN.IN_MOVED_FROM
+    | _IN.IN_MOVED_TO
+    | _IN.IN_MODIFY
+    | _IN.IN_CLOSE_WRITE
+    | _IN.IN_ATTRIB
+    | _IN.IN_DELETE_SELF
+    | _IN.IN_MOVE_SELF
+    | _IN.IN_ONLYDIR
+    | _IN.IN_EXCL_UNLINK
+)
+_GONE = _IN.IN_IGNORED | _IN.IN_UNMOUNT
+_SELF = _IN.IN_DELETE_SELF | _IN.IN_MOVE_SELF
+_WRITTEN = _IN.IN_MODIFY | _IN.IN_CLOSE_WRITE
+_BUFFER_SIZE = 1 << 18
+_LIMIT = Path("/proc/sys/fs/inotify/max_user_watches")
+
+Post = Callable[[Message], None]
+
+
+class Watcher:
+    """One inotify descriptor with its reader thread.
+
+    Parameters
+    ----------
+    post : callable
+        Gets `PathsChanged` and `EventsLost`, in the reader thread; must be quick and never raise.
+    cookie_dir : Path
+        Private folder whose new files are sync cookies; it must be on a local file system.
+
+    Raises
+    ------
+    WatchLimit
+        No inotify instance is left for this user.
+    WatchError
+        The cookie folder cannot be watched.
+    """
+
+    def __init__(self, post: Post, cookie_dir: Path) -> None:
+        self._cookie_dir = cookie_dir
+        try:
+            cookie_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._reader = _Reader(post)
+        except OSError as error:
+            raise WatchLimit(
+                f"no inotify instance: {error.strerror}; raise fs.inotify.max_user_instances with sysctl"
+            ) from error
+        try:
+            self._reader.cookie_wd = self._add(bytes(cookie_dir))
+        except OSError as error:
+            self._reader.close_descriptors()
+            raise WatchError(f"{cookie_dir}: cannot watch the folder of sync cookies: {error}") from error
+        self._reader.start()
+
+    def add(self, fd: int) -> int:
+        """Watch an open folder.
+
+        Adding goes through the descriptor, so that the folder that is watched is the one that will be listed.
+
+        Returns
+        -------
+        int
+            Watch descriptor; the same one again for a folder that is watched already.
+
+        Raises
+        ------
+        WatchLimit
+            The user's limit of watches is reached.
+        WatchError
+            The folder cannot be watched.
+        """
+        try:
+            return self._add(b"/proc/self/fd/%d" % fd)
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise WatchLimit(
+                    "the limit of inotify watches is reached; raise it: "
+                    f"sysctl fs.inotify.max_user_watches={2 * (watches_limit() or 65536)}"
+                ) from error
+            raise WatchError(f"cannot watch: {error.strerror}") from error
+
+    def remove(self, wd: int) -> None:
+        """Stop watching; a descriptor that the kernel has removed already is fine."""
+        inotify_rm_watch(self._reader.fd, wd)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the reader thread runs."""
+        return bool(self._reader.is_alive())
+
+    def drop_cookie(self, name: str) -> None:
+        """Make and remove a sync cookie: when `PathsChanged` brings its name, all earlier events have come.
+
+        Raises
+        ------
+        WatchError
+            The file cannot be made.
+        """
+        cookie = self._cookie_dir / name
+        try:
+            cookie.touch()
+            cookie.unlink(missing_ok=True)
+        except OSError as error:
+            raise WatchError(f"{cookie}: cannot make a sync cookie: {error.strerror}") from error
+
+    def watched_inodes(self) -> dict[int, int]:
+        """Return watch descriptor -> inode as the kernel has them (proc(5), fdinfo); the cookie folder is left out."""
+        found = {}
+        for line in Path(f"/proc/self/fdinfo/{self._reader.fd}").read_text().splitlines():
+            if line.startswith("inotify "):
+                fields = dict(field.split(":", 1) for field in line.split()[1:])
+                found[int(fields["wd"], 16)] = int(fields["ino"], 16)
+        found.pop(self._reader.cookie_wd, None)
+        return found
+
+    def close(self) -> None:
+        """Stop the reader and remove all watches."""
+        was_alive = self._reader.is_alive()
+        self._reader.stop()
+        self._reader.join()
+        if not was_alive:
+            self._reader.close_descriptors()
+
+    def _add(self, path: bytes) -> int:
+        wd: int = inotify_add_watch(self._reader.fd, path, _MASK)
+        if wd == -1:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+        return wd
+
+
+class _Reader(InotifyFD):  # type: ignore[misc]
+    """Reads events in its own thread, joins them per folder and posts them."""
+
+    def __init__(self, post: Post) -> None:
+        super().__init__()
+        self._post = post
+        self.cookie_wd = -1
+        self.name = "watcher"
+
+    @property
+    def fd(self) -> int:
+        return int(self._inotify_fd)
+
+    def close_descriptors(self) -> None:
+        """Close what a reader that ended by itself has left open."""
+        self._close_resources()
+
+    def run(self) -> None:
+        try:
+            while self.should_keep_running():
+                buffer = self._read_event_buffer(_BUFFER_SIZE)
+                if buffer:
+                    self._deliver(buffer)
+        except Exception as error:  # noqa: BLE001 - whatever ends the reader must not do so in silence
+            self._post(EventsLost(f"the reader of events died: {error!r}", reader_alive=False))
+
+    def _deliver(self, buffer: bytes) -> None:
+        folders: dict[int, FolderEvents] = {}
+        cookies: list[str] = []
+        unwatched: list[int] = []
+        for wd, mask, _, name in self._parse_event_buffer(buffer):
+            if mask & _IN.IN_Q_OVERFLOW:
+                self._post(EventsLost("overflow of the kernel's event queue"))
+            elif wd == self.cookie_wd:
+                if mask & _IN.IN_CREATE:
+                    cookies.append(os.fsdecode(name))
+            elif mask & _GONE:
+                unwatched.append(wd)
+            else:
+                events = folders.get(wd)
+                if events is None:
+                    events = folders[wd] = FolderEvents()
+                _add_event(events, mask, name)
+        self._post(PathsChanged(folders, tuple(cookies), tuple(unwatched)))
+
+
+def _add_event(events: FolderEvents, mask: int, name: bytes) -> None:
+    if mask & (_IN.IN_ISDIR | _SELF) or not name:
+        events.listing = True
+        return
+    text = os.fsdecode(name)
+    events.names.add(text)
+    if mask & _WRITTEN:
+        events.rewritten.add(text)
+
+
+def watches_limit() -> int | None:
+    """Return the user's limit of inotify watches, or None where the kernel does not tell."""
+    try:
+        return int(_LIMIT.read_text())
+    except (OSError, ValueError):
+        return None

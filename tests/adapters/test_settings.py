@@ -1,0 +1,454 @@
+"""Where settings come from, which wins, what is refused and how the refusal reads."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from alfwatchd.core import ids
+from alfwatchd.errors import ConfigError
+from alfwatchd.settings import EXPLANATIONS, SYSTEM_SOCKET, Loaded, find_socket, load
+
+EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
+HOME = {"HOME": "/home/ada"}
+SYSTEMD = {"STATE_DIRECTORY": "/var/lib/alfwatchd", "RUNTIME_DIRECTORY": "/run/alfwatchd"}
+
+
+def write(path: Path, text: str | bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+def value_of(loaded: Loaded, key: str) -> object:
+    value: object = loaded.settings
+    for name in key.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def refusal(flags: dict[str, object], environ: dict[str, str]) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(flags, environ)
+    return str(caught.value)
+
+
+# --- precedence -----------------------------------------------------------------------------------------------------
+
+LAYERS = [
+    # flag, environment, TOML -> value, source
+    ("f", "e", "t", "f", "flag --lab"),
+    (None, "e", "t", "e", "environment ALFWATCHD_LAB"),
+    (None, None, "t", "t", "TOML"),
+    (None, "", "t", "t", "TOML"),
+    ("", "e", "t", "", "flag --lab"),
+    (None, None, None, "", "default"),
+]
+
+
+@pytest.mark.parametrize(("flag", "env", "toml", "value", "source"), LAYERS)
+def test_flags_over_environment_over_toml_over_defaults(tmp_path, flag, env, toml, value, source):
+    config = write(tmp_path / "x.toml", f'lab = "{toml}"' if toml else "")
+    environ = HOME | ({} if env is None else {"ALFWATCHD_LAB": env})
+    loaded = load({"root": "/data", "config": config, "lab": flag}, environ)
+    assert loaded.settings.lab == value
+    assert loaded.sources["lab"] == (str(config) if source == "TOML" else source)
+
+
+def test_every_key_has_a_source_and_an_explanation():
+    loaded = load({"root": "/data"}, HOME)
+    assert set(loaded.sources) == set(EXPLANATIONS) >= {"root", "prune.reference", "control.group"}
+    assert all(EXPLANATIONS.values())
+    assert {key: source for key, source in loaded.sources.items() if source != "default"} == {"root": "flag --root"}
+
+
+def test_layers_meet_inside_a_section(tmp_path):
+    config = write(tmp_path / "x.toml", "[prune]\nmax_fraction = 0.5\nenabled = false")
+    environ = HOME | {"ALFWATCHD_CONFIG": str(config), "ALFWATCHD_PRUNE__ENABLED": "true"}
+    loaded = load({"root": "/data", "prune.reference": "/ref"}, environ)
+    assert loaded.settings.prune.model_dump() == {"reference": Path("/ref"), "max_fraction": 0.5, "enabled": True}
+    assert [loaded.sources[f"prune.{key}"] for key in ("reference", "max_fraction", "enabled")] == [
+        "flag --reference",
+        str(config),
+        "environment ALFWATCHD_PRUNE__ENABLED",
+    ]
+
+
+def test_config_flag_wins_over_its_variable(tmp_path):
+    flag, env = write(tmp_path / "f.toml", 'lab = "f"'), write(tmp_path / "e.toml", 'lab = "e"')
+    assert load({"root": "/data", "config": str(flag)}, HOME | {"ALFWATCHD_CONFIG": str(env)}).settings.lab == "f"
+
+
+def test_the_environment_of_the_process_does_not_leak_in(monkeypatch, tmp_path):
+    for name in ("ALFWATCHD_LAB", "ALFWATCHD_TYPO"):
+        monkeypatch.setenv(name, "leak")
+    for name in ("HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR", "STATE_DIRECTORY", "RUNTIME_DIRECTORY"):
+        monkeypatch.setenv(name, "/leak")
+    loaded = load({"root": str(tmp_path)}, HOME)
+    assert "leak" not in repr(loaded)
+    assert "leak" not in str(find_socket({"root": str(tmp_path)}, HOME))
+
+
+def test_the_environment_of_the_process_is_the_default(monkeypatch):
+    monkeypatch.setenv("ALFWATCHD_LAB", "mine")
+    assert load({"root": "/data"}).settings.lab == "mine"
+
+
+def test_settings_are_frozen():
+    settings = load({"root": "/data"}, HOME).settings
+    for part, name in ((settings, "lab"), (settings.prune, "enabled"), (settings.control, "group")):
+        with pytest.raises(ValidationError, match="frozen"):
+            setattr(part, name, "x")
+
+
+# --- values ---------------------------------------------------------------------------------------------------------
+
+ACCEPTED = [
+    ("ALFWATCHD_EXCLUDE", "*.tmp, [ab]*\n c/ ,", "exclude", ("*.tmp", "[ab]*", "c/")),
+    ("ALFWATCHD_EXCLUDE", '["a,b", "!c"]', "exclude", ("a,b", "!c")),
+    ("ALFWATCHD_EXCLUDE", "[]", "exclude", ()),
+    ("ALFWATCHD_EXCLUDE", r"\#2021-07-06#", "exclude", (r"\#2021-07-06#",)),
+    ("ALFWATCHD_HASH_FILES", "true", "hash_files", True),
+    ("ALFWATCHD_HASH_THREADS", "64", "hash_threads", 64),
+    ("ALFWATCHD_LAB", "Größe_1", "lab", "Größe_1"),
+    ("ALFWATCHD_LONGEST_WAIT_SECONDS", "0.1", "longest_wait_seconds", 0.1),
+    ("ALFWATCHD_NAMESPACE", str(ids.NAMESPACE), "namespace", ids.NAMESPACE),
+    ("ALFWATCHD_PRUNE__MAX_FRACTION", "1", "prune.max_fraction", 1.0),
+    ("ALFWATCHD_CONTROL__GROUP", "lab", "control.group", "lab"),
+    ("ALFWATCHD_RECONCILE_ENTRIES_PER_SECOND", "0", "reconcile_entries_per_second", 0),
+    ("ALFWATCHD_WATCH", "poll", "watch", "poll"),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "key", "value"), ACCEPTED)
+def test_text_of_the_environment_becomes_a_value(name, text, key, value):
+    loaded = load({"root": "/data"}, HOME | {name: text})
+    assert value_of(loaded, key) == value
+    assert loaded.sources[key] == f"environment {name}"
+
+
+REFUSED = [
+    # key, value, what the line must say is allowed
+    ("root", "", "should be a path, not empty"),
+    ("root", "/a\0b", "should be a path"),
+    ("root", 5, "should be a path"),
+    ("out_dir", "", "should be a path"),
+    ("state_dir", "", "should be a path"),
+    ("socket", "", "should be a path"),
+    ("socket", "/" + "s" * 107, "at most 107"),
+    ("lab", "a-b", "letters, digits and '_'"),
+    ("lab", "a\n", "letters, digits and '_'"),
+    ("namespace", "one", "valid UUID"),
+    ("exclude", ["#2021-07-06#"], r"a leading '#' is written '\#'"),
+    ("exclude", ["ok", "!"], "Invalid git pattern: '!'"),
+    ("exclude", ["foo["], "matches nothing"),
+    ("exclude", [""], "matches nothing"),
+    ("exclude", ["ok", 3], "valid string"),
+    ("exclude", '["a"', "Expecting"),
+    ("exclude", 3, "valid list"),
+    ("hash_files", "ja", "valid boolean"),
+    ("hash_threads", 0, "greater than or equal to 1"),
+    ("hash_threads", 65, "less than or equal to 64"),
+    ("watch", "fanotify", "'auto', 'inotify' or 'poll'"),
+    ("settle_seconds", 0, "greater than 0"),
+    ("settle_seconds", "nan", "finite"),
+    ("longest_wait_seconds", 0.05, "at least settle_seconds, which is 0.1"),
+    ("flush_interval_seconds", -1, "greater than 0"),
+    ("reconcile_interval_seconds", "inf", "finite"),
+    ("poll_interval_seconds", 0, "greater than 0"),
+    ("reconcile_entries_per_second", -1, "greater than or equal to 0"),
+    ("log_level", "INFO", "'debug', 'info', 'warning' or 'error'"),
+    ("prune.max_fraction", 1.1, "less than or equal to 1"),
+    ("prune.max_fraction", -0.1, "greater than or equal to 0"),
+    ("prune.reference", 5, "should be a path"),
+    ("prune.enabled", "perhaps", "valid boolean"),
+    ("control.group", 5, "valid string"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "allowed"), REFUSED)
+def test_a_refusal_is_one_line_with_key_source_and_what_is_allowed(key, value, allowed):
+    message = refusal({"root": "/data"} | {key: value}, HOME)
+    assert message.startswith(f"{key} = ")
+    assert f"(flag --{key.rpartition('.')[2].replace('_', '-')}): " in message
+    assert allowed in message
+    assert "\n" not in message
+    assert "pydantic" not in message
+
+
+def test_all_invalid_values_are_told_at_once_each_with_its_source(tmp_path):
+    config = write(tmp_path / "x.toml", "hash_threads = 0\nsettle_seconds = 5")
+    lines = refusal({"root": "/data", "config": config, "watch": "x"}, HOME | {"ALFWATCHD_LAB": "-"}).splitlines()
+    assert [re.match(r"(\S+) = .* \((.*?)\): ", line).groups() for line in lines] == [
+        ("lab", "environment ALFWATCHD_LAB"),
+        ("hash_threads", str(config)),
+        ("watch", "flag --watch"),
+        ("longest_wait_seconds", "default"),
+    ]
+
+
+def test_a_missing_root_says_how_to_give_it():
+    message = refusal({}, HOME)
+    assert all(way in message for way in ("--root DIR", "ALFWATCHD_ROOT=DIR", "root = 'DIR'"))
+    assert "\n" not in message
+
+
+# --- unknown keys ---------------------------------------------------------------------------------------------------
+
+UNKNOWN = [
+    # where, name -> source, nearest
+    ("flag", "rot", "flag --rot", "root"),
+    ("flag", "prune.referenc", "flag --referenc", "prune.reference"),
+    ("env", "ALFWATCHD_ROT", "environment ALFWATCHD_ROT", "root"),
+    ("env", "ALFWATCHD_PRUNE__ENBLED", "environment ALFWATCHD_PRUNE__ENBLED", "prune.enabled"),
+    ("env", "ALFWATCHD_PRUNE", "environment ALFWATCHD_PRUNE", "prune.enabled"),
+    ("toml", "out-dir = 'x'", "TOML", "out_dir"),
+    ("toml", "enabled = true", "TOML", "prune.enabled"),
+    ("toml", "prune = 5", "TOML", "prune.enabled"),
+    ("toml", "[prune]\nmax_fractoin = 1", "TOML", "prune.max_fraction"),
+    ("toml", "[root]\npath = '/'", "TOML", "root"),
+    ("toml", "zzzzzz = 1", "TOML", None),
+]
+
+
+@pytest.mark.parametrize(("where", "name", "source", "nearest"), UNKNOWN)
+@pytest.mark.parametrize("read", [load, find_socket])
+def test_an_unknown_key_names_source_and_nearest_key(tmp_path, read, where, name, source, nearest):
+    flags: dict[str, object] = {"root": "/data"} | ({name: 1} if where == "flag" else {})
+    environ = HOME | ({name: "1"} if where == "env" else {})
+    if where == "toml":
+        flags["config"] = write(tmp_path / "x.toml", name)
+        source = str(flags["config"])
+    with pytest.raises(ConfigError) as caught:
+        read(flags, environ)
+    assert str(caught.value).startswith(f"{source}: unknown key ")
+    assert (f"did you mean {nearest!r}?" if nearest else "config.example.toml") in str(caught.value)
+
+
+def test_an_unknown_variable_is_an_error_even_if_empty_and_others_are_not_ours():
+    assert "ALFWATCHD_ROT" in refusal({"root": "/data"}, HOME | {"ALFWATCHD_ROT": "", "ALFWATCH_ROT": "x"})
+    assert load({"root": "/data"}, HOME | {"ALFWATCH_ROT": "x"}).settings.root == Path("/data")
+
+
+# --- the TOML file --------------------------------------------------------------------------------------------------
+
+BAD_TOML = [
+    ("lab = 'x'\na = = 1", ":2:5: not valid TOML"),
+    ("lab = 'x'\na = 'x", ":2:7: not valid TOML"),
+    ("lab = 'x'\na = '", ":2:6: not valid TOML"),
+    (b"a = '\xff'", ":1:1: not valid TOML"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), BAD_TOML)
+def test_a_syntax_error_has_file_line_and_column(tmp_path, text, message):
+    config = write(tmp_path / "x.toml", text)
+    assert refusal({"root": "/data", "config": config}, HOME).startswith(f"{config}{message}")
+
+
+@pytest.mark.parametrize("given_by", ["flag", "environment"])
+def test_a_missing_file_is_an_error(tmp_path, given_by):
+    config = str(tmp_path / "none.toml")
+    flags, environ = ({"config": config}, HOME) if given_by == "flag" else ({}, HOME | {"ALFWATCHD_CONFIG": config})
+    assert refusal({"root": "/data", **flags}, environ).startswith(f"{config}: cannot read")
+
+
+def test_a_folder_as_file_is_an_error(tmp_path):
+    assert "Is a directory" in refusal({"root": "/data", "config": tmp_path}, HOME)
+
+
+# --- places ---------------------------------------------------------------------------------------------------------
+
+PLACES = ["root", "out_dir", "state_dir", "socket", "prune.reference"]
+
+
+@pytest.mark.parametrize("key", PLACES)
+def test_relative_paths_start_at_the_file_or_at_the_current_folder(tmp_path, monkeypatch, key):
+    section, _, name = key.rpartition(".")
+    line = f"{name} = 'sub/x'"
+    config = write(tmp_path / "etc" / "x.toml", f"[{section}]\n{line}" if section else line)
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+    others = {} if key == "root" else {"root": "/data"}
+    variable = "ALFWATCHD_" + key.upper().replace(".", "__")
+    assert value_of(load({**others, "config": "../etc/x.toml"}, HOME), key) in (
+        tmp_path / "etc/sub/x",
+        tmp_path / "cwd/../etc/sub/x",
+    )
+    assert value_of(load({**others, key: "sub/x"}, HOME), key) == tmp_path / "cwd/sub/x"
+    assert value_of(load(others, HOME | {variable: "sub/x"}), key) == tmp_path / "cwd/sub/x"
+    assert value_of(load({**others, key: "~/x"}, HOME), key) == Path("/home/ada/x")
+    assert value_of(load({**others, key: Path("/abs/x")}, HOME), key) == Path("/abs/x")
+
+
+def test_config_may_start_with_a_tilde(tmp_path):
+    write(tmp_path / "x.toml", "root = '~/data'")
+    assert load({"config": "~/x.toml"}, {"HOME": str(tmp_path)}).settings.root == tmp_path / "data"
+
+
+def test_links_are_followed_for_root_and_out_dir_and_kept_for_the_reference(tmp_path):
+    (tmp_path / "real").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to("real")
+    settings = load({"root": link, "out_dir": link / "out", "prune.reference": link}, HOME).settings
+    assert (settings.root, settings.out_dir) == (tmp_path / "real", tmp_path / "real/out")
+    assert settings.prune.reference == link
+
+
+def test_names_that_are_not_utf8_are_kept():
+    assert load({"root": "/d\udcff"}, HOME).settings.state_dir.name.startswith("d\udcff-")
+
+
+def test_an_empty_reference_means_none(tmp_path):
+    config = write(tmp_path / "x.toml", "[prune]\nreference = '/ref'")
+    assert load({"root": "/data", "config": config, "prune.reference": ""}, HOME).settings.prune.reference is None
+
+
+STATE_DIRS = [
+    (HOME, "/home/ada/.local/state/alfwatchd"),
+    (HOME | {"XDG_STATE_HOME": "/xdg"}, "/xdg/alfwatchd"),
+    (HOME | {"XDG_STATE_HOME": "relative"}, "/home/ada/.local/state/alfwatchd"),
+    (HOME | {"XDG_STATE_HOME": "/xdg", "STATE_DIRECTORY": "/var/lib/a:/var/lib/b"}, "/var/lib/a"),
+]
+
+
+@pytest.mark.parametrize(("environ", "above"), STATE_DIRS)
+def test_default_state_dir(environ, above):
+    state_dir = load({"root": "/data"}, environ).settings.state_dir
+    assert state_dir.parent == Path(above)
+    assert re.fullmatch("data-[0-9a-f]{8}", state_dir.name)
+
+
+def test_each_output_folder_has_a_state_dir_of_its_own():
+    flags = [{"root": "/a/data"}, {"root": "/b/data"}, {"root": "/a/data", "out_dir": "/o"}, {"root": "/"}]
+    assert len({load(each, HOME).settings.state_dir for each in flags}) == len(flags)
+    assert len({load(each, SYSTEMD).settings.state_dir for each in flags}) == len(flags)
+    same = load({"root": "/c", "out_dir": "/o"}, HOME).settings.state_dir
+    assert same == load({"root": "/d", "out_dir": "/o"}, HOME).settings.state_dir
+
+
+def test_the_longest_folder_name_leaves_room_for_the_digest():
+    state_dir = load({"root": "/" + "é" * 127}, HOME | {"XDG_RUNTIME_DIR": "/run/user/1"}).settings.state_dir
+    assert len(state_dir.name.encode()) <= 255
+
+
+def test_out_dir_defaults_to_the_root():
+    assert load({"root": "/data"}, HOME).settings.out_dir == Path("/data")
+
+
+SOCKETS = [
+    (HOME, "/s/alfwatchd.sock"),
+    (HOME | {"XDG_RUNTIME_DIR": "/run/user/1"}, "/run/user/1/alfwatchd.sock"),
+    (HOME | {"XDG_RUNTIME_DIR": "/run/user/1", "RUNTIME_DIRECTORY": "/run/a:/run/b"}, "/run/a/alfwatchd.sock"),
+    (HOME | {"XDG_RUNTIME_DIR": "/run/user/1", "ALFWATCHD_SOCKET": "/my.sock"}, "/my.sock"),
+]
+
+
+@pytest.mark.parametrize(("environ", "socket"), SOCKETS)
+def test_default_socket(environ, socket):
+    assert load({"root": "/data", "state_dir": "/s"}, environ).settings.socket == Path(socket)
+
+
+def test_a_default_socket_that_is_too_long_is_refused():
+    message = refusal({"root": "/data", "state_dir": "/" + "s" * 100}, HOME)
+    assert message.startswith("socket = /sss")
+    assert "(default)" in message
+    assert load({"root": "/data", "socket": "/" + "s" * 106}, HOME).settings.socket == Path("/" + "s" * 106)
+
+
+# --- find_socket ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["flag", "environment", "TOML"])
+def test_a_socket_that_is_set_wins_over_those_that_exist(tmp_path, where):
+    write(tmp_path / "run/alfwatchd.sock", "")
+    environ = {"RUNTIME_DIRECTORY": str(tmp_path / "run")}
+    flags: dict[str, object] = {}
+    if where == "flag":
+        flags["socket"] = "/mine.sock"
+    elif where == "environment":
+        environ["ALFWATCHD_SOCKET"] = "/mine.sock"
+    else:
+        flags["config"] = write(tmp_path / "x.toml", "socket = '/mine.sock'")
+    assert find_socket(flags, environ) == Path("/mine.sock")
+
+
+FOUND = [
+    # folders that hold a socket -> folder of the answer; the first candidate if none does
+    ({"runtime", "xdg", "state"}, "runtime"),
+    ({"xdg", "state"}, "xdg"),
+    ({"state"}, "state"),
+    (set(), "runtime"),
+]
+
+
+@pytest.mark.skipif(SYSTEM_SOCKET.exists(), reason="a daemon runs on this machine and would be found")
+@pytest.mark.parametrize(("existing", "found"), FOUND)
+def test_the_first_socket_that_exists_is_found(tmp_path, existing, found):
+    environ = {"RUNTIME_DIRECTORY": str(tmp_path / "runtime"), "XDG_RUNTIME_DIR": str(tmp_path / "xdg")}
+    for folder in existing:
+        write(tmp_path / folder / "alfwatchd.sock", "")
+    flags = {"root": "/data", "state_dir": tmp_path / "state"}
+    assert find_socket(flags, environ) == tmp_path / found / "alfwatchd.sock"
+
+
+@pytest.mark.skipif(SYSTEM_SOCKET.exists(), reason="a daemon runs on this machine and would be found")
+def test_a_known_root_leads_to_the_default_state_dir(tmp_path):
+    environ = {"HOME": str(tmp_path)}
+    expected = load({"root": "/data"}, environ).settings.socket
+    write(expected, "")
+    assert find_socket({"root": "/data"}, environ) == expected
+
+
+def test_without_root_and_runtime_folder_it_is_the_one_of_the_system():
+    assert find_socket({}, {}) == SYSTEM_SOCKET
+
+
+def test_find_socket_does_not_care_about_other_settings():
+    assert find_socket({"socket": "/my.sock", "hash_threads": 99, "root": ""}, {}) == Path("/my.sock")
+
+
+@pytest.mark.parametrize(("socket", "message"), [("", "not empty"), ("/" + "s" * 107, "at most 107"), (5, "a path")])
+def test_find_socket_refuses_what_no_socket_can_be(socket, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        find_socket({"socket": socket}, {})
+    assert str(caught.value).startswith("socket (flag --socket): ")
+
+
+# --- the example file, the import -----------------------------------------------------------------------------------
+
+
+def uncommented() -> str:
+    return re.sub(r"(?m)^#(?=\S)", "", EXAMPLE.read_text())
+
+
+def test_the_example_file_works_as_it_is():
+    loaded = load({"config": EXAMPLE}, SYSTEMD)
+    assert {key for key, source in loaded.sources.items() if source != "default"} == {"root"}
+
+
+def test_the_example_file_documents_every_key_with_its_default(tmp_path):
+    tables = tomllib.loads(uncommented())
+    keys = {f"{key}.{name}" for key, part in tables.items() if isinstance(part, dict) for name in part}
+    assert keys | {key for key, part in tables.items() if not isinstance(part, dict)} == set(EXPLANATIONS)
+    in_example = load({"config": write(tmp_path / "x.toml", uncommented())}, SYSTEMD).settings
+    assert in_example == load({"root": "/srv/data"}, SYSTEMD).settings
+
+
+def test_every_key_of_the_example_file_is_explained():
+    lines = EXAMPLE.read_text().splitlines()
+    for before, line in zip(lines, lines[1:], strict=False):
+        if re.match(r"#?\w+ = ", line):
+            assert before.startswith("# "), line
+
+
+def test_import_brings_no_heavy_package():
+    heavy = "{'numpy', 'pandas', 'pyarrow', 'fastapi', 'watchdog'}"
+    code = f"import sys, alfwatchd.settings; sys.exit(str({heavy} & set(sys.modules)) if {heavy} & set(sys.modules) else 0)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -1,0 +1,230 @@
+"""The real unit files start the real program under a real systemd, inside all their sandboxing."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from systemd_box import PROGRAM, Box, install_program, program_binds, systemd_box
+
+pytestmark = [pytest.mark.timeout(120), pytest.mark.xdist_group("systemd")]
+
+REPOSITORY = Path(__file__).parents[2]
+UNITS = "/etc/systemd/system"
+PLAIN = 'root = "/srv/alf"\n'
+ADDED = "_test_added.times.npy"
+
+# As docs/operations.md tells: the group of the lab owns the data. The rest only makes the tests faster.
+DROP_IN = """
+[Service]
+SupplementaryGroups=lab
+RestartSec=100ms
+TimeoutStopSec=20s
+LimitCORE=0
+"""
+
+
+@pytest.fixture(scope="module")
+def booted(tmp_path_factory):
+    with systemd_box(tmp_path_factory.mktemp("box"), program_binds()) as box:
+        install_program(box)
+        for service in ("alfwatchd.service", "alfwatchd@.service"):
+            box.write(f"{UNITS}/{service}", (REPOSITORY / "systemd" / service).read_text())
+            box.write(f"{UNITS}/{service}.d/test.conf", DROP_IN)
+        box.write("/etc/sysusers.d/alfwatchd.conf", (REPOSITORY / "systemd/alfwatchd.sysusers").read_text())
+        box.write("/etc/sysusers.d/lab.conf", "g lab -\n")
+        box.run("systemd-sysusers")
+        box.run("systemctl", "daemon-reload")
+        box.run(f"{PROGRAM}/bin/alfwatchd", "demo", "/srv/master")
+        box.run("chgrp", "--recursive", "lab", "/srv/master")
+        box.run("chmod", "--recursive", "g+rwX", "/srv/master")
+        yield box
+
+
+@dataclass(frozen=True, slots=True)
+class Lab:
+    """A box with a fresh copy of the demo tree in /srv/alf."""
+
+    box: Box
+
+    def alfwatchd(self, *arguments, check=True):
+        return self.box.run(f"{PROGRAM}/bin/alfwatchd", *arguments, check=check)
+
+    def start(self, settings=PLAIN, unit="alfwatchd"):
+        name = unit.partition("@")[2] or "config"
+        self.box.write(f"/etc/alfwatchd/{name}.toml", settings)
+        self.box.run("systemctl", "start", unit)
+
+    def status(self, *flags):
+        return json.loads(self.alfwatchd("status", "--json", *flags).stdout)
+
+    def show(self, name, unit="alfwatchd"):
+        return self.box.show(unit, name)
+
+    def log(self):
+        """What the daemon itself said since its last start."""
+        last = f"_SYSTEMD_INVOCATION_ID={self.show('InvocationID')}"
+        return self.box.run("journalctl", "--quiet", "--output=cat", last).stdout
+
+    def datasets(self, folder="/srv/alf"):
+        """What the table on disk lists."""
+        return pq.read_table(self.box.path(folder) / "datasets.pqt").to_pylist()
+
+    def add_dataset(self, root="/srv/alf"):
+        """Write one dataset into a session; its path."""
+        session = min(self.box.path(root).glob("**/[12][0-9][0-9][0-9]-??-??/[0-9]*/"))
+        (session / ADDED).write_bytes(b"0123")
+        return session / ADDED
+
+    def lists_added(self, folder="/srv/alf"):
+        return [row["file_size"] for row in self.datasets(folder) if row["rel_path"] == ADDED] == [4]
+
+
+@pytest.fixture
+def lab(booted):
+    booted.run("cp", "--archive", "/srv/master", "/srv/alf")
+    yield Lab(booted)
+    units = ("alfwatchd", "alfwatchd@a", "alfwatchd@b")
+    booted.run("systemctl", "stop", *units)
+    booted.run("systemctl", "reset-failed")
+    booted.run("sh", "-c", "rm -rf /srv/alf /srv/tables /srv/b /srv/reference /etc/alfwatchd /var/lib/alfwatchd")
+
+
+def test_it_runs_as_its_own_user_and_keeps_tables_in_the_root(lab):
+    lab.start()  # returns at READY
+    assert (lab.show("ActiveState"), lab.show("SubState")) == ("active", "running")
+    assert lab.show("StatusText")
+    assert lab.box.run("stat", "--format=%U", f"/proc/{lab.show('MainPID')}").stdout == "alfwatchd\n"
+    lab.alfwatchd("sync")
+    status = lab.status()
+    assert (status["state"], status["root"]) == ("live", "/srv/alf")
+    assert status["n_sessions"] > 0
+    assert status["n_datasets"] == len(lab.datasets()) > 0
+    assert status["watches_limit"] > 0  # the sandbox lets it read /proc/sys
+    about = lab.box.run("stat", "--format=%U %a", "/srv/alf/datasets.pqt", "/srv/alf/sessions.pqt").stdout
+    assert about == "alfwatchd 644\n" * 2
+
+
+def test_tables_in_another_folder_with_hashes(lab):
+    lab.box.run("install", "--directory", "--group=lab", "--mode=775", "/srv/tables")
+    lab.start(PLAIN + 'out_dir = "/srv/tables"\nhash_files = true\n')
+    lab.alfwatchd("sync")
+    lab.box.wait(lambda: lab.status()["hashes_pending"] == 0)
+    lab.alfwatchd("flush")
+    assert all(len(row["hash"]) == 32 for row in lab.datasets("/srv/tables"))
+    assert not lab.box.path("/srv/alf/datasets.pqt").exists()
+
+
+def test_reload(lab):
+    lab.start()
+    lab.alfwatchd("sync")
+    before, pid = lab.status()["n_datasets"], lab.show("MainPID")
+    lab.box.write("/etc/alfwatchd/config.toml", PLAIN + 'exclude = ["*.npy"]\n')
+    lab.box.run("systemctl", "reload", "alfwatchd")
+    lab.box.wait(lambda: lab.status()["n_datasets"] < before)
+    lab.box.wait(lambda: lab.show("ActiveState") == "active")
+    assert lab.show("MainPID") == pid
+
+
+def test_a_bad_setting_at_reload_leaves_it_running(lab):
+    lab.start()
+    pid = lab.show("MainPID")
+    lab.box.write("/etc/alfwatchd/config.toml", 'rooot = "/srv/alf"\n')
+    lab.box.run("systemctl", "reload", "alfwatchd")
+    lab.box.wait(lambda: "'rooot'" in lab.log())
+    lab.box.wait(lambda: lab.show("ActiveState") == "active")
+    lab.alfwatchd("sync")
+    assert (lab.show("MainPID"), lab.status()["state"]) == (pid, "live")
+
+
+def test_restart_after_kill_9(lab):
+    lab.start()
+    lab.alfwatchd("sync")
+    lab.add_dataset()
+    lab.box.run("systemctl", "kill", "--signal=KILL", "alfwatchd")
+    lab.box.wait(lambda: (lab.show("NRestarts"), lab.show("ActiveState")) == ("1", "active"))
+    lab.alfwatchd("sync")
+    assert lab.lists_added()
+
+
+def test_restart_by_the_watchdog_when_the_loop_hangs(lab):
+    lab.box.write("/run/systemd/system/alfwatchd.service.d/watchdog.conf", "[Service]\nWatchdogSec=3s\n")
+    lab.box.run("systemctl", "daemon-reload")
+    try:
+        lab.start()
+        lab.alfwatchd("sync")
+        ping = lab.show("WatchdogTimestampMonotonic")
+        lab.box.wait(lambda: lab.show("WatchdogTimestampMonotonic") != ping)  # also with nothing to do
+        assert lab.show("NRestarts") == "0"
+        lab.box.run("systemctl", "kill", "--signal=STOP", "alfwatchd")
+        lab.box.wait(lambda: (lab.show("NRestarts"), lab.show("ActiveState")) == ("1", "active"))
+        assert "Watchdog timeout (limit 3s)" in lab.box.journal("alfwatchd")
+        lab.alfwatchd("sync")
+    finally:
+        lab.box.run("rm", "/run/systemd/system/alfwatchd.service.d/watchdog.conf")
+        lab.box.run("systemctl", "daemon-reload")
+
+
+@pytest.mark.parametrize("settings", ['rooot = "/srv/alf"\n', "root = \n"], ids=["unknown key", "no TOML"])
+def test_no_restart_on_a_bad_configuration(lab, settings):
+    with pytest.raises(AssertionError, match=r"Job (for alfwatchd.service )?failed"):
+        lab.start(settings)
+    assert (lab.show("Result"), lab.show("ExecMainStatus")) == ("exit-code", "78")
+    assert (lab.show("ActiveState"), lab.show("NRestarts")) == ("failed", "0")
+    assert "/etc/alfwatchd/config.toml" in lab.log()
+
+
+def test_stop_makes_a_last_flush(lab):
+    lab.start(PLAIN + "flush_interval_seconds = 600\n")
+    lab.alfwatchd("sync")
+    lab.add_dataset()
+    lab.box.run("systemctl", "stop", "alfwatchd")
+    assert (lab.show("Result"), lab.show("ExecMainStatus"), lab.show("SubState")) == ("success", "0", "dead")
+    assert lab.lists_added()
+    assert not lab.box.path("/run/alfwatchd").exists()
+
+
+def test_the_template_serves_two_roots(lab):
+    lab.box.run("cp", "--archive", "/srv/master", "/srv/b")
+    lab.start(unit="alfwatchd@a")
+    lab.start('root = "/srv/b"\n', unit="alfwatchd@b")
+    lab.add_dataset("/srv/b")
+    sockets = {name: f"--socket=/run/alfwatchd/{name}/alfwatchd.sock" for name in "ab"}
+    for socket in sockets.values():
+        lab.alfwatchd("sync", socket)
+    statuses = {name: lab.status(socket) for name, socket in sockets.items()}
+    assert {name: status["root"] for name, status in statuses.items()} == {"a": "/srv/alf", "b": "/srv/b"}
+    assert statuses["b"]["n_datasets"] == statuses["a"]["n_datasets"] + 1
+    assert (lab.lists_added("/srv/alf"), lab.lists_added("/srv/b")) == (False, True)
+    assert {folder.name for folder in lab.box.path("/var/lib/alfwatchd").iterdir()} == {"a", "b"}
+    lab.box.run("systemctl", "stop", "alfwatchd@b")
+    lab.alfwatchd("sync", sockets["a"])
+
+
+def test_prune_deletes_inside_the_sandbox(lab):
+    lab.start(PLAIN + "[prune]\nenabled = true\n")
+    lab.alfwatchd("sync")
+    lab.box.run("sh", "-c", "mkdir /srv/reference && cp /srv/alf/*.pqt /srv/reference")
+    before = lab.datasets()
+    added = lab.add_dataset()
+    lab.alfwatchd("sync")
+    assert lab.lists_added()
+    lab.alfwatchd("prune", "--reference=/srv/reference", "--apply")
+    assert not added.exists()
+    lab.alfwatchd("sync")
+    assert lab.datasets() == before
+
+
+def test_a_mount_over_the_root_is_seen_inside_the_sandbox(lab):
+    lab.start()
+    lab.alfwatchd("sync")
+    before = lab.datasets()
+    lab.box.run("mount", "-t", "tmpfs", "other", "/srv/alf")
+    try:
+        lab.box.wait(lambda: lab.status()["state"] == "offline")
+    finally:
+        lab.box.wait(lambda: lab.box.run("umount", "/srv/alf", check=False).returncode == 0)  # busy while it looks
+    lab.box.wait(lambda: lab.status()["state"] == "live")
+    lab.alfwatchd("sync")
+    assert lab.datasets() == before

@@ -1,0 +1,101 @@
+"""What systemd itself says about the unit files, without starting them."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+UNITS = Path(__file__).parents[2] / "systemd"
+SERVICES = ["alfwatchd.service", "alfwatchd@.service"]
+
+needs_analyze = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
+
+
+def _analyze(*arguments):
+    return subprocess.run(["systemd-analyze", *arguments], capture_output=True, text=True, timeout=60)
+
+
+@pytest.fixture
+def installed(tmp_path):
+    """A root folder with the units and empty stand-ins for the programs that they name."""
+    folder = tmp_path / "etc/systemd/system"
+    folder.mkdir(parents=True)
+    for service in SERVICES:
+        text = (UNITS / service).read_text()
+        (folder / service).write_text(text)
+        for program in re.findall(r"^Exec\w+=(/\S+)", text, re.MULTILINE):
+            stand_in = tmp_path / program.lstrip("/")
+            stand_in.parent.mkdir(parents=True, exist_ok=True)
+            stand_in.write_text("#!/bin/sh\n")
+            stand_in.chmod(0o755)
+    return tmp_path
+
+
+@needs_analyze
+@pytest.mark.parametrize("unit", ["alfwatchd.service", "alfwatchd@cortex.service"])
+def test_verify(installed, unit):
+    done = _analyze("verify", f"--root={installed}", "--man=no", "--recursive-errors=no", unit)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+@needs_analyze
+def test_verify_would_find_a_mistake(installed):
+    unit = installed / "etc/systemd/system/alfwatchd.service"
+    unit.write_text(unit.read_text().replace("ProtectHome=", "ProtectHomes="))
+    done = _analyze("verify", f"--root={installed}", "--man=no", "--recursive-errors=no", unit.name)
+    assert "'ProtectHomes'" in done.stderr
+
+
+@needs_analyze
+@pytest.mark.parametrize("service", SERVICES)
+def test_security(service):
+    """The threshold is ten times the rating: 2.0 or better."""
+    done = _analyze("security", "--offline=yes", "--threshold=20", "--no-pager", str(UNITS / service))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _settings(service):
+    lines = (UNITS / service).read_text().splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def test_the_template_differs_from_the_plain_unit_in_names_only():
+    plain, template = _settings("alfwatchd.service"), _settings("alfwatchd@.service")
+    assert sorted(set(template) - set(plain)) == [
+        "Conflicts=alfwatchd.service",
+        "Description=ONE cache tables of a folder of ALF datasets (%i)",
+        "ExecStart=/opt/alfwatchd/bin/alfwatchd --config /etc/alfwatchd/%i.toml",
+        "RuntimeDirectory=alfwatchd/%i",
+        "StateDirectory=alfwatchd/%i",
+    ]
+    assert len(set(plain) - set(template)) == 4
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "Type=notify",  # notify-reload would be ignored before systemd 253
+        "RestartPreventExitStatus=78 2",
+        "Restart=on-failure",
+        "TimeoutStartSec=infinity",
+        "TimeoutStopSec=2min",
+        "SystemCallErrorNumber=EPERM",
+    ],
+)
+def test_settings_that_no_analysis_asks_for(setting):
+    assert setting in _settings("alfwatchd.service")
+
+
+@pytest.mark.parametrize("setting", ["DynamicUser", "PrivateUsers", "ProcSubset"])
+def test_settings_that_would_break_it(setting):
+    assert not [line for line in _settings("alfwatchd.service") if line.startswith(setting)]
+
+
+def test_the_sysctl_drop_in_raises_the_limits():
+    lines = (UNITS / "60-alfwatchd.conf").read_text().splitlines()
+    settings = dict(line.split(" = ") for line in lines if line and not line.startswith("#"))
+    assert settings == {"fs.inotify.max_user_watches": "1048576", "fs.inotify.max_queued_events": "262144"}
+    proc = Path("/proc/sys")
+    assert not proc.exists() or all((proc / name.replace(".", "/")).exists() for name in settings)
