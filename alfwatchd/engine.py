@@ -215,7 +215,7 @@ class Engine:
         try:
             new = self.parts.reload()
         except AlfwatchdError as error:
-            _log.error("settings refused, the old ones stay in force error=%s", error)  # noqa: TRY400 - no traceback
+            _log.error("settings refused, the old ones stay in force error=%s", error)
             return
         old, self.settings = self.settings, new
         self.flushes.interval = new.flush_interval_seconds
@@ -248,7 +248,8 @@ class Engine:
 
     def _start_pending_pass(self, now: float) -> None:
         """Scan everything after events were lost: not while a scan runs, and with a rest after each, or a storm of
-        events would keep the daemon scanning for ever."""
+        events would keep the daemon scanning for ever.
+        """
         if not self._pending_pass or now < self._rest_until or self.indexer.urgent_passes():
             return
         started = self.indexer.start_pass(self._pending_pass, now)
@@ -322,7 +323,7 @@ class Engine:
             self._open_root(now)
         except RootOffline as error:
             if str(error) != self.offline:
-                _log.error("root offline, rows are kept reason=%s", error)  # noqa: TRY400 - no traceback
+                _log.error("root offline, rows are kept reason=%s", error)
             self.offline = str(error)
 
     def _open_root(self, now: float, *, accept: bool = False) -> None:

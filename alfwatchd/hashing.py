@@ -20,7 +20,6 @@ from alfwatchd.state import State
 _log = logging.getLogger(__name__)
 
 _CHUNK_SIZE = 1 << 20
-_SETTLE_NS = 2_000_000_000
 _POST_SECONDS = 0.5
 _POST_FILES = 256
 
@@ -60,9 +59,20 @@ class Hasher:
     n_threads : int
     post : callable
         Gets `Hashed` messages, in a hashing thread.
+    settle_seconds : float
+        A file that was modified less than this ago may still be written, and waits.
     """
 
-    def __init__(self, root: str, state: State, n_threads: int, post: Callable[[Message], None]) -> None:
+    def __init__(
+        self,
+        root: str,
+        state: State,
+        n_threads: int,
+        post: Callable[[Message], None],
+        *,
+        settle_seconds: float = 2.0,
+    ) -> None:
+        self._settle_ns = int(settle_seconds * 1e9)
         self._root = root
         self._state = state
         self._post = post
@@ -112,8 +122,8 @@ class Hasher:
                     done.append((job, *found))
                 with self._changed:
                     self._busy -= 1
-            is_late = time.monotonic() - posted > _POST_SECONDS
-            if done and (job is None or is_late or len(done) >= _POST_FILES):
+            is_late = job is None or time.monotonic() - posted > _POST_SECONDS
+            if done and (is_late or len(done) >= _POST_FILES):
                 self._report(done)
                 done, posted = [], time.monotonic()
 
@@ -128,7 +138,7 @@ class Hasher:
                 candidate = heapq.heappop(self._jobs)
                 if self._queued.get((candidate.folder, candidate.name)) is not candidate:
                     continue
-                if abs(time.time_ns() + candidate.age_key) < _SETTLE_NS:
+                if abs(time.time_ns() + candidate.age_key) < self._settle_ns:
                     waiting.append(candidate)
                 else:
                     job = candidate

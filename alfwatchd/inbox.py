@@ -26,6 +26,11 @@ class Inbox:
             return
         self._queue.put(message)
 
+    @property
+    def has_messages(self) -> bool:
+        """Whether `drain` would return something."""
+        return bool(self._waiting) or not self._queue.empty()
+
     def wait(self, timeout: float) -> None:
         """Return when there is a message, or after `timeout` seconds. Engine's thread only."""
         if self._waiting or timeout <= 0:

@@ -114,7 +114,7 @@ def _check_place(value: object) -> Path:
 def _check_socket(path: Path) -> Path:
     if (length := len(os.fsencode(path))) > SOCKET_PATH_LIMIT:
         raise ValueError(
-            f"{path} has {length} bytes, a Unix socket path at most {SOCKET_PATH_LIMIT}: set a shorter socket"
+            f"should have at most {SOCKET_PATH_LIMIT} bytes, and {path} has {length}: set a shorter socket"
         )
     return path
 
@@ -294,7 +294,7 @@ def _expand_home(text: str, environ: Environ) -> str:
 
 
 def _default_places(values: Mapping[str, object], environ: Environ) -> dict[str, object]:
-    """Return the places that follow from the root; nothing where it is not known."""
+    """Return the places that follow from the root; nothing where it is not known or unusable."""
     out_dir = values.get("out_dir", values.get("root"))
     if not isinstance(out_dir, Path):
         return {}
@@ -303,9 +303,11 @@ def _default_places(values: Mapping[str, object], environ: Environ) -> dict[str,
         home = Path(_expand_home("~/.local/state", environ))
         above = next(_folders(environ, "XDG_STATE_HOME"), home) / "alfwatchd"
     # Two output folders of one user or unit never share a state folder. The name is cut, as it may be up to NAME_MAX.
-    own = above / f"{out_dir.name[:40]}-{hashlib.sha256(os.fsencode(out_dir)).hexdigest()[:8]}"
+    own = above / f"{out_dir.name[:24]}-{hashlib.sha256(os.fsencode(out_dir)).hexdigest()[:8]}"
     state_dir = values.get("state_dir", own)
-    sockets = [*_runtime_sockets(environ), Path(str(state_dir)) / SYSTEM_SOCKET.name]
+    if not isinstance(state_dir, Path):
+        return {}
+    sockets = [*_runtime_sockets(environ), state_dir / SYSTEM_SOCKET.name]
     return {"out_dir": out_dir, "state_dir": state_dir, "socket": sockets[0]}
 
 

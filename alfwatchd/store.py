@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from alfwatchd.core import encode
 from alfwatchd.core.encode import Encoding
 from alfwatchd.core.tables import Snapshot
+from alfwatchd.core.tree import Changes
 from alfwatchd.errors import OutDirError, TablesError
 
 SESSIONS = "sessions.pqt"
@@ -212,6 +214,29 @@ def read_generation(folder: Path) -> tuple[int, dict[str, Any]]:
         except (OSError, pa.ArrowException, ValueError):
             return 0, {}
     return max(int(metadata.get("generation", 0)) for metadata in found), found[1]
+
+
+def read_ids_and_sizes(folder: Path) -> pa.Table | None:
+    """Return the columns id and file_size of the datasets in a folder; None if there is no readable table."""
+    try:
+        return pq.read_table(folder / DATASETS, columns=["id", "file_size"])
+    except (OSError, pa.ArrowException):
+        return None
+
+
+def compare(old: pa.Table | None, new: pa.Table | None) -> Changes:
+    """Count the dataset rows that differ between two results of `read_ids_and_sizes`.
+
+    Rows are the same if their ids are; tables by ONE itself have other ids at every run.
+    """
+    n_old, n_new = (0 if table is None else len(table) for table in (old, new))
+    if old is None or new is None:
+        return Changes(n_new, 0, n_old)
+    places = pc.index_in(new.column("id"), value_set=old.column("id").combine_chunks())
+    n_both = n_new - places.null_count
+    sizes = old.column("file_size").cast(pa.uint64()).take(places)
+    changed = pc.sum(pc.not_equal(sizes, new.column("file_size").cast(pa.uint64()))).as_py() or 0
+    return Changes(n_new - n_both, changed, n_old - n_both)
 
 
 def check_out_dir(out_dir: Path) -> None:

@@ -187,12 +187,17 @@ def format_ids(raw: bytes) -> pa.StringArray:
     return large.cast(pa.string())
 
 
+def hex_digest(value: bytes) -> str | None:
+    """Return the md5 in a row value as lower-case hex, or None where it is not known."""
+    return value[SIGNATURE_SIZE:].hex() or None
+
+
 def _by_path(snapshot: Snapshot) -> list[Session]:
     return [snapshot.sessions[path] for path in sorted(snapshot.sessions)]
 
 
 def _hashes(values: Sequence[bytes], order: npt.NDArray[np.intp]) -> pa.StringArray:
-    return pa.array([values[row][SIGNATURE_SIZE:].hex() or None for row in order], pa.string())
+    return pa.array([hex_digest(values[row]) for row in order], pa.string())
 
 
 def _with_index(table: pa.Table, index: tuple[str, ...]) -> pa.Table:

@@ -127,7 +127,8 @@ class TablesView:
     """The tables as they are, and what makes them less than certain."""
 
     snapshot: Snapshot
-    unreadable: tuple[str, ...]
+    unsure: tuple[str, ...]
+    """Folders whose rows are those of an earlier look."""
 
 
 AnyRequest = StatusRequest | SyncRequest | FlushRequest | RescanRequest | SnapshotRequest

@@ -94,6 +94,19 @@ def test_a_session_does_not_depend_on_how_many_there_are(tmp_path: Path) -> None
     assert contents(tmp_path / "few").items() < contents(tmp_path / "many").items()
 
 
+def test_sessions_differ(demo: Path) -> None:
+    spikes = [path.read_bytes() for path in demo.rglob("alf/probe00/spikes.times.npy")]
+    assert len(set(spikes)) == len(spikes) == 6
+
+
+def test_a_file_that_appears_meanwhile_is_not_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "README.txt").write_text("mine")
+    monkeypatch.setattr("alfwatchd.demo._claim", lambda _: None)
+    with pytest.raises(AlfwatchdError, match="File exists"):
+        write_demo(tmp_path)
+    assert (tmp_path / "README.txt").read_text() == "mine"
+
+
 def test_a_folder_with_something_in_it_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(AlfwatchdError, match="empty or does not exist"):

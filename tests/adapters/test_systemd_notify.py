@@ -157,9 +157,7 @@ def test_journal_attached(tmp_path):
         target = os.fstat(stream.fileno())
         here = f"{target.st_dev}:{target.st_ino}"
         assert systemd.journal_attached(stream, {"JOURNAL_STREAM": here})
-        assert not systemd.journal_attached(
-            stream, {"JOURNAL_STREAM": f"{target.st_dev}:{target.st_ino + 1}"}
-        )
+        assert not systemd.journal_attached(stream, {"JOURNAL_STREAM": f"{target.st_dev}:{target.st_ino + 1}"})
         assert not systemd.journal_attached(stream, {})
     assert not systemd.journal_attached(stream, {"JOURNAL_STREAM": here})
 

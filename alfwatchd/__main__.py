@@ -1,0 +1,7 @@
+"""``python -m alfwatchd``."""
+
+import sys
+
+from alfwatchd.cli import main
+
+sys.exit(main())

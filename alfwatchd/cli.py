@@ -1,0 +1,348 @@
+"""The command line: arguments, what is printed, exit codes. Heavy modules are imported by the commands that need them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import alfwatchd
+from alfwatchd import logs, settings
+from alfwatchd.client import Client
+from alfwatchd.core.replies import PruneReply, Status
+from alfwatchd.errors import AlfwatchdError, NoDaemon, UsageError
+
+_EPILOG = """\
+examples:
+  alfwatchd --root /data/one                 keep the tables of /data/one right until stopped
+  alfwatchd --root /data/one --once          bring them up to date and end
+  alfwatchd status                           ask the running daemon
+  alfwatchd sync && python analysis.py       go on when all changes so far are in the tables
+  alfwatchd demo ./demo                      write a small tree to try all this on
+
+exit codes: 0 done, 1 failed, 2 usage, 3 no daemon, 75 busy or locked, 78 bad configuration
+"""
+_FLAGS = ("root", "out_dir", "state_dir", "socket", "config", "lab", "hash_files", "exclude", "watch", "log_level")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    arguments = _parser().parse_args(argv)
+    logs.set_up(getattr(arguments, "log_level", None) or "warning")
+    try:
+        return int(arguments.run(arguments))
+    except AlfwatchdError as error:
+        print(f"alfwatchd: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = _common_flags()
+    parser = argparse.ArgumentParser(
+        "alfwatchd",
+        parents=[common],
+        description="Keep the ONE cache tables of a folder of ALF datasets right.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"alfwatchd {alfwatchd.__version__}")
+    parser.add_argument("--once", action="store_true", help="bring the tables up to date, print a summary and end")
+    parser.add_argument(
+        "--accept-root", action="store_true", help="with --once: take the root as it is, though it is not what it was"
+    )
+    parser.set_defaults(run=_serve, json=False)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    def add(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, parents=[common], help=text, description=text, allow_abbrev=False)
+        command.set_defaults(run=run)
+        if run is not _demo:
+            command.add_argument("--json", action="store_true", help="print the whole answer as JSON")
+        return command
+
+    add("status", _status, "show what the running daemon knows")
+    add("sync", _sync, "wait until every change made so far is in the tables on disk")
+    add("flush", _flush, "write the tables to disk now")
+    rescan = add("rescan", _rescan, "scan the root, or one folder of it, again")
+    rescan.add_argument("path", nargs="?", default="", metavar="PATH", help="folder, relative to the root")
+    rescan.add_argument("--accept-root", action="store_true", help="take root and mounts as they are now")
+    _add_prune_flags(add("prune", _prune, "list or delete datasets that are not in reference tables"))
+    add("config", _config, "show the settings in force and where each comes from")
+    demo = add("demo", _demo, "write a small realistic ALF tree to try things on")
+    demo.add_argument("folder", metavar="DIR", help="folder to make; must not exist or be empty")
+    demo.add_argument("--sessions", type=int, default=6, metavar="N", help="number of sessions (default 6)")
+    return parser
+
+
+def _common_flags() -> argparse.ArgumentParser:
+    """Make the flags that all commands share; they may stand before or after the command."""
+    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS, allow_abbrev=False)
+    group = common.add_argument_group("settings", "over the environment (ALFWATCHD_ROOT, ...) over the --config file")
+    group.add_argument("--root", metavar="DIR", help="folder that is indexed")
+    group.add_argument("--out-dir", metavar="DIR", help="folder of the two tables (default: the root)")
+    group.add_argument("--state-dir", metavar="DIR", help="folder of what should outlive a restart")
+    group.add_argument("--socket", metavar="PATH", help="control socket of the daemon")
+    group.add_argument("--config", metavar="FILE", help="settings in TOML; see config.example.toml")
+    group.add_argument("--lab", metavar="NAME", help="lab of a tree without lab folders")
+    group.add_argument("--hash-files", action="store_true", help="compute the md5 of each dataset")
+    group.add_argument("--exclude", action="append", metavar="PATTERN", help=".gitignore pattern; may be repeated")
+    group.add_argument("--watch", choices=["auto", "inotify", "poll"], help="how changes are noticed")
+    group.add_argument("--log-level", choices=["debug", "info", "warning", "error"], help="least level to log")
+    return common
+
+
+def _add_prune_flags(prune: argparse.ArgumentParser) -> None:
+    prune.add_argument("--reference", metavar="DIR", help="folder of the tables of what is to stay")
+    prune.add_argument("--apply", action="store_true", help="delete; without it nothing is deleted")
+    prune.add_argument("--keep-empty-sessions", action="store_true", help="delete files only, no folders")
+    prune.add_argument(
+        "--max-fraction", type=float, metavar="F", help="refuse if more than this part of the datasets would go, 0 to 1"
+    )
+
+
+def _flags(arguments: argparse.Namespace) -> dict[str, object]:
+    return {name: getattr(arguments, name) for name in _FLAGS if hasattr(arguments, name)}
+
+
+def _client(arguments: argparse.Namespace) -> Client:
+    return Client(settings.find_socket(_flags(arguments)))
+
+
+# The daemon and its stand-in.
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    if arguments.accept_root and not arguments.once:
+        raise UsageError("--accept-root goes with --once; for a running daemon: alfwatchd rescan --accept-root")
+    flags = _flags(arguments)
+    loaded = settings.load(flags).settings
+    if arguments.once:
+        return _once(arguments, loaded)
+    from alfwatchd import daemon
+
+    logs.set_up(loaded.log_level)
+    daemon.run(loaded, lambda: settings.load(flags).settings)
+    return 0
+
+
+def _once(arguments: argparse.Namespace, loaded: settings.Settings) -> int:
+    from alfwatchd.lock import hold_out_dir
+    from alfwatchd.once import run_once
+    from alfwatchd.progress import ScanProgress
+    from alfwatchd.store import check_out_dir
+
+    check_out_dir(loaded.out_dir)
+    with hold_out_dir(loaded.out_dir), ScanProgress() as progress:
+        summary = run_once(loaded, accept_root=arguments.accept_root, progress=progress.update)
+    for problem in summary.problems:
+        print(f"problem: {problem.path or '.'}: {problem.message}", file=sys.stderr)
+    print(
+        f"{summary.n_sessions} sessions, {summary.n_datasets} datasets, {_bytes(summary.n_bytes)}; "
+        f"{summary.added} added, {summary.changed} changed, {summary.removed} removed; "
+        f"{len(summary.problems)} problems; {summary.seconds:.2f} seconds"
+    )
+    return 0
+
+
+# Commands to a running daemon.
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    status = _client(arguments).status()
+    _print(status, arguments, "\n".join(_status_lines(status)))
+    return 0
+
+
+def _status_lines(status: Status) -> list[str]:
+    unflushed = status.oldest_unflushed_seconds
+    saved = "saved" if status.saved else f"NOT SAVED: {status.last_flush_error}"
+    lines = [
+        f"state      {status.state} since {status.since}: {status.detail}",
+        f"root       {status.root}",
+        f"tables     {status.out_dir}",
+        f"rows       {status.n_sessions} sessions, {status.n_datasets} datasets, {_bytes(status.n_bytes)}; "
+        f"{status.n_ignored} other entries",
+        f"flush      {saved}; generation {status.flushed_generation} of {status.generation}, "
+        f"last {status.last_flush or 'never'}"
+        + (f", oldest change {unflushed:.1f} s ago" if unflushed is not None else ""),
+        f"watches    {status.watches}" + (f" of {status.watches_limit}" if status.watches_limit else "")
+        + (f", {status.unwatched} folders not watched" if status.unwatched else ""),
+        f"events     lost {status.events_lost} times",
+    ]  # fmt: skip
+    if status.hashes_pending:
+        lines.append(f"hashes     {status.hashes_pending} files to go")
+    for scan in status.rescans[-3:]:
+        lines.append(f"scan       {scan.started} {scan.reason}: {_seconds(scan.seconds)}")
+    lines += [f"problem    {problem.path or '.'}: {problem.message}" for problem in status.problems[:20]]
+    if status.n_problems > 20:
+        lines.append(f"           and {status.n_problems - 20} more: alfwatchd status --json")
+    return lines
+
+
+def _sync(arguments: argparse.Namespace) -> int:
+    reply = _client(arguments).sync()
+    _print(reply, arguments, f"{reply.exactness}: generation {reply.generation} is on disk ({reply.seconds:.3f} s)")
+    return 0
+
+
+def _flush(arguments: argparse.Namespace) -> int:
+    reply = _client(arguments).flush()
+    _print(reply, arguments, f"generation {reply.generation} is on disk ({reply.seconds:.3f} s)")
+    return 0
+
+
+def _rescan(arguments: argparse.Namespace) -> int:
+    client = _client(arguments)
+    path = arguments.path
+    if Path(path).is_absolute():
+        path = _relative_to_root(client, path)
+    reply = client.rescan(path, accept_root=arguments.accept_root)
+    _print(
+        reply,
+        arguments,
+        f"{reply.added} added, {reply.changed} changed, {reply.removed} removed; "
+        f"generation {reply.generation} is on disk ({reply.seconds:.2f} s)",
+    )
+    return 0
+
+
+def _relative_to_root(client: Client, path: str) -> str:
+    root, resolved = client.status().root, Path(path).resolve()
+    if not resolved.is_relative_to(root):
+        raise UsageError(f"{path}: not below the root, which is {root}")
+    relative = resolved.relative_to(root).as_posix()
+    return "" if relative == "." else relative
+
+
+# Prune.
+
+
+def _prune(arguments: argparse.Namespace) -> int:
+    client = _client_for_root(arguments)
+    reference = str(Path(arguments.reference).resolve()) if arguments.reference else None
+    if client is None:
+        reply = _prune_alone(arguments, reference)
+    else:
+        reply = client.plan_prune(
+            reference, keep_empty_sessions=arguments.keep_empty_sessions, max_fraction=arguments.max_fraction
+        )
+        if arguments.apply:
+            reply = client.apply_prune(reply.plan_id)
+    _print(reply, arguments, "\n".join(_prune_lines(reply)))
+    return 1 if any(note.startswith("stopped") for note in reply.notes) else 0
+
+
+def _client_for_root(arguments: argparse.Namespace) -> Client | None:
+    """Return a client of the daemon that keeps the root in question; None if there is none."""
+    flags = _flags(arguments)
+    client = _client(arguments)
+    try:
+        status = client.status()
+    except NoDaemon:
+        if "socket" in flags:
+            raise
+        return None
+    knows_root = any(key in flags for key in ("root", "config"))
+    return client if not knows_root or str(settings.load(flags).settings.root) == status.root else None
+
+
+def _prune_alone(arguments: argparse.Namespace, reference: str | None) -> PruneReply:
+    from alfwatchd import pruning
+    from alfwatchd.lock import hold_out_dir
+    from alfwatchd.once import look_once
+
+    loaded = settings.load(_flags(arguments)).settings
+    options = pruning.PruneOptions(
+        Path(reference) if reference else None, arguments.keep_empty_sessions, arguments.max_fraction
+    )
+    with hold_out_dir(loaded.out_dir):
+        plan = pruning.plan_prune(look_once(loaded), loaded, options)
+        guard = pruning.RootCheck(loaded.root)
+        if not arguments.apply:
+            return pruning.preview(loaded, plan, guard.check)
+        return pruning.apply(loaded, plan, guard.check, lambda line: print(line, file=sys.stderr))
+
+
+def _prune_lines(reply: PruneReply) -> list[str]:
+    verb = "deleted" if reply.applied else "would go"
+    lines = [f"{verb}: {item.path} ({_bytes(item.file_size or 0)})" for item in reply.files]
+    lines += [f"{verb}: {item.path}/" for item in reply.folders]
+    lines += [f"kept: {item.path}: {item.reason}" for item in reply.kept]
+    lines += [f"note: {note}" for note in reply.notes]
+    lines.append(
+        f"{len(reply.files)} files and {len(reply.folders)} folders, {_bytes(reply.n_bytes)}, {verb} of "
+        f"{reply.n_datasets} datasets; reference: {reply.reference}; plan {reply.plan_id}"
+    )
+    if not reply.applied and (reply.files or reply.folders):
+        lines.append("nothing was deleted; add --apply to delete")
+    return lines
+
+
+# Without a daemon.
+
+
+def _config(arguments: argparse.Namespace) -> int:
+    loaded = settings.load(_flags(arguments))
+    values = {}
+    for key in settings.EXPLANATIONS:
+        value: Any = loaded.settings
+        for part in key.split("."):
+            value = getattr(value, part)
+        values[key] = value
+    if arguments.json:
+        rows = {key: {"value": value, "source": loaded.sources[key]} for key, value in values.items()}
+        print(json.dumps(rows, default=str, indent=2))
+        return 0
+    for key, value in values.items():
+        shown = json.dumps(value, default=str) if not isinstance(value, Path) else str(value)
+        print(f"{key:<30} {shown:<40} {loaded.sources[key]}")
+    return 0
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from alfwatchd.demo import write_demo
+
+    summary = write_demo(Path(arguments.folder), arguments.sessions)
+    print(
+        f"{summary.n_sessions} sessions, {summary.n_datasets} datasets, {_bytes(summary.n_bytes)} and "
+        f"{summary.n_junk} files of junk in {summary.folder}\nnow try: alfwatchd --root {summary.folder} --once"
+    )
+    return 0
+
+
+def _print(reply: Any, arguments: argparse.Namespace, text: str) -> None:
+    """Print an answer for people, or whole for programs."""
+    if arguments.json:
+        _print_json(reply)
+    else:
+        print(text)
+
+
+def _print_json(reply: Any) -> None:
+    print(json.dumps(asdict(reply), indent=2))
+
+
+def _bytes(number: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} TB"
+
+
+def _seconds(seconds: float | None) -> str:
+    return "running" if seconds is None else f"{seconds:.2f} s"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

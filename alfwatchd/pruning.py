@@ -1,0 +1,147 @@
+"""From the tables and a reference to a prune plan, and from an applied plan to a reply. With and without a daemon."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from alfwatchd import prune, store
+from alfwatchd.core import kept
+from alfwatchd.core.exclude import compile_exclude
+from alfwatchd.core.guard import Place
+from alfwatchd.core.messages import TablesView
+from alfwatchd.core.prune_plan import PruneOutcome, PrunePlan, Reference, make_plan
+from alfwatchd.core.replies import PruneItem, PruneReply
+from alfwatchd.core.tables import Snapshot
+from alfwatchd.errors import PruneRefused, RootOffline, TablesError
+from alfwatchd.mounts import find_place
+from alfwatchd.scanner import printable
+from alfwatchd.settings import Settings
+
+OWN_TABLES = "the daemon's own tables"
+_OWN_NOTE = (
+    "the reference is the daemon's own tables, which mirror the disk, so there is nothing to delete; "
+    "name the tables of what is to stay with --reference"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PruneOptions:
+    """What may be asked of a prune; None stands for the setting."""
+
+    reference: Path | None = None
+    keep_empty_sessions: bool = False
+    max_fraction: float | None = None
+
+
+def plan_prune(view: TablesView, settings: Settings, options: PruneOptions) -> PrunePlan:
+    """Plan a prune of what the tables hold now.
+
+    Raises
+    ------
+    PruneRefused
+        No reference tables, a part of the root could not be read, or too much would go.
+    """
+    if view.unsure:
+        raise PruneRefused(
+            f"{printable(view.unsure[0])}: {len(view.unsure)} folders below {settings.root} cannot be read now, so "
+            "nothing is deleted; make them readable, or mount what is missing, first"
+        )
+    folder = options.reference or settings.prune.reference
+    reference = _own_reference(view.snapshot) if folder is None else read_reference(folder)
+    fraction = settings.prune.max_fraction if options.max_fraction is None else options.max_fraction
+    return make_plan(
+        view.snapshot,
+        reference,
+        lab=settings.lab,
+        remove_empty_sessions=not options.keep_empty_sessions,
+        max_fraction=None if fraction >= 1 else fraction,
+    )
+
+
+def preview(settings: Settings, plan: PrunePlan, may_continue: Callable[[], None]) -> PruneReply:
+    """Say what a plan would do now; changes nothing."""
+    excluded = compile_exclude(settings.exclude)
+    return _reply(plan, prune.preview_plan(settings.root, plan, may_continue=may_continue, excluded=excluded))
+
+
+def apply(
+    settings: Settings, plan: PrunePlan, may_continue: Callable[[], None], log: Callable[[str], None]
+) -> PruneReply:
+    """Carry a plan out."""
+    excluded = compile_exclude(settings.exclude)
+    outcome = prune.apply_plan(settings.root, plan, may_continue=may_continue, log=log, excluded=excluded)
+    return _reply(plan, outcome, applied=True)
+
+
+class RootCheck:
+    """Makes sure, without a daemon, that the root stays what it was when the plan was made."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._place = self._find()
+
+    def check(self) -> None:
+        """Look again.
+
+        Raises
+        ------
+        RootOffline
+            It is something else now.
+        """
+        if self._find() != self._place:
+            raise RootOffline(f"{self._root}: something else is there now; nothing more is deleted")
+
+    def _find(self) -> Place:
+        try:
+            return find_place(str(self._root))
+        except OSError as error:
+            raise RootOffline(f"{self._root}: cannot be read ({error.strerror})") from error
+
+
+def read_reference(folder: Path) -> Reference:
+    """Read reference tables.
+
+    Raises
+    ------
+    PruneRefused
+        There are none, or they cannot be read.
+    """
+    try:
+        stored = store.read_tables(folder)
+    except TablesError as error:
+        raise PruneRefused(f"the reference tables cannot be used: {error}") from error
+    if stored is None:
+        raise PruneRefused(
+            f"{folder}: no reference tables here; it must be a folder with {store.SESSIONS} and {store.DATASETS}"
+        )
+    keys = kept.session_keys(stored.sessions)
+    sessions: dict[str, set[str]] = {key.eid_path: set() for key in keys if key is not None}
+    for key, rel_path, _ in kept.dataset_rows(stored.sessions, stored.datasets, keys):
+        sessions[key.eid_path].add(rel_path)
+    return Reference(str(folder), sessions)
+
+
+def _own_reference(snapshot: Snapshot) -> Reference:
+    sessions = {
+        session.key.eid_path: {rel_path for rel_path, _ in session.datasets()} for session in snapshot.sessions.values()
+    }
+    return Reference(OWN_TABLES, sessions)
+
+
+def _reply(plan: PrunePlan, outcome: PruneOutcome, *, applied: bool = False) -> PruneReply:
+    notes = [_OWN_NOTE] if plan.reference == OWN_TABLES else []
+    if outcome.stopped is not None:
+        notes.append(f"stopped half way: {outcome.stopped}")
+    return PruneReply(
+        plan_id=plan.plan_id,
+        applied=applied,
+        reference=plan.reference,
+        n_datasets=plan.n_datasets,
+        files=[PruneItem(printable(file.path), file.signature.file_size) for file in outcome.deleted],
+        folders=[PruneItem(printable(path), None) for path in outcome.removed],
+        n_bytes=outcome.n_bytes,
+        kept=[PruneItem(printable(item.path), item.file_size, item.reason) for item in outcome.kept],
+        notes=notes,
+    )

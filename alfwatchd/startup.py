@@ -1,0 +1,132 @@
+"""What a run begins with: an indexer for the settings, and what earlier tables and state know."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from alfwatchd import store
+from alfwatchd.core import kept
+from alfwatchd.core.alf import SessionKey
+from alfwatchd.core.encode import Encoding
+from alfwatchd.core.exclude import compile_exclude
+from alfwatchd.core.rows import NOTHING_KEPT
+from alfwatchd.errors import LabConflict, TablesError
+from alfwatchd.indexer import Indexer
+from alfwatchd.places import Guard
+from alfwatchd.scanner import Scanner
+from alfwatchd.settings import Settings
+from alfwatchd.state import State
+from alfwatchd.store import StoredTables
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What a run begins with.
+
+    Parameters
+    ----------
+    indexer : Indexer
+        Knows nothing of the disk yet.
+    encoding : Encoding
+        Carries over what earlier tables hold.
+    tables_written : float
+        When the earlier tables were written, in seconds since 1970; 0 if there are none.
+    """
+
+    indexer: Indexer
+    encoding: Encoding
+    tables_written: float
+    _settings: Settings
+    _state: State | None
+
+    def finish_first_pass(self) -> None:
+        """Do what the first complete scan allows: put back rows that cannot be read now, record the root."""
+        indexer = self.indexer
+        if indexer.unreadable or indexer.guard.missing:
+            stored = _read_earlier(self._settings)
+            if stored is not None:
+                indexer.restore(_rows(stored, self._settings.lab))
+        if self._state is not None:
+            self._state.save_places(indexer.guard.places)
+
+    def check_lab(self) -> None:
+        """Make sure that the `lab` setting fits the lab folders.
+
+        Raises
+        ------
+        LabConflict
+            There is a lab folder of another name.
+        """
+        setting = self._settings.lab
+        labs = {session.key.lab for session in self.indexer.tables.snapshot().sessions.values()} - {""}
+        if setting and labs - {setting}:
+            raise LabConflict(
+                f"lab name conflict: lab = {setting!r}, but there are lab folders {sorted(labs - {setting})} below "
+                f"{self._settings.root}; a folder's own lab wins, so leave the setting empty"
+            )
+
+
+def prepare(settings: Settings, state: State | None) -> Start:
+    """Read what earlier runs left and make an indexer.
+
+    Parameters
+    ----------
+    settings : Settings
+    state : State or None
+        None for a run that leaves no state.
+    """
+    guard = Guard(str(settings.root), state.load_places() if state is not None else {})
+    generation, metadata = store.read_generation(settings.out_dir)
+    indexer = Indexer(
+        Scanner(str(settings.root), compile_exclude(settings.exclude)),
+        guard,
+        settle_seconds=settings.settle_seconds,
+        longest_wait_seconds=settings.longest_wait_seconds,
+        generation=generation,
+    )
+    is_ours = metadata.get("namespace") == str(settings.namespace) and not metadata.get("has_kept", True)
+    needs_digests = settings.hash_files and (state is None or state.is_new)
+    carried, tables_written = NOTHING_KEPT, 0.0
+    stored = _read_earlier(settings)
+    if stored is not None:
+        tables_written = stored.modified
+        indexer.known_before = _top_folders(stored, settings.lab)
+        if not is_ours or needs_digests:
+            carried = kept.carry_over(stored.sessions, stored.datasets, settings.namespace, settings.lab)
+    encoding = Encoding(settings.namespace, settings.lab, settings.hash_files, carried)
+    return Start(indexer, encoding, tables_written, settings, state)
+
+
+def _read_earlier(settings: Settings) -> StoredTables | None:
+    """Read the tables in the output folder; broken ones are as good as none, as they are about to be replaced."""
+    try:
+        return store.read_tables(settings.out_dir)
+    except TablesError as error:
+        _log.warning("earlier tables are not used error=%s", error)
+        return None
+
+
+def _rows(stored: StoredTables, lab: str) -> Iterator[tuple[tuple[str, ...], str, int | None]]:
+    keys = kept.session_keys(stored.sessions)
+    for key in filter(None, keys):
+        yield _spellings(key, lab), "", None
+    for key, rel_path, file_size in kept.dataset_rows(stored.sessions, stored.datasets, keys):
+        yield _spellings(key, lab), rel_path, file_size
+
+
+def _spellings(key: SessionKey, lab: str) -> tuple[str, ...]:
+    """Return the paths that a session of a table may have on disk."""
+    numbers = dict.fromkeys([f"{key.number:03d}", str(key.number), f"{key.number:02d}"])
+    places = [f"{key.lab}/Subjects/{key.subject}"] if key.lab else []
+    if not key.lab or key.lab == lab:
+        places.append(key.subject)
+    return tuple(f"{place}/{key.date.isoformat()}/{number}" for place in places for number in numbers)
+
+
+def _top_folders(stored: StoredTables, lab: str) -> set[str]:
+    keys = filter(None, kept.session_keys(stored.sessions))
+    return {key.lab if key.lab and key.lab != lab else key.subject for key in keys}
