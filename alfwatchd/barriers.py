@@ -7,8 +7,14 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
+from alfwatchd.core.flush_schedule import FlushSchedule
 from alfwatchd.core.replies import Exactness, FlushReply, RescanReply, SyncReply
-from alfwatchd.indexer import Pass, Ticket
+from alfwatchd.core.work import Pass, Ticket
+from alfwatchd.errors import AlfwatchdError
+from alfwatchd.indexer import Indexer
+
+_COOKIE_SECONDS = 2.0
+"""A cookie that did not come back by then is replaced by a scan of everything."""
 
 
 @dataclass(slots=True)
@@ -71,3 +77,73 @@ def answer_rescan(barrier: Barrier, now: float) -> RescanReply:
     changes = barrier.passes[-1].changes
     seconds = round(now - barrier.started, 6)
     return RescanReply(barrier.generation or 0, changes.added, changes.changed, changes.removed, seconds)
+
+
+class Barriers:
+    """All requests that wait.
+
+    Parameters
+    ----------
+    indexer : Indexer
+    flushes : FlushSchedule
+    """
+
+    def __init__(self, indexer: Indexer, flushes: FlushSchedule) -> None:
+        self._indexer = indexer
+        self._flushes = flushes
+        self._waiting: list[Barrier] = []
+
+    @property
+    def await_flush(self) -> bool:
+        """Whether somebody waits for nothing but a flush."""
+        return any(barrier.generation is not None for barrier in self._waiting)
+
+    def add(self, barrier: Barrier) -> None:
+        """Let a request wait."""
+        self._waiting.append(barrier)
+
+    def take_cookie(self, name: str, *, events_lost: bool) -> None:
+        """All events before this cookie have been taken: whoever dropped it waits for what they marked.
+
+        Parameters
+        ----------
+        name : str
+        events_lost : bool
+            Whether a scan of everything is owed, which must begin before anybody can be sure.
+        """
+        for barrier in self._waiting:
+            if barrier.cookie == name:
+                barrier.cookie = ""
+                barrier.ticket = self._indexer.queue_dirty()
+                barrier.passes += self._indexer.work.unpaced_passes
+                barrier.needs_pass = events_lost
+
+    def take_pass(self, started: Pass) -> None:
+        """A scan of everything began after events were lost, cookies perhaps among them."""
+        for barrier in self._waiting:
+            if barrier.cookie or barrier.needs_pass:
+                barrier.cookie, barrier.needs_pass = "", False
+                barrier.passes.append(started)
+
+    def advance(self, now: float) -> None:
+        """Answer the requests whose time has come."""
+        waiting = []
+        for barrier in self._waiting:
+            if barrier.cookie and now - barrier.started > _COOKIE_SECONDS:
+                barrier.cookie, barrier.exactness = "", "scanned"
+                barrier.passes.append(self._indexer.start_pass("a sync cookie did not come back", now))
+            if barrier.generation is None and barrier.looks_done and self._indexer.passes_done:
+                barrier.generation = self._indexer.tables.generation
+                if self._indexer.unreadable or self._indexer.guard.missing:
+                    barrier.exactness = "partial"
+            if barrier.generation is not None and self._flushes.has_reached(barrier.generation):
+                barrier.finish(now)
+            else:
+                waiting.append(barrier)
+        self._waiting = waiting
+
+    def fail_all(self, error: AlfwatchdError) -> None:
+        """Answer all requests with an error."""
+        for barrier in self._waiting:
+            barrier.fail(error)
+        self._waiting = []

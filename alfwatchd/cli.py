@@ -1,4 +1,4 @@
-"""The command line: arguments, what is printed, exit codes. Heavy modules are imported by the commands that need them."""
+"""The command line: arguments, output, exit codes. Heavy modules are imported by the commands that need them."""
 
 from __future__ import annotations
 
@@ -181,8 +181,7 @@ def _status_lines(status: Status) -> list[str]:
     ]  # fmt: skip
     if status.hashes_pending:
         lines.append(f"hashes     {status.hashes_pending} files to go")
-    for scan in status.rescans[-3:]:
-        lines.append(f"scan       {scan.started} {scan.reason}: {_seconds(scan.seconds)}")
+    lines += [f"scan       {scan.started} {scan.reason}: {_seconds(scan.seconds)}" for scan in status.rescans[-3:]]
     lines += [f"problem    {problem.path or '.'}: {problem.message}" for problem in status.problems[:20]]
     if status.n_problems > 20:
         lines.append(f"           and {status.n_problems - 20} more: alfwatchd status --json")

@@ -26,7 +26,6 @@ from alfwatchd.startup import Start, prepare
 from alfwatchd.state import State
 from alfwatchd.store import Store
 from alfwatchd.watcher import Watcher
-from alfwatchd.watching import Watching
 
 _log = logging.getLogger(__name__)
 
@@ -57,9 +56,13 @@ def run(settings: Settings, reload: Callable[[], Settings]) -> None:
         listening = stack.enter_context(_listen(settings))
         state = State(settings.state_dir)
         stack.callback(state.close)
-        start = prepare(settings, state)
-        stack.callback(start.indexer.guard.close)
         inbox = Inbox()
+
+        def new_watcher() -> Watcher:
+            return Watcher(inbox.post, settings.state_dir / "cookies")
+
+        start = prepare(settings, state, new_watcher if _is_watchable(settings) else None)
+        stack.callback(start.indexer.guard.close)
         engine = _assemble(settings, start, state, inbox, reload, stack)
         api = server.Server(server.create_app(server.Desk(inbox.post, lambda: engine.settings)), listening)
         stack.callback(api.close)
@@ -84,9 +87,6 @@ def _assemble(
         stack.callback(hasher.close)
         hashes = HashQueue(hasher, state, start.encoding, start.tables_written)
 
-    def new_watcher() -> Watcher:
-        return Watcher(inbox.post, settings.state_dir / "cookies")
-
     def read_again() -> Settings:
         new = reload()
         for key in _FIXED:
@@ -96,7 +96,6 @@ def _assemble(
 
     parts = Parts(
         indexer=start.indexer,
-        watching=Watching(start.indexer, new_watcher if _is_watchable(settings) else None),
         flusher=flusher,
         inbox=inbox,
         hashes=hashes,

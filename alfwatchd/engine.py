@@ -3,36 +3,34 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from alfwatchd.barriers import Barrier, answer_flush, answer_rescan, answer_sync
+from alfwatchd.barriers import Barrier, Barriers, answer_flush, answer_rescan, answer_sync
 from alfwatchd.core import messages
 from alfwatchd.core.encode import Encoding
 from alfwatchd.core.exclude import compile_exclude
 from alfwatchd.core.flush_schedule import FlushSchedule
 from alfwatchd.core.messages import Message
 from alfwatchd.core.replies import State
+from alfwatchd.core.work import Pass
 from alfwatchd.errors import AlfwatchdError, RootOffline, UsageError, WatchError
 from alfwatchd.flusher import Flusher
 from alfwatchd.hash_queue import HashQueue
 from alfwatchd.inbox import Inbox
-from alfwatchd.indexer import Indexer, Pass
+from alfwatchd.indexer import Indexer
 from alfwatchd.mounts import WATCHABLE
-from alfwatchd.report import PassLog, make_status
+from alfwatchd.report import make_status
 from alfwatchd.scanner import Scanner
 from alfwatchd.settings import Settings
-from alfwatchd.watching import Watching
 
 _log = logging.getLogger(__name__)
 
 _OFFLINE_RETRY_SECONDS = 5.0
 _UNREADABLE_RETRY_SECONDS = 30.0
-_COOKIE_SECONDS = 2.0
 _FOREIGN_CHECK_SECONDS = 2.0
 _MOUNT_CHECK_SECONDS = 1.0
 _LONGEST_SLEEP_SECONDS = 1.0
@@ -47,7 +45,6 @@ class Parts:
     Parameters
     ----------
     indexer : Indexer
-    watching : Watching
     flusher : Flusher
     inbox : Inbox
     hashes : HashQueue or None
@@ -61,7 +58,6 @@ class Parts:
     """
 
     indexer: Indexer
-    watching: Watching
     flusher: Flusher
     inbox: Inbox
     hashes: HashQueue | None
@@ -87,7 +83,7 @@ class Engine:
         self.parts = parts
         self.indexer = parts.indexer
         self.flushes = FlushSchedule(self.indexer.tables.generation, settings.flush_interval_seconds)
-        self.passes: deque[PassLog] = deque(maxlen=10)
+        self.barriers = Barriers(self.indexer, self.flushes)
         self.events_lost = 0
         self.offline = "the daemon has just started"
         """Why the root is offline; empty while it is online."""
@@ -96,14 +92,13 @@ class Engine:
         self.n_reloads = 0
         self.is_done = False
         self._stop_barrier: Barrier | None = None
-        self._barriers: list[Barrier] = []
         self._due: dict[str, float] = {}
         self._paced_until = 0.0
         self._rest_until = 0.0
         self._last_pass_ended = 0.0
         self._pending_pass = ""
         self._n_mount_changes = 0
-        self._running: Pass | None = None
+        self._has_started = False
 
     # The loop.
 
@@ -122,7 +117,7 @@ class Engine:
         else:
             self._scan(now)
             self._look_around(now)
-        self._advance_barriers(now)
+        self.barriers.advance(now)
         self._flush_if_due(now)
         self._enter(self._find_state(now), now)
         self._stop_if_flushed(now)
@@ -130,9 +125,8 @@ class Engine:
 
     def close(self) -> None:
         """Fail what still waits and end the watcher."""
-        for barrier in self._barriers:
-            barrier.fail(AlfwatchdError("the daemon is stopping; ask again when it is back"))
-        self.parts.watching.close()
+        self.barriers.fail_all(AlfwatchdError("the daemon is stopping; ask again when it is back"))
+        self.indexer.watching.close()
 
     # Messages.
 
@@ -141,10 +135,11 @@ class Engine:
             case messages.PathsChanged():
                 self.indexer.mark_events(message.folders, message.unwatched, now)
                 for name in message.cookies:
-                    self._take_cookie(name)
+                    self.indexer.watching.take_cookie(name)
+                    self.barriers.take_cookie(name, events_lost=bool(self._pending_pass))
             case messages.EventsLost():
                 if not message.reader_alive:
-                    self.parts.watching.renew(now)
+                    self.indexer.watching.renew(now)
                 self._lose_events(message.reason)
             case messages.Flushed():
                 self.flushes.succeed(message.generation, message.seconds, now)
@@ -160,7 +155,7 @@ class Engine:
             case messages.Stop():
                 self._begin_stop(now)
             case messages.Reload():
-                self._take_reload(now)
+                self._take_reload()
             case _:
                 try:
                     self._take_request(message, now)
@@ -172,12 +167,12 @@ class Engine:
             case messages.StatusRequest():
                 message.reply.set_result(make_status(self, now))
             case messages.SyncRequest():
-                self._barriers.append(self._begin_sync(message.reply, now))
+                self.barriers.add(self._begin_sync(message.reply, now))
             case messages.FlushRequest():
                 self._require_online()
-                self._barriers.append(Barrier(message.reply, now, answer_flush))
+                self.barriers.add(Barrier(message.reply, now, answer_flush))
             case messages.RescanRequest():
-                self._barriers.append(self._begin_rescan(message, now))
+                self.barriers.add(self._begin_rescan(message, now))
             case messages.SnapshotRequest():
                 self._require_online()
                 unsure = [folder.path for folder in self.indexer.unreadable] + list(self.indexer.guard.missing)
@@ -188,7 +183,7 @@ class Engine:
         barrier = Barrier(reply, now, answer_sync)
         if not self.is_polled:
             try:
-                barrier.cookie = self.parts.watching.drop_cookie()
+                barrier.cookie = self.indexer.watching.drop_cookie()
             except WatchError as error:
                 _log.warning("sync scans everything error=%s", error)
         if not barrier.cookie:
@@ -210,7 +205,7 @@ class Engine:
         if self.offline:
             raise RootOffline(f"{self.offline}; its rows are kept, and the daemon goes on by itself when it is back")
 
-    def _take_reload(self, now: float) -> None:
+    def _take_reload(self) -> None:
         self.n_reloads += 1
         try:
             new = self.parts.reload()
@@ -229,17 +224,7 @@ class Engine:
             self._pending_pass = "exclude changed"
         _log.info("settings read again")
 
-    # Events and cookies.
-
-    def _take_cookie(self, name: str) -> None:
-        self.parts.watching.take_cookie(name)
-        for barrier in self._barriers:
-            if barrier.cookie == name:
-                # All earlier events have been taken: wait until all that they marked has been looked at.
-                barrier.cookie = ""
-                barrier.ticket = self.indexer.queue_dirty()
-                barrier.passes += self.indexer.urgent_passes()
-                barrier.needs_pass = bool(self._pending_pass)
+    # Scanning.
 
     def _lose_events(self, reason: str) -> None:
         self.events_lost += 1
@@ -247,23 +232,18 @@ class Engine:
         self._pending_pass = reason
 
     def _start_pending_pass(self, now: float) -> None:
-        """Scan everything after events were lost: not while a scan runs, and with a rest after each, or a storm of
-        events would keep the daemon scanning for ever.
-        """
-        if not self._pending_pass or now < self._rest_until or self.indexer.urgent_passes():
-            return
-        started = self.indexer.start_pass(self._pending_pass, now)
-        self._pending_pass = ""
-        for barrier in self._barriers:
-            if barrier.cookie or barrier.needs_pass:  # the cookie may be among what was lost
-                barrier.cookie, barrier.needs_pass = "", False
-                barrier.passes.append(started)
+        """Scan everything after events were lost.
 
-    # Scanning.
+        Not while another scan runs, and not at once after one: a storm would keep the daemon scanning for ever.
+        """
+        if self._pending_pass and now >= self._rest_until and not self.indexer.work.unpaced_passes:
+            self.barriers.take_pass(self.indexer.start_pass(self._pending_pass, now))
+            self._pending_pass = ""
 
     def _scan(self, now: float) -> None:
         self._start_pending_pass(now)
-        is_paced = self.indexer.current is not None and self.indexer.current.paced
+        work = self.indexer.work
+        is_paced = work.current is not None and work.current.paced
         try:
             n_entries = self.indexer.scan(now, background=not is_paced or now >= self._paced_until)
         except RootOffline as error:
@@ -271,45 +251,37 @@ class Engine:
             return
         if is_paced and n_entries and self.settings.reconcile_entries_per_second:
             self._paced_until = now + n_entries / self.settings.reconcile_entries_per_second
-        self._follow_pass(now)
+        for ended in self.indexer.ended:
+            self._take_ended_pass(ended, now)
+        self.indexer.ended.clear()
         if self.parts.hashes is not None:
             self.parts.hashes.submit(self.indexer)
         self.indexer.committed.clear()
         self.flushes.note(self.indexer.tables.generation, now)
 
-    def _follow_pass(self, now: float) -> None:
-        """Note which scan of everything runs, for status and log."""
-        current = self.indexer.current
-        if current is self._running:
-            return
-        ended, self._running = self._running, current
-        if ended is not None and ended.done:
-            seconds = self.passes[-1].seconds = now - self.passes[-1].started
+    def _take_ended_pass(self, ended: Pass, now: float) -> None:
+        seconds, counts, changes = ended.seconds or 0.0, self.indexer.tables.counts, ended.changes
+        _log.info(
+            "rescan done root=%s sessions=%d datasets=%d added=%d changed=%d removed=%d seconds=%.2f reason=%s",
+            self.settings.root, counts.n_sessions, counts.n_datasets, changes.added, changes.changed, changes.removed,
+            seconds, ended.reason,
+        )  # fmt: skip
+        if not ended.top:
             self._rest_until = now + max(_REST_SECONDS, 2 * seconds)
             self._last_pass_ended = now
-            counts, changes = self.indexer.tables.counts, ended.changes
-            _log.info(
-                "rescan done root=%s sessions=%d datasets=%d added=%d changed=%d removed=%d seconds=%.2f reason=%s",
-                self.settings.root, counts.n_sessions, counts.n_datasets, changes.added, changes.changed,
-                changes.removed, seconds, ended.reason,
-            )  # fmt: skip
-            if self.indexer.passes_done == 1:
-                self.parts.first_pass_done()
-        if current is not None:
-            self.passes.append(PassLog(current.reason, now))
+        if not self._has_started:
+            self._has_started = True
+            self.parts.first_pass_done()
 
     # The root.
 
     def _go_offline(self, reason: str, now: float) -> None:
         _log.error("root offline, rows are kept reason=%s", reason)
         self.offline = reason
-        self.indexer.reset_work()
-        self._running = None
+        self.indexer.forget_work()
         self._pending_pass = ""
         self._due["root"] = now + _OFFLINE_RETRY_SECONDS
-        for barrier in self._barriers:
-            barrier.fail(RootOffline(f"{reason}; its rows are kept"))
-        self._barriers.clear()
+        self.barriers.fail_all(RootOffline(f"{reason}; its rows are kept"))
 
     def _try_root(self, now: float) -> None:
         """Look now and then, and at once when something is mounted, whether the root is back."""
@@ -331,8 +303,8 @@ class Engine:
         if self.indexer.passes_done:
             _log.info("root online root=%s", self.settings.root)
         self.offline = ""
-        if not self.parts.watching.is_on:
-            self.parts.watching.renew(now)
+        if not self.indexer.watching.is_on:
+            self.indexer.watching.renew(now)
         self.indexer.start_pass("root is back" if self.indexer.passes_done else "start", now)
 
     # What is looked at now and then.
@@ -345,11 +317,11 @@ class Engine:
                 self._n_mount_changes = indexer.guard.n_mount_changes
                 self._pending_pass = self._pending_pass or "mounts changed"
         interval = settings.poll_interval_seconds if self.is_polled else settings.reconcile_interval_seconds
-        if indexer.current is None and indexer.passes_done and now - self._last_pass_ended >= interval:
+        if indexer.work.current is None and indexer.passes_done and now - self._last_pass_ended >= interval:
             indexer.start_pass("reconcile", now, paced=True)
         if self._is_due("unreadable", now, _UNREADABLE_RETRY_SECONDS):
             indexer.retry_unreadable(now)
-        broken = self.parts.watching.beat(now)
+        broken = self.indexer.watching.beat(now)
         if broken:
             self._lose_events(broken)
         if self._is_due("foreign", now, _FOREIGN_CHECK_SECONDS):
@@ -369,23 +341,7 @@ class Engine:
             _log.warning("another program changed the tables, writing them again out_dir=%s", self.settings.out_dir)
             flushes.is_forced = True
 
-    # Barriers and flushes.
-
-    def _advance_barriers(self, now: float) -> None:
-        waiting = []
-        for barrier in self._barriers:
-            if barrier.cookie and now - barrier.started > _COOKIE_SECONDS:
-                barrier.cookie, barrier.exactness = "", "scanned"
-                barrier.passes.append(self.indexer.start_pass("a sync cookie did not come back", now))
-            if barrier.generation is None and barrier.looks_done and self.indexer.passes_done:
-                barrier.generation = self.indexer.tables.generation
-                if self.indexer.unreadable or self.indexer.guard.missing:
-                    barrier.exactness = "partial"
-            if barrier.generation is not None and self.flushes.has_reached(barrier.generation):
-                barrier.finish(now)
-            else:
-                waiting.append(barrier)
-        self._barriers = waiting
+    # Flushes.
 
     def _flush_if_due(self, now: float) -> None:
         due = self._flush_due()
@@ -397,8 +353,7 @@ class Engine:
         """Return when to flush. Never before the first scan is complete, and never into a root that is gone."""
         if self.offline or not self.indexer.passes_done:
             return None
-        awaited = any(barrier.generation is not None for barrier in self._barriers)
-        return self.flushes.due(self.indexer.tables.generation, awaited=awaited)
+        return self.flushes.due(self.indexer.tables.generation, awaited=self.barriers.await_flush)
 
     # The end.
 
@@ -412,10 +367,10 @@ class Engine:
             return
         if not self.is_polled:
             try:
-                self._stop_barrier.cookie = self.parts.watching.drop_cookie()
+                self._stop_barrier.cookie = self.indexer.watching.drop_cookie()
             except WatchError as error:
                 _log.warning("the last flush may lack the last changes error=%s", error)
-        self._barriers.append(self._stop_barrier)
+        self.barriers.add(self._stop_barrier)
 
     def _stop_if_flushed(self, now: float) -> None:
         barrier = self._stop_barrier
@@ -431,7 +386,7 @@ class Engine:
     def is_polled(self) -> bool:
         """Whether events cannot tell all that changes."""
         types = self.indexer.guard.fs_types
-        return not self.parts.watching.is_on or (self.settings.watch == "auto" and not types <= WATCHABLE)
+        return not self.indexer.watching.is_on or (self.settings.watch == "auto" and not types <= WATCHABLE)
 
     def _find_state(self, now: float) -> State:
         if self.offline:
@@ -440,20 +395,20 @@ class Engine:
             return "starting"
         oldest = self.indexer.dirty.oldest
         is_late = oldest is not None and now - oldest > 2 * self.settings.longest_wait_seconds
-        if self._pending_pass or self.indexer.has_urgent_work or is_late:
+        if self._pending_pass or self.indexer.work.is_urgent or is_late:
             return "catching up"
-        return "polled" if self.is_polled or self.indexer.unwatched else "live"
+        return "polled" if self.is_polled or self.indexer.watching.unwatched else "live"
 
     def _enter(self, state: State, now: float) -> None:
         if state != self.state or not self.state_since:
             self.state, self.state_since = state, now
 
     def _sleep_seconds(self, now: float) -> float:
-        if self.is_done or (not self.offline and self.indexer.has_urgent_work):
+        if self.is_done or (not self.offline and self.indexer.work.is_urgent):
             return 0.0
         times = [now + _LONGEST_SLEEP_SECONDS, self._flush_due()]
         if not self.offline:
             times.append(self.indexer.dirty.next_due())
-            times.append(self._paced_until if self.indexer.current is not None else None)
+            times.append(self._paced_until if self.indexer.work.current is not None else None)
             times.append(self._rest_until if self._pending_pass else None)
         return max(0.0, min(time for time in times if time is not None) - now)

@@ -7,22 +7,23 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 
 from alfwatchd.core.alf import Kind
-from alfwatchd.core.dirty import DirtySet, Mark
-from alfwatchd.core.guard import Place
+from alfwatchd.core.dirty import DirtySet
+from alfwatchd.core.folder import NOT_WATCHED, Changes, Folder, Listing
 from alfwatchd.core.messages import FolderEvents
 from alfwatchd.core.rows import Problem, Session
 from alfwatchd.core.tables import Tables
-from alfwatchd.core.tree import NOT_WATCHED, Changes, Folder, Listing, Tree
-from alfwatchd.errors import RootOffline, WatchError, WatchLimit
+from alfwatchd.core.tree import Tree
+from alfwatchd.core.work import Pass, Task, Ticket, Work
+from alfwatchd.errors import RootOffline
 from alfwatchd.mounts import WATCHABLE
 from alfwatchd.places import Guard
 from alfwatchd.scanner import GONE, Scanner, open_folder, printable
-from alfwatchd.watcher import Watcher
+from alfwatchd.watching import Watching
 
 _log = logging.getLogger(__name__)
 
@@ -30,44 +31,12 @@ _FOLDERS_PER_UNIT = 128
 _ENTRIES_PER_UNIT = 4096
 
 
-@dataclass(slots=True)
-class Ticket:
-    """A place in the queue: once it is `done`, all that was queued before it has been looked at."""
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Why a folder could not be read, or, where `names` are given, only these files in it."""
 
-    done: bool = False
-
-
-@dataclass(slots=True)
-class Pass:
-    """One scan of the whole tree, or of one folder and all below it.
-
-    Parameters
-    ----------
-    reason : str
-        For status and log.
-    started : float
-        On the caller's clock, in seconds.
-    paced : bool
-        Whether it may take its time, so as not to disturb.
-    """
-
-    reason: str
-    started: float
-    paced: bool = False
-    top: str = ""
-    changes: Changes = field(default_factory=Changes)
-    done: bool = False
-
-
-@dataclass(slots=True)
-class _Task:
-    """Look at a folder: at what its mark names, or the whole; `deep` for all below it, too."""
-
-    folder: Folder
-    queue: deque[_Task | Ticket]
-    """Where what follows from this task goes: in front of everything else."""
-    deep: bool = False
-    mark: Mark | None = None
+    why: str
+    names: AbstractSet[str] = frozenset()
 
 
 class Indexer:
@@ -77,6 +46,7 @@ class Indexer:
     ----------
     scanner : Scanner
     guard : Guard
+    watching : Watching
     settle_seconds, longest_wait_seconds : float
         See `core.dirty.DirtySet`.
     generation : int
@@ -87,6 +57,7 @@ class Indexer:
         self,
         scanner: Scanner,
         guard: Guard,
+        watching: Watching,
         *,
         settle_seconds: float,
         longest_wait_seconds: float,
@@ -94,25 +65,20 @@ class Indexer:
     ) -> None:
         self.scanner = scanner
         self.guard = guard
-        self.watcher: Watcher | None = None
+        self.watching = watching
+        self.tree = Tree(os.path.basename(scanner.root), watching.claims)
+        self.tables = Tables(generation)
+        self.dirty: DirtySet[Folder] = DirtySet(settle_seconds, longest_wait_seconds)
+        self.work = Work()
+        self.unreadable: dict[Folder, Unreadable] = {}
+        """What could not be read. Its rows are kept."""
         self.known_before: set[str] = set()
         """Names of the top-level folders that hold rows in earlier tables."""
-        self.tree = Tree(os.path.basename(scanner.root))
-        self.tables = Tables(generation)
         self.committed: list[Session] = []
         """Sessions that changed since the owner last cleared the list."""
-        self.dirty: DirtySet[Folder] = DirtySet(settle_seconds, longest_wait_seconds)
-        self.unreadable: dict[Folder, str] = {}
-        """Folders that could not be read -> why. Their rows are kept."""
-        self.unwatched: set[Folder] = set()
-        self.watch_problem = ""
-        self.changes = Changes()
-        """Since the start."""
+        self.ended: list[Pass] = []
+        """Passes that ended since the owner last cleared the list."""
         self.passes_done = 0
-        self.current: Pass | None = None
-        self._next: Pass | None = None
-        self._urgent: deque[_Task | Ticket] = deque()
-        self._background: deque[_Task | Ticket] = deque()
         self._n_drops = 0
 
     # What is to be looked at.
@@ -120,38 +86,19 @@ class Indexer:
     def mark_events(self, folders: Mapping[int, FolderEvents], unwatched: Iterable[int], now: float) -> None:
         """Mark folders by what the watcher saw; costs no look at the disk."""
         for wd, events in folders.items():
-            for folder in self.tree.watched_by(wd):
+            for folder in self.tree.claims.watched_by(wd):
                 self._mark(folder, events, now)
         for wd in unwatched:
-            for folder in self.tree.forget_watch(wd):
+            for folder in self.tree.claims.forget_watch(wd):
                 self.mark_folder(folder, now)
 
     def mark_folder(self, folder: Folder, now: float) -> None:
         """Mark a folder, and its parent, which knows whether it is still there."""
         self.dirty.mark_listing([folder, folder.parent] if folder.parent else [folder], now)
 
-    def start_pass(self, reason: str, now: float, *, paced: bool = False, top: Folder | None = None) -> Pass:
-        """Begin to scan all below a folder (default: the root).
-
-        Changes from now on are seen by it or marked by events. If a pass runs already, exactly one more follows.
-        """
-        folder = top or self.tree.root
-        new = Pass(reason, now, paced, folder.path)
-        if self.current is None or (self.current.paced and not paced):
-            self._begin(new)
-            return new
-        if self._next is None:
-            self._next = new
-        else:
-            self._next.top = new.top if new.top == self._next.top else ""
-            self._next.paced &= new.paced
-        return self._next
-
-    def _begin(self, new: Pass) -> None:
-        self.current = new
-        top = self.tree.find(new.top) or self.tree.root
-        self._background.clear()
-        self._background.append(_Task(top, self._background, deep=True))
+    def retry_unreadable(self, now: float) -> None:
+        """Mark the folders that could not be read."""
+        self.dirty.mark_listing(self.unreadable, now)
 
     def open_root(self, *, accept: bool = False) -> None:
         """Make sure that the root is what it was, or take it as it is; a pass must follow.
@@ -161,48 +108,39 @@ class Indexer:
         RootOffline
             It is not what it was.
         """
-        paths = self.tables.snapshot().sessions
-        known = {path.split("/")[0] for path in paths} | (self.known_before if not self.passes_done else set())
-        self.guard.open_root(known, accept=accept)
+        known = {path.split("/")[0] for path in self.tables.snapshot().sessions}
+        self.guard.open_root(known if self.passes_done else known | self.known_before, accept=accept)
 
-    def urgent_passes(self) -> list[Pass]:
-        """Return the passes that are not paced and not done: with them, the tables are as the disk."""
-        return [each for each in (self.current, self._next) if each is not None and not each.paced]
+    def start_pass(self, reason: str, now: float, *, paced: bool = False, top: Folder | None = None) -> Pass:
+        """Begin to scan all below a folder (default: the root).
+
+        What changes from now on is seen by it or marked by events. If a pass runs already, exactly one more follows.
+        """
+        folder = top or self.tree.root
+        return self.work.start_pass(Pass(reason, now, paced, folder.path), self.tree.root, folder)
 
     def queue_dirty(self) -> Ticket:
-        """Queue all that is dirty now, and all unwatched folders, whether due or not; return a place behind them."""
-        urgent = self._urgent
-        urgent.extend(_Task(folder, urgent, mark=mark) for folder, mark in self.dirty.pop_all())
-        urgent.extend(_Task(folder, urgent, deep=True) for folder in [*self.unwatched, *self.unreadable])
-        ticket = Ticket()
-        self._urgent.append(ticket)
-        return ticket
+        """Queue all that is dirty now, due or not, and all that events cannot tell about; take a place behind it."""
+        self.work.add(self.dirty.pop_all())
+        self.work.add((folder, None) for folder in [*self.watching.unwatched, *self.unreadable])
+        return self.work.add_ticket()
 
-    def retry_unreadable(self, now: float) -> None:
-        """Mark the folders that could not be read."""
-        self.dirty.mark_listing(self.unreadable, now)
-
-    def reset_work(self) -> None:
+    def forget_work(self) -> None:
         """Forget what was to be looked at; a pass must follow."""
-        self._urgent.clear()
-        self._background.clear()
-        self.current = self._next = None
+        self.work.clear()
         self.dirty.pop_all()
 
     # Looking.
 
-    @property
-    def has_work(self) -> bool:
-        """Whether `scan` would look at something at once."""
-        return bool(self._urgent or self._background)
-
-    @property
-    def has_urgent_work(self) -> bool:
-        """Whether work other than a paced pass is waiting."""
-        return bool(self._urgent or (self._background and self.current and not self.current.paced))
-
     def scan(self, now: float, *, background: bool = True) -> int:
         """Look at one unit of what is due, and bring the tables up to date.
+
+        Parameters
+        ----------
+        now : float
+            On the caller's clock, in seconds.
+        background : bool
+            Whether the pass that runs may go on.
 
         Returns
         -------
@@ -214,37 +152,30 @@ class Indexer:
         RootOffline
             The root is not what it was; no row was removed for it.
         """
-        self._urgent.extend(_Task(folder, self._urgent, mark=mark) for folder, mark in self.dirty.pop_due(now))
+        self.work.add(self.dirty.pop_due(now))
         n_entries = 0
         try:
-            if self.has_work:
+            if self.work.is_waiting:
                 self.guard.check()
             for _ in range(_FOLDERS_PER_UNIT):
-                task = self._next_task(background=background)
-                if task is None or n_entries > _ENTRIES_PER_UNIT:
+                task = self.work.next_task(background=background)
+                if task is None:
                     break
-                n_entries += 1 + self._run(task, now)
+                n_entries += 1 + self._look(task, now)
+                if n_entries > _ENTRIES_PER_UNIT:
+                    break
         finally:
             self._commit()
-        if self.current is not None and not self._background:
-            self._end_pass()
+        ended = self.work.end_pass(now)
+        if ended is not None:
+            self.ended.append(ended)
+            self.passes_done += 1
         return n_entries
 
-    def _next_task(self, *, background: bool) -> _Task | None:
-        while self._urgent:
-            urgent = self._urgent.popleft()
-            if isinstance(urgent, _Task):
-                return urgent
-            urgent.done = True
-        task = self._background.popleft() if background and self._background else None
-        return task if isinstance(task, _Task) else None
-
-    def _run(self, task: _Task, now: float) -> int:
+    def _look(self, task: Task, now: float) -> int:
         """Look at one folder; return the number of entries seen."""
         folder = task.folder
-        if not self.tree.is_attached(folder):
-            return 0
-        if self.guard.missing and self.guard.is_missing(folder.path):
+        if not self.tree.is_attached(folder) or self.guard.is_missing(folder.path):
             return 0
         try:
             fd = open_folder(self.scanner.root, folder)
@@ -252,53 +183,64 @@ class Indexer:
             self._cannot_open(folder, error, now)
             return 0
         try:
-            return self._look(task, fd)
+            n_names = self._look_at_names(task, fd)
+            return self._list(task, fd) if n_names is None else n_names
         except OSError as error:
             self._cannot_read(folder, error)
             return 0
         finally:
             os.close(fd)
 
-    def _look(self, task: _Task, fd: int) -> int:
+    def _look_at_names(self, task: Task, fd: int) -> int | None:
+        """Look only at the files that events named; None where that would not tell enough."""
         folder, mark = task.folder, task.mark
-        was_watched = folder.wd != NOT_WATCHED
-        self._watch(folder, fd)
+        if mark is None or mark.listing or folder.wd == NOT_WATCHED or folder in self.unreadable:
+            return None
         about = os.fstat(fd)
-        same = (about.st_dev, about.st_ino) == (folder.dev, folder.ino)
-        if mark is not None and not mark.listing and was_watched and same and folder not in self.unreadable:
-            look = self.scanner.look(fd, folder, mark.names)
-            self._note(self.tree.patch(folder, look, mark.rewritten))
-            return len(mark.names)
-        listing = self.scanner.list_folder(fd, folder)
-        self._apply(task, listing)
-        return len(listing.files) + len(listing.folders) + listing.n_ignored
+        if (about.st_dev, about.st_ino) != (folder.dev, folder.ino):
+            return None
+        look = self.scanner.look(fd, folder, mark.names)
+        if look.unknown:
+            return None
+        self._note(self.tree.patch(folder, look, mark.rewritten))
+        return len(mark.names)
 
-    def _apply(self, task: _Task, listing: Listing) -> None:
+    def _list(self, task: Task, fd: int) -> int:
         folder = task.folder
+        self.watching.arm(folder, fd)
+        listing = self.scanner.list_folder(fd, folder)
         if _removes(folder, listing):
             self.guard.check()
             self.guard.poll_mounts()
             if self.guard.is_missing(folder.path):
-                return
+                return 0
             self._check_emptied(task, listing)
-        self.unreadable.pop(folder, None)
+        if listing.unknown:
+            self.unreadable[folder] = Unreadable("files that cannot be looked at", frozenset(listing.unknown))
+        else:
+            self.unreadable.pop(folder, None)
         if self.guard.missing:  # what is mounted on these folders is elsewhere now: what was there stays
             listing.unknown |= {name for name in folder.children if self.guard.is_missing(_join(folder, name))}
-        new, freed, changes = self.tree.apply(folder, listing)
-        for wd in freed:
-            self._unwatch(wd)
+        rewritten = task.mark.rewritten if task.mark is not None else frozenset()
+        new, freed, changes = self.tree.apply(folder, listing, rewritten)
+        self.watching.release(freed)
         self._note(changes)
-        self._n_drops += len(freed) or changes.removed
-        follow = dict.fromkeys(folder.children.values() if task.deep else new)
-        if self.watcher is not None:
-            follow |= dict.fromkeys(child for child in folder.children.values() if child.wd == NOT_WATCHED)
-        task.queue.extendleft(_Task(child, task.queue, deep=True) for child in reversed(follow))
+        self._n_drops += len(freed) + changes.removed
+        self._follow(task, new)
+        return len(listing.files) + len(listing.folders) + listing.n_ignored
 
-    def _check_emptied(self, task: _Task, listing: Listing) -> None:
+    def _follow(self, task: Task, new: list[Folder]) -> None:
+        children = task.folder.children.values()
+        follow = dict.fromkeys(children if task.deep else new)
+        if self.watching.is_on:
+            follow |= dict.fromkeys(child for child in children if child.wd == NOT_WATCHED)
+        self.work.follow(task, follow)
+
+    def _check_emptied(self, task: Task, listing: Listing) -> None:
         """Take a root that lost all its folders for a lost disk, unless its deletion was there to be seen."""
         if task.folder is not self.tree.root or listing.folders or not self.tables.counts.n_sessions:
             return
-        place: Place | None = self.guard.places.get("")
+        place = self.guard.places.get("")
         if self.passes_done and place is not None and place.fs_type in WATCHABLE:
             return
         self.guard.close_root()
@@ -313,40 +255,17 @@ class Indexer:
             raise RootOffline(f"{self.scanner.root}: the root cannot be read ({error.strerror})") from error
         else:
             if folder not in self.unreadable:  # once only: some file systems list what they cannot open
-                self._urgent.appendleft(_Task(folder.parent, self._urgent, mark=Mark(now, now, listing=True)))
-            self.unreadable[folder] = error.strerror or str(error)
+                self.work.look_again(folder.parent, now)
+            self.unreadable[folder] = Unreadable(error.strerror or str(error))
 
     def _cannot_read(self, folder: Folder, error: OSError) -> None:
         if folder not in self.unreadable:
             _log.warning("folder not readable path=%s error=%s", printable(folder.path), error.strerror)
-        self.unreadable[folder] = error.strerror or str(error)
-
-    def _watch(self, folder: Folder, fd: int) -> None:
-        if self.watcher is None:
-            return
-        try:
-            freed = self.tree.claim(folder, self.watcher.add(fd))
-        except WatchError as error:
-            if not self.watch_problem:
-                _log.warning("folder not watched path=%s error=%s", printable(folder.path), error)
-            if isinstance(error, WatchLimit):
-                self.watch_problem = str(error)
-            self.unwatched.add(folder)
-            return
-        self.unwatched.discard(folder)
-        if not self.unwatched:
-            self.watch_problem = ""
-        if freed is not None:
-            self._unwatch(freed)
-
-    def _unwatch(self, wd: int) -> None:
-        if self.watcher is not None:
-            self.watcher.remove(wd)
+        self.unreadable[folder] = Unreadable(error.strerror or str(error))
 
     def _note(self, changes: Changes) -> None:
-        self.changes += changes
-        if self.current is not None:
-            self.current.changes += changes
+        if self.work.current is not None:
+            self.work.current.changes += changes
 
     def _commit(self) -> None:
         """Bring the tables up to date with the tree."""
@@ -359,31 +278,8 @@ class Indexer:
         for gone in [folder for folder in self.unreadable if not self.tree.is_attached(folder)]:
             del self.unreadable[gone]
         if self._n_drops:
-            self.unwatched = {folder for folder in self.unwatched if self.tree.is_attached(folder)}
             self._n_drops = 0
-
-    def _end_pass(self) -> None:
-        self.passes_done += 1
-        if self.current is not None:
-            self.current.done = True
-        self.current, following = None, self._next
-        self._next = None
-        if following is not None:
-            self._begin(following)
-
-    # Telling.
-
-    def problems(self) -> list[Problem]:
-        """Return what a person should act on, sorted by path."""
-        found = [problem for folder in self.tree.with_problems for problem in folder.problems]
-        found += [
-            Problem("unreadable", printable(folder.path), f"{why}: its last known rows are kept; make it readable")
-            for folder, why in self.unreadable.items()
-        ]
-        found += self.tables.problems() + self.guard.problems()
-        if self.watch_problem:
-            found.append(Problem("watch_limit", "", f"{len(self.unwatched)} folders: {self.watch_problem}"))
-        return sorted(found, key=lambda problem: (problem.path, problem.kind))
+            self.watching.unwatched = {each for each in self.watching.unwatched if self.tree.is_attached(each)}
 
     def restore(self, rows: Iterable[tuple[tuple[str, ...], str, int | None]]) -> None:
         """Put back rows of earlier tables that lie where nothing could be read now.
@@ -393,14 +289,30 @@ class Indexer:
         rows : iterable of (session paths, rel_path, file size)
             Spellings that the session's path may have; an empty rel_path and None for the session itself.
         """
-        lost = [folder.path for folder in self.unreadable] + list(self.guard.missing)
-        for spellings, rel_path, file_size in rows if lost else ():
+        lost = list(self.guard.missing)
+        for folder, what in self.unreadable.items():
+            lost += [_join(folder, name) for name in what.names] or [folder.path]
+        for spellings, rel_path, file_size in rows:
             for session in spellings:
                 path = f"{session}/{rel_path}" if rel_path else session
-                if any(path == place or path.startswith(f"{place}/") for place in lost):
+                if any(not place or path == place or path.startswith(f"{place}/") for place in lost):
                     self.tree.restore(path, file_size)
                     break
         self._commit()
+
+    # Telling.
+
+    def problems(self) -> list[Problem]:
+        """Return what a person should act on, sorted by path."""
+        found = [problem for folder in self.tree.with_problems for problem in folder.problems]
+        found += [
+            Problem("unreadable", printable(folder.path), f"{what.why}: last known rows are kept; make it readable")
+            for folder, what in self.unreadable.items()
+        ]
+        found += self.tables.problems() + self.guard.problems()
+        if self.watching.problem:
+            found.append(Problem("not_watched", "", f"{len(self.watching.unwatched)} folders: {self.watching.problem}"))
+        return sorted(found, key=lambda problem: (problem.path, problem.kind))
 
     def _mark(self, folder: Folder, events: FolderEvents, now: float) -> None:
         if folder.kind < Kind.SESSION:

@@ -113,7 +113,7 @@ def index(start: Start, *, accept_root: bool = False, progress: Progress | None 
     try:
         indexer.open_root(accept=accept_root)
         indexer.start_pass("once", 0.0)
-        while indexer.has_work:
+        while indexer.work.is_waiting:
             indexer.scan(0.0)
             indexer.committed.clear()
             if progress is not None:

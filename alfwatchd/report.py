@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -15,15 +14,6 @@ if TYPE_CHECKING:
     from alfwatchd.engine import Engine
 
 _MAX_PROBLEMS = 1000
-
-
-@dataclass(slots=True)
-class PassLog:
-    """A scan of everything; times on the engine's clock in seconds, `seconds` None while it runs."""
-
-    reason: str
-    started: float
-    seconds: float | None = None
 
 
 def make_status(engine: Engine, now: float) -> Status:
@@ -57,10 +47,10 @@ def make_status(engine: Engine, now: float) -> Status:
         last_flush_error=flushes.error,
         oldest_unflushed_seconds=round(now - min(changed), 3) if changed else None,
         events_lost=engine.events_lost,
-        rescans=[RescanNote(each.reason, iso(each.started) or "", each.seconds) for each in engine.passes],
-        watches=len(indexer.tree.watch_descriptors),
-        watches_limit=watches_limit() if indexer.watcher is not None else None,
-        unwatched=len(indexer.unwatched),
+        rescans=[RescanNote(each.reason, iso(each.started) or "", each.seconds) for each in indexer.work.passes],
+        watches=len(indexer.tree.claims),
+        watches_limit=watches_limit() if indexer.watching.is_on else None,
+        unwatched=len(indexer.watching.unwatched),
         hashes_pending=engine.parts.hashes.n_pending if engine.parts.hashes else 0,
         problems=[ProblemReply(each.kind, each.path, each.message) for each in problems[:_MAX_PROBLEMS]],
         n_problems=len(problems),
@@ -82,8 +72,8 @@ def _detail(engine: Engine) -> str:
 
 
 def _why_polled(engine: Engine) -> str:
-    if engine.indexer.watch_problem:
-        return engine.indexer.watch_problem
+    if engine.indexer.watching.problem:
+        return engine.indexer.watching.problem
     if engine.settings.watch == "poll":
         return f"polling is set: scanned every {engine.settings.poll_interval_seconds:.0f} s"
     types = ", ".join(sorted(engine.indexer.guard.fs_types))

@@ -17,8 +17,8 @@ from pathlib import Path
 from alfwatchd.core import alf, misplaced
 from alfwatchd.core.alf import Kind
 from alfwatchd.core.exclude import Excluded
+from alfwatchd.core.folder import Folder, Listing, Look
 from alfwatchd.core.rows import Problem, pack_signature
-from alfwatchd.core.tree import Folder, Listing, Look
 
 GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 """Errors that say that a path leads to no folder (any more). All others say nothing about what is there."""
@@ -84,11 +84,12 @@ class Scanner:
 
     def look(self, fd: int, folder: Folder, names: Iterable[str]) -> Look:
         """Look at some names in an open folder of a session, without listing it."""
-        look = Look()
+        gone: set[str] = set()
+        look = Look(gone=gone)
         prefix = f"{folder.path}/"
         for name in names:
             if not alf.is_dataset_name(name) or self._is_excluded(prefix + name):
-                look.gone.add(name)
+                gone.add(name)
                 continue
             try:
                 signature = _signature(fd, name)
@@ -96,7 +97,7 @@ class Scanner:
                 look.unknown.add(name)
                 continue
             if signature is None:
-                look.gone.add(name)
+                gone.add(name)
             else:
                 look.files[name] = signature
         return look
@@ -140,7 +141,7 @@ class Scanner:
 
     def _list_session(self, entries: Iterable[os.DirEntry[str]], fd: int, folder: Folder, listing: Listing) -> None:
         """List a session folder or one below it: folders that may hold datasets, and the datasets."""
-        is_name, files = alf.is_dataset_name, listing.files
+        is_name = alf.is_dataset_name
         prefix = f"{folder.path}/"
         for entry in entries:
             name = entry.name
@@ -149,28 +150,7 @@ class Scanner:
             elif not is_name(name):
                 listing.n_ignored += 1
             elif self.excluded is None or not self.excluded(prefix + name):
-                self._list_file(entry, fd, prefix, listing, files)
-
-    def _list_file(
-        self, entry: os.DirEntry[str], fd: int, prefix: str, listing: Listing, files: dict[str, bytes]
-    ) -> None:
-        name = entry.name
-        try:
-            if entry.is_file(follow_symlinks=False):
-                about = entry.stat(follow_symlinks=False)
-                files[name] = pack_signature(about.st_size, about.st_mtime_ns, about.st_ino, False)  # noqa: FBT003
-                return
-            signature = _signature(fd, name)
-        except OSError as error:
-            if error.errno not in GONE:
-                listing.unknown.add(name)
-                message = f"{error.strerror}: make it readable for the daemon; its last known row stays"
-                listing.problems.append(Problem("unreadable", printable(prefix + name), message))
-            return
-        if signature is None:
-            listing.n_ignored += 1
-        else:
-            files[name] = signature
+                _list_file(entry, fd, listing)
 
     def _list_collection(self, entry: os.DirEntry[str], folder: Folder, prefix: str, listing: Listing) -> None:
         name = entry.name
@@ -190,6 +170,25 @@ class Scanner:
 
     def _is_excluded(self, path: str) -> bool:
         return self.excluded is not None and self.excluded(path)
+
+
+def _list_file(entry: os.DirEntry[str], fd: int, listing: Listing) -> None:
+    """Add a file, or a link to one, to a listing."""
+    signature: bytes | None
+    try:
+        if entry.is_file(follow_symlinks=False):
+            about = entry.stat(follow_symlinks=False)
+            signature = pack_signature(about.st_size, about.st_mtime_ns, about.st_ino, False)  # noqa: FBT003
+        else:
+            signature = _signature(fd, entry.name)
+    except OSError as error:
+        if error.errno not in GONE:  # else it vanished since the listing
+            listing.unknown.add(entry.name)
+        return
+    if signature is None:
+        listing.n_ignored += 1
+    else:
+        listing.files[entry.name] = signature
 
 
 def find_misplaced(root: str, outside: list[str]) -> list[Problem]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from alfwatchd import store
@@ -19,6 +19,8 @@ from alfwatchd.scanner import Scanner
 from alfwatchd.settings import Settings
 from alfwatchd.state import State
 from alfwatchd.store import StoredTables
+from alfwatchd.watcher import Watcher
+from alfwatchd.watching import Watching
 
 _log = logging.getLogger(__name__)
 
@@ -70,7 +72,7 @@ class Start:
             )
 
 
-def prepare(settings: Settings, state: State | None) -> Start:
+def prepare(settings: Settings, state: State | None, new_watcher: Callable[[], Watcher] | None = None) -> Start:
     """Read what earlier runs left and make an indexer.
 
     Parameters
@@ -78,12 +80,15 @@ def prepare(settings: Settings, state: State | None) -> Start:
     settings : Settings
     state : State or None
         None for a run that leaves no state.
+    new_watcher : callable or None
+        Makes a watcher; None for a run that looks once.
     """
     guard = Guard(str(settings.root), state.load_places() if state is not None else {})
     generation, metadata = store.read_generation(settings.out_dir)
     indexer = Indexer(
         Scanner(str(settings.root), compile_exclude(settings.exclude)),
         guard,
+        Watching(new_watcher),
         settle_seconds=settings.settle_seconds,
         longest_wait_seconds=settings.longest_wait_seconds,
         generation=generation,

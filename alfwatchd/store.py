@@ -22,8 +22,8 @@ import pyarrow.parquet as pq
 
 from alfwatchd.core import encode
 from alfwatchd.core.encode import Encoding
+from alfwatchd.core.folder import Changes
 from alfwatchd.core.tables import Snapshot
-from alfwatchd.core.tree import Changes
 from alfwatchd.errors import OutDirError, TablesError
 
 SESSIONS = "sessions.pqt"

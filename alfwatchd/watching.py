@@ -1,4 +1,4 @@
-"""Keeps the chain of events alive: makes watchers, drops sync cookies, and beats a heart through the whole chain."""
+"""Keeps the chain of events alive: makes the watcher, arms it, drops sync cookies, and beats a heart through it all."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import itertools
 import logging
 from collections.abc import Callable
 
-from alfwatchd.errors import WatchError
-from alfwatchd.indexer import Indexer
+from alfwatchd.core.claims import Claims
+from alfwatchd.core.folder import Folder
+from alfwatchd.errors import WatchError, WatchLimit
 from alfwatchd.watcher import Watcher
 
 _log = logging.getLogger(__name__)
@@ -16,19 +17,22 @@ _HEARTBEAT_SECONDS = 30.0
 
 
 class Watching:
-    """The watcher of an indexer and the proof that it works.
+    """The watcher, what it watches, and the proof that it works. Engine's thread only.
 
     Parameters
     ----------
-    indexer : Indexer
-        Its `watcher` is set here and nowhere else.
     new_watcher : callable or None
         Makes a watcher; None where nothing is to be watched.
     """
 
-    def __init__(self, indexer: Indexer, new_watcher: Callable[[], Watcher] | None) -> None:
-        self._indexer = indexer
+    def __init__(self, new_watcher: Callable[[], Watcher] | None = None) -> None:
+        self.claims = Claims()
+        self.unwatched: set[Folder] = set()
+        """Folders that should be watched and are not."""
+        self.problem = ""
+        """Why folders are not watched, and what to do; empty if all is well."""
         self._new_watcher = new_watcher
+        self._watcher: Watcher | None = None
         self._names = itertools.count()
         self._heartbeat = ""
         self._since = 0.0
@@ -36,7 +40,7 @@ class Watching:
     @property
     def is_on(self) -> bool:
         """Whether events arrive, as far as known."""
-        return self._indexer.watcher is not None
+        return self._watcher is not None
 
     def renew(self, now: float) -> None:
         """Build the chain anew; a scan of everything must follow, which arms the watches."""
@@ -45,11 +49,46 @@ class Watching:
         if self._new_watcher is None:
             return
         try:
-            self._indexer.watcher = self._new_watcher()
+            self._watcher = self._new_watcher()
+            self.problem = ""
         except WatchError as error:
-            if self._indexer.watch_problem != str(error):
+            if self.problem != str(error):
                 _log.error("nothing is watched, polling instead error=%s", error)
-            self._indexer.watch_problem = str(error)
+            self.problem = str(error)
+
+    def close(self) -> None:
+        """End the watcher."""
+        if self._watcher is not None:
+            self._watcher.close()
+            self._watcher = None
+        self.claims.forget_all()
+        self.unwatched.clear()
+
+    def arm(self, folder: Folder, fd: int) -> None:
+        """Watch an open folder; to be done before it is listed."""
+        if self._watcher is None:
+            return
+        try:
+            freed = self.claims.claim(folder, self._watcher.add(fd))
+        except WatchError as error:
+            if not self.problem:
+                _log.warning("folder not watched, polled instead path=%r error=%s", folder.path, error)
+            if isinstance(error, WatchLimit) or not self.problem:
+                self.problem = str(error)
+            self.unwatched.add(folder)
+            return
+        if folder in self.unwatched:
+            self.unwatched.discard(folder)
+            if not self.unwatched:
+                self.problem = ""
+        if freed is not None:
+            self.release([freed])
+
+    def release(self, freed: list[int]) -> None:
+        """Remove watches that no folder claims any more."""
+        if self._watcher is not None:
+            for wd in freed:
+                self._watcher.remove(wd)
 
     def drop_cookie(self) -> str:
         """Drop a sync cookie and return its name, by which `PathsChanged` will tell that it came back.
@@ -59,10 +98,10 @@ class Watching:
         WatchError
             It cannot be made.
         """
-        if self._indexer.watcher is None:
+        if self._watcher is None:
             raise WatchError("nothing is watched")
         name = f"c{next(self._names)}"
-        self._indexer.watcher.drop_cookie(name)
+        self._watcher.drop_cookie(name)
         return name
 
     def take_cookie(self, name: str) -> None:
@@ -93,9 +132,22 @@ class Watching:
             _log.warning("no heartbeat error=%s", error)
         return ""
 
-    def close(self) -> None:
-        """End the watcher."""
-        if self._indexer.watcher is not None:
-            self._indexer.watcher.close()
-            self._indexer.watcher = None
-            self._indexer.tree.forget_all_watches()
+    def audit(self) -> list[str]:
+        """Compare the watches with what the kernel has; for tests and for doubt.
+
+        Returns
+        -------
+        list of str
+            One line per difference: a folder without its watch, a watch on another inode, a watch of no folder.
+        """
+        if self._watcher is None:
+            return []
+        kernel = self._watcher.watched_inodes()
+        wrong = [f"stale watch {wd}" for wd in kernel if not self.claims.watched_by(wd)]
+        for wd in self.claims:
+            wrong += [
+                f"{folder.path}: inode {folder.ino}, but watch {wd} is on {kernel.get(wd)}"
+                for folder in self.claims.watched_by(wd)
+                if kernel.get(wd) != folder.ino
+            ]
+        return wrong

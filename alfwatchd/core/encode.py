@@ -56,10 +56,17 @@ class Encoding:
         filled = alf.SessionKey(key.lab or self.lab, key.subject, key.date, key.number).eid_path
         return filled if filled in self.kept.sessions or filled in self.kept.datasets else key.eid_path
 
-    def eid(self, session: Session) -> bytes:
-        """Return the 16 bytes of a session's eid."""
-        kept = self.kept.sessions.get(self.kept_key(session.key), _NO_SESSION)
-        return kept.eid or ids.session_id(session.key.eid_path, self.namespace)
+    def eids(self, snapshot: Snapshot) -> dict[str, bytes]:
+        """Return session path -> eid, 16 bytes, in the order of paths; a kept eid goes to one session only."""
+        eids: dict[str, bytes] = {}
+        taken: set[bytes] = set()
+        for path in sorted(snapshot.sessions):
+            key = snapshot.sessions[path].key
+            kept = self.kept.sessions.get(self.kept_key(key), _NO_SESSION).eid
+            eid = kept if kept and kept not in taken else ids.session_id(key.eid_path, self.namespace)
+            eids[path] = eid
+            taken.add(eid)
+        return eids
 
 
 def sessions_table(snapshot: Snapshot, encoding: Encoding) -> pa.Table:
@@ -71,8 +78,8 @@ def sessions_table(snapshot: Snapshot, encoding: Encoding) -> pa.Table:
         Columns lab, subject (string), date (date32), number (uint16), task_protocol, projects (string, never null),
         id (string, the pandas index); `n_sessions` rows.
     """
-    rows = sorted(((encoding.eid(session), session) for session in _by_path(snapshot)), key=lambda row: row[0])
-    keys = [session.key for _, session in rows]
+    rows = sorted((eid, path) for path, eid in encoding.eids(snapshot).items())
+    keys = [snapshot.sessions[path].key for _, path in rows]
     kept = [encoding.kept.sessions.get(encoding.kept_key(key), _NO_SESSION) for key in keys]
     columns = {
         "lab": pa.array([key.lab or encoding.lab for key in keys], pa.string()),
@@ -98,8 +105,8 @@ def datasets_table(snapshot: Snapshot, encoding: Encoding) -> pa.Table:
         column: One adds it, and takes no other empty one.
     """
     block = _Block()
-    for session in _by_path(snapshot):
-        block.add(session, encoding)
+    for path, eid in encoding.eids(snapshot).items():
+        block.add(snapshot.sessions[path], eid, encoding)
     order = block.order()
     values = np.frombuffer(b"".join([value[:SIGNATURE_SIZE] for value in block.values]), _SIGNATURE_DTYPE)
     n_rows = len(order)
@@ -131,14 +138,13 @@ class _Block:
         self.qc: list[int] = []
         self.default_revision: list[bool] = []
 
-    def add(self, session: Session, encoding: Encoding) -> None:
+    def add(self, session: Session, eid: bytes, encoding: Encoding) -> None:
         """Add all datasets of one session."""
         first = len(self.rel_paths)
         for rel_path, value in session.datasets():
             self.rel_paths.append(rel_path)
             self.values.append(value)
         new = self.rel_paths[first:]
-        eid = encoding.eid(session)
         self.eids += [eid] * len(new)
         self.default_revision += default_revisions(session)
         kept = encoding.kept.datasets.get(encoding.kept_key(session.key))
@@ -190,10 +196,6 @@ def format_ids(raw: bytes) -> pa.StringArray:
 def hex_digest(value: bytes) -> str | None:
     """Return the md5 in a row value as lower-case hex, or None where it is not known."""
     return value[SIGNATURE_SIZE:].hex() or None
-
-
-def _by_path(snapshot: Snapshot) -> list[Session]:
-    return [snapshot.sessions[path] for path in sorted(snapshot.sessions)]
 
 
 def _hashes(values: Sequence[bytes], order: npt.NDArray[np.intp]) -> pa.StringArray:

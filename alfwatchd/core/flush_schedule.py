@@ -34,7 +34,8 @@ class FlushSchedule:
 
     def note(self, generation: int, now: float) -> None:
         """Take notice of the generation in memory."""
-        if generation != self.generation and self.changed_since is None:
+        written = self.generation if self.submitted is None else self.submitted
+        if generation != written and self.changed_since is None:
             self.changed_since = now
 
     def is_wanted(self, generation: int) -> bool:

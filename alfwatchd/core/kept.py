@@ -46,9 +46,9 @@ def carry_over(sessions: pa.Table, datasets: pa.Table, namespace: uuid.UUID, lab
     for key, eid, protocol, project in rows:
         if key is None:
             continue
-        given = {ids.session_id(path, namespace) for path in _paths(key, lab)}
-        own_eids[key.eid_path] = eid or min(given)
-        row = KeptSession(None if eid in given else eid, str(protocol or ""), str(project or ""))
+        given = ids.session_id(_given_path(key, lab), namespace)
+        own_eids[key.eid_path] = eid or given
+        row = KeptSession(None if eid == given else eid, str(protocol or ""), str(project or ""))
         if row != KeptSession(None, "", ""):
             kept_sessions[key.eid_path] = row
     return Kept(kept_sessions, _kept_datasets(sessions, datasets, keys, own_eids))
@@ -96,12 +96,9 @@ def _kept_datasets(
     return kept
 
 
-def _paths(key: SessionKey, lab: str) -> set[str]:
-    """Return the paths that the eid of a row may have been made from."""
-    paths = {key.eid_path}
-    if lab and key.lab == lab:
-        paths.add(SessionKey("", key.subject, key.date, key.number).eid_path)
-    return paths
+def _given_path(key: SessionKey, lab: str) -> str:
+    """Return the path that the eid of a session is made from: without a lab that only the setting gives."""
+    return (SessionKey("", key.subject, key.date, key.number) if lab and key.lab == lab else key).eid_path
 
 
 def _unique_ids(column: list[Any]) -> list[bytes | None]:

@@ -66,13 +66,6 @@ class FolderRows:
     n_bytes: int
 
 
-def folder_rows(folder: str, files: Files) -> FolderRows | None:
-    """Make the rows of a folder, or None where it holds no dataset."""
-    if not files:
-        return None
-    return FolderRows(folder, files, sum(unpack_signature(value).file_size for value in files.values()))
-
-
 @dataclass(frozen=True)
 class Session:
     """One session and all its datasets, as last seen on disk.

@@ -1,0 +1,157 @@
+"""One folder of the tree, and what the scanner says about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+
+from alfwatchd.core import alf
+from alfwatchd.core.alf import Kind
+from alfwatchd.core.rows import FolderRows, Problem, Session
+
+NOT_WATCHED = -1
+NOT_LISTED = 0
+"""Inode of a folder that no listing of its parent has shown yet: the root, and what `Tree.restore` made."""
+
+
+@dataclass(slots=True)
+class Listing:
+    """What the scanner saw in one folder.
+
+    Parameters
+    ----------
+    dev, ino : int
+        Identity of the folder that was listed.
+    folders : dict of str to int
+        Sub-folders that may hold sessions or datasets -> inode in the listing.
+    links : set of str
+        Those of `folders` that are symbolic links to session folders.
+    files : dict of str to bytes
+        Datasets -> packed signature.
+    unknown : set of str
+        Names that are there but could not be looked at: what was known of them stays.
+    n_ignored : int
+        Entries that are no part of the layout.
+    problems : list of Problem
+    """
+
+    dev: int
+    ino: int
+    folders: dict[str, int] = field(default_factory=dict)
+    links: set[str] = field(default_factory=set)
+    files: dict[str, bytes] = field(default_factory=dict)
+    unknown: set[str] = field(default_factory=set)
+    n_ignored: int = 0
+    problems: list[Problem] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Look:
+    """What the scanner saw of some names in one folder, without listing it.
+
+    Parameters
+    ----------
+    files : dict of str to bytes
+        Datasets that are there -> packed signature.
+    gone : set of str
+        Names that are certainly not datasets now.
+    unknown : set of str
+        Names that could not be looked at: what was known of them stays.
+    """
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    gone: AbstractSet[str] = field(default_factory=set)
+    unknown: set[str] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class Changes:
+    """How many dataset rows a scan added, changed and removed."""
+
+    added: int = 0
+    changed: int = 0
+    removed: int = 0
+
+    def __iadd__(self, other: Changes) -> Changes:
+        self.added += other.added
+        self.changed += other.changed
+        self.removed += other.removed
+        return self
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.changed or self.removed)
+
+
+class Folder:
+    """One folder of the tree. Compared by identity; `parent` is None for the root and for a dropped folder."""
+
+    __slots__ = (
+        "children", "dev", "entry_ino", "ino", "is_link", "kind", "n_ignored", "name", "parent", "problems", "rows",
+        "wd",
+    )  # fmt: skip
+
+    def __init__(self, name: str, kind: Kind, parent: Folder | None, entry_ino: int, *, is_link: bool = False) -> None:
+        self.name = name
+        self.kind = kind
+        self.parent = parent
+        self.entry_ino = entry_ino
+        """Inode in the parent's listing: another one than `ino` where something is mounted on the folder."""
+        self.dev = 0
+        self.ino = 0
+        self.is_link = is_link
+        self.wd = NOT_WATCHED
+        self.children: dict[str, Folder] = {}
+        self.rows: FolderRows | None = None
+        self.problems: tuple[Problem, ...] = ()
+        self.n_ignored = 0
+
+    @property
+    def path(self) -> str:
+        """Path relative to the root; empty for the root."""
+        names = []
+        folder: Folder = self
+        while folder.parent is not None:
+            names.append(folder.name)
+            folder = folder.parent
+        return "/".join(reversed(names))
+
+    @property
+    def session(self) -> Folder | None:
+        """The session folder that this folder is or lies in."""
+        folder: Folder | None = self
+        while folder is not None and folder.kind is Kind.COLLECTION:
+            folder = folder.parent
+        return folder if folder is not None and folder.kind is Kind.SESSION else None
+
+    @property
+    def collection(self) -> str:
+        """Path relative to the session; empty for the session folder itself."""
+        names = []
+        folder: Folder = self
+        while folder.kind is Kind.COLLECTION and folder.parent is not None:
+            names.append(folder.name)
+            folder = folder.parent
+        return "/".join(reversed(names))
+
+    def child_kind(self, name: str) -> Kind | None:
+        """Return the kind that a sub-folder of this name has, or None."""
+        if self.kind < Kind.SESSION:
+            return alf.child_kind(self.kind, self.name, name)
+        collection = self.collection
+        path = f"{collection}/{name}" if collection else name
+        return Kind.COLLECTION if alf.is_collection(path) else None
+
+    def walk(self) -> Iterator[Folder]:
+        """Yield this folder and all below it, each before its children, in the order of names."""
+        stack = [self]
+        while stack:
+            folder = stack.pop()
+            yield folder
+            stack += [folder.children[name] for name in sorted(folder.children, reverse=True)]
+
+
+def compose(folder: Folder) -> Session:
+    """Make the frozen row of a session from its folders."""
+    rows = tuple(each.rows for each in folder.walk() if each.rows is not None)
+    return Session(folder.path, rows, folder.is_link)
