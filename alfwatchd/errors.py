@@ -55,6 +55,10 @@ class TablesError(AlfwatchdError):
     """Tables could not be read or written."""
 
 
+class StateError(AlfwatchdError):
+    """The state file could not be read or written; what it holds can be made again."""
+
+
 class WatchError(AlfwatchdError):
     """A folder could not be watched."""
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import sqlite3
 
 from alfwatchd.core.encode import Encoding
 from alfwatchd.core.messages import Hashed
 from alfwatchd.core.rows import SIGNATURE_SIZE, Session, unpack_signature
+from alfwatchd.errors import StateError
 from alfwatchd.hashing import Hasher, HashJob
 from alfwatchd.indexer import Indexer
 from alfwatchd.state import State
@@ -45,7 +45,7 @@ class HashQueue:
         if rewritten:
             try:
                 self._state.forget_digests(rewritten)
-            except sqlite3.Error as error:
+            except StateError as error:
                 _log.warning("digests not forgotten error=%s", error)
         for session in indexer.committed:
             self._hasher.submit(self._jobs(session))

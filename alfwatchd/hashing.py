@@ -6,16 +6,16 @@ import hashlib
 import heapq
 import logging
 import os
-import sqlite3
 import stat
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from alfwatchd.core.messages import Hashed, Message
 from alfwatchd.core.rows import pack_signature, unpack_signature
-from alfwatchd.state import State
+from alfwatchd.errors import StateError
 
 _log = logging.getLogger(__name__)
 
@@ -47,6 +47,16 @@ class HashJob:
     known: bytes = field(default=b"", compare=False)
 
 
+class Digests(Protocol):
+    """Where digests are recorded over restarts; `state.State` is one. Both methods may raise `StateError`."""
+
+    def find_digest(self, fsid: int, signature: bytes) -> bytes | None:
+        """Return the digest of a file with this signature on this file system, or None."""
+
+    def save_digests(self, rows: Iterable[tuple[int, bytes, bytes]]) -> None:
+        """Record (fsid, packed signature, digest)."""
+
+
 class Hasher:
     """A queue of files and the threads that hash them.
 
@@ -54,7 +64,7 @@ class Hasher:
     ----------
     root : str
         Absolute path.
-    state : State
+    digests : Digests
         Where digests are looked up and recorded.
     n_threads : int
     post : callable
@@ -66,7 +76,7 @@ class Hasher:
     def __init__(
         self,
         root: str,
-        state: State,
+        digests: Digests,
         n_threads: int,
         post: Callable[[Message], None],
         *,
@@ -74,7 +84,7 @@ class Hasher:
     ) -> None:
         self._settle_ns = int(settle_seconds * 1e9)
         self._root = root
-        self._state = state
+        self._digests = digests
         self._post = post
         self._jobs: list[HashJob] = []
         self._queued: dict[tuple[str, str], HashJob] = {}
@@ -172,8 +182,8 @@ class Hasher:
 
     def _recorded(self, fsid: int, job: HashJob) -> bytes | None:
         try:
-            return self._state.find_digest(fsid, job.signature)
-        except sqlite3.Error as error:
+            return self._digests.find_digest(fsid, job.signature)
+        except StateError as error:
             _log.warning("recorded digests not readable error=%s", error)
             return None
 
@@ -188,8 +198,8 @@ class Hasher:
 
     def _report(self, done: list[tuple[HashJob, int, bytes]]) -> None:
         try:
-            self._state.save_digests((fsid, job.signature, digest) for job, fsid, digest in done)
-        except sqlite3.Error as error:  # they are in the tables all the same, and made again after a restart
+            self._digests.save_digests((fsid, job.signature, digest) for job, fsid, digest in done)
+        except StateError as error:  # they are in the tables all the same, and made again after a restart
             _log.warning("digests not recorded error=%s", error)
         digests: dict[str, dict[str, tuple[bytes, bytes]]] = {}
         for job, _, digest in done:

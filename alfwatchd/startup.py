@@ -12,7 +12,7 @@ from alfwatchd.core.alf import SessionKey
 from alfwatchd.core.encode import Encoding
 from alfwatchd.core.exclude import compile_exclude
 from alfwatchd.core.rows import NOTHING_KEPT
-from alfwatchd.errors import LabConflict, TablesError
+from alfwatchd.errors import LabConflict, StateError, TablesError
 from alfwatchd.indexer import Indexer
 from alfwatchd.places import Guard
 from alfwatchd.scanner import Scanner
@@ -53,7 +53,10 @@ class Start:
             if stored is not None:
                 indexer.restore(_rows(stored, self._settings.lab))
         if self._state is not None:
-            self._state.save_places(indexer.guard.places)
+            try:
+                self._state.save_places(indexer.guard.places)
+            except StateError as error:
+                _log.warning("the root's identity is not recorded error=%s", error)
 
     def check_lab(self) -> None:
         """Make sure that the `lab` setting fits the lab folders.

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from alfwatchd.core.guard import Place
-from alfwatchd.errors import AlfwatchdError
+from alfwatchd.errors import StateError
 
 _SCHEMA_VERSION = 1
 _SCHEMA = """
@@ -25,7 +26,7 @@ CREATE TABLE IF NOT EXISTS digests (
 
 
 class State:
-    """The state file of one daemon. Any thread may call.
+    """The state file of one daemon. Any thread may call; each method may raise `StateError`.
 
     Parameters
     ----------
@@ -34,7 +35,7 @@ class State:
 
     Raises
     ------
-    AlfwatchdError
+    StateError
         The folder cannot be made or the file cannot be opened.
     """
 
@@ -46,13 +47,13 @@ class State:
             self.is_new = not self.path.exists()
             self._db = self._open()
         except (OSError, sqlite3.Error) as error:
-            raise AlfwatchdError(
+            raise StateError(
                 f"{state_dir}: cannot keep state here ({error}); choose another folder with --state-dir"
             ) from error
 
     def load_places(self) -> dict[str, Place]:
         """Return the recorded places by path relative to the root; the root itself is ''."""
-        with self._lock:
+        with self._transaction():
             rows = self._db.execute("SELECT path, fsid, dev, ino, mount_id, fs_type FROM places").fetchall()
         return {
             path: Place(int(fsid), int(dev), int(ino), int(mount_id), fs_type)
@@ -66,13 +67,13 @@ class State:
             (path, *map(str, (place.fsid, place.dev, place.ino, place.mount_id)), place.fs_type)
             for path, place in places.items()
         ]
-        with self._lock, self._db:
+        with self._transaction():
             self._db.execute("DELETE FROM places")
             self._db.executemany("INSERT INTO places VALUES (?, ?, ?, ?, ?, ?)", rows)
 
     def find_digest(self, fsid: int, signature: bytes) -> bytes | None:
         """Return the md5 digest, 16 bytes, of a file with this signature on this file system, or None."""
-        with self._lock:
+        with self._transaction():
             row = self._db.execute(
                 "SELECT md5 FROM digests WHERE fsid = ? AND signature = ?", (str(fsid), signature)
             ).fetchone()
@@ -80,7 +81,7 @@ class State:
 
     def save_digests(self, rows: Iterable[tuple[int, bytes, bytes]]) -> None:
         """Record (fsid, packed signature, md5 digest) of files."""
-        with self._lock, self._db:
+        with self._transaction():
             self._db.executemany(
                 "INSERT OR REPLACE INTO digests VALUES (?, ?, ?)",
                 [(str(fsid), signature, digest) for fsid, signature, digest in rows],
@@ -88,13 +89,21 @@ class State:
 
     def forget_digests(self, signatures: Iterable[bytes]) -> None:
         """Forget the digests of files that were rewritten without any change of their signature."""
-        with self._lock, self._db:
+        with self._transaction():
             self._db.executemany("DELETE FROM digests WHERE signature = ?", [(each,) for each in signatures])
 
     def close(self) -> None:
         """Close the file."""
         with self._lock:
             self._db.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        try:
+            with self._lock, self._db:
+                yield
+        except sqlite3.Error as error:
+            raise StateError(f"{self.path}: {error}; it may be deleted while no daemon runs") from error
 
     def _open(self) -> sqlite3.Connection:
         """Open the file; one that is damaged or of another version is made anew, as it holds nothing but shortcuts."""

@@ -9,8 +9,9 @@ from one.api import One
 
 from alfwatchd.core import ids
 from alfwatchd.core.encode import Encoding, datasets_table, sessions_table
-from alfwatchd.core.rows import Kept, KeptDataset, KeptSession, Session, folder_rows, pack_signature
+from alfwatchd.core.rows import Kept, KeptDataset, KeptSession, Session, pack_signature
 from alfwatchd.core.tables import Snapshot
+from rows import folder_rows
 
 EID_PATH = "lab/s/2020-01-01/001"
 EID = uuid.UUID(bytes=ids.session_id(EID_PATH))

@@ -17,9 +17,10 @@ from alfwatchd import prune
 from alfwatchd.core import alf
 from alfwatchd.core.exclude import compile_exclude
 from alfwatchd.core.prune_plan import PlannedFile, PrunePlan, Reference, make_plan
-from alfwatchd.core.rows import Session, Signature, folder_rows, pack_signature
+from alfwatchd.core.rows import Session, Signature, pack_signature
 from alfwatchd.core.tables import Tables
 from alfwatchd.errors import RootOffline
+from rows import folder_rows
 
 S1, S2, T1 = "s/2020-01-01/001", "s/2020-01-01/002", "t/2020-01-02/001"
 LAB_S1 = "lab/Subjects/s/2020-01-01/001"

@@ -16,8 +16,9 @@ from alfwatchd.core.encode import (
     format_ids,
     sessions_table,
 )
-from alfwatchd.core.rows import Kept, KeptDataset, KeptSession, Session, folder_rows, pack_signature
+from alfwatchd.core.rows import Kept, KeptDataset, KeptSession, Session, pack_signature
 from alfwatchd.core.tables import Snapshot
+from rows import folder_rows
 
 MD5 = hashlib.md5(b"content").digest()
 V4 = uuid.UUID("f0000000-0000-4000-8000-000000000001")

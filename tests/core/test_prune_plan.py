@@ -5,9 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alfwatchd.core.prune_plan import PlannedFile, Reference, make_plan
-from alfwatchd.core.rows import Session, Signature, folder_rows, pack_signature
+from alfwatchd.core.rows import Session, Signature, pack_signature
 from alfwatchd.core.tables import Snapshot
 from alfwatchd.errors import PruneRefused
+from rows import folder_rows
 
 FILE = Signature(file_size=10, mtime_ns=1_700_000_000_000_000_000, inode=7, is_link=False)
 LINK = FILE._replace(is_link=True)

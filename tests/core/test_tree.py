@@ -5,9 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alfwatchd.core.alf import Kind
+from alfwatchd.core.folder import NOT_WATCHED, Changes, Listing, Look
 from alfwatchd.core.rows import Problem, digest_of, pack_signature
 from alfwatchd.core.tables import Tables
-from alfwatchd.core.tree import NOT_WATCHED, Changes, Listing, Look, Tree
+from alfwatchd.core.tree import Tree
 
 SESSION = "s/2020-01-01/001"
 
@@ -44,6 +45,11 @@ def rows(tree):
     sessions = [folder for folder in tree.root.walk() if folder.kind is Kind.SESSION]
     tree.touched.update(sessions)
     return {session.path: dict(session.datasets()) for session in tree.take_touched()[0]}
+
+
+def watches(tree):
+    """Return watch descriptor -> folders that claim it."""
+    return {wd: tree.claims.watched_by(wd) for wd in tree.claims}
 
 
 def touched(tree):
@@ -311,26 +317,26 @@ def test_a_file_that_was_gone_has_no_digest():
 def test_a_watch_can_stand_for_two_folders_and_is_free_when_both_are_gone():
     tree, session = grown("alf", "raw")
     alf, raw = session.children["alf"], session.children["raw"]
-    assert (tree.claim(alf, 7), tree.claim(raw, 7), tree.claim(alf, 7)) == (None, None, None)
-    assert set(tree.watched_by(7)) == {alf, raw}
-    assert len(tree.watched_by(7)) == 2
+    assert (tree.claims.claim(alf, 7), tree.claims.claim(raw, 7), tree.claims.claim(alf, 7)) == (None, None, None)
+    assert set(tree.claims.watched_by(7)) == {alf, raw}
+    assert len(tree.claims.watched_by(7)) == 2
     _, freed, _ = tree.apply(session, listing({"raw": 1}))
-    assert (freed, tree.watched_by(7), alf.wd) == ([], (raw,), NOT_WATCHED)
+    assert (freed, tree.claims.watched_by(7), alf.wd) == ([], (raw,), NOT_WATCHED)
     _, freed, _ = tree.apply(session, listing())
-    assert (freed, tree.watched_by(7), dict(tree.watch_descriptors)) == ([7], (), {})
+    assert (freed, tree.claims.watched_by(7), watches(tree)) == ([7], (), {})
 
 
 def test_a_watch_claimed_again_by_its_only_folder_is_not_free():
     tree, session = grown()
-    tree.claim(session, 7)
-    assert tree.claim(session, 7) is None
-    assert tree.watched_by(7) == (session,)
+    tree.claims.claim(session, 7)
+    assert tree.claims.claim(session, 7) is None
+    assert tree.claims.watched_by(7) == (session,)
 
 
 def test_a_watch_of_two_folders_dropped_together_is_freed_once():
     tree, session = grown("alf", "raw")
-    tree.claim(session.children["alf"], 7)
-    tree.claim(session.children["raw"], 7)
+    tree.claims.claim(session.children["alf"], 7)
+    tree.claims.claim(session.children["raw"], 7)
     _, freed, _ = tree.apply(session, listing())
     assert freed == [7]
 
@@ -338,15 +344,15 @@ def test_a_watch_of_two_folders_dropped_together_is_freed_once():
 def test_all_watches_below_a_dropped_folder_are_freed():
     tree, _ = grown("alf", "raw")
     for wd, folder in enumerate(tree.root.walk()):
-        tree.claim(folder, wd)
+        tree.claims.claim(folder, wd)
     _, freed, _ = tree.apply(tree.root, listing())
     assert sorted(freed) == [1, 2, 3, 4, 5]
-    assert dict(tree.watch_descriptors) == {0: (tree.root,)}
+    assert watches(tree) == {0: (tree.root,)}
 
 
 def test_a_replaced_folder_frees_its_watch():
     tree, session = grown("alf")
-    tree.claim(session.children["alf"], 7)
+    tree.claims.claim(session.children["alf"], 7)
     (alf,), freed, _ = tree.apply(session, listing({"alf": 2}))
     assert (freed, alf.wd) == ([7], NOT_WATCHED)
 
@@ -354,21 +360,21 @@ def test_a_replaced_folder_frees_its_watch():
 def test_another_watch_on_a_folder_frees_the_one_before():
     tree, session = grown("alf", "raw")
     alf, raw = session.children["alf"], session.children["raw"]
-    tree.claim(alf, 7)
-    assert tree.claim(alf, 8) == 7
-    tree.claim(raw, 8)
-    assert tree.claim(alf, 9) is None
-    assert dict(tree.watch_descriptors) == {8: (raw,), 9: (alf,)}
+    tree.claims.claim(alf, 7)
+    assert tree.claims.claim(alf, 8) == 7
+    tree.claims.claim(raw, 8)
+    assert tree.claims.claim(alf, 9) is None
+    assert watches(tree) == {8: (raw,), 9: (alf,)}
 
 
 def test_a_watch_that_the_kernel_removed_is_not_freed_again():
     tree, session = grown("alf", "raw")
     alf, raw = session.children["alf"], session.children["raw"]
-    tree.claim(alf, 7)
-    tree.claim(raw, 7)
-    assert set(tree.forget_watch(7)) == {alf, raw}
-    assert (alf.wd, raw.wd, tree.forget_watch(7), tree.unclaim(alf)) == (NOT_WATCHED, NOT_WATCHED, (), None)
-    assert tree.claim(alf, 8) is None
+    tree.claims.claim(alf, 7)
+    tree.claims.claim(raw, 7)
+    assert set(tree.claims.forget_watch(7)) == {alf, raw}
+    assert (alf.wd, raw.wd, tree.claims.forget_watch(7), tree.claims.unclaim(alf)) == (NOT_WATCHED, NOT_WATCHED, (), None)
+    assert tree.claims.claim(alf, 8) is None
     _, freed, _ = tree.apply(session, listing())
     assert freed == [8]
 
@@ -376,9 +382,9 @@ def test_a_watch_that_the_kernel_removed_is_not_freed_again():
 def test_all_watches_are_forgotten_with_their_watcher():
     tree, _ = grown("alf")
     for wd, folder in enumerate(tree.root.walk()):
-        tree.claim(folder, wd)
-    tree.forget_all_watches()
-    assert dict(tree.watch_descriptors) == {}
+        tree.claims.claim(folder, wd)
+    tree.claims.forget_all()
+    assert watches(tree) == {}
     assert {folder.wd for folder in tree.root.walk()} == {NOT_WATCHED}
     _, freed, _ = tree.apply(tree.root, listing())
     assert freed == []
