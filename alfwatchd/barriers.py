@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -10,8 +11,10 @@ from typing import Any
 from alfwatchd.core.flush_schedule import FlushSchedule
 from alfwatchd.core.replies import Exactness, FlushReply, RescanReply, SyncReply
 from alfwatchd.core.work import Pass, Ticket
-from alfwatchd.errors import AlfwatchdError
+from alfwatchd.errors import AlfwatchdError, WatchError
 from alfwatchd.indexer import Indexer
+
+_log = logging.getLogger(__name__)
 
 _COOKIE_SECONDS = 2.0
 """A cookie that did not come back by then is replaced by a scan of everything."""
@@ -101,6 +104,30 @@ class Barriers:
     def add(self, barrier: Barrier) -> None:
         """Let a request wait."""
         self._waiting.append(barrier)
+
+    def begin_sync(self, reply: Future[Any], now: float, *, by_scan: bool) -> None:
+        """Let a request wait for all changes made before it.
+
+        Parameters
+        ----------
+        reply : Future
+        now : float
+        by_scan : bool
+            Whether events cannot tell all changes, so that only a scan of everything can.
+        """
+        barrier = Barrier(reply, now, answer_sync, "" if by_scan else self.try_cookie())
+        if not barrier.cookie:
+            barrier.exactness = "scanned"
+            barrier.passes.append(self._indexer.start_pass("sync", now))
+        self.add(barrier)
+
+    def try_cookie(self) -> str:
+        """Drop a sync cookie; return its name, or nothing if that failed."""
+        try:
+            return self._indexer.watching.drop_cookie()
+        except WatchError as error:
+            _log.warning("no sync cookie error=%s", error)
+            return ""
 
     def take_cookie(self, name: str, *, events_lost: bool) -> None:
         """All events before this cookie have been taken: whoever dropped it waits for what they marked.

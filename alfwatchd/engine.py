@@ -7,9 +7,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
-from alfwatchd.barriers import Barrier, Barriers, answer_flush, answer_rescan, answer_sync
+from alfwatchd.barriers import Barrier, Barriers, answer_flush, answer_rescan
 from alfwatchd.core import messages
 from alfwatchd.core.encode import Encoding
 from alfwatchd.core.exclude import compile_exclude
@@ -17,7 +16,7 @@ from alfwatchd.core.flush_schedule import FlushSchedule
 from alfwatchd.core.messages import Message
 from alfwatchd.core.replies import State
 from alfwatchd.core.work import Pass
-from alfwatchd.errors import AlfwatchdError, RootOffline, UsageError, WatchError
+from alfwatchd.errors import AlfwatchdError, RootOffline, UsageError
 from alfwatchd.flusher import Flusher
 from alfwatchd.hash_queue import HashQueue
 from alfwatchd.inbox import Inbox
@@ -167,7 +166,8 @@ class Engine:
             case messages.StatusRequest():
                 message.reply.set_result(make_status(self, now))
             case messages.SyncRequest():
-                self.barriers.add(self._begin_sync(message.reply, now))
+                self._require_online()
+                self.barriers.begin_sync(message.reply, now, by_scan=self.is_polled)
             case messages.FlushRequest():
                 self._require_online()
                 self.barriers.add(Barrier(message.reply, now, answer_flush))
@@ -177,19 +177,6 @@ class Engine:
                 self._require_online()
                 unsure = [folder.path for folder in self.indexer.unreadable] + list(self.indexer.guard.missing)
                 message.reply.set_result(messages.TablesView(self.indexer.tables.snapshot(), tuple(unsure)))
-
-    def _begin_sync(self, reply: Future[Any], now: float) -> Barrier:
-        self._require_online()
-        barrier = Barrier(reply, now, answer_sync)
-        if not self.is_polled:
-            try:
-                barrier.cookie = self.indexer.watching.drop_cookie()
-            except WatchError as error:
-                _log.warning("sync scans everything error=%s", error)
-        if not barrier.cookie:
-            barrier.exactness = "scanned"
-            barrier.passes.append(self.indexer.start_pass("sync", now))
-        return barrier
 
     def _begin_rescan(self, message: messages.RescanRequest, now: float) -> Barrier:
         if message.accept_root:
@@ -366,10 +353,7 @@ class Engine:
             self._stop_barrier.finish(now)
             return
         if not self.is_polled:
-            try:
-                self._stop_barrier.cookie = self.indexer.watching.drop_cookie()
-            except WatchError as error:
-                _log.warning("the last flush may lack the last changes error=%s", error)
+            self._stop_barrier.cookie = self.barriers.try_cookie()
         self.barriers.add(self._stop_barrier)
 
     def _stop_if_flushed(self, now: float) -> None:
