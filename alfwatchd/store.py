@@ -205,6 +205,14 @@ def read_tables(folder: Path) -> StoredTables | None:
     return StoredTables(sessions, datasets, generation, metadata, datasets_path.stat().st_mtime)
 
 
+def read_sessions(folder: Path) -> pa.Table | None:
+    """Read the sessions table in a folder, which is small; None if there is none that can be read."""
+    try:
+        return pq.read_table(folder / SESSIONS)
+    except (OSError, pa.ArrowException):
+        return None
+
+
 def read_generation(folder: Path) -> tuple[int, dict[str, Any]]:
     """Return generation and own metadata of the tables in a folder without reading rows; (0, {}) if not ours."""
     found = []
