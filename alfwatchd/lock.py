@@ -40,7 +40,8 @@ def hold_out_dir(out_dir: Path) -> Iterator[None]:
     except BlockingIOError as error:
         holder = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
         raise Locked(
-            f"{out_dir}: process {holder} writes the tables in this folder already; stop it, or use another --out-dir"
+            f"{out_dir}: process {holder} keeps the tables in this folder already; ask it with `alfwatchd sync`, "
+            "stop it, or use another --out-dir"
         ) from error
     finally:
         os.close(fd)

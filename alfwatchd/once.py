@@ -14,7 +14,7 @@ from alfwatchd.hash_queue import HashQueue
 from alfwatchd.hashing import Hasher
 from alfwatchd.inbox import Inbox
 from alfwatchd.settings import Settings
-from alfwatchd.startup import Start, prepare
+from alfwatchd.startup import Start, lab_problems, prepare
 from alfwatchd.state import State
 from alfwatchd.store import Store
 
@@ -74,7 +74,7 @@ def run_once(settings: Settings, *, accept_root: bool = False, progress: Progres
     finally:
         state.close()
     counts = tables.counts
-    problems = tuple(start.indexer.problems())
+    problems = (*lab_problems(settings.lab, tables.snapshot()), *start.indexer.problems())
     seconds = time.monotonic() - started
     return Summary(
         counts.n_sessions, counts.n_datasets, counts.n_bytes,

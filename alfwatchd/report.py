@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import alfwatchd
 from alfwatchd.core.replies import ProblemReply, RescanNote, Status
+from alfwatchd.scanner import printable
+from alfwatchd.startup import lab_problems
 from alfwatchd.watcher import watches_limit
 
 if TYPE_CHECKING:
@@ -19,7 +21,8 @@ _MAX_PROBLEMS = 1000
 def make_status(engine: Engine, now: float) -> Status:
     """Report what the engine knows. Engine's thread only."""
     indexer, flushes, settings = engine.indexer, engine.flushes, engine.settings
-    counts, problems = indexer.tables.counts, indexer.problems()
+    counts = indexer.tables.counts
+    problems = lab_problems(settings.lab, indexer.tables.snapshot()) + indexer.problems()
     changed = [time for time in (flushes.changed_since, indexer.dirty.oldest) if time is not None]
 
     def iso(time: float | None) -> str | None:
@@ -31,8 +34,8 @@ def make_status(engine: Engine, now: float) -> Status:
         state=engine.state,
         since=iso(engine.state_since) or "",
         detail=_detail(engine),
-        root=str(settings.root),
-        out_dir=str(settings.out_dir),
+        root=printable(str(settings.root)),
+        out_dir=printable(str(settings.out_dir)),
         pid=os.getpid(),
         version=alfwatchd.__version__,
         generation=indexer.tables.generation,

@@ -6,12 +6,15 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import pyarrow as pa
+
 from alfwatchd import store
 from alfwatchd.core import kept
 from alfwatchd.core.alf import SessionKey
 from alfwatchd.core.encode import Encoding
 from alfwatchd.core.exclude import compile_exclude
-from alfwatchd.core.rows import NOTHING_KEPT
+from alfwatchd.core.rows import NOTHING_KEPT, Problem
+from alfwatchd.core.tables import Snapshot
 from alfwatchd.errors import LabConflict, StateError, TablesError
 from alfwatchd.indexer import Indexer
 from alfwatchd.places import Guard
@@ -36,7 +39,7 @@ class Start:
     encoding : Encoding
         Carries over what earlier tables hold.
     tables_written : float
-        When the earlier tables were written, in seconds since 1970; 0 if there are none.
+        When the earlier tables were written, in seconds since 1970; 0 if nothing is carried over.
     """
 
     indexer: Indexer
@@ -66,13 +69,30 @@ class Start:
         LabConflict
             There is a lab folder of another name.
         """
-        setting = self._settings.lab
-        labs = {session.key.lab for session in self.indexer.tables.snapshot().sessions.values()} - {""}
-        if setting and labs - {setting}:
-            raise LabConflict(
-                f"lab name conflict: lab = {setting!r}, but there are lab folders {sorted(labs - {setting})} below "
-                f"{self._settings.root}; a folder's own lab wins, so leave the setting empty"
-            )
+        for problem in lab_problems(self._settings.lab, self.indexer.tables.snapshot()):
+            if problem.kind == "lab_conflict":
+                raise LabConflict(f"{self._settings.root}: {problem.message}")
+
+
+def lab_problems(lab: str, snapshot: Snapshot) -> list[Problem]:
+    """Return what a person should know of the `lab` setting: a conflict, and what it means to One."""
+    if not lab:
+        return []
+    labs = {session.key.lab for session in snapshot.sessions.values()}
+    found = []
+    if labs - {"", lab}:
+        message = (
+            f"lab name conflict: lab = {lab!r}, but there are lab folders {', '.join(sorted(labs - {'', lab}))}; "
+            "a folder's own lab wins, so leave the setting empty"
+        )
+        found.append(Problem("lab_conflict", "", message))
+    if "" in labs:
+        message = (
+            f"sessions in no lab folder are listed under lab {lab!r}, and One looks for their files below "
+            f"{lab}/Subjects/: move them there, or leave the setting empty"
+        )
+        found.append(Problem("lab_filled", "", message))
+    return found
 
 
 def prepare(settings: Settings, state: State | None, new_watcher: Callable[[], Watcher] | None = None) -> Start:
@@ -99,12 +119,13 @@ def prepare(settings: Settings, state: State | None, new_watcher: Callable[[], W
     is_ours = metadata.get("namespace") == str(settings.namespace) and not metadata.get("has_kept", True)
     needs_digests = settings.hash_files and (state is None or state.is_new)
     carried, tables_written = NOTHING_KEPT, 0.0
-    stored = _read_earlier(settings)
+    sessions = store.read_sessions(settings.out_dir)
+    if sessions is not None:
+        indexer.known_before = _top_folders(sessions, settings.lab)
+    stored = None if is_ours and not needs_digests else _read_earlier(settings)
     if stored is not None:
         tables_written = stored.modified
-        indexer.known_before = _top_folders(stored, settings.lab)
-        if not is_ours or needs_digests:
-            carried = kept.carry_over(stored.sessions, stored.datasets, settings.namespace, settings.lab)
+        carried = kept.carry_over(stored.sessions, stored.datasets, settings.namespace, settings.lab)
     encoding = Encoding(settings.namespace, settings.lab, settings.hash_files, carried)
     return Start(indexer, encoding, tables_written, settings, state)
 
@@ -135,6 +156,6 @@ def _spellings(key: SessionKey, lab: str) -> tuple[str, ...]:
     return tuple(f"{place}/{key.date.isoformat()}/{number}" for place in places for number in numbers)
 
 
-def _top_folders(stored: StoredTables, lab: str) -> set[str]:
-    keys = filter(None, kept.session_keys(stored.sessions))
+def _top_folders(sessions: pa.Table, lab: str) -> set[str]:
+    keys = filter(None, kept.session_keys(sessions))
     return {key.lab if key.lab and key.lab != lab else key.subject for key in keys}
