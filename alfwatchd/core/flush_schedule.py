@@ -29,18 +29,22 @@ class FlushSchedule:
     """When the tables in memory began to differ from those on disk."""
     is_forced: bool = False
     """Whether to write even what is on disk already: the file was replaced, or columns are made in another way."""
+    _changed_later: float | None = None
+    """When the tables in memory began to differ from those that are being written."""
+    _is_rewriting: bool = False
     _n_failed: int = 0
     _not_before: float = 0.0
 
     def note(self, generation: int, now: float) -> None:
         """Take notice of the generation in memory."""
-        written = self.generation if self.submitted is None else self.submitted
-        if generation != written and self.changed_since is None:
+        if generation != self.generation and self.changed_since is None:
             self.changed_since = now
+        if self.submitted is not None and generation != self.submitted and self._changed_later is None:
+            self._changed_later = now
 
     def is_wanted(self, generation: int) -> bool:
-        """Tell whether the tables on disk should be written, sooner or later."""
-        return self.submitted is None and (self.is_forced or generation != self.generation)
+        """Tell whether the tables on disk should be written, sooner or later; those of an earlier process always."""
+        return self.submitted is None and (self.is_forced or self.last is None or generation != self.generation)
 
     def due(self, generation: int, *, awaited: bool) -> float | None:
         """Return when to flush; None if there is nothing to write. A failed flush is never hurried."""
@@ -51,25 +55,28 @@ class FlushSchedule:
     def begin(self, generation: int, now: float) -> None:
         """Note that a snapshot was handed over."""
         self.submitted = generation
-        self.is_forced = False
-        self.changed_since = None
+        self._is_rewriting, self.is_forced = self.is_forced, False
         self._not_before = now + self.interval
 
     def succeed(self, generation: int, seconds: float, now: float) -> None:
         """Note that the tables on disk are at this generation."""
         self.generation, self.submitted = generation, None
         self.last, self.last_seconds = now, seconds
+        self.changed_since, self._changed_later = self._changed_later, None
+        self._is_rewriting = False
         self.error, self._n_failed = None, 0
 
     def fail(self, error: str, now: float) -> float:
         """Note that the tables on disk are what they were; return the seconds until the next attempt."""
-        wait = min(_LONGEST_RETRY, _SHORTEST_RETRY * 2.0**self._n_failed)
+        wait = min(_LONGEST_RETRY, _SHORTEST_RETRY * 2.0 ** min(self._n_failed, 10))
         self.submitted, self.error, self.is_forced = None, error, True
         self.changed_since = now if self.changed_since is None else self.changed_since
+        self._changed_later, self._is_rewriting = None, False
         self._n_failed += 1
         self._not_before = now + wait
         return wait
 
     def has_reached(self, generation: int) -> bool:
         """Tell whether the tables on disk hold this generation, written by this process."""
-        return self.last is not None and not self.is_forced and self.generation >= generation
+        is_stale = self.last is None or self.is_forced or self._is_rewriting
+        return not is_stale and self.generation >= generation

@@ -1,0 +1,342 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alfwatchd.core.alf import Kind
+from alfwatchd.core.dirty import Mark
+from alfwatchd.core.folder import Folder
+from alfwatchd.core.work import Pass, Ticket, Work
+
+
+def folder(name):
+    return Folder(name, Kind.TOP, None, 1)
+
+
+def names(work, *, background=True):
+    """Take all tasks and return the names of their folders."""
+    found = []
+    while (task := work.next_task(background=background)) is not None:
+        found.append(task.folder.name)
+    return found
+
+
+def started(reason="pass", *, top="root", paced=False, now=0.0):
+    """Return work with one running pass, and the pass."""
+    work = Work()
+    return work, start(work, reason, top=top, paced=paced, now=now)
+
+
+ROOT = folder("root")
+
+
+def start(work, reason, *, top="root", paced=False, now=0.0):
+    folder_of_top = ROOT if top == "root" else folder(top)
+    path = "" if top == "root" else top
+    return work.start_pass(Pass(reason, now, paced, path), ROOT, folder_of_top)
+
+
+# The order of looks.
+
+
+def test_nothing_waits_at_first():
+    work = Work()
+    assert (work.is_waiting, work.is_urgent, work.current, work.unpaced_passes) == (False, False, None, [])
+    assert (work.next_task(background=True), work.end_pass(0.0)) == (None, None)
+
+
+def test_urgent_looks_come_before_the_pass_in_the_order_they_were_added():
+    work, _ = started()
+    work.add([(folder("a"), None), (folder("b"), None)])
+    work.add([(folder("c"), None)])
+    assert (work.is_waiting, work.is_urgent) == (True, True)
+    assert names(work) == ["a", "b", "c", "root"]
+    assert not work.is_waiting
+
+
+def test_the_pass_waits_while_it_may_not_go_on():
+    work, _ = started(paced=True)
+    work.add([(folder("a"), None)])
+    assert names(work, background=False) == ["a"]
+    assert (work.is_waiting, work.is_urgent) == (True, False)
+    assert work.end_pass(1.0) is None
+    assert names(work) == ["root"]
+
+
+def test_an_unpaced_pass_is_urgent_for_who_sleeps():
+    work, _ = started()
+    assert work.is_urgent
+    names(work)
+    assert not work.is_urgent
+
+
+def test_a_mark_says_what_to_look_at_and_none_means_all_below():
+    work, _ = started()
+    mark = Mark(1.0, 2.0, names={"x.y.z"})
+    work.add([(folder("a"), mark), (folder("b"), None)])
+    marked, deep, of_pass = (work.next_task(background=True) for _ in range(3))
+    assert (marked.mark, marked.deep, marked.is_urgent) == (mark, False, True)
+    assert (deep.mark, deep.deep, deep.is_urgent) == (None, True, True)
+    assert (of_pass.mark, of_pass.deep, of_pass.is_urgent) == (None, True, False)
+
+
+@pytest.mark.parametrize("is_urgent", [True, False])
+def test_what_a_look_reveals_is_looked_at_depth_first_and_in_order(is_urgent):
+    children = {"root": ["a", "b"], "a": ["a1", "a2"], "a1": ["a11"], "b": ["b1"]}
+    work = Work()
+    if is_urgent:
+        work.add([(ROOT, None), (folder("later"), None)])
+    else:
+        start(work, "pass")
+    found = []
+    while (task := work.next_task(background=True)) is not None:
+        found.append(task.folder.name)
+        assert (task.deep, task.is_urgent) == (True, is_urgent)
+        work.follow(task, [folder(name) for name in children.get(task.folder.name, [])])
+    assert found == ["root", "a", "a1", "a11", "a2", "b", "b1"] + ["later"] * is_urgent
+
+
+def test_what_an_urgent_look_reveals_comes_before_the_pass():
+    work, _ = started()
+    work.add([(folder("a"), Mark(0.0, 0.0, listing=True))])
+    task = work.next_task(background=True)
+    work.follow(task, [folder("new")])
+    new = work.next_task(background=True)
+    assert (new.folder.name, new.is_urgent, new.deep) == ("new", True, True)
+    assert names(work) == ["root"]
+
+
+def test_what_the_pass_reveals_does_not_overtake_urgent_looks():
+    work, _ = started()
+    task = work.next_task(background=True)
+    work.follow(task, [folder("child")])
+    work.add([(folder("a"), None)])
+    assert names(work) == ["a", "child"]
+
+
+def test_a_second_look_is_the_very_next():
+    work, _ = started()
+    work.add([(folder("a"), None)])
+    work.look_again(folder("parent"), 7.0)
+    task = work.next_task(background=True)
+    assert (task.folder.name, task.mark, task.deep, task.is_urgent) == ("parent", Mark(7.0, 7.0, True), False, True)
+    assert names(work) == ["a", "root"]
+
+
+# Tickets.
+
+
+def test_a_ticket_is_done_once_all_before_it_was_looked_at():
+    work = Work()
+    work.add([(folder("a"), None)])
+    ticket = work.add_ticket()
+    work.add([(folder("b"), None)])
+    first = work.next_task(background=True)
+    assert (first.folder.name, ticket.done) == ("a", False)
+    work.follow(first, [folder("a1")])
+    assert (work.next_task(background=True).folder.name, ticket.done) == ("a1", False)
+    assert (work.next_task(background=True).folder.name, ticket.done) == ("b", True)
+
+
+def test_a_ticket_does_not_wait_for_the_pass():
+    work, _ = started()
+    ticket = work.add_ticket()
+    assert work.next_task(background=False) is None
+    assert ticket.done
+
+
+def test_tickets_in_a_row_are_done_together():
+    work = Work()
+    tickets = [work.add_ticket() for _ in range(3)]
+    assert (work.is_waiting, names(work), work.is_waiting) == (True, [], False)
+    assert all(ticket.done for ticket in tickets)
+
+
+def test_a_second_look_holds_up_the_tickets_behind_it():
+    # The look before the ticket could not open its folder: only a listing of the parent tells whether it is there.
+    work = Work()
+    work.add([(folder("a"), None)])
+    ticket = work.add_ticket()
+    work.next_task(background=True)
+    work.look_again(folder("parent"), 0.0)
+    assert (work.next_task(background=True).folder.name, ticket.done) == ("parent", False)
+    assert (work.next_task(background=True), ticket.done) == (None, True)
+
+
+# Passes.
+
+
+def test_a_pass_ends_when_nothing_of_it_is_left():
+    work, running = started("start", now=10.0)
+    assert work.current is running
+    task = work.next_task(background=True)
+    work.follow(task, [folder("a")])
+    assert (work.end_pass(11.0), running.done) == (None, False)
+    work.add([(folder("urgent"), None)])
+    assert names(work) == ["urgent", "a"]
+    assert work.end_pass(12.5) is running
+    assert (running.done, running.seconds, work.current, work.end_pass(13.0)) == (True, 2.5, None, None)
+    assert list(work.passes) == [running]
+
+
+def test_urgent_looks_do_not_hold_up_the_end_of_a_pass():
+    work, running = started()
+    work.next_task(background=True)
+    work.add([(folder("a"), None)])
+    assert work.end_pass(1.0) is running
+
+
+def test_exactly_one_pass_follows_the_one_that_runs():
+    work, first = started("first")
+    assert names(work) == ["root"]
+    second, third = start(work, "second"), start(work, "third")
+    assert second is third
+    assert second is not first
+    assert (work.current, work.unpaced_passes) == (first, [first, second])
+    assert names(work) == []
+    assert work.end_pass(5.0) is first
+    assert (work.current, second.started, second.done, list(work.passes)) == (second, 5.0, False, [first, second])
+    assert names(work) == ["root"]
+    assert work.end_pass(7.0) is second
+    assert (second.seconds, work.current, work.is_waiting) == (2.0, None, False)
+
+
+def test_a_request_during_the_second_pass_gets_a_third():
+    work, _ = started()
+    second = start(work, "second")
+    names(work)
+    work.end_pass(1.0)
+    names(work)
+    third = start(work, "third")
+    assert third is not second
+    assert work.end_pass(2.0) is second
+    assert work.current is third
+
+
+# (running, asked for; each as top and whether paced, what becomes of the running one)
+@pytest.mark.parametrize(
+    ("running", "new", "replaced"),
+    [
+        (("root", True), ("root", False), True),
+        (("root", True), ("a", False), True),
+        (("root", True), ("root", True), False),
+        (("root", False), ("root", False), False),
+        (("root", False), ("root", True), False),
+    ],
+)
+def test_who_waits_is_not_kept_waiting_by_a_paced_pass(running, new, replaced):
+    work, first = started("first", top=running[0], paced=running[1])
+    task = work.next_task(background=True)
+    work.follow(task, [folder("left")])
+    second = start(work, "second", top=new[0], paced=new[1])
+    assert work.current is (second if replaced else first)
+    assert names(work) == [new[0] if replaced else "left"]
+    ended = work.end_pass(1.0)
+    assert ended is (second if replaced else first)
+    assert work.current is (None if replaced else second)
+
+
+# (paced, top) of passes asked for while one runs -> (paced, top) of the one that follows, and where it begins
+@pytest.mark.parametrize(
+    ("asked", "paced", "top", "begins"),
+    [
+        ([("root", False)], False, "", "root"),
+        ([("a", False)], False, "a", "a"),
+        ([("a", False), ("b", False)], False, "", "root"),
+        ([("a", False), ("root", False)], False, "", "root"),
+        ([("root", False), ("a", False)], False, "", "root"),
+        ([("a", False), ("b", False), ("a", False)], False, "", "root"),
+        ([("root", True), ("root", False)], False, "", "root"),
+        ([("root", False), ("root", True)], False, "", "root"),
+        ([("root", True), ("root", True)], True, "", "root"),
+        ([("root", True), ("a", False)], False, "", "root"),
+    ],
+)
+def test_the_pass_that_follows_serves_all_who_asked(asked, paced, top, begins):
+    work, _ = started()
+    passes = [start(work, "asked", top=each, paced=is_paced) for each, is_paced in asked]
+    assert len(set(map(id, passes))) == 1
+    names(work)
+    work.end_pass(1.0)
+    assert work.current is passes[0]
+    assert (passes[0].paced, passes[0].top) == (paced, top)
+    assert names(work) == [begins]
+
+
+def test_the_same_folder_asked_for_twice_is_scanned_alone():
+    work, _ = started()
+    top = folder("a")
+    for _ in range(2):
+        following = work.start_pass(Pass("rescan", 0.0, False, "a"), ROOT, top)
+    names(work)
+    work.end_pass(1.0)
+    assert (following.top, names(work)) == ("a", ["a"])
+
+
+@pytest.mark.parametrize(
+    ("running", "following", "unpaced"),
+    [((), (), 0), ((True,), (), 0), ((False,), (), 1), ((False,), (True,), 1), ((True,), (True,), 0)],
+)
+def test_a_barrier_waits_for_passes_that_do_not_take_their_time(running, following, unpaced):
+    work = Work()
+    passes = [start(work, "pass", paced=paced) for paced in (*running, *following)]
+    assert work.unpaced_passes == passes[:unpaced]
+
+
+def test_only_the_last_passes_are_remembered():
+    work = Work()
+    for number in range(15):
+        start(work, str(number))
+        names(work)
+        work.end_pass(0.0)
+    assert [each.reason for each in work.passes] == [str(number) for number in range(5, 15)]
+
+
+def test_clear_forgets_everything():
+    work, first = started()
+    start(work, "second")
+    work.add([(folder("a"), None)])
+    ticket = work.add_ticket()
+    work.clear()
+    assert (work.is_waiting, work.current, work.unpaced_passes, names(work)) == (False, None, [], [])
+    assert (work.end_pass(1.0), first.done, ticket.done) == (None, False, False)
+    third = start(work, "third")
+    assert (work.current, names(work), work.end_pass(2.0)) == (third, ["root"], third)
+    assert work.current is None
+
+
+# Whatever is asked for: a pass that is done has begun at its top after it was asked for.
+
+
+@given(st.lists(st.sampled_from(["task", "end", "ask", "ask a", "ask b", "paced", "urgent", "ticket"]), max_size=40))
+def test_everybody_is_served(steps):
+    tops = {name: folder(name) for name in "ab"}
+    work = Work()
+    asked: list[tuple[Pass, Folder, int]] = []
+    begun: list[tuple[Folder, int]] = []
+    queued, looked, tickets = 0, [], []
+    for clock, step in enumerate([*steps, *["task", "end"] * (len(steps) + 2)]):
+        if step == "task":
+            task = work.next_task(background=True)
+            if task is not None and task.is_urgent:
+                looked.append(int(task.folder.name))
+            elif task is not None:
+                begun.append((task.folder, clock))
+        elif step == "end":
+            work.end_pass(clock)
+        elif step == "urgent":
+            work.add([(folder(str(queued)), None)])
+            queued += 1
+        elif step == "ticket":
+            tickets.append((work.add_ticket(), queued))
+        else:
+            top = tops.get(step[-1], ROOT) if step.startswith("ask ") else ROOT
+            new = Pass(step, clock, step == "paced", "" if top is ROOT else top.name)
+            asked.append((work.start_pass(new, ROOT, top), top, clock))
+        assert all(len(looked) >= n_before for ticket, n_before in tickets if ticket.done)
+        for running, top, since in asked:
+            if running.done:
+                assert any(folder in (top, ROOT) and when >= since for folder, when in begun)
+    assert looked == list(range(queued))
+    assert all(isinstance(ticket, Ticket) and ticket.done for ticket, _ in tickets)
+    assert all(running.done for running, _, _ in asked if not running.paced and running in work.passes)
+    assert not work.is_waiting
