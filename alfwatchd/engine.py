@@ -167,9 +167,11 @@ class Engine:
                 message.reply.set_result(make_status(self, now))
             case messages.SyncRequest():
                 self._require_online()
+                self._look_for_foreign_writes()
                 self.barriers.begin_sync(message.reply, now, by_scan=self.is_polled)
             case messages.FlushRequest():
                 self._require_online()
+                self._look_for_foreign_writes()
                 self.barriers.add(Barrier(message.reply, now, answer_flush))
             case messages.RescanRequest():
                 self.barriers.add(self._begin_rescan(message, now))

@@ -52,7 +52,7 @@ class Store:
 
     out_dir: Path
     origin: str
-    _on_disk: frozenset[str] | None = None
+    _on_disk: frozenset[str] = frozenset()
     _marks: tuple[FileMark | None, ...] = field(default=(None, None))
 
     def write(self, snapshot: Snapshot, encoding: Encoding) -> None:
@@ -67,22 +67,24 @@ class Store:
         sessions = encode.sessions_table(snapshot, encoding)
         datasets = encode.datasets_table(snapshot, encoding)
         new = frozenset(sessions.column("id").to_pylist())
-        old = self._on_disk if self._on_disk is not None else _read_ids(self.out_dir / SESSIONS)
+        old = self._on_disk if self.is_untouched() else _read_ids(self.out_dir / SESSIONS)
         steps = [(SESSIONS, sessions), (DATASETS, datasets)]
         if old - new:
             steps.reverse()
             if new - old:  # both: until the datasets are replaced, sessions of either must be there
                 steps.insert(0, (SESSIONS, self._with_old_sessions(sessions)))
+        marks = {}
         try:
             for name, table in steps:
-                self._replace(name, table.replace_schema_metadata({**metadata, **table.schema.metadata}))
+                described = table.replace_schema_metadata({**metadata, **table.schema.metadata})
+                marks[name] = write_atomically(self.out_dir / name, described)
         except OSError as error:
             raise TablesError(
                 f"{error.filename or self.out_dir}: the tables could not be written ({error.strerror}); "
                 "they stay as they were, the next attempt follows"
             ) from error
         self._on_disk = new
-        self._marks = self._look()
+        self._marks = (marks[SESSIONS], marks[DATASETS])
 
     def is_untouched(self) -> bool:
         """Tell whether both files are as `write` left them; False if another program replaced or removed one."""
@@ -113,17 +115,19 @@ class Store:
         both = pa.concat_tables([sessions, kept]).sort_by("id")
         return both.replace_schema_metadata(sessions.schema.metadata)
 
-    def _replace(self, name: str, table: pa.Table) -> None:
-        write_atomically(self.out_dir / name, table)
-
     def _look(self) -> tuple[FileMark | None, ...]:
         return tuple(_file_mark(self.out_dir / name) for name in (SESSIONS, DATASETS))
 
 
-def write_atomically(path: Path, table: pa.Table) -> None:
+def write_atomically(path: Path, table: pa.Table) -> FileMark:
     """Write a Parquet file under a temporary name, make it durable, and rename it under ONE's lock.
 
     The temporary name does not end in ``.pqt``: One loads every file that does.
+
+    Returns
+    -------
+    tuple
+        By which the file can be told from one that another program puts in its place, however soon.
 
     Raises
     ------
@@ -136,12 +140,14 @@ def write_atomically(path: Path, table: pa.Table) -> None:
             pq.write_table(table, file)
             file.flush()
             os.fsync(file.fileno())
+            mark = _mark(os.fstat(file.fileno()))
         with one_lock(path.parent):
             temporary.replace(path)
         _sync_folder(path.parent)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
+    return mark
 
 
 @contextmanager
@@ -286,9 +292,12 @@ def _own_metadata(table: pa.Table) -> dict[str, Any]:
 
 def _file_mark(path: Path) -> FileMark | None:
     try:
-        about = path.stat()
+        return _mark(path.stat())
     except OSError:
         return None
+
+
+def _mark(about: os.stat_result) -> FileMark:
     return about.st_ino, about.st_size, about.st_mtime_ns
 
 

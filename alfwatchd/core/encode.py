@@ -6,6 +6,7 @@ promise to readers. Ids of a session's datasets are made here rather than stored
 
 from __future__ import annotations
 
+import datetime
 import json
 import uuid
 from collections.abc import Sequence
@@ -15,17 +16,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from alfwatchd.core import alf, ids
+from alfwatchd.core import alf, arrow, ids
+from alfwatchd.core.ids import md5
 from alfwatchd.core.rows import NOTHING_KEPT, SIGNATURE_SIZE, Kept, KeptDataset, KeptSession, Session
 from alfwatchd.core.tables import Snapshot
 
 QC_CATEGORIES = ("NOT_SET", "PASS", "WARNING", "FAIL", "CRITICAL")
 """``one.alf.cache.QC_TYPE``: One compares them in this order, so all five must be there, ordered."""
 
-_QC_TYPE = pa.dictionary(pa.int8(), pa.string(), ordered=True)
+_EPOCH = datetime.date(1970, 1, 1).toordinal()
 _SIGNATURE_DTYPE = np.dtype([("file_size", "<u8"), ("mtime_ns", "<i8"), ("inode", "<u8"), ("is_link", "?")])
-_HYPHENS = np.array([8, 13, 18, 23])
-_HEX_PLACES = np.setdiff1d(np.arange(36), _HYPHENS)
 _NO_SESSION = KeptSession(None, "", "")
 _NO_DATASET = KeptDataset(None, 0, None, b"")
 
@@ -78,17 +78,18 @@ def sessions_table(snapshot: Snapshot, encoding: Encoding) -> pa.Table:
         Columns lab, subject (string), date (date32), number (uint16), task_protocol, projects (string, never null),
         id (string, the pandas index); `n_sessions` rows.
     """
-    rows = sorted((eid, path) for path, eid in encoding.eids(snapshot).items())
-    keys = [snapshot.sessions[path].key for _, path in rows]
+    rows = _by_eid(snapshot, encoding)
+    keys = [session.key for _, session in rows]
     kept = [encoding.kept.sessions.get(encoding.kept_key(key), _NO_SESSION) for key in keys]
+    days = np.array([key.date.toordinal() - _EPOCH for key in keys], np.int32)
     columns = {
-        "lab": pa.array([key.lab or encoding.lab for key in keys], pa.string()),
-        "subject": pa.array([key.subject for key in keys], pa.string()),
-        "date": pa.array([key.date for key in keys], pa.date32()),
-        "number": pa.array([key.number for key in keys], pa.uint16()),
-        "task_protocol": pa.array([row.task_protocol for row in kept], pa.string()),
-        "projects": pa.array([row.projects for row in kept], pa.string()),
-        "id": format_ids(b"".join(eid for eid, _ in rows)),
+        "lab": arrow.strings([key.lab or encoding.lab for key in keys]),
+        "subject": arrow.strings([key.subject for key in keys]),
+        "date": arrow.numbers(days, pa.date32()),
+        "number": arrow.numbers(np.array([key.number for key in keys], np.uint16), pa.uint16()),
+        "task_protocol": arrow.strings([row.task_protocol for row in kept]),
+        "projects": arrow.strings([row.projects for row in kept]),
+        "id": arrow.uuids(_raw_ids([eid for eid, _ in rows])),
     }
     return _with_index(pa.table(columns), ("id",))
 
@@ -104,63 +105,84 @@ def datasets_table(snapshot: Snapshot, encoding: Encoding) -> pa.Table:
         one revision of a dataset), eid, id (string, the pandas index); `n_datasets` rows. An empty table has no qc
         column: One adds it, and takes no other empty one.
     """
-    block = _Block()
-    for path, eid in encoding.eids(snapshot).items():
-        block.add(snapshot.sessions[path], eid, encoding)
-    order = block.order()
-    values = np.frombuffer(b"".join([value[:SIGNATURE_SIZE] for value in block.values]), _SIGNATURE_DTYPE)
-    n_rows = len(order)
+    table = dataset_rows(_by_eid(snapshot, encoding), encoding)
+    return _with_index(table if len(table) else table.drop_columns(["qc"]), ("eid", "id"))
+
+
+def dataset_rows(sessions: Sequence[tuple[bytes, Session]], encoding: Encoding) -> pa.Table:
+    """Make the rows of some sessions, given as (eid, session) in the order of eids; columns as in `datasets_table`."""
+    rel_paths: list[str] = []
+    values: list[bytes] = []
+    digests: list[bytes] = []
+    defaults: list[bool] = []
+    counts: list[int] = []
+    for eid, session in sessions:
+        first = len(rel_paths)
+        for folder in session.folders:
+            prefix = f"{folder.folder}/" if folder.folder else ""
+            rel_paths += [prefix + name for name in folder.files]
+            values += folder.files.values()
+        digests += [md5(eid + path.encode()).digest() for path in rel_paths[first:]]
+        defaults += default_revisions(session)
+        counts.append(len(rel_paths) - first)
+    session_ids = _raw_ids([eid for eid, _ in sessions])
+    own_ids = _join_ids(np.repeat(session_ids, counts, axis=0), _raw_ids(digests))
+    qc = np.zeros(len(rel_paths), np.int8)
+    _use_kept(sessions, counts, rel_paths, own_ids, qc, encoding)
+    session_of_row = np.repeat(np.arange(len(sessions)), counts)
+    order = np.lexsort((*own_ids.view(">u8").T[::-1], session_of_row))
+    signatures = np.frombuffer(b"".join([value[:SIGNATURE_SIZE] for value in values]), _SIGNATURE_DTYPE)
+    take = arrow.numbers(order, pa.int64())
+    hashes = [values[row][SIGNATURE_SIZE:] for row in order] if encoding.with_hashes else None
     columns = {
-        "rel_path": pa.array(block.rel_paths, pa.string()).take(order),
-        "file_size": pa.array(values["file_size"][order], pa.uint64()),
-        "hash": _hashes(block.values, order) if encoding.with_hashes else pa.nulls(n_rows),
-        "exists": pa.array(np.ones(n_rows, bool)),
-        "qc": pa.DictionaryArray.from_arrays(
-            pa.array(np.array(block.qc, np.int8)[order]), pa.array(QC_CATEGORIES), ordered=True
-        ),
-        "default_revision": pa.array(np.array(block.default_revision, bool)[order]),
-        "eid": format_ids(b"".join(block.eids)).take(order),
-        "id": format_ids(b"".join(block.ids)).take(order),
+        "rel_path": arrow.strings(rel_paths).take(take),
+        "file_size": arrow.numbers(signatures["file_size"][order], pa.uint64()),
+        "hash": pa.nulls(len(order)) if hashes is None else arrow.digests(hashes),
+        "exists": arrow.booleans(np.ones(len(order), np.bool_)),
+        "qc": arrow.categories(qc[order], QC_CATEGORIES),
+        "default_revision": arrow.booleans(np.array(defaults, np.bool_)[order]),
+        "eid": arrow.uuids(session_ids).take(arrow.numbers(session_of_row, pa.int64())),
+        "id": arrow.uuids(own_ids[order]),
     }
-    if not n_rows:
-        del columns["qc"]
-    return _with_index(pa.table(columns), ("eid", "id"))
+    return pa.table(columns)
 
 
-class _Block:
-    """Dataset rows of many sessions, column by column, before sorting."""
+def _join_ids(eids: npt.NDArray[np.uint8], digests: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Return what `ids.dataset_id` returns, for many datasets at once.
 
-    def __init__(self) -> None:
-        self.rel_paths: list[str] = []
-        self.values: list[bytes] = []
-        self.eids: list[bytes] = []
-        self.ids: list[bytes] = []
-        self.qc: list[int] = []
-        self.default_revision: list[bool] = []
+    Parameters
+    ----------
+    eids, digests : numpy.ndarray
+        Shape (n_datasets, 16): eid of each dataset, and ``md5(eid + rel_path)``.
 
-    def add(self, session: Session, eid: bytes, encoding: Encoding) -> None:
-        """Add all datasets of one session."""
-        first = len(self.rel_paths)
-        for rel_path, value in session.datasets():
-            self.rel_paths.append(rel_path)
-            self.values.append(value)
-        new = self.rel_paths[first:]
-        self.eids += [eid] * len(new)
-        self.default_revision += default_revisions(session)
-        kept = encoding.kept.datasets.get(encoding.kept_key(session.key))
-        if kept is None:
-            self.ids += [ids.dataset_id(eid, rel_path) for rel_path in new]
-            self.qc += [0] * len(new)
-        else:
-            rows = [kept.get(rel_path, _NO_DATASET) for rel_path in new]
-            self.ids += [row.id or ids.dataset_id(eid, path) for path, row in zip(new, rows, strict=True)]
-            self.qc += [row.qc for row in rows]
+    Returns
+    -------
+    numpy.ndarray
+        Shape (n_datasets, 16), writable.
+    """
+    joined = np.hstack([eids[:, :8], digests[:, :8]])
+    joined[:, 8] = (joined[:, 8] & 0x3F) | 0x80
+    return joined
 
-    def order(self) -> npt.NDArray[np.intp]:
-        """Return the row numbers in the order of (eid, id)."""
-        eids = np.frombuffer(b"".join(self.eids), ">u8").reshape(-1, 2)
-        own = np.frombuffer(b"".join(self.ids), ">u8").reshape(-1, 2)
-        return np.lexsort((own[:, 1], own[:, 0], eids[:, 1], eids[:, 0]))
+
+def _use_kept(
+    sessions: Sequence[tuple[bytes, Session]],
+    counts: Sequence[int],
+    rel_paths: Sequence[str],
+    own_ids: npt.NDArray[np.uint8],
+    qc: npt.NDArray[np.int8],
+    encoding: Encoding,
+) -> None:
+    """Put ids and qc of earlier tables into the rows that they belong to."""
+    first = 0
+    for (_, session), count in zip(sessions if encoding.kept.datasets else (), counts, strict=False):
+        kept = encoding.kept.datasets.get(encoding.kept_key(session.key), {})
+        for row in range(first, first + count) if kept else ():
+            known = kept.get(rel_paths[row], _NO_DATASET)
+            qc[row] = known.qc
+            if known.id is not None:
+                own_ids[row] = np.frombuffer(known.id, np.uint8)
+        first += count
 
 
 def default_revisions(session: Session) -> list[bool]:
@@ -183,23 +205,19 @@ def default_revisions(session: Session) -> list[bool]:
     ]
 
 
-def format_ids(raw: bytes) -> pa.StringArray:
-    """Format joined 16-byte ids as hyphenated lower-case UUID strings; all at once, with numpy."""
-    n_ids = len(raw) // 16
-    text = np.full((n_ids, 36), ord("-"), np.uint8)
-    text[:, _HEX_PLACES] = np.frombuffer(raw.hex().encode(), np.uint8).reshape(n_ids, 32)
-    offsets = np.arange(0, 36 * (n_ids + 1), 36, dtype=np.int64)
-    large = pa.LargeStringArray.from_buffers(n_ids, pa.py_buffer(offsets), pa.py_buffer(text))
-    return large.cast(pa.string())
+def _by_eid(snapshot: Snapshot, encoding: Encoding) -> list[tuple[bytes, Session]]:
+    rows = sorted((eid, path) for path, eid in encoding.eids(snapshot).items())
+    return [(eid, snapshot.sessions[path]) for eid, path in rows]
+
+
+def _raw_ids(parts: Sequence[bytes]) -> npt.NDArray[np.uint8]:
+    """Return ids or digests of 16 bytes each as an array of shape (len(parts), 16)."""
+    return np.frombuffer(b"".join(parts), np.uint8).reshape(-1, 16)
 
 
 def hex_digest(value: bytes) -> str | None:
     """Return the md5 in a row value as lower-case hex, or None where it is not known."""
     return value[SIGNATURE_SIZE:].hex() or None
-
-
-def _hashes(values: Sequence[bytes], order: npt.NDArray[np.intp]) -> pa.StringArray:
-    return pa.array([hex_digest(values[row]) for row in order], pa.string())
 
 
 def _with_index(table: pa.Table, index: tuple[str, ...]) -> pa.Table:

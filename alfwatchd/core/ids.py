@@ -5,13 +5,17 @@ ONE accepts UUIDs of version 3 and 4 only (``one.alf.spec.is_uuid``), so both id
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import uuid
 
 NAMESPACE = uuid.UUID("c75e382c-3624-4231-a014-392408f3c4c3")
 """Fixed for ever: changing it changes every id in the field."""
 
+md5 = functools.partial(hashlib.md5, usedforsecurity=False)
 
+
+@functools.lru_cache(maxsize=1 << 18)
 def session_id(eid_path: str, namespace: uuid.UUID = NAMESPACE) -> bytes:
     """Return the 16 bytes of a session's eid.
 
@@ -38,7 +42,7 @@ def dataset_id(eid: bytes, rel_path: str) -> bytes:
     rel_path : str
         Path of the dataset relative to its session.
     """
-    tail = hashlib.md5(eid + rel_path.encode(), usedforsecurity=False).digest()
+    tail = md5(eid + rel_path.encode()).digest()
     return b"%b%c%b" % (eid[:8], (tail[0] & 0x3F) | 0x80, tail[1:8])
 
 

@@ -13,7 +13,6 @@ from alfwatchd.core.encode import (
     Encoding,
     datasets_table,
     default_revisions,
-    format_ids,
     sessions_table,
 )
 from alfwatchd.core.rows import Kept, KeptDataset, KeptSession, Session, pack_signature
@@ -306,12 +305,6 @@ def test_kept_ids_take_part_in_the_order():
     pairs = list(zip(table["eid"].to_pylist(), table["id"].to_pylist(), strict=True))
     assert pairs == sorted(pairs)
     assert (str(V4), str(OTHER_V4)) in pairs
-
-
-def test_ids_are_formatted_as_uuid_does():
-    raw = [bytes(16), bytes(range(16)), b"\xff" * 16, *(random.Random(i).randbytes(16) for i in range(50))]
-    assert format_ids(b"".join(raw)).to_pylist() == [text(each) for each in raw]
-    assert format_ids(b"").to_pylist() == []
 
 
 def test_all_qc_values_survive_pandas():

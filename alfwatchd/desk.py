@@ -1,0 +1,169 @@
+"""Where requests become messages to the engine, and where prunes are carried out. The server's threads only."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from alfwatchd import pruning
+from alfwatchd.control_socket import Peer
+from alfwatchd.core import messages, replies
+from alfwatchd.core.messages import Message, TablesView
+from alfwatchd.core.prune_plan import PrunePlan
+from alfwatchd.errors import Busy, NotAllowed, PruneRefused, RootOffline, UsageError
+from alfwatchd.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+_MAX_PLANS = 8
+
+
+class RescanBody(BaseModel):
+    """What to scan again."""
+
+    model_config = ConfigDict(extra="forbid")
+    path: str = Field("", max_length=4096, description="Folder relative to the root; empty for all of it.")
+    accept_root: bool = Field(default=False, description="Take the root as it is, though it is not what it was.")
+
+
+class PlanBody(BaseModel):
+    """What a prune is measured against."""
+
+    model_config = ConfigDict(extra="forbid")
+    reference: str | None = Field(
+        None, max_length=4096, description="Folder of the reference tables: an absolute path, as the daemon sees it."
+    )
+    keep_empty_sessions: bool = Field(default=False, description="Delete files only, no folders.")
+    max_fraction: float | None = Field(None, ge=0, le=1, description="Largest fraction of the datasets that may go.")
+
+
+class ApplyBody(BaseModel):
+    """Which plan to carry out."""
+
+    model_config = ConfigDict(extra="forbid")
+    plan_id: str = Field(max_length=64, description="As in the plan; the daemon knows the last eight.")
+
+
+class Desk:
+    """Answers requests. All methods are for the server's event loop.
+
+    Parameters
+    ----------
+    post : callable
+        Takes messages to the engine, which answers each of them, also when it ends.
+    settings : callable
+        Returns the settings in force.
+    """
+
+    def __init__(self, post: Callable[[Message], None], settings: Callable[[], Settings]) -> None:
+        self._post = post
+        self._settings = settings
+        self._plans: OrderedDict[str, PrunePlan] = OrderedDict()
+        self._pruning = threading.Lock()
+
+    async def ask(self, make: Callable[[Future[Any]], Message]) -> Any:
+        """Post a request and wait for the engine's answer."""
+        reply: Future[Any] = Future()
+        self._post(make(reply))
+        return await asyncio.wrap_future(reply)
+
+    async def plan(self, body: PlanBody) -> replies.PruneReply:
+        """Plan a prune of what is on disk now.
+
+        Raises
+        ------
+        UsageError
+            The reference is no absolute path.
+        AlfwatchdError
+            As `pruning.plan_prune`, or from the engine.
+        """
+        options = pruning.PruneOptions(_folder(body.reference), body.keep_empty_sessions, body.max_fraction)
+        await self.ask(messages.SyncRequest)
+        view: TablesView = await self.ask(messages.SnapshotRequest)
+        plan, reply = await asyncio.to_thread(self._plan, view, options)
+        self._plans[plan.plan_id] = plan
+        self._plans.move_to_end(plan.plan_id)
+        if len(self._plans) > _MAX_PLANS:
+            self._plans.popitem(last=False)
+        return reply
+
+    async def apply(self, body: ApplyBody, peer: Peer) -> replies.PruneReply:
+        """Carry out a plan that was made. Goes on if the client leaves meanwhile.
+
+        Raises
+        ------
+        NotAllowed
+            Pruning is off, or not for this peer.
+        UsageError
+            There is no such plan.
+        Busy
+            Another prune is running.
+        PruneRefused
+            A part of the root cannot be read now.
+        """
+        await asyncio.to_thread(self._check_may_prune, peer)
+        plan = self._plans.get(body.plan_id)
+        if plan is None:
+            raise UsageError(f"plan {body.plan_id!r}: no such plan, or it is too old; make one with /v1/prune/plan")
+        view: TablesView = await self.ask(messages.SnapshotRequest)  # fails while the root is offline
+        if view.unsure:
+            raise PruneRefused(f"{view.unsure[0]}: not readable any more; nothing was deleted, make a new plan")
+        reply = await asyncio.to_thread(self._apply, plan, peer)
+        self._plans.pop(body.plan_id, None)
+        return reply
+
+    def _check_may_prune(self, peer: Peer) -> None:
+        """Let root, the daemon's user and members of `control.group` prune, if pruning is enabled at all."""
+        settings = self._settings()
+        if not settings.prune.enabled:
+            raise NotAllowed("pruning over the socket is off; set prune.enabled = true in the daemon's settings")
+        group = settings.control.group
+        if peer.uid not in (0, os.getuid()) and not (group and peer.is_in(group)):
+            raise NotAllowed(f"{peer} may not prune; root, the daemon's user and members of control.group may")
+
+    # In worker threads.
+
+    def _plan(self, view: TablesView, options: pruning.PruneOptions) -> tuple[PrunePlan, replies.PruneReply]:
+        settings = self._settings()
+        plan = pruning.plan_prune(view, settings, options)
+        return plan, pruning.preview(settings, plan, self._may_continue)
+
+    def _apply(self, plan: PrunePlan, peer: Peer) -> replies.PruneReply:
+        if not self._pruning.acquire(blocking=False):
+            raise Busy("another prune is running; try again when it is done")
+        who = str(peer)
+        try:
+            _log.warning("prune begins plan=%s files=%d %s", plan.plan_id, len(plan.files), who)
+            reply = pruning.apply(
+                self._settings(), plan, self._may_continue, lambda line: _log.info("%s by %s", line, who)
+            )
+        finally:
+            self._pruning.release()
+        gone = [item.path for item in (*reply.files, *reply.folders)]
+        self._post(messages.PrunedNotice(tuple({path.rpartition("/")[0] for path in gone})))
+        return reply
+
+    def _may_continue(self) -> None:
+        """Ask the engine whether the root is still what it was; asked before each session."""
+        reply: Future[TablesView] = Future()
+        self._post(messages.SnapshotRequest(reply))
+        view = reply.result()
+        if view.unsure:
+            raise RootOffline(f"{view.unsure[0]}: not readable any more")
+
+
+def _folder(reference: str | None) -> Path | None:
+    if reference is None:
+        return None
+    if not reference.startswith("/") or "\0" in reference:
+        raise UsageError(f"reference = {reference!r}: should be an absolute path, as the daemon sees it")
+    return Path(reference)
