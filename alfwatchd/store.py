@@ -107,7 +107,7 @@ class Store:
 
     def _with_old_sessions(self, sessions: pa.Table) -> pa.Table:
         """Add the sessions that are on disk; where another program made them without our columns, do without."""
-        old, new = pq.read_table(self.out_dir / SESSIONS), set(sessions.column("id").to_pylist())
+        old, new = _read_file(self.out_dir / SESSIONS), set(sessions.column("id").to_pylist())
         if not set(sessions.column_names) <= set(old.column_names):
             return sessions
         gone = pa.array([eid not in new for eid in old.column("id").to_pylist()], pa.bool_())
@@ -214,7 +214,7 @@ def read_tables(folder: Path) -> StoredTables | None:
 def read_sessions(folder: Path) -> pa.Table | None:
     """Read the sessions table in a folder, which is small; None if there is none that can be read."""
     try:
-        return pq.read_table(folder / SESSIONS)
+        return _read_file(folder / SESSIONS)
     except (OSError, pa.ArrowException):
         return None
 
@@ -233,7 +233,7 @@ def read_generation(folder: Path) -> tuple[int, dict[str, Any]]:
 def read_ids_and_sizes(folder: Path) -> pa.Table | None:
     """Return the columns id and file_size of the datasets in a folder; None if there is no readable table."""
     try:
-        return pq.read_table(folder / DATASETS, columns=["id", "file_size"])
+        return _read_file(folder / DATASETS, ["id", "file_size"])
     except (OSError, pa.ArrowException):
         return None
 
@@ -267,9 +267,15 @@ def check_out_dir(out_dir: Path) -> None:
         raise OutDirError(f"{out_dir}: the output folder is not writable for this user; choose another out_dir")
 
 
+def _read_file(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """Read a Parquet file; unlike `pyarrow.parquet.read_table`, without importing half of pyarrow."""
+    with pq.ParquetFile(path) as file:
+        return file.read(columns)
+
+
 def _read(path: Path) -> pa.Table:
     try:
-        return pq.read_table(path)
+        return _read_file(path)
     except (OSError, pa.ArrowException) as error:
         raise TablesError(f"{path}: not a readable Parquet file ({error}); remove it to have it made anew") from error
 
@@ -277,7 +283,7 @@ def _read(path: Path) -> pa.Table:
 def _read_ids(path: Path) -> frozenset[str]:
     """Return the session ids in a file; none if there is no such file or it is broken, as nobody can read it then."""
     try:
-        return frozenset(map(str, pq.read_table(path, columns=["id"]).column("id").to_pylist()))
+        return frozenset(map(str, _read_file(path, ["id"]).column("id").to_pylist()))
     except (OSError, pa.ArrowException, KeyError):
         return frozenset()
 
