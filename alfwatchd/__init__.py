@@ -7,20 +7,23 @@ a daemon does not wait for pandas and pyarrow.
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
     from alfwatchd.client import Client
     from alfwatchd.compat import make_parquet_db, remove_missing_datasets
 
-__version__ = version("alfwatchd")
 __all__ = ["Client", "__version__", "make_parquet_db", "remove_missing_datasets"]
 
 _HOMES = {"Client": "client", "make_parquet_db": "compat", "remove_missing_datasets": "compat"}
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("alfwatchd")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"alfwatchd.{_HOMES[name]}"), name)

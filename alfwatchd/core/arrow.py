@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-_HYPHENS = np.array([8, 13, 18, 23])
-_HEX_PLACES = np.setdiff1d(np.arange(36), _HYPHENS)
+_HEX_PLACES = [*range(8), *range(9, 13), *range(14, 18), *range(19, 23), *range(24, 36)]
+"""Where the hex digits stand in the text of a UUID; hyphens are between them."""
 
 
 def strings(texts: Sequence[str]) -> pa.StringArray:
