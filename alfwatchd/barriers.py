@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
+from alfwatchd.core import messages
 from alfwatchd.core.flush_schedule import FlushSchedule
 from alfwatchd.core.replies import Exactness, FlushReply, RescanReply, SyncReply
 from alfwatchd.core.work import Pass, Ticket
@@ -55,14 +56,12 @@ class Barrier:
         return not waits and all(each.done for each in self.passes)
 
     def finish(self, now: float) -> None:
-        """Answer the request; a client that went away is no error."""
-        if not self.reply.cancelled():
-            self.reply.set_result(self.answer(self, now))
+        """Answer the request."""
+        messages.answer(self.reply, self.answer(self, now))
 
     def fail(self, error: Exception) -> None:
         """Answer the request with an error."""
-        if not self.reply.cancelled():
-            self.reply.set_exception(error)
+        messages.refuse(self.reply, error)
 
 
 def answer_sync(barrier: Barrier, now: float) -> SyncReply:

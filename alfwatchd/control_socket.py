@@ -138,7 +138,7 @@ def _remove_stale(path: Path) -> None:
 
 def _is_served(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
+        probe.settimeout(0)
         try:
             probe.connect(str(path))
         except ConnectionRefusedError:

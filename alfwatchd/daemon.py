@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 
-from alfwatchd import server, store, systemd
+from alfwatchd import control_socket, server, store, systemd
 from alfwatchd.core.messages import Reload, Stop
+from alfwatchd.desk import Desk
 from alfwatchd.engine import Engine, Parts
 from alfwatchd.errors import AlfwatchdError
 from alfwatchd.flusher import Flusher
@@ -31,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 _STATUS_SECONDS = 2.0
 # Changing one of these needs another process: they decide where the daemon lives and what threads it has.
-_FIXED = ("root", "out_dir", "state_dir", "socket", "namespace", "hash_files", "hash_threads", "watch")
+_FIXED = ("root", "out_dir", "state_dir", "socket", "namespace", "hash_files", "hash_threads", "watch", "control")
 
 
 def run(settings: Settings, reload: Callable[[], Settings]) -> None:
@@ -64,8 +65,9 @@ def run(settings: Settings, reload: Callable[[], Settings]) -> None:
         start = prepare(settings, state, new_watcher if _is_watchable(settings) else None)
         stack.callback(start.indexer.guard.close)
         engine = _assemble(settings, start, state, inbox, reload, stack)
-        api = server.Server(server.create_app(server.Desk(inbox.post, lambda: engine.settings)), listening)
+        api = server.Server(server.create_app(Desk(inbox.post, lambda: engine.settings)), listening)
         stack.callback(api.close)
+        stack.callback(inbox.close)
         _catch_signals(inbox)
         _log.info("daemon started root=%s out_dir=%s socket=%s", settings.root, settings.out_dir, settings.socket)
         _loop(engine, inbox, api)
@@ -156,12 +158,8 @@ def _listen(settings: Settings) -> Iterator[socket.socket]:
     if passed:
         yield socket.socket(fileno=passed[0])
         return
-    listening = server.listen(settings.socket, settings.control.group)
-    try:
+    with control_socket.listen(settings.socket, settings.control.group) as listening:
         yield listening
-    finally:
-        listening.close()
-        settings.socket.unlink(missing_ok=True)
 
 
 def _catch_signals(inbox: Inbox) -> None:

@@ -159,12 +159,12 @@ class Engine:
                 try:
                     self._take_request(message, now)
                 except AlfwatchdError as error:
-                    message.reply.set_exception(error)
+                    messages.refuse(message.reply, error)
 
     def _take_request(self, message: messages.AnyRequest, now: float) -> None:
         match message:
             case messages.StatusRequest():
-                message.reply.set_result(make_status(self, now))
+                messages.answer(message.reply, make_status(self, now))
             case messages.SyncRequest():
                 self._require_online()
                 self._look_for_foreign_writes()
@@ -178,7 +178,7 @@ class Engine:
             case messages.SnapshotRequest():
                 self._require_online()
                 unsure = [folder.path for folder in self.indexer.unreadable] + list(self.indexer.guard.missing)
-                message.reply.set_result(messages.TablesView(self.indexer.tables.snapshot(), tuple(unsure)))
+                messages.answer(message.reply, messages.TablesView(self.indexer.tables.snapshot(), tuple(unsure)))
 
     def _begin_rescan(self, message: messages.RescanRequest, now: float) -> Barrier:
         if message.accept_root:

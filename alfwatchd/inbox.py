@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import queue
 
-from alfwatchd.core.messages import EventsLost, Message, PathsChanged
+from alfwatchd.core.messages import EventsLost, Message, PathsChanged, Request, refuse
+from alfwatchd.errors import AlfwatchdError
 
 _MAX_WAITING = 20_000
 
@@ -16,6 +17,7 @@ class Inbox:
         self._queue: queue.SimpleQueue[Message] = queue.SimpleQueue()  # put() is reentrant, as signals need
         self._waiting: list[Message] = []
         self._lost = False
+        self._closed = False
 
     def post(self, message: Message) -> None:
         """Add a message."""
@@ -25,6 +27,13 @@ class Inbox:
                 self._queue.put(EventsLost("the daemon could not keep up with events"))
             return
         self._queue.put(message)
+        if self._closed:
+            self._refuse()
+
+    def close(self) -> None:
+        """Refuse the requests that nobody took, and all that come from now on. Engine's thread only."""
+        self._closed = True
+        self._refuse()
 
     @property
     def has_messages(self) -> bool:
@@ -50,3 +59,9 @@ class Inbox:
             except queue.Empty:
                 break
         return messages
+
+    def _refuse(self) -> None:
+        while self.has_messages:
+            for message in self.drain():
+                if isinstance(message, Request):
+                    refuse(message.reply, AlfwatchdError("the daemon is stopping; ask again when it is back"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import logging
 import select
 import socket
 import threading
@@ -13,7 +12,6 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated, Any
 
-import h11
 import uvicorn
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -28,8 +26,6 @@ from alfwatchd.core import messages, replies
 from alfwatchd.desk import ApplyBody, Desk, PlanBody, RescanBody
 from alfwatchd.errors import AlfwatchdError, Busy, NotAllowed, PruneRefused, RootOffline, UsageError
 from alfwatchd.scanner import printable
-
-_log = logging.getLogger(__name__)
 
 _STATUS_OF = {
     UsageError: HTTPStatus.BAD_REQUEST,
@@ -185,10 +181,9 @@ class _Protocol(H11Protocol):
         return not poll.poll(0)  # POLLHUP: both directions are closed
 
     def send_400_response(self, msg: str) -> None:
-        answer = _json_error("UsageError", msg, HTTPStatus.BAD_REQUEST)
-        head = h11.Response(status_code=400, headers=[*answer.raw_headers, (b"connection", b"close")])
-        for event in (head, h11.Data(data=bytes(answer.body)), h11.EndOfMessage()):
-            self.transport.write(self.conn.send(event) or b"")
+        body = bytes(_json_error("UsageError", msg, HTTPStatus.BAD_REQUEST).body)
+        head = "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: "
+        self.transport.write(f"{head}{len(body)}\r\n\r\n".encode() + body)
         self.transport.close()
 
 
@@ -233,7 +228,7 @@ async def _read_body(scope: Scope, receive: Receive) -> bytes | None:
         message = await receive()
         if message["type"] != "http.request":
             return None
-        body += message.get("body", b"")
+        body += bytes(message.get("body", b""))
         if len(body) > _MAX_BODY_BYTES:
             raise too_long
         if not message.get("more_body", False):

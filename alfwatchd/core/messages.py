@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,6 +86,18 @@ class Request:
     """A question from a client; `reply` gets the answer or the exception, always."""
 
     reply: Future[Any]
+
+
+def answer(reply: Future[Any], value: object) -> None:
+    """Answer a request; a client that went away is no error."""
+    with suppress(InvalidStateError):
+        reply.set_result(value)
+
+
+def refuse(reply: Future[Any], error: Exception) -> None:
+    """Answer a request with an error, likewise."""
+    with suppress(InvalidStateError):
+        reply.set_exception(error)
 
 
 @dataclass(frozen=True, slots=True)
