@@ -175,7 +175,7 @@ class Indexer:
     def _look(self, task: Task, now: float) -> int:
         """Look at one folder; return the number of entries seen."""
         folder = task.folder
-        if not self.tree.is_attached(folder) or self.guard.is_missing(folder.path):
+        if not self.tree.is_attached(folder) or (self.guard.missing and self.guard.is_missing(folder.path)):
             return 0
         try:
             fd = open_folder(self.scanner.root, folder)

@@ -141,32 +141,32 @@ class Scanner:
 
     def _list_session(self, entries: Iterable[os.DirEntry[str]], fd: int, folder: Folder, listing: Listing) -> None:
         """List a session folder or one below it: folders that may hold datasets, and the datasets."""
-        is_name = alf.is_dataset_name
-        prefix = f"{folder.path}/"
+        is_name, excluded = alf.is_dataset_name, self.excluded
         for entry in entries:
             name = entry.name
             if entry.is_dir(follow_symlinks=False):
-                self._list_collection(entry, folder, prefix, listing)
+                self._list_collection(entry, folder, listing)
             elif not is_name(name):
                 listing.n_ignored += 1
-            elif self.excluded is None or not self.excluded(prefix + name):
+            elif excluded is None or not excluded(f"{folder.path}/{name}"):
                 _list_file(entry, fd, listing)
 
-    def _list_collection(self, entry: os.DirEntry[str], folder: Folder, prefix: str, listing: Listing) -> None:
+    def _list_collection(self, entry: os.DirEntry[str], folder: Folder, listing: Listing) -> None:
         name = entry.name
-        if self._is_excluded(f"{prefix}{name}/"):
+        if self.excluded is not None and self.excluded(f"{folder.path}/{name}/"):
             return
         if folder.child_kind(name) is not None:
             listing.folders[name] = entry.inode()
             return
         listing.n_ignored += 1
-        n_hidden = _count_dataset_names(f"{self.root}/{prefix}{name}")
+        path = f"{folder.path}/{name}"
+        n_hidden = _count_dataset_names(f"{self.root}/{path}")
         if n_hidden:
             message = (
                 f"{n_hidden} datasets are not indexed: ONE cannot open a collection of this name; use letters, "
                 "digits, '_', '-' and '.' (and a revision '#...#' only as the last folder)"
             )
-            listing.problems.append(Problem("bad_collection", printable(prefix + name), message))
+            listing.problems.append(Problem("bad_collection", printable(path), message))
 
     def _is_excluded(self, path: str) -> bool:
         return self.excluded is not None and self.excluded(path)
@@ -174,13 +174,17 @@ class Scanner:
 
 def _list_file(entry: os.DirEntry[str], fd: int, listing: Listing) -> None:
     """Add a file, or a link to one, to a listing."""
-    signature: bytes | None
     try:
         if entry.is_file(follow_symlinks=False):
             about = entry.stat(follow_symlinks=False)
-            signature = pack_signature(about.st_size, about.st_mtime_ns, about.st_ino, False)  # noqa: FBT003
-        else:
-            signature = _signature(fd, entry.name)
+            listing.files[entry.name] = pack_signature(
+                about.st_size,
+                about.st_mtime_ns,
+                about.st_ino,
+                False,  # noqa: FBT003
+            )
+            return
+        signature = _signature(fd, entry.name)
     except OSError as error:
         if error.errno not in GONE:  # else it vanished since the listing
             listing.unknown.add(entry.name)

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from alfwatchd.core import alf, arrow, ids
 from alfwatchd.core.ids import md5
-from alfwatchd.core.rows import NOTHING_KEPT, SIGNATURE_SIZE, Kept, KeptDataset, KeptSession, Session
+from alfwatchd.core.rows import NOTHING_KEPT, SIGNATURE_SIZE, Kept, KeptDataset, KeptSession, Session, digest_of
 from alfwatchd.core.tables import Snapshot
 
 QC_CATEGORIES = ("NOT_SET", "PASS", "WARNING", "FAIL", "CRITICAL")
@@ -133,7 +133,7 @@ def dataset_rows(sessions: Sequence[tuple[bytes, Session]], encoding: Encoding) 
     order = np.lexsort((*own_ids.view(">u8").T[::-1], session_of_row))
     signatures = np.frombuffer(b"".join([value[:SIGNATURE_SIZE] for value in values]), _SIGNATURE_DTYPE)
     take = arrow.numbers(order, pa.int64())
-    hashes = [values[row][SIGNATURE_SIZE:] for row in order] if encoding.with_hashes else None
+    hashes = [digest_of(values[row]) for row in order] if encoding.with_hashes else None
     columns = {
         "rel_path": arrow.strings(rel_paths).take(take),
         "file_size": arrow.numbers(signatures["file_size"][order], pa.uint64()),
@@ -217,7 +217,7 @@ def _raw_ids(parts: Sequence[bytes]) -> npt.NDArray[np.uint8]:
 
 def hex_digest(value: bytes) -> str | None:
     """Return the md5 in a row value as lower-case hex, or None where it is not known."""
-    return value[SIGNATURE_SIZE:].hex() or None
+    return digest_of(value).hex() or None
 
 
 def _with_index(table: pa.Table, index: tuple[str, ...]) -> pa.Table:

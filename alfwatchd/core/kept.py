@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 import re
 import uuid
 from collections import Counter
@@ -64,36 +65,46 @@ def dataset_rows(
     sessions: pa.Table, datasets: pa.Table, keys: list[SessionKey | None]
 ) -> Iterator[tuple[SessionKey, str, int]]:
     """Yield session, rel_path and file size in bytes (0 where unknown) of each dataset row that makes sense."""
-    by_eid = dict(zip(_column(sessions, "id"), keys, strict=True))
+    by_eid = _keys_by_eid(sessions, keys)
     rows = zip(*(_column(datasets, name) for name in ("eid", "rel_path", "file_size")), strict=True)
     for eid, rel_path, file_size in rows:
-        key = by_eid.get(eid)
+        key = by_eid.get(eid) if isinstance(eid, str) else None
         if key is not None and isinstance(rel_path, str):
-            yield key, rel_path, int(file_size) if isinstance(file_size, int | float) and file_size > 0 else 0
+            yield key, rel_path, _whole_number(file_size) or 0
 
 
 def _kept_datasets(
     sessions: pa.Table, datasets: pa.Table, keys: list[SessionKey | None], eids: dict[str, bytes]
 ) -> dict[str, dict[str, KeptDataset]]:
-    by_eid = dict(zip(_column(sessions, "id"), keys, strict=True))
+    by_eid = _keys_by_eid(sessions, keys)
     names = ("eid", "rel_path", "qc", "file_size", "hash")
     rows = zip(_unique_ids(_column(datasets, "id")), *(_column(datasets, name) for name in names), strict=True)
     kept: dict[str, dict[str, KeptDataset]] = {}
     for own_id, eid, rel_path, qc, file_size, digest in rows:
-        key = by_eid.get(eid)
+        key = by_eid.get(eid) if isinstance(eid, str) else None
         if key is None or not isinstance(rel_path, str):
             continue
         given = ids.dataset_id(eids[key.eid_path], rel_path)
-        known = isinstance(digest, str) and _MD5.fullmatch(digest)
+        known_size = _whole_number(file_size)
+        known = known_size is not None and isinstance(digest, str) and _MD5.fullmatch(digest)
         row = KeptDataset(
             id=None if own_id == given else own_id,
             qc=QC_CATEGORIES.index(qc) if qc in QC_CATEGORIES else 0,
-            file_size=int(file_size) if known and file_size is not None else None,
+            file_size=known_size if known else None,
             digest=bytes.fromhex(digest) if known else b"",
         )
         if row != KeptDataset(None, 0, None, b""):
             kept.setdefault(key.eid_path, {})[rel_path] = row
     return kept
+
+
+def _keys_by_eid(sessions: pa.Table, keys: list[SessionKey | None]) -> dict[str, SessionKey | None]:
+    """Return eid as in the table -> session; None where several sessions have it."""
+    by_eid: dict[str, SessionKey | None] = {}
+    for eid, key in zip(_column(sessions, "id"), keys, strict=True):
+        if isinstance(eid, str):
+            by_eid[eid] = key if by_eid.get(eid, key) == key else None
+    return by_eid
 
 
 def _given_path(key: SessionKey, lab: str) -> str:
@@ -102,8 +113,8 @@ def _given_path(key: SessionKey, lab: str) -> str:
 
 
 def _unique_ids(column: list[Any]) -> list[bytes | None]:
-    counts = Counter(column)
-    return [ids.parse_id(text) if counts[text] == 1 else None for text in column]
+    counts = Counter(text for text in column if isinstance(text, str))
+    return [ids.parse_id(text) if isinstance(text, str) and counts[text] == 1 else None for text in column]
 
 
 def _column(table: pa.Table, name: str) -> list[Any]:
@@ -113,6 +124,12 @@ def _column(table: pa.Table, name: str) -> list[Any]:
 def _session_key(lab: Any, subject: Any, date: Any, number: Any) -> SessionKey | None:
     if isinstance(date, datetime.datetime):
         date = date.date()
-    if not (isinstance(subject, str) and isinstance(date, datetime.date) and isinstance(number, int | float)):
+    number = _whole_number(number)
+    if not (isinstance(subject, str) and isinstance(date, datetime.date)) or number is None:
         return None
-    return SessionKey(str(lab or ""), subject, date, int(number))
+    return SessionKey(str(lab or ""), subject, date, number)
+
+
+def _whole_number(value: Any) -> int | None:
+    """Return a number that is not negative, as pandas may have made a float of it; None for all else."""
+    return int(value) if isinstance(value, int | float) and 0 <= value < math.inf else None

@@ -38,6 +38,11 @@ def unpack_signature(value: bytes) -> Signature:
     return Signature(*_SIGNATURE.unpack_from(value))
 
 
+def total_size(signatures: Mapping[str, bytes]) -> int:
+    """Return the sum of the file sizes, in bytes, of signatures without digests."""
+    return sum(row[0] for row in _SIGNATURE.iter_unpack(b"".join(signatures.values())))
+
+
 def digest_of(value: bytes) -> bytes:
     """Return the md5 digest in a row value: 16 bytes, or none where it is not known."""
     return value[SIGNATURE_SIZE:]

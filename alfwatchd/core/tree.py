@@ -13,7 +13,15 @@ from alfwatchd.core import alf
 from alfwatchd.core.alf import Kind
 from alfwatchd.core.claims import Claims
 from alfwatchd.core.folder import NOT_LISTED, Changes, Folder, Listing, Look, compose
-from alfwatchd.core.rows import SIGNATURE_SIZE, FolderRows, Problem, Session, pack_signature, unpack_signature
+from alfwatchd.core.rows import (
+    SIGNATURE_SIZE,
+    FolderRows,
+    Problem,
+    Session,
+    pack_signature,
+    total_size,
+    unpack_signature,
+)
 
 
 class Tree:
@@ -91,17 +99,23 @@ class Tree:
                 if child is not None:
                     changes += self.drop(child, freed)
                 new.append(self._add(folder, name, ino, is_link=is_link))
-        if folder.kind >= Kind.SESSION:
-            old = folder.rows.files if folder.rows else {}
-            gone = old.keys() - listing.files.keys() - listing.unknown
+        if folder.rows is not None:
+            gone = folder.rows.files.keys() - listing.files.keys() - listing.unknown
             changes += self.patch(folder, Look(listing.files, gone), rewritten)
+        elif listing.files:
+            folder.rows = FolderRows(folder.collection, listing.files, total_size(listing.files))
+            changes.added += len(listing.files)
+            self._touch(folder)
         return new, freed, changes
 
     def patch(self, folder: Folder, look: Look, rewritten: AbstractSet[str] = frozenset()) -> Changes:
         """Change only the rows of the names that were looked at; parameters and result as for `apply`."""
         old = folder.rows.files if folder.rows else {}
         n_bytes = folder.rows.n_bytes if folder.rows else 0
-        files, changes = dict(old), Changes()
+        changes = Changes()
+        if look.files == old and not rewritten:
+            return changes
+        files = dict(old)
         for name in look.gone & old.keys():
             n_bytes -= unpack_signature(files.pop(name)).file_size
             changes.removed += 1
@@ -204,7 +218,8 @@ class Tree:
         return sessions, dropped
 
     def _add(self, parent: Folder, name: str, ino: int, *, is_link: bool = False) -> Folder:
-        kind = parent.child_kind(name)
+        # Below a session every folder that is listed is a collection: the scanner has looked at its whole path.
+        kind = Kind.COLLECTION if parent.kind >= Kind.SESSION else parent.child_kind(name)
         assert kind is not None, f"{name!r} has no place below a {parent.kind!r}"
         child = parent.children[name] = Folder(name, kind, parent, ino, is_link=is_link)
         if kind is Kind.SESSION:
