@@ -8,14 +8,19 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import struct
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from alfwatchd import errors
 from alfwatchd.core import replies
-from alfwatchd.errors import AlfwatchdError, NoDaemon, RequestFailed
+from alfwatchd.errors import AlfwatchdError, NoDaemon, NotAllowed, RequestFailed
 
-_CONNECT_SECONDS = 5.0
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+_CONNECT_SECONDS = 5
 
 
 class Client:
@@ -42,22 +47,15 @@ class Client:
 
     def status(self) -> replies.Status:
         """Ask what the daemon knows."""
-        answer = self._ask("GET", "/v1/status")
-        return replies.Status(
-            **{
-                **answer,
-                "rescans": [replies.RescanNote(**each) for each in answer["rescans"]],
-                "problems": [replies.ProblemReply(**each) for each in answer["problems"]],
-            }
-        )
+        return _reply(replies.Status, self._ask("GET", "/v1/status"))
 
     def sync(self) -> replies.SyncReply:
         """Wait until every change made before the call is in the tables on disk."""
-        return replies.SyncReply(**self._ask("POST", "/v1/sync"))
+        return _reply(replies.SyncReply, self._ask("POST", "/v1/sync"))
 
     def flush(self) -> replies.FlushReply:
         """Wait until the tables in memory are on disk."""
-        return replies.FlushReply(**self._ask("POST", "/v1/flush"))
+        return _reply(replies.FlushReply, self._ask("POST", "/v1/flush"))
 
     def rescan(self, path: str = "", *, accept_root: bool = False) -> replies.RescanReply:
         """Scan a folder, relative to the root, and all below it again.
@@ -69,7 +67,8 @@ class Client:
         accept_root : bool
             Take root and mounts as they are, though they are not what they were.
         """
-        return replies.RescanReply(**self._ask("POST", "/v1/rescan", {"path": path, "accept_root": accept_root}))
+        body = {"path": path, "accept_root": accept_root}
+        return _reply(replies.RescanReply, self._ask("POST", "/v1/rescan", body))
 
     def plan_prune(
         self, reference: str | None = None, *, keep_empty_sessions: bool = False, max_fraction: float | None = None
@@ -85,51 +84,84 @@ class Client:
             0 to 1; None for the daemon's setting.
         """
         body = {"reference": reference, "keep_empty_sessions": keep_empty_sessions, "max_fraction": max_fraction}
-        return _prune_reply(self._ask("POST", "/v1/prune/plan", body))
+        return _reply(replies.PruneReply, self._ask("POST", "/v1/prune/plan", body))
 
     def apply_prune(self, plan_id: str) -> replies.PruneReply:
         """Delete exactly what a plan says and is unchanged since."""
-        return _prune_reply(self._ask("POST", "/v1/prune/apply", {"plan_id": plan_id}))
+        return _reply(replies.PruneReply, self._ask("POST", "/v1/prune/apply", {"plan_id": plan_id}))
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        connection = _UnixConnection(str(self.socket_path), self.timeout)
+        connection = http.client.HTTPConnection("localhost")
+        connection.sock = _connect(str(self.socket_path))
+        connection.sock.settimeout(self.timeout)
         try:
             headers = {"Content-Type": "application/json"} if body is not None else {}
             connection.request(method, path, json.dumps(body) if body is not None else None, headers)
             response = connection.getresponse()
             answer = json.loads(response.read())
-        except (FileNotFoundError, ConnectionRefusedError) as error:
-            raise NoDaemon(
-                f"{self.socket_path}: no daemon answers here; start `alfwatchd`, or name its socket with --socket"
-            ) from error
-        except PermissionError as error:
-            raise errors.NotAllowed(
-                f"{self.socket_path}: this user may not use the socket; ask to be added to the daemon's control.group"
-            ) from error
         except TimeoutError as error:
             raise RequestFailed(f"{self.socket_path}: no answer within {self.timeout} seconds; is it busy?") from error
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise RequestFailed(f"{self.socket_path}: the daemon broke off ({error!r}); look at its log") from error
         finally:
             connection.close()
+        if not isinstance(answer, dict):
+            raise RequestFailed(f"{self.socket_path}: this is no answer of an alfwatchd daemon: {answer!r}")
         if response.status != http.HTTPStatus.OK:
             raise _error(answer)
-        return dict(answer)
+        return answer
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    """HTTP over a Unix socket."""
+def _connect(socket_path: str) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        # Not `settimeout`: a socket that does not block fails at once while others wait to be accepted, connect(2).
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _CONNECT_SECONDS, 0))
+        connection.connect(socket_path)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, 0))
+    except OSError as error:
+        connection.close()
+        raise _not_connected(socket_path, error) from error
+    return connection
 
-    def __init__(self, socket_path: str, timeout: float | None) -> None:
-        super().__init__("localhost")
-        self._socket_path = socket_path
-        self._answer_timeout = timeout
 
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(_CONNECT_SECONDS)
-        self.sock.connect(self._socket_path)
-        self.sock.settimeout(self._answer_timeout)
+def _not_connected(socket_path: str, error: OSError) -> AlfwatchdError:
+    match error:
+        case FileNotFoundError() | ConnectionRefusedError() | NotADirectoryError():
+            return NoDaemon(
+                f"{socket_path}: no daemon answers here; start `alfwatchd`, or name its socket with --socket"
+            )
+        case PermissionError():
+            return NotAllowed(
+                f"{socket_path}: this user may not use the socket; ask to be added to the daemon's control.group"
+            )
+        case BlockingIOError():
+            return RequestFailed(f"{socket_path}: the daemon took no connection within {_CONNECT_SECONDS} seconds")
+        case _:
+            return RequestFailed(f"{socket_path}: cannot connect ({error.strerror or error})")
+
+
+_Reply = TypeVar("_Reply", bound="DataclassInstance")
+
+_ITEMS: dict[str, type[DataclassInstance]] = {
+    "rescans": replies.RescanNote,
+    "problems": replies.ProblemReply,
+    "files": replies.PruneItem,
+    "folders": replies.PruneItem,
+    "kept": replies.PruneItem,
+}
+
+
+def _reply(kind: type[_Reply], answer: dict[str, Any]) -> _Reply:
+    """Make a reply of an answer. A newer daemon may say more than this version knows."""
+    known = {field.name for field in fields(kind)} & answer.keys()
+    try:
+        items = {key: [_reply(_ITEMS[key], each) for each in answer[key]] for key in known & _ITEMS.keys()}
+        return kind(**{key: answer[key] for key in known} | items)
+    except TypeError as error:
+        raise RequestFailed(
+            f"the daemon's answer lacks fields ({error}): it is of another version, restart it"
+        ) from error
 
 
 def _error(answer: dict[str, Any]) -> AlfwatchdError:
@@ -137,8 +169,3 @@ def _error(answer: dict[str, Any]) -> AlfwatchdError:
     found = getattr(errors, str(answer.get("error")), None)
     kind = found if isinstance(found, type) and issubclass(found, AlfwatchdError) else RequestFailed
     return kind(str(answer.get("message", answer)))
-
-
-def _prune_reply(answer: dict[str, Any]) -> replies.PruneReply:
-    lists = {key: [replies.PruneItem(**each) for each in answer[key]] for key in ("files", "folders", "kept")}
-    return replies.PruneReply(**{**answer, **lists})
