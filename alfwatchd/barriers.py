@@ -48,6 +48,8 @@ class Barrier:
     generation: int | None = None
     """Generation that must be in the tables on disk; None until all looks are done."""
     exactness: Exactness = "exact"
+    flushed: bool = True
+    """Whether to wait for the flush as well."""
 
     @property
     def looks_done(self) -> bool:
@@ -104,7 +106,7 @@ class Barriers:
         """Let a request wait."""
         self._waiting.append(barrier)
 
-    def begin_sync(self, reply: Future[Any], now: float, *, by_scan: bool) -> None:
+    def begin_sync(self, reply: Future[Any], now: float, *, by_scan: bool, flushed: bool = True) -> None:
         """Let a request wait for all changes made before it.
 
         Parameters
@@ -113,8 +115,10 @@ class Barriers:
         now : float
         by_scan : bool
             Whether events cannot tell all changes, so that only a scan of everything can.
+        flushed : bool
+            Whether to wait for the tables on disk; else those in memory will do.
         """
-        barrier = Barrier(reply, now, answer_sync, "" if by_scan else self.try_cookie())
+        barrier = Barrier(reply, now, answer_sync, "" if by_scan else self.try_cookie(), flushed=flushed)
         if not barrier.cookie:
             barrier.exactness = "scanned"
             barrier.passes.append(self._indexer.start_pass("sync", now))
@@ -162,7 +166,8 @@ class Barriers:
                 barrier.generation = self._indexer.tables.generation
                 if self._indexer.unreadable or self._indexer.guard.missing:
                     barrier.exactness = "partial"
-            if barrier.generation is not None and self._flushes.has_reached(barrier.generation):
+            wanted = barrier.generation
+            if wanted is not None and (not barrier.flushed or self._flushes.has_reached(wanted)):
                 barrier.finish(now)
             else:
                 waiting.append(barrier)

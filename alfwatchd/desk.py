@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import threading
@@ -87,7 +88,8 @@ class Desk:
             As `pruning.plan_prune`, or from the engine.
         """
         options = pruning.PruneOptions(_folder(body.reference), body.keep_empty_sessions, body.max_fraction)
-        await self.ask(messages.SyncRequest)
+        # Not flushed: a prune may be what makes room for the flush.
+        await self.ask(functools.partial(messages.SyncRequest, flushed=False))
         view: TablesView = await self.ask(messages.SnapshotRequest)
         plan, reply = await asyncio.to_thread(self._plan, view, options)
         self._plans[plan.plan_id] = plan

@@ -168,7 +168,7 @@ class Engine:
             case messages.SyncRequest():
                 self._require_online()
                 self._look_for_foreign_writes()
-                self.barriers.begin_sync(message.reply, now, by_scan=self.is_polled)
+                self.barriers.begin_sync(message.reply, now, by_scan=self.is_polled, flushed=message.flushed)
             case messages.FlushRequest():
                 self._require_online()
                 self._look_for_foreign_writes()

@@ -107,7 +107,9 @@ class StatusRequest(Request):
 
 @dataclass(frozen=True, slots=True)
 class SyncRequest(Request):
-    """Answered with `SyncReply` when all earlier changes are in the tables on disk."""
+    """Answered with `SyncReply` when all earlier changes are in the tables on disk, or, if not `flushed`, in memory."""
+
+    flushed: bool = True
 
 
 @dataclass(frozen=True, slots=True)
