@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
@@ -54,7 +55,7 @@ class Start:
         if indexer.unreadable or indexer.guard.missing:
             stored = _read_earlier(self._settings)
             if stored is not None:
-                indexer.restore(_rows(stored, self._settings.lab))
+                indexer.restore(_rows(stored, _filled_lab(stored.metadata, self._settings)))
         if self._state is not None:
             try:
                 self._state.save_places(indexer.guard.places)
@@ -121,11 +122,12 @@ def prepare(settings: Settings, state: State | None, new_watcher: Callable[[], W
     carried, tables_written = NOTHING_KEPT, 0.0
     sessions = store.read_sessions(settings.out_dir)
     if sessions is not None:
-        indexer.known_before = _top_folders(sessions, settings.lab)
+        indexer.known_before = _top_folders(sessions, _filled_lab(metadata, settings))
     stored = None if is_ours and not needs_digests else _read_earlier(settings)
     if stored is not None:
         tables_written = stored.modified
-        carried = kept.carry_over(stored.sessions, stored.datasets, settings.namespace, settings.lab)
+        filled = _filled_lab(stored.metadata, settings)
+        carried = kept.carry_over(stored.sessions, stored.datasets, settings.namespace, filled)
     encoding = Encoding(settings.namespace, settings.lab, settings.hash_files, carried)
     return Start(indexer, encoding, tables_written, settings, state)
 
@@ -137,6 +139,11 @@ def _read_earlier(settings: Settings) -> StoredTables | None:
     except TablesError as error:
         _log.warning("earlier tables are not used error=%s", error)
         return None
+
+
+def _filled_lab(metadata: Mapping[str, Any], settings: Settings) -> str:
+    """Return the lab that tables hold for sessions in no lab folder: they may be older than the `lab` setting."""
+    return str(metadata.get("lab", settings.lab))
 
 
 def _rows(stored: StoredTables, lab: str) -> Iterator[tuple[tuple[str, ...], str, int | None]]:

@@ -53,7 +53,7 @@ class Encoding:
 
     def kept_key(self, key: alf.SessionKey) -> str:
         """Return the key under which `kept` knows a session: tables hold the filled-in lab, paths do not."""
-        filled = alf.SessionKey(key.lab or self.lab, key.subject, key.date, key.number).eid_path
+        filled = alf.SessionKey(key.lab or self.kept.lab, key.subject, key.date, key.number).eid_path
         return filled if filled in self.kept.sessions or filled in self.kept.datasets else key.eid_path
 
     def eids(self, snapshot: Snapshot) -> dict[str, bytes]:

@@ -30,7 +30,7 @@ def carry_over(sessions: pa.Table, datasets: pa.Table, namespace: uuid.UUID, lab
     namespace : uuid.UUID
         Namespace of the ids that paths give.
     lab : str
-        The `lab` setting: tables hold it for sessions in no lab folder, whose ids are made without it.
+        What these tables hold as the lab of sessions in no lab folder, whose ids are made without it.
 
     Returns
     -------
@@ -52,7 +52,7 @@ def carry_over(sessions: pa.Table, datasets: pa.Table, namespace: uuid.UUID, lab
         row = KeptSession(None if eid == given else eid, str(protocol or ""), str(project or ""))
         if row != KeptSession(None, "", ""):
             kept_sessions[key.eid_path] = row
-    return Kept(kept_sessions, _kept_datasets(sessions, datasets, keys, own_eids))
+    return Kept(kept_sessions, _kept_datasets(sessions, datasets, keys, own_eids), lab)
 
 
 def session_keys(sessions: pa.Table) -> list[SessionKey | None]:

@@ -142,10 +142,13 @@ class Kept:
         By `SessionKey.eid_path`.
     datasets : mapping of str to mapping of str to KeptDataset
         By `SessionKey.eid_path`, then rel_path. Only what differs from the default is here.
+    lab : str
+        Lab that the earlier tables hold for sessions in no lab folder, whatever the `lab` setting is now.
     """
 
     sessions: Mapping[str, KeptSession]
     datasets: Mapping[str, Mapping[str, KeptDataset]]
+    lab: str = ""
 
 
 @dataclass(frozen=True, slots=True)

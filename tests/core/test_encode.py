@@ -264,22 +264,24 @@ KEPT_SESSION = KeptSession(V4.bytes, "_iblrig_task", "project")
 KEPT_DATASETS = {"a.b.c": KeptDataset(OTHER_V4.bytes, 3, None, b""), "gone.b.c": KeptDataset(None, 4, None, b"")}
 
 
-# (lab setting, path on disk, key in the earlier tables, whether they are the same session)
+# (lab filled in the earlier tables, path on disk, key in those tables, whether they are the same session)
 @pytest.mark.parametrize(
-    ("lab", "path", "key", "same"),
+    ("filled", "path", "key", "same"),
     [
         ("", "s/2020-01-01/001", "s/2020-01-01/001", True),
         ("", "s/2020-01-01/1", "s/2020-01-01/001", True),
         ("", "lab/Subjects/s/2020-01-01/001", "lab/s/2020-01-01/001", True),
         ("filled", "s/2020-01-01/001", "filled/s/2020-01-01/001", True),
-        ("filled", "s/2020-01-01/001", "s/2020-01-01/001", True),  # written before the setting
+        ("filled", "s/2020-01-01/001", "s/2020-01-01/001", True),
         ("filled", "lab/Subjects/s/2020-01-01/001", "lab/s/2020-01-01/001", True),
+        ("filled", "filled/Subjects/s/2020-01-01/001", "filled/s/2020-01-01/001", True),
         ("", "s/2020-01-01/001", "lab/s/2020-01-01/001", False),
         ("", "s/2020-01-01/002", "s/2020-01-01/001", False),
     ],
 )
-def test_rows_keep_what_earlier_tables_knew(lab, path, key, same):
-    encoding = Encoding(lab=lab, kept=Kept({key: KEPT_SESSION}, {key: KEPT_DATASETS}))
+@pytest.mark.parametrize("lab", ["", "filled", "other"])  # the setting now: it may have changed since
+def test_rows_keep_what_earlier_tables_knew(lab, filled, path, key, same):
+    encoding = Encoding(lab=lab, kept=Kept({key: KEPT_SESSION}, {key: KEPT_DATASETS}, filled))
     rows = snapshot(session(path, "a.b.c", "new.b.c"), session("zz/2020-01-01/001", "other.b.c"))
     sessions = {row["subject"]: row for row in sessions_table(rows, encoding).to_pylist()}
     row = sessions["s"]
