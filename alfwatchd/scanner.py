@@ -10,7 +10,8 @@ import errno
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,13 +25,17 @@ GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 """Errors that say that a path leads to no folder (any more). All others say nothing about what is there."""
 
 _OPEN_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NONBLOCK
+_PROGRESS_FILES = 256
 _MISPLACED_DEPTH = 6
 _MISPLACED_FOLDERS = 2000
+_HIDDEN_FOLDERS = 100
 
 
 def printable(path: str) -> str:
-    """Return a path fit for messages and JSON: bytes that are not UTF-8 become escapes."""
-    return path.encode("utf-8", "backslashreplace").decode()
+    """Return a path fit for one line of a message: bytes that are not UTF-8, and control characters, become escapes."""
+    if path.isprintable():
+        return path
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in path)
 
 
 def open_folder(root: str, folder: Folder) -> int:
@@ -60,10 +65,13 @@ class Scanner:
         Absolute path, links resolved.
     excluded : callable or None
         See `core.exclude`.
+    on_progress : callable
+        Called now and then while a folder is listed: a large one on a slow disk takes minutes.
     """
 
     root: str
     excluded: Excluded | None = None
+    on_progress: Callable[[], object] = bool
 
     def list_folder(self, fd: int, folder: Folder) -> Listing:
         """List an open folder.
@@ -73,6 +81,7 @@ class Scanner:
         OSError
             The folder could not be read to its end; nothing is known then.
         """
+        self.on_progress()
         about = os.fstat(fd)
         listing = Listing(about.st_dev, about.st_ino)
         with os.scandir(fd) as entries:
@@ -120,7 +129,7 @@ class Scanner:
             else:
                 listing.folders[name] = entry.inode()
         listing.n_ignored += len(outside)
-        listing.problems += find_misplaced(self.root, outside)
+        listing.problems += find_misplaced(self.root, outside, self._is_excluded)
 
     def _list_linked_session(self, entry: os.DirEntry[str], fd: int, prefix: str, listing: Listing) -> None:
         if self._is_excluded(f"{prefix}{entry.name}/"):
@@ -150,6 +159,8 @@ class Scanner:
                 listing.n_ignored += 1
             elif excluded is None or not excluded(f"{folder.path}/{name}"):
                 _list_file(entry, fd, listing)
+                if not len(listing.files) % _PROGRESS_FILES:
+                    self.on_progress()
 
     def _list_collection(self, entry: os.DirEntry[str], folder: Folder, listing: Listing) -> None:
         name = entry.name
@@ -160,11 +171,11 @@ class Scanner:
             return
         listing.n_ignored += 1
         path = f"{folder.path}/{name}"
-        n_hidden = _count_dataset_names(f"{self.root}/{path}")
+        n_hidden, at_least = _count_datasets(self.root, path, self._is_excluded)
         if n_hidden:
             message = (
-                f"{n_hidden} datasets are not indexed: ONE cannot open a collection of this name; use letters, "
-                "digits, '_', '-' and '.' (and a revision '#...#' only as the last folder)"
+                f"{at_least}{n_hidden} dataset{'s' * (n_hidden > 1)} not indexed: ONE cannot open a collection of this "
+                "name; use letters, digits, '_', '-' and '.' (and a revision '#...#' only as the last folder)"
             )
             listing.problems.append(Problem("bad_collection", printable(path), message))
 
@@ -195,7 +206,7 @@ def _list_file(entry: os.DirEntry[str], fd: int, listing: Listing) -> None:
         listing.files[entry.name] = signature
 
 
-def find_misplaced(root: str, outside: list[str]) -> list[Problem]:
+def find_misplaced(root: str, outside: list[str], excluded: Excluded) -> list[Problem]:
     """Look for session-like folders in folders that are no part of the layout.
 
     The look is bounded in depth and number of folders: junk may be large.
@@ -205,6 +216,8 @@ def find_misplaced(root: str, outside: list[str]) -> list[Problem]:
     root : str
     outside : list of str
         Relative to the root.
+    excluded : callable
+        See `core.exclude`.
 
     Returns
     -------
@@ -220,7 +233,7 @@ def find_misplaced(root: str, outside: list[str]) -> list[Problem]:
         if misplaced.looks_like_session(folder):
             found[misplaced.diagnose(folder)] += 1
         elif folder.count("/") < _MISPLACED_DEPTH:
-            stack += _subfolders(root, folder)
+            stack += _subfolders(root, folder, excluded)
     at_least = "at least " if stack else ""
     return [
         Problem(
@@ -232,19 +245,30 @@ def find_misplaced(root: str, outside: list[str]) -> list[Problem]:
     ]
 
 
-def _subfolders(root: str, folder: str) -> list[str]:
+def _subfolders(root: str, folder: str, excluded: Excluded) -> list[str]:
     try:
         with os.scandir(f"{root}/{folder}") as entries:
-            return [f"{folder}/{entry.name}" for entry in entries if entry.is_dir(follow_symlinks=False)]
+            found = [f"{folder}/{entry.name}" for entry in entries if entry.is_dir(follow_symlinks=False)]
     except OSError:  # junk that cannot be read is still junk
         return []
+    return [path for path in found if not excluded(f"{path}/")]
 
 
-def _count_dataset_names(path: str) -> int:
-    try:
-        return sum(map(alf.is_dataset_name, os.listdir(path)))  # noqa: PTH208
-    except OSError:  # as above
-        return 0
+def _count_datasets(root: str, folder: str, excluded: Excluded) -> tuple[int, str]:
+    """Return how many files in a folder, and below it, have dataset names, and a word if not all were counted."""
+    n_files, stack = 0, [folder]
+    for _ in range(_HIDDEN_FOLDERS):
+        if not stack:
+            break
+        here = stack.pop()
+        with suppress(OSError), os.scandir(f"{root}/{here}") as entries:  # as above
+            for entry in entries:
+                path = f"{here}/{entry.name}"
+                if entry.is_dir(follow_symlinks=False):
+                    stack += [path] * (not excluded(f"{path}/"))
+                else:
+                    n_files += alf.is_dataset_name(entry.name) and not excluded(path)
+    return n_files, "at least " if stack else ""
 
 
 def _signature(fd: int, name: str) -> bytes | None:
