@@ -165,7 +165,7 @@ class _Protocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]
-        self.client = find_peer(transport.get_extra_info("socket"))  # type: ignore[assignment]
+        self.app_state = {"peer": find_peer(transport.get_extra_info("socket"))}  # as `request.state.peer`
         self.loop.call_later(_REQUEST_SECONDS, self._give_up)
 
     def _give_up(self) -> None:
@@ -235,8 +235,8 @@ async def _read_body(scope: Scope, receive: Receive) -> bytes | None:
             return body
 
 
-def _peer(request: Request) -> Peer:
-    peer = request.scope["client"]
+async def _peer(request: Request) -> Peer:
+    peer = request.state.peer
     assert isinstance(peer, Peer)
     return peer
 

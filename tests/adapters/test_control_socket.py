@@ -1,0 +1,184 @@
+import contextlib
+import grp
+import os
+import pwd
+import shutil
+import socket
+import stat
+import tempfile
+import threading
+from pathlib import Path
+
+import pytest
+
+from alfwatchd.control_socket import Peer, find_peer, listen
+from alfwatchd.errors import AlfwatchdError, ConfigError, Locked
+
+
+@pytest.fixture
+def path():
+    folder = Path(tempfile.mkdtemp(prefix="alfwatchd-", dir="/tmp"))
+    yield folder / "s"
+    shutil.rmtree(folder)
+
+
+def connects(path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        try:
+            client.connect(str(path))
+        except OSError:
+            return False
+        return True
+
+
+def leave_behind(path):
+    """Make a socket that nobody serves, as a killed daemon leaves it."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as killed:
+        killed.bind(str(path))
+
+
+def test_it_is_for_the_owner_and_goes_at_the_end(path):
+    old_mask = os.umask(0)
+    try:
+        with listen(path, ""):
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+            assert connects(path)
+            assert os.umask(0) == 0  # given back
+    finally:
+        os.umask(old_mask)
+    assert not path.exists()
+    with listen(path, ""):
+        assert connects(path)
+
+
+def test_the_folder_is_made(path):
+    with listen(path / "a" / "s", ""):
+        assert connects(path / "a" / "s")
+
+
+def test_a_socket_that_nobody_serves_is_replaced(path):
+    leave_behind(path)
+    assert path.is_socket()
+    with listen(path, ""):
+        assert connects(path)
+
+
+def test_a_second_daemon_is_refused_and_the_first_goes_on(path):
+    with listen(path, ""):
+        with pytest.raises(Locked, match="another daemon serves this socket") as caught, listen(path, ""):
+            pass
+        assert str(path) in str(caught.value)
+        assert connects(path)
+
+
+def test_a_socket_of_another_program_is_left_alone(path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
+        other.bind(str(path))
+        other.listen(0)
+        for _ in range(3):  # the first connection is one that waits, and then there is room for no other
+            with pytest.raises(Locked), listen(path, ""):
+                pass
+        assert path.is_socket()
+
+
+@pytest.mark.parametrize("make", ["write_text", "mkdir", "symlink_to"])
+def test_what_is_no_socket_is_left_alone(path, make):
+    getattr(path, make)(*{"write_text": ["thesis"], "mkdir": [], "symlink_to": ["nowhere"]}[make])
+    before = path.lstat()
+    with pytest.raises(AlfwatchdError, match="is no socket; it was left alone"), listen(path, ""):
+        pass
+    assert (path.lstat().st_ino, path.lstat().st_size) == (before.st_ino, before.st_size)
+
+
+def test_of_many_that_start_at_once_one_serves(path):
+    for _ in range(10):
+        leave_behind(path)
+        ready, done, served, refused = threading.Barrier(8), threading.Barrier(8), [], []
+
+        def start(ready=ready, done=done, served=served, refused=refused):
+            ready.wait()
+            with contextlib.ExitStack() as stack:
+                try:
+                    listening = stack.enter_context(listen(path, ""))
+                    served.append(listening.fileno())
+                except Locked:
+                    refused.append(1)
+                done.wait()
+                if served:
+                    assert connects(path)
+                done.wait()
+
+        threads = [threading.Thread(target=start) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert (len(served), len(refused)) == (1, 7)
+        assert not path.exists()
+
+
+def test_a_group_that_is_not_there(path):
+    with pytest.raises(ConfigError, match="there is no group 'no-such-group'"), listen(path, "no-such-group"):
+        pass
+    assert not path.exists()
+
+
+def test_a_folder_that_cannot_be_made(path):
+    path.parent.joinpath("file").write_text("")
+    with pytest.raises(AlfwatchdError, match="cannot make the control socket"), listen(path.parent / "file" / "s", ""):
+        pass
+
+
+def test_a_path_that_is_too_long(path):
+    path = path.with_name("x" * 108)
+    with pytest.raises(AlfwatchdError, match="cannot make the control socket"), listen(path, ""):
+        pass
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file to any group")
+def test_a_group_may_connect(path):
+    group = grp.getgrall()[-1]
+    with listen(path, group.gr_name):
+        about = path.stat()
+        assert (stat.S_IMODE(about.st_mode), about.st_gid) == (0o660, group.gr_gid)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can act as another user")
+def test_a_daemon_that_is_not_in_the_group_says_so(path):
+    nobody = pwd.getpwnam("nobody")
+    path.parent.chmod(0o777)
+    old_groups = os.getgroups()
+    os.setgroups([])
+    os.setegid(nobody.pw_gid)
+    os.seteuid(nobody.pw_uid)
+    try:
+        with pytest.raises(AlfwatchdError, match="the daemon's user must be in it"), listen(path, "root"):
+            pass
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(old_groups)
+    assert not path.exists()
+
+
+def test_peer_is_the_process_at_the_other_end():
+    ours, theirs = socket.socketpair(socket.AF_UNIX)
+    with ours, theirs:
+        peer = find_peer(ours)
+    assert peer == Peer(os.getpid(), os.getuid(), os.getgid())
+    assert str(peer) == f"user={pwd.getpwuid(os.getuid()).pw_name} uid={os.getuid()} pid={os.getpid()}"
+
+
+def test_a_peer_without_a_name():
+    peer = Peer(1, 4_294_967_290, 4_294_967_291)
+    assert str(peer) == "user=? uid=4294967290 pid=1"
+    assert not peer.is_in("root")
+
+
+def test_groups_of_a_peer():
+    user = pwd.getpwuid(os.getuid())
+    gids = set(os.getgrouplist(user.pw_name, user.pw_gid))
+    for group in grp.getgrall():
+        assert Peer(1, user.pw_uid, user.pw_gid).is_in(group.gr_name) == (group.gr_gid in gids)
+    with pytest.raises(ConfigError, match="no-such-group"):
+        Peer(1, 0, 0).is_in("no-such-group")

@@ -1,0 +1,625 @@
+import grp
+import itertools
+import json
+import os
+import pwd
+import re
+import select
+import socket
+import stat
+import threading
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, fields
+from types import SimpleNamespace
+
+import pytest
+
+from alfwatchd import desk, errors, make_parquet_db, server
+from alfwatchd.core import messages, replies
+from alfwatchd.core.messages import TablesView
+from alfwatchd.core.tables import Snapshot
+from alfwatchd.errors import AlfwatchdError, RootOffline
+from alfwatchd.once import look_once
+from control_box import HOLD, STATUS, WAIT_SECONDS, Box, control_box, give, open_files, read_all, wait
+
+GET_STATUS = b"GET /v1/status HTTP/1.1\r\nHost: d\r\n\r\n"
+
+
+@pytest.fixture(scope="module")
+def shared_box():
+    with control_box() as box:
+        yield box
+
+
+@pytest.fixture
+def box(shared_box):
+    """One server for many tests: each begins with an engine that has taken nothing, and leaves the server alive."""
+    shared_box.engine.taken.clear()
+    yield shared_box
+    assert shared_box.ask("GET", "/v1/status")[0] == 200
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Give clients and shutdown much less time than usual."""
+    monkeypatch.setattr(server, "_REQUEST_SECONDS", 0.2)
+    monkeypatch.setattr(server, "_GRACE_SECONDS", 0)
+
+
+# What is asked reaches the engine, and its answers come back.
+
+ENDPOINTS = [
+    ("GET", "/v1/status", None, messages.StatusRequest, {}, asdict(STATUS)),
+    ("POST", "/v1/sync", None, messages.SyncRequest, {"flushed": True},
+     {"generation": 3, "exactness": "exact", "seconds": 0.25}),
+    ("POST", "/v1/flush", None, messages.FlushRequest, {}, {"generation": 3, "seconds": 0.5}),
+    ("POST", "/v1/rescan", None, messages.RescanRequest, {"path": "", "accept_root": False},
+     {"generation": 4, "added": 1, "changed": 2, "removed": 3, "seconds": 0.75}),
+    ("POST", "/v1/rescan", {"path": "lab/é", "accept_root": True}, messages.RescanRequest,
+     {"path": "lab/é", "accept_root": True},
+     {"generation": 4, "added": 1, "changed": 2, "removed": 3, "seconds": 0.75}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "path", "body", "kind", "asked", "answer"), ENDPOINTS)
+def test_endpoints(box: Box, method, path, body, kind, asked, answer):
+    assert box.ask(method, path, body) == (200, answer)
+    (message,) = box.engine.taken
+    assert type(message) is kind
+    assert {field.name: getattr(message, field.name) for field in fields(message) if field.name != "reply"} == asked
+
+
+def test_a_body_is_json_whatever_the_client_says(box: Box):
+    # `curl -d` says that it sends a form.
+    status, _ = box.ask("POST", "/v1/rescan", {"path": "lab"}, **{"Content-Type": "application/x-www-form-urlencoded"})
+    assert (status, box.engine.taken[0].path) == (200, "lab")
+
+
+ERRORS = [
+    (errors.UsageError, 400),
+    (errors.NotAllowed, 403),
+    (errors.PruneRefused, 409),
+    (errors.Busy, 409),
+    (errors.RootOffline, 503),
+    (errors.TablesError, 500),
+    (errors.AlfwatchdError, 500),
+]
+
+
+@pytest.mark.parametrize(("kind", "status"), ERRORS, ids=lambda value: getattr(value, "__name__", value))
+def test_errors_of_the_engine(kind, status):
+    with control_box({messages.SyncRequest: kind("what, where, what to do")}) as box:
+        assert box.ask("POST", "/v1/sync") == (
+            status,
+            {"error": kind.__name__, "message": "what, where, what to do"},
+        )
+
+
+BAD_REQUESTS = [
+    ("GET", "/", None, 404, "GET /: Not Found; GET /openapi.json lists what there is"),
+    ("GET", "/v1/status/", None, 404, "Not Found"),
+    ("GET", "/v2/status", None, 404, "Not Found"),
+    ("GET", "/v1/%00status", None, 404, "Not Found"),
+    ("GET", "/../../etc/passwd", None, 404, "Not Found"),
+    ("GET", "/v1/sync", None, 405, "Method Not Allowed"),
+    ("PUT", "/v1/rescan", {}, 405, "Method Not Allowed"),
+    ("BREW", "/v1/status", None, 405, "Method Not Allowed"),
+    ("POST", "/v1/rescan", "{path", 422, "body.1: JSON decode error"),
+    ("POST", "/v1/rescan", b'{"path": "\xff"}', 400, "error parsing the body"),
+    ("POST", "/v1/rescan", "[" * 60000, 400, "error parsing the body"),
+    ("POST", "/v1/rescan", [], 422, "body: "),
+    ("POST", "/v1/rescan", '"lab"', 422, "body: "),
+    ("POST", "/v1/rescan", {"path": None}, 422, "body.path: "),
+    ("POST", "/v1/rescan", {"path": "lab", "deep": True}, 422, "body.deep: Extra inputs are not permitted"),
+    ("POST", "/v1/rescan", '{"\\udcff": 1}', 422, "body: "),
+    ("POST", "/v1/rescan", '{"path": "\\udcff"}', 422, "body.path: "),
+    ("POST", "/v1/rescan", {"path": "x" * 4097}, 422, "body.path: String should have at most 4096 characters"),
+    ("POST", "/v1/prune/plan", {"max_fraction": 1.5}, 422, "body.max_fraction: "),
+    ("POST", "/v1/prune/plan", '{"max_fraction": NaN}', 422, "body.max_fraction: "),
+    ("POST", "/v1/prune/plan", {"reference": "tables"}, 400, "reference = 'tables': should be an absolute path"),
+    ("POST", "/v1/prune/plan", {"reference": ""}, 400, "reference = '': should be an absolute path"),
+    ("POST", "/v1/prune/plan", {"reference": "/data\0/x"}, 400, "should be an absolute path"),
+    ("POST", "/v1/prune/apply", None, 422, "body: Field required"),
+    ("POST", "/v1/prune/apply", {}, 422, "body.plan_id: Field required"),
+    ("POST", "/v1/prune/apply", {"plan_id": "x" * 65}, 422, "body.plan_id: "),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "path", "body", "status", "text"), BAD_REQUESTS)
+def test_bad_requests(box: Box, method, path, body, status, text):
+    found, answer = box.ask(method, path, body)
+    assert (found, answer.keys(), answer["error"]) == (status, {"error", "message"}, "UsageError")
+    assert text in answer["message"]
+    assert box.engine.taken == []
+
+
+def test_an_error_with_a_name_that_is_not_utf8():
+    with control_box({messages.SyncRequest: AlfwatchdError("caf\udce9: cannot be read")}) as box:
+        assert box.ask("POST", "/v1/sync")[1]["message"] == "caf\\udce9: cannot be read"
+
+
+BUGS = [ValueError("boom"), None, KeyError("x")]
+
+
+@pytest.mark.parametrize("answer", BUGS, ids=repr)
+def test_a_bug_is_answered_and_logged_and_the_server_goes_on(answer, caplog):
+    with control_box({messages.FlushRequest: answer}) as box:
+        status, body = box.ask("POST", "/v1/flush")
+        assert (status, body["error"]) == (500, "RequestFailed")
+        assert "its log has the details" in body["message"]
+        assert box.is_alive()
+    assert [record.levelname for record in caplog.records if record.exc_info] == ["ERROR"]
+
+
+# Nonsense, floods and dawdling.
+
+NONSENSE = [
+    b"hello\r\n\r\n",
+    b"\0" * 1000,
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" * 20,  # TLS
+    b"GET /v1/status HTTP/1.1\r\n\r\n",  # no Host
+    b"GET /v1/st\xc3\xa4tus HTTP/1.1\r\nHost: d\r\n\r\n",
+    b"GET /v1/status HTTP/1.1\r\nHost: d\r\nHost: e\r\n\r\n",
+    b"POST /v1/rescan HTTP/1.1\r\nHost: d\r\nContent-Length: -1\r\n\r\n",
+    b"POST /v1/rescan HTTP/1.1\r\nHost: d\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+    b"POST /v1/rescan HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
+    b"POST /v1/rescan HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: gzip\r\n\r\n",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("sent", NONSENSE, ids=range(len(NONSENSE)))
+def test_nonsense_is_answered_in_json(box: Box, sent):
+    head, _, body = box.exchange(sent).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert json.loads(body)["error"] == "UsageError"
+    assert box.engine.taken == []
+
+
+def test_a_request_that_ends_early_reaches_nobody(box: Box):
+    for length in (1, 20, len(GET_STATUS) - 1):
+        box.exchange(GET_STATUS[:length], half_close=True)
+    head = b"POST /v1/rescan HTTP/1.1\r\nHost: d\r\nContent-Length: 20\r\n\r\n"
+    assert box.exchange(head, b'{"path": ', half_close=True) == b""
+    assert box.engine.taken == []
+
+
+def test_one_request_per_connection(box: Box):
+    received = box.exchange(GET_STATUS * 50)
+    assert received.count(b"HTTP/1.1 200 OK") == 1
+    assert b"connection: close" in received
+    assert len(box.engine.taken) == 1
+
+
+def flood(connection, head, piece):
+    """Send without end; return what came back, and how many bytes the server took."""
+    n_sent = 0
+    with suppress(BrokenPipeError, ConnectionResetError):
+        connection.sendall(head)
+        while n_sent < 100_000_000 and not select.select([connection], [], [], 0)[0]:
+            n_sent += connection.send(piece)
+    return read_all(connection), n_sent
+
+
+BODIES = [
+    ("Content-Length: 100000000", b"x" * 65536),
+    ("Content-Length: 65537", b"x" * 65536),
+    ("Transfer-Encoding: chunked", b"10000\r\n" + b"x" * 65536 + b"\r\n"),
+    ("Transfer-Encoding: chunked", b"1\r\nx\r\n" * 10000),
+]
+
+
+@pytest.mark.parametrize(("header", "piece"), BODIES)
+@pytest.mark.parametrize("path", ["/v1/rescan", "/v1/sync", "/nope"])
+def test_a_body_without_end_is_refused_unread(box: Box, path, header, piece):
+    with box.connect() as connection:
+        received, n_sent = flood(connection, f"POST {path} HTTP/1.1\r\nHost: d\r\n{header}\r\n\r\n".encode(), piece)
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 413 ")
+    assert "more than 65536 bytes" in json.loads(body)["message"]
+    assert n_sent < 4_000_000  # the socket's own buffers
+    assert box.engine.taken == []
+
+
+@pytest.mark.parametrize("piece", [b"x" * 65536, b"x\r\ny: " * 10000])
+def test_a_head_without_end_is_refused(box: Box, piece):
+    with box.connect() as connection:
+        received, n_sent = flood(connection, b"GET /v1/status HTTP/1.1\r\nHost: d\r\ny: ", piece)
+    assert received.startswith(b"HTTP/1.1 400 ")
+    assert n_sent < 4_000_000
+    assert box.engine.taken == []
+
+
+def test_the_longest_body_is_taken(box: Box):
+    body = '{"path": "lab"}'
+    assert box.ask("POST", "/v1/rescan", body + " " * (65536 - len(body)))[0] == 200
+
+
+SLOW = [
+    (b"", b""),
+    (b"GET /v1/sta", b""),
+    (b"GET /v1/status HTTP/1.1\r\nHost: d\r\nX: ", b""),
+    (b'POST /v1/rescan HTTP/1.1\r\nHost: d\r\nContent-Length: 20\r\n\r\n{"path": ', b"HTTP/1.1 408 "),
+    (b"POST /v1/rescan HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n", b"HTTP/1.1 408 "),
+]
+
+
+@pytest.mark.parametrize(("sent", "answer"), SLOW)
+def test_a_client_that_dawdles_is_dropped(impatient, sent, answer):
+    with control_box() as box:
+        assert box.exchange(sent).startswith(answer)
+        assert box.engine.taken == []
+
+
+def test_an_engine_may_take_longer_than_a_client(impatient):
+    with control_box({messages.SyncRequest: HOLD}) as box, box.connect() as connection:
+        connection.sendall(GET_STATUS.replace(b"GET /v1/status", b"POST /v1/sync"))
+        held = box.engine.held.get(timeout=WAIT_SECONDS)
+        assert select.select([connection], [], [], 3 * server._REQUEST_SECONDS)[0] == []
+        give(held, replies.SyncReply(1, "exact", 0.0))
+        assert read_all(connection).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_client_that_has_no_more_to_say_is_answered():
+    # As `printf ... | nc -U` does: it closes its sending side, then reads.
+    with control_box({messages.SyncRequest: HOLD}) as box, box.connect() as connection:
+        connection.sendall(GET_STATUS.replace(b"GET /v1/status", b"POST /v1/sync"))
+        connection.shutdown(socket.SHUT_WR)
+        give(box.engine.held.get(timeout=WAIT_SECONDS), replies.SyncReply(1, "exact", 0.0))
+        assert b'"generation":1' in read_all(connection)
+
+
+def test_200_clients_at_once(box: Box):
+    before = open_files()
+    connections = [box.connect() for _ in range(200)]
+    for connection in connections:
+        connection.sendall(GET_STATUS)
+    answers = [read_all(connection) for connection in connections]
+    assert all(answer.startswith(b"HTTP/1.1 200 OK") for answer in answers)
+    for connection in connections:
+        connection.close()
+    wait(lambda: open_files().items() <= before.items())
+
+
+def test_200_idle_clients_keep_nobody_waiting(impatient):
+    with control_box() as box:
+        before = open_files()
+        connections = [box.connect() for _ in range(200)]
+        assert box.is_alive()
+        for connection in connections:
+            assert read_all(connection) == b""
+            connection.close()
+        wait(lambda: open_files().items() <= before.items())
+
+
+# Clients that leave, daemons that stop.
+
+
+def test_a_client_that_leaves_breaks_nothing(impatient):
+    with control_box({messages.SyncRequest: HOLD}) as box:
+        before = open_files()
+        for _ in range(20):
+            with box.connect() as connection:
+                connection.sendall(GET_STATUS.replace(b"GET /v1/status", b"POST /v1/sync"))
+                held = box.engine.held.get(timeout=WAIT_SECONDS)
+        wait(lambda: open_files().items() <= before.items(), "the server keeps connections of clients that left")
+        give(held, replies.SyncReply(1, "exact", 0.0))
+        assert box.is_alive()
+
+
+def test_an_answer_that_nobody_waits_for_any_more_breaks_nothing(impatient):
+    with control_box({messages.SyncRequest: HOLD}) as box:
+        with box.connect() as connection:
+            connection.sendall(GET_STATUS.replace(b"GET /v1/status", b"POST /v1/sync"))
+            held = box.engine.held.get(timeout=WAIT_SECONDS)
+            box.server.close()  # it waits no longer than its grace, and cancels what is left
+            read_all(connection)
+        assert held.reply.cancelled()
+        give(held, replies.SyncReply(1, "exact", 0.0))
+        give(held, AlfwatchdError("too late"))
+
+
+def test_when_the_engine_ends_waiting_clients_hear_of_it():
+    with control_box() as box:
+        box.engine.stop()  # from now on nobody takes messages
+        for method, path in (("GET", "/v1/status"), ("POST", "/v1/sync"), ("POST", "/v1/prune/plan")):
+            assert box.ask(method, path) == (
+                500,
+                {"error": "AlfwatchdError", "message": "the daemon is stopping; ask again when it is back"},
+            )
+
+
+def test_requests_that_were_not_taken_are_refused_at_the_end():
+    with control_box() as box:
+        box.engine._stop.set()
+        box.engine._thread.join()  # the engine has taken its last message
+        with box.connect() as connection:
+            connection.sendall(GET_STATUS)
+            wait(lambda: box.engine.inbox.has_messages)
+            box.engine.inbox.close()
+            assert b"the daemon is stopping" in read_all(connection)
+
+
+def test_close_waits_for_answers_that_come_soon():
+    with control_box({messages.SyncRequest: HOLD}) as box, box.connect() as connection:
+        connection.sendall(GET_STATUS.replace(b"GET /v1/status", b"POST /v1/sync"))
+        held = box.engine.held.get(timeout=WAIT_SECONDS)
+        closing = threading.Thread(target=box.server.close)
+        closing.start()
+        wait(lambda: box.server._server.should_exit)
+        give(held, RootOffline("gone"))
+        assert read_all(connection).startswith(b"HTTP/1.1 503 ")
+        closing.join()
+
+
+# Who asks.
+
+
+def ask_as_nobody(box: Box, method, path, body):
+    """Ask from a process of the user nobody; return the answer, or the name of the error."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setgid(NOBODY.pw_gid)
+            os.setuid(NOBODY.pw_uid)
+            answer = box.ask(method, path, body)
+        except BaseException as error:  # noqa: BLE001 - the child must not go on with the tests
+            answer = type(error).__name__
+        os.write(writing, json.dumps(answer).encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        said = pipe.read()
+    os.waitpid(child, 0)
+    return json.loads(said)
+
+
+NOBODY = pwd.getpwnam("nobody")
+NOBODY_GROUP = grp.getgrgid(NOBODY.pw_gid).gr_name
+PRUNE = {"prune.enabled": True}
+as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can act as another user")
+# The child only talks to the socket.
+forks = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+
+
+@as_root
+@forks
+def test_who_is_in_no_group_of_the_socket_cannot_connect():
+    with control_box() as box:
+        assert stat.S_IMODE(box.path.stat().st_mode) == 0o600
+        assert ask_as_nobody(box, "GET", "/v1/status", None) == "PermissionError"
+
+
+@as_root
+@forks
+def test_another_user_may_ask_but_not_prune():
+    with control_box(**PRUNE) as box:
+        box.path.chmod(0o666)
+        assert ask_as_nobody(box, "GET", "/v1/status", None)[0] == 200
+        status, answer = ask_as_nobody(box, "POST", "/v1/prune/apply", {"plan_id": "x"})
+        assert (status, answer["error"]) == (403, "NotAllowed")
+        assert f"user=nobody uid={NOBODY.pw_uid} " in answer["message"]
+        forged = {"X-Forwarded-For": "[1, 0, 0]", "Forwarded": "for=0"}
+        assert box.ask("POST", "/v1/prune/apply", {"plan_id": "x"}, **forged)[0] == 400  # the test's own user may
+        assert [type(message) for message in box.engine.taken] == [messages.StatusRequest]
+
+
+@as_root
+@forks
+def test_members_of_the_group_may_prune():
+    with control_box(group=NOBODY_GROUP, **PRUNE, **{"control.group": NOBODY_GROUP}) as box:
+        about = box.path.stat()
+        assert (stat.S_IMODE(about.st_mode), about.st_gid) == (0o660, NOBODY.pw_gid)
+        status, answer = ask_as_nobody(box, "POST", "/v1/prune/apply", {"plan_id": "x"})
+        assert (status, "no such plan" in answer["message"]) == (400, True)
+
+
+def test_nobody_may_prune_unless_it_is_enabled(box: Box):
+    status, answer = box.ask("POST", "/v1/prune/apply", {"plan_id": "x"})
+    assert (status, answer["error"]) == (403, "NotAllowed")
+    assert "prune.enabled" in answer["message"]
+
+
+# Prunes, of real files.
+
+SPIKES, TRIALS = "s/2020-01-01/001/alf/spikes.times.npy", "s/2020-01-02/001/alf/trials.choice.npy"
+KEPT = "s/2020-01-03/001/alf/spikes.times.npy"
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A root with three datasets in three sessions, and reference tables that know of one."""
+    root, reference = tmp_path / "root", tmp_path / "reference"
+    (root / KEPT).parent.mkdir(parents=True)
+    (root / KEPT).write_text("kept")
+    reference.mkdir()
+    make_parquet_db(root, reference)
+    for path in (SPIKES, TRIALS):
+        (root / path).parent.mkdir(parents=True)
+        (root / path).write_text("spikes")
+    return SimpleNamespace(root=root, reference=str(reference))
+
+
+@contextmanager
+def prune_box(data, answers=None, **flags):
+    flags = {"root": str(data.root), "prune.enabled": True, "prune.max_fraction": 1.0, **flags}
+    with control_box({messages.SnapshotRequest: lambda _: look_once(box.settings), **(answers or {})}, **flags) as box:
+        yield box
+
+
+def test_a_prune_deletes_what_was_planned(data, caplog):
+    caplog.set_level("INFO", "alfwatchd.desk")
+    with prune_box(data) as box:
+        status, plan = box.ask("POST", "/v1/prune/plan", {"reference": data.reference})
+        assert (status, plan["applied"], plan["n_datasets"], plan["n_bytes"]) == (200, False, 3, 12)
+        assert [(item["path"], item["file_size"]) for item in plan["files"]] == [(SPIKES, 6), (TRIALS, 6)]
+        assert (data.root / SPIKES).exists()
+        status, done = box.ask("POST", "/v1/prune/apply", {"plan_id": plan["plan_id"]})
+        assert (status, done) == (200, plan | {"applied": True})
+        assert [path.name for path in data.root.rglob("*.npy")] == ["spikes.times.npy"]
+        assert (data.root / KEPT).exists()
+        again, answer = box.ask("POST", "/v1/prune/apply", {"plan_id": plan["plan_id"]})
+        assert (again, answer["error"]) == (400, "UsageError")
+        (notice,) = (message for message in box.engine.taken if isinstance(message, messages.PrunedNotice))
+    assert set(notice.folders) == {"s", *(path.rpartition("/")[0] for path in (SPIKES, TRIALS))} | {
+        path.split("/001")[0] for path in (SPIKES, TRIALS)
+    }
+    logged = [record.getMessage() for record in caplog.records]
+    me = f"uid={os.getuid()} pid={os.getpid()}"
+    assert any(line.startswith(f"dataset deleted path='{SPIKES}'") and me in line for line in logged)
+
+
+def test_a_plan_waits_for_changes_but_not_for_the_flush(data):
+    with prune_box(data) as box:
+        box.ask("POST", "/v1/prune/plan", {"reference": data.reference})
+        first = box.engine.taken[0]
+    assert (type(first), first.flushed) == (messages.SyncRequest, False)
+
+
+def test_the_last_eight_plans_are_known(data):
+    with prune_box(data) as box:
+        ids = []
+        for number in range(9):
+            (data.root / SPIKES).write_text("x" * number)
+            ids.append(box.ask("POST", "/v1/prune/plan", {"reference": data.reference})[1]["plan_id"])
+        assert len(set(ids)) == 9
+        assert box.ask("POST", "/v1/prune/apply", {"plan_id": ids[0]})[0] == 400
+        assert box.ask("POST", "/v1/prune/apply", {"plan_id": ids[1]})[0] == 200
+
+
+def test_what_changed_since_the_plan_is_left(data):
+    with prune_box(data) as box:
+        plan = box.client.plan_prune(data.reference)
+        (data.root / SPIKES).write_text("new spikes")
+        done = box.client.apply_prune(plan.plan_id)
+    assert [item.path for item in done.files] == [TRIALS]
+    assert (done.kept[0].path, done.kept[0].reason) == (SPIKES, "has changed since the plan")
+    assert (data.root / SPIKES).read_text() == "new spikes"
+
+
+REFUSED = [
+    ({"reference": "/nowhere"}, {}, "no reference tables"),
+    ({"max_fraction": 0.5}, {}, "2 of 3 datasets"),
+    ({}, {"prune.max_fraction": 0.1}, "2 of 3 datasets"),
+]
+
+
+@pytest.mark.parametrize(("body", "flags", "text"), REFUSED)
+def test_refused_plans(data, body, flags, text):
+    with prune_box(data, **flags) as box:
+        status, answer = box.ask("POST", "/v1/prune/plan", {"reference": data.reference} | body)
+        assert (status, answer["error"], text in answer["message"]) == (409, "PruneRefused", True)
+
+
+def test_nothing_is_planned_or_deleted_while_a_part_cannot_be_read(data):
+    with prune_box(data) as box:
+        plan = box.client.plan_prune(data.reference)
+        box.engine.answers[messages.SnapshotRequest] = TablesView(Snapshot(1, {}), ("s/2020-01-05",))
+        for path, body in (
+            ("/v1/prune/plan", {"reference": data.reference}),
+            ("/v1/prune/apply", {"plan_id": plan.plan_id}),
+        ):
+            status, answer = box.ask("POST", path, body)
+            assert (status, answer["error"], "s/2020-01-05" in answer["message"]) == (409, "PruneRefused", True)
+        box.engine.answers[messages.SnapshotRequest] = RootOffline("the root is gone")
+        assert box.ask("POST", "/v1/prune/apply", {"plan_id": plan.plan_id})[0] == 503
+    assert (data.root / SPIKES).exists()
+
+
+@contextmanager
+def apply_held(box, data):
+    """Begin a prune that waits for the engine before its second session; yields the message, and the answer's list."""
+    plan = box.client.plan_prune(data.reference)
+    look, n_asked = box.engine.answers[messages.SnapshotRequest], itertools.count(1)
+    # once before the prune, then before each session
+    box.engine.answers[messages.SnapshotRequest] = lambda message: HOLD if next(n_asked) == 3 else look(message)
+    answers = []
+    asking = threading.Thread(
+        target=lambda: answers.append(box.ask("POST", "/v1/prune/apply", {"plan_id": plan.plan_id}))
+    )
+    asking.start()
+    held = box.engine.held.get(timeout=WAIT_SECONDS)
+    yield held, answers
+    asking.join()
+
+
+def stopped_half_way(data, answers, why):
+    ((status, done),) = answers
+    assert (status, [item["path"] for item in done["files"]]) == (200, [SPIKES])
+    (note,) = done["notes"]
+    assert note.startswith("stopped half way: ")
+    assert why in note
+    assert not (data.root / SPIKES).exists()
+    assert (data.root / TRIALS).exists()
+    return True
+
+
+VIEWS = [
+    (RootOffline("the root is gone"), "the root is gone"),
+    (TablesView(Snapshot(1, {}), ("s/2020-01-05",)), "s/2020-01-05: not readable any more"),
+]
+
+
+@pytest.mark.parametrize(("answer", "why"), VIEWS)
+def test_a_prune_stops_when_the_root_is_not_what_it_was(data, answer, why):
+    with prune_box(data) as box:
+        with apply_held(box, data) as (held, answers):
+            give(held, answer)
+        assert stopped_half_way(data, answers, why)
+
+
+def test_a_prune_stops_when_the_daemon_does(data):
+    with prune_box(data) as box:
+        with apply_held(box, data) as (held, answers):
+            box.engine._stop.set()
+            box.engine._thread.join()
+            messages.refuse(held.reply, AlfwatchdError("the daemon is stopping"))  # as the inbox does for those untaken
+            box.engine.inbox.close()
+            box.server.close()
+        assert stopped_half_way(data, answers, "the daemon is stopping")
+
+
+def test_one_prune_at_a_time(data):
+    with prune_box(data) as box:
+        with apply_held(box, data) as (held, answers):
+            other = box.client.plan_prune(data.reference, keep_empty_sessions=True)
+            status, answer = box.ask("POST", "/v1/prune/apply", {"plan_id": other.plan_id})
+            assert (status, answer["error"]) == (409, "Busy")
+            give(held, look_once(box.settings))
+        ((status, done),) = answers
+        assert (status, len(done["files"]), done["notes"]) == (200, 2, [])
+
+
+def test_status_is_answered_while_a_prune_runs(data):
+    with prune_box(data) as box, apply_held(box, data) as (held, _):
+        assert box.is_alive()
+        give(held, RootOffline("enough"))
+
+
+# The description.
+
+
+def test_the_description_names_all_replies(box: Box):
+    status, described = box.ask("GET", "/openapi.json")
+    assert status == 200
+    assert described["openapi"].startswith("3.")
+    assert {(method, path) for path, methods in described["paths"].items() for method in methods} == {
+        ("get", "/v1/status"),
+        *(("post", f"/v1/{name}") for name in ("sync", "flush", "rescan", "prune/plan", "prune/apply")),
+    }
+    schemas = described["components"]["schemas"]
+    for kind in (
+        replies.Status, replies.SyncReply, replies.FlushReply, replies.RescanReply, replies.PruneReply,
+        replies.PruneItem, replies.ProblemReply, replies.RescanNote, server.ErrorReply,
+        desk.RescanBody, desk.PlanBody, desk.ApplyBody,
+    ):  # fmt: skip
+        names = kind.model_fields if hasattr(kind, "model_fields") else [field.name for field in fields(kind)]
+        assert schemas[kind.__name__]["properties"].keys() == set(names)
+    for reference in set(re.findall(r'"\$ref": "([^"]*)"', json.dumps(described))):
+        assert reference.removeprefix("#/components/schemas/") in schemas
+    for operation in (each for methods in described["paths"].values() for each in methods.values()):
+        assert operation["description"]
+        for code, answer in operation["responses"].items():
+            schema = answer["content"]["application/json"]["schema"]["$ref"]
+            assert (schema == "#/components/schemas/ErrorReply") == (code != "200")

@@ -1,0 +1,182 @@
+"""A control server on a real socket, with a small engine behind it that answers as it is told."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import queue
+import shutil
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from alfwatchd.client import Client
+from alfwatchd.control_socket import listen
+from alfwatchd.core import messages, replies
+from alfwatchd.core.messages import Message, TablesView
+from alfwatchd.core.tables import Snapshot
+from alfwatchd.desk import Desk
+from alfwatchd.inbox import Inbox
+from alfwatchd.server import Server, create_app
+from alfwatchd.settings import Settings, load
+
+WAIT_SECONDS = 20.0
+HOLD = object()
+"""Answer of an engine that does not answer yet."""
+
+STATUS = replies.Status(
+    state="live", since="2024-01-01T00:00:00+00:00", detail="every change is seen at once",
+    root="/data", out_dir="/out", pid=7, version="1", generation=3, n_sessions=1, n_datasets=2, n_bytes=30, n_ignored=4,
+    saved=False, flushed_generation=2, last_flush=None, last_flush_seconds=None, last_flush_error="disk full",
+    oldest_unflushed_seconds=1.5, events_lost=1,
+    rescans=[replies.RescanNote("start", "2024-01-01T00:00:00+00:00", None)],
+    watches=5, watches_limit=None, unwatched=6, hashes_pending=7,
+    problems=[replies.ProblemReply("twin", "s/2020-01-01/1", "merge it")], n_problems=1,
+)  # fmt: skip
+ANSWERS: dict[type, object] = {
+    messages.StatusRequest: STATUS,
+    messages.SyncRequest: replies.SyncReply(3, "exact", 0.25),
+    messages.FlushRequest: replies.FlushReply(3, 0.5),
+    messages.RescanRequest: replies.RescanReply(4, 1, 2, 3, 0.75),
+    messages.SnapshotRequest: TablesView(Snapshot(3, {}), ()),
+}
+
+
+class Engine:
+    """Answers messages in its own thread.
+
+    `answers` maps the class of a message to an answer, an exception, `HOLD`, or a function of the message that returns
+    one of these.
+    """
+
+    def __init__(self, answers: dict[type, object]) -> None:
+        self.answers = ANSWERS | answers
+        self.inbox = Inbox()
+        self.taken: list[Message] = []
+        self.held: queue.Queue[Any] = queue.Queue()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End as the daemon's engine does."""
+        self._stop.set()
+        self._thread.join()
+        self.inbox.close()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            self.inbox.wait(0.02)
+            for message in self.inbox.drain():
+                self.taken.append(message)
+                answer = self.answers.get(type(message))
+                answer = answer(message) if callable(answer) else answer
+                if answer is HOLD:
+                    self.held.put(message)
+                elif isinstance(message, messages.Request):
+                    give(message, answer)
+
+
+def give(message: messages.Request, answer: object) -> None:
+    """Answer a message, held or not."""
+    if isinstance(answer, Exception):
+        messages.refuse(message.reply, answer)
+    else:
+        messages.answer(message.reply, answer)
+
+
+class Box:
+    """A running server, and ways to talk to it."""
+
+    def __init__(self, path: Path, engine: Engine, server: Server, settings: Settings) -> None:
+        self.path = path
+        self.engine = engine
+        self.server = server
+        self.settings = settings
+        self.client = Client(path, timeout=WAIT_SECONDS)
+
+    def connect(self) -> socket.socket:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.connect(str(self.path))
+        connection.settimeout(WAIT_SECONDS)
+        return connection
+
+    def ask(self, method: str, path: str, body: object = None, **headers: str) -> tuple[int, Any]:
+        """Send a request and return status and JSON of the answer; a body that is no str is sent as JSON."""
+        with self.connect() as connection:
+            http_connection = http.client.HTTPConnection("localhost")
+            http_connection.sock = connection
+            text = body if body is None or isinstance(body, str | bytes) else json.dumps(body)
+            http_connection.request(method, path, text, headers)
+            response = http_connection.getresponse()
+            assert response.headers["content-type"] == "application/json"
+            return response.status, json.loads(response.read())
+
+    def exchange(self, *parts: bytes, half_close: bool = False) -> bytes:
+        """Send bytes and return all that comes back until the server closes."""
+        with self.connect() as connection:
+            for part in parts:
+                connection.sendall(part)
+            if half_close:
+                connection.shutdown(socket.SHUT_WR)
+            return read_all(connection)
+
+    def is_alive(self) -> bool:
+        return self.ask("GET", "/v1/status")[0] == 200
+
+
+@contextmanager
+def control_box(answers: dict[type, object] | None = None, group: str = "", **flags: object) -> Iterator[Box]:
+    """Serve on a socket with a short path, and see to it that nothing is left open."""
+    before = open_files()
+    folder = Path(tempfile.mkdtemp(prefix="alfwatchd-", dir="/tmp"))
+    folder.chmod(0o711)
+    settings = load({"root": str(folder / "root"), "state_dir": str(folder), **flags}, environ={}).settings
+    engine = Engine(answers or {})
+    try:
+        with listen(folder / "s", group) as listening:
+            server = Server(create_app(Desk(engine.inbox.post, lambda: settings)), listening)
+            wait(lambda: server._server.started)  # else its own descriptors would look like those of a client
+            try:
+                yield Box(folder / "s", engine, server, settings)
+            finally:
+                engine.stop()
+                server.close()
+    finally:
+        shutil.rmtree(folder)
+    assert not server.is_alive
+    wait(lambda: open_files().items() <= before.items(), "a descriptor was left open")
+
+
+def open_files() -> dict[int, str]:
+    found = {}
+    for fd in map(int, os.listdir("/proc/self/fd")):
+        try:
+            found[fd] = os.readlink(f"/proc/self/fd/{fd}")
+        except OSError:  # that of the listing itself
+            continue
+    return found
+
+
+def read_all(connection: socket.socket) -> bytes:
+    """Read until the server closes; a reset counts as closed."""
+    received = b""
+    try:
+        while part := connection.recv(1 << 16):
+            received += part
+    except ConnectionResetError:
+        pass
+    return received
+
+
+def wait(is_so: Callable[[], object], what: str = "it did not happen in time") -> None:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not is_so():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.005)
