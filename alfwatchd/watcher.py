@@ -57,23 +57,22 @@ class Watcher:
     WatchLimit
         No inotify instance is left for this user.
     WatchError
-        The cookie folder cannot be watched.
+        The cookie folder cannot be made or watched.
     """
 
     def __init__(self, post: Post, cookie_dir: Path) -> None:
         self._cookie_dir = cookie_dir
         try:
-            cookie_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._reader = _Reader(post)
         except OSError as error:
             raise WatchLimit(
                 f"no inotify instance: {error.strerror}; raise fs.inotify.max_user_instances with sysctl"
             ) from error
         try:
-            self._reader.cookie_wd = self._add(bytes(cookie_dir))
+            self._watch_cookies()
         except OSError as error:
             self._reader.close_descriptors()
-            raise WatchError(f"{cookie_dir}: cannot watch the folder of sync cookies: {error}") from error
+            raise WatchError(f"{cookie_dir}: cannot watch the folder of sync cookies: {error.strerror}") from error
         self._reader.start()
 
     def add(self, fd: int) -> int:
@@ -122,7 +121,13 @@ class Watcher:
         """
         cookie = self._cookie_dir / name
         try:
-            cookie.touch()
+            if self._reader.cookie_wd == -1:
+                self._watch_cookies()
+            try:
+                cookie.touch()
+            except FileNotFoundError:  # somebody cleaned up, and the event of it has not come yet
+                self._watch_cookies()
+                cookie.touch()
             cookie.unlink(missing_ok=True)
         except OSError as error:
             raise WatchError(f"{cookie}: cannot make a sync cookie: {error.strerror}") from error
@@ -139,11 +144,13 @@ class Watcher:
 
     def close(self) -> None:
         """Stop the reader and remove all watches."""
-        was_alive = self._reader.is_alive()
         self._reader.stop()
         self._reader.join()
-        if not was_alive:
-            self._reader.close_descriptors()
+        self._reader.close_descriptors()
+
+    def _watch_cookies(self) -> None:
+        self._cookie_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._reader.cookie_wd = self._add(bytes(self._cookie_dir))
 
     def _add(self, path: bytes) -> int:
         wd: int = inotify_add_watch(self._reader.fd, path, _MASK)
@@ -159,6 +166,7 @@ class _Reader(InotifyFD):  # type: ignore[misc]
     def __init__(self, post: Post) -> None:
         super().__init__()
         self._post = post
+        self._is_open = True
         self.cookie_wd = -1
         self.name = "watcher"
 
@@ -167,8 +175,14 @@ class _Reader(InotifyFD):  # type: ignore[misc]
         return int(self._inotify_fd)
 
     def close_descriptors(self) -> None:
-        """Close what a reader that ended by itself has left open."""
+        """Close what a reader that never began, or ended by itself, has left open; to be done after its end."""
         self._close_resources()
+
+    def _close_resources(self) -> None:
+        # Whether `InotifyFD` does this depends on where the reader ended. Twice would close what others opened since.
+        if self._is_open:
+            self._is_open = False
+            super()._close_resources()
 
     def run(self) -> None:
         try:
@@ -189,6 +203,8 @@ class _Reader(InotifyFD):  # type: ignore[misc]
             elif wd == self.cookie_wd:
                 if mask & _IN.IN_CREATE:
                     cookies.append(os.fsdecode(name))
+                elif mask & _GONE:
+                    self.cookie_wd = -1
             elif mask & _GONE:
                 unwatched.append(wd)
             else:
