@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -78,7 +78,7 @@ def sessions_table(snapshot: Snapshot, encoding: Encoding) -> pa.Table:
         Columns lab, subject (string), date (date32), number (uint16), task_protocol, projects (string, never null),
         id (string, the pandas index); `n_sessions` rows.
     """
-    rows = _by_eid(snapshot, encoding)
+    rows = sorted_by_eid(snapshot, encoding.eids(snapshot))
     keys = [session.key for _, session in rows]
     kept = [encoding.kept.sessions.get(encoding.kept_key(key), _NO_SESSION) for key in keys]
     days = np.array([key.date.toordinal() - _EPOCH for key in keys], np.int32)
@@ -91,7 +91,7 @@ def sessions_table(snapshot: Snapshot, encoding: Encoding) -> pa.Table:
         "projects": arrow.strings([row.projects for row in kept]),
         "id": arrow.uuids(_raw_ids([eid for eid, _ in rows])),
     }
-    return _with_index(pa.table(columns), ("id",))
+    return with_pandas_index(pa.table(columns), ("id",))
 
 
 def datasets_table(snapshot: Snapshot, encoding: Encoding) -> pa.Table:
@@ -105,8 +105,13 @@ def datasets_table(snapshot: Snapshot, encoding: Encoding) -> pa.Table:
         one revision of a dataset), eid, id (string, the pandas index); `n_datasets` rows. An empty table has no qc
         column: One adds it, and takes no other empty one.
     """
-    table = dataset_rows(_by_eid(snapshot, encoding), encoding)
-    return _with_index(table if len(table) else table.drop_columns(["qc"]), ("eid", "id"))
+    table = dataset_rows(sorted_by_eid(snapshot, encoding.eids(snapshot)), encoding)
+    return with_pandas_index(table if len(table) else table.drop_columns(["qc"]), ("eid", "id"))
+
+
+def datasets_schema(encoding: Encoding) -> pa.Schema:
+    """Return the schema of a datasets table that is not empty, with the metadata of its index."""
+    return with_pandas_index(dataset_rows([], encoding), ("eid", "id")).schema
 
 
 def dataset_rows(sessions: Sequence[tuple[bytes, Session]], encoding: Encoding) -> pa.Table:
@@ -205,8 +210,9 @@ def default_revisions(session: Session) -> list[bool]:
     ]
 
 
-def _by_eid(snapshot: Snapshot, encoding: Encoding) -> list[tuple[bytes, Session]]:
-    rows = sorted((eid, path) for path, eid in encoding.eids(snapshot).items())
+def sorted_by_eid(snapshot: Snapshot, eids: Mapping[str, bytes]) -> list[tuple[bytes, Session]]:
+    """Return (eid, session) of all sessions, in the order of eids."""
+    rows = sorted((eid, path) for path, eid in eids.items())
     return [(eid, snapshot.sessions[path]) for eid, path in rows]
 
 
@@ -220,8 +226,8 @@ def hex_digest(value: bytes) -> str | None:
     return digest_of(value).hex() or None
 
 
-def _with_index(table: pa.Table, index: tuple[str, ...]) -> pa.Table:
-    """Add the metadata by which pandas takes the last columns as the index (a RangeIndex would break One)."""
+def with_pandas_index(table: pa.Table, index: tuple[str, ...]) -> pa.Table:
+    """Add the metadata by which pandas knows types and index; no index columns stand for numbered rows."""
     types = {"bool": "bool", "uint16": "uint16", "uint64": "UInt64", "date32[day]": "date", "null": "empty"}
     columns = [
         {

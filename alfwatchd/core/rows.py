@@ -95,7 +95,7 @@ class Session:
         assert key is not None, f"not a session path: {self.path!r}"
         return key
 
-    @property
+    @cached_property
     def n_datasets(self) -> int:
         """Number of datasets."""
         return sum(len(folder.files) for folder in self.folders)
