@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(arguments.run(arguments))
     except AlfwatchdError as error:
-        print(f"alfwatchd: {error}", file=sys.stderr)
+        logs.complain(str(error))
         return error.exit_code
     except KeyboardInterrupt:
         return 130

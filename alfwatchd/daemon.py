@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Any
 
-from alfwatchd import control_socket, server, store, systemd
+from alfwatchd import control_socket, logs, store, systemd
 from alfwatchd.core.messages import Reload, Stop
 from alfwatchd.desk import Desk
 from alfwatchd.engine import Engine, Parts
-from alfwatchd.errors import AlfwatchdError
+from alfwatchd.errors import AlfwatchdError, ConfigError, OutDirError
 from alfwatchd.flusher import Flusher
 from alfwatchd.hash_queue import HashQueue
 from alfwatchd.hashing import Hasher
 from alfwatchd.inbox import Inbox
-from alfwatchd.lock import hold_out_dir
+from alfwatchd.lock import hold_out_dir, hold_state_dir
 from alfwatchd.mounts import WATCHABLE, find_place
-from alfwatchd.report import make_status, status_line
+from alfwatchd.report import status_line
+from alfwatchd.server import Server, create_app
 from alfwatchd.settings import Settings
 from alfwatchd.startup import Start, prepare
 from alfwatchd.state import State
@@ -30,106 +34,167 @@ from alfwatchd.watcher import Watcher
 
 _log = logging.getLogger(__name__)
 
-_STATUS_SECONDS = 2.0
 # Changing one of these needs another process: they decide where the daemon lives and what threads it has.
 _FIXED = ("root", "out_dir", "state_dir", "socket", "namespace", "hash_files", "hash_threads", "watch", "control")
 
 
-def run(settings: Settings, reload: Callable[[], Settings]) -> None:
-    """Run the daemon until SIGTERM or SIGINT.
+def run(settings: Settings, load: Callable[[], Settings]) -> None:
+    """Run the daemon until SIGTERM or SIGINT. Main thread only.
 
     Parameters
     ----------
     settings : Settings
-    reload : callable
+    load : callable
         Reads the settings again, on SIGHUP.
 
     Raises
     ------
     Locked
-        Another process writes these tables, or serves this socket.
+        Another process keeps these tables, uses this state folder or serves this socket.
     AlfwatchdError
-        The daemon cannot start.
+        The daemon cannot start, cannot go on, or could not save the last changes.
     """
-    store.check_out_dir(settings.out_dir)
+    logs.log_uncaught()
+    inbox, service = Inbox(), systemd.Service()
+    _catch_signals(inbox)
+    in_force = _InForce(settings, load, service)
     with ExitStack() as stack:
-        stack.enter_context(hold_out_dir(settings.out_dir))
+        held = stack.enter_context(ExitStack())
+        trouble = _try_to_hold(held, settings)
         listening = stack.enter_context(_listen(settings))
         state = State(settings.state_dir)
         stack.callback(state.close)
-        inbox = Inbox()
-
-        def new_watcher() -> Watcher:
-            return Watcher(inbox.post, settings.state_dir / "cookies")
-
-        start = prepare(settings, state, new_watcher if _is_watchable(settings) else None)
-        stack.callback(start.indexer.guard.close)
-        engine = _assemble(settings, start, state, inbox, reload, stack)
-        api = server.Server(server.create_app(Desk(inbox.post, lambda: engine.settings)), listening)
+        stack.enter_context(hold_state_dir(settings.state_dir))
+        api = Server(create_app(Desk(inbox.post, lambda: in_force.settings)), listening)
         stack.callback(api.close)
         stack.callback(inbox.close)
-        _catch_signals(inbox)
-        _log.info("daemon started root=%s out_dir=%s socket=%s", settings.root, settings.out_dir, settings.socket)
-        _loop(engine, inbox, api)
-        systemd.stopping()
-        engine.close()
-    if engine.flushes.error:
-        raise AlfwatchdError(f"the last flush failed, the tables lack the last changes: {engine.flushes.error}")
-    _log.info("daemon stopped generation=%d", engine.flushes.generation)
+        _log.info(
+            "daemon started root=%s out_dir=%s socket=%s", settings.root, settings.out_dir, listening.getsockname()
+        )
+        frame = _Frame(in_force, inbox, service, state, api)
+        while _work(frame, trouble):
+            held.close()
+            _hold_out_dir(held, settings)
+            trouble = None
+            _log.info("root came late, its tables are read now root=%s", settings.root)
+    _log.info("daemon stopped")
 
 
-def _assemble(
-    settings: Settings, start: Start, state: State, inbox: Inbox, reload: Callable[[], Settings], stack: ExitStack
-) -> Engine:
+class _InForce:
+    """The settings in force. SIGHUP replaces those that a running process can change."""
+
+    def __init__(self, settings: Settings, load: Callable[[], Settings], service: systemd.Service) -> None:
+        self.settings = settings
+        self._load = load
+        self._service = service
+
+    def read_again(self) -> Settings:
+        """Return the settings in force from now on; raises `AlfwatchdError` to keep the old ones."""
+        self._service.begin_reload(time.monotonic_ns() // 1000)
+        try:
+            new = self._load()
+        except OSError as error:  # relative paths need the current folder, which may be gone
+            raise ConfigError(f"the settings cannot be read: {error}") from error
+        logs.set_level(new.log_level)
+        for key in _FIXED:
+            if getattr(new, key) != getattr(self.settings, key):
+                _log.warning("setting needs a restart to change key=%s", key)
+        self.settings = new.model_copy(update={key: getattr(self.settings, key) for key in _FIXED})
+        return self.settings
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """What lasts as long as the process."""
+
+    in_force: _InForce
+    inbox: Inbox
+    service: systemd.Service
+    state: State
+    api: Server
+
+
+def _work(frame: _Frame, trouble: OutDirError | None) -> bool:
+    """Keep the tables right until the daemon is told to stop.
+
+    Parameters
+    ----------
+    frame : _Frame
+    trouble : OutDirError or None
+        Why the output folder is not held. It lies in the root, and nothing is written while the root is offline.
+
+    Returns
+    -------
+    bool
+        Whether to begin anew instead of stopping: neither the root nor the earlier tables in it were there at the
+        start, and now they are. Without them the ids and columns that they hold would be lost.
+    """
+    settings = frame.in_force.settings
+    lacks_tables = _lies_in_root(settings) and not _has_tables(settings)
+    with ExitStack() as stack:
+        engine, threads = _assemble(frame, stack)
+        engine.may_flush = not lacks_tables
+        was_offline = False
+        for _ in _rounds(frame, engine, threads):
+            if not (engine.may_flush or engine.offline or engine.last_flush):
+                if trouble or was_offline or _has_tables(settings):
+                    frame.state.save_places(engine.indexer.guard.places)
+                    return True
+                engine.may_flush = True
+            was_offline = was_offline or bool(engine.offline)
+        if engine.unsaved:
+            raise AlfwatchdError(f"the tables lack the last changes, and the next start scans: {engine.unsaved}")
+    return False
+
+
+Threads = Mapping[str, Callable[[], bool]]
+"""Name of a thread without which the daemon cannot work -> whether it runs."""
+
+
+def _assemble(frame: _Frame, stack: ExitStack) -> tuple[Engine, Threads]:
+    settings, inbox, state = frame.in_force.settings, frame.inbox, frame.state
+
+    def new_watcher() -> Watcher:
+        return Watcher(inbox.post, settings.state_dir / "cookies")
+
+    start = prepare(settings, state, new_watcher if _is_watchable(settings) else None)
+    stack.callback(start.indexer.guard.close)
+    start.indexer.scanner = replace(start.indexer.scanner, on_progress=lambda: frame.service.ping(time.monotonic()))
     flusher = Flusher(Store(settings.out_dir, str(settings.root)), inbox.post)
     stack.callback(flusher.close)
+    threads = {"flusher": lambda: flusher.is_alive, "server": lambda: frame.api.is_alive}
     hashes = None
     if settings.hash_files:
         hasher = Hasher(str(settings.root), state, settings.hash_threads, inbox.post)
         stack.callback(hasher.close)
+        threads["hasher"] = lambda: hasher.is_alive
         hashes = HashQueue(hasher, state, start.encoding, start.tables_written)
-
-    def read_again() -> Settings:
-        new = reload()
-        for key in _FIXED:
-            if getattr(new, key) != getattr(settings, key):
-                _log.warning("setting needs a restart to change key=%s", key)
-        return new.model_copy(update={key: getattr(settings, key) for key in _FIXED})
-
     parts = Parts(
         indexer=start.indexer,
         flusher=flusher,
         inbox=inbox,
         hashes=hashes,
         first_pass_done=lambda: _finish_first_pass(start),
-        reload=read_again,
+        reload=frame.in_force.read_again,
         wall_clock=lambda: datetime.now(UTC),
     )
-    return Engine(settings, start.encoding, parts)
+    engine = Engine(settings, start.encoding, parts)
+    stack.callback(engine.close)
+    return engine, threads
 
 
-def _loop(engine: Engine, inbox: Inbox, api: server.Server) -> None:
-    """Step the engine; the watchdog of systemd is fed here, by the loop that does the work."""
-    interval = systemd.watchdog_interval()
-    last_ping = last_status = 0.0
-    n_reloads = engine.n_reloads
-    systemd.ready("starting")
+def _rounds(frame: _Frame, engine: Engine, threads: Threads) -> Iterator[None]:
+    """Step the engine until it is done. systemd's watchdog is fed here, by the loop that does the work."""
+    frame.service.tell(time.monotonic(), status_line(engine))
     while not engine.is_done:
         now = time.monotonic()
         sleep = engine.step(now)
-        if interval is not None and now - last_ping >= interval / 2:
-            systemd.watchdog()
-            last_ping = now
-        if n_reloads != engine.n_reloads:
-            n_reloads = engine.n_reloads
-            systemd.reloading(time.monotonic_ns() // 1000)
-            systemd.ready(status_line(make_status(engine, now)))
-        elif now - last_status >= _STATUS_SECONDS:
-            systemd.status(status_line(make_status(engine, now)))
-            last_status = now
-        if not api.is_alive:
-            raise AlfwatchdError("the control server ended; see the log above")
-        inbox.wait(min(sleep, interval / 2) if interval is not None else sleep)
+        yield
+        for name, is_alive in threads.items():
+            if not is_alive():
+                raise AlfwatchdError(f"the {name} thread has ended, which it never should; the log says why")
+        until_ping = frame.service.tell(now, status_line(engine), is_stopping=engine.last_flush is not None)
+        frame.inbox.wait(min(sleep, until_ping))
 
 
 def _finish_first_pass(start: Start) -> None:
@@ -138,7 +203,7 @@ def _finish_first_pass(start: Start) -> None:
         start.check_lab()
     except AlfwatchdError as error:
         # Not the end of a daemon: anyone who makes a folder could end it. The folder's own lab stands in the row.
-        _log.error("%s", error)
+        _log.error("lab setting not kept error=%s", error)
 
 
 def _is_watchable(settings: Settings) -> bool:
@@ -151,18 +216,57 @@ def _is_watchable(settings: Settings) -> bool:
         return True
 
 
+# The output folder.
+
+
+def _try_to_hold(stack: ExitStack, settings: Settings) -> OutDirError | None:
+    """Take the output folder, or return why that is not possible where it may be for an offline root."""
+    try:
+        _hold_out_dir(stack, settings)
+    except OutDirError as error:
+        if not _lies_in_root(settings):
+            raise
+        return error
+    return None
+
+
+def _hold_out_dir(stack: ExitStack, settings: Settings) -> None:
+    store.check_out_dir(settings.out_dir)
+    stack.enter_context(hold_out_dir(settings.out_dir))
+
+
+def _lies_in_root(settings: Settings) -> bool:
+    return settings.out_dir.is_relative_to(settings.root)
+
+
+def _has_tables(settings: Settings) -> bool:
+    return os.access(settings.out_dir / store.SESSIONS, os.F_OK)
+
+
+# The world outside.
+
+
 @contextmanager
 def _listen(settings: Settings) -> Iterator[socket.socket]:
-    """Take the socket that systemd passed, or make one and remove it at the end."""
+    """Take the socket that systemd passed, whose file is systemd's, or make one."""
     passed = systemd.listen_fds()
-    if passed:
-        yield socket.socket(fileno=passed[0])
+    if not passed:
+        with control_socket.listen(settings.socket, settings.control.group) as listening:
+            yield listening
         return
-    with control_socket.listen(settings.socket, settings.control.group) as listening:
+    with socket.socket(fileno=passed[0]) as listening:
+        if len(passed) > 1 or listening.family != socket.AF_UNIX or listening.type != socket.SOCK_STREAM:
+            raise ConfigError("the socket unit should have exactly one ListenStream=, and that should be a path")
         yield listening
 
 
 def _catch_signals(inbox: Inbox) -> None:
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: inbox.post(Stop()))
+    """Turn signals into messages. Whoever presses Ctrl-C twice does not want to wait for the last flush."""
+
+    def stop(*_: Any) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        inbox.post(Stop())
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGHUP, lambda *_: inbox.post(Reload()))

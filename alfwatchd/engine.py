@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from alfwatchd.barriers import Barrier, Barriers, answer_flush, answer_rescan
@@ -23,7 +23,6 @@ from alfwatchd.inbox import Inbox
 from alfwatchd.indexer import Indexer
 from alfwatchd.mounts import WATCHABLE
 from alfwatchd.report import make_status
-from alfwatchd.scanner import Scanner
 from alfwatchd.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -86,11 +85,15 @@ class Engine:
         self.events_lost = 0
         self.offline = "the daemon has just started"
         """Why the root is offline; empty while it is online."""
+        self._offline_since = self._now_for_people()
         self.state: State = "starting"
         self.state_since = 0.0
-        self.n_reloads = 0
+        self.may_flush = True
         self.is_done = False
-        self._stop_barrier: Barrier | None = None
+        self.unsaved = ""
+        """Why the last flush failed; empty if it did not."""
+        self.last_flush: Barrier | None = None
+        """What the end waits for, once it has begun."""
         self._due: dict[str, float] = {}
         self._paced_until = 0.0
         self._rest_until = 0.0
@@ -109,11 +112,11 @@ class Engine:
         float
             Seconds that may pass before the next step, unless a message comes.
         """
+        if self.offline:  # first of all, so that no request meets a root that nobody has looked for yet
+            self._try_root(now)
         for message in self.parts.inbox.drain():
             self._take(message, now)
-        if self.offline:
-            self._try_root(now)
-        else:
+        if not self.offline:
             self._scan(now)
             self._look_around(now)
         self.barriers.advance(now)
@@ -144,6 +147,7 @@ class Engine:
                 self.flushes.succeed(message.generation, message.seconds, now)
             case messages.FlushFailed():
                 wait = self.flushes.fail(message.error, now)
+                self.unsaved = message.error if self.last_flush else ""
                 _log.error("flush failed, tables on disk are old retry_seconds=%.0f error=%s", wait, message.error)
             case messages.Hashed():
                 if self.parts.hashes is not None:
@@ -166,7 +170,7 @@ class Engine:
             case messages.StatusRequest():
                 messages.answer(message.reply, make_status(self, now))
             case messages.SyncRequest():
-                self._require_online()
+                self._require_root(now)
                 self._look_for_foreign_writes()
                 self.barriers.begin_sync(message.reply, now, by_scan=self.is_polled, flushed=message.flushed)
             case messages.FlushRequest():
@@ -192,10 +196,25 @@ class Engine:
 
     def _require_online(self) -> None:
         if self.offline:
-            raise RootOffline(f"{self.offline}; its rows are kept, and the daemon goes on by itself when it is back")
+            raise self._offline_error()
+
+    def _require_root(self, now: float) -> None:
+        """Look now, rather than when it is due, whether root and mounts are what they were."""
+        self._require_online()
+        try:
+            self.indexer.guard.check()
+        except RootOffline as error:
+            self._go_offline(str(error), now)
+            raise self._offline_error() from error
+        self._look_at_mounts()
+
+    def _offline_error(self) -> RootOffline:
+        return RootOffline(
+            f"{self.offline}; offline since {self._offline_since}: its rows are kept, and the daemon goes on by itself "
+            "when it is back"
+        )
 
     def _take_reload(self) -> None:
-        self.n_reloads += 1
         try:
             new = self.parts.reload()
         except AlfwatchdError as error:
@@ -209,7 +228,7 @@ class Engine:
             self.encoding = Encoding(encoding.namespace, new.lab, encoding.with_hashes, encoding.kept)
             self.flushes.is_forced = True
         if new.exclude != old.exclude:
-            self.indexer.scanner = Scanner(self.indexer.scanner.root, compile_exclude(new.exclude))
+            self.indexer.scanner = replace(self.indexer.scanner, excluded=compile_exclude(new.exclude))
             self._pending_pass = "exclude changed"
         _log.info("settings read again")
 
@@ -267,10 +286,11 @@ class Engine:
     def _go_offline(self, reason: str, now: float) -> None:
         _log.error("root offline, rows are kept reason=%s", reason)
         self.offline = reason
+        self._offline_since = self._now_for_people()
         self.indexer.forget_work()
         self._pending_pass = ""
-        self._due["root"] = now + _OFFLINE_RETRY_SECONDS
-        self.barriers.fail_all(RootOffline(f"{reason}; its rows are kept"))
+        self._due["root"] = now
+        self.barriers.fail_all(self._offline_error())
 
     def _try_root(self, now: float) -> None:
         """Look now and then, and at once when something is mounted, whether the root is back."""
@@ -296,15 +316,15 @@ class Engine:
             self.indexer.watching.renew(now)
         self.indexer.start_pass("root is back" if self.indexer.passes_done else "start", now)
 
+    def _now_for_people(self) -> str:
+        return self.parts.wall_clock().isoformat(timespec="seconds")
+
     # What is looked at now and then.
 
     def _look_around(self, now: float) -> None:
         settings, indexer = self.settings, self.indexer
         if self._is_due("mounts", now, _MOUNT_CHECK_SECONDS):
-            indexer.guard.poll_mounts()
-            if indexer.guard.n_mount_changes != self._n_mount_changes:
-                self._n_mount_changes = indexer.guard.n_mount_changes
-                self._pending_pass = self._pending_pass or "mounts changed"
+            self._look_at_mounts()
         interval = settings.poll_interval_seconds if self.is_polled else settings.reconcile_interval_seconds
         if indexer.work.current is None and indexer.passes_done and now - self._last_pass_ended >= interval:
             indexer.start_pass("reconcile", now, paced=True)
@@ -315,6 +335,13 @@ class Engine:
             self._lose_events(broken)
         if self._is_due("foreign", now, _FOREIGN_CHECK_SECONDS):
             self._look_for_foreign_writes()
+
+    def _look_at_mounts(self) -> None:
+        guard = self.indexer.guard
+        guard.poll_mounts()
+        if guard.n_mount_changes != self._n_mount_changes:
+            self._n_mount_changes = guard.n_mount_changes
+            self._pending_pass = self._pending_pass or "mounts changed"
 
     def _is_due(self, name: str, now: float, interval: float) -> bool:
         if now < self._due.setdefault(name, now + interval):
@@ -340,7 +367,7 @@ class Engine:
 
     def _flush_due(self) -> float | None:
         """Return when to flush. Never before the first scan is complete, and never into a root that is gone."""
-        if self.offline or not self.indexer.passes_done:
+        if self.offline or not self.indexer.passes_done or not self.may_flush:
             return None
         return self.flushes.due(self.indexer.tables.generation, awaited=self.barriers.await_flush)
 
@@ -348,23 +375,24 @@ class Engine:
 
     def _begin_stop(self, now: float) -> None:
         """Take in what changed so far and flush; where that takes a scan of everything, only flush."""
-        if self._stop_barrier is not None:
+        if self.last_flush is not None:
             return
-        self._stop_barrier = Barrier(Future(), now, answer_flush)
+        self.last_flush = Barrier(Future(), now, answer_flush)
+        self.flushes.retry_now()
         if self.offline or not self.indexer.passes_done:
-            self._stop_barrier.finish(now)
+            self.last_flush.finish(now)
             return
         if not self.is_polled:
-            self._stop_barrier.cookie = self.barriers.try_cookie()
-        self.barriers.add(self._stop_barrier)
+            self.last_flush.cookie = self.barriers.try_cookie()
+        self.barriers.add(self.last_flush)
 
     def _stop_if_flushed(self, now: float) -> None:
-        barrier = self._stop_barrier
+        barrier = self.last_flush
         if barrier is None:
             return
-        is_late = now - barrier.started > _STOP_SECONDS
-        if barrier.reply.done() or self.flushes.error or is_late:
-            self.is_done = True
+        if not barrier.reply.done() and now - barrier.started > _STOP_SECONDS:
+            self.unsaved = f"no end of changes within {_STOP_SECONDS:.0f} seconds"
+        self.is_done = barrier.reply.done() or bool(self.unsaved)
 
     # State.
 

@@ -98,8 +98,13 @@ class Hasher:
             thread.start()
 
     @property
+    def is_alive(self) -> bool:
+        """Whether all threads run."""
+        return all(thread.is_alive() for thread in self._threads)
+
+    @property
     def n_pending(self) -> int:
-        """Files that are queued or being hashed."""
+        """Files whose digest was not posted yet: queued, being hashed, or waiting for others to be posted with."""
         return len(self._queued) + self._busy
 
     def submit(self, jobs: list[HashJob]) -> None:
@@ -130,12 +135,17 @@ class Hasher:
                 found = self._digest(job)
                 if found is not None:
                     done.append((job, *found))
-                with self._changed:
-                    self._busy -= 1
+                else:
+                    self._finish(1)
             is_late = job is None or time.monotonic() - posted > _POST_SECONDS
             if done and (is_late or len(done) >= _POST_FILES):
                 self._report(done)
+                self._finish(len(done))
                 done, posted = [], time.monotonic()
+
+    def _finish(self, n_files: int) -> None:
+        with self._changed:
+            self._busy -= n_files
 
     def _next_job(self) -> HashJob | None:
         """Return the newest file that has settled; None after half a second without one."""

@@ -83,7 +83,8 @@ def _why_polled(engine: Engine) -> str:
     return f"changes on {types} cannot all be seen: scanned every {engine.settings.poll_interval_seconds:.0f} s"
 
 
-def status_line(status: Status) -> str:
-    """Say the most important in one line, for systemd and for people."""
-    saved = "" if status.saved else " NOT SAVED"
-    return f"{status.state}: {status.n_sessions} sessions, {status.n_datasets} datasets{saved}; {status.detail}"
+def status_line(engine: Engine) -> str:
+    """Say the most important in one line, for systemd. Engine's thread only."""
+    counts = engine.indexer.tables.counts
+    saved = " NOT SAVED" if engine.flushes.error else ""
+    return f"{engine.state}: {counts.n_sessions} sessions, {counts.n_datasets} datasets{saved}; {_detail(engine)}"

@@ -6,6 +6,7 @@ Outside systemd its variables are not set, and all of this does nothing. Any thr
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import socket
 from collections.abc import Mapping
@@ -13,6 +14,71 @@ from typing import IO, Any
 
 FIRST_PASSED_FD = 3
 """`SD_LISTEN_FDS_START`, sd_listen_fds(3)."""
+
+_STATUS_SECONDS = 1.0
+"""Each status costs systemd a message to everybody who watches the unit."""
+
+
+class Service:
+    """What the loop that does the work tells systemd, once in each round. That loop's thread only.
+
+    A message that systemd does not take, because it is busy, is said again in the next round.
+    """
+
+    def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
+        self._environ = environ
+        self._interval = watchdog_interval(environ)
+        self._ping_due = self._status_due = 0.0
+        self._status = ""
+        self._is_ready = False
+        self._is_stopping = False
+        self._reload_usec: int | None = None
+
+    def begin_reload(self, monotonic_usec: int) -> None:
+        """Tell that settings are about to be read again; READY follows in the next round."""
+        self._is_ready = False
+        self._reload_usec = monotonic_usec
+        self._tell_reload()
+
+    def tell(self, now: float, text: str, *, is_stopping: bool = False) -> float:
+        """Tell what systemd should know now.
+
+        Parameters
+        ----------
+        now : float
+            CLOCK_MONOTONIC, in seconds.
+        text : str
+            One line for people, sent when it changes, but not in each round.
+        is_stopping : bool
+            Whether the last flush has begun.
+
+        Returns
+        -------
+        float
+            Seconds until the watchdog waits for the next call; infinite where there is none.
+        """
+        if is_stopping:
+            self._is_stopping = self._is_stopping or stopping(self._environ)
+        elif not self._is_ready:
+            self._is_ready = self._tell_reload() and ready(text, self._environ)
+        elif text != self._status and now >= self._status_due and status(text, self._environ):
+            self._status, self._status_due = text, now + _STATUS_SECONDS
+        return self.ping(now)
+
+    def ping(self, now: float) -> float:
+        """Feed the watchdog if it is time, also within a round that takes long; returns what `tell` returns."""
+        if self._interval is None:
+            return math.inf
+        if now >= self._ping_due:
+            is_taken = watchdog(self._environ)
+            self._ping_due = now + (self._interval if is_taken else self._interval / 10)
+        return self._ping_due - now
+
+    def _tell_reload(self) -> bool:
+        """Tell that a reload began, if that has not been taken yet."""
+        if self._reload_usec is not None and reloading(self._reload_usec, self._environ):
+            self._reload_usec = None
+        return self._reload_usec is None
 
 
 def ready(text: str, environ: Mapping[str, str] = os.environ) -> bool:
@@ -56,11 +122,6 @@ def stopping(environ: Mapping[str, str] = os.environ) -> bool:
 def watchdog(environ: Mapping[str, str] = os.environ) -> bool:
     """Tell that the work loop goes round; called from anywhere else it would prove nothing."""
     return _notify(environ, "WATCHDOG=1")
-
-
-def extend_timeout(seconds: float, environ: Mapping[str, str] = os.environ) -> bool:
-    """Ask that starting or stopping may take `seconds` more from now; returns whether systemd took it."""
-    return _notify(environ, f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}")
 
 
 def watchdog_interval(environ: Mapping[str, str] = os.environ) -> float | None:

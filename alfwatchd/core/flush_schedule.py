@@ -76,6 +76,10 @@ class FlushSchedule:
         self._not_before = now + wait
         return wait
 
+    def retry_now(self) -> None:
+        """Let a failed flush be tried again at once."""
+        self._not_before = 0.0
+
     def has_reached(self, generation: int) -> bool:
         """Tell whether the tables on disk hold this generation, written by this process."""
         is_stale = self.last is None or self.is_forced or self._is_rewriting

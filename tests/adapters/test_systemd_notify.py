@@ -1,6 +1,8 @@
 import fcntl
 import io
+import math
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -32,7 +34,6 @@ MESSAGES = [
     (systemd.reloading, (1234567,), "RELOADING=1\nMONOTONIC_USEC=1234567"),
     (systemd.stopping, (), "STOPPING=1\nSTATUS=last flush"),
     (systemd.watchdog, (), "WATCHDOG=1"),
-    (systemd.extend_timeout, (2.5,), "EXTEND_TIMEOUT_USEC=2500000"),
 ]
 
 
@@ -84,6 +85,77 @@ def test_a_manager_that_does_not_read_cannot_stop_the_loop(manager, environ):
 
 def test_a_status_too_long_for_a_datagram_is_no_error(manager, environ):
     assert not systemd.status("x" * 10_000_000, environ)
+
+
+# What the loop tells, round by round.
+
+
+def heard(manager):
+    """All that was sent, one word per message."""
+    words = []
+    while select.select([manager], [], [], 0)[0]:
+        words.append(manager.recv(4096).decode().replace("\n", " "))
+    return words
+
+
+def test_the_first_round_says_ready_and_later_ones_what_changes(manager, environ):
+    service = systemd.Service(environ)
+    assert [service.tell(now, "one") for now in (100.0, 100.1)] == [math.inf, math.inf]
+    assert heard(manager) == ["READY=1 STATUS=one", "STATUS=one"]
+    service.tell(100.9, "two")  # too soon after the last one
+    service.tell(101.2, "three")
+    service.tell(200.0, "three")
+    assert heard(manager) == ["STATUS=three"]
+
+
+def test_a_reload_is_announced_at_once_and_ends_with_ready(manager, environ):
+    service = systemd.Service(environ)
+    service.tell(100.0, "one")
+    heard(manager)
+    service.begin_reload(5)
+    service.begin_reload(6)
+    assert heard(manager) == ["RELOADING=1 MONOTONIC_USEC=5", "RELOADING=1 MONOTONIC_USEC=6"]
+    service.tell(100.1, "two")
+    assert heard(manager) == ["READY=1 STATUS=two"]
+
+
+def test_nothing_but_pings_follows_stopping(manager, environ):
+    service = systemd.Service({**environ, "WATCHDOG_USEC": "20000000"})
+    service.tell(100.0, "one")
+    heard(manager)
+    for now in (101.0, 105.0, 110.0):
+        service.tell(now, f"at {now}", is_stopping=True)
+    assert heard(manager) == ["STOPPING=1 STATUS=last flush", "WATCHDOG=1"]
+
+
+def test_the_watchdog_is_fed_at_half_of_its_limit(manager, environ):
+    service = systemd.Service({**environ, "WATCHDOG_USEC": "20000000"})
+    assert [service.ping(now) for now in (100.0, 104.0, 109.5, 110.0, 115.0)] == [10.0, 6.0, 0.5, 10.0, 5.0]
+    assert heard(manager) == ["WATCHDOG=1"] * 2
+
+
+def test_what_a_busy_manager_does_not_take_is_said_again_in_order(manager, environ):
+    service = systemd.Service({**environ, "WATCHDOG_USEC": "20000000"})
+    service.tell(100.0, "one")
+    while systemd.watchdog(environ):
+        pass  # the queue is full now
+    service.begin_reload(7)
+    assert service.tell(110.0, "two") == 1.0  # comes back soon, but does not spin
+    heard(manager)
+    service.tell(111.0, "three")
+    assert heard(manager) == ["RELOADING=1 MONOTONIC_USEC=7", "READY=1 STATUS=three", "WATCHDOG=1"]
+    while systemd.watchdog(environ):
+        pass
+    service.tell(112.0, "four", is_stopping=True)
+    heard(manager)
+    service.tell(113.0, "four", is_stopping=True)
+    assert heard(manager) == ["STOPPING=1 STATUS=last flush"]
+
+
+def test_without_systemd_a_round_costs_nothing():
+    service = systemd.Service({})
+    service.begin_reload(1)
+    assert service.tell(1.0, "text") == service.tell(2.0, "text", is_stopping=True) == math.inf
 
 
 ME = str(os.getpid())
