@@ -34,6 +34,7 @@ CASES = [
     ("another folder", HERE, OTHER_FOLDER, "ab", "xy", "another file system than before (ext4)"),
     ("another type of file system", HERE, OTHER_TYPE, "ab", "xy", "another file system than before (overlay)"),
     ("another disk where no rows are known", HERE, OTHER_DISK, "", "xy", None),
+    ("the mount point below the disk, which has the tables, too", HERE, OTHER_DISK, "", "", "(ext4) and is empty"),
     ("a restored backup", HERE, OTHER_DISK, "abcd", "abcd", None),
     ("a restored backup, half of the folders", HERE, OTHER_DISK, "abcd", "ab", None),
     ("less than half of the folders", HERE, OTHER_DISK, "abcd", "axyz", "another file system than before"),
