@@ -33,6 +33,7 @@ METADATA_KEY = b"alfwatchd"
 
 _LOCK_NAME = ".ONE.lock"
 _LOCK_STALE_SECONDS = 5.0
+_LOCK_POLL_SECONDS = 0.05
 
 FileMark = tuple[int, int, int]
 """Inode, size in bytes and mtime_ns of a file: enough to see that another program replaced it."""
@@ -106,12 +107,13 @@ class Store:
         }
 
     def _with_old_sessions(self, sessions: pa.Table) -> pa.Table:
-        """Add the sessions that are on disk; where another program made them without our columns, do without."""
+        """Add the sessions that are on disk; where another program made them in another way, do without."""
         old, new = _read_file(self.out_dir / SESSIONS), set(sessions.column("id").to_pylist())
-        if not set(sessions.column_names) <= set(old.column_names):
-            return sessions
         gone = pa.array([eid not in new for eid in old.column("id").to_pylist()], pa.bool_())
-        kept = old.filter(gone).select(sessions.column_names).cast(sessions.schema.remove_metadata())
+        try:
+            kept = old.filter(gone).select(sessions.column_names).cast(sessions.schema.remove_metadata())
+        except (KeyError, pa.ArrowException):
+            return sessions
         both = pa.concat_tables([sessions, kept]).sort_by("id")
         return both.replace_schema_metadata(sessions.schema.metadata)
 
@@ -154,22 +156,31 @@ def write_atomically(path: Path, table: pa.Table) -> FileMark:
 def one_lock(folder: Path) -> Iterator[None]:
     """Hold ``.ONE.lock`` in a folder; one that is older than five seconds was left behind and is taken over."""
     lock = folder / _LOCK_NAME
-    deadline = time.monotonic() + _LOCK_STALE_SECONDS
-    while True:
-        try:
-            fd = os.open(lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-            break
-        except FileExistsError:
-            if time.monotonic() > deadline:
-                lock.unlink(missing_ok=True)
-            else:
-                time.sleep(0.05)
+    fd = _make_lock(lock)
     try:
-        os.write(fd, json.dumps({"pid": os.getpid(), "program": "alfwatchd"}).encode())
-        os.close(fd)
+        with os.fdopen(fd, "w") as file:
+            json.dump({"pid": os.getpid(), "program": "alfwatchd"}, file)
         yield
     finally:
         lock.unlink(missing_ok=True)
+
+
+def _make_lock(lock: Path) -> int:
+    """Return a descriptor of the lock file, made as soon as no other process holds it."""
+    seen, since = None, time.monotonic()
+    while True:
+        try:
+            return os.open(lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        except FileExistsError:
+            mark = _file_mark(lock)
+        if mark != seen:
+            seen, since = mark, time.monotonic()
+        # Its own time tells of an old one at once; the wait, where clocks differ (the folder may be on a server).
+        is_old = seen is not None and time.time() - seen[2] / 1e9 > _LOCK_STALE_SECONDS
+        if seen is not None and (is_old or time.monotonic() - since > _LOCK_STALE_SECONDS):
+            lock.unlink(missing_ok=True)
+        else:
+            time.sleep(_LOCK_POLL_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,10 +242,11 @@ def read_generation(folder: Path) -> tuple[int, dict[str, Any]]:
 
 
 def read_ids_and_sizes(folder: Path) -> pa.Table | None:
-    """Return the columns id and file_size of the datasets in a folder; None if there is no readable table."""
+    """Return the columns id and file_size of the datasets in a folder; None if there is no table that has them."""
+    schema = pa.schema([("id", pa.string()), ("file_size", pa.uint64())])
     try:
-        return _read_file(folder / DATASETS, ["id", "file_size"])
-    except (OSError, pa.ArrowException):
+        return _read_file(folder / DATASETS, schema.names).select(schema.names).cast(schema)
+    except (OSError, pa.ArrowException, KeyError):
         return None
 
 
@@ -248,8 +260,7 @@ def compare(old: pa.Table | None, new: pa.Table | None) -> Changes:
         return Changes(n_new, 0, n_old)
     places = pc.index_in(new.column("id"), value_set=old.column("id").combine_chunks())
     n_both = n_new - places.null_count
-    sizes = old.column("file_size").cast(pa.uint64()).take(places)
-    changed = pc.sum(pc.not_equal(sizes, new.column("file_size").cast(pa.uint64()))).as_py() or 0
+    changed = pc.sum(pc.not_equal(old.column("file_size").take(places), new.column("file_size"))).as_py() or 0
     return Changes(n_new - n_both, changed, n_old - n_both)
 
 
