@@ -174,7 +174,7 @@ class Engine:
                 self._look_for_foreign_writes()
                 self.barriers.begin_sync(message.reply, now, by_scan=self.is_polled, flushed=message.flushed)
             case messages.FlushRequest():
-                self._require_online()
+                self._require_root(now)
                 self._look_for_foreign_writes()
                 self.barriers.add(Barrier(message.reply, now, answer_flush))
             case messages.RescanRequest():
@@ -187,7 +187,7 @@ class Engine:
     def _begin_rescan(self, message: messages.RescanRequest, now: float) -> Barrier:
         if message.accept_root:
             self._open_root(now, accept=True)
-        self._require_online()
+        self._require_root(now)
         top = self.indexer.tree.find(message.path.strip("/"))
         if top is None:
             raise UsageError(f"{message.path}: no folder of this path is indexed; give one relative to the root")
@@ -200,13 +200,16 @@ class Engine:
 
     def _require_root(self, now: float) -> None:
         """Look now, rather than when it is due, whether root and mounts are what they were."""
+        if not self.offline:
+            self._look_at_mounts()
+            try:
+                self.indexer.guard.check()
+            except RootOffline as error:
+                self._go_offline(str(error), now)
+        if self.offline:
+            self._due["root"] = now
+            self._try_root(now)
         self._require_online()
-        try:
-            self.indexer.guard.check()
-        except RootOffline as error:
-            self._go_offline(str(error), now)
-            raise self._offline_error() from error
-        self._look_at_mounts()
 
     def _offline_error(self) -> RootOffline:
         return RootOffline(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 
 from alfwatchd import mounts
 from alfwatchd.core.guard import Place, judge_place
 from alfwatchd.core.rows import Problem
 from alfwatchd.errors import RootOffline
+
+Record = Callable[[Mapping[str, Place]], None]
 
 
 class Guard:
@@ -21,11 +23,15 @@ class Guard:
         Absolute path, links resolved.
     recorded : mapping of str to Place
         Places of an earlier run, by path relative to the root; the root itself is ''.
+    record : callable
+        Given all places whenever they have changed, for the next run.
     """
 
-    def __init__(self, root: str, recorded: Mapping[str, Place]) -> None:
+    def __init__(self, root: str, recorded: Mapping[str, Place], record: Record = lambda _: None) -> None:
         self.root = root
         self.places = dict(recorded)
+        self._recorded = dict(recorded)
+        self._record = record
         self.missing: dict[str, str] = {}
         """Mounts below the root that are not what they were -> why. Their rows are kept."""
         self.n_mount_changes = 0
@@ -112,6 +118,9 @@ class Guard:
                 self.places[path] = found
             elif not expected.is_same_data(found):
                 self.missing[path] = f"another file system is there ({found.fs_type})"
+        if self.places != self._recorded:
+            self._record(self.places)
+            self._recorded = dict(self.places)
 
     def is_missing(self, path: str) -> bool:
         """Tell whether a folder is, or lies in, a mount that is not what it was."""

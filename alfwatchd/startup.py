@@ -14,6 +14,7 @@ from alfwatchd.core import kept
 from alfwatchd.core.alf import SessionKey
 from alfwatchd.core.encode import Encoding
 from alfwatchd.core.exclude import compile_exclude
+from alfwatchd.core.guard import Place
 from alfwatchd.core.rows import NOTHING_KEPT, Problem
 from alfwatchd.core.tables import Snapshot
 from alfwatchd.errors import LabConflict, StateError, TablesError
@@ -47,20 +48,14 @@ class Start:
     encoding: Encoding
     tables_written: float
     _settings: Settings
-    _state: State | None
 
     def finish_first_pass(self) -> None:
-        """Do what the first complete scan allows: put back rows that cannot be read now, record the root."""
+        """Do what the first complete scan allows: put back rows that cannot be read now."""
         indexer = self.indexer
         if indexer.unreadable or indexer.guard.missing:
             stored = _read_earlier(self._settings)
             if stored is not None:
                 indexer.restore(_rows(stored, _filled_lab(stored.metadata, self._settings)))
-        if self._state is not None:
-            try:
-                self._state.save_places(indexer.guard.places)
-            except StateError as error:
-                _log.warning("the root's identity is not recorded error=%s", error)
 
     def check_lab(self) -> None:
         """Make sure that the `lab` setting fits the lab folders.
@@ -107,7 +102,15 @@ def prepare(settings: Settings, state: State | None, new_watcher: Callable[[], W
     new_watcher : callable or None
         Makes a watcher; None for a run that looks once.
     """
-    guard = Guard(str(settings.root), state.load_places() if state is not None else {})
+
+    def record(places: Mapping[str, Place]) -> None:
+        try:
+            if state is not None:
+                state.save_places(places)
+        except StateError as error:
+            _log.warning("the identity of root and mounts is not recorded error=%s", error)
+
+    guard = Guard(str(settings.root), state.load_places() if state is not None else {}, record)
     generation, metadata = store.read_generation(settings.out_dir)
     indexer = Indexer(
         Scanner(str(settings.root), compile_exclude(settings.exclude)),
@@ -129,7 +132,7 @@ def prepare(settings: Settings, state: State | None, new_watcher: Callable[[], W
         filled = _filled_lab(stored.metadata, settings)
         carried = kept.carry_over(stored.sessions, stored.datasets, settings.namespace, filled)
     encoding = Encoding(settings.namespace, settings.lab, settings.hash_files, carried)
-    return Start(indexer, encoding, tables_written, settings, state)
+    return Start(indexer, encoding, tables_written, settings)
 
 
 def _read_earlier(settings: Settings) -> StoredTables | None:

@@ -73,14 +73,20 @@ def judge_place(
     Returns
     -------
     Verdict
-        A file system with another identity is taken for the same data if at least half of the known top-level
-        folders are there: some file systems change their identity at a reboot, and a restored backup is welcome.
+        Another folder of the same file system, or the same folder of another one, is taken for the same data if at
+        least half of the known top-level folders are there: some file systems change their identity at a reboot, and
+        a restored backup is welcome. What differs in both is most likely what lies below a mount point, where
+        somebody may have begun to write.
     """
     if isinstance(found, OSError):
         return Verdict(f"the root cannot be read ({found.strerror})")
     looks_alike = not known or 2 * len(known & names) >= len(known)
     if known and not names:
         return Verdict("the root is suddenly empty")
-    if expected is not None and not expected.is_same_data(found) and not looks_alike:
-        return Verdict(f"the root is another file system than before ({found.fs_type}) and holds other folders")
+    if expected is not None and not expected.is_same_data(found) and not names:  # the tables may be gone with the disk
+        return Verdict(f"the root is another file system than before ({found.fs_type}) and is empty")
+    if known and expected is not None and not expected.is_same_data(found):
+        is_related = expected.fs_type == found.fs_type and (expected.fsid == found.fsid or expected.ino == found.ino)
+        if not (is_related and looks_alike):
+            return Verdict(f"the root is another file system than before ({found.fs_type}), or another folder")
     return ONLINE
