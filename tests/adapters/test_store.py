@@ -69,7 +69,13 @@ def snapshot(subjects, generation=1, *, n_datasets=2, size=7):
 
 
 def subjects(out_dir):
-    return "".join(sorted(pq.read_table(out_dir / SESSIONS)["subject"].to_pylist()))
+    return "".join(sorted(read_file(out_dir / SESSIONS)["subject"].to_pylist()))
+
+
+def read_file(path):
+    """Read a table; `pyarrow.parquet.read_table` opens a path twice, and may find two files, and closes it later."""
+    with pq.ParquetFile(path) as file:
+        return file.read()
 
 
 def contents(out_dir):
@@ -233,7 +239,7 @@ def test_a_file_is_durable_before_its_rename_and_the_rename_after_it(out_dir):
 
 def orphans(out_dir):
     """Return the eids of dataset rows that have no session."""
-    datasets, sessions = (pq.read_table(out_dir / name) for name in (DATASETS, SESSIONS))
+    datasets, sessions = (read_file(out_dir / name) for name in (DATASETS, SESSIONS))
     return set(datasets["eid"].to_pylist()) - set(sessions["id"].to_pylist())
 
 
@@ -289,8 +295,7 @@ def test_a_reader_never_sees_half_a_file(out_dir):
     def read(number, name):
         while not done.is_set():
             try:
-                with (out_dir / name).open("rb") as file:  # pyarrow opens a path twice, and may find two files
-                    pq.read_table(file)
+                read_file(out_dir / name)
             except Exception as error:  # noqa: BLE001 - told below
                 errors.append(error)
             n_reads[number] += 1
