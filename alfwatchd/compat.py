@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import logging
 import tempfile
 import warnings
 from collections.abc import Mapping
@@ -16,19 +17,24 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from alfwatchd import prune, pruning, store
-from alfwatchd.core import encode, kept
+from alfwatchd.core import alf, path_tables
 from alfwatchd.core.prune_plan import PruneOutcome, Reference, make_plan
-from alfwatchd.core.rows import unpack_signature
-from alfwatchd.core.tables import Snapshot
-from alfwatchd.errors import PruneRefused
+from alfwatchd.errors import OutDirError, PruneRefused, RootOffline, TablesError
 from alfwatchd.lock import hold_out_dir
 from alfwatchd.once import index, run_hashing
 from alfwatchd.settings import Settings, load
-from alfwatchd.startup import Start, prepare
+from alfwatchd.startup import Start, lab_problems, prepare
 from alfwatchd.state import State
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_log = logging.getLogger(__name__)
+
+_MAX_PROBLEMS = 20
+_NOWHERE = Path("/nonexistent")
+"""Stands for places that a run without a daemon does not use; the default ones could be too long for a socket."""
+_KEYS = ("id", "eid", "lab", "subject", "date", "number", "rel_path")
 
 PathLike = str | Path
 
@@ -70,23 +76,27 @@ def make_parquet_db(
         A daemon keeps these tables.
     """
     root = Path(root_dir).resolve()
-    target = Path(out_dir).resolve() if out_dir else root
-    with tempfile.TemporaryDirectory(prefix="alfwatchd-") as state_dir:
-        settings = load(
-            {
-                "root": str(root),
-                "out_dir": str(target),
-                "state_dir": state_dir,
-                "hash_files": hash_files,
-                "lab": lab or "",
-            },
-            environ={},
-        ).settings
-        state = State(settings.state_dir)
-        try:
-            return _make(settings, state, hash_ids=hash_ids)
-        finally:
-            state.close()
+    target = Path(out_dir or root)
+    if not out_dir and not root.is_dir():
+        raise OutDirError(
+            f"{root}: the folder to index, which is to hold the tables too, does not exist; check its path"
+        )
+    store.check_out_dir(target)
+    with hold_out_dir(target):
+        settings = _settings(root, target, hash_files=hash_files, lab=lab or "")
+        if not hash_files:
+            start = _index(settings, None)
+        else:
+            with tempfile.TemporaryDirectory(prefix="alfwatchd-") as state_dir:
+                state = State(Path(state_dir))
+                try:
+                    start = _index(settings, state)
+                    run_hashing(settings, state, start)
+                finally:
+                    state.close()
+        _warn(start, settings)
+        _write(start, settings, hash_ids=hash_ids)
+    return target / store.SESSIONS, target / store.DATASETS
 
 
 def remove_missing_datasets(
@@ -122,11 +132,12 @@ def remove_missing_datasets(
         There are no tables, or a part of the folder cannot be read.
     """
     root = Path(cache_dir).resolve()
+    if not root.is_dir():
+        raise RootOffline(f"{root}: the folder does not exist; check its path, or mount it")
     reference = pruning.read_reference(root) if tables is None else _reference(tables)
-    with tempfile.TemporaryDirectory(prefix="alfwatchd-") as state_dir:
-        settings = load({"root": str(root), "out_dir": state_dir, "state_dir": state_dir}, environ={}).settings
-        start = prepare(settings, None)
-        index(start)
+    guard = pruning.RootCheck(root)
+    start = prepare(_settings(root, _NOWHERE), None)
+    _scan(start)
     if start.indexer.unreadable:
         folder = next(iter(start.indexer.unreadable))
         raise PruneRefused(f"{root}/{folder.path}: cannot be read, so nothing is removed; make it readable first")
@@ -137,119 +148,124 @@ def remove_missing_datasets(
         remove_empty_sessions=remove_empty_sessions,
         max_fraction=None,
     )
+    if plan.files and not reference.sessions:
+        raise PruneRefused(f"{reference.source}: the sessions table is empty; are these the tables of {root}?")
     if dry:
-        paths = _paths(root, prune.preview_plan(root, plan, may_continue=_go_on))
+        paths = _paths(Path(cache_dir), prune.preview_plan(root, plan, may_continue=guard.check))
         print("The following session and datasets would be removed:", end="\n\t")  # noqa: T201 - upstream's contract
-        print("\n\t".join(map(str, paths)))  # noqa: T201
+        print("\n\t".join(sorted(map(str, paths))))  # noqa: T201
         return paths
-    return _paths(root, prune.apply_plan(root, plan, may_continue=_go_on, log=_keep_quiet))
+    outcome = prune.apply_plan(root, plan, may_continue=guard.check, log=_log.debug)
+    for item in outcome.kept:
+        _log.warning("not removed path=%s reason=%s", root / item.path, item.reason)
+    if outcome.stopped is not None:
+        raise outcome.stopped
+    return _paths(Path(cache_dir), outcome)
 
 
-def _make(settings: Settings, state: State, *, hash_ids: bool) -> tuple[Path, Path]:
+def _settings(root: Path, out_dir: Path, *, hash_files: bool = False, lab: str = "") -> Settings:
+    places = {"root": root, "out_dir": out_dir, "state_dir": _NOWHERE, "socket": _NOWHERE}
+    return load({**places, "hash_files": hash_files, "lab": lab}, environ={}).settings
+
+
+def _index(settings: Settings, state: State | None) -> Start:
+    """Index the root as it is, unless it looks lost."""
     start = prepare(settings, state)
+    # Where the tables lie in the root, they prove that it is there.
+    is_there = settings.out_dir.is_relative_to(settings.root) or (
+        settings.root.is_dir() and any(entry.is_dir() for entry in settings.root.iterdir())
+    )
+    if start.indexer.known_before and not is_there:
+        raise RootOffline(
+            f"{settings.root}: is missing or empty, but the tables in {settings.out_dir} hold sessions of it; they "
+            "were left as they are: mount it, or remove the tables if the data are really gone"
+        )
     if settings.root.is_dir():
-        index(start, accept_root=True)
+        _scan(start)
     start.check_lab()
-    if settings.hash_files:
-        run_hashing(settings, state, start)
-    store.check_out_dir(settings.out_dir)
-    counts = start.indexer.tables.counts
+    return start
+
+
+def _scan(start: Start) -> None:
+    try:
+        index(start, accept_root=True)
+    except RootOffline as error:
+        raise RootOffline(str(error.__cause__ or error)) from error
+
+
+def _warn(start: Start, settings: Settings) -> None:
+    """Say what a person should act on; a warning if nothing was found, as upstream."""
+    tables = start.indexer.tables
+    problems = [*lab_problems(settings.lab, tables.snapshot()), *start.indexer.problems()]
+    for problem in problems[:_MAX_PROBLEMS]:
+        _log.warning("%s: %s", settings.root / problem.path, problem.message)
+    if len(problems) > _MAX_PROBLEMS:
+        _log.warning("%s: %d more problems", settings.root, len(problems) - _MAX_PROBLEMS)
+    counts = tables.counts
     if not counts.n_datasets:
-        warnings.warn(f"No {'datasets' if counts.n_sessions else 'sessions'} found", RuntimeWarning, stacklevel=4)
-    with hold_out_dir(settings.out_dir):
-        if hash_ids:
-            start.indexer.tables.generation += 1
-            store.Store(settings.out_dir, str(settings.root)).write(start.indexer.tables.snapshot(), start.encoding)
-        else:
-            _write_with_paths_as_ids(settings, start)
-    return settings.out_dir / store.SESSIONS, settings.out_dir / store.DATASETS
+        what = "datasets" if counts.n_sessions else "sessions"
+        hints = [problem.message for problem in problems[:1]] or _too_low(settings.root)
+        text = f"No {what} found in {settings.root}" + "".join(f": {hint}" for hint in hints)
+        warnings.warn(text, RuntimeWarning, stacklevel=3)
 
 
-def _write_with_paths_as_ids(settings: Settings, start: Start) -> None:
-    """Write tables whose ids are paths, as upstream does with ``hash_ids=False``: a RangeIndex, sorted by path."""
+def _too_low(root: Path) -> list[str]:
+    """Say which root was meant, if this one is a date or session folder or lies in one."""
+    parts = (*root.parts[1:], "001")
+    for end in range(3, len(parts) + 1):
+        if alf.parse_session("/".join(parts[end - 3 : end])) is not None:
+            top = end - 5 if parts[end - 4 : end - 3] == ("Subjects",) else end - 3
+            return [f"it lies in a subject folder; did you mean {Path('/', *parts[: max(top, 0)])}?"]
+    return []
+
+
+def _write(start: Start, settings: Settings, *, hash_ids: bool) -> None:
+    snapshot = start.indexer.tables.snapshot()
+    if hash_ids:
+        start.indexer.tables.generation += 1
+        store.Store(settings.out_dir, str(settings.root)).write(start.indexer.tables.snapshot(), start.encoding)
+        return
     # one.alf.cache._metadata
     created = datetime.datetime.now().isoformat(sep=" ", timespec="minutes")
     metadata = {b"one_metadata": json.dumps({"date_created": created, "origin": str(settings.root)}).encode()}
-    snapshot = start.indexer.tables.snapshot()
     for name, table in (
-        (store.SESSIONS, _sessions_by_path(snapshot, settings.lab)),
-        (store.DATASETS, _datasets_by_path(snapshot, with_hashes=settings.hash_files)),
+        (store.SESSIONS, path_tables.sessions_by_path(snapshot, start.encoding)),
+        (store.DATASETS, path_tables.datasets_by_path(snapshot, start.encoding)),
     ):
-        store.write_atomically(settings.out_dir / name, table.replace_schema_metadata(metadata))
-
-
-def _sessions_by_path(snapshot: Snapshot, lab: str) -> pa.Table:
-    """Make upstream's seven columns; the id is ``(lab/)subject/date/number``, spelled as on disk."""
-    keys = {path: snapshot.sessions[path].key for path in sorted(snapshot.sessions, key=_by_parts)}
-    columns = {
-        "id": pa.array([path.replace("/Subjects/", "/", 1) for path in keys], pa.string()),
-        "lab": pa.array([key.lab or lab for key in keys.values()], pa.string()),
-        "subject": pa.array([key.subject for key in keys.values()], pa.string()),
-        "date": pa.array([key.date for key in keys.values()], pa.date32()),
-        "number": pa.array([key.number for key in keys.values()], pa.uint16()),
-        "task_protocol": pa.array([""] * len(keys), pa.string()),
-        "projects": pa.array([""] * len(keys), pa.string()),
-    }
-    return pa.table(columns)
-
-
-def _datasets_by_path(snapshot: Snapshot, *, with_hashes: bool) -> pa.Table:
-    rows = [
-        (path, rel_path, value)
-        for path in sorted(snapshot.sessions, key=_by_parts)
-        for rel_path, value in sorted(snapshot.sessions[path].datasets(), key=lambda row: _by_parts(row[0]))
-    ]
-    digests = [encode.hex_digest(value) for *_, value in rows]
-    qc = pa.DictionaryArray.from_arrays(
-        pa.array([0] * len(rows), pa.int8()), pa.array(encode.QC_CATEGORIES), ordered=True
-    )
-    columns: dict[str, Any] = {
-        "eid": pa.array([path.replace("/Subjects/", "/", 1) for path, *_ in rows], pa.string()),
-        "id": pa.array([rel_path for _, rel_path, _ in rows], pa.string()),
-        "rel_path": pa.array([rel_path for _, rel_path, _ in rows], pa.string()),
-        "file_size": pa.array([unpack_signature(value).file_size for *_, value in rows], pa.uint64()),
-        "hash": pa.array(digests, pa.string()) if with_hashes else pa.nulls(len(rows)),
-        "exists": pa.array([True] * len(rows), pa.bool_()),
-    }
-    if rows:
-        columns["qc"] = qc
-    return pa.table(columns)
-
-
-def _by_parts(path: str) -> list[str]:
-    """Return the sort key of pathlib: by component, as upstream sorts."""
-    return path.split("/")
+        try:
+            store.write_atomically(
+                settings.out_dir / name, table.replace_schema_metadata({**metadata, **table.schema.metadata})
+            )
+        except OSError as error:
+            raise TablesError(f"{settings.out_dir / name}: cannot be written ({error.strerror})") from error
 
 
 def _reference(tables: Mapping[str, pd.DataFrame]) -> Reference:
     """Read reference tables from DataFrames, with ids in the index or as columns."""
-    sessions, datasets = (_arrow(tables[name]) for name in ("sessions", "datasets"))
-    keys = kept.session_keys(sessions)
-    listed: dict[str, set[str]] = {key.eid_path: set() for key in keys if key is not None}
-    for key, rel_path, _ in kept.dataset_rows(sessions, datasets, keys):
-        listed[key.eid_path].add(rel_path)
-    return Reference("the given tables", listed)
+    missing = {"sessions", "datasets"} - tables.keys()
+    if missing:
+        raise PruneRefused(f"the given tables lack {' and '.join(sorted(missing))}, so nothing is removed")
+    return pruning.make_reference("the given tables", *(_arrow(tables[name]) for name in ("sessions", "datasets")))
 
 
 def _arrow(frame: pd.DataFrame) -> pa.Table:
-    """Turn a frame into a table with its index as columns, ids as text."""
-    import pandas as pd
-
-    plain = frame if isinstance(frame.index, pd.RangeIndex) else frame.reset_index()
-    wanted = [name for name in plain.columns if name in {"id", "eid", "lab", "subject", "date", "number", "rel_path"}]
-    plain = plain[wanted].copy()
-    for name in {"id", "eid"} & set(wanted):
-        plain[name] = plain[name].map(str)
-    return pa.Table.from_pandas(plain, preserve_index=False)
-
-
-def _paths(root: Path, outcome: PruneOutcome) -> list[Path]:
-    return sorted(root / path for path in (*(file.path for file in outcome.deleted), *outcome.removed))
+    """Turn a frame into a table with its index as columns, ids and dates as alfwatchd reads them."""
+    columns = {name: list(frame[name]) for name in _KEYS if name in frame.columns}
+    columns |= {name: list(frame.index.get_level_values(name)) for name in _KEYS if name in frame.index.names}
+    for name in {"id", "eid"} & columns.keys():
+        columns[name] = list(map(str, columns[name]))
+    if "date" in columns:
+        columns["date"] = list(map(_date, columns["date"]))
+    try:
+        return pa.table({name: pa.array(column, from_pandas=True) for name, column in columns.items()})
+    except pa.ArrowException as error:
+        raise PruneRefused(f"the given tables cannot be understood ({error}), so nothing is removed") from error
 
 
-def _go_on() -> None:
-    """Nothing watches the root here: the walk itself is as careful as it can be."""
+def _date(value: Any) -> Any:
+    """Return a date that is text as a date; what is none stays as it is."""
+    return (alf.parse_date(value) or value) if isinstance(value, str) else value
 
 
-def _keep_quiet(_: str) -> None:
-    """The caller gets the list."""
+def _paths(cache_dir: Path, outcome: PruneOutcome) -> list[Path]:
+    return sorted(cache_dir / path for path in (*(file.path for file in outcome.deleted), *outcome.removed))

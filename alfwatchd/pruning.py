@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
+
 from alfwatchd import prune, store
 from alfwatchd.core import kept
 from alfwatchd.core.exclude import compile_exclude
@@ -20,6 +22,7 @@ from alfwatchd.scanner import printable
 from alfwatchd.settings import Settings
 
 OWN_TABLES = "the daemon's own tables"
+_NEEDED_OF_SESSIONS, _NEEDED_OF_DATASETS = {"id", "subject", "date", "number"}, {"eid", "rel_path"}
 _OWN_NOTE = (
     "the reference is the daemon's own tables, which mirror the disk, so there is nothing to delete; "
     "name the tables of what is to stay with --reference"
@@ -116,11 +119,41 @@ def read_reference(folder: Path) -> Reference:
         raise PruneRefused(
             f"{folder}: no reference tables here; it must be a folder with {store.SESSIONS} and {store.DATASETS}"
         )
-    keys = kept.session_keys(stored.sessions)
-    sessions: dict[str, set[str]] = {key.eid_path: set() for key in keys if key is not None}
-    for key, rel_path, _ in kept.dataset_rows(stored.sessions, stored.datasets, keys):
-        sessions[key.eid_path].add(rel_path)
-    return Reference(str(folder), sessions)
+    return make_reference(str(folder), stored.sessions, stored.datasets)
+
+
+def make_reference(source: str, sessions: pa.Table, datasets: pa.Table) -> Reference:
+    """Make a reference of tables.
+
+    Parameters
+    ----------
+    source : str
+        Where they come from, for messages.
+    sessions, datasets : pyarrow.Table
+        With their index as plain columns.
+
+    Raises
+    ------
+    PruneRefused
+        A row cannot be understood. What it stands for would be deleted.
+    """
+    missing = _NEEDED_OF_SESSIONS - set(sessions.column_names) | _NEEDED_OF_DATASETS - set(datasets.column_names)
+    if missing:
+        raise PruneRefused(f"{source}: the tables lack the columns {', '.join(sorted(missing))}; nothing was deleted")
+    keys = kept.session_keys(sessions)
+    listed: dict[str, set[str]] = {key.eid_path: set() for key in keys if key is not None}
+    n_rows = 0
+    for key, rel_path, _ in kept.dataset_rows(sessions, datasets, keys):
+        listed[key.eid_path].add(rel_path)
+        n_rows += 1
+    # ONE itself writes rows without a path, for files that are no datasets.
+    n_odd = len(datasets) - n_rows - datasets.column("rel_path").null_count
+    if None in keys or n_odd:
+        raise PruneRefused(
+            f"{source}: {keys.count(None)} rows of the sessions table have no subject, date or number, and {n_odd} "
+            "rows of the datasets table have no session: do the two tables belong together? Nothing was deleted"
+        )
+    return Reference(source, listed)
 
 
 def _own_reference(snapshot: Snapshot) -> Reference:
