@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import sys
 import threading
@@ -43,7 +44,8 @@ def set_level(level: str) -> None:
 
 
 def log_uncaught() -> None:
-    """Log errors that nobody expected, in any thread, with their traceback."""
+    """Log errors that nobody expected, in any thread, with their traceback; and where it stood if it is aborted."""
+    faulthandler.enable()  # systemd's watchdog ends a program that hangs with SIGABRT
     sys.excepthook = _log_error
     threading.excepthook = lambda about: _log_error(about.exc_type, about.exc_value, about.exc_traceback, about.thread)
 

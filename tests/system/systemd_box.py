@@ -102,7 +102,7 @@ class Box:
     def run(self, *command: str, check: bool = True, timeout: float = 30) -> subprocess.CompletedProcess[str]:
         """Run a program inside, as root; its failure is an error that shows what it said, unless not `check`."""
         inside = ["nsenter", f"--target={self.pid}", *NAMESPACES, "env", "-i"]
-        environment = ["PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8"]
+        environment = ["PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8"]
         done = subprocess.run(
             [*inside, *environment, *command],
             stdin=subprocess.DEVNULL,

@@ -1,6 +1,8 @@
 """The real unit files start the real program under a real systemd, inside all their sandboxing."""
 
 import json
+import os
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +17,7 @@ UNITS = "/etc/systemd/system"
 PLAIN = 'root = "/srv/alf"\n'
 ADDED = "_test_added.times.npy"
 
-# As docs/operations.md tells: the group of the lab owns the data. The rest only makes the tests faster.
+# The rest of what is installed comes from docs/operations.md. This only makes the tests faster.
 DROP_IN = """
 [Service]
 SupplementaryGroups=lab
@@ -24,22 +26,55 @@ TimeoutStopSec=20s
 LimitCORE=0
 """
 
+FILES = ["/srv/alf/datasets.pqt", "/srv/alf/sessions.pqt", "/var/lib/alfwatchd", "/run/alfwatchd/alfwatchd.sock"]
+LEFT = "rm -rf /srv/alf /srv/tables /srv/b /srv/reference /etc/alfwatchd /var/lib/alfwatchd"
+
+
+def manual(section, *, without):
+    """The commands of a section of docs/operations.md, but those that a box without network cannot do."""
+    text = (REPOSITORY / "docs/operations.md").read_text().partition(f"\n## {section}\n")[2]
+    block = text.partition("```sh\n")[2].partition("```\n")[0]
+    assert all(f"\n{line}" in f"\n{block}" for line in without)
+    return "\n".join(line for line in block.splitlines() if not line.startswith(without))
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """A box after the installation that the manual tells, with the group and the data of a lab."""
+
+    box: Box
+    said: str
+    """What the commands of the manual printed."""
+    state: str
+    """What systemd said of the unit then."""
+    files: str
+    """Owner, group and mode of what was there then."""
+
 
 @pytest.fixture(scope="module")
-def booted(tmp_path_factory):
+def installed(tmp_path_factory):
     with systemd_box(tmp_path_factory.mktemp("box"), program_binds()) as box:
         install_program(box)
-        for service in ("alfwatchd.service", "alfwatchd@.service"):
-            box.write(f"{UNITS}/{service}", (REPOSITORY / "systemd" / service).read_text())
-            box.write(f"{UNITS}/{service}.d/test.conf", DROP_IN)
-        box.write("/etc/sysusers.d/alfwatchd.conf", (REPOSITORY / "systemd/alfwatchd.sysusers").read_text())
+        for file in (REPOSITORY / "systemd").iterdir():  # pip does this: pyproject.toml, shared-data
+            box.write(f"{PROGRAM}/share/alfwatchd/systemd/{file.name}", file.read_text())
         box.write("/etc/sysusers.d/lab.conf", "g lab -\n")
         box.run("systemd-sysusers")
+        box.run(f"{PROGRAM}/bin/alfwatchd", "demo", "/srv/alf")
+        box.run("chgrp", "--recursive", "lab", "/srv/alf")
+        box.run("chmod", "--recursive", "g+rwX", "/srv/alf")
+        box.run("cp", "--archive", "/srv/alf", "/srv/master")
+        # A box has no network, and a /proc/sys that is read-only.
+        commands = manual("Install", without=("apt ", "python3 ", "/opt/alfwatchd/bin/pip ", "sysctl "))
+        said = box.run("bash", "-euc", commands).stdout
+        state = box.run("systemctl", "is-enabled", "alfwatchd").stdout + box.show("alfwatchd", "SubState")
+        files = box.run("stat", "--format=%n %U:%G %a", *FILES).stdout
+
+        box.run("systemctl", "disable", "--now", "alfwatchd")
+        for service in ("alfwatchd.service", "alfwatchd@.service"):
+            box.write(f"{UNITS}/{service}.d/local.conf", DROP_IN)
         box.run("systemctl", "daemon-reload")
-        box.run(f"{PROGRAM}/bin/alfwatchd", "demo", "/srv/master")
-        box.run("chgrp", "--recursive", "lab", "/srv/master")
-        box.run("chmod", "--recursive", "g+rwX", "/srv/master")
-        yield box
+        box.run("sh", "-c", LEFT)
+        yield Installed(box, said, state, files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,18 +112,40 @@ class Lab:
         (session / ADDED).write_bytes(b"0123")
         return session / ADDED
 
+    @contextmanager
+    def stopped_where_it_reads_settings(self):
+        """Reload, and keep the daemon waiting for its settings, which are what is written to the file."""
+        config = self.box.path("/etc/alfwatchd/config.toml")
+        config.unlink()
+        os.mkfifo(config)
+        self.box.run("systemctl", "kill", "--signal=HUP", "alfwatchd")
+        with config.open("w") as settings:  # opens when the other end is open
+            config.unlink()
+            yield settings
+
     def lists_added(self, folder="/srv/alf"):
         return [row["file_size"] for row in self.datasets(folder) if row["rel_path"] == ADDED] == [4]
 
 
 @pytest.fixture
-def lab(booted):
-    booted.run("cp", "--archive", "/srv/master", "/srv/alf")
-    yield Lab(booted)
-    units = ("alfwatchd", "alfwatchd@a", "alfwatchd@b")
-    booted.run("systemctl", "stop", *units)
-    booted.run("systemctl", "reset-failed")
-    booted.run("sh", "-c", "rm -rf /srv/alf /srv/tables /srv/b /srv/reference /etc/alfwatchd /var/lib/alfwatchd")
+def lab(installed):
+    box = installed.box
+    box.run("cp", "--archive", "/srv/master", "/srv/alf")
+    yield Lab(box)
+    box.run("systemctl", "stop", "alfwatchd.socket", "alfwatchd", "alfwatchd@a", "alfwatchd@b", check=False)
+    box.run("systemctl", "reset-failed")
+    box.run("sh", "-c", LEFT)
+
+
+def test_the_manual_leads_to_a_running_service(installed):
+    assert installed.state == "enabled\nrunning"
+    assert "\nstate      live since " in installed.said
+    assert installed.files.splitlines() == [
+        "/srv/alf/datasets.pqt alfwatchd:lab 644",  # the folder of the tables hands down its group
+        "/srv/alf/sessions.pqt alfwatchd:lab 644",
+        "/var/lib/alfwatchd alfwatchd:alfwatchd 750",
+        "/run/alfwatchd/alfwatchd.sock alfwatchd:alfwatchd 600",
+    ]
 
 
 def test_it_runs_as_its_own_user_and_keeps_tables_in_the_root(lab):
@@ -116,14 +173,16 @@ def test_tables_in_another_folder_with_hashes(lab):
     assert not lab.box.path("/srv/alf/datasets.pqt").exists()
 
 
-def test_reload(lab):
+def test_reload_is_over_when_the_settings_are_in_force(lab):
     lab.start()
     lab.alfwatchd("sync")
-    before, pid = lab.status()["n_datasets"], lab.show("MainPID")
-    lab.box.write("/etc/alfwatchd/config.toml", PLAIN + 'exclude = ["*.npy"]\n')
-    lab.box.run("systemctl", "reload", "alfwatchd")
-    lab.box.wait(lambda: lab.status()["n_datasets"] < before)
+    pid = lab.show("MainPID")
+    with lab.stopped_where_it_reads_settings() as settings:
+        assert lab.show("ActiveState") == "reloading"
+        settings.write(PLAIN + 'exclude = ["*.npy"]\n')
     lab.box.wait(lambda: lab.show("ActiveState") == "active")
+    lab.alfwatchd("sync")
+    assert not [row for row in lab.datasets() if row["rel_path"].endswith(".npy")]
     assert lab.show("MainPID") == pid
 
 
@@ -149,7 +208,7 @@ def test_restart_after_kill_9(lab):
 
 
 def test_restart_by_the_watchdog_when_the_loop_hangs(lab):
-    lab.box.write("/run/systemd/system/alfwatchd.service.d/watchdog.conf", "[Service]\nWatchdogSec=3s\n")
+    lab.box.write("/run/systemd/system/alfwatchd.service.d/watchdog.conf", "[Service]\nWatchdogSec=2s\n")
     lab.box.run("systemctl", "daemon-reload")
     try:
         lab.start()
@@ -157,9 +216,12 @@ def test_restart_by_the_watchdog_when_the_loop_hangs(lab):
         ping = lab.show("WatchdogTimestampMonotonic")
         lab.box.wait(lambda: lab.show("WatchdogTimestampMonotonic") != ping)  # also with nothing to do
         assert lab.show("NRestarts") == "0"
-        lab.box.run("systemctl", "kill", "--signal=STOP", "alfwatchd")
-        lab.box.wait(lambda: (lab.show("NRestarts"), lab.show("ActiveState")) == ("1", "active"))
-        assert "Watchdog timeout (limit 3s)" in lab.box.journal("alfwatchd")
+        with lab.stopped_where_it_reads_settings():  # the loop; all other threads run
+            lab.box.write("/etc/alfwatchd/config.toml", PLAIN)
+            lab.box.wait(lambda: (lab.show("NRestarts"), lab.show("ActiveState")) == ("1", "active"))
+        journal = lab.box.journal("alfwatchd")
+        assert "Watchdog timeout (limit 2s)" in journal
+        assert "in read_again" in journal  # where it hung
         lab.alfwatchd("sync")
     finally:
         lab.box.run("rm", "/run/systemd/system/alfwatchd.service.d/watchdog.conf")
@@ -228,3 +290,44 @@ def test_a_mount_over_the_root_is_seen_inside_the_sandbox(lab):
     lab.box.wait(lambda: lab.status()["state"] == "live")
     lab.alfwatchd("sync")
     assert lab.datasets() == before
+
+
+def test_a_root_that_is_mounted_after_the_start(lab):
+    lab.box.run("sh", "-c", "mkdir /srv/b && mv /srv/alf /srv/b && mkdir /srv/alf")  # a folder of root, as usual
+    lab.box.run("mount", "--bind", "/srv/b/alf", "/srv/alf")
+    lab.start()
+    lab.alfwatchd("sync")
+    before = lab.datasets("/srv/b/alf")
+    lab.box.run("systemctl", "stop", "alfwatchd")
+    lab.box.run("umount", "/srv/alf")
+    lab.start()
+    assert lab.status()["state"] == "offline"
+    assert lab.show("StatusText").startswith("offline: 0 sessions")
+    lab.box.run("mount", "--bind", "/srv/b/alf", "/srv/alf")
+    try:
+        lab.box.wait(lambda: lab.status()["state"] == "live")
+        lab.alfwatchd("sync")
+        assert (lab.datasets("/srv/b/alf"), lab.show("NRestarts")) == (before, "0")
+        assert os.listdir(lab.box.path("/srv/b")) == ["alf"]
+    finally:
+        lab.box.run("systemctl", "stop", "alfwatchd")
+        lab.box.run("umount", "/srv/alf")
+    assert os.listdir(lab.box.path("/srv/alf")) == []  # nothing was written below the mount point
+
+
+def test_a_socket_of_systemd_starts_it_and_stays(lab):
+    unit = "[Socket]\nListenStream=/run/alfwatchd.sock\nSocketMode=0660\nSocketGroup=lab\n"
+    lab.box.write(f"{UNITS}/alfwatchd.socket", unit)
+    lab.box.write("/etc/alfwatchd/config.toml", PLAIN)
+    lab.box.run("systemctl", "daemon-reload")
+    lab.box.run("systemctl", "start", "alfwatchd.socket")
+    assert lab.show("ActiveState") == "inactive"
+    for _ in range(2):
+        lab.alfwatchd("sync", "--socket=/run/alfwatchd.sock")  # starts it, and is answered
+        assert lab.status("--socket=/run/alfwatchd.sock")["pid"] > 0
+        lab.box.run("systemctl", "stop", "alfwatchd.service")
+        about = lab.box.run("stat", "--format=%U:%G %a", "/run/alfwatchd.sock").stdout
+        assert about == "root:lab 660\n"
+    lab.box.run("systemctl", "stop", "alfwatchd.socket")
+    lab.box.run("rm", f"{UNITS}/alfwatchd.socket")
+    lab.box.run("systemctl", "daemon-reload")
