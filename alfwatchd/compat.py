@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import json
 import logging
+import os
 import tempfile
 import warnings
 from collections.abc import Mapping
@@ -198,7 +199,7 @@ def _warn(start: Start, settings: Settings) -> None:
     tables = start.indexer.tables
     problems = [*lab_problems(settings.lab, tables.snapshot()), *start.indexer.problems()]
     for problem in problems[:_MAX_PROBLEMS]:
-        _log.warning("%s: %s", settings.root / problem.path, problem.message)
+        _log.warning("%s: %s", os.path.normpath(settings.root / problem.path), problem.message)  # it may be `..`
     if len(problems) > _MAX_PROBLEMS:
         _log.warning("%s: %d more problems", settings.root, len(problems) - _MAX_PROBLEMS)
     counts = tables.counts
