@@ -105,7 +105,8 @@ class Hasher:
     @property
     def n_pending(self) -> int:
         """Files whose digest was not posted yet: queued, being hashed, or waiting for others to be posted with."""
-        return len(self._queued) + self._busy
+        with self._changed:
+            return len(self._queued) + self._busy
 
     def submit(self, jobs: list[HashJob]) -> None:
         """Queue files; a later job for the same file replaces an earlier one."""
@@ -137,11 +138,13 @@ class Hasher:
                     done.append((job, *found))
                 else:
                     self._finish(1)
-            is_late = job is None or time.monotonic() - posted > _POST_SECONDS
-            if done and (is_late or len(done) >= _POST_FILES):
+            is_late = time.monotonic() - posted > _POST_SECONDS
+            if done and (is_late or not self._queued or len(done) >= _POST_FILES):
                 self._report(done)
                 self._finish(len(done))
                 done, posted = [], time.monotonic()
+        if done:
+            self._report(done)
 
     def _finish(self, n_files: int) -> None:
         with self._changed:

@@ -5,6 +5,7 @@ The file may be deleted at any time: the next start scans, hashes and takes the 
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,7 +18,7 @@ from alfwatchd.errors import StateError
 _SCHEMA_VERSION = 1
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS places (
-    path TEXT PRIMARY KEY, fsid TEXT, dev TEXT, ino TEXT, mount_id TEXT, fs_type TEXT
+    path BLOB PRIMARY KEY, fsid TEXT, dev TEXT, ino TEXT, mount_id TEXT, fs_type TEXT
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS digests (
     fsid TEXT, signature BLOB, md5 BLOB, PRIMARY KEY (fsid, signature)
@@ -56,15 +57,15 @@ class State:
         with self._transaction():
             rows = self._db.execute("SELECT path, fsid, dev, ino, mount_id, fs_type FROM places").fetchall()
         return {
-            path: Place(int(fsid), int(dev), int(ino), int(mount_id), fs_type)
+            os.fsdecode(path): Place(int(fsid), int(dev), int(ino), int(mount_id), fs_type)
             for path, fsid, dev, ino, mount_id, fs_type in rows
         }
 
     def save_places(self, places: Mapping[str, Place]) -> None:
         """Record the places, replacing what was recorded."""
-        # As text: identities can be larger than SQLite's integers.
+        # Identities can be larger than SQLite's integers, and paths need not be UTF-8.
         rows = [
-            (path, *map(str, (place.fsid, place.dev, place.ino, place.mount_id)), place.fs_type)
+            (os.fsencode(path), *map(str, (place.fsid, place.dev, place.ino, place.mount_id)), place.fs_type)
             for path, place in places.items()
         ]
         with self._transaction():
@@ -126,6 +127,8 @@ def _connect(path: Path) -> sqlite3.Connection:
         (version,) = db.execute("PRAGMA user_version").fetchone()
         if version not in (0, _SCHEMA_VERSION):
             raise sqlite3.DatabaseError(f"schema version {version}")
+        if db.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):  # 0.1 s for a million digests
+            raise sqlite3.DatabaseError("damaged")
         db.executescript(_SCHEMA)
         db.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
         db.commit()

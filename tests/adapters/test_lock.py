@@ -1,97 +1,163 @@
 import os
-import subprocess
-import sys
-import tempfile
-from contextlib import ExitStack
-from pathlib import Path
+import signal
 
 import pytest
 
 from alfwatchd.errors import Locked, OutDirError, StateError
-from alfwatchd.lock import hold_out_dir, hold_state_dir
+from alfwatchd.lock import LOCK_NAME, hold_out_dir, hold_state_dir
+from children import as_nobody, in_child, needs_root
+from trees import fast_folder
 
-HOLD = """
-import sys
-from pathlib import Path
-from alfwatchd import lock
-with getattr(lock, sys.argv[1])(Path(sys.argv[2])):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-LOCKS = [hold_out_dir, hold_state_dir]
+HOLDERS = pytest.mark.parametrize("hold", [hold_out_dir, hold_state_dir])
 
 
-@pytest.mark.parametrize("hold", LOCKS)
-def test_a_second_process_is_refused_and_told_who_holds_it(tmp_path, hold):
-    command = [sys.executable, "-c", HOLD, hold.__name__, str(tmp_path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
-        assert other.stdout.readline() == b"held\n"
-        with pytest.raises(Locked, match=rf"^{tmp_path}: process {other.pid} keeps ") as caught, hold(tmp_path):
+@pytest.fixture
+def folder():
+    before = sorted(os.listdir("/proc/self/fd"))
+    with fast_folder() as folder:
+        yield folder
+    assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+def try_to_hold(hold, folder):
+    """Return what comes of it in another process."""
+
+    def run():
+        try:
+            with hold(folder):
+                return "held"
+        except Locked as error:
+            return str(error)
+
+    return in_child(run)
+
+
+@HOLDERS
+def test_only_one_process_holds_a_folder(folder, hold):
+    assert try_to_hold(hold, folder) == "held"
+    with hold(folder):
+        refusal = try_to_hold(hold, folder)
+        assert str(folder) in refusal
+        assert f"process {os.getpid()} " in refusal
+    assert try_to_hold(hold, folder) == "held"
+
+
+@HOLDERS
+def test_not_even_the_same_process_holds_it_twice(folder, hold):
+    with hold(folder):
+        with pytest.raises(Locked, match=f"process {os.getpid()} "), hold(folder):
             pass
-        assert caught.value.exit_code == 75
-        other.kill()
-    with hold(tmp_path):  # the kernel has released it
+        assert try_to_hold(hold, folder) != "held"
+
+
+def test_the_two_locks_do_not_exclude_each_other(folder):
+    with hold_out_dir(folder), hold_state_dir(folder):
         pass
 
 
-@pytest.mark.parametrize("hold", LOCKS)
-def test_the_file_names_the_holder_and_nobody_afterwards(tmp_path, hold):
-    with hold(tmp_path):
-        (file,) = tmp_path.iterdir()
-        assert file.read_text() == f"{os.getpid()}\n"
-    assert file.read_text() == ""
-    with hold(tmp_path), pytest.raises(Locked), hold(tmp_path):
-        pass
+@HOLDERS
+def test_other_folders_are_free(folder, hold):
+    for name in "ab":
+        (folder / name).mkdir()
+    with hold(folder / "a"):
+        assert try_to_hold(hold, folder / "b") == "held"
 
 
-def test_a_state_folder_may_be_an_output_folder_as_well(tmp_path):
-    with ExitStack() as stack:
-        stack.enter_context(hold_out_dir(tmp_path))
-        stack.enter_context(hold_state_dir(tmp_path))
+@HOLDERS
+def test_a_failure_inside_sets_it_free(folder, hold):
+    with pytest.raises(ZeroDivisionError), hold(folder):
+        raise ZeroDivisionError
+    assert try_to_hold(hold, folder) == "held"
 
 
-@pytest.mark.parametrize("hold", LOCKS)
-def test_errors_inside_are_not_taken_for_a_lock(tmp_path, hold):
-    with pytest.raises(BlockingIOError, match="on purpose"), hold(tmp_path):
-        raise BlockingIOError("on purpose")
-    with hold(tmp_path):
+@HOLDERS
+def test_a_killed_process_leaves_nothing_held(folder, hold):
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        with hold(folder):
+            os.write(writer, b"x")
+            signal.pause()
+    try:
+        assert os.read(reader, 1) == b"x"
+        assert f"process {pid} " in try_to_hold(hold, folder)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(reader)
+        os.close(writer)
+    assert try_to_hold(hold, folder) == "held"
+
+
+def test_a_lock_file_does_not_look_like_a_table(folder):
+    with hold_out_dir(folder):
+        assert [path.name for path in folder.iterdir()] == [LOCK_NAME]
+        assert (folder / LOCK_NAME).read_text() == f"{os.getpid()}\n"
+    assert (folder / LOCK_NAME).read_text() == ""
+    assert not LOCK_NAME.endswith(".pqt")
+
+
+def test_what_an_earlier_process_wrote_is_replaced(folder):
+    (folder / LOCK_NAME).write_text("123456789012\n")
+    with hold_out_dir(folder):
+        assert (folder / LOCK_NAME).read_text() == f"{os.getpid()}\n"
+
+
+@HOLDERS
+def test_a_holder_that_left_no_number_is_told(folder, hold):
+    with hold(folder):
+        (lock,) = folder.iterdir()
+        lock.write_text("")
+        assert "process of unknown number " in try_to_hold(hold, folder)
+
+
+@pytest.mark.parametrize(("hold", "error"), [(hold_out_dir, OutDirError), (hold_state_dir, StateError)])
+def test_a_folder_that_is_missing_is_told(folder, hold, error):
+    with pytest.raises(error, match="cannot be made"), hold(folder / "missing"):
         pass
 
 
 @pytest.mark.parametrize(("hold", "error"), [(hold_out_dir, OutDirError), (hold_state_dir, StateError)])
-def test_a_folder_that_is_not_there(tmp_path, hold, error):
-    folder = tmp_path / "missing"
-    with pytest.raises(error, match=rf"^{folder}/\S+: cannot be made \(No such file or directory\)"), hold(folder):
-        pass
-
-
-@pytest.mark.parametrize("hold", LOCKS)
-def test_a_link_in_place_of_the_lock_is_not_followed(tmp_path, hold):
-    folder, target = tmp_path / "folder", tmp_path / "target"
-    folder.mkdir()
+def test_a_link_is_never_followed(folder, hold, error):
+    (folder / "target").write_text("precious")
     with hold(folder):
-        (file,) = folder.iterdir()
-    target.write_text("precious")
-    file.unlink()
-    file.symlink_to(target)
-    with pytest.raises((OutDirError, StateError)), hold(folder):
+        (name,) = {path.name for path in folder.iterdir()} - {"target"}
+    (folder / name).unlink()
+    (folder / name).symlink_to("target")
+    with pytest.raises(error), hold(folder):
         pass
-    assert target.read_text() == "precious"
+    assert (folder / "target").read_text() == "precious"
 
 
-AS_NOBODY = HOLD.replace("with", "import os; os.setgroups([]); os.setgid(65534); os.setuid(65534)\nwith", 1)
+@needs_root
+@HOLDERS
+def test_the_lock_file_of_another_user_holds_as_well(folder, hold):
+    folder.chmod(0o777)
+    with hold(folder):
+        pass
+
+    def run():
+        try:
+            with hold(folder):
+                return "held"
+        except Locked:
+            return "locked"
+
+    assert as_nobody(run) == "held"
+    with hold(folder):
+        assert as_nobody(run) == "locked"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user needs root")
-def test_a_lock_file_that_another_user_made_is_no_obstacle():
-    """`sudo alfwatchd --once`, then the service."""
-    with tempfile.TemporaryDirectory(dir="/tmp") as name:
-        folder = Path(name)
-        folder.chmod(0o777)
-        with hold_out_dir(folder):
-            pass
-        command = [sys.executable, "-c", AS_NOBODY, "hold_out_dir", name]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
-            assert other.stdout.readline() == b"held\n"
-            with pytest.raises(Locked, match="process of unknown number keeps"), hold_out_dir(folder):
-                pass
+@needs_root
+@pytest.mark.parametrize("hold", [hold_out_dir, hold_state_dir])
+def test_a_folder_that_is_closed_is_told(folder, hold):
+    def run():
+        try:
+            with hold(folder):
+                return None
+        except (OutDirError, StateError) as error:
+            return type(error), str(error)
+
+    kind, message = as_nobody(run)
+    assert kind is (OutDirError if hold is hold_out_dir else StateError)
+    assert "Permission denied" in message

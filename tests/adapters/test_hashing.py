@@ -1,0 +1,333 @@
+import hashlib
+import os
+import queue
+import time
+
+import pytest
+
+from alfwatchd.core.rows import pack_signature
+from alfwatchd.errors import StateError
+from alfwatchd.hashing import Hasher, HashJob
+from alfwatchd.state import State
+from children import as_nobody, needs_root
+from trees import fast_folder
+
+PATIENCE = 20.0
+FOLDER = "s/2020-01-01/001/alf"
+OLD_NS = 1_500_000_000_000_000_000
+
+
+@pytest.fixture
+def top():
+    before = sorted(os.listdir("/proc/self/fd"))
+    with fast_folder() as folder:
+        (folder / "root" / FOLDER).mkdir(parents=True)
+        yield folder
+    assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.fixture
+def root(top):
+    return top / "root"
+
+
+@pytest.fixture
+def state(top):
+    state = State(top / "state")
+    yield state
+    state.close()
+
+
+class Hashing:
+    """A hasher and what it posted."""
+
+    def __init__(self, root, digests, *, n_threads=1, settle_seconds=0.0):
+        self.messages = queue.SimpleQueue()
+        self.hasher = Hasher(str(root), digests, n_threads, self.messages.put, settle_seconds=settle_seconds)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.hasher.close()
+        assert not self.hasher.is_alive
+
+    def take(self, n_files):
+        """Return name -> (signature, digest) of the next files, in the order in which they were posted."""
+        found = {}
+        while len(found) < n_files:
+            message = self.messages.get(timeout=PATIENCE)
+            assert message.digests.keys() == {FOLDER}
+            found |= message.digests[FOLDER]
+        return found
+
+    def wait(self):
+        """Wait until nothing is to be hashed, and return all that was posted by then."""
+        deadline = time.monotonic() + PATIENCE
+        while self.hasher.n_pending:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        found = {}
+        while not self.messages.empty():
+            found |= self.messages.get().digests[FOLDER]
+        return found
+
+
+def write(root, name, content=b"content", mtime_ns=OLD_NS):
+    path = root / FOLDER / name
+    path.write_bytes(content)
+    os.utime(path, ns=(mtime_ns, mtime_ns))
+    return path
+
+
+def job(root, name, *, known=b""):
+    about = (root / FOLDER / name).stat()
+    is_link = (root / FOLDER / name).is_symlink()
+    signature = pack_signature(about.st_size, about.st_mtime_ns, about.st_ino, is_link)
+    return HashJob(-about.st_mtime_ns, FOLDER, name, signature, known)
+
+
+def md5(content):
+    return hashlib.md5(content).digest()
+
+
+CONTENTS = {
+    "empty.b.c": b"",
+    "small.b.c": b"content",
+    "chunk.b.c": bytes(1 << 20),
+    "more.b.c": os.urandom(3 * (1 << 20) + 1),
+}
+
+
+@pytest.mark.parametrize("n_threads", [1, 4])
+def test_digests_are_md5(root, state, n_threads):
+    for name, content in CONTENTS.items():
+        write(root, name, content)
+    jobs = [job(root, name) for name in CONTENTS]
+    with Hashing(root, state, n_threads=n_threads) as hashing:
+        hashing.hasher.submit(jobs)
+        found = hashing.take(len(CONTENTS))
+    assert found == {each.name: (each.signature, md5(CONTENTS[each.name])) for each in jobs}
+
+
+def test_many_files_and_many_threads(root, state):
+    contents = {f"f{number}.b.c": b"%d" % number for number in range(700)}
+    for name, content in contents.items():
+        write(root, name, content)
+    with Hashing(root, state, n_threads=4) as hashing:
+        for name in contents:
+            hashing.hasher.submit([job(root, name)])
+        found = hashing.take(len(contents))
+    assert {name: digest for name, (_, digest) in found.items()} == {name: md5(text) for name, text in contents.items()}
+
+
+def test_a_link_is_hashed_by_its_content(root, state, top):
+    (top / "target").write_bytes(b"linked")
+    os.utime(top / "target", ns=(OLD_NS, OLD_NS))
+    (root / FOLDER / "link.b.c").symlink_to(top / "target")
+    with Hashing(root, state) as hashing:
+        hashing.hasher.submit([job(root, "link.b.c")])
+        assert hashing.take(1)["link.b.c"][1] == md5(b"linked")
+
+
+def test_the_newest_come_first(root, state):
+    ages = [3, 1, 4, 1.5, 9, 2.5, 6]
+    for age in ages:
+        write(root, f"age{age}.b.c", mtime_ns=int(OLD_NS - age * 1e9))
+    with Hashing(root, state) as hashing:
+        hashing.hasher.submit([job(root, f"age{age}.b.c") for age in ages])
+        found = hashing.take(len(ages))
+    assert list(found) == [f"age{age}.b.c" for age in sorted(ages)]
+
+
+def test_a_file_that_may_still_be_written_waits_and_holds_up_nobody(root, state):
+    write(root, "new.b.c", mtime_ns=time.time_ns())
+    write(root, "old.b.c")
+    write(root, "ahead.b.c", mtime_ns=time.time_ns() + 3600 * 10**9)
+    with Hashing(root, state, settle_seconds=600.0) as hashing:
+        hashing.hasher.submit([job(root, name) for name in ("new.b.c", "old.b.c", "ahead.b.c")])
+        assert hashing.take(2).keys() == {"old.b.c", "ahead.b.c"}
+        assert hashing.hasher.n_pending == 1
+
+
+def test_a_file_is_hashed_once_it_has_settled(root, state):
+    written = time.time_ns()
+    write(root, "new.b.c", mtime_ns=written)
+    with Hashing(root, state, settle_seconds=0.3) as hashing:
+        hashing.hasher.submit([job(root, "new.b.c")])
+        hashing.take(1)
+    assert time.time_ns() - written >= 0.3e9
+
+
+# (what happens to the file after the job was made)
+CHANGES = {
+    "grown": lambda path: path.write_bytes(b"more content"),
+    "newer": lambda path: os.utime(path, ns=(1, 1)),
+    "replaced": lambda path: (path.rename(path.with_name("x")), path.write_bytes(b"content")),
+    "gone": lambda path: path.unlink(),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+    "a pipe": lambda path: (path.unlink(), os.mkfifo(path)),
+    "a dangling link": lambda path: (path.unlink(), path.symlink_to("nothing")),
+    "folder gone": lambda path: path.parent.rename(path.parent.with_name("moved")),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize("known", [b"", bytes(16)])
+def test_a_file_that_is_no_longer_what_the_job_says_is_not_reported(root, state, change, known):
+    path = write(root, "a.b.c")
+    jobs = [job(root, "a.b.c", known=known)]
+    change(path)
+    with Hashing(root, state) as hashing:
+        hashing.hasher.submit(jobs)
+        assert hashing.wait() == {}
+        assert hashing.hasher.is_alive
+
+
+class Interfering:
+    """Records nothing; does something to the disk in the middle of each job."""
+
+    def __init__(self, act):
+        self.act = act
+        self.saved = []
+
+    def find_digest(self, *_):
+        self.act()
+
+    def save_digests(self, rows):
+        self.saved += rows
+
+
+def test_a_file_that_changes_while_it_is_hashed_is_not_reported(root):
+    path = write(root, "a.b.c", bytes(1 << 21))
+
+    def append():
+        with path.open("ab") as file:
+            file.write(b"more")
+
+    digests = Interfering(append)
+    with Hashing(root, digests) as hashing:
+        hashing.hasher.submit([job(root, "a.b.c")])
+        assert hashing.wait() == {}
+        assert digests.saved == []
+        digests.act = lambda: None
+        hashing.hasher.submit([job(root, "a.b.c")])
+        assert hashing.take(1)["a.b.c"][1] == md5(bytes(1 << 21) + b"more")
+
+
+def test_recorded_digests_are_used_again_after_a_restart(root, top):
+    path = write(root, "a.b.c", b"one")
+    for expected in (b"one", b"one"):
+        state = State(top / "state")
+        with Hashing(root, state) as hashing:
+            hashing.hasher.submit([job(root, "a.b.c")])
+            assert hashing.take(1)["a.b.c"][1] == md5(expected)
+        state.close()
+        # Same signature, other content: had the file been read again, it would show.
+        with path.open("r+b") as file:
+            file.write(b"two")
+        os.utime(path, ns=(OLD_NS, OLD_NS))
+    state = State(top / "state")
+    state.forget_digests([job(root, "a.b.c").signature])
+    with Hashing(root, state) as hashing:
+        hashing.hasher.submit([job(root, "a.b.c")])
+        assert hashing.take(1)["a.b.c"][1] == md5(b"two")
+    state.close()
+
+
+def test_a_known_digest_is_taken_and_recorded(root, state):
+    write(root, "a.b.c")
+    known = bytes(range(16))
+    with Hashing(root, state) as hashing:
+        hashing.hasher.submit([job(root, "a.b.c", known=known)])
+        assert hashing.take(1)["a.b.c"][1] == known
+    assert state.find_digest(os.statvfs(root).f_fsid, job(root, "a.b.c").signature) == known
+
+
+def test_a_recorded_digest_wins_over_a_known_one(root, state):
+    write(root, "a.b.c")
+    recorded = bytes(range(16))
+    state.save_digests([(os.statvfs(root).f_fsid, job(root, "a.b.c").signature, recorded)])
+    with Hashing(root, state) as hashing:
+        hashing.hasher.submit([job(root, "a.b.c", known=bytes(16))])
+        assert hashing.take(1)["a.b.c"][1] == recorded
+
+
+def test_a_later_job_for_the_same_file_replaces_the_earlier(root, state):
+    write(root, "a.b.c", b"one", mtime_ns=time.time_ns())
+    with Hashing(root, state, settle_seconds=600.0) as hashing:
+        for _ in range(3):
+            hashing.hasher.submit([job(root, "a.b.c")])
+        assert hashing.hasher.n_pending == 1
+        write(root, "a.b.c", b"three")
+        hashing.hasher.submit([job(root, "a.b.c")])
+        assert hashing.take(1)["a.b.c"] == (job(root, "a.b.c").signature, md5(b"three"))
+        assert hashing.wait() == {}
+
+
+class Broken:
+    """A state file that has gone bad."""
+
+    def find_digest(self, *_):
+        raise StateError("bad")
+
+    def save_digests(self, _):
+        raise StateError("bad")
+
+
+def test_digests_come_without_any_state(root):
+    write(root, "a.b.c")
+    with Hashing(root, Broken()) as hashing:
+        hashing.hasher.submit([job(root, "a.b.c")])
+        assert hashing.take(1)["a.b.c"][1] == md5(b"content")
+        assert hashing.hasher.is_alive
+
+
+@needs_root
+def test_a_file_that_cannot_be_read_holds_up_nobody(root):
+    write(root, "closed.b.c").chmod(0o600)
+    write(root, "open.b.c")
+
+    def run():
+        with Hashing(root, Broken()) as hashing:
+            hashing.hasher.submit([job(root, "closed.b.c"), job(root, "open.b.c")])
+            return set(hashing.wait())
+
+    assert as_nobody(run) == {"open.b.c"}
+
+
+def test_pending_files_are_those_not_posted_yet(root, state):
+    """`--once` waits for it to be zero and then closes: a digest that is not posted by then would be lost."""
+    for number in range(300):
+        write(root, f"f{number}.b.c", b"%d" % number)
+    for first in range(0, 300, 30):
+        with Hashing(root, state) as hashing:
+            hashing.hasher.submit([job(root, f"f{number}.b.c") for number in range(first, first + 30)])
+            assert hashing.hasher.n_pending > 0
+            assert len(hashing.wait()) == 30
+
+
+def test_closing_does_not_wait_for_a_large_file(root, state):
+    path = root / FOLDER / "huge.b.c"
+    path.touch()
+    os.truncate(path, 1 << 40)
+    with Hashing(root, state) as hashing:
+        hashing.hasher.submit([job(root, "huge.b.c")])
+        while not hashing.hasher._busy:
+            time.sleep(0.001)
+        started = time.monotonic()
+    assert time.monotonic() - started < 5
+    assert hashing.messages.empty()
+
+
+def test_what_was_hashed_is_posted_at_the_end(root, state):
+    write(root, "a.b.c")
+    path = root / FOLDER / "huge.b.c"
+    path.touch()
+    os.truncate(path, 1 << 40)
+    os.utime(path, ns=(1, 1))
+    with Hashing(root, state) as hashing:
+        hashing.hasher.submit([job(root, "huge.b.c"), job(root, "a.b.c")])
+        while hashing.hasher._queued:
+            time.sleep(0.001)
+    assert hashing.take(1)["a.b.c"][1] == md5(b"content")

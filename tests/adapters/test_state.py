@@ -1,0 +1,255 @@
+import os
+import shutil
+import sqlite3
+import threading
+
+import pytest
+
+from alfwatchd.core.guard import Place
+from alfwatchd.core.rows import pack_signature
+from alfwatchd.errors import StateError
+from alfwatchd.state import State
+from children import as_nobody, in_child, needs_root
+from trees import fast_folder
+
+LARGE = 2**64 - 1
+PLACE = Place(fsid=LARGE, dev=LARGE - 1, ino=LARGE - 2, mount_id=2**63, fs_type="ext4")
+OTHER = Place(fsid=0, dev=1, ino=2, mount_id=3, fs_type="nfs4")
+SIGNATURE, MD5 = pack_signature(7, 1_700_000_000_000_000_000, LARGE, False), bytes(range(16))
+
+
+@pytest.fixture
+def folder():
+    with fast_folder() as folder:
+        yield folder
+        left = [
+            os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if fd.isdigit() and is_open(fd)
+        ]
+        assert [path for path in left if path.startswith(str(folder))] == []
+
+
+def is_open(fd):
+    return os.path.lexists(f"/proc/self/fd/{fd}")
+
+
+def fill(folder):
+    state = State(folder)
+    state.save_places({"": PLACE, "mount": OTHER})
+    state.save_digests([(1, SIGNATURE, MD5)])
+    state.close()
+
+
+def load(folder):
+    """Return what a next run finds: is_new, places, digest."""
+    state = State(folder)
+    try:
+        return state.is_new, state.load_places(), state.find_digest(1, SIGNATURE)
+    finally:
+        state.close()
+
+
+KEPT = (False, {"": PLACE, "mount": OTHER}, MD5)
+ANEW = (True, {}, None)
+
+
+def test_the_folder_is_made(folder):
+    assert load(folder / "a/b") == ANEW
+    assert (folder / "a/b").stat().st_mode & 0o777 == 0o750
+
+
+def test_everything_outlives_a_restart(folder):
+    fill(folder)
+    assert load(folder) == KEPT
+    assert load(folder) == KEPT
+
+
+def test_everything_outlives_a_kill(folder):
+    def run():
+        state = State(folder)
+        state.save_places({"": PLACE, "mount": OTHER})
+        state.save_digests([(1, SIGNATURE, MD5)])
+        return 1  # the child ends without closing
+
+    assert in_child(run) == 1
+    assert load(folder) == KEPT
+
+
+def test_places_are_replaced_as_a_whole(folder):
+    state = State(folder)
+    state.save_places({"": PLACE, "mount": OTHER})
+    state.save_places({"mount": PLACE})
+    assert state.load_places() == {"mount": PLACE}
+    state.save_places({})
+    assert state.load_places() == {}
+    state.close()
+
+
+def test_places_have_any_path(folder):
+    places = {"": PLACE, "a b/Ä\n'\";": OTHER, "b\udcff": PLACE}
+    state = State(folder)
+    state.save_places(places)
+    assert state.load_places() == places
+    state.close()
+
+
+@pytest.mark.parametrize(
+    ("fsid", "signature", "found"),
+    [
+        (1, SIGNATURE, True),
+        (2, SIGNATURE, False),
+        (LARGE, SIGNATURE, False),
+        (1, pack_signature(8, 1_700_000_000_000_000_000, LARGE, False), False),
+        (1, pack_signature(7, 1_700_000_000_000_000_001, LARGE, False), False),
+        (1, pack_signature(7, 1_700_000_000_000_000_000, LARGE - 1, False), False),
+        (1, pack_signature(7, 1_700_000_000_000_000_000, LARGE, True), False),
+    ],
+)
+def test_a_digest_is_found_by_file_system_and_signature(folder, fsid, signature, found):
+    state = State(folder)
+    state.save_digests([(1, SIGNATURE, MD5)])
+    assert state.find_digest(fsid, signature) == (MD5 if found else None)
+    state.close()
+
+
+def test_digests_are_replaced_and_forgotten(folder):
+    other = pack_signature(1, -1, 1, False)
+    state = State(folder)
+    state.save_digests([(1, SIGNATURE, MD5), (LARGE, SIGNATURE, MD5), (1, other, MD5)])
+    state.save_digests((1, signature, bytes(16)) for signature in [SIGNATURE])
+    assert state.find_digest(1, SIGNATURE) == bytes(16)
+    state.forget_digests([SIGNATURE, pack_signature(9, 9, 9, False)])
+    assert [state.find_digest(*each) for each in ((1, SIGNATURE), (LARGE, SIGNATURE), (1, other))] == [None, None, MD5]
+    state.close()
+
+
+def test_any_thread_may_call(folder):
+    state = State(folder)
+    wrong = []
+
+    def work(number):
+        for each in range(50):
+            signature = pack_signature(number, each, 0, False)
+            state.save_digests([(1, signature, bytes([number, each] * 8))])
+            if state.find_digest(1, signature) != bytes([number, each] * 8):
+                wrong.append((number, each))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    state.close()
+    assert wrong == []
+    assert load(folder)[0] is False
+
+
+# A file that cannot be used is made anew: it holds nothing but shortcuts.
+
+
+def write_over(start, text):
+    def damage(path):
+        with path.open("r+b") as file:
+            file.seek(start)
+            file.write(text)
+
+    return damage
+
+
+def another_version(path):
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 99")
+    db.close()
+
+
+DAMAGES = {
+    "garbage": lambda path: path.write_bytes(b"this is no database " * 100),
+    "header": write_over(0, b"\0" * 100),
+    "pages": write_over(4096, os.urandom(1 << 16)),
+    "truncated": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "another version": another_version,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_file_that_is_damaged_or_of_another_version_is_made_anew(folder, damage):
+    fill(folder)
+    state = State(folder)
+    state.save_digests((1, pack_signature(number, 0, 0, False), MD5) for number in range(2000))
+    state.close()
+    damage(folder / "state.sqlite")
+    assert load(folder) == ANEW
+    fill(folder)
+    assert load(folder) == KEPT
+
+
+def test_an_empty_file_is_filled(folder):
+    (folder / "state.sqlite").touch()
+    assert load(folder)[1:] == ANEW[1:]
+    fill(folder)
+    assert load(folder) == KEPT
+
+
+def test_leftovers_of_a_file_that_was_deleted_do_no_harm(folder):
+    fill(folder)
+    state = State(folder)
+    state.save_digests([(2, SIGNATURE, MD5)])
+    (folder / "state.sqlite").unlink()  # the write-ahead log stays
+    assert (folder / "state.sqlite-wal").exists()
+    leftover = folder / "state.sqlite-wal"
+    shutil.copy(leftover, folder / "copy")
+    state.close()
+    (folder / "copy").rename(leftover)
+    assert load(folder) == ANEW
+
+
+# What cannot be helped is told.
+
+
+@pytest.mark.parametrize("make", [lambda path: path.write_text(""), lambda path: path.symlink_to("/dev/null")])
+def test_a_folder_that_cannot_be_made_is_told(folder, make):
+    make(folder / "file")
+    with pytest.raises(StateError, match=r"cannot keep state here .*--state-dir"):
+        State(folder / "file/state")
+
+
+@needs_root
+def test_a_folder_that_is_closed_is_told_and_nothing_in_it_is_touched(folder):
+    fill(folder)
+    before = (folder / "state.sqlite").read_bytes()
+    folder.chmod(0o755)
+
+    def run():
+        try:
+            State(folder)
+        except StateError as error:
+            return str(error)
+
+    assert "cannot keep state here" in as_nobody(run)
+    assert (folder / "state.sqlite").read_bytes() == before
+
+
+def test_a_database_that_is_locked_is_not_made_anew(folder, monkeypatch):
+    fill(folder)
+    real = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **more: real(*args, timeout=0.05, **more))
+    blocker = real(folder / "state.sqlite")
+    blocker.execute("PRAGMA locking_mode = EXCLUSIVE")
+    blocker.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(StateError, match="locked"):
+        State(folder)
+    blocker.close()
+    assert load(folder) == KEPT
+
+
+def test_what_fails_later_is_told_as_such(folder):
+    state = State(folder)
+    state.close()
+    for fail in (
+        state.load_places,
+        lambda: state.save_places({}),
+        lambda: state.find_digest(1, SIGNATURE),
+        lambda: state.save_digests([(1, SIGNATURE, MD5)]),
+        lambda: state.forget_digests([SIGNATURE]),
+    ):
+        with pytest.raises(StateError, match=r"state\.sqlite"):
+            fail()
