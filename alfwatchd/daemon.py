@@ -133,8 +133,10 @@ def _work(frame: _Frame, trouble: OutDirError | None) -> bool:
     lacks_tables = _lies_in_root(settings) and not _has_tables(settings)
     with ExitStack() as stack:
         engine, threads = _assemble(frame, stack)
-        engine.may_flush = not lacks_tables
+        engine.may_flush = trouble is None and not lacks_tables
         was_offline = False
+        if trouble is None:
+            frame.service.tell(time.monotonic(), status_line(engine))
         for _ in _rounds(frame, engine, threads):
             if not (engine.may_flush or engine.offline or engine.last_flush):
                 if trouble or was_offline or _has_tables(settings):
@@ -185,7 +187,6 @@ def _assemble(frame: _Frame, stack: ExitStack) -> tuple[Engine, Threads]:
 
 def _rounds(frame: _Frame, engine: Engine, threads: Threads) -> Iterator[None]:
     """Step the engine until it is done. systemd's watchdog is fed here, by the loop that does the work."""
-    frame.service.tell(time.monotonic(), status_line(engine))
     while not engine.is_done:
         now = time.monotonic()
         sleep = engine.step(now)

@@ -302,6 +302,23 @@ def test_a_start_that_fails_leaves_no_socket(daemon, monkeypatch, flags, code, s
     assert not made.socket.exists()
 
 
+def test_tables_that_cannot_be_held_are_not_written_though_they_are_there(daemon):
+    made = daemon.program
+    made.run_once()
+    before = (made.root / "datasets.pqt").stat().st_ino
+    daemon.break_it(
+        "from alfwatchd import errors, lock\n"
+        "def refuse(out_dir):\n"
+        "    raise errors.OutDirError(f'{out_dir}: on purpose')\n"
+        "lock.hold_out_dir = refuse\n"
+    )
+    made.start(wait=False)
+    assert daemon.ended() == 1
+    assert f"alfwatchd: {made.root}: on purpose" in made.log
+    assert (made.root / "datasets.pqt").stat().st_ino == before
+    assert daemon.nothing_more() == []  # so that `systemctl start` fails
+
+
 def test_two_daemons_cannot_share_a_state_folder(daemon):
     made = daemon.program
     made.start()

@@ -64,6 +64,7 @@ def _settings(service):
 def test_the_template_differs_from_the_plain_unit_in_names_only():
     plain, template = _settings("alfwatchd.service"), _settings("alfwatchd@.service")
     assert sorted(set(template) - set(plain)) == [
+        "After=alfwatchd.service",
         "Conflicts=alfwatchd.service",
         "Description=ONE cache tables of a folder of ALF datasets (%i)",
         "ExecStart=/opt/alfwatchd/bin/alfwatchd --config /etc/alfwatchd/%i.toml",
