@@ -1,0 +1,422 @@
+"""What a person meets on the command line: words, exit codes, speed, who may delete. Also the socket, by curl."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from program import listed, make_small_tree, program, walk
+
+import alfwatchd
+from alfwatchd import Client
+from alfwatchd.errors import AlfwatchdError
+
+COMMANDS = ("status", "sync", "flush", "rescan", "prune", "config", "demo")
+NOBODY = 65534
+SESSION = "lab/Subjects/s1/2020-01-01/001"
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """A daemon that the tests only ask."""
+    with program(make_small_tree(tmp_path_factory.mktemp("served"))) as made:
+        (made.root / "old copy").mkdir()
+        made.start()
+        yield made
+
+
+@pytest.fixture
+def idle(tmp_path):
+    """A program without daemon."""
+    root = tmp_path / "data"
+    root.mkdir()
+    with program(make_small_tree(root)) as made:
+        yield made
+
+
+@pytest.fixture
+def pruned(idle, tmp_path):
+    """A program whose reference tables lack one dataset and one whole session."""
+    idle.run_once()
+    reference = tmp_path / "reference"
+    reference.mkdir()
+    for name in ("sessions.pqt", "datasets.pqt"):
+        shutil.copy(idle.root / name, reference)
+    new = idle.root / SESSION / "alf/spikes.depths.npy"
+    new.write_bytes(b"12345")
+    shutil.copytree(idle.root / SESSION, idle.root / "lab/Subjects/s1/2020-01-01/003")
+    idle.reference = reference
+    idle.goes = {f"{SESSION}/alf/spikes.depths.npy"} | {
+        path for path in walk(idle.root) if "/s1/2020-01-01/003/" in path
+    }
+    return idle
+
+
+def start_with(made, text):
+    config = made.home / "config.toml"
+    config.write_text(text)
+    made.start(f"--config={config}")
+
+
+# Words and exit codes.
+
+
+def test_help_teaches(idle):
+    text = idle.run_bare("--help").stdout
+    for command in COMMANDS:
+        assert re.search(rf"^ +{command} ", text, re.MULTILINE), command
+        of_command = idle.run_bare(command, "--help").stdout
+        assert "--root DIR" in of_command
+        assert len(of_command.splitlines()) > 10
+    for flag in ("--root", "--out-dir", "--state-dir", "--socket", "--config", "--lab", "--hash-files", "--once"):
+        assert flag in text
+    assert "exit codes: 0 done, 1 failed, 2 usage, 3 no daemon, 75 busy or locked, 78 bad configuration" in text
+    assert "alfwatchd sync && " in text  # an example, at least
+
+
+def test_version(idle):
+    assert idle.run_bare("--version").stdout == f"alfwatchd {alfwatchd.__version__}\n"
+
+
+USAGE = [
+    (["--frobnicate"], "--frobnicate"),
+    (["frobnicate"], "frobnicate"),
+    (["status", "--apply"], "--apply"),
+    (["prune", "--max-fraction", "many"], "many"),
+    (["--watch", "sometimes"], "sometimes"),
+    (["--accept-root", "--root", "."], "--once"),
+    (["demo"], "DIR"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "word"), USAGE, ids=lambda value: " ".join(value) if value else None)
+def test_wrong_usage_ends_with_2_and_says_what_is_wrong(idle, arguments, word):
+    ended = idle.run_bare(*arguments, code=2)
+    assert word in ended.stderr
+    assert ended.stdout == ""
+
+
+@pytest.mark.parametrize("command", ["status", "sync", "flush", "rescan", "prune"])
+def test_without_a_daemon_commands_end_with_3_and_say_how_to_start_one(idle, command):
+    error = idle.run(command, code=3).stderr
+    assert str(idle.socket) in error
+    assert "alfwatchd" in error
+    assert "--socket" in error
+
+
+BAD_SETTINGS = [
+    ('rooot = "/"\n', "unknown key 'rooot'; did you mean 'root'?"),
+    ("root = \n", "config.toml:1:8: not valid TOML"),
+    ("flush_interval_seconds = -1\n", "flush_interval_seconds = -1"),
+    ('[prune]\nmax_fraction = "most"\n', "prune.max_fraction = 'most'"),
+]
+
+
+@pytest.mark.parametrize(("text", "says"), BAD_SETTINGS)
+@pytest.mark.parametrize("command", [[], ["--once"], ["config"]], ids=str)
+def test_bad_settings_end_with_78_and_name_key_and_file(idle, text, says, command):
+    config = idle.home / "config.toml"
+    config.write_text(text)
+    error = idle.run_bare(*command, f"--config={config}", f"--root={idle.root}", code=78).stderr
+    assert says in error
+    assert str(config) in error
+    assert "Traceback" not in error
+
+
+def test_no_settings_at_all_and_a_config_that_is_not_there_end_with_78(idle):
+    assert "root is not set: give --root DIR" in idle.run_bare(code=78).stderr
+    assert "missing.toml" in idle.run_bare("--config=missing.toml", code=78).stderr
+
+
+def test_a_missing_output_folder_ends_with_1_and_makes_nothing(idle):
+    places = [f"--root={idle.root}", f"--out-dir={idle.home / 'missing'}", f"--state-dir={idle.home / 'state'}"]
+    for command in (["--once"], []):
+        error = idle.run_bare(*command, *places, f"--socket={idle.socket}", code=1).stderr
+        assert f"{idle.home / 'missing'}: the output folder does not exist" in error
+    assert not (idle.home / "missing").exists()
+
+
+# Settings on both sides of the command.
+
+
+@pytest.mark.parametrize("order", [("flags", "command"), ("command", "flags")], ids=" ".join)
+def test_flags_may_stand_before_and_after_the_command(served, order):
+    parts = {"flags": [f"--socket={served.socket}", f"--root={served.root}"], "command": ["status", "--json"]}
+    ended = served.run_bare(*(word for part in order for word in parts[part]))
+    assert json.loads(ended.stdout)["pid"] == served.pid
+
+
+def test_config_says_what_is_in_force_and_why(idle, monkeypatch):
+    config = idle.home / "config.toml"
+    config.write_text('lab = "mylab"\nhash_threads = 3\n[prune]\nenabled = true\n')
+    monkeypatch.setattr(idle, "environment", lambda: {**os.environ, "ALFWATCHD_HASH_THREADS": "2", "HOME": "/"})
+    ended = idle.run_bare("config", "--json", f"--config={config}", f"--root={idle.root}")
+    found = json.loads(ended.stdout)
+    assert found["root"] == {"value": str(idle.root), "source": "flag --root"}
+    assert found["lab"] == {"value": "mylab", "source": str(config)}
+    assert found["hash_threads"] == {"value": 2, "source": "environment ALFWATCHD_HASH_THREADS"}
+    assert found["prune.enabled"] == {"value": True, "source": str(config)}
+    assert found["flush_interval_seconds"]["value"] == 10
+    text = idle.run_bare("config", f"--config={config}", f"--root={idle.root}").stdout
+    assert re.search(r"^lab +\S*mylab\S* .*config\.toml$", text, re.MULTILINE)
+    assert len(text.splitlines()) == len(found)
+
+
+# Commands to a daemon.
+
+
+def test_status(served):
+    found = json.loads(served.run("status", "--json").stdout)
+    assert found["state"] == "live"
+    assert (found["root"], found["out_dir"], found["pid"]) == (str(served.root), str(served.root), served.pid)
+    assert (found["n_sessions"], found["n_datasets"]) == (6, 12)
+    assert found["n_bytes"] == sum(walk(served.root).values())
+    assert (found["saved"], found["events_lost"], found["problems"]) == (True, 0, [])
+    assert found["generation"] == found["flushed_generation"]
+    assert found["watches"] > 6
+    text = served.run("status").stdout
+    assert text.startswith("state      live since ")
+    for word in (str(served.root), "6 sessions, 12 datasets", "lost 0 times"):
+        assert word in text
+
+
+def test_sync_flush_and_rescan(served):
+    (served.root / SESSION / "one.more.npy").write_bytes(b"1")
+    synced = json.loads(served.run("sync", "--json").stdout)
+    assert synced["exactness"] == "exact"
+    assert listed(served.out_dir, served.root) == walk(served.root)
+    (served.root / SESSION / "one.more.npy").unlink()
+    assert re.match(r"exact: generation \d+ is on disk \(\d+\.\d+ s\)\n$", served.run("sync").stdout)
+    assert listed(served.out_dir, served.root) == walk(served.root)
+    flushed = json.loads(served.run("flush", "--json").stdout)
+    assert flushed["generation"] == synced["generation"] + 1
+    assert f"generation {flushed['generation']} is on disk" in served.run("flush").stdout
+
+
+@pytest.mark.parametrize("path", ["", SESSION, "/" + SESSION, "lab/", ".", "./lab//Subjects"])
+def test_rescan_takes_paths_as_people_write_them(served, path):
+    given = f"{served.root}{path}" if path.startswith("/") else path
+    found = json.loads(served.run("rescan", *filter(None, [given]), "--json").stdout)
+    assert (found["added"], found["changed"], found["removed"]) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("path", ["nowhere", "/etc", "old copy"])
+def test_rescan_of_what_is_not_indexed_ends_with_2(served, path):
+    assert path in served.run("rescan", path, code=2).stderr
+
+
+def test_client_commands_are_light(served):
+    """No pandas, pyarrow or numpy: they alone take a second."""
+    for command in (["status"], ["sync"], ["flush"], ["rescan"], ["prune"], ["--help"]):
+        ended = subprocess.run(
+            [sys.executable, "-X", "importtime", "-m", "alfwatchd", *command, f"--socket={served.socket}"],
+            capture_output=True, text=True, env=served.environment(), check=True,
+        )  # fmt: skip
+        imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in ended.stderr.splitlines()}
+        assert "alfwatchd" in imported
+        assert not imported & {"pandas", "pyarrow", "numpy", "fastapi", "uvicorn", "watchdog"}, command
+
+
+# Without a daemon.
+
+
+def test_once_prints_a_summary(idle):
+    text = idle.run_once().stdout
+    size = sum(walk(idle.root).values())
+    found = f"6 sessions, 12 datasets, {size / 1000:.1f} kB; 12 added, 0 changed, 0 removed; 0 problems; "
+    assert re.fullmatch(re.escape(found) + r"\d+\.\d\d seconds\n", text)
+    (idle.root / SESSION / "alf/spikes.times.npy").write_bytes(b"shorter")
+    (idle.root / SESSION / "_ibl_trials.choice.npy").rename(idle.root / SESSION / "_ibl_trials.other.npy")
+    assert "; 1 added, 1 changed, 1 removed; 0 problems; " in idle.run_once().stdout
+    assert "; 0 added, 0 changed, 0 removed; 0 problems; " in idle.run_once().stdout
+
+
+def test_once_tells_problems(idle):
+    (idle.root / "lab/Subjects/s1/2020-01-01/2").mkdir()
+    ended = idle.run_once()
+    assert "problem: lab/Subjects/s1/2020-01-01/2: the same session as" in ended.stderr
+    assert "; 1 problems; " in ended.stdout
+
+
+def test_demo_makes_a_tree_that_can_be_indexed(idle, tmp_path):
+    demo = tmp_path / "demo"
+    text = idle.run_bare("demo", demo, "--sessions", "3").stdout
+    assert text.startswith("3 sessions, ")
+    advice = re.search(r"now try: (alfwatchd --root .* --once)\n", text)[1]
+    assert advice == f"alfwatchd --root {demo} --once"
+    made = idle.run_bare(*advice.split()[1:], f"--state-dir={idle.home / 'demo'}")
+    assert made.stdout.startswith("3 sessions, ")
+    assert str(demo) in idle.run_bare("demo", demo, code=1).stderr  # never into a folder that holds something
+
+
+# Prune.
+
+
+def plan_of(made, *flags):
+    return json.loads(made.run("prune", f"--reference={made.reference}", "--json", *flags).stdout)
+
+
+def assert_pruned(made, everything):
+    assert walk(made.root) == {path: size for path, size in everything.items() if path not in made.goes}
+    assert not (made.root / "lab/Subjects/s1/2020-01-01/003").exists()
+
+
+def test_prune_plans_and_deletes_only_if_enabled(pruned):
+    pruned.start("--log-level=info")
+    everything = walk(pruned.root)
+    plan = plan_of(pruned, "--max-fraction=0.5")
+    assert {item["path"] for item in plan["files"]} == pruned.goes
+    assert [item["path"] for item in plan["folders"]] == ["lab/Subjects/s1/2020-01-01/003"]
+    assert plan["n_bytes"] == sum(size for path, size in everything.items() if path in pruned.goes)
+    assert plan["applied"] is False
+    error = pruned.run("prune", f"--reference={pruned.reference}", "--max-fraction=0.5", "--apply", code=1).stderr
+    assert "set prune.enabled = true" in error
+    assert walk(pruned.root) == everything
+
+
+def test_prune_over_the_socket_deletes_what_was_planned_and_logs_who_asked(pruned):
+    start_with(pruned, "[prune]\nenabled = true\nmax_fraction = 0.5\n")
+    everything = walk(pruned.root)
+    text = pruned.run("prune", f"--reference={pruned.reference}").stdout
+    for path in pruned.goes:
+        assert f"would go: {path} (" in text
+    assert "nothing was deleted; add --apply to delete" in text
+    assert walk(pruned.root) == everything
+    applied = plan_of(pruned, "--apply")
+    assert applied["applied"] is True
+    assert {item["path"] for item in applied["files"]} == pruned.goes
+    assert_pruned(pruned, everything)
+    for path in pruned.goes:
+        assert re.search(
+            rf"dataset deleted path='{re.escape(path)}' file_size=\d+ by user=\S+ uid={os.getuid()}", pruned.log
+        )
+    assert "empty folder removed path='lab/Subjects/s1/2020-01-01/003' by user=" in pruned.log
+    pruned.assert_equals_fresh_index()
+    assert listed(pruned.out_dir, pruned.root) == walk(pruned.root)
+
+
+def test_prune_refuses_when_too_much_would_go_or_there_is_no_reference(pruned):
+    start_with(pruned, "[prune]\nenabled = true\n")
+    everything = walk(pruned.root)
+    error = pruned.run("prune", f"--reference={pruned.reference}", "--apply", code=1).stderr
+    assert "4 of 16 datasets (25.0%) are not in the reference tables" in error
+    assert "--max-fraction" in error
+    error = pruned.run("prune", f"--reference={pruned.home}", "--apply", code=1).stderr
+    assert f"{pruned.home}: no reference tables here" in error
+    assert walk(pruned.root) == everything
+
+
+def test_prune_against_its_own_tables_says_that_they_mirror_the_disk(pruned):
+    start_with(pruned, "[prune]\nenabled = true\n")
+    everything = walk(pruned.root)
+    text = pruned.run("prune", "--apply").stdout
+    assert "0 files and 0 folders" in text
+    assert "--reference" in text
+    assert walk(pruned.root) == everything
+
+
+def test_prune_keeps_empty_sessions_if_told(pruned):
+    start_with(pruned, "[prune]\nenabled = true\nmax_fraction = 0.5\n")
+    plan_of(pruned, "--apply", "--keep-empty-sessions")
+    assert (pruned.root / "lab/Subjects/s1/2020-01-01/003").is_dir()
+    assert not pruned.goes & walk(pruned.root).keys()
+
+
+def test_prune_without_a_daemon(pruned):
+    everything = walk(pruned.root)
+    command = ["prune", *pruned.places, f"--reference={pruned.reference}"]
+    assert "4 of 16 datasets" in pruned.run_bare(*command, code=1).stderr
+    text = pruned.run_bare(*command, "--max-fraction=0.5").stdout
+    assert "nothing was deleted" in text
+    assert walk(pruned.root) == everything
+    ended = pruned.run_bare(*command, "--max-fraction=0.5", "--apply")
+    assert ended.stderr.count("dataset deleted path=") == 4
+    assert_pruned(pruned, everything)
+
+
+def test_prune_without_its_socket_does_not_go_past_a_daemon(pruned):
+    """The tables are locked by the daemon, which must be the one to delete."""
+    pruned.start()
+    everything = walk(pruned.root)
+    command = ["prune", *pruned.places, f"--reference={pruned.reference}", "--max-fraction=0.5", "--apply"]
+    assert f"process {pruned.pid}" in pruned.run_bare(*command, code=75).stderr
+    assert walk(pruned.root) == everything
+
+
+# Who may.
+
+
+def ask_as_nobody(ask):
+    """Run `ask` in a child that is another user; return what it returned, or the name and text of its error."""
+    readable, writable = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+            answer = ask()
+        except (AlfwatchdError, OSError) as error:
+            answer = f"{type(error).__name__}: {error}"
+        finally:
+            os.write(writable, repr(answer).encode())
+            os._exit(0)
+    os.close(writable)
+    os.waitpid(child, 0)
+    with open(readable, "rb") as pipe:
+        return pipe.read().decode()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_another_user_may_not_use_the_socket_and_may_not_prune(pruned):
+    start_with(pruned, "[prune]\nenabled = true\nmax_fraction = 0.5\n")
+    pruned.home.chmod(0o755)
+    assert "NotAllowed" in ask_as_nobody(Client(pruned.socket).status)
+    pruned.socket.chmod(0o666)  # whoever opens it up for all: deleting is still for a few
+    assert "live" in ask_as_nobody(Client(pruned.socket).status)
+    everything = walk(pruned.root)
+    plan = pruned.client.plan_prune(str(pruned.reference))
+    refused = ask_as_nobody(lambda: Client(pruned.socket).apply_prune(plan.plan_id))
+    assert "NotAllowed" in refused
+    assert f"uid={NOBODY}" in refused
+    assert walk(pruned.root) == everything
+    assert len(pruned.client.apply_prune(plan.plan_id).files) == 4
+    assert_pruned(pruned, everything)
+
+
+# Other ways in.
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="there is no curl")
+def test_curl(served):
+    def curl(*arguments):
+        command = ["curl", "--silent", "--show-error", "--unix-socket", served.socket, *arguments]
+        return json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+
+    assert curl("http://localhost/v1/status")["pid"] == served.pid
+    assert curl("-X", "POST", "http://localhost/v1/sync")["exactness"] == "exact"
+    refused = curl("-d", '{"path": "nowhere"}', "-H", "Content-Type: application/json", "http://localhost/v1/rescan")
+    assert refused["error"] == "UsageError"
+    assert set(curl("http://localhost/openapi.json")["paths"]) == {
+        "/v1/status", "/v1/sync", "/v1/flush", "/v1/rescan", "/v1/prune/plan", "/v1/prune/apply",
+    }  # fmt: skip
+
+
+def test_the_python_client(served):
+    status = Client(served.socket).status()
+    assert (status.state, status.pid) == ("live", served.pid)
+    assert Client(str(served.socket)).sync().generation == status.generation
+
+
+def test_the_example_configuration_runs_as_it_is(idle):
+    example = Path(alfwatchd.__file__).parents[1] / "config.example.toml"
+    if not example.exists():
+        pytest.skip("the package is not installed from its sources")
+    assert tomllib.loads(example.read_text())["root"] == "/srv/data"
+    found = json.loads(idle.run_bare("config", "--json", f"--config={example}").stdout)
+    assert found["root"]["source"] == str(example)
