@@ -115,7 +115,8 @@ class Store:
         except (KeyError, pa.ArrowException):
             return sessions
         both = pa.concat_tables([sessions, kept]).sort_by("id")
-        return both.replace_schema_metadata(sessions.schema.metadata)
+        # Of no generation, so that nobody takes it for one half of a pair.
+        return both.replace_schema_metadata({**sessions.schema.metadata, METADATA_KEY: b'{"generation": 0}'})
 
     def _look(self) -> tuple[FileMark | None, ...]:
         return tuple(_file_mark(self.out_dir / name) for name in (SESSIONS, DATASETS))

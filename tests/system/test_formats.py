@@ -1,0 +1,192 @@
+"""docs/formats.md says what the program does."""
+
+import itertools
+import json
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import alfwatchd
+from alfwatchd import desk, errors, server, store
+from alfwatchd.core import messages, replies
+from alfwatchd.core.encode import QC_CATEGORIES, Encoding
+from alfwatchd.core.rows import Session, pack_signature
+from alfwatchd.core.tables import Snapshot
+from control_box import control_box
+from rows import folder_rows
+
+REPOSITORY = Path(__file__).parents[2]
+TEXT = (REPOSITORY / "docs/formats.md").read_text()
+PATH = "lab/Subjects/subject/2020-01-01/001/alf/spikes.times.npy"
+
+
+def section(title):
+    """Return what is below a heading, up to the next one of its level or above."""
+    level, _, _ = title.partition(" ")
+    return re.split(rf"^#{{1,{len(level)}}} ", TEXT.partition(f"\n{title}\n")[2], maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def rows(title):
+    """Return the cells of the tables in a section, without heads."""
+    lines = [line for line in section(title).splitlines() if line.startswith("| `")]
+    assert lines, title
+    return [re.split(r"\s*\|\s*", line)[1:-1] for line in lines]
+
+
+def names(title):
+    return [row[0].strip("`") for row in rows(title)]
+
+
+def code_blocks(title):
+    return re.findall(r"```python\n(.*?)```", section(title), re.DOTALL)
+
+
+@pytest.fixture
+def root(tmp_path):
+    (tmp_path / PATH).parent.mkdir(parents=True)
+    (tmp_path / PATH).write_text("spikes")
+    alfwatchd.make_parquet_db(tmp_path)
+    return tmp_path
+
+
+TYPES = {
+    "string": {pa.string()},
+    "date32": {pa.date32()},
+    "uint16": {pa.uint16()},
+    "uint64": {pa.uint64()},
+    "bool": {pa.bool_()},
+    "null, or string": {pa.null(), pa.string()},
+    "dictionary of int8 and string, ordered": {pa.dictionary(pa.int8(), pa.string(), ordered=True)},
+}
+
+
+@pytest.mark.parametrize("name", ["sessions", "datasets"])
+@pytest.mark.parametrize("hash_files", [False, True])
+def test_columns(root, name, hash_files):
+    alfwatchd.make_parquet_db(root, hash_files=hash_files)
+    schema = pq.read_schema(root / f"{name}.pqt")
+    title = f"### `{name}.pqt`"
+    assert schema.names == names(title)
+    for field, row in zip(schema, rows(title), strict=True):
+        assert field.type in TYPES[row[1]], field.name
+    index = [row[0].strip("`") for row in rows(title) if "pandas index" in row[2]]
+    assert json.loads(schema.metadata[b"pandas"])["index_columns"] == index + ["id"] * (name == "datasets")
+
+
+def test_qc_is_in_the_order_of_the_page():
+    (meaning,) = (row[2] for row in rows("### `datasets.pqt`") if "`qc`" in row[0])
+    assert tuple(re.findall(r"`([A-Z_]+)`", meaning.partition(";")[0])) == QC_CATEGORIES
+
+
+def test_ids_are_those_of_the_worked_example(root):
+    (block,) = code_blocks("### Ids")
+    found = {}
+    exec(block, found)
+    (session,), (dataset,) = (pq.read_table(root / f"{name}.pqt").to_pylist() for name in ("sessions", "datasets"))
+    assert session["id"] == dataset["eid"] == str(found["eid"])
+    assert dataset["id"] == str(found["dataset"])
+
+
+def test_metadata(root):
+    for name in ("sessions", "datasets"):
+        metadata = pq.read_schema(root / f"{name}.pqt").metadata
+        assert sorted(key.decode() for key in metadata) == sorted(names("### Metadata"))
+        for key, content in rows("### Metadata")[:2]:
+            keys = re.findall(r"`(\w+)` \(", content) + re.findall(r"`(date_created)`", content)
+            assert json.loads(metadata[key.strip("`").encode()]).keys() == set(keys)
+
+
+def take_snapshot(generation, *subjects):
+    files = {"spikes.times.npy": pack_signature(1, 2, 3, False)}
+    paths = [f"{subject}/2020-01-01/001" for subject in subjects]
+    return Snapshot(generation, {path: Session(path, (folder_rows("", files),)) for path in paths})
+
+
+def test_a_pair_is_known_by_its_generation(tmp_path, monkeypatch):
+    # The recipe must hold at every moment, so it is tried after each file that the store replaces.
+    (block,) = code_blocks("### Metadata")
+    seen = []
+
+    def write_and_look(path, table, write=store.write_atomically):
+        mark = write(path, table)
+        if all((tmp_path / name).exists() for name in (store.SESSIONS, store.DATASETS)):
+            found = {"folder": tmp_path}
+            exec(block, found)
+            sessions, datasets = found["tables"]
+            are_whole = set(sessions["id"].to_pylist()) == set(datasets["eid"].to_pylist())
+            assert are_whole or not found["belong_together"]
+            assert set(sessions["id"].to_pylist()) >= set(datasets["eid"].to_pylist())
+            seen.append(found["belong_together"])
+        return mark
+
+    monkeypatch.setattr(store, "write_atomically", write_and_look)
+    tables, steps = store.Store(tmp_path, "/data"), [("a",), ("a", "b"), ("b",), ("c",), ("c", "d"), ("e",)]
+    for generation, subjects in zip(itertools.count(1), steps):
+        tables.write(take_snapshot(generation, *subjects), Encoding())
+        assert seen[-1]
+    assert seen.count(False) == 7  # one for each file but the last, the very first aside
+
+
+def test_endpoints():
+    with control_box() as box:
+        paths = box.ask("GET", "/openapi.json")[1]["paths"]
+    described = {}
+    for request, body, reply in rows("## Control API")[:6]:
+        found = re.findall(r"`(\w+Body)`", body), re.findall(r"`(Status|\w+Reply)`", reply)
+        described[request.strip("`")] = found
+    served = {}
+    for path, methods in paths.items():
+        for method, operation in methods.items():
+            body, reply = (
+                re.findall(r"#/components/schemas/(\w+)", json.dumps(part))
+                for part in (operation.get("requestBody"), operation["responses"]["200"])
+            )
+            served[f"{method.upper()} {path}"] = body, reply
+    assert described == served
+
+
+KINDS = [
+    replies.Status, replies.RescanNote, replies.ProblemReply, replies.SyncReply, replies.FlushReply,
+    replies.RescanReply, replies.PruneReply, replies.PruneItem, desk.RescanBody, desk.PlanBody, desk.ApplyBody,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_fields(kind):
+    found = list(kind.model_fields) if hasattr(kind, "model_fields") else [field.name for field in fields(kind)]
+    described = [row[0].strip("`") for row in rows(f"#### `{kind.__name__}`") if len(row) == 3]
+    assert described == found
+
+
+def test_states_and_exactness():
+    for title, field, kind in (("Status", "state", replies.State), ("SyncReply", "exactness", replies.Exactness)):
+        (meaning,) = (row[2] for row in rows(f"#### `{title}`") if f"`{field}`" in row[0])
+        assert re.findall(r"`([a-z ]+)`:", meaning) == list(kind.__args__)
+
+
+def test_problems():
+    described = [row[0].strip("`") for row in rows("#### `ProblemReply`") if len(row) == 2]
+    sources = "".join(file.read_text() for file in (REPOSITORY / "alfwatchd").rglob("*.py"))
+    assert described == sorted(set(re.findall(r'\bProblem\(\s*"(\w+)"', sources)))
+
+
+def test_errors():
+    kinds = {name: kind for name, kind in vars(errors).items() if isinstance(kind, type)}
+    described = {row[0].strip("`"): row[1:3] for row in rows("### Errors")}
+    assert list(described) == sorted(kinds)
+    with control_box() as box:
+        for name, kind in kinds.items():
+            box.engine.answers[messages.SyncRequest] = kind("text")
+            status, answer = box.ask("POST", "/v1/sync")
+            assert answer["error"] == name
+            assert described[name] == ["" if name == "NoDaemon" else str(status), str(kind.exit_code)]
+
+
+def test_limits():
+    said = re.sub(r"\s+", " ", section("## Control API"))
+    assert f"within {server._REQUEST_SECONDS:.0f} seconds" in said
+    assert f"at most {server._MAX_BODY_BYTES} bytes of body" in said
