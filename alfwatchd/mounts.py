@@ -30,7 +30,8 @@ class Mount:
 def list_mounts() -> list[Mount]:
     """Return all mounts that this process can see, in mount order."""
     mounts = []
-    for line in _MOUNTINFO.read_text(errors="surrogateescape").splitlines():
+    # Only newlines end a line: the kernel escapes them in paths, and leaves what else Python takes for one.
+    for line in filter(None, os.fsdecode(_MOUNTINFO.read_bytes()).split("\n")):
         before, _, after = line.partition(" - ")
         fields = before.split(" ")
         path = _ESCAPE.sub(lambda match: chr(int(match[1], 8)), fields[4])

@@ -1,0 +1,435 @@
+"""File systems come and go, in children with mounts of their own."""
+
+import functools
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from alfwatchd.core.guard import Place
+from alfwatchd.errors import RootOffline
+from alfwatchd.mounts import MountWatch, find_place, list_mounts, mounts_below, top_folders
+from alfwatchd.places import Guard
+from children import bind, mount_tmpfs, unmount, with_own_mounts
+from trees import fast_folder, indexing, listed, problems, scan_all, write
+
+S1, T1 = "s/2020-01-01/001", "t/2020-01-01/001"
+
+
+@pytest.fixture
+def root():
+    with fast_folder() as folder:
+        (folder / "root").mkdir()
+        yield folder / "root"
+
+
+def in_own_mounts(test):
+    """Run a test in a child whose mounts the host never sees; its assertions are those of the test."""
+
+    @functools.wraps(test)
+    def run(*args, **more):
+        def child():
+            test(*args, **more)
+            return "done"
+
+        assert with_own_mounts(child) == "done"
+
+    return run
+
+
+def offline_reason(call, *args, **more):
+    with pytest.raises(RootOffline) as offline:
+        call(*args, **more)
+    return str(offline.value)
+
+
+# Places.
+
+
+def test_a_place_is_what_the_kernel_says(root):
+    place = find_place(str(root))
+    about = root.stat()
+    assert (place.fsid, place.dev, place.ino) == (os.statvfs(root).f_fsid, about.st_dev, about.st_ino)
+    mount = next(mount for mount in list_mounts() if mount.mount_id == place.mount_id)
+    assert place.fs_type == mount.fs_type
+    assert root.is_relative_to(mount.path)
+    assert find_place(str(root)) == place
+    (root / "link").symlink_to(root)
+    assert find_place(str(root / "link")) == place
+
+
+def test_a_place_is_a_folder(root):
+    write(root, "file")
+    for path, error in (("missing", FileNotFoundError), ("file", NotADirectoryError)):
+        with pytest.raises(error):
+            find_place(str(root / path))
+
+
+def test_descriptors_are_closed(root):
+    before = sorted(os.listdir("/proc/self/fd"))
+    find_place(str(root))
+    with pytest.raises(OSError, match="missing"):
+        find_place(str(root / "missing"))
+    watch = MountWatch()
+    guard = Guard(str(root), {})
+    guard.open_root(set())
+    watch.close()
+    guard.close()
+    assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+@in_own_mounts
+def test_file_systems_with_equal_numbers_are_told_apart(root):
+    """Device and inode numbers are given again: two disks, one after the other, can look the same to stat(2)."""
+    found = []
+    for _ in range(3):
+        mount_tmpfs(root)
+        found.append(find_place(str(root)))
+        unmount(root)
+    assert len({(place.dev, place.ino) for place in found}) < 3  # else this test shows nothing
+    assert len({place.fsid for place in found}) == 3
+    assert {place.fs_type for place in found} == {"tmpfs"}
+    assert not any(one.is_same_data(other) for one in found for other in found if one is not other)
+
+
+@in_own_mounts
+def test_the_same_file_system_mounted_again_is_the_same_data(root):
+    disk, place = root / "disk", root / "place"
+    for folder in (disk, place):
+        folder.mkdir()
+    mount_tmpfs(disk)
+    found = []
+    for _ in range(2):
+        bind(disk, place)
+        found.append(find_place(str(place)))
+        unmount(place)
+    first, second = found
+    assert first.mount_id != second.mount_id or first == second
+    assert first.is_same_data(second)
+    assert first.is_same_data(find_place(str(disk)))
+    assert not first.is_same_data(find_place(str(place)))
+
+
+def test_top_folders_are_folders_and_links_to_folders(root):
+    write(root, "a/", "b/c/", "file")
+    (root / "link").symlink_to("a")
+    (root / "dangling").symlink_to("nothing")
+    assert top_folders(str(root)) == {"a", "b", "link"}
+
+
+# The mount table.
+
+ODD_NAMES = [
+    "a b",
+    "tab\t",
+    "newline\n",
+    "back\\slash",
+    "return\r",
+    "form\x0cfeed",
+    "\u2028",
+    "Ä",
+    "b\udcff",
+    "#",
+    "\\040",
+]
+
+
+@in_own_mounts
+def test_mounts_below_a_folder_whatever_their_names(root):
+    for name in [*ODD_NAMES, "plain/deep"]:
+        (root / name).mkdir(parents=True)
+        mount_tmpfs(root / name)
+    sibling = root.parent / "root2"
+    sibling.mkdir()
+    mount_tmpfs(sibling)
+    found = {mount.path: mount.fs_type for mount in mounts_below(str(root))}
+    assert found == dict.fromkeys([str(root / name) for name in [*ODD_NAMES, "plain/deep"]], "tmpfs")
+    assert {mount.path for mount in mounts_below(f"{root}/")} == set(found)
+    assert {mount.path for mount in mounts_below(str(root / "plain"))} == {str(root / "plain/deep")}
+    assert mounts_below(str(root / "plain/deep")) == []
+    assert {mount.path for mount in mounts_below("/")} >= set(found)
+    for mount in mounts_below(str(root)):
+        assert find_place(mount.path).mount_id == mount.mount_id
+
+
+@in_own_mounts
+def test_each_change_of_the_mount_table_is_told_once(root):
+    one, other = MountWatch(), MountWatch()
+    assert not one.has_changed()
+    mount_tmpfs(root)
+    assert (one.has_changed(), one.has_changed()) == (True, False)
+    (root / "x").mkdir()
+    mount_tmpfs(root / "x")
+    unmount(root / "x")
+    assert (one.has_changed(), one.has_changed()) == (True, False)
+    unmount(root, lazily=True)
+    assert (one.has_changed(), one.has_changed()) == (True, False)
+    assert (other.has_changed(), other.has_changed()) == (True, False)  # each watch has its own eyes
+
+
+# The guard of the root.
+
+
+@pytest.fixture
+def guard(root):
+    guard = Guard(str(root), {})
+    yield guard
+    guard.close()
+
+
+def opened(root, known=(), recorded=None, **more):
+    guard = Guard(str(root), recorded or {}, **more)
+    guard.open_root(set(known))
+    return guard
+
+
+def test_a_root_that_stays_is_fine(root, guard):
+    assert not guard.is_open
+    guard.open_root(set())
+    for name in ("a", "b"):
+        write(root, f"{name}/")
+        guard.check()
+    assert (guard.is_open, guard.places.keys(), guard.missing, guard.problems()) == (True, {""}, {}, [])
+    assert guard.fs_types == {find_place(str(root)).fs_type}
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_root_that_is_removed_is_offline(root, guard, replace):
+    write(root, "s/", "t/")
+    guard.open_root(set())
+    root.rename(root.with_name("away"))
+    if replace:
+        write(root, "other/")
+    reason = offline_reason(guard.check)
+    assert reason.startswith(f"{root}: ")
+    assert ("something else is there now" if replace else "No such file") in reason
+    assert not guard.is_open
+    expected = "another file system than before" if replace else "cannot be read (No such file or directory)"
+    assert expected in offline_reason(guard.open_root, {"s", "t"})
+    shutil.rmtree(root, ignore_errors=True)
+    root.with_name("away").rename(root)
+    guard.open_root({"s", "t"})
+    guard.check()
+
+
+def test_a_root_that_is_a_file_is_offline(root, guard):
+    root.rmdir()
+    root.write_text("")
+    assert "Not a directory" in offline_reason(guard.open_root, set())
+
+
+def test_a_root_must_be_opened_first(guard):
+    assert "something else" in offline_reason(guard.check)
+
+
+def test_a_root_that_was_closed_must_be_opened_again(guard):
+    guard.open_root(set())
+    guard.close_root()
+    assert not guard.is_open
+    offline_reason(guard.check)
+    guard.open_root(set())
+    guard.check()
+
+
+def test_a_root_can_be_accepted_as_it_is(root, guard):
+    guard.places = {"": Place(1, 2, 3, 4, "other"), "gone": Place(5, 6, 7, 8, "other")}
+    write(root, "new/")
+    assert "another file system than before" in offline_reason(guard.open_root, {"s", "t"})
+    guard.open_root({"s", "t"}, accept=True)
+    assert guard.places == {"": find_place(str(root))}
+    guard.check()
+    assert guard.problems() == []
+    root.rename(root.with_name("away"))
+    offline_reason(guard.open_root, {"s"}, accept=True)  # nothing is there to be accepted
+
+
+@in_own_mounts
+def test_an_unmounted_root_is_offline_until_it_is_back(root):
+    disk = root.with_name("disk")
+    disk.mkdir()
+    mount_tmpfs(disk)
+    write(disk, "s/", "t/")
+    bind(disk, root)
+    guard = opened(root)
+    unmount(root)
+    assert "something else" in offline_reason(guard.check)
+    assert "suddenly empty" in offline_reason(guard.open_root, {"s", "t"})
+    write(root, "lost+found/")  # what lies in the mount point below
+    assert "another file system than before" in offline_reason(guard.open_root, {"s", "t"})
+    bind(disk, root)
+    guard.open_root({"s", "t"})
+    guard.check()
+
+
+@in_own_mounts
+def test_another_disk_at_the_same_place_is_not_the_root(root):
+    mount_tmpfs(root)
+    write(root, "s/", "t/")
+    guard = opened(root)
+    before = guard.places[""]
+    unmount(root)
+    mount_tmpfs(root)
+    # Whether the numbers of stat(2) tell it or not:
+    offline_reason(guard.check)
+    write(root, "x/")
+    assert "another file system than before (tmpfs)" in offline_reason(guard.open_root, {"s", "t"})
+    write(root, "s/")
+    guard.open_root({"s", "t"})  # half of it is there: a restored backup
+    assert not guard.places[""].is_same_data(before)
+
+
+@in_own_mounts
+def test_something_mounted_over_the_root_hides_it(root):
+    write(root, "s/", "t/")
+    guard = opened(root)
+    mount_tmpfs(root)
+    offline_reason(guard.check)
+    assert "suddenly empty" in offline_reason(guard.open_root, {"s"})
+    unmount(root, lazily=True)
+    guard.open_root({"s"})
+    guard.check()
+
+
+# Mounts below the root.
+
+
+@in_own_mounts
+def test_mounts_below_are_recorded_and_missed(root):
+    write(root, "s/", "a b/", "plain/")
+    mount_tmpfs(root / "s")
+    mount_tmpfs(root / "a b")
+    records = []
+    guard = opened(root, record=lambda places: records.append(dict(places)))
+    assert guard.places == {path: find_place(str(root / path)) for path in ("", "s", "a b")}
+    assert (records, guard.missing) == ([guard.places], {})
+    unmount(root / "a b")
+    assert guard.missing == {}
+    guard.poll_mounts()
+    assert guard.missing.keys() == {"a b"}
+    assert [(problem.kind, problem.path) for problem in guard.problems()] == [("other_filesystem", "a b")]
+    asked = ["a b", "a b/x", "a", "a bc", "s", "s/x", "", "plain"]
+    assert [path for path in asked if guard.is_missing(path)] == ["a b", "a b/x"]
+    assert guard.places.keys() == {"", "s", "a b"}
+    mount_tmpfs(root / "a b")
+    guard.poll_mounts()
+    assert guard.missing == {"a b": "another file system is there (tmpfs)"}
+    assert len(records) == 1
+    guard.open_root(set(), accept=True)
+    assert (guard.missing, guard.places["a b"]) == ({}, find_place(str(root / "a b")))
+    assert records[1:] == [guard.places]
+
+
+@in_own_mounts
+def test_a_mount_is_missed_after_a_restart_too_until_it_is_back(root):
+    disk = root.with_name("disk")
+    disk.mkdir()
+    mount_tmpfs(disk)
+    write(root, "s/", "t/")
+    bind(disk, root / "s")
+    recorded = opened(root).places
+    unmount(root / "s")
+    guard = opened(root, {"s", "t"}, recorded)
+    assert guard.missing.keys() == {"s"}
+    (root / "s").rmdir()
+    guard.check_mounts()
+    assert guard.missing == {"s": "No such file or directory"}
+    (root / "s").mkdir()
+    bind(disk, root / "s")
+    guard.poll_mounts()
+    assert (guard.missing, guard.problems()) == ({}, [])
+
+
+@in_own_mounts
+def test_what_is_mounted_elsewhere_is_no_matter(root):
+    guard = opened(root)
+    other = root.with_name("other")
+    other.mkdir()
+    mount_tmpfs(other)
+    guard.poll_mounts()
+    assert (guard.n_mount_changes, guard.places.keys(), guard.missing) == (1, {""}, {})
+    guard.poll_mounts()
+    assert guard.n_mount_changes == 1
+
+
+# Rows.
+
+
+@in_own_mounts
+def test_rows_outlive_an_unmounted_root(root):
+    mount_tmpfs(root)
+    write(root, f"{S1}/a.b.c", f"{T1}/a.b.c")
+    with indexing(root) as indexer:
+        scan_all(indexer)
+        before = listed(indexer)
+        unmount(root)
+        indexer.start_pass("test", 0.0)
+        offline_reason(indexer.scan, 0.0)
+        assert listed(indexer) == before == {S1: {"a.b.c"}, T1: {"a.b.c"}}
+
+
+@in_own_mounts
+def test_rows_outlive_a_disk_that_goes_between_two_looks(root):
+    """The root was right when the pass began; the listing that would drop everything is not believed."""
+    disk = root.with_name("disk")
+    disk.mkdir()
+    mount_tmpfs(disk)
+    write(disk, f"{S1}/a.b.c", f"{T1}/a.b.c")
+    bind(disk, root)
+    with indexing(root) as indexer:
+        scan_all(indexer)
+        before = listed(indexer)
+        real = indexer.scanner.list_folder
+
+        class Unmounting:
+            root = indexer.scanner.root
+
+            def list_folder(self, fd, folder):
+                if folder.parent is None:
+                    unmount(root, lazily=True)
+                    fd = os.open(root, os.O_RDONLY)
+                    try:
+                        return real(fd, folder)
+                    finally:
+                        os.close(fd)
+                return real(fd, folder)
+
+        real_scanner, indexer.scanner = indexer.scanner, Unmounting()
+        indexer.start_pass("test", 0.0)
+        offline_reason(indexer.scan, 0.0)
+        assert listed(indexer) == before
+        indexer.scanner = real_scanner
+        bind(disk, root)
+        indexer.forget_work()
+        scan_all(indexer)
+        assert listed(indexer) == before
+
+
+@in_own_mounts
+def test_rows_below_a_mount_outlive_it_and_others_go_on(root):
+    disk = root.with_name("disk")
+    disk.mkdir()
+    mount_tmpfs(disk)
+    write(root, "s/", f"{T1}/a.b.c")
+    write(disk, "2020-01-01/001/a.b.c")
+    bind(disk, root / "s")
+    with indexing(root) as indexer:
+        scan_all(indexer)
+        assert listed(indexer) == {S1: {"a.b.c"}, T1: {"a.b.c"}}
+        unmount(root / "s")
+        (root / T1 / "a.b.c").rename(root / T1 / "x.y.z")
+        scan_all(indexer)
+        assert listed(indexer) == {S1: {"a.b.c"}, T1: {"x.y.z"}}
+        assert problems(indexer) == {"s": "other_filesystem"}
+        bind(disk, root / "s")
+        (root / "s/2020-01-01/001/a.b.c").unlink()
+        scan_all(indexer)
+        assert listed(indexer) == {S1: frozenset(), T1: {"x.y.z"}}
+        assert problems(indexer) == {}
+
+
+def test_the_mount_table_of_this_machine_can_be_read():
+    mounts = list_mounts()
+    assert "/" in {mount.path for mount in mounts}
+    assert all(mount.path.startswith("/") and mount.fs_type for mount in mounts)
+    assert len(mounts) == Path("/proc/self/mountinfo").read_bytes().count(b"\n")
