@@ -139,12 +139,7 @@ def test_tables_of_an_old_one_are_no_obstacle(top):
     real = pq.read_table(fixtures / "sessions.pqt").to_pylist()[0]
     path = f"{real['lab']}/Subjects/{real['subject']}/{real['date']}/{real['number']:03d}"
     write(top / "root", f"{path}/alf/a.b.c")
-    assert (
-        run(
-            top,
-        ).n_sessions
-        == 4
-    )
+    assert run(top).n_sessions == 4
     sessions, _ = load(top)
     row = sessions.loc[f"{real['subject']}/{real['date']}/{real['number']}"]
     assert (row["task_protocol"], row["projects"]) == (real["task_protocol"], real["project"])
