@@ -188,13 +188,13 @@ def _assemble(frame: _Frame, stack: ExitStack) -> tuple[Engine, Threads]:
 def _rounds(frame: _Frame, engine: Engine, threads: Threads) -> Iterator[None]:
     """Step the engine until it is done. systemd's watchdog is fed here, by the loop that does the work."""
     while not engine.is_done:
-        now = time.monotonic()
-        sleep = engine.step(now)
+        sleep = engine.step(time.monotonic())
         yield
         for name, is_alive in threads.items():
             if not is_alive():
                 raise AlfwatchdError(f"the {name} thread has ended, which it never should; the log says why")
-        until_ping = frame.service.tell(now, status_line(engine), is_stopping=engine.last_flush is not None)
+        is_stopping = engine.last_flush is not None
+        until_ping = frame.service.tell(time.monotonic(), status_line(engine), is_stopping=is_stopping)
         frame.inbox.wait(min(sleep, until_ping))
 
 

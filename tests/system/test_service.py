@@ -30,12 +30,13 @@ FILES = ["/srv/alf/datasets.pqt", "/srv/alf/sessions.pqt", "/var/lib/alfwatchd",
 LEFT = "rm -rf /srv/alf /srv/tables /srv/b /srv/reference /etc/alfwatchd /var/lib/alfwatchd"
 
 
-def manual(section, *, without):
-    """The commands of a section of docs/operations.md, but those that a box without network cannot do."""
+def manual(section, language="sh", without=()):
+    """The first code in a section of docs/operations.md, but for the lines that begin with `without`."""
     text = (REPOSITORY / "docs/operations.md").read_text().partition(f"\n## {section}\n")[2]
-    block = text.partition("```sh\n")[2].partition("```\n")[0]
+    block = text.partition(f"```{language}\n")[2].partition("```\n")[0]
+    assert block
     assert all(f"\n{line}" in f"\n{block}" for line in without)
-    return "\n".join(line for line in block.splitlines() if not line.startswith(without))
+    return "".join(line for line in block.splitlines(keepends=True) if not line.startswith(tuple(without)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,8 +319,7 @@ def test_a_root_that_is_mounted_after_the_start(lab):
 
 
 def test_a_socket_of_systemd_starts_it_and_stays(lab):
-    unit = "[Socket]\nListenStream=/run/alfwatchd.sock\nSocketMode=0660\nSocketGroup=lab\n"
-    lab.box.write(f"{UNITS}/alfwatchd.socket", unit)
+    lab.box.write(f"{UNITS}/alfwatchd.socket", manual("A socket that outlives the daemon", "ini"))
     lab.box.write("/etc/alfwatchd/config.toml", PLAIN)
     lab.box.run("systemctl", "daemon-reload")
     lab.box.run("systemctl", "start", "alfwatchd.socket")
