@@ -80,11 +80,14 @@ def write_dataset(file: Path, number: int) -> None:
 
 
 def walk(root: Path) -> dict[str, int]:
-    """Return the file size of each dataset by path, found without the program; for trees without junk."""
+    """Return the file size of each dataset by path, found without the program.
+
+    For trees in which every file with two dots in its name is a dataset.
+    """
     return {
         file.relative_to(root).as_posix(): file.stat().st_size
         for session in root.glob(SESSIONS)
-        for file in session.rglob("*")
+        for file in session.rglob("*.*.*")
         if file.is_file()
     }
 

@@ -110,16 +110,15 @@ def test_without_a_daemon_commands_end_with_3_and_say_how_to_start_one(idle, com
 
 
 BAD_SETTINGS = [
-    ('rooot = "/"\n', "unknown key 'rooot'; did you mean 'root'?"),
-    ("root = \n", "config.toml:1:8: not valid TOML"),
-    ("flush_interval_seconds = -1\n", "flush_interval_seconds = -1"),
-    ('[prune]\nmax_fraction = "most"\n', "prune.max_fraction = 'most'"),
+    ([], 'rooot = "/"\n', "unknown key 'rooot'; did you mean 'root'?"),
+    (["--once"], "root = \n", "config.toml:1:8: not valid TOML"),
+    (["config"], "flush_interval_seconds = -1\n", "flush_interval_seconds = -1"),
+    (["prune"], '[prune]\nmax_fraction = "most"\n', "prune.max_fraction = 'most'"),
 ]
 
 
-@pytest.mark.parametrize(("text", "says"), BAD_SETTINGS)
-@pytest.mark.parametrize("command", [[], ["--once"], ["config"]], ids=str)
-def test_bad_settings_end_with_78_and_name_key_and_file(idle, text, says, command):
+@pytest.mark.parametrize(("command", "text", "says"), BAD_SETTINGS)
+def test_bad_settings_end_with_78_and_name_key_and_file(idle, command, text, says):
     config = idle.home / "config.toml"
     config.write_text(text)
     error = idle.run_bare(*command, f"--config={config}", f"--root={idle.root}", code=78).stderr

@@ -82,6 +82,7 @@ class Reader:
         while not self._stopping:
             try:
                 self.look()
+                time.sleep(0.003)
             except (AssertionError, OSError, pa.ArrowException) as error:
                 self.wrong.append(repr(error))
                 return

@@ -226,12 +226,11 @@ def test_what_is_mounted_below_the_root_is_guarded_alike(box, boxed):
     box.mount_tmpfs(subject)
     make_small_tree(box.path(box.root / LAB), "mounted", ["deep"])  # junk in the layout, but for what follows
     shutil.move(box.path(subject) / "Subjects/deep/2020-01-01", box.path(subject) / "2020-01-01")
-    boxed.wait(lambda: boxed.client.status().n_sessions == 8)
     assert_live(boxed, box.path(box.root))
     everything = listed(boxed.out_dir, box.path(box.root))
 
     box.unmount(subject)
-    boxed.wait(lambda: boxed.client.status().problems != [])
+    boxed.client.sync()
     (problem,) = boxed.client.status().problems
     assert (problem.kind, problem.path) == ("other_filesystem", f"{LAB}/mounted")
     shutil.rmtree(box.path(box.root) / LAB / "s1")  # elsewhere, life goes on
@@ -276,7 +275,7 @@ def unprivileged(plain):
     return plain
 
 
-@pytest.mark.parametrize("folder", ["s1", "s1/2020-01-01/001", "s1/2020-01-01/001/alf"])
+@pytest.mark.parametrize("folder", ["s1", "s1/2020-01-01/001/alf"])
 def test_a_folder_that_cannot_be_read_keeps_its_rows(unprivileged, folder):
     unprivileged.start()
     everything = walk(unprivileged.root)
@@ -296,7 +295,6 @@ def test_a_folder_that_cannot_be_read_keeps_its_rows(unprivileged, folder):
         assert listed(unprivileged.out_dir, unprivileged.root) == kept
         assert unprivileged.client.sync().exactness == "partial"
         assert [each.path for each in unprivileged.client.status().problems] == [f"{LAB}/{folder}"]
-        unprivileged.run_bare("status", f"--socket={unprivileged.socket}")
     finally:
         locked.chmod(0o755)
     assert unprivileged.client.sync().exactness == "exact"

@@ -100,16 +100,17 @@ def test_list_datasets_of_every_session_is_what_is_on_disk(one, on_disk):
     assert set(one.list_datasets()) == {rel_path for files in on_disk.values() for rel_path in files}
 
 
-def test_every_dataset_loads_by_name_and_by_id_and_is_the_file_on_disk(one, root, on_disk, caplog):
+def test_every_dataset_loads_by_name_or_id_and_is_the_file_on_disk(one, root, on_disk, caplog):
     n_loaded = 0
     with caplog.at_level(logging.WARNING):
         for session in on_disk.keys() - UNPADDED:
             eid = one.path2eid(root / session)
             details = one.list_datasets(eid, details=True) if on_disk[session] else pd.DataFrame({"rel_path": []})
-            for dataset_id, rel_path in details["rel_path"].items():
+            for number, (dataset_id, rel_path) in enumerate(details["rel_path"].items()):
                 expected = load_file_content(on_disk[session][rel_path])
                 assert same(one.load_dataset(eid, rel_path), expected), rel_path
-                assert same(one.load_dataset_from_id(dataset_id), expected), rel_path
+                if number % 4 == 0:  # the slower way
+                    assert same(one.load_dataset_from_id(dataset_id), expected), rel_path
                 n_loaded += 1
     assert n_loaded == 693 + len(REVISIONS) - sum(len(on_disk[session]) for session in UNPADDED) == 662
     # Neither a wrong size nor a wrong hash. An explicit path of an old revision is worth a remark.
