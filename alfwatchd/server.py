@@ -128,7 +128,7 @@ class Server:
             log_config=None,
             log_level="warning",
             access_log=False,
-            proxy_headers=False,  # they could forge the peer
+            proxy_headers=False,
             headers=[("connection", "close")],
             timeout_graceful_shutdown=_GRACE_SECONDS,
             h11_max_incomplete_event_size=_MAX_BODY_BYTES,
@@ -196,7 +196,7 @@ class _BodyGuard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             async with asyncio.timeout(_REQUEST_SECONDS):
-                body = await _read_body(scope, receive)
+                body = await _read_body(receive)
         except TimeoutError:
             message = f"the request did not come within {_REQUEST_SECONDS:.0f} seconds"
             await _json_error("UsageError", message, HTTPStatus.REQUEST_TIMEOUT)(scope, receive, send)
@@ -217,12 +217,8 @@ class _BodyGuard:
         await self._app(scope, receive_again, send)
 
 
-async def _read_body(scope: Scope, receive: Receive) -> bytes | None:
+async def _read_body(receive: Receive) -> bytes | None:
     """Return the whole body, or None if the client left; raise ValueError if it is too long."""
-    too_long = ValueError(f"the request has more than {_MAX_BODY_BYTES} bytes")
-    lengths = [value for name, value in scope["headers"] if name == b"content-length"]
-    if any(int(length) > _MAX_BODY_BYTES for length in lengths):
-        raise too_long
     body = b""
     while True:
         message = await receive()
@@ -230,7 +226,7 @@ async def _read_body(scope: Scope, receive: Receive) -> bytes | None:
             return None
         body += bytes(message.get("body", b""))
         if len(body) > _MAX_BODY_BYTES:
-            raise too_long
+            raise ValueError(f"the request has more than {_MAX_BODY_BYTES} bytes")
         if not message.get("more_body", False):
             return body
 
