@@ -13,6 +13,7 @@ MOUNTED_AGAIN = Place(11, 99, 2, 99, "ext4")  # other device and mount numbers: 
 OTHER_DISK = Place(12, 21, 2, 31, "ext4")  # equal device and inode: three tmpfs one after the other had them
 OTHER_FOLDER = Place(11, 21, 3, 31, "ext4")
 OTHER_TYPE = Place(11, 21, 2, 31, "overlay")
+BELOW = Place(12, 22, 131073, 40, "ext4")  # the mount point itself, on the disk of the system
 
 # (story, what it was, what it is, top folders that hold rows, top folders that are there, why it is offline)
 CASES = [
@@ -35,6 +36,8 @@ CASES = [
     ("another type of file system", HERE, OTHER_TYPE, "ab", "xy", "another file system than before (overlay)"),
     ("another disk where no rows are known", HERE, OTHER_DISK, "", "xy", None),
     ("the mount point below the disk, which has the tables, too", HERE, OTHER_DISK, "", "", "(ext4) and is empty"),
+    ("below the mount point, where a rig goes on writing", HERE, BELOW, "a", "a", "another file system than before"),
+    ("a copy of the folder in its place", HERE, OTHER_FOLDER, "ab", "ab", None),
     ("a restored backup", HERE, OTHER_DISK, "abcd", "abcd", None),
     ("a restored backup, half of the folders", HERE, OTHER_DISK, "abcd", "ab", None),
     ("less than half of the folders", HERE, OTHER_DISK, "abcd", "axyz", "another file system than before"),
