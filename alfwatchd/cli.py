@@ -149,7 +149,7 @@ def _once(arguments: argparse.Namespace, loaded: settings.Settings) -> int:
     print(
         f"{summary.n_sessions} sessions, {summary.n_datasets} datasets, {_bytes(summary.n_bytes)}; "
         f"{summary.added} added, {summary.changed} changed, {summary.removed} removed; "
-        f"{len(summary.problems)} problems; {summary.seconds:.2f} seconds"
+        f"{len(summary.problems)} problem{'s' * (len(summary.problems) != 1)}; {summary.seconds:.2f} seconds"
     )
     return 0
 
