@@ -239,7 +239,7 @@ def test_once_tells_problems(idle):
     (idle.root / "lab/Subjects/s1/2020-01-01/2").mkdir()
     ended = idle.run_once()
     assert "problem: lab/Subjects/s1/2020-01-01/2: the same session as" in ended.stderr
-    assert "; 1 problems; " in ended.stdout
+    assert "; 1 problem; " in ended.stdout
 
 
 def test_demo_makes_a_tree_that_can_be_indexed(idle, tmp_path):
