@@ -21,6 +21,8 @@ MIXED = "rm -r $K/2019-04-02; mv $Z mainenlab/Subjects/renamed; echo 1 > $K/2019
 OVERFLOW_LIMIT = 500_000
 """Longest event queue that a test fills."""
 
+pytestmark = pytest.mark.filterwarnings("ignore:The copy keyword is deprecated")  # in ONE itself
+
 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory):

@@ -17,7 +17,7 @@ REVISED = "cortexlab/Subjects/KS005/2019-04-01/001"
 REVISIONS = ("2020-08-31", "2021-07-06")
 CHOICE = "_ibl_trials.choice.npy"
 
-pytestmark = pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning")
+pytestmark = pytest.mark.filterwarnings("ignore:The copy keyword is deprecated")  # in ONE itself
 
 
 @pytest.fixture(scope="module")
