@@ -38,7 +38,7 @@ class Daemon:
         folder = self.program.home / "fault"
         folder.mkdir(exist_ok=True)
         (folder / "sitecustomize.py").write_text(f"import os, signal, sys, time\n{code}")
-        self.added["PYTHONPATH"] = str(folder)
+        self.added["PYTHONPATH"] = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
 
     def ended(self):
         """Wait for its end; the exit code, negative for a signal."""
@@ -194,6 +194,7 @@ def test_a_flush_that_failed_is_tried_again_at_the_end(daemon):
     made = daemon.program
     made.out_dir = made.home / "tables"
     made.out_dir.mkdir()
+    daemon.break_it("from alfwatchd.core import flush_schedule\nflush_schedule._SHORTEST_RETRY = 3600.0\n")
     made.start()
     made.out_dir.rename(made.home / "elsewhere")
     write(made.root, "spikes.amps.npy")
