@@ -12,7 +12,7 @@ import pytest
 from one.alf import spec
 
 from alfwatchd.core.rows import Signature, unpack_signature
-from alfwatchd.scanner import Scanner, printable
+from alfwatchd.scanner import GONE, Scanner, open_folder, printable
 from children import as_nobody, needs_root
 from trees import (
     Case,
@@ -170,8 +170,8 @@ def test_excluded_folders_and_files_are_left_out(root):
 
 
 def test_advice_leaves_out_what_is_excluded(root):
-    write(root, "data/old/s/2020-01-01/001/a.b.c", f"{S1}/bad (1)/old/a.b.c", f"{S1}/bad (1)/x.old.c")
-    assert problems(index_tree(root)) == {"data/old": "misplaced", f"{S1}/bad (1)": "bad_collection"}
+    write(root, "data/deep/old/s/2020-01-01/001/a.b.c", f"{S1}/bad (1)/old/a.b.c", f"{S1}/bad (1)/x.old.c")
+    assert problems(index_tree(root)) == {"data/deep/old": "misplaced", f"{S1}/bad (1)": "bad_collection"}
     assert problems(index_tree(root, exclude=["old/", "*.old.*"])) == {}
 
 
@@ -256,6 +256,23 @@ def test_what_a_linked_session_leads_to_may_change(root, outside):
         shutil.copytree(outside / "one", link)
         scan_all(indexer)
         assert not indexer.tables.get(S1).is_link
+
+
+@pytest.mark.parametrize("is_link", [False, True])
+def test_only_a_folder_that_is_known_as_a_link_is_opened_through_one(root, outside, is_link):
+    write(outside / "elsewhere", "a.b.c")
+    write(root, "s/2020-01-01/")
+    (root / S1).symlink_to(outside / "elsewhere")
+    folder = index_tree(root).tree.find(S1)
+    folder.is_link = is_link
+    if not is_link:
+        with pytest.raises(OSError, match="001") as refusal:
+            open_folder(str(root), folder)
+        assert refusal.value.errno in GONE
+        return
+    fd = open_folder(str(root), folder)
+    assert os.listdir(fd) == ["a.b.c"]
+    os.close(fd)
 
 
 def test_a_folder_that_became_a_link_is_not_followed(root, outside):

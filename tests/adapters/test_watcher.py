@@ -477,6 +477,16 @@ def test_cookies_outlive_the_removal_of_their_folder(listener, is_known):
     assert listener.watcher.watched_inodes().keys() == {wd}
 
 
+def test_cookies_outlive_the_replacement_of_their_folder(listener):
+    wd = listener.watch()
+    listener.cookie_dir.rmdir()
+    listener.cookie_dir.mkdir()
+    (listener.root / A).touch()
+    while wd not in listener.receive().folders:
+        pass
+    listener.until_cookie()
+
+
 @pytest.mark.parametrize("break_it", [lambda path: path.write_text(""), lambda path: path.symlink_to("/dev/null")])
 def test_a_cookie_folder_that_cannot_be_made_is_no_limit(top, break_it):
     break_it(top / "state")

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from alfwatchd.core.alf import Kind
 from alfwatchd.core.folder import NOT_WATCHED, Changes, Listing, Look
-from alfwatchd.core.rows import Problem, digest_of, pack_signature
+from alfwatchd.core.rows import Problem, digest_of, pack_signature, unpack_signature
 from alfwatchd.core.tables import Tables
 from alfwatchd.core.tree import Tree
 
@@ -50,6 +50,10 @@ def rows(tree):
 def watches(tree):
     """Return watch descriptor -> folders that claim it."""
     return {wd: tree.claims.watched_by(wd) for wd in tree.claims}
+
+
+def n_bytes(folder):
+    return folder.rows.n_bytes if folder.rows else 0
 
 
 def touched(tree):
@@ -117,6 +121,7 @@ def test_a_listing_replaces_the_files(before, after, changes):
     assert found == Changes(*changes)
     assert rows(tree) == {SESSION: listing(files=after).files}
     assert (session.rows is None) is (not after)
+    assert n_bytes(session) == sum(unpack_signature(value).file_size for value in rows(tree)[SESSION].values())
 
 
 @pytest.mark.parametrize("changes", [{}, {"a.b.c": 2}, {"a.b.c": 1, "d.e.f": 1}])
@@ -240,6 +245,7 @@ def test_patch_changes_only_what_was_looked_at(name, look, changes, after):
     assert tree.patch(session, look, set()) == Changes(*changes)
     assert touched(tree) == ({SESSION} if any(changes) else set(), [])
     assert rows(tree) == {SESSION: {**listing(files=after).files, "alf/g.h.i": sig(1)}}
+    assert n_bytes(session) == sum(after.values())
 
 
 # Digests.
