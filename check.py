@@ -24,7 +24,7 @@ CHECKS = (
 def main(arguments: list[str]) -> int:
     """Run all checks, stop at none but the tests' own, and return 1 if any failed."""
     with_coverage = "--coverage" in arguments
-    pytest_arguments = [each for each in arguments if each != "--coverage"] or ["-n", "2", "--dist", "loadgroup"]
+    pytest_arguments = [each for each in arguments if each != "--coverage"] or ["-n", "2", "--dist", "loadfile"]
     failed = [name for name, command in CHECKS if not _passes(name, command)]
     runner = [sys.executable, "-m", *(["coverage", "run", "-m"] if with_coverage else []), "pytest"]
     tests = subprocess.run([*runner, *pytest_arguments], cwd=ROOT, check=False)
