@@ -188,7 +188,7 @@ class Engine:
         if message.accept_root:
             self._open_root(now, accept=True)
         self._require_root(now)
-        top = self.indexer.tree.find(message.path.strip("/"))
+        top = self.indexer.tree.find("/".join(part for part in message.path.split("/") if part not in ("", ".")))
         if top is None:
             raise UsageError(f"{message.path}: no folder of this path is indexed; give one relative to the root")
         running = self.indexer.start_pass(f"rescan {message.path}".strip(), now, top=top)
@@ -255,12 +255,13 @@ class Engine:
         self._start_pending_pass(now)
         work = self.indexer.work
         is_paced = work.current is not None and work.current.paced
+        may_go_on = not is_paced or now >= self._paced_until
         try:
-            n_entries = self.indexer.scan(now, background=not is_paced or now >= self._paced_until)
+            n_entries = self.indexer.scan(now, background=may_go_on)
         except RootOffline as error:
             self._go_offline(str(error), now)
             return
-        if is_paced and n_entries and self.settings.reconcile_entries_per_second:
+        if is_paced and may_go_on and self.settings.reconcile_entries_per_second:
             self._paced_until = now + n_entries / self.settings.reconcile_entries_per_second
         for ended in self.indexer.ended:
             self._take_ended_pass(ended, now)
@@ -328,7 +329,8 @@ class Engine:
         settings, indexer = self.settings, self.indexer
         if self._is_due("mounts", now, _MOUNT_CHECK_SECONDS):
             self._look_at_mounts()
-        interval = settings.poll_interval_seconds if self.is_polled else settings.reconcile_interval_seconds
+        is_complete = not self.is_polled and not indexer.watching.unwatched
+        interval = settings.reconcile_interval_seconds if is_complete else settings.poll_interval_seconds
         if indexer.work.current is None and indexer.passes_done and now - self._last_pass_ended >= interval:
             indexer.start_pass("reconcile", now, paced=True)
         if self._is_due("unreadable", now, _UNREADABLE_RETRY_SECONDS):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from alfwatchd.core.alf import Kind
 from alfwatchd.core.dirty import DirtySet
-from alfwatchd.core.folder import NOT_WATCHED, Changes, Folder, Listing
+from alfwatchd.core.folder import NOT_LISTED, NOT_WATCHED, Changes, Folder, Listing
 from alfwatchd.core.messages import FolderEvents
 from alfwatchd.core.rows import Problem, Session
 from alfwatchd.core.tables import Tables
@@ -79,7 +79,8 @@ class Indexer:
         self.ended: list[Pass] = []
         """Passes that ended since the owner last cleared the list."""
         self.passes_done = 0
-        self._n_drops = 0
+        self._odd_devices: set[int] = set()
+        self._n_dropped = 0
 
     # What is to be looked at.
 
@@ -183,6 +184,10 @@ class Indexer:
             self._cannot_open(folder, error, now)
             return 0
         try:
+            if self._leads_elsewhere(folder, os.fstat(fd)):
+                self.guard.check()
+                self.work.retry(task, now)
+                return 0
             n_names = self._look_at_names(task, fd)
             return self._list(task, fd) if n_names is None else n_names
         except OSError as error:
@@ -191,13 +196,32 @@ class Indexer:
         finally:
             os.close(fd)
 
+    def _leads_elsewhere(self, folder: Folder, about: os.stat_result) -> bool:
+        """Tell whether a path led to another folder than the one that belongs there, and remember to which.
+
+        Somebody may be renaming a folder above it, and back again: what lies there must not be taken for what belongs
+        here, and no event would ever correct it. If the parent's listing and a second look agree, it was meant so.
+        """
+        found = about.st_dev, about.st_ino
+        expected = folder.dev, folder.ino
+        is_inode_told = folder.parent is not None and (folder.is_link or folder.parent.dev == about.st_dev)
+        if is_inode_told and folder.entry_ino not in (NOT_LISTED, about.st_ino) and not self._is_odd(folder, found):
+            expected = about.st_dev, folder.entry_ino
+        folder.dev, folder.ino = found
+        return expected[1] != NOT_LISTED and found != expected
+
+    def _is_odd(self, folder: Folder, found: tuple[int, int]) -> bool:
+        """Tell whether a listing may name another inode than its folder has: mounts, and some file systems."""
+        if folder.path in self.guard.places:
+            return True
+        if found == (folder.dev, folder.ino):  # the second look, after one at the parent
+            self._odd_devices.add(found[0])
+        return found[0] in self._odd_devices
+
     def _look_at_names(self, task: Task, fd: int) -> int | None:
         """Look only at the files that events named; None where that would not tell enough."""
         folder, mark = task.folder, task.mark
         if mark is None or mark.listing or folder.wd == NOT_WATCHED or folder in self.unreadable:
-            return None
-        about = os.fstat(fd)
-        if (about.st_dev, about.st_ino) != (folder.dev, folder.ino):
             return None
         look = self.scanner.look(fd, folder, mark.names)
         if look.unknown:
@@ -225,7 +249,6 @@ class Indexer:
         new, freed, changes = self.tree.apply(folder, listing, rewritten)
         self.watching.release(freed)
         self._note(changes)
-        self._n_drops += len(freed) + changes.removed
         self._follow(task, new)
         return len(listing.files) + len(listing.folders) + listing.n_ignored
 
@@ -233,7 +256,14 @@ class Indexer:
         children = task.folder.children.values()
         follow = dict.fromkeys(children if task.deep else new)
         if self.watching.is_on:
-            follow |= dict.fromkeys(child for child in children if child.wd == NOT_WATCHED)
+            unseen = dict.fromkeys(child for child in children if child.wd == NOT_WATCHED)
+            if self.work.is_paced(task):
+                # No event tells what is in there, and `sync` waits for no pass that takes its time.
+                unseen = {child: None for child in unseen if child not in self.watching.unwatched}
+                self.work.add((child, None) for child in unseen)
+                follow = {child: None for child in follow if child not in unseen}
+            else:
+                follow |= unseen
         self.work.follow(task, follow)
 
     def _check_emptied(self, task: Task, listing: Listing) -> None:
@@ -248,17 +278,17 @@ class Indexer:
 
     def _cannot_open(self, folder: Folder, error: OSError, now: float) -> None:
         """Nothing is dropped here: whether a folder is gone, only a listing of its parent can tell."""
-        if error.errno not in GONE:
+        if error.errno not in GONE or folder.parent is None:
             self._cannot_read(folder, error)
-        elif folder.parent is None:
-            self.guard.close_root()
-            raise RootOffline(f"{self.scanner.root}: the root cannot be read ({error.strerror})") from error
         else:
             if folder not in self.unreadable:  # once only: some file systems list what they cannot open
                 self.work.look_again(folder.parent, now)
             self.unreadable[folder] = Unreadable(error.strerror or str(error))
 
     def _cannot_read(self, folder: Folder, error: OSError) -> None:
+        if folder.parent is None:
+            self.guard.close_root()
+            raise RootOffline(f"{self.scanner.root}: the root cannot be read ({error.strerror})") from error
         if folder not in self.unreadable:
             _log.warning("folder not readable path=%s error=%s", printable(folder.path), error.strerror)
         self.unreadable[folder] = Unreadable(error.strerror or str(error))
@@ -277,9 +307,10 @@ class Indexer:
         self.committed += sessions
         for gone in [folder for folder in self.unreadable if not self.tree.is_attached(folder)]:
             del self.unreadable[gone]
-        if self._n_drops:
-            self._n_drops = 0
-            self.watching.unwatched = {each for each in self.watching.unwatched if self.tree.is_attached(each)}
+        if self._n_dropped != self.tree.n_dropped:
+            self._n_dropped = self.tree.n_dropped
+            gone_too = [folder for folder in self.watching.unwatched if not self.tree.is_attached(folder)]
+            self.watching.forget_unwatched(gone_too)
 
     def restore(self, rows: Iterable[tuple[tuple[str, ...], str, int | None]]) -> None:
         """Put back rows of earlier tables that lie where nothing could be read now.
@@ -308,6 +339,7 @@ class Indexer:
         found += [
             Problem("unreadable", printable(folder.path), f"{what.why}: last known rows are kept; make it readable")
             for folder, what in self.unreadable.items()
+            if not self.guard.is_missing(folder.path)
         ]
         found += self.tables.problems() + self.guard.problems()
         if self.watching.problem:

@@ -136,8 +136,11 @@ class Scanner:
             return
         try:
             target = os.stat(entry.name, dir_fd=fd)
-        except OSError:  # a dangling link or a loop: nothing that ONE could open
-            listing.n_ignored += 1
+        except OSError as error:
+            if error.errno in GONE:  # a dangling link or a loop: nothing that ONE could open
+                listing.n_ignored += 1
+            else:
+                listing.unknown.add(entry.name)
             return
         if not stat.S_ISDIR(target.st_mode):
             listing.n_ignored += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from alfwatchd.core.claims import Claims
 from alfwatchd.core.folder import Folder
@@ -76,13 +76,19 @@ class Watching:
             if isinstance(error, WatchLimit) or not self.problem:
                 self.problem = str(error)
             self.unwatched.add(folder)
-            return
-        if folder in self.unwatched:
-            self.unwatched.discard(folder)
-            if not self.unwatched:
-                self.problem = ""
+            freed = self.claims.unclaim(folder)  # what it may have is the watch of what was there before
+        else:
+            if folder in self.unwatched:
+                self.forget_unwatched([folder])
         if freed is not None:
             self.release([freed])
+
+    def forget_unwatched(self, folders: Iterable[Folder]) -> None:
+        """Note that folders are watched after all, or gone."""
+        was_incomplete = bool(self.unwatched)
+        self.unwatched.difference_update(folders)
+        if was_incomplete and not self.unwatched:
+            self.problem = ""
 
     def release(self, freed: list[int]) -> None:
         """Remove watches that no folder claims any more."""

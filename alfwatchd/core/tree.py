@@ -44,6 +44,8 @@ class Tree:
         self.with_problems: set[Folder] = set()
         self.n_ignored = 0
         """Entries that are no part of the layout, over all folders."""
+        self.n_dropped = 0
+        """How many folders were dropped, ever."""
         self.rewritten: list[bytes] = []
         """Signatures of files that were rewritten without a change of signature: known digests are wrong."""
         self.claims = claims if claims is not None else Claims()
@@ -205,6 +207,7 @@ class Tree:
             if wd is not None:
                 freed.append(wd)
         del folder.parent.children[folder.name]
+        self.n_dropped += len(below)
         for each in below:
             each.parent = None
             each.children = {}

@@ -78,6 +78,10 @@ class Work:
         """The passes that run or follow at full speed."""
         return [each for each in (self.current, self._next) if each is not None and not each.paced]
 
+    def is_paced(self, task: Task) -> bool:
+        """Tell whether a task is part of a pass that may take its time."""
+        return not task.is_urgent and self.current is not None and self.current.paced
+
     def add(self, folders: Iterable[tuple[Folder, Mark | None]]) -> None:
         """Queue urgent looks; without a mark, a folder is looked at with all below it."""
         self._urgent.extend(Task(folder, is_urgent=True, deep=mark is None, mark=mark) for folder, mark in folders)
@@ -99,6 +103,15 @@ class Work:
     def look_again(self, folder: Folder, now: float) -> None:
         """List a folder next."""
         self._urgent.appendleft(Task(folder, is_urgent=True, mark=Mark(now, now, listing=True)))
+
+    def retry(self, task: Task, now: float) -> None:
+        """List the parent of a folder next, and then the folder itself, whatever its mark names."""
+        again = Task(task.folder, task.is_urgent or self.is_paced(task), task.deep, task.mark)
+        if again.mark is not None:
+            again.mark.listing = True
+        (self._urgent if again.is_urgent else self._background).appendleft(again)
+        if task.folder.parent is not None:
+            self.look_again(task.folder.parent, now)
 
     def start_pass(self, new: Pass, root: Folder, top: Folder) -> Pass:
         """Begin a pass, or let exactly one more follow the one that runs; return the one that will do."""
