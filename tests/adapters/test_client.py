@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from concurrent import futures
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -138,6 +139,7 @@ def test_it_waits_while_others_are_accepted(folder):
         first.connect(str(folder / "s"))
         with ThreadPoolExecutor() as pool, first:
             status = pool.submit(Client(folder / "s", timeout=WAIT_SECONDS).status)
+            assert not futures.wait([status], timeout=0.3).done
             listening.accept()[0].close()
             answer(listening, json.dumps(asdict(STATUS)))
             assert status.result() == STATUS

@@ -536,7 +536,7 @@ def apply_held(box, data):
     box.engine.answers[messages.SnapshotRequest] = lambda message: HOLD if next(n_asked) == 3 else look(message)
     answers = []
     asking = threading.Thread(
-        target=lambda: answers.append(box.ask("POST", "/v1/prune/apply", {"plan_id": plan.plan_id}))
+        target=lambda: answers.append(box.ask("POST", "/v1/prune/apply", {"plan_id": plan.plan_id})), daemon=True
     )
     asking.start()
     held = box.engine.held.get(timeout=WAIT_SECONDS)
