@@ -234,7 +234,7 @@ def _write(start: Start, settings: Settings, *, hash_ids: bool) -> None:
         (store.DATASETS, path_tables.datasets_by_path(snapshot, start.encoding)),
     ):
         try:
-            store.write_atomically(
+            store.write_table(
                 settings.out_dir / name, table.replace_schema_metadata({**metadata, **table.schema.metadata})
             )
         except OSError as error:

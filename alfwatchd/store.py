@@ -10,9 +10,9 @@ import datetime
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from alfwatchd.core import encode
+from alfwatchd.core import encode, ids
 from alfwatchd.core.encode import Encoding
 from alfwatchd.core.folder import Changes
+from alfwatchd.core.partition import Partition, plan_groups
 from alfwatchd.core.tables import Snapshot
 from alfwatchd.errors import OutDirError, TablesError
+from alfwatchd.grouped import GroupedFile
 
 SESSIONS = "sessions.pqt"
 DATASETS = "datasets.pqt"
@@ -39,7 +41,19 @@ FileMark = tuple[int, int, int]
 """Inode, size in bytes and mtime_ns of a file: enough to see that another program replaced it."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """What the last `Store.write` left on disk, so that the next one writes only what differs."""
+
+    partition: Partition
+    encoding: Encoding
+    marks: tuple[FileMark, FileMark]
+
+    def is_encoded_by(self, encoding: Encoding) -> bool:
+        """Tell whether rows would be made into the same columns."""
+        return self.encoding == encoding and self.encoding.kept is encoding.kept
+
+
 class Store:
     """Writes the tables of one root into one folder. Used by one thread at a time.
 
@@ -51,10 +65,11 @@ class Store:
         Root that the tables describe, as ONE records it.
     """
 
-    out_dir: Path
-    origin: str
-    _on_disk: frozenset[str] = frozenset()
-    _marks: tuple[FileMark | None, ...] = field(default=(None, None))
+    def __init__(self, out_dir: Path, origin: str) -> None:
+        self.out_dir = out_dir
+        self.origin = origin
+        self._files = {name: GroupedFile(out_dir / name) for name in (SESSIONS, DATASETS)}
+        self._written: _Written | None = None
 
     def write(self, snapshot: Snapshot, encoding: Encoding) -> None:
         """Replace both files so that every dataset row has its session at every moment.
@@ -64,32 +79,48 @@ class Store:
         TablesError
             Nothing was replaced, or the file that is older than the other one is the one that hides nothing.
         """
-        metadata = self._metadata(snapshot, encoding)
+        last, self._written = (self._written if self.is_untouched() else None), None
+        old = frozenset(last.partition.eids.values()) if last is not None else _read_ids(self.out_dir / SESSIONS)
+        if last is None or not last.is_encoded_by(encoding) or self._files[DATASETS].is_wasteful:
+            last = None
+        partition, groups = plan_groups(last.partition if last is not None else None, snapshot, encoding)
+        if last is None or partition.n_bits != last.partition.n_bits:
+            for file in self._files.values():
+                file.forget()
+        new = frozenset(partition.eids.values())
         sessions = encode.sessions_table(snapshot, encoding)
-        datasets = encode.datasets_table(snapshot, encoding)
-        new = frozenset(sessions.column("id").to_pylist())
-        old = self._on_disk if self.is_untouched() else _read_ids(self.out_dir / SESSIONS)
-        steps = [(SESSIONS, sessions), (DATASETS, datasets)]
-        if old - new:
-            steps.reverse()
-            if new - old:  # both: until the datasets are replaced, sessions of either must be there
-                steps.insert(0, (SESSIONS, self._with_old_sessions(sessions)))
+        steps = [SESSIONS, DATASETS] if not old - new else [DATASETS, SESSIONS]
+        metadata = self._metadata(snapshot, encoding)
         marks = {}
         try:
-            for name, table in steps:
-                described = table.replace_schema_metadata({**metadata, **table.schema.metadata})
-                marks[name] = write_atomically(self.out_dir / name, described)
+            if old - new and new - old:  # until the datasets are replaced, sessions of either must be there
+                both = self._with_old_sessions(sessions)
+                self._replace(SESSIONS, both.schema, {0: both}, metadata)
+            for name in steps:
+                if name == SESSIONS:
+                    marks[name] = self._replace(name, sessions.schema, {0: sessions}, metadata)
+                else:
+                    tables = {group: encode.dataset_rows(members, encoding) for group, members in groups.items()}
+                    schema = encode.datasets_schema(snapshot, encoding)
+                    marks[name] = self._replace(name, schema, tables, metadata)
         except OSError as error:
             raise TablesError(
-                f"{error.filename or self.out_dir}: the tables could not be written ({error.strerror}); "
+                f"{error.filename or self.out_dir}: the tables could not be written ({error.strerror or error}); "
                 "they stay as they were, the next attempt follows"
             ) from error
-        self._on_disk = new
-        self._marks = (marks[SESSIONS], marks[DATASETS])
+        self._written = _Written(partition, encoding, (marks[SESSIONS], marks[DATASETS]))
 
     def is_untouched(self) -> bool:
         """Tell whether both files are as `write` left them; False if another program replaced or removed one."""
-        return None not in self._marks and self._look() == self._marks
+        marks = tuple(_file_mark(self.out_dir / name) for name in (SESSIONS, DATASETS))
+        return self._written is not None and marks == self._written.marks
+
+    def _replace(
+        self, name: str, schema: pa.Schema, tables: Mapping[int, pa.Table], metadata: dict[bytes, bytes]
+    ) -> FileMark:
+        """Put a new version of a file in place, in which these row groups are replaced."""
+        described = schema.with_metadata({**metadata, **schema.metadata})
+        return write_atomically(self.out_dir / name, lambda target: self._files[name].write(target, described, tables))
 
     def _metadata(self, snapshot: Snapshot, encoding: Encoding) -> dict[bytes, bytes]:
         # one.alf.cache._metadata: local time, in minutes
@@ -118,14 +149,22 @@ class Store:
         # Of no generation, so that nobody takes it for one half of a pair.
         return both.replace_schema_metadata({**sessions.schema.metadata, METADATA_KEY: b'{"generation": 0}'})
 
-    def _look(self) -> tuple[FileMark | None, ...]:
-        return tuple(_file_mark(self.out_dir / name) for name in (SESSIONS, DATASETS))
+
+def write_table(path: Path, table: pa.Table) -> FileMark:
+    """Write a whole table as `write_atomically` does."""
+    return write_atomically(path, lambda target: pq.write_table(table, target))
 
 
-def write_atomically(path: Path, table: pa.Table) -> FileMark:
+def write_atomically(path: Path, write: Callable[[Path], None]) -> FileMark:
     """Write a Parquet file under a temporary name, make it durable, and rename it under ONE's lock.
 
     The temporary name does not end in ``.pqt``: One loads every file that does.
+
+    Parameters
+    ----------
+    path : Path
+    write : callable
+        Writes to the path that it is given.
 
     Returns
     -------
@@ -139,9 +178,8 @@ def write_atomically(path: Path, table: pa.Table) -> FileMark:
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with temporary.open("wb") as file:
-            pq.write_table(table, file)
-            file.flush()
+        write(temporary)
+        with temporary.open("rb") as file:
             os.fsync(file.fileno())
             mark = _mark(os.fstat(file.fileno()))
         with one_lock(path.parent):
@@ -236,7 +274,8 @@ def read_generation(folder: Path) -> tuple[int, dict[str, Any]]:
     found = []
     for name in (SESSIONS, DATASETS):
         try:
-            found.append(json.loads((pq.read_metadata(folder / name).metadata or {}).get(METADATA_KEY, b"{}")))
+            with _open(folder / name) as raw:
+                found.append(json.loads((pq.read_metadata(raw).metadata or {}).get(METADATA_KEY, b"{}")))
         except (OSError, pa.ArrowException, ValueError):
             return 0, {}
     return max(int(metadata.get("generation", 0)) for metadata in found), found[1]
@@ -281,8 +320,13 @@ def check_out_dir(out_dir: Path) -> None:
 
 def _read_file(path: Path, columns: list[str] | None = None) -> pa.Table:
     """Read a Parquet file; unlike `pyarrow.parquet.read_table`, without importing half of pyarrow."""
-    with pq.ParquetFile(path) as file:
+    with _open(path) as raw, pq.ParquetFile(raw) as file:
         return file.read(columns)
+
+
+def _open(path: Path) -> pa.OSFile:
+    """Open a file for Arrow, which takes a text path for a URI, and no name that is not UTF-8."""
+    return pa.OSFile(os.fsencode(path))
 
 
 def _read(path: Path) -> pa.Table:
@@ -292,12 +336,13 @@ def _read(path: Path) -> pa.Table:
         raise TablesError(f"{path}: not a readable Parquet file ({error}); remove it to have it made anew") from error
 
 
-def _read_ids(path: Path) -> frozenset[str]:
+def _read_ids(path: Path) -> frozenset[bytes]:
     """Return the session ids in a file; none if there is no such file or it is broken, as nobody can read it then."""
     try:
-        return frozenset(map(str, _read_file(path, ["id"]).column("id").to_pylist()))
+        column = _read_file(path, ["id"]).column("id").to_pylist()
     except (OSError, pa.ArrowException, KeyError):
         return frozenset()
+    return frozenset(eid for eid in map(ids.parse_id, column) if eid is not None)
 
 
 def _own_metadata(table: pa.Table) -> dict[str, Any]:

@@ -109,9 +109,11 @@ def datasets_table(snapshot: Snapshot, encoding: Encoding) -> pa.Table:
     return with_pandas_index(table if len(table) else table.drop_columns(["qc"]), ("eid", "id"))
 
 
-def datasets_schema(encoding: Encoding) -> pa.Schema:
-    """Return the schema of a datasets table that is not empty, with the metadata of its index."""
-    return with_pandas_index(dataset_rows([], encoding), ("eid", "id")).schema
+def datasets_schema(snapshot: Snapshot, encoding: Encoding) -> pa.Schema:
+    """Return the schema of `datasets_table`, with the metadata of its index."""
+    rows = dataset_rows([], encoding)
+    has_rows = any(session.n_datasets for session in snapshot.sessions.values())
+    return with_pandas_index(rows if has_rows else rows.drop_columns(["qc"]), ("eid", "id")).schema
 
 
 def dataset_rows(sessions: Sequence[tuple[bytes, Session]], encoding: Encoding) -> pa.Table:

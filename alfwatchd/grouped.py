@@ -1,0 +1,153 @@
+"""A Parquet file whose row groups are replaced one by one: a flush costs what changed, not what the table holds.
+
+A new version of the file is a copy, made in the kernel, of the old one; changed row groups are written into holes that
+earlier versions left, or at the end; then comes one footer that lists the row groups in force. pyarrow can join the
+metadata of row groups (`FileMetaData.append_row_groups`), but neither take it apart nor start a writer anywhere but at
+the beginning of a file. So each row group has a writer of its own, which begins at offset 0, as it insists, and finds
+the file moved to the right place before its first row group: offsets come from the file, and are right.
+
+What a new version replaces stays in it for one version more, as a hole: `pyarrow.parquet.read_table`, and so ONE, opens
+a file once for its footer and once more for its rows, and must find the rows of the footer it knows.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+_MAGIC = b"PAR1"
+_MOST_WASTE = 1.25
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """One row group: where it lies, in bytes, and its metadata."""
+
+    start: int
+    end: int
+    metadata: pq.FileMetaData
+
+
+class GroupedFile:
+    """The row groups of one file, by key; in the file they stand in the order of keys.
+
+    Parameters
+    ----------
+    path : Path
+        The file in force; `write` makes its successor and leaves the renaming to the caller.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._groups: dict[int, _Group] = {}
+
+    @property
+    def keys(self) -> set[int]:
+        """Keys of the row groups in the file."""
+        return set(self._groups)
+
+    @property
+    def is_wasteful(self) -> bool:
+        """Whether so much of the file is holes that it should be written anew."""
+        used = sum(group.end - group.start for group in self._groups.values())
+        end = _end(self._groups.values())
+        return end > _MOST_WASTE * used + (1 << 16)
+
+    def forget(self) -> None:
+        """Forget the file in force: the next `write` must be given all row groups."""
+        self._groups = {}
+
+    def write(self, target: Path, schema: pa.Schema, tables: Mapping[int, pa.Table]) -> None:
+        """Write the successor of the file.
+
+        Parameters
+        ----------
+        target : Path
+            New file. Not durable yet, nor renamed.
+        schema : pyarrow.Schema
+            With the metadata of the whole file.
+        tables : mapping of int to pyarrow.Table
+            Row groups to replace or add; one without rows is removed. The others stay as they are.
+
+        Raises
+        ------
+        OSError
+            The file in force is as before, and so is what is known of it.
+        """
+        groups = {key: group for key, group in self._groups.items() if key not in tables}
+        taken = list(self._groups.values())
+        with pa.OSFile(str(target), "wb") as file:
+            fd = file.fileno()
+            file.write(_MAGIC)
+            if taken:
+                _copy(self._path, fd, _end(taken))
+            for key, table in tables.items():
+                if len(table):
+                    groups[key] = _write_group(file, table, taken)
+                    taken.append(groups[key])
+            os.lseek(fd, _end(taken), os.SEEK_SET)
+            file.write(_footer(schema, [groups[key] for key in sorted(groups)]))
+            os.ftruncate(fd, os.lseek(fd, 0, os.SEEK_CUR))
+        self._groups = groups
+
+
+def _end(groups: Iterable[_Group]) -> int:
+    return max((group.end for group in groups), default=len(_MAGIC))
+
+
+def _write_group(file: pa.OSFile, table: pa.Table, taken: Sequence[_Group]) -> _Group:
+    """Write a row group into the first hole that is large enough, else at the end.
+
+    How large it is shows when it is written, so it is written at the end first.
+    """
+    group = _write_at(file, _end(taken), table)
+    size = group.end - group.start
+    start = len(_MAGIC)
+    for other in sorted(taken, key=lambda each: each.start):
+        if other.start - start >= size:
+            return _write_at(file, start, table)
+        start = other.end
+    return group
+
+
+def _write_at(file: pa.OSFile, start: int, table: pa.Table) -> _Group:
+    fd = file.fileno()
+    collected: list[pq.FileMetaData] = []
+    os.lseek(fd, 0, os.SEEK_SET)
+    writer = pq.ParquetWriter(file, table.schema, metadata_collector=collected)
+    os.lseek(fd, start, os.SEEK_SET)
+    writer.write_table(table, row_group_size=len(table))
+    end = os.lseek(fd, 0, os.SEEK_CUR)
+    # Its footer must not land on the next row group, which may begin right here.
+    os.lseek(fd, 0, os.SEEK_END)
+    writer.close()
+    return _Group(start, end, collected[0])
+
+
+def _footer(schema: pa.Schema, groups: list[_Group]) -> bytes:
+    """Return what stands behind the row groups of a file: metadata, its length, and the closing magic."""
+    collected: list[pq.FileMetaData] = []
+    with pq.ParquetWriter(pa.BufferOutputStream(), schema, metadata_collector=collected):
+        pass
+    metadata = collected[0]
+    for group in groups:
+        metadata.append_row_groups(group.metadata)
+    sink = pa.BufferOutputStream()
+    metadata.write_metadata_file(sink)
+    return bytes(sink.getvalue().to_pybytes()[len(_MAGIC) :])
+
+
+def _copy(source: Path, fd: int, n_bytes: int) -> None:
+    """Copy the beginning of a file within the kernel; file systems that can share blocks do."""
+    with source.open("rb") as old:
+        offset = 0
+        while offset < n_bytes:
+            n_copied = os.copy_file_range(old.fileno(), fd, n_bytes - offset, offset, offset)
+            if n_copied == 0:
+                raise OSError(f"{source}: shorter than it should be")
+            offset += n_copied
