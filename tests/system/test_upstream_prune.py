@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import one.alf.cache
+import one.alf.path
 import pandas as pd
 import pytest
 from one.alf.cache import load_tables
@@ -247,6 +248,16 @@ def test_tables_of_all_shapes(root, shape):
     write(root, "s/2020-01-01/001/x.y.z")
     removed = OURS.remove(root, {"sessions": sessions, "datasets": datasets}, dry=False)
     assert removed == [root / "s/2020-01-01/001/x.y.z"]
+
+
+@differs("types")
+def test_what_is_returned_are_plain_paths(root):
+    write(root, f"{S1}/{SPIKES}")
+    OURS.make(root)
+    write(root, f"{S1}/a.b.c")
+    (ours,), (theirs, *_) = OURS.remove(root), THEIRS.remove(root)
+    assert ours == theirs == root / S1 / "a.b.c"
+    assert (type(ours), type(theirs)) == (type(root), one.alf.path.PosixALFPath)
 
 
 @differs("chance")
