@@ -81,7 +81,7 @@ class GroupedFile:
         """
         groups = {key: group for key, group in self._groups.items() if key not in tables}
         taken = list(self._groups.values())
-        with pa.OSFile(str(target), "wb") as file:
+        with pa.OSFile(os.fsencode(target), "wb") as file:
             fd = file.fileno()
             file.write(_MAGIC)
             if taken:

@@ -152,7 +152,12 @@ class Store:
 
 def write_table(path: Path, table: pa.Table) -> FileMark:
     """Write a whole table as `write_atomically` does."""
-    return write_atomically(path, lambda target: pq.write_table(table, target))
+
+    def write(target: Path) -> None:
+        with target.open("wb") as file:
+            pq.write_table(table, file)
+
+    return write_atomically(path, write)
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> FileMark:

@@ -261,6 +261,19 @@ class TestOfEither:
         assert capsys.readouterr().out == "The following session and datasets would be removed:\n\t\n"
 
 
+@pytest.mark.parametrize("hash_ids", [False, True])
+@pytest.mark.parametrize("name", ["caf\udce9", "a b#c", "file:x", "s3:", "ünï"])
+def test_a_root_of_any_name(root, name, hash_ids):
+    root = root / name  # not UTF-8, or what Arrow would take for a URI
+    write(root, f"{S1}/{SPIKES}")
+    for _ in range(2):  # the second time with tables to read
+        sessions, datasets = OURS.make(root, hash_ids=hash_ids)
+    with sessions.open("rb") as first, datasets.open("rb") as second:
+        assert len(pd.read_parquet(first)) == len(pd.read_parquet(second)) == 1
+    write(root, f"{S1}/a.b.c")
+    assert OURS.remove(root, dry=False) == [root / S1 / "a.b.c"]
+
+
 def test_it_runs_with_a_long_temporary_folder(root, monkeypatch):
     # The default place of a control socket would lie there, too long to be one.
     write(root, f"{S1}/{SPIKES}")
