@@ -50,6 +50,8 @@ class Barrier:
     exactness: Exactness = "exact"
     flushed: bool = True
     """Whether to wait for the flush as well."""
+    scans: bool = True
+    """Whether to wait for scans of everything, where events do not tell enough."""
 
     @property
     def looks_done(self) -> bool:
@@ -145,13 +147,14 @@ class Barriers:
             if barrier.cookie == name:
                 barrier.cookie = ""
                 barrier.ticket = self._indexer.queue_dirty()
-                barrier.passes += self._indexer.work.unpaced_passes
-                barrier.needs_pass = events_lost
+                if barrier.scans:
+                    barrier.passes += self._indexer.work.unpaced_passes
+                    barrier.needs_pass = events_lost
 
     def take_pass(self, started: Pass) -> None:
         """A scan of everything began after events were lost, cookies perhaps among them."""
         for barrier in self._waiting:
-            if barrier.cookie or barrier.needs_pass:
+            if barrier.scans and (barrier.cookie or barrier.needs_pass):
                 barrier.cookie, barrier.needs_pass = "", False
                 barrier.passes.append(started)
 
@@ -161,7 +164,10 @@ class Barriers:
         for barrier in self._waiting:
             if barrier.cookie and now - barrier.started > _COOKIE_SECONDS:
                 barrier.cookie, barrier.exactness = "", "scanned"
-                barrier.passes.append(self._indexer.start_pass("a sync cookie did not come back", now))
+                if barrier.scans:
+                    barrier.passes.append(self._indexer.start_pass("a sync cookie did not come back", now))
+                else:
+                    barrier.ticket = self._indexer.queue_dirty()
             if barrier.generation is None and barrier.looks_done and self._indexer.passes_done:
                 barrier.generation = self._indexer.tables.generation
                 if self._indexer.unreadable or self._indexer.guard.missing:

@@ -333,6 +333,8 @@ class Engine:
         interval = settings.reconcile_interval_seconds if is_complete else settings.poll_interval_seconds
         if indexer.work.current is None and indexer.passes_done and now - self._last_pass_ended >= interval:
             indexer.start_pass("reconcile", now, paced=True)
+        if self._is_due("links", now, settings.poll_interval_seconds):
+            indexer.mark_linked(now)
         if self._is_due("unreadable", now, _UNREADABLE_RETRY_SECONDS):
             indexer.retry_unreadable(now)
         broken = self.indexer.watching.beat(now)
@@ -382,7 +384,7 @@ class Engine:
         """Take in what changed so far and flush; where that takes a scan of everything, only flush."""
         if self.last_flush is not None:
             return
-        self.last_flush = Barrier(Future(), now, answer_flush)
+        self.last_flush = Barrier(Future(), now, answer_flush, scans=False)
         self.flushes.retry_now()
         if self.offline or not self.indexer.passes_done:
             self.last_flush.finish(now)

@@ -12,7 +12,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from alfwatchd.core.alf import Kind
-from alfwatchd.core.dirty import DirtySet
+from alfwatchd.core.dirty import DirtySet, Mark
 from alfwatchd.core.folder import NOT_LISTED, NOT_WATCHED, Changes, Folder, Listing
 from alfwatchd.core.messages import FolderEvents
 from alfwatchd.core.rows import Problem, Session
@@ -72,6 +72,8 @@ class Indexer:
         self.work = Work()
         self.unreadable: dict[Folder, Unreadable] = {}
         """What could not be read. Its rows are kept."""
+        self.linked: set[Folder] = set()
+        """Folders with links to datasets or sessions: what those lead to changes without an event."""
         self.known_before: set[str] = set()
         """Names of the top-level folders that hold rows in earlier tables."""
         self.committed: list[Session] = []
@@ -101,6 +103,11 @@ class Indexer:
         """Mark the folders that could not be read."""
         self.dirty.mark_listing(self.unreadable, now)
 
+    def mark_linked(self, now: float) -> None:
+        """Mark the folders with links."""
+        self.linked = set(filter(self.tree.is_attached, self.linked))
+        self.dirty.mark_listing(self.linked, now)
+
     def open_root(self, *, accept: bool = False) -> None:
         """Make sure that the root is what it was, or take it as it is; a pass must follow.
 
@@ -123,6 +130,7 @@ class Indexer:
     def queue_dirty(self) -> Ticket:
         """Queue all that is dirty now, due or not, and all that events cannot tell about; take a place behind it."""
         self.work.add(self.dirty.pop_all())
+        self.work.add((folder, Mark(0.0, 0.0, listing=True)) for folder in self.linked)
         self.work.add((folder, None) for folder in [*self.watching.unwatched, *self.unreadable])
         return self.work.add_ticket()
 
@@ -239,6 +247,7 @@ class Indexer:
             if self.guard.is_missing(folder.path):
                 return 0
             self._check_emptied(task, listing)
+        (self.linked.add if listing.has_links else self.linked.discard)(folder)
         if listing.unknown:
             self.unreadable[folder] = Unreadable("files that cannot be looked at", frozenset(listing.unknown))
         else:

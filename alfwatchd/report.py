@@ -71,7 +71,13 @@ def _detail(engine: Engine) -> str:
         case "polled":
             return _why_polled(engine)
         case "live":
-            return "every change is seen at once"
+            return "every change is seen at once" + _but_links(engine)
+
+
+def _but_links(engine: Engine) -> str:
+    if not engine.indexer.linked:
+        return ""
+    return f"; what links lead to, every {engine.settings.poll_interval_seconds:.0f} s and by sync"
 
 
 def _why_polled(engine: Engine) -> str:

@@ -19,7 +19,7 @@ from alfwatchd.core import alf, misplaced
 from alfwatchd.core.alf import Kind
 from alfwatchd.core.exclude import Excluded
 from alfwatchd.core.folder import Folder, Listing, Look
-from alfwatchd.core.rows import Problem, pack_signature
+from alfwatchd.core.rows import Problem, pack_signature, unpack_signature
 
 GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 """Errors that say that a path leads to no folder (any more). All others say nothing about what is there."""
@@ -102,10 +102,13 @@ class Scanner:
                 continue
             try:
                 signature = _signature(fd, name)
+                is_link = _is_link(fd, name) if signature is None else unpack_signature(signature).is_link
             except OSError:
                 look.unknown.add(name)
                 continue
-            if signature is None:
+            if is_link:
+                look.unknown.add(name)
+            elif signature is None:
                 gone.add(name)
             else:
                 look.files[name] = signature
@@ -119,6 +122,7 @@ class Scanner:
             name = entry.name
             if not entry.is_dir(follow_symlinks=False):
                 if entry.is_symlink() and folder.child_kind(name) is Kind.SESSION:
+                    listing.has_links = True
                     self._list_linked_session(entry, fd, prefix, listing)
                 else:
                     listing.n_ignored += 1
@@ -198,6 +202,7 @@ def _list_file(entry: os.DirEntry[str], fd: int, listing: Listing) -> None:
                 False,  # noqa: FBT003
             )
             return
+        listing.has_links |= entry.is_symlink()
         signature = _signature(fd, entry.name)
     except OSError as error:
         if error.errno not in GONE:  # else it vanished since the listing
@@ -294,3 +299,11 @@ def _signature(fd: int, name: str) -> bytes | None:
     if not stat.S_ISREG(about.st_mode):
         return None
     return pack_signature(about.st_size, about.st_mtime_ns, about.st_ino, is_link)
+
+
+def _is_link(fd: int, name: str) -> bool:
+    """Tell whether something is a link, dangling or not."""
+    try:
+        return stat.S_ISLNK(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return False

@@ -33,6 +33,8 @@ class Listing:
         Names that are there but could not be looked at: what was known of them stays.
     n_ignored : int
         Entries that are no part of the layout.
+    has_links : bool
+        Whether there are links that lead, or may lead one day, to datasets or sessions: no event tells about that.
     problems : list of Problem
     """
 
@@ -43,6 +45,7 @@ class Listing:
     files: dict[str, bytes] = field(default_factory=dict)
     unknown: set[str] = field(default_factory=set)
     n_ignored: int = 0
+    has_links: bool = False
     problems: list[Problem] = field(default_factory=list)
 
 
@@ -57,7 +60,7 @@ class Look:
     gone : set of str
         Names that are certainly not datasets now.
     unknown : set of str
-        Names that could not be looked at: what was known of them stays.
+        Names about which only a listing tells enough: they could not be looked at, or are links.
     """
 
     files: dict[str, bytes] = field(default_factory=dict)

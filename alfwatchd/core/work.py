@@ -152,9 +152,17 @@ class Work:
         """Forget everything; a pass must follow."""
         self._urgent.clear()
         self._background.clear()
-        self.current = self._next = None
+        self._give_up_current()
+        self._next = None
+
+    def _give_up_current(self) -> None:
+        """Leave no pass among the last ones that seems to run for ever."""
+        if self.current is not None and self.current in self.passes:
+            self.passes.remove(self.current)
+        self.current = None
 
     def _begin(self, new: Pass, top: Folder) -> None:
+        self._give_up_current()
         self.current = new
         self.passes.append(new)
         self._background.clear()
