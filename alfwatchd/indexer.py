@@ -258,6 +258,10 @@ class Indexer:
         new, freed, changes = self.tree.apply(folder, listing, rewritten)
         self.watching.release(freed)
         self._note(changes)
+        if changes.changed and listing.shared_inodes and task.is_urgent:
+            # Written through one of its names: the others must be looked at before anybody is answered.
+            for other in self.tree.folders_with(listing.shared_inodes) - {folder}:
+                self.work.look_again(other, 0.0)
         self._follow(task, new)
         return len(listing.files) + len(listing.folders) + listing.n_ignored
 

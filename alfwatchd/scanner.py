@@ -19,7 +19,7 @@ from alfwatchd.core import alf, misplaced
 from alfwatchd.core.alf import Kind
 from alfwatchd.core.exclude import Excluded
 from alfwatchd.core.folder import Folder, Listing, Look
-from alfwatchd.core.rows import Problem, pack_signature, unpack_signature
+from alfwatchd.core.rows import Problem, pack_signature
 
 GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 """Errors that say that a path leads to no folder (any more). All others say nothing about what is there."""
@@ -101,17 +101,16 @@ class Scanner:
                 gone.add(name)
                 continue
             try:
-                signature = _signature(fd, name)
-                is_link = _is_link(fd, name) if signature is None else unpack_signature(signature).is_link
-            except OSError:
-                look.unknown.add(name)
+                about = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            except OSError as error:
+                (gone if error.errno in GONE else look.unknown).add(name)
                 continue
-            if is_link:
+            if stat.S_ISLNK(about.st_mode) or (stat.S_ISREG(about.st_mode) and about.st_nlink > 1):
                 look.unknown.add(name)
-            elif signature is None:
+            elif not stat.S_ISREG(about.st_mode):
                 gone.add(name)
             else:
-                look.files[name] = signature
+                look.files[name] = pack_signature(about.st_size, about.st_mtime_ns, about.st_ino, False)  # noqa: FBT003
         return look
 
     def _list_layout(self, entries: Iterable[os.DirEntry[str]], fd: int, folder: Folder, listing: Listing) -> None:
@@ -195,6 +194,8 @@ def _list_file(entry: os.DirEntry[str], fd: int, listing: Listing) -> None:
     try:
         if entry.is_file(follow_symlinks=False):
             about = entry.stat(follow_symlinks=False)
+            if about.st_nlink > 1:
+                listing.shared_inodes.add(about.st_ino)
             listing.files[entry.name] = pack_signature(
                 about.st_size,
                 about.st_mtime_ns,
@@ -299,11 +300,3 @@ def _signature(fd: int, name: str) -> bytes | None:
     if not stat.S_ISREG(about.st_mode):
         return None
     return pack_signature(about.st_size, about.st_mtime_ns, about.st_ino, is_link)
-
-
-def _is_link(fd: int, name: str) -> bool:
-    """Tell whether something is a link, dangling or not."""
-    try:
-        return stat.S_ISLNK(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode)
-    except FileNotFoundError:
-        return False

@@ -35,6 +35,8 @@ class Listing:
         Entries that are no part of the layout.
     has_links : bool
         Whether there are links that lead, or may lead one day, to datasets or sessions: no event tells about that.
+    shared_inodes : set of int
+        Inodes of datasets that have other names, too: an event tells only of the name that was written through.
     problems : list of Problem
     """
 
@@ -46,6 +48,7 @@ class Listing:
     unknown: set[str] = field(default_factory=set)
     n_ignored: int = 0
     has_links: bool = False
+    shared_inodes: set[int] = field(default_factory=set)
     problems: list[Problem] = field(default_factory=list)
 
 
@@ -60,7 +63,7 @@ class Look:
     gone : set of str
         Names that are certainly not datasets now.
     unknown : set of str
-        Names about which only a listing tells enough: they could not be looked at, or are links.
+        Names about which only a listing tells enough: they could not be looked at, or are links of either kind.
     """
 
     files: dict[str, bytes] = field(default_factory=dict)

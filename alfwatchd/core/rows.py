@@ -38,6 +38,15 @@ def unpack_signature(value: bytes) -> Signature:
     return Signature(*_SIGNATURE.unpack_from(value))
 
 
+pack_inode = struct.Struct("<Q").pack
+"""``pack_inode(inode) -> bytes`` as `inode_of` returns them."""
+
+
+def inode_of(value: bytes) -> bytes:
+    """Return the inode in a row value as it is packed, to compare many in little time."""
+    return value[16:24]
+
+
 def total_size(signatures: Mapping[str, bytes]) -> int:
     """Return the sum of the file sizes, in bytes, of signatures without digests."""
     return sum(row[0] for row in _SIGNATURE.iter_unpack(b"".join(signatures.values())))

@@ -18,6 +18,8 @@ from alfwatchd.core.rows import (
     FolderRows,
     Problem,
     Session,
+    inode_of,
+    pack_inode,
     pack_signature,
     total_size,
     unpack_signature,
@@ -60,6 +62,15 @@ class Tree:
         for name in path.split("/") if path else ():
             folder = folder.children.get(name) if folder is not None else None
         return folder
+
+    def folders_with(self, inodes: AbstractSet[int]) -> set[Folder]:
+        """Return the folders that hold rows with one of these inodes; looks at every row."""
+        wanted = {pack_inode(inode) for inode in inodes}
+        return {
+            folder
+            for folder in self.root.walk()
+            if folder.rows is not None and not wanted.isdisjoint(map(inode_of, folder.rows.files.values()))
+        }
 
     def apply(
         self, folder: Folder, listing: Listing, rewritten: AbstractSet[str] = frozenset()

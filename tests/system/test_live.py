@@ -355,11 +355,19 @@ def test_what_changed_while_no_daemon_ran_is_in_the_tables_after_the_start(fresh
     assert listed(fresh.out_dir, fresh.root) == walk(fresh.root)
 
 
-def test_a_rescan_finds_what_was_written_through_a_hard_link(fresh):
+@pytest.mark.parametrize("linked", ["before the start", "while it runs"])
+def test_what_is_written_through_a_hard_link_changes_the_rows_of_all_names(fresh, linked):
     # inotify(7): an event tells only of the name that was used.
-    sh(fresh.root, "cd $K/2019-04-01/001; ln alf/_ibl_trials.choice.npy _ibl_trials.link.npy")
+    link = (
+        "cd $K/2019-04-01/001; ln alf/_ibl_trials.choice.npy _ibl_trials.link.npy; mkdir b; ln alf/*.choice.npy b/a.b.c"
+    )
+    if linked == "before the start":
+        sh(fresh.root, link)
     fresh.start()
-    sh(fresh.root, "cd $K/2019-04-01/001; echo 1 >> _ibl_trials.link.npy")
-    fresh.run("rescan", f"{KS005}/2019-04-01")
-    fresh.assert_equals_fresh_index()
+    if linked == "while it runs":
+        sh(fresh.root, link)
+        fresh.assert_equals_fresh_index()
+    for name in ("_ibl_trials.link.npy", "b/a.b.c", "alf/_ibl_trials.choice.npy"):
+        sh(fresh.root, f"cd $K/2019-04-01/001; echo 1 >> {name}")
+        fresh.assert_equals_fresh_index()
     assert listed(fresh.out_dir, fresh.root) == walk(fresh.root)
