@@ -12,6 +12,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ import pyarrow as pa
 
 from alfwatchd import prune, pruning, store
 from alfwatchd.core import alf, path_tables
-from alfwatchd.core.prune_plan import PruneOutcome, Reference, make_plan
+from alfwatchd.core.prune_plan import PruneOutcome, PrunePlan, Reference, make_plan
 from alfwatchd.errors import OutDirError, PruneRefused, RootOffline, TablesError
 from alfwatchd.lock import hold_out_dir
 from alfwatchd.once import index, run_hashing
@@ -52,7 +53,7 @@ def make_parquet_db(
     Parameters
     ----------
     root_dir : str or Path
-        Folder to index. A missing one gives empty tables, with a warning.
+        Folder to index. One without sessions gives empty tables, with a ``RuntimeWarning``.
     out_dir : str or Path, optional
         Existing folder for the tables; default: the root.
     hash_ids : bool
@@ -60,7 +61,7 @@ def make_parquet_db(
     hash_files : bool
         Whether to fill the hash column with md5; else it is null.
     lab : str, optional
-        Lab of the sessions in no lab folder.
+        Lab of the sessions in no lab folder: letters, digits and '_'.
 
     Returns
     -------
@@ -70,11 +71,15 @@ def make_parquet_db(
     Raises
     ------
     OutDirError
-        The output folder is missing (an ``AssertionError``, as upstream).
+        The output folder is missing (an ``AssertionError``, as upstream) or not writable.
     LabConflict
         A lab folder has another name than `lab` (an ``AssertionError``, as upstream).
     Locked
         A daemon keeps these tables.
+    RootOffline
+        The root is missing or empty, and tables elsewhere hold sessions of it.
+    TablesError
+        A table cannot be written.
     """
     root = Path(root_dir).resolve()
     target = Path(out_dir or root)
@@ -85,16 +90,10 @@ def make_parquet_db(
     store.check_out_dir(target)
     with hold_out_dir(target):
         settings = _settings(root, target, hash_files=hash_files, lab=lab or "")
-        if not hash_files:
-            start = _index(settings, None)
-        else:
-            with tempfile.TemporaryDirectory(prefix="alfwatchd-") as state_dir:
-                state = State(Path(state_dir))
-                try:
-                    start = _index(settings, state)
-                    run_hashing(settings, state, start)
-                finally:
-                    state.close()
+        start = _index(settings)
+        if hash_files:
+            with tempfile.TemporaryDirectory(prefix="alfwatchd-") as folder, closing(State(Path(folder))) as state:
+                run_hashing(settings, state, start)
         _warn(start, settings)
         _write(start, settings, hash_ids=hash_ids)
     return target / store.SESSIONS, target / store.DATASETS
@@ -130,13 +129,30 @@ def remove_missing_datasets(
     Raises
     ------
     PruneRefused
-        There are no tables, or a part of the folder cannot be read.
+        There are no tables, they make no sense, or a part of the folder cannot be read; nothing was removed.
+    RootOffline
+        The folder does not exist, or something else is there meanwhile.
     """
     root = Path(cache_dir).resolve()
     if not root.is_dir():
         raise RootOffline(f"{root}: the folder does not exist; check its path, or mount it")
     reference = pruning.read_reference(root) if tables is None else _reference(tables)
     guard = pruning.RootCheck(root)
+    plan = _plan(root, reference, remove_empty_sessions=remove_empty_sessions)
+    if dry:
+        paths = _paths(Path(cache_dir), prune.preview_plan(root, plan, may_continue=guard.check))
+        print("The following session and datasets would be removed:", end="\n\t")  # noqa: T201 - upstream's contract
+        print("\n\t".join(sorted(map(str, paths))))  # noqa: T201
+        return paths
+    outcome = prune.apply_plan(root, plan, may_continue=guard.check, log=_log.debug)
+    for item in outcome.kept:
+        _log.warning("not removed path=%s reason=%s", root / item.path, item.reason)
+    if outcome.stopped is not None:
+        raise outcome.stopped
+    return _paths(Path(cache_dir), outcome)
+
+
+def _plan(root: Path, reference: Reference, *, remove_empty_sessions: bool) -> PrunePlan:
     start = prepare(_settings(root, _NOWHERE), None)
     _scan(start)
     if start.indexer.unreadable:
@@ -151,17 +167,7 @@ def remove_missing_datasets(
     )
     if plan.files and not reference.sessions:
         raise PruneRefused(f"{reference.source}: the sessions table is empty; are these the tables of {root}?")
-    if dry:
-        paths = _paths(Path(cache_dir), prune.preview_plan(root, plan, may_continue=guard.check))
-        print("The following session and datasets would be removed:", end="\n\t")  # noqa: T201 - upstream's contract
-        print("\n\t".join(sorted(map(str, paths))))  # noqa: T201
-        return paths
-    outcome = prune.apply_plan(root, plan, may_continue=guard.check, log=_log.debug)
-    for item in outcome.kept:
-        _log.warning("not removed path=%s reason=%s", root / item.path, item.reason)
-    if outcome.stopped is not None:
-        raise outcome.stopped
-    return _paths(Path(cache_dir), outcome)
+    return plan
 
 
 def _settings(root: Path, out_dir: Path, *, hash_files: bool = False, lab: str = "") -> Settings:
@@ -169,9 +175,9 @@ def _settings(root: Path, out_dir: Path, *, hash_files: bool = False, lab: str =
     return load({**places, "hash_files": hash_files, "lab": lab}, environ={}).settings
 
 
-def _index(settings: Settings, state: State | None) -> Start:
+def _index(settings: Settings) -> Start:
     """Index the root as it is, unless it looks lost."""
-    start = prepare(settings, state)
+    start = prepare(settings, None)
     # Where the tables lie in the root, they prove that it is there.
     is_there = settings.out_dir.is_relative_to(settings.root) or (
         settings.root.is_dir() and any(entry.is_dir() for entry in settings.root.iterdir())

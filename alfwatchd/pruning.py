@@ -153,7 +153,16 @@ def make_reference(source: str, sessions: pa.Table, datasets: pa.Table) -> Refer
             f"{source}: {keys.count(None)} rows of the sessions table have no subject, date or number, and {n_odd} "
             "rows of the datasets table have no session: do the two tables belong together? Nothing was deleted"
         )
-    return Reference(source, listed)
+    return Reference(source, _with_any_lab(listed))
+
+
+def _with_any_lab(listed: dict[str, set[str]]) -> dict[str, set[str]]:
+    """Let rows with a lab stand for sessions in no lab folder too: it may come from a `lab` setting, now or then."""
+    found = {path: set(rel_paths) for path, rel_paths in listed.items()}
+    for path, rel_paths in listed.items():
+        if path.count("/") == 3:
+            found.setdefault(path.partition("/")[2], set()).update(rel_paths)
+    return found
 
 
 def _own_reference(snapshot: Snapshot) -> Reference:

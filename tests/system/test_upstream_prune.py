@@ -125,6 +125,21 @@ def test_sessions_with_unpadded_numbers_are_found_in_the_tables(root, number):
         assert THEIRS.remove(root, remove_empty_sessions=False) == [root / f"s/2020-01-01/{number}/a.b.c"]
 
 
+@differs("lab")
+@pytest.mark.parametrize("hash_ids", [False, True])
+def test_sessions_in_no_lab_folder_are_found_in_tables_with_a_lab(root, hash_ids):
+    write(root, "s/2020-01-01/001/a.b.c", "s/2020-01-01/001/alf/a.b.c", "s/2020-01-02/001/")
+    for side in (OURS, THEIRS):
+        if hash_ids and side is THEIRS:
+            continue  # it would stumble over the empty session
+        side.make(root, hash_ids=hash_ids, lab="mylab")
+        write(root, "s/2020-01-01/001/x.y.z")
+        assert OURS.remove(root, dry=False) == [root / "s/2020-01-01/001/x.y.z"]
+        assert root / "s/2020-01-01/001/a.b.c" in THEIRS.remove(root)
+    write(root, "other/Subjects/s/2020-01-01/001/a.b.c")
+    assert root / "other/Subjects/s/2020-01-01/001/a.b.c" in OURS.remove(root)  # this is another session
+
+
 @differs("links")
 def test_nothing_goes_through_a_link(root):
     precious = root.parent / "precious"
