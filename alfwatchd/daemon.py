@@ -16,7 +16,7 @@ from typing import Any
 from alfwatchd import control_socket, logs, store, systemd
 from alfwatchd.core.messages import Reload, Stop
 from alfwatchd.desk import Desk
-from alfwatchd.engine import Engine, Parts
+from alfwatchd.engine import Engine
 from alfwatchd.errors import AlfwatchdError, ConfigError, OutDirError
 from alfwatchd.flusher import Flusher
 from alfwatchd.hash_queue import HashQueue
@@ -24,6 +24,7 @@ from alfwatchd.hashing import Hasher
 from alfwatchd.inbox import Inbox
 from alfwatchd.lock import hold_out_dir, hold_state_dir
 from alfwatchd.mounts import WATCHABLE, find_place
+from alfwatchd.parts import Parts
 from alfwatchd.report import status_line
 from alfwatchd.server import Server, create_app
 from alfwatchd.settings import Settings

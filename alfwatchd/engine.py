@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import replace
 
 from alfwatchd.barriers import Barrier, Barriers, answer_flush, answer_rescan
 from alfwatchd.core import messages
@@ -15,13 +13,11 @@ from alfwatchd.core.exclude import compile_exclude
 from alfwatchd.core.flush_schedule import FlushSchedule
 from alfwatchd.core.messages import Message
 from alfwatchd.core.replies import State
+from alfwatchd.core.timers import Timers
 from alfwatchd.core.work import Pass
 from alfwatchd.errors import AlfwatchdError, RootOffline, UsageError
-from alfwatchd.flusher import Flusher
-from alfwatchd.hash_queue import HashQueue
-from alfwatchd.inbox import Inbox
-from alfwatchd.indexer import Indexer
 from alfwatchd.mounts import WATCHABLE
+from alfwatchd.parts import Parts
 from alfwatchd.report import make_status
 from alfwatchd.settings import Settings
 
@@ -34,34 +30,6 @@ _MOUNT_CHECK_SECONDS = 1.0
 _LONGEST_SLEEP_SECONDS = 1.0
 _REST_SECONDS = 2.0
 _STOP_SECONDS = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What the engine is made of.
-
-    Parameters
-    ----------
-    indexer : Indexer
-    flusher : Flusher
-    inbox : Inbox
-    hashes : HashQueue or None
-        None where hashing is off.
-    first_pass_done : callable
-        Called once, before the first flush.
-    reload : callable
-        Reads the settings again; raises `AlfwatchdError` to keep the old ones.
-    wall_clock : callable
-        Time for people: UTC.
-    """
-
-    indexer: Indexer
-    flusher: Flusher
-    inbox: Inbox
-    hashes: HashQueue | None
-    first_pass_done: Callable[[], None]
-    reload: Callable[[], Settings]
-    wall_clock: Callable[[], datetime]
 
 
 class Engine:
@@ -94,7 +62,8 @@ class Engine:
         """Why the last flush failed; empty if it did not."""
         self.last_flush: Barrier | None = None
         """What the end waits for, once it has begun."""
-        self._due: dict[str, float] = {}
+        self._timers = Timers()
+        self._timers.make_due("root", 0.0)
         self._paced_until = 0.0
         self._rest_until = 0.0
         self._last_pass_ended = 0.0
@@ -207,7 +176,7 @@ class Engine:
             except RootOffline as error:
                 self._go_offline(str(error), now)
         if self.offline:
-            self._due["root"] = now
+            self._timers.make_due("root", now)
             self._try_root(now)
         self._require_online()
 
@@ -293,17 +262,18 @@ class Engine:
         self._offline_since = self._now_for_people()
         self.indexer.forget_work()
         self._pending_pass = ""
-        self._due["root"] = now
+        self._timers.make_due("root", now)
         self.barriers.fail_all(self._offline_error())
 
     def _try_root(self, now: float) -> None:
         """Look now and then, and at once when something is mounted, whether the root is back."""
         guard = self.indexer.guard
         guard.poll_mounts()
-        if now < self._due.get("root", 0.0) and guard.n_mount_changes == self._n_mount_changes:
+        if guard.n_mount_changes != self._n_mount_changes:
+            self._n_mount_changes = guard.n_mount_changes
+            self._timers.make_due("root", now)
+        if not self._timers.is_due("root", now, _OFFLINE_RETRY_SECONDS):
             return
-        self._n_mount_changes = guard.n_mount_changes
-        self._due["root"] = now + _OFFLINE_RETRY_SECONDS
         try:
             self._open_root(now)
         except RootOffline as error:
@@ -327,20 +297,20 @@ class Engine:
 
     def _look_around(self, now: float) -> None:
         settings, indexer = self.settings, self.indexer
-        if self._is_due("mounts", now, _MOUNT_CHECK_SECONDS):
+        if self._timers.is_due("mounts", now, _MOUNT_CHECK_SECONDS):
             self._look_at_mounts()
         is_complete = not self.is_polled and not indexer.watching.unwatched
         interval = settings.reconcile_interval_seconds if is_complete else settings.poll_interval_seconds
         if indexer.work.current is None and indexer.passes_done and now - self._last_pass_ended >= interval:
             indexer.start_pass("reconcile", now, paced=True)
-        if self._is_due("links", now, settings.poll_interval_seconds):
+        if self._timers.is_due("links", now, settings.poll_interval_seconds):
             indexer.mark_linked(now)
-        if self._is_due("unreadable", now, _UNREADABLE_RETRY_SECONDS):
+        if self._timers.is_due("unreadable", now, _UNREADABLE_RETRY_SECONDS):
             indexer.retry_unreadable(now)
         broken = self.indexer.watching.beat(now)
         if broken:
             self._lose_events(broken)
-        if self._is_due("foreign", now, _FOREIGN_CHECK_SECONDS):
+        if self._timers.is_due("foreign", now, _FOREIGN_CHECK_SECONDS):
             self._look_for_foreign_writes()
 
     def _look_at_mounts(self) -> None:
@@ -349,12 +319,6 @@ class Engine:
         if guard.n_mount_changes != self._n_mount_changes:
             self._n_mount_changes = guard.n_mount_changes
             self._pending_pass = self._pending_pass or "mounts changed"
-
-    def _is_due(self, name: str, now: float, interval: float) -> bool:
-        if now < self._due.setdefault(name, now + interval):
-            return False
-        self._due[name] = now + interval
-        return True
 
     def _look_for_foreign_writes(self) -> None:
         flushes = self.flushes

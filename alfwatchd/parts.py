@@ -1,0 +1,41 @@
+"""What the engine is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from alfwatchd.flusher import Flusher
+from alfwatchd.hash_queue import HashQueue
+from alfwatchd.inbox import Inbox
+from alfwatchd.indexer import Indexer
+from alfwatchd.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the engine is made of.
+
+    Parameters
+    ----------
+    indexer : Indexer
+    flusher : Flusher
+    inbox : Inbox
+    hashes : HashQueue or None
+        None where hashing is off.
+    first_pass_done : callable
+        Called once, before the first flush.
+    reload : callable
+        Reads the settings again; raises `AlfwatchdError` to keep the old ones.
+    wall_clock : callable
+        Time for people: UTC.
+    """
+
+    indexer: Indexer
+    flusher: Flusher
+    inbox: Inbox
+    hashes: HashQueue | None
+    first_pass_done: Callable[[], None]
+    reload: Callable[[], Settings]
+    wall_clock: Callable[[], datetime]
