@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 import measure
+
 import trees
 
 _UPSTREAM = "import sys; from one.alf.cache import make_parquet_db; make_parquet_db(sys.argv[1], sys.argv[2])"
