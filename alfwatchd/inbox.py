@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+from contextlib import suppress
 
 from alfwatchd.core.messages import EventsLost, Message, PathsChanged, Request, refuse
 from alfwatchd.errors import AlfwatchdError
@@ -44,10 +45,13 @@ class Inbox:
         """Return when there is a message, or after `timeout` seconds. Engine's thread only."""
         if self._waiting or timeout <= 0:
             return
-        try:
-            self._waiting.append(self._queue.get(timeout=timeout))
-        except queue.Empty:
+        # After `get_nowait`, the next timed `get` of CPython may take the queue for ready, find it empty and, if its
+        # time is over by then, wait for ever. An attempt that fails puts that right.
+        with suppress(queue.Empty):
+            self._waiting.append(self._queue.get_nowait())
             return
+        with suppress(queue.Empty):
+            self._waiting.append(self._queue.get(timeout=timeout))
 
     def drain(self) -> list[Message]:
         """Return all messages, oldest first. Engine's thread only."""

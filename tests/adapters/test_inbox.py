@@ -1,0 +1,127 @@
+import os
+import signal
+import threading
+import time
+from concurrent.futures import Future
+
+import pytest
+
+from alfwatchd import inbox as module
+from alfwatchd.core.messages import EventsLost, Flushed, PathsChanged, Reload, StatusRequest, Stop
+from alfwatchd.errors import AlfwatchdError
+from alfwatchd.inbox import Inbox
+
+WAIT_SECONDS = 30.0
+
+
+def test_messages_come_in_order_and_once():
+    inbox = Inbox()
+    messages = [Stop(), Reload(), Flushed(1, 0.0)]
+    for message in messages:
+        inbox.post(message)
+    inbox.wait(WAIT_SECONDS)  # takes one ahead
+    assert inbox.has_messages
+    assert inbox.drain() == messages
+    assert not inbox.has_messages
+    assert inbox.drain() == []
+
+
+def test_wait_ends_with_a_message_from_another_thread():
+    inbox = Inbox()
+    thread = threading.Thread(target=lambda: inbox.post(Stop()))
+    started = time.monotonic()
+    thread.start()
+    inbox.wait(WAIT_SECONDS)
+    thread.join()
+    assert time.monotonic() - started < WAIT_SECONDS
+    assert inbox.drain() == [Stop()]
+
+
+def test_wait_ends_with_a_message_from_a_signal_handler():
+    inbox = Inbox()
+    before = signal.signal(signal.SIGUSR1, lambda *_: inbox.post(Stop()))
+    try:
+        timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGUSR1))
+        timer.start()
+        started = time.monotonic()
+        inbox.wait(WAIT_SECONDS)
+        assert time.monotonic() - started < WAIT_SECONDS
+        timer.join()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert inbox.drain() == [Stop()]
+
+
+@pytest.mark.parametrize("timeout", [-1.0, 0.0, 0.01])
+def test_wait_ends_in_time(timeout):
+    inbox = Inbox()
+    inbox.wait(timeout)
+    assert inbox.drain() == []
+
+
+def test_wait_always_ends_in_time():
+    # A daemon hung in `SimpleQueue.get`, once in many thousand short waits.
+    inbox = Inbox()
+
+    def wait_often():
+        for _ in range(50_000):
+            inbox.post(Stop())
+            inbox.drain()
+            inbox.wait(1e-6)
+
+    thread = threading.Thread(target=wait_often, daemon=True)
+    thread.start()
+    thread.join(WAIT_SECONDS)
+    assert not thread.is_alive()
+
+
+def test_too_many_events_become_lost_events_once(monkeypatch):
+    monkeypatch.setattr(module, "_MAX_WAITING", 3)
+    inbox = Inbox()
+    for _ in range(10):
+        inbox.post(PathsChanged({}))
+    inbox.post(Stop())  # all else is never lost
+    messages = inbox.drain()
+    assert messages[:4] == [PathsChanged({})] * 4
+    assert messages[4:] == [EventsLost("the daemon could not keep up with events"), Stop()]
+    for _ in range(10):
+        inbox.post(PathsChanged({}))
+    assert sum(isinstance(message, EventsLost) for message in inbox.drain()) == 1
+
+
+def refused(reply):
+    return isinstance(reply.exception(WAIT_SECONDS), AlfwatchdError) and "stopping" in str(reply.exception())
+
+
+def test_a_closed_inbox_refuses_requests():
+    inbox = Inbox()
+    taken, waiting, ahead, late = (Future() for _ in range(4))
+    inbox.post(StatusRequest(taken))
+    inbox.drain()
+    inbox.post(StatusRequest(ahead))
+    inbox.wait(WAIT_SECONDS)
+    inbox.post(StatusRequest(waiting))
+    inbox.post(Stop())
+    inbox.close()
+    inbox.post(StatusRequest(late))
+    assert all(map(refused, (waiting, ahead, late)))
+    assert not taken.done()  # whoever took it answers
+    assert inbox.drain() == []
+
+
+def test_no_request_slips_through_while_it_closes():
+    for _ in range(200):
+        inbox, replies = Inbox(), [Future() for _ in range(20)]
+        ready = threading.Barrier(2, timeout=WAIT_SECONDS)
+
+        def post(inbox=inbox, replies=replies, ready=ready):
+            ready.wait()
+            for reply in replies:
+                inbox.post(StatusRequest(reply))
+
+        thread = threading.Thread(target=post)
+        thread.start()
+        ready.wait()
+        inbox.close()
+        thread.join()
+        assert all(map(refused, replies))
