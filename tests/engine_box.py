@@ -202,14 +202,20 @@ class EngineBox:
         watcher = self.watcher
         if watcher is None or not watcher.is_alive or not self.gate.is_set():
             return
-        self._n_heard += 1
-        name = f"heard{self._n_heard}"
-        try:
-            watcher.drop_cookie(name)
-        except WatchError:
-            return
-        with self._news:
-            arrived = self._news.wait_for(lambda: name in self._cookies_heard or not watcher.is_alive, PATIENCE)
+        arrived = False
+        for _ in range(int(PATIENCE)):  # an overflow of the kernel's queue takes cookies, too
+            self._n_heard += 1
+            name = f"heard{self._n_heard}"
+            try:
+                watcher.drop_cookie(name)
+            except WatchError:
+                return
+            with self._news:
+                arrived = self._news.wait_for(
+                    lambda name=name: name in self._cookies_heard or not watcher.is_alive, 1.0
+                )
+            if arrived:
+                break
         assert arrived, "the watcher tells nothing any more"
 
     def ask(self, make_request: Callable[..., Any], **fields: Any) -> Future[Any]:
