@@ -16,6 +16,7 @@ from alfwatchd.core.dirty import DirtySet, Mark
 from alfwatchd.core.folder import NOT_LISTED, NOT_WATCHED, Changes, Folder, Listing
 from alfwatchd.core.messages import FolderEvents
 from alfwatchd.core.rows import Problem, Session
+from alfwatchd.core.shared import SharedFiles
 from alfwatchd.core.tables import Tables
 from alfwatchd.core.tree import Tree
 from alfwatchd.core.work import Pass, Task, Ticket, Work
@@ -81,6 +82,7 @@ class Indexer:
         self.ended: list[Pass] = []
         """Passes that ended since the owner last cleared the list."""
         self.passes_done = 0
+        self._shared = SharedFiles()
         self._odd_devices: set[int] = set()
         self._n_dropped = 0
 
@@ -167,6 +169,9 @@ class Indexer:
             if self.work.is_waiting:
                 self.guard.check()
             for _ in range(_FOLDERS_PER_UNIT):
+                if self._shared and self.work.is_caught_up:
+                    for folder in self._shared.take_stale(self.tree.root):
+                        self.work.look_again(folder, now)
                 task = self.work.next_task(background=background)
                 if task is None:
                     break
@@ -234,7 +239,9 @@ class Indexer:
         look = self.scanner.look(fd, folder, mark.names)
         if look.unknown:
             return None
+        old = folder.rows.files if folder.rows is not None else {}
         self._note(self.tree.patch(folder, look, mark.rewritten))
+        self._shared.note_gone(old, folder.rows.files if folder.rows is not None else {})
         return len(mark.names)
 
     def _list(self, task: Task, fd: int) -> int:
@@ -255,13 +262,14 @@ class Indexer:
         if self.guard.missing:  # what is mounted on these folders is elsewhere now: what was there stays
             listing.unknown |= {name for name in folder.children if self.guard.is_missing(_join(folder, name))}
         rewritten = task.mark.rewritten if task.mark is not None else frozenset()
+        old = folder.rows.files if folder.rows is not None else {}
         new, freed, changes = self.tree.apply(folder, listing, rewritten)
         self.watching.release(freed)
         self._note(changes)
-        if changes.changed and listing.shared_inodes and task.is_urgent:
-            # Written through one of its names: the others must be looked at before anybody is answered.
-            for other in self.tree.folders_with(listing.shared_inodes) - {folder}:
-                self.work.look_again(other, 0.0)
+        self._shared.note_listing(listing, is_news=bool(rewritten or (changes and self.passes_done)))
+        self._shared.note_gone(old, listing.files)
+        for gone in self.tree.take_gone_rows():
+            self._shared.note_gone(gone.files, {})
         self._follow(task, new)
         return len(listing.files) + len(listing.folders) + listing.n_ignored
 

@@ -256,6 +256,11 @@ class EngineBox:
         """Return the tables in memory."""
         return make_view(self.indexer.tables.snapshot(), self.engine.encoding)
 
+    def paths(self) -> list[str]:
+        """Return the paths of all datasets in memory, as they are on disk."""
+        sessions = self.indexer.tables.snapshot().sessions
+        return [f"{path}/{rel_path}" for path, session in sessions.items() for rel_path, _ in session.datasets()]
+
     def stored(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Return the rows of both tables on disk."""
         import pyarrow.parquet as pq

@@ -6,10 +6,14 @@ The same numbers do the same on the same tree, so hypothesis can shrink them and
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import random
+import select
 import shutil
-from collections.abc import Callable, Iterator
+import stat
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -37,20 +41,27 @@ class Disk:
     ----------
     root : Path
     outside : Path
-        On the same file system. Made if missing.
+        On the same file system.
+    is_new : bool
+        Whether to make both, and what links may lead to.
     """
 
-    def __init__(self, root: Path, outside: Path) -> None:
+    def __init__(self, root: Path, outside: Path, *, is_new: bool = True) -> None:
         self.root = os.fspath(root)
         self.outside = os.fspath(outside)
         self.n_done = 0
+        self._may_write: set[tuple[str, int]] = set()
+        if is_new:
+            self._begin()
+
+    def _begin(self) -> None:
         # Never touched, so that the root is never empty: an empty one is taken for a lost disk.
         os.makedirs(f"{self.root}/{_ANCHOR}/2020-01-01/001")
         for number in range(2):
             linked = f"{self.outside}/linked{number}/alf"
             os.makedirs(linked, exist_ok=True)
-            _fill(f"{linked}/a.b.npy", number)
-            _fill(f"{self.outside}/target{number}.x.npy", 7 + number)
+            self._fill(f"{linked}/a.b.npy", number)
+            self._fill(f"{self.outside}/target{number}.x.npy", 7 + number)
 
     def do(self, name: str, a: int, b: int) -> None:
         """Do one operation; one that cannot be done on this tree does nothing."""
@@ -68,10 +79,10 @@ class Disk:
             old = sorted(set(os.listdir(folder)) - {_ANCHOR})
             name, other = names[a % len(names)], old[a % len(old)] if old else ""
             if what == 0 and names is _FILES:
-                _fill(f"{folder}/{name}", a)
+                self._fill(f"{folder}/{name}", a)
             elif what in (0, 1):
                 os.makedirs(f"{folder}/{name}/{_LEVELS[min(level + 1, 4)][0]}", exist_ok=True)
-                _fill(f"{folder}/{name}/a.b.npy", a)
+                self._fill(f"{folder}/{name}/a.b.npy", a)
             elif what == 2:
                 _remove(f"{folder}/{other}")
             else:
@@ -93,6 +104,13 @@ class Disk:
         with suppress(OSError):
             if pair is not None:
                 exchange(*pair)
+
+    def note_synced(self, rows: Iterable[str]) -> None:
+        """Note which paths below the root are known: what is written through one of several names can be found out.
+
+        What is written through a name that nobody watches, or that goes before anybody looks at it, cannot.
+        """
+        self._may_write = {(path, os.stat(path).st_ino) for path in (f"{self.root}/{row}" for row in rows)}
 
     # Choosing.
 
@@ -148,19 +166,19 @@ class Disk:
         os.makedirs(path)
         for folder in below[: b % 4]:
             os.makedirs(folder, exist_ok=True)
-            _fill(f"{folder}/c.d.npy", b)
-        _fill(f"{path}/a.b.npy", b)
+            self._fill(f"{folder}/c.d.npy", b)
+        self._fill(f"{path}/a.b.npy", b)
 
     def file_for_folder(self, a: int, b: int) -> None:
         """Put a file where a folder was, or the other way round."""
         path = self.entry(a)
         if os.path.isdir(path):
             _remove(path)
-            _fill(path, b)
+            self._fill(path, b)
         else:
             os.unlink(path)
             os.makedirs(f"{path}/alf")
-            _fill(f"{path}/alf/a.b.npy", b)
+            self._fill(f"{path}/alf/a.b.npy", b)
 
     # Renames.
 
@@ -193,7 +211,7 @@ class Disk:
         source, spare = self.folder(a), self.folder(b) if b % 2 else f"{self.outside}/spare"
         os.rename(source, spare)
         if b % 3:
-            _fill(f"{spare}/a.b.npy", b)
+            self._fill(f"{spare}/a.b.npy", b)
         os.rename(spare, source)
 
     def move_out(self, a: int, b: int) -> None:
@@ -202,7 +220,7 @@ class Disk:
     def change_outside(self, a: int, b: int) -> None:
         slot = f"{self.outside}/slot{b % 2}"
         folders = [slot, *self._walk(slot, want_folders=True)]
-        _fill(f"{folders[a % len(folders)]}/c.d.npy", a)
+        self._fill(f"{folders[a % len(folders)]}/c.d.npy", a)
 
     def move_in(self, a: int, b: int) -> None:
         self._make_room()
@@ -217,14 +235,14 @@ class Disk:
         source, target = self.folder(a), self.folder(b)
         hidden = f"{os.path.dirname(target)}/.t"
         os.makedirs(os.path.dirname(target), exist_ok=True)
-        _copy(source, hidden)
+        self._copy(source, hidden)
         if b % 3 == 0:
             _remove(target)
         os.rename(hidden, target)
 
     def copy(self, a: int, b: int) -> None:
         self._make_room()
-        _copy(self.folder(a), self.folder(b))
+        self._copy(self.folder(a), self.folder(b))
 
     # Files.
 
@@ -232,7 +250,7 @@ class Disk:
         self._make_room()
         path = self.file(a)
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        _fill(path, b)
+        self._fill(path, b)
 
     def write_session(self, a: int, b: int) -> None:
         """Write what a recording leaves: a session with some datasets."""
@@ -240,28 +258,28 @@ class Disk:
         session = f"{self.root}/{_TOPS[a % 6]}/{_DATES[b % 3]}/{_SESSIONS[(a // 6) % 4]}"
         os.makedirs(f"{session}/alf/probe00", exist_ok=True)
         for number, name in enumerate(("a.b.npy", "alf/c.d.npy", "alf/probe00/a.b.npy")):
-            _fill(f"{session}/{name}", b + number)
+            self._fill(f"{session}/{name}", b + number)
 
     def append(self, a: int, b: int) -> None:
-        fd = _open(self.file(a), os.O_WRONLY | os.O_APPEND)
+        fd = self._open(self.file(a), os.O_WRONLY | os.O_APPEND)
         with os.fdopen(fd, "ab") as file:
             file.write(b"+" * (b % 9))
 
     def rewrite(self, a: int, b: int) -> None:
         """Write other bytes, as many as there were."""
-        fd = _open(self.file(a), os.O_RDWR)
+        fd = self._open(self.file(a), os.O_RDWR)
         with os.fdopen(fd, "r+b") as file:
             size = len(file.read())
             file.seek(0)
             file.write(bytes([48 + b % 10]) * size)
 
     def truncate(self, a: int, b: int) -> None:
-        fd = _open(self.file(a), os.O_WRONLY)
+        fd = self._open(self.file(a), os.O_WRONLY)
         os.ftruncate(fd, b % 20)
         os.close(fd)
 
     def touch(self, a: int, b: int) -> None:
-        fd = _open(self.file(a), os.O_WRONLY)
+        fd = self._open(self.file(a), os.O_WRONLY)
         os.utime(fd, ns=(b, b))
         os.close(fd)
 
@@ -300,12 +318,35 @@ class Disk:
         elif what == 1:
             os.rename(linked, f"{self.outside}/linked{1 - b % 2}")
         elif what == 2:
-            _fill(f"{self.outside}/target{b % 2}.x.npy", a)
+            self._fill(f"{self.outside}/target{b % 2}.x.npy", a)
         elif what == 3:
             _remove(f"{self.outside}/target{b % 2}.x.npy")
         else:
             os.makedirs(folder, exist_ok=True)
-            _fill(f"{folder}/{_FILES[a % len(_FILES)]}", a)
+            self._fill(f"{folder}/{_FILES[a % len(_FILES)]}", a)
+
+    def _copy(self, source: str, target: str) -> None:
+        if not f"{os.path.realpath(target)}/".startswith(f"{os.path.realpath(source)}/"):  # shutil would go on for ever
+            shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True, copy_function=self._copy_file)
+
+    def _copy_file(self, source: str, target: str) -> None:
+        self._fill(target, os.stat(source).st_size)
+        shutil.copystat(source, target)
+
+    def _fill(self, path: str, number: int) -> None:
+        fd = self._open(path, os.O_WRONLY | os.O_CREAT)
+        os.ftruncate(fd, 0)
+        os.write(fd, b"." * (number % 40))
+        os.close(fd)
+
+    def _open(self, path: str, flags: int) -> int:
+        """Open a file for writing, but not through a link, which may lead anywhere."""
+        fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+        about = os.fstat(fd)
+        if not stat.S_ISREG(about.st_mode) or (about.st_nlink > 1 and (path, about.st_ino) not in self._may_write):
+            os.close(fd)
+            raise OSError(errno.EPERM, "not to be written to", path)
+        return fd
 
     def _make_room(self) -> None:
         """Keep the tree small: what matters is how names collide, not how many there are."""
@@ -326,39 +367,17 @@ OPERATIONS: dict[str, Callable[[Disk, int, int], None]] = {
 }  # fmt: skip
 
 
-def write_for(disk: Disk, seed: int, stop: Callable[[], bool]) -> int:
-    """Do operations at full speed until told to stop; return how many were done."""
-    source = random.Random(seed)
-    names = list(OPERATIONS)
-    while not stop():
+def main(root: str, outside: str, seed: str) -> None:
+    """Do operations at full speed until the input ends; say how many were done."""
+    disk, source, names = Disk(Path(root), Path(outside), is_new=False), random.Random(int(seed)), list(OPERATIONS)
+    while not select.select([sys.stdin], [], [], 0)[0]:
         disk.do(source.choice(names), source.randrange(NUMBERS), source.randrange(NUMBERS))
-    return disk.n_done
+    print(disk.n_done)  # noqa: T201 - read by who started it
 
 
 def _mix(number: int) -> int:
     """Spread numbers that lie close together: what draws them likes small ones."""
     return (number * 0x9E3779B97F4A7C15 & (1 << 64) - 1) >> 16
-
-
-def _copy(source: str, target: str) -> None:
-    if not f"{os.path.realpath(target)}/".startswith(f"{os.path.realpath(source)}/"):  # shutil would go on for ever
-        shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True)
-
-
-def _fill(path: str, number: int) -> None:
-    fd = _open(path, os.O_WRONLY | os.O_CREAT)
-    os.ftruncate(fd, 0)
-    os.write(fd, b"." * (number % 40))
-    os.close(fd)
-
-
-def _open(path: str, flags: int) -> int:
-    """Open a file for writing, but not through a link, nor one that another name leads to: no watch could see that."""
-    fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
-    if os.fstat(fd).st_nlink > 1:
-        os.close(fd)
-        raise OSError("has other names")
-    return fd
 
 
 def _remove(path: str) -> None:
@@ -372,3 +391,7 @@ def exchange(first: os.PathLike[str] | str, second: os.PathLike[str] | str) -> N
     """Let two entries change places in one stroke, as no program but a few does: renameat2(2), RENAME_EXCHANGE."""
     if _LIBC.renameat2(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE):
         raise OSError(ctypes.get_errno(), "exchange")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

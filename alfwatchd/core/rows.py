@@ -47,6 +47,11 @@ def inode_of(value: bytes) -> bytes:
     return value[16:24]
 
 
+def is_same_content(value: bytes, other: bytes) -> bool:
+    """Tell whether two row values tell the same of one file; one may be reached through a symbolic link."""
+    return value[:24] == other[:24]
+
+
 def total_size(signatures: Mapping[str, bytes]) -> int:
     """Return the sum of the file sizes, in bytes, of signatures without digests."""
     return sum(row[0] for row in _SIGNATURE.iter_unpack(b"".join(signatures.values())))

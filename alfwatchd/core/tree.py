@@ -18,8 +18,6 @@ from alfwatchd.core.rows import (
     FolderRows,
     Problem,
     Session,
-    inode_of,
-    pack_inode,
     pack_signature,
     total_size,
     unpack_signature,
@@ -48,6 +46,7 @@ class Tree:
         """Entries that are no part of the layout, over all folders."""
         self.n_dropped = 0
         """How many folders were dropped, ever."""
+        self._gone_rows: list[FolderRows] = []
         self.rewritten: list[bytes] = []
         """Signatures of files that were rewritten without a change of signature: known digests are wrong."""
         self.claims = claims if claims is not None else Claims()
@@ -62,15 +61,6 @@ class Tree:
         for name in path.split("/") if path else ():
             folder = folder.children.get(name) if folder is not None else None
         return folder
-
-    def folders_with(self, inodes: AbstractSet[int]) -> set[Folder]:
-        """Return the folders that hold rows with one of these inodes; looks at every row."""
-        wanted = {pack_inode(inode) for inode in inodes}
-        return {
-            folder
-            for folder in self.root.walk()
-            if folder.rows is not None and not wanted.isdisjoint(map(inode_of, folder.rows.files.values()))
-        }
 
     def apply(
         self, folder: Folder, listing: Listing, rewritten: AbstractSet[str] = frozenset()
@@ -219,10 +209,16 @@ class Tree:
                 freed.append(wd)
         del folder.parent.children[folder.name]
         self.n_dropped += len(below)
+        self._gone_rows += [each.rows for each in below if each.rows is not None]
         for each in below:
             each.parent = None
             each.children = {}
         return changes
+
+    def take_gone_rows(self) -> list[FolderRows]:
+        """Return the rows of folders that were dropped, and forget about them."""
+        gone, self._gone_rows = self._gone_rows, []
+        return gone
 
     def take_touched(self) -> tuple[list[Session], list[str]]:
         """Return the sessions that changed and the paths of those that went, and forget about them."""

@@ -78,6 +78,11 @@ class Work:
         """The passes that run or follow at full speed."""
         return [each for each in (self.current, self._next) if each is not None and not each.paced]
 
+    @property
+    def is_caught_up(self) -> bool:
+        """Whether nothing urgent is to be looked at before the next ticket, if there is one."""
+        return not self._urgent or isinstance(self._urgent[0], Ticket)
+
     def is_paced(self, task: Task) -> bool:
         """Tell whether a task is part of a pass that may take its time."""
         return not task.is_urgent and self.current is not None and self.current.paced

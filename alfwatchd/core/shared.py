@@ -1,0 +1,54 @@
+"""Files with several names (hard links): an event tells only of the name that was used, the other rows may be wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from alfwatchd.core.folder import Folder, Listing
+from alfwatchd.core.rows import inode_of, is_same_content, pack_inode
+
+
+class SharedFiles:
+    """Inodes that may have been written to, until the folders with their other names are found. Owned by one thread."""
+
+    def __init__(self) -> None:
+        self._known: set[bytes] = set()
+        self._seen: dict[bytes, bytes] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._seen)
+
+    def note_listing(self, listing: Listing, *, is_news: bool) -> None:
+        """Note the files in a listing that have other names, too; `is_news` where one may have been written to."""
+        if listing.shared_inodes:
+            shared = set(map(pack_inode, listing.shared_inodes))
+            self._known |= shared
+            if is_news:
+                self._seen |= {inode_of(value): value for value in listing.files.values() if inode_of(value) in shared}
+
+    def note_gone(self, old: Mapping[str, bytes], new: Mapping[str, bytes]) -> None:
+        """Note files that lost a name: nobody has seen what was written through it at last.
+
+        Parameters
+        ----------
+        old, new : mapping of str to bytes
+            Rows of a folder before and after.
+        """
+        for name, value in old.items() if self._known else ():
+            if inode_of(value) in self._known and inode_of(value) != inode_of(new.get(name, b"")):
+                self._seen.setdefault(inode_of(value), b"")
+
+    def take_stale(self, root: Folder) -> list[Folder]:
+        """Return the folders with rows that tell something else than was seen, and forget; looks at every row."""
+        seen, self._seen = self._seen, {}
+        return [
+            folder
+            for folder in root.walk()
+            if folder.rows is not None
+            and not seen.keys().isdisjoint(map(inode_of, folder.rows.files.values()))
+            and any(
+                not is_same_content(value, seen[inode_of(value)])
+                for value in folder.rows.files.values()
+                if inode_of(value) in seen
+            )
+        ]
