@@ -6,7 +6,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from alfwatchd import inbox, indexer
+from alfwatchd import engine, inbox, indexer
+from alfwatchd.core.folder import NOT_WATCHED
 from alfwatchd.core.messages import (
     EventsLost,
     FlushRequest,
@@ -18,6 +19,7 @@ from alfwatchd.core.messages import (
     Stop,
     SyncRequest,
 )
+from alfwatchd.core.shared import SharedFiles
 from alfwatchd.errors import AlfwatchdError, ConfigError, RootOffline, UsageError, WatchLimit
 from children import as_nobody, needs_root
 from engine_box import EngineBox
@@ -318,6 +320,25 @@ def test_a_pass_that_began_before_the_loss_is_not_enough(make_box, one_at_a_time
     box.assert_equal()
 
 
+def test_sync_waits_for_the_pass_that_makes_up_for_lost_events(make_box, one_at_a_time):
+    box = make_box(*[f"s{number}/2020-01-01/001/a.b.c" for number in range(5)])
+    box.drop = events_are_lost
+    write(box.root, *[f"s{number}/2020-01-01/001/d.e.f" for number in range(5)])
+    box.hear()
+    box.drop = lambda _: False
+    box.inbox.post(EventsLost("overflow"))
+    for _ in range(3):
+        box.step()
+    reply = box.ask(SyncRequest)
+    box.step()
+    box.hear()
+    box.step()
+    assert not reply.done()
+    assert box.answer(reply).exactness == EXACT
+    assert rescans(box) == ["start", "overflow"]
+    box.assert_equal()
+
+
 def test_a_kernel_queue_that_overflows(make_box):
     box = make_box(f"{S1}/a.b.c", f"{S2}/a.b.c")
     limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
@@ -472,15 +493,15 @@ def test_a_reconcile_finds_what_no_event_told(make_box):
 
 
 def test_sync_sees_new_folders_that_a_reconcile_found_first(make_box, one_at_a_time):
-    # The reconcile finds a session, watches it and has not come to its collections yet: no event tells of those.
-    box = make_box("s/2020-01-01/", reconcile_interval_seconds=1000, reconcile_entries_per_second=1)
+    # The reconcile has found a session and watches it, but not its collections yet: no event tells of those.
+    box = make_box("s/2020-01-01/", reconcile_interval_seconds=1000, reconcile_entries_per_second=1000)
     start_reconcile(box)
     while box.indexer.work._background[0].folder.path != "s/2020-01-01":
-        box.live(0.5)
+        box.step(0.003)
     box.ambushes["before opening"].append(lambda _: write(box.root, f"{S1}/alf/probe00/a.b.c"))
-    while box.indexer.tree.find(S1) is None:
-        box.step(0.5)
-    box.step()
+    while box.indexer.tree.find(S1) is None or box.indexer.tree.find(S1).wd == NOT_WATCHED:
+        box.step(0.003)
+    assert box.indexer.tree.find(f"{S1}/alf").wd == NOT_WATCHED
     assert box.sync().exactness == EXACT
     box.assert_equal()
 
@@ -671,6 +692,72 @@ def test_what_links_lead_to_is_seen_by_sync_and_now_and_then(make_box, change):
     assert box.sync().exactness == EXACT
     assert sizes(box)[f"{T1}/x.y.z"] == change_back.stat().st_size == 30
     box.assert_equal()
+
+
+# Hard links.
+
+A, C, N = f"{S1}/alf/a.b.c", f"{S2}/c.d.e", f"{T1}/n.e.w"
+
+
+def link(first, second):
+    def run(root):
+        os.link(root / first, root / second)
+
+    return run
+
+
+def append(path):
+    def run(root):
+        with (root / path).open("ab") as file:
+            file.write(b"more")
+
+    return run
+
+
+def remove(path):
+    return lambda root: (root / path).unlink()
+
+
+def rename(path, target):
+    return lambda root: (root / path).rename(root / target)
+
+
+@pytest.mark.parametrize(
+    ("before", "since"),
+    [
+        pytest.param([link(A, N)], [append(N)], id="written to"),
+        pytest.param([link(A, N)], [append(A)], id="written to by the first name"),
+        pytest.param([link(A, N), link(A, f"{S2}/o.l.d")], [append(N)], id="three names"),
+        pytest.param([], [link(A, N), append(N)], id="made and written to"),
+        pytest.param([], [link(A, N), append(N), rename(N, f"{S2}/n.e.w")], id="made, written to, renamed"),
+        pytest.param([link(A, N)], [append(N), remove(N)], id="written to and removed"),
+        pytest.param([link(A, N)], [append(N), rename(N, f"{T1}/not-alf")], id="written to and renamed to junk"),
+        pytest.param([link(A, N)], [append(N), rename(C, N)], id="written to and replaced"),
+        pytest.param([link(A, N)], [append(N), rename("t", "u")], id="written to, its subject renamed"),
+        pytest.param([link(A, N)], [append(N), rename("t", "../away")], id="written to, its subject moved out"),
+        pytest.param([link(A, N)], [rename(A, f"{S2}/o.l.d"), append(N)], id="the other one renamed"),
+    ],
+)
+def test_what_is_written_through_a_hard_link_changes_the_rows_of_all_its_names(make_box, before, since):
+    box = make_box(A, C, f"{T1}/f.g.h")
+    for change in before:
+        change(box.root)
+    box.sync()
+    for change in since:
+        change(box.root)
+    assert box.sync().exactness == EXACT
+    box.assert_equal()
+
+
+def test_all_rows_are_searched_once_for_many_hard_links(make_box, one_at_a_time, monkeypatch):
+    box = make_box(*[f"s/2020-01-01/{number}/a.b.c" for number in range(100, 120)])
+    searches = []
+    take_stale = SharedFiles.take_stale
+    monkeypatch.setattr(SharedFiles, "take_stale", lambda *given: searches.append(1) or take_stale(*given))
+    shutil.copytree(box.root / "s", box.root / "t", copy_function=os.link)
+    box.sync()
+    box.assert_equal()
+    assert len(searches) == 1
 
 
 # The root.
@@ -873,10 +960,10 @@ def test_a_last_flush_that_fails_is_told(make_box):
     write(box.root, f"{S1}/d.e.f")
     box.live(30.0)
     assert not box.status().saved
-    n_flushes = box.n_flushes
+    n_flushes, began = box.n_flushes, box.now
     box.inbox.post(Stop())
     box.run_to_the_end()
-    assert box.n_flushes == n_flushes + 1  # one more attempt, back-off or not
+    assert (box.n_flushes, box.now) == (n_flushes + 1, began)  # one more attempt, without waiting for its time
     assert str(box.out_dir) in box.engine.unsaved
 
 
@@ -939,16 +1026,6 @@ def test_folders_that_are_gone_are_not_missed(make_box, path):
     box.assert_equal()
 
 
-def test_a_folder_whose_successor_cannot_be_watched_gives_its_watch_back(make_box):
-    box = make_box(f"{S1}/a.b.c", f"{T1}/a.b.c")
-    refuse_below(box, "s")
-    shutil.rmtree(box.root / S1)
-    write(box.root, f"{S1}/alf/d.e.f")
-    box.sync()
-    assert box.status().state == "polled"
-    box.assert_equal()
-
-
 def test_without_any_watcher_everything_is_polled_until_there_is_one(tmp_path):
     write(tmp_path / "root", f"{S1}/a.b.c")
     box = EngineBox(tmp_path / "root", poll_interval_seconds=60)
@@ -971,6 +1048,29 @@ def test_without_any_watcher_everything_is_polled_until_there_is_one(tmp_path):
         write(box.root, f"{S1}/j.k.l")
         assert box.sync().exactness == EXACT
         box.assert_equal()
+    finally:
+        box.close()
+
+
+def test_a_file_system_that_other_hosts_may_write_to_is_polled_though_it_is_watched(tmp_path, monkeypatch):
+    monkeypatch.setattr(engine, "WATCHABLE", frozenset())  # as if the root were a network mount
+    write(tmp_path / "root", f"{S1}/a.b.c")
+    box = EngineBox(tmp_path / "root", poll_interval_seconds=60)
+    try:
+        assert box.sync().exactness == SCANNED
+        status = box.status()
+        assert status.state == "polled"
+        assert "cannot all be seen" in status.detail
+        write(box.root, f"{S1}/d.e.f")
+        box.live(1.0)
+        assert f"{S1}/d.e.f" in sizes(box)  # this host's own events are good enough to look sooner
+        box.drop = events_are_lost
+        write(box.root, f"{S1}/g.h.i")
+        assert box.sync().exactness == SCANNED
+        box.assert_equal()
+        write(box.root, f"{S1}/j.k.l")
+        box.live(61.0)
+        assert f"{S1}/j.k.l" in sizes(box)
     finally:
         box.close()
 

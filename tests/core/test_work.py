@@ -235,6 +235,43 @@ def test_who_waits_is_not_kept_waiting_by_a_paced_pass(running, new, replaced):
     assert work.current is (None if replaced else second)
 
 
+@pytest.mark.parametrize("paced", [False, True])
+def test_a_look_that_ended_elsewhere_is_done_again_after_one_at_the_parent(paced):
+    work, _ = started(paced=paced)
+    parent = Folder("parent", Kind.TOP, None, 1)
+    child = Folder("child", Kind.DATE, parent, 1)
+    root_task = work.next_task(background=True)
+    work.follow(root_task, [child, folder("next")])
+    task = work.next_task(background=True)
+    assert (task.folder, work.is_paced(task)) == (child, paced)
+    work.retry(task, 7.0)
+    found = [work.next_task(background=True) for _ in range(3)]
+    assert [each.folder.name for each in found] == ["parent", "child", "next"]
+    assert (found[0].is_urgent, found[0].deep, found[0].mark.listing) == (True, False, True)
+    # What a pass at its own pace has to do again nobody waits for: it is urgent. One at full speed goes on with it.
+    assert (found[1].is_urgent, found[1].deep, found[1].mark) == (paced, True, None)
+
+
+def test_a_look_at_names_that_ended_elsewhere_is_done_again_as_a_listing():
+    work = Work()
+    mark = Mark(1.0, 2.0, names={"x.y.z"}, rewritten={"x.y.z"})
+    work.add([(ROOT, mark)])
+    work.retry(work.next_task(background=False), 7.0)
+    again = work.next_task(background=False)
+    assert (again.folder, again.mark.listing, again.mark.rewritten) == (ROOT, True, {"x.y.z"})
+    assert work.next_task(background=False) is None
+
+
+def test_it_is_caught_up_when_nothing_urgent_is_left_before_a_ticket():
+    work, _ = started()
+    assert work.is_caught_up
+    work.add([(folder("a"), None)])
+    work.add_ticket()
+    assert not work.is_caught_up
+    work.next_task(background=True)
+    assert work.is_caught_up
+
+
 # (paced, top) of passes asked for while one runs -> (paced, top) of the one that follows, and where it begins
 @pytest.mark.parametrize(
     ("asked", "paced", "top", "begins"),
