@@ -718,6 +718,10 @@ def remove(path):
     return lambda root: (root / path).unlink()
 
 
+def make_folder(path):
+    return lambda root: (root / path).mkdir()
+
+
 def rename(path, target):
     return lambda root: (root / path).rename(root / target)
 
@@ -733,6 +737,7 @@ def rename(path, target):
         pytest.param([link(A, N)], [append(N), remove(N)], id="written to and removed"),
         pytest.param([link(A, N)], [append(N), rename(N, f"{T1}/not-alf")], id="written to and renamed to junk"),
         pytest.param([link(A, N)], [append(N), rename(C, N)], id="written to and replaced"),
+        pytest.param([link(A, N)], [append(N), remove(N), make_folder(N)], id="written to and now a folder"),
         pytest.param([link(A, N)], [append(N), rename("t", "u")], id="written to, its subject renamed"),
         pytest.param([link(A, N)], [append(N), rename("t", "../away")], id="written to, its subject moved out"),
         pytest.param([link(A, N)], [rename(A, f"{S2}/o.l.d"), append(N)], id="the other one renamed"),
@@ -806,6 +811,23 @@ def test_a_root_that_is_renamed_away_keeps_its_rows_and_fails_who_waits(make_box
     assert box.sync().exactness == EXACT
     assert sizes(box) == {f"{T1}/a.b.c": 1, f"{T1}/g.h.i": 1}
     box.assert_equal()
+
+
+def test_nothing_is_written_while_the_root_is_away(make_box):
+    box = make_box(f"{S1}/a.b.c")
+    for name in ("d.e.f", "g.h.i"):
+        write(box.root, f"{S1}/{name}")
+        box.live(0.2)
+    assert stored_paths(box) == {"a.b.c", "d.e.f"}
+    n_flushes = box.n_flushes
+    box.root.rename(box.root.with_name("away"))
+    box.live(60.0)
+    status = box.status()
+    assert (status.state, box.n_flushes, status.generation - status.flushed_generation) == ("offline", n_flushes, 1)
+    assert status.oldest_unflushed_seconds > 60.0
+    box.root.with_name("away").rename(box.root)
+    box.live(6.0)
+    assert stored_paths(box) == {"a.b.c", "d.e.f", "g.h.i"}
 
 
 def test_it_goes_offline_in_the_middle_of_a_scan(make_box, one_at_a_time):
