@@ -23,7 +23,7 @@ from alfwatchd.core.work import Pass, Task, Ticket, Work
 from alfwatchd.errors import RootOffline
 from alfwatchd.mounts import WATCHABLE
 from alfwatchd.places import Guard
-from alfwatchd.scanner import GONE, Scanner, open_folder, printable
+from alfwatchd.scanner import GONE, Scanner, open_folder, printable, tells_other_inodes
 from alfwatchd.watching import Watching
 
 _log = logging.getLogger(__name__)
@@ -198,8 +198,7 @@ class Indexer:
             return 0
         try:
             if self._leads_elsewhere(folder, os.fstat(fd)):
-                self.guard.check()
-                self.work.retry(task, now)
+                self._look_again_from_above(task, now)
                 return 0
             n_names = self._look_at_names(task, fd)
             return self._list(task, fd) if n_names is None else n_names
@@ -209,27 +208,37 @@ class Indexer:
         finally:
             os.close(fd)
 
+    def _look_again_from_above(self, task: Task, now: float) -> None:
+        self.guard.check()
+        if task.folder.parent in self.unreadable:
+            self.unreadable[task.folder] = Unreadable("the folder above it cannot be read")
+        else:
+            self.work.retry(task, now)
+
     def _leads_elsewhere(self, folder: Folder, about: os.stat_result) -> bool:
         """Tell whether a path led to another folder than the one that belongs there, and remember to which.
 
         Somebody may be renaming a folder above it, and back again: what lies there must not be taken for what belongs
-        here, and no event would ever correct it. If the parent's listing and a second look agree, it was meant so.
+        here, and no event would ever correct it. Which one belongs here, the parent's listing tells.
         """
         found = about.st_dev, about.st_ino
         expected = folder.dev, folder.ino
         is_inode_told = folder.parent is not None and (folder.is_link or folder.parent.dev == about.st_dev)
-        if is_inode_told and folder.entry_ino not in (NOT_LISTED, about.st_ino) and not self._is_odd(folder, found):
+        if is_inode_told and folder.entry_ino not in (NOT_LISTED, about.st_ino) and not self._is_odd(folder, found[0]):
             expected = about.st_dev, folder.entry_ino
         folder.dev, folder.ino = found
         return expected[1] != NOT_LISTED and found != expected
 
-    def _is_odd(self, folder: Folder, found: tuple[int, int]) -> bool:
+    def _is_odd(self, folder: Folder, dev: int) -> bool:
         """Tell whether a listing may name another inode than its folder has: mounts, and some file systems."""
+        if dev in self._odd_devices:
+            return True
+        self.guard.poll_mounts()
         if folder.path in self.guard.places:
             return True
-        if found == (folder.dev, folder.ino):  # the second look, after one at the parent
-            self._odd_devices.add(found[0])
-        return found[0] in self._odd_devices
+        if not folder.is_link and tells_other_inodes(self.scanner.root, folder):
+            self._odd_devices.add(dev)
+        return dev in self._odd_devices
 
     def _look_at_names(self, task: Task, fd: int) -> int | None:
         """Look only at the files that events named; None where that would not tell enough."""

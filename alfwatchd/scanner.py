@@ -55,6 +55,29 @@ def open_folder(root: str, folder: Folder) -> int:
     return os.open(path, _OPEN_FLAGS if folder.is_link else _OPEN_FLAGS | os.O_NOFOLLOW)
 
 
+def tells_other_inodes(root: str, folder: Folder) -> bool:
+    """Tell whether the listing of its parent names another inode than a folder has, as some file systems do."""
+    first = _told_and_found(root, folder)
+    # Twice, as the folder may be replaced in between.
+    return first is not None and first[0] != first[1] and _told_and_found(root, folder) == first
+
+
+def _told_and_found(root: str, folder: Folder) -> tuple[int, int] | None:
+    assert folder.parent is not None, "the root is in no listing"
+    try:
+        fd = open_folder(root, folder.parent)
+    except OSError:
+        return None
+    try:
+        with os.scandir(fd) as entries:
+            told = [entry.inode() for entry in entries if entry.name == folder.name]
+        return (told[0], os.stat(folder.name, dir_fd=fd, follow_symlinks=False).st_ino) if told else None
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+
+
 @dataclass(frozen=True, slots=True)
 class Scanner:
     """Looks at folders below one root.

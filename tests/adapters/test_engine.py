@@ -546,6 +546,63 @@ def test_what_a_prune_deleted_is_looked_at_where_nothing_is_watched(make_box):
 # Looks that end elsewhere.
 
 
+@pytest.mark.parametrize("n_looks", [1, 2, 3])
+def test_a_folder_that_is_another_one_for_more_than_one_look(make_box, one_at_a_time, n_looks):
+    # The parent is looked at while it is itself, the folder each time while it is another one.
+    box = make_box(f"{S1}/alf/a.b.c")
+    write(box.root, f"{T1}/alf/a.b.c", size=2)
+    box.sync()
+    swapped = []
+
+    def swap(path):
+        if (path == f"{S1}/alf") != bool(swapped):
+            exchange(box.root / "s", box.root / "t")
+            swapped[:] = [] if swapped else [path]
+
+    write(box.root, f"{S1}/alf/g.h.i")
+    box.hear()
+    box.step()
+    box.now += 0.2
+    for _ in range(2 * n_looks):
+        box.ambushes["before opening"].append(swap)
+        box.step()
+    box.call_off_ambushes()
+    swap(f"{S1}/alf" if not swapped else "")
+    if swapped:
+        swap("")
+    box.sync()
+    box.assert_equal()
+
+
+@needs_root
+def test_a_folder_that_is_another_one_below_one_that_cannot_be_listed():
+    def run():
+        home = Path(tempfile.mkdtemp())
+        write(home / "root", f"{S1}/alf/a.b.c")
+        write(home / "other", "d.e.f")
+        box = EngineBox(home / "root")
+        box.sync()
+        session = box.root / S1
+        box.drop = events_are_lost
+        (session / "alf").rename(home / "away")
+        (home / "other").rename(session / "alf")
+        box.hear()
+        box.drop = lambda _: False
+        session.chmod(0o111)
+        box.answer(box.ask(RescanRequest, path=f"{S1}/alf"))
+        found = [sizes(box), box.sync().exactness, [problem.path for problem in box.status().problems]]
+        session.chmod(0o755)
+        found += [box.sync().exactness, sizes(box)]
+        box.assert_equal()
+        box.close()
+        shutil.rmtree(home)
+        return found
+
+    kept, partial, problems, exact, after = as_nobody(run)
+    assert (kept, partial, problems) == ({f"{S1}/alf/a.b.c": 1}, PARTIAL, [S1, f"{S1}/alf"])
+    assert (exact, after) == (EXACT, {f"{S1}/alf/d.e.f": 1})
+
+
 @pytest.mark.parametrize("level", ["s", "s/2020-01-01", S1, f"{S1}/alf"])
 @pytest.mark.parametrize("moment", ["before a new watch", "before listing", "after listing", "after applying"])
 def test_a_folder_that_is_another_one_for_the_moment_of_a_look(make_box, level, moment):
