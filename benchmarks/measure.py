@@ -7,6 +7,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -56,14 +57,16 @@ def write_lines(file: Path | None, lines: Sequence[Line]) -> None:
 
 def run(command: Sequence[str], log: Path | None = None, env: Mapping[str, str] | None = None) -> Run:
     """Run a command to its end and measure it; a failing one ends the benchmark."""
-    with (log or Path(os.devnull)).open("wb") as out:
+    with (log or Path(os.devnull)).open("wb") as out, tempfile.TemporaryFile() as errors:
         started = time.perf_counter()
-        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=env)
+        process = subprocess.Popen(command, stdout=out, stderr=errors if log is None else out, env=env)
         _, status, usage = os.wait4(process.pid, 0)
         wall = time.perf_counter() - started
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        sys.exit(f"{' '.join(command)} failed with exit code {process.returncode}")
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            errors.seek(0)
+            said = errors.read().decode(errors="replace")
+            sys.exit(f"{' '.join(command)} failed with exit code {process.returncode}\n{said}")
     return Run(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
