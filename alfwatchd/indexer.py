@@ -248,9 +248,9 @@ class Indexer:
         look = self.scanner.look(fd, folder, mark.names)
         if look.unknown:
             return None
-        old = folder.rows.files if folder.rows is not None else {}
+        old = folder.rows
         self._note(self.tree.patch(folder, look, mark.rewritten))
-        self._shared.note_gone(old, folder.rows.files if folder.rows is not None else {})
+        self._shared.note_gone(old, folder.rows)
         return len(mark.names)
 
     def _list(self, task: Task, fd: int) -> int:
@@ -269,18 +269,19 @@ class Indexer:
         else:
             self.unreadable.pop(folder, None)
         if self.guard.missing:  # what is mounted on these folders is elsewhere now: what was there stays
-            listing.unknown |= {name for name in folder.children if self.guard.is_missing(_join(folder, name))}
+            missing = {name for name in folder.children if self.guard.is_missing(_join(folder, name))}
+            listing = listing._replace(unknown=listing.unknown | missing)
         rewritten = task.mark.rewritten if task.mark is not None else frozenset()
-        old = folder.rows.files if folder.rows is not None else {}
+        old = folder.rows
         new, freed, changes = self.tree.apply(folder, listing, rewritten)
         self.watching.release(freed)
         self._note(changes)
         self._shared.note_listing(listing, is_news=bool(rewritten or (changes and self.passes_done)))
-        self._shared.note_gone(old, listing.files)
+        self._shared.note_gone(old, folder.rows)
         for gone in self.tree.take_gone_rows():
-            self._shared.note_gone(gone.files, {})
+            self._shared.note_gone(gone, None)
         self._follow(task, new)
-        return len(listing.files) + len(listing.folders) + listing.n_ignored
+        return len(listing.packed.names) + len(listing.folders) + listing.n_ignored
 
     def _follow(self, task: Task, new: list[Folder]) -> None:
         children = task.folder.children.values()
@@ -392,7 +393,9 @@ def _removes(folder: Folder, listing: Listing) -> bool:
     """Tell whether a listing would remove rows."""
     if folder.children.keys() - listing.folders.keys() - listing.unknown:
         return True
-    return folder.rows is not None and bool(folder.rows.files.keys() - listing.files.keys() - listing.unknown)
+    if folder.rows is None or folder.rows.packed.names == listing.packed.names:
+        return False
+    return not set(folder.rows.packed.names) <= {*listing.packed.names, *listing.unknown}
 
 
 def _join(folder: Folder, name: str) -> str:

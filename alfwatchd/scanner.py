@@ -12,14 +12,14 @@ import stat
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from alfwatchd.core import alf, misplaced
 from alfwatchd.core.alf import Kind
 from alfwatchd.core.exclude import Excluded
 from alfwatchd.core.folder import Folder, Listing, Look
-from alfwatchd.core.rows import Problem, pack_signature
+from alfwatchd.core.rows import NO_FILES, PackedFiles, Problem, pack_signature
 
 GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 """Errors that say that a path leads to no folder (any more). All others say nothing about what is there."""
@@ -106,13 +106,13 @@ class Scanner:
         """
         self.on_progress()
         about = os.fstat(fd)
-        listing = Listing(about.st_dev, about.st_ino)
+        seen = _Seen()
         with os.scandir(fd) as entries:
             if folder.kind < Kind.SESSION:
-                self._list_layout(entries, fd, folder, listing)
+                self._list_layout(entries, fd, folder, seen)
             else:
-                self._list_session(entries, fd, folder, listing)
-        return listing
+                self._list_session(entries, fd, folder, seen)
+        return seen.make_listing(about)
 
     def look(self, fd: int, folder: Folder, names: Iterable[str]) -> Look:
         """Look at some names in an open folder of a session, without listing it."""
@@ -136,7 +136,7 @@ class Scanner:
                 look.files[name] = pack_signature(about.st_size, about.st_mtime_ns, about.st_ino, False)  # noqa: FBT003
         return look
 
-    def _list_layout(self, entries: Iterable[os.DirEntry[str]], fd: int, folder: Folder, listing: Listing) -> None:
+    def _list_layout(self, entries: Iterable[os.DirEntry[str]], fd: int, folder: Folder, seen: _Seen) -> None:
         """List a folder above the sessions: only folders count, and links to session folders."""
         prefix = f"{folder.path}/" if folder.path else ""
         outside = []
@@ -144,98 +144,121 @@ class Scanner:
             name = entry.name
             if not entry.is_dir(follow_symlinks=False):
                 if entry.is_symlink() and folder.child_kind(name) is Kind.SESSION:
-                    listing.has_links = True
-                    self._list_linked_session(entry, fd, prefix, listing)
+                    self._list_linked_session(name, fd, prefix, seen)
                 else:
-                    listing.n_ignored += 1
+                    seen.n_ignored += 1
             elif self._is_excluded(f"{prefix}{name}/"):
                 continue
             elif folder.child_kind(name) is None:
                 outside.append(prefix + name)
             else:
-                listing.folders[name] = entry.inode()
-        listing.n_ignored += len(outside)
-        listing.problems += find_misplaced(self.root, outside, self._is_excluded)
+                seen.folders[name] = entry.inode()
+        seen.n_ignored += len(outside)
+        seen.problems += find_misplaced(self.root, outside, self._is_excluded)
 
-    def _list_linked_session(self, entry: os.DirEntry[str], fd: int, prefix: str, listing: Listing) -> None:
-        if self._is_excluded(f"{prefix}{entry.name}/"):
+    def _list_linked_session(self, name: str, fd: int, prefix: str, seen: _Seen) -> None:
+        seen.has_links = True
+        if self._is_excluded(f"{prefix}{name}/"):
             return
         try:
-            target = os.stat(entry.name, dir_fd=fd)
+            target = os.stat(name, dir_fd=fd)
         except OSError as error:
             if error.errno in GONE:  # a dangling link or a loop: nothing that ONE could open
-                listing.n_ignored += 1
+                seen.n_ignored += 1
             else:
-                listing.unknown.add(entry.name)
+                seen.unknown.add(name)
             return
         if not stat.S_ISDIR(target.st_mode):
-            listing.n_ignored += 1
-        elif Path(self.root).is_relative_to(os.path.realpath(f"{self.root}/{prefix}{entry.name}")):
+            seen.n_ignored += 1
+        elif Path(self.root).is_relative_to(os.path.realpath(f"{self.root}/{prefix}{name}")):
             message = "the link leads to a folder that the root lies in: remove it"
-            listing.problems.append(Problem("link_loop", printable(prefix + entry.name), message))
+            seen.problems.append(Problem("link_loop", printable(prefix + name), message))
         else:
-            listing.folders[entry.name] = target.st_ino
-            listing.links.add(entry.name)
+            seen.folders[name] = target.st_ino
+            seen.links.add(name)
 
-    def _list_session(self, entries: Iterable[os.DirEntry[str]], fd: int, folder: Folder, listing: Listing) -> None:
+    def _list_session(self, entries: Iterable[os.DirEntry[str]], fd: int, folder: Folder, seen: _Seen) -> None:
         """List a session folder or one below it: folders that may hold datasets, and the datasets."""
         is_name, excluded = alf.is_dataset_name, self.excluded
+        prefix = f"{folder.path}/" if excluded is not None else ""
+        folders, files = [], seen.files
+        # Most of the time of a full index is spent in this loop, and most of that in the kernel, for `stat`.
         for entry in entries:
             name = entry.name
             if entry.is_dir(follow_symlinks=False):
-                self._list_collection(entry, folder, listing)
+                folders.append(entry)
             elif not is_name(name):
-                listing.n_ignored += 1
-            elif excluded is None or not excluded(f"{folder.path}/{name}"):
-                _list_file(entry, fd, listing)
-                if not len(listing.files) % _PROGRESS_FILES:
+                seen.n_ignored += 1
+            elif excluded is None or not excluded(prefix + name):
+                try:
+                    if not entry.is_file(follow_symlinks=False):
+                        seen.add_other(fd, name, is_link=entry.is_symlink())
+                        continue
+                    about = entry.stat(follow_symlinks=False)
+                except OSError as error:
+                    if error.errno not in GONE:  # else it vanished since the listing
+                        seen.unknown.add(name)
+                    continue
+                if about.st_nlink > 1:
+                    seen.shared_inodes.add(about.st_ino)
+                files[name] = pack_signature(about.st_size, about.st_mtime_ns, about.st_ino, False)  # noqa: FBT003
+                if not len(files) % _PROGRESS_FILES:
                     self.on_progress()
+        if folders:
+            self._list_collections(folders, folder, seen)
 
-    def _list_collection(self, entry: os.DirEntry[str], folder: Folder, listing: Listing) -> None:
-        name = entry.name
-        if self.excluded is not None and self.excluded(f"{folder.path}/{name}/"):
-            return
-        if folder.child_kind(name) is not None:
-            listing.folders[name] = entry.inode()
-            return
-        listing.n_ignored += 1
-        path = f"{folder.path}/{name}"
-        n_hidden, at_least = _count_datasets(self.root, path, self._is_excluded)
-        if n_hidden:
-            message = (
-                f"{at_least}{n_hidden} dataset{'s' * (n_hidden > 1)} not indexed: ONE cannot open a collection of this "
-                "name; use letters, digits, '_', '-' and '.' (and a revision '#...#' only as the last folder)"
-            )
-            listing.problems.append(Problem("bad_collection", printable(path), message))
+    def _list_collections(self, entries: list[os.DirEntry[str]], folder: Folder, seen: _Seen) -> None:
+        collection = folder.collection
+        prefix = f"{collection}/" if collection else ""
+        for entry in entries:
+            name = entry.name
+            if self.excluded is not None and self.excluded(f"{folder.path}/{name}/"):
+                continue
+            if alf.is_collection(prefix + name):
+                seen.folders[name] = entry.inode()
+                continue
+            seen.n_ignored += 1
+            path = f"{folder.path}/{name}"
+            n_hidden, at_least = _count_datasets(self.root, path, self._is_excluded)
+            if n_hidden:
+                message = (
+                    f"{at_least}{n_hidden} dataset{'s' * (n_hidden > 1)} not indexed: ONE cannot open a collection of "
+                    "this name; use letters, digits, '_', '-' and '.' (and a revision '#...#' only as the last folder)"
+                )
+                seen.problems.append(Problem("bad_collection", printable(path), message))
 
     def _is_excluded(self, path: str) -> bool:
         return self.excluded is not None and self.excluded(path)
 
 
-def _list_file(entry: os.DirEntry[str], fd: int, listing: Listing) -> None:
-    """Add a file, or a link to one, to a listing."""
-    try:
-        if entry.is_file(follow_symlinks=False):
-            about = entry.stat(follow_symlinks=False)
-            if about.st_nlink > 1:
-                listing.shared_inodes.add(about.st_ino)
-            listing.files[entry.name] = pack_signature(
-                about.st_size,
-                about.st_mtime_ns,
-                about.st_ino,
-                False,  # noqa: FBT003
-            )
-            return
-        listing.has_links |= entry.is_symlink()
-        signature = _signature(fd, entry.name)
-    except OSError as error:
-        if error.errno not in GONE:  # else it vanished since the listing
-            listing.unknown.add(entry.name)
-        return
-    if signature is None:
-        listing.n_ignored += 1
-    else:
-        listing.files[entry.name] = signature
+@dataclass(slots=True)
+class _Seen:
+    """What a listing is made from; see `Listing`."""
+
+    folders: dict[str, int] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
+    n_ignored: int = 0
+    links: set[str] = field(default_factory=set)
+    unknown: set[str] = field(default_factory=set)
+    has_links: bool = False
+    shared_inodes: set[int] = field(default_factory=set)
+    problems: list[Problem] = field(default_factory=list)
+
+    def add_other(self, fd: int, name: str, *, is_link: bool) -> None:
+        """Add what has the name of a dataset and is no file by its listing: a link to one, perhaps."""
+        self.has_links |= is_link
+        signature = _signature(fd, name)
+        if signature is None:
+            self.n_ignored += 1
+        else:
+            self.files[name] = signature
+
+    def make_listing(self, about: os.stat_result) -> Listing:
+        packed = PackedFiles.pack(self.files) if self.files else NO_FILES
+        return Listing(
+            about.st_dev, about.st_ino, self.folders, packed, self.n_ignored, self.links, self.unknown,
+            self.has_links, self.shared_inodes, tuple(self.problems),
+        )  # fmt: skip
 
 
 def find_misplaced(root: str, outside: list[str], excluded: Excluded) -> list[Problem]:

@@ -55,14 +55,20 @@ def uuids(raw: npt.NDArray[np.uint8]) -> pa.StringArray:
     return pa.StringArray.from_buffers(n_ids, pa.py_buffer(offsets), pa.py_buffer(text))
 
 
-def digests(values: Sequence[bytes]) -> pa.StringArray:
-    """Return digests as lower-case hex; an empty one is null."""
-    sizes = np.fromiter(map(len, values), np.int64, len(values))
-    offsets = np.zeros(len(values) + 1, np.int32)
-    np.cumsum(2 * sizes, out=offsets[1:])
-    valid = np.packbits(sizes > 0, bitorder="little")
-    text = _hex(np.frombuffer(b"".join(values), np.uint8))
-    return pa.StringArray.from_buffers(len(values), pa.py_buffer(offsets), pa.py_buffer(text), pa.py_buffer(valid))
+def digests(raw: npt.NDArray[np.uint8]) -> pa.StringArray:
+    """Return digests as lower-case hex.
+
+    Parameters
+    ----------
+    raw : numpy.ndarray
+        Shape (n_digests, 16); a digest of zeros is not known, and null in the result.
+    """
+    is_known = raw.any(axis=1)
+    offsets = np.zeros(len(raw) + 1, np.int32)
+    np.cumsum(2 * raw.shape[1] * is_known, out=offsets[1:])
+    valid = np.packbits(is_known, bitorder="little")
+    text = _hex(raw[is_known])
+    return pa.StringArray.from_buffers(len(raw), pa.py_buffer(offsets), pa.py_buffer(text), pa.py_buffer(valid))
 
 
 def _hex(raw: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from alfwatchd.core import alf, arrow, ids
 from alfwatchd.core.ids import md5
-from alfwatchd.core.rows import NOTHING_KEPT, SIGNATURE_SIZE, Kept, KeptDataset, KeptSession, Session, digest_of
+from alfwatchd.core.rows import DIGEST_SIZE, NOTHING_KEPT, Kept, KeptDataset, KeptSession, Session, digest_of
 from alfwatchd.core.tables import Snapshot
 
 QC_CATEGORIES = ("NOT_SET", "PASS", "WARNING", "FAIL", "CRITICAL")
@@ -89,7 +89,7 @@ def sessions_table(snapshot: Snapshot, encoding: Encoding) -> pa.Table:
         "number": arrow.numbers(np.array([key.number for key in keys], np.uint16), pa.uint16()),
         "task_protocol": arrow.strings([row.task_protocol for row in kept]),
         "projects": arrow.strings([row.projects for row in kept]),
-        "id": arrow.uuids(_raw_ids([eid for eid, _ in rows])),
+        "id": arrow.uuids(raw_ids([eid for eid, _ in rows])),
     }
     return with_pandas_index(pa.table(columns), ("id",))
 
@@ -119,32 +119,33 @@ def datasets_schema(snapshot: Snapshot, encoding: Encoding) -> pa.Schema:
 def dataset_rows(sessions: Sequence[tuple[bytes, Session]], encoding: Encoding) -> pa.Table:
     """Make the rows of some sessions, given as (eid, session) in the order of eids; columns as in `datasets_table`."""
     rel_paths: list[str] = []
-    values: list[bytes] = []
+    signatures: list[bytes] = []
     digests: list[bytes] = []
+    tails: list[bytes] = []
     defaults: list[bool] = []
     counts: list[int] = []
     for eid, session in sessions:
         first = len(rel_paths)
-        for folder in session.folders:
-            prefix = f"{folder.folder}/" if folder.folder else ""
-            rel_paths += [prefix + name for name in folder.files]
-            values += folder.files.values()
-        digests += [md5(eid + path.encode()).digest() for path in rel_paths[first:]]
+        for folder, packed in session.folders:
+            prefix = f"{folder}/" if folder else ""
+            rel_paths += [prefix + name for name in packed.names]
+            signatures.append(packed.signatures)
+            digests.append(packed.digests or bytes(DIGEST_SIZE * len(packed.names)))
+        tails += [md5(eid + path.encode()).digest() for path in rel_paths[first:]]
         defaults += default_revisions(session)
         counts.append(len(rel_paths) - first)
-    session_ids = _raw_ids([eid for eid, _ in sessions])
-    own_ids = _join_ids(np.repeat(session_ids, counts, axis=0), _raw_ids(digests))
+    session_ids = raw_ids([eid for eid, _ in sessions])
+    own_ids = _join_ids(np.repeat(session_ids, counts, axis=0), raw_ids(tails))
     qc = np.zeros(len(rel_paths), np.int8)
     _use_kept(sessions, counts, rel_paths, own_ids, qc, encoding)
     session_of_row = np.repeat(np.arange(len(sessions)), counts)
     order = np.lexsort((*own_ids.view(">u8").T[::-1], session_of_row))
-    signatures = np.frombuffer(b"".join([value[:SIGNATURE_SIZE] for value in values]), _SIGNATURE_DTYPE)
+    file_sizes = np.frombuffer(b"".join(signatures), _SIGNATURE_DTYPE)["file_size"]
     take = arrow.numbers(order, pa.int64())
-    hashes = [digest_of(values[row]) for row in order] if encoding.with_hashes else None
     columns = {
         "rel_path": arrow.strings(rel_paths).take(take),
-        "file_size": arrow.numbers(signatures["file_size"][order], pa.uint64()),
-        "hash": pa.nulls(len(order)) if hashes is None else arrow.digests(hashes),
+        "file_size": arrow.numbers(file_sizes[order], pa.uint64()),
+        "hash": arrow.digests(raw_ids(digests)[order]) if encoding.with_hashes else pa.nulls(len(order)),
         "exists": arrow.booleans(np.ones(len(order), np.bool_)),
         "qc": arrow.categories(qc[order], QC_CATEGORIES),
         "default_revision": arrow.booleans(np.array(defaults, np.bool_)[order]),
@@ -203,12 +204,12 @@ def default_revisions(session: Session) -> list[bool]:
         return [True] * session.n_datasets
     newest: dict[tuple[str, str], str] = {}
     for (collection, revision), folder in zip(split, session.folders, strict=True):
-        for name in folder.files:
+        for name in folder.packed.names:
             newest[collection, name] = max(revision, newest.get((collection, name), ""))
     return [
         newest[collection, name] == revision
         for (collection, revision), folder in zip(split, session.folders, strict=True)
-        for name in folder.files
+        for name in folder.packed.names
     ]
 
 
@@ -218,7 +219,7 @@ def sorted_by_eid(snapshot: Snapshot, eids: Mapping[str, bytes]) -> list[tuple[b
     return [(eid, snapshot.sessions[path]) for eid, path in rows]
 
 
-def _raw_ids(parts: Sequence[bytes]) -> npt.NDArray[np.uint8]:
+def raw_ids(parts: Sequence[bytes]) -> npt.NDArray[np.uint8]:
     """Return ids or digests of 16 bytes each as an array of shape (len(parts), 16)."""
     return np.frombuffer(b"".join(parts), np.uint8).reshape(-1, 16)
 

@@ -2,54 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple, cast
 
 from alfwatchd.core import alf
 from alfwatchd.core.alf import Kind
-from alfwatchd.core.rows import FolderRows, Problem, Session
+from alfwatchd.core.rows import NO_FILES, FolderRows, PackedFiles, Problem, Session
 
 NOT_WATCHED = -1
 NOT_LISTED = 0
 """Inode of a folder that no listing of its parent has shown yet: the root, and what `Tree.restore` made."""
 
 
-@dataclass(slots=True)
-class Listing:
-    """What the scanner saw in one folder.
+class Listing(NamedTuple):
+    """What the scanner saw in one folder; of plain values, as it may come from another process.
 
     Parameters
     ----------
     dev, ino : int
         Identity of the folder that was listed.
-    folders : dict of str to int
+    folders : mapping of str to int
         Sub-folders that may hold sessions or datasets -> inode in the listing.
-    links : set of str
-        Those of `folders` that are symbolic links to session folders.
-    files : dict of str to bytes
-        Datasets -> packed signature.
-    unknown : set of str
-        Names that are there but could not be looked at: what was known of them stays.
+    packed : PackedFiles
+        Datasets.
     n_ignored : int
         Entries that are no part of the layout.
+    links : set of str
+        Those of `folders` that are symbolic links to session folders.
+    unknown : set of str
+        Names that are there but could not be looked at: what was known of them stays.
     has_links : bool
         Whether there are links that lead, or may lead one day, to datasets or sessions: no event tells about that.
     shared_inodes : set of int
         Inodes of datasets that have other names, too: an event tells only of the name that was written through.
-    problems : list of Problem
+    problems : tuple of Problem
     """
 
     dev: int
     ino: int
-    folders: dict[str, int] = field(default_factory=dict)
-    links: set[str] = field(default_factory=set)
-    files: dict[str, bytes] = field(default_factory=dict)
-    unknown: set[str] = field(default_factory=set)
+    folders: Mapping[str, int] = MappingProxyType({})
+    packed: PackedFiles = NO_FILES
     n_ignored: int = 0
+    links: AbstractSet[str] = frozenset()
+    unknown: AbstractSet[str] = frozenset()
     has_links: bool = False
-    shared_inodes: set[int] = field(default_factory=set)
-    problems: list[Problem] = field(default_factory=list)
+    shared_inodes: AbstractSet[int] = frozenset()
+    problems: tuple[Problem, ...] = ()
 
 
 @dataclass(slots=True)
@@ -89,6 +90,10 @@ class Changes:
         return bool(self.added or self.changed or self.removed)
 
 
+NO_FOLDERS = cast("dict[str, Folder]", MappingProxyType({}))
+"""What all folders without sub-folders share: most have none, and an empty dict each would take 64 bytes."""
+
+
 class Folder:
     """One folder of the tree. Compared by identity; `parent` is None for the root and for a dropped folder."""
 
@@ -107,7 +112,7 @@ class Folder:
         self.ino = 0
         self.is_link = is_link
         self.wd = NOT_WATCHED
-        self.children: dict[str, Folder] = {}
+        self.children = NO_FOLDERS
         self.rows: FolderRows | None = None
         self.problems: tuple[Problem, ...] = ()
         self.n_ignored = 0

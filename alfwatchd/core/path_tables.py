@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from alfwatchd.core import arrow
-from alfwatchd.core.encode import QC_CATEGORIES, Encoding, with_pandas_index
-from alfwatchd.core.rows import KeptDataset, KeptSession, Session, digest_of, unpack_signature
+from alfwatchd.core.encode import QC_CATEGORIES, Encoding, raw_ids, with_pandas_index
+from alfwatchd.core.rows import NO_DIGEST, KeptDataset, KeptSession, Session, digest_of, unpack_signature
 from alfwatchd.core.tables import Snapshot
 
 _NO_SESSION = KeptSession(None, "", "")
@@ -63,13 +63,13 @@ def datasets_by_path(snapshot: Snapshot, encoding: Encoding) -> pa.Table:
         values += [value for _, value in rows]
         qc += [kept.get(rel_path, _NO_DATASET).qc for rel_path, _ in rows]
     sizes = np.array([unpack_signature(value).file_size for value in values], np.uint64)
-    digests = [digest_of(value) for value in values]
+    digests = [digest_of(value) or NO_DIGEST for value in values]
     columns = {
         "eid": arrow.strings(eids),
         "id": arrow.strings(rel_paths),
         "rel_path": arrow.strings(rel_paths),
         "file_size": arrow.numbers(sizes, pa.uint64()),
-        "hash": arrow.digests(digests) if encoding.with_hashes else pa.nulls(len(values)),
+        "hash": arrow.digests(raw_ids(digests)) if encoding.with_hashes else pa.nulls(len(values)),
         "exists": arrow.booleans(np.ones(len(values), np.bool_)),
         "qc": arrow.categories(np.array(qc, np.int8), QC_CATEGORIES),
     }

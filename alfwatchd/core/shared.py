@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from alfwatchd.core.folder import Folder, Listing
-from alfwatchd.core.rows import inode_of, is_same_content, pack_inode
+from alfwatchd.core.rows import FolderRows, inode_of, is_same_content, pack_inode
 
 
 class SharedFiles:
@@ -24,31 +24,33 @@ class SharedFiles:
             shared = set(map(pack_inode, listing.shared_inodes))
             self._known |= shared
             if is_news:
-                self._seen |= {inode_of(value): value for value in listing.files.values() if inode_of(value) in shared}
+                values = listing.packed.unpack().values()
+                self._seen |= {inode_of(value): value for value in values if inode_of(value) in shared}
 
-    def note_gone(self, old: Mapping[str, bytes], new: Mapping[str, bytes]) -> None:
+    def note_gone(self, old: FolderRows | None, new: FolderRows | None) -> None:
         """Note files that lost a name: nobody has seen what was written through it at last.
 
         Parameters
         ----------
-        old, new : mapping of str to bytes
+        old, new : FolderRows or None
             Rows of a folder before and after.
         """
-        for name, value in old.items() if self._known else ():
-            if inode_of(value) in self._known and inode_of(value) != inode_of(new.get(name, b"")):
+        if not self._known or old is None or old is new:
+            return
+        after = new.files if new is not None else {}
+        for name, value in old.files.items():
+            if inode_of(value) in self._known and inode_of(value) != inode_of(after.get(name, b"")):
                 self._seen.setdefault(inode_of(value), b"")
 
     def take_stale(self, root: Folder) -> list[Folder]:
         """Return the folders with rows that tell something else than was seen, and forget; looks at every row."""
         seen, self._seen = self._seen, {}
-        return [
-            folder
-            for folder in root.walk()
-            if folder.rows is not None
-            and not seen.keys().isdisjoint(map(inode_of, folder.rows.files.values()))
-            and any(
-                not is_same_content(value, seen[inode_of(value)])
-                for value in folder.rows.files.values()
-                if inode_of(value) in seen
-            )
-        ]
+        return [folder for folder in root.walk() if folder.rows is not None and _is_stale(folder.rows, seen)]
+
+
+def _is_stale(rows: FolderRows, seen: Mapping[bytes, bytes]) -> bool:
+    if seen.keys().isdisjoint(rows.packed.inodes()):
+        return False
+    return any(
+        inode_of(value) in seen and not is_same_content(value, seen[inode_of(value)]) for value in rows.files.values()
+    )

@@ -123,7 +123,7 @@ def test_dataset_rows_hold_what_the_disk_says():
 def test_every_column_is_sorted_along():
     # Each file has its own size, so a column left in another order than its ids shows.
     names = [f"a{i}.b.c" for i in range(50)]
-    values = {name: pack_signature(i, 0, 0, False) + bytes([i] * 16) for i, name in enumerate(names)}
+    values = {name: pack_signature(i, 0, 0, False) + bytes([i + 1] * 16) for i, name in enumerate(names)}
     kept = {"s/2020-01-01/001": {name: KeptDataset(None, i % 5, None, b"") for i, name in enumerate(names)}}
     row = Session("s/2020-01-01/001", (folder_rows("", values),))
     table = datasets_table(snapshot(row), Encoding(with_hashes=True, kept=Kept({}, kept)))
@@ -131,7 +131,7 @@ def test_every_column_is_sorted_along():
     assert table["rel_path"].to_pylist() != names
     for found in table.to_pylist():
         i = names.index(found["rel_path"])
-        assert (found["file_size"], found["hash"]) == (i, bytes([i] * 16).hex())
+        assert (found["file_size"], found["hash"]) == (i, bytes([i + 1] * 16).hex())
         assert (found["qc"], found["id"]) == (QC_CATEGORIES[i % 5], text(ids.dataset_id(eid, found["rel_path"])))
 
 

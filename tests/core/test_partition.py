@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from alfwatchd.core import partition
 from alfwatchd.core.encode import Encoding
 from alfwatchd.core.partition import plan_groups
-from alfwatchd.core.rows import FolderRows, Session, pack_signature
+from alfwatchd.core.rows import FolderRows, PackedFiles, Session, pack_signature
 from alfwatchd.core.tables import Snapshot
 
 ENCODING = Encoding()
@@ -17,7 +17,7 @@ ENCODING = Encoding()
 
 def session(number, n_datasets=3):
     files = {f"a.b{each}.npy": pack_signature(each, 0, 1, False) for each in range(n_datasets)}
-    rows = (FolderRows("alf", files, 0),) if files else ()
+    rows = (FolderRows("alf", PackedFiles.pack(files)),) if files else ()
     return Session(f"s{number}/2020-01-01/001", rows)
 
 

@@ -2,7 +2,7 @@ import pytest
 
 from alfwatchd.core.alf import Kind
 from alfwatchd.core.folder import Folder, Listing
-from alfwatchd.core.rows import pack_signature
+from alfwatchd.core.rows import PackedFiles, pack_signature
 from alfwatchd.core.shared import SharedFiles
 from rows import folder_rows
 
@@ -12,13 +12,14 @@ def sig(size, inode, *, is_link=False):
 
 
 def listing(files, shared):
-    return Listing(1, 1, files=files, shared_inodes=set(shared))
+    return Listing(1, 1, packed=PackedFiles.pack(files), shared_inodes=set(shared))
 
 
 @pytest.fixture
 def root():
     """Return a tree of two folders: a holds files 1 and 2, b holds file 1 under another name, and file 3."""
     root = Folder("", Kind.ROOT, None, 1)
+    root.children = {}
     for name, files in {
         "a": {"f.i.1": sig(5, 1), "f.i.2": sig(5, 2)},
         "b": {"o.t.1": sig(5, 1), "f.i.3": sig(5, 3)},
@@ -70,10 +71,10 @@ def test_what_is_no_news_makes_nothing_stale(root):
 )
 def test_a_name_that_goes_makes_the_other_names_of_a_shared_file_stale(root, old, new, expected):
     found = SharedFiles()
-    found.note_gone({"x.y.z": sig(5, 1)}, {})
+    found.note_gone(folder_rows("", {"x.y.z": sig(5, 1)}), None)
     assert not found  # nobody knows yet that the file has other names
     found.note_listing(listing({"x.y.z": sig(5, 1)}, {1}), is_news=False)
-    found.note_gone(old, new)
+    found.note_gone(folder_rows("", old), folder_rows("", new))
     assert bool(found) is bool(expected)
     assert stale(found, root) == expected
 
@@ -81,5 +82,5 @@ def test_a_name_that_goes_makes_the_other_names_of_a_shared_file_stale(root, old
 def test_what_was_seen_is_not_forgotten_for_a_name_that_goes(root):
     found = SharedFiles()
     found.note_listing(listing({"x.y.z": sig(5, 1)}, {1}), is_news=True)
-    found.note_gone({"y.y.z": sig(4, 1)}, {})
+    found.note_gone(folder_rows("", {"y.y.z": sig(4, 1)}), None)
     assert stale(found, root) == []

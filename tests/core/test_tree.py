@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from alfwatchd.core.alf import Kind
 from alfwatchd.core.folder import NOT_WATCHED, Changes, Listing, Look
-from alfwatchd.core.rows import Problem, digest_of, pack_signature, unpack_signature
+from alfwatchd.core.rows import PackedFiles, Problem, digest_of, pack_signature, unpack_signature
 from alfwatchd.core.tables import Tables
 from alfwatchd.core.tree import Tree
 
@@ -24,7 +24,7 @@ def md5(value):
 def listing(folders=None, files=None, **more):
     """Make a listing; `folders` maps names to inodes, `files` maps names to sizes or signatures."""
     signatures = {name: sig(size) if isinstance(size, int) else size for name, size in (files or {}).items()}
-    return Listing(1, 1, folders=dict(folders or {}), files=signatures, **more)
+    return Listing(1, 1, folders=dict(folders or {}), packed=PackedFiles.pack(signatures), **more)
 
 
 def grown(*collections, session=SESSION, files=()):
@@ -53,7 +53,7 @@ def watches(tree):
 
 
 def n_bytes(folder):
-    return folder.rows.n_bytes if folder.rows else 0
+    return folder.rows.packed.n_bytes if folder.rows else 0
 
 
 def touched(tree):
@@ -119,7 +119,7 @@ def test_a_listing_replaces_the_files(before, after, changes):
     tree, session = grown(files=before)
     _, _, found = tree.apply(session, listing(files=after))
     assert found == Changes(*changes)
-    assert rows(tree) == {SESSION: listing(files=after).files}
+    assert rows(tree) == {SESSION: listing(files=after).packed.unpack()}
     assert (session.rows is None) is (not after)
     assert n_bytes(session) == sum(unpack_signature(value).file_size for value in rows(tree)[SESSION].values())
 
@@ -149,7 +149,7 @@ def test_a_folder_that_is_gone_takes_all_below_it():
 def test_the_listing_of_a_folder_is_noted_with_it():
     tree, session = grown("alf")
     problem = Problem("unreadable", f"{SESSION}/x", "")
-    tree.apply(session, Listing(3, 4, folders={"alf": 1}, n_ignored=5, problems=[problem]))
+    tree.apply(session, Listing(3, 4, folders={"alf": 1}, n_ignored=5, problems=(problem,)))
     assert (session.dev, session.ino, session.n_ignored, session.problems) == (3, 4, 5, (problem,))
     tree.apply(session, listing({"alf": 1}))
     assert (session.n_ignored, session.problems) == (0, ())
@@ -185,7 +185,7 @@ def test_a_replaced_collection_touches_its_session():
 
 def test_the_entry_counts_where_something_is_mounted_on_a_folder():
     tree, session = grown(files={"a.b.c": 1})
-    tree.apply(session, Listing(99, 2, files={"a.b.c": sig(1)}))
+    tree.apply(session, Listing(99, 2, packed=PackedFiles.pack({"a.b.c": sig(1)})))
     new, _, changes = tree.apply(session.parent, listing({"001": 1}))
     assert (new, bool(changes), session.ino) == ([], False, 2)
 
@@ -244,7 +244,7 @@ def test_patch_changes_only_what_was_looked_at(name, look, changes, after):
     tree.take_touched()
     assert tree.patch(session, look, set()) == Changes(*changes)
     assert touched(tree) == ({SESSION} if any(changes) else set(), [])
-    assert rows(tree) == {SESSION: {**listing(files=after).files, "alf/g.h.i": sig(1)}}
+    assert rows(tree) == {SESSION: {**listing(files=after).packed.unpack(), "alf/g.h.i": sig(1)}}
     assert n_bytes(session) == sum(after.values())
 
 
@@ -256,7 +256,7 @@ def test_a_digest_is_taken_for_the_signature_it_was_made_of():
     assert tree.set_digest(session, {"a.b.c": (sig(1), md5(b"x")), "d.e.f": (sig(2), md5(b"y"))})
     assert touched(tree) == ({SESSION}, [])
     assert rows(tree) == {SESSION: {"a.b.c": sig(1) + md5(b"x"), "d.e.f": sig(1)}}
-    assert session.rows.n_bytes == 2
+    assert session.rows.packed.n_bytes == 2
 
 
 @pytest.mark.parametrize("late", [("a.b.c", sig(2)), ("gone.b.c", sig(1))])
@@ -546,7 +546,8 @@ def seen(disk):
     """Return what the scanner would list in a folder of a drawn disk."""
     folders = disk["folders"]
     links = {name for name, folder in folders.items() if folder["link"]}
-    return Listing(1, disk["inode"], {name: each["inode"] for name, each in folders.items()}, links, disk["files"])
+    inodes = {name: each["inode"] for name, each in folders.items()}
+    return Listing(1, disk["inode"], inodes, PackedFiles.pack(disk["files"]), links=links)
 
 
 def at(disk, path):

@@ -175,8 +175,8 @@ def test_the_watchdog_is_fed_while_one_folder_takes_long_and_with_nothing_to_do(
         write(daemon.program.root, f"spikes.field{number}.npy", 0)
     daemon.break_it(
         "from alfwatchd import scanner\n"
-        "list_file = scanner._list_file\n"
-        "scanner._list_file = lambda *arguments: (time.sleep(0.001), list_file(*arguments))\n"
+        "pack = scanner.pack_signature\n"
+        "scanner.pack_signature = lambda *about: (time.sleep(0.001), pack(*about))[1]\n"
     )
     daemon.added["WATCHDOG_USEC"] = "500000"
     daemon.program.start(wait=False)

@@ -1,0 +1,54 @@
+"""Packed rows against plain dicts, which are their model."""
+
+import hashlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alfwatchd.core.rows import NO_FILES, SIGNATURE_SIZE, PackedFiles, inode_of, pack_signature, unpack_signature
+
+
+def value(size, *, with_digest=False):
+    signature = pack_signature(size, -size, size + 1, False)
+    return signature + hashlib.md5(signature).digest() if with_digest else signature
+
+
+NAMES = st.text("ab.", min_size=1, max_size=3)
+VALUES = st.builds(value, st.integers(0, 2**60), with_digest=st.booleans())
+FILES = st.dictionaries(NAMES, VALUES, max_size=12)
+
+
+@given(FILES)
+def test_packed_files_unpack_to_what_was_packed(files):
+    packed = PackedFiles.pack(files)
+    assert packed.unpack() == files
+    assert packed.names == tuple(sorted(files))
+    assert packed.signatures == b"".join(files[name][:SIGNATURE_SIZE] for name in packed.names)
+    assert packed.n_bytes == sum(unpack_signature(each).file_size for each in files.values())
+    assert packed.inodes() == [inode_of(files[name]) for name in packed.names]
+
+
+@given(FILES, st.dictionaries(NAMES, VALUES | st.none(), max_size=12))
+def test_a_patch_equals_packing_the_changed_dict(files, changes):
+    expected = {name: each for name, each in (files | changes).items() if each is not None}
+    assert PackedFiles.pack(files).patch(changes) == PackedFiles.pack(expected)
+
+
+@given(FILES, NAMES)
+def test_one_name_is_found_or_not(files, name):
+    assert PackedFiles.pack(files).get(name) == files.get(name)
+
+
+@pytest.mark.parametrize("known", [[], [0], [1], [0, 1]])
+def test_digests_take_no_place_where_none_is_known(known):
+    files = {f"{n}.b.c": value(n, with_digest=n in known) for n in range(2)}
+    packed = PackedFiles.pack(files)
+    assert len(packed.digests) == (32 if known else 0)
+    without = {f"{n}.b.c": value(n) for n in range(2)}
+    assert packed.patch({f"{n}.b.c": value(n) for n in known}) == PackedFiles.pack(without)
+
+
+def test_nothing_packed_is_nothing():
+    assert PackedFiles.pack({}) == NO_FILES == NO_FILES.patch({})
+    assert PackedFiles.pack({"a": value(1)}).patch({"a": None}) == NO_FILES
