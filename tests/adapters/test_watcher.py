@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from watchdog.observers.inotify_c import InotifyConstants, InotifyFD, inotify_add_watch, inotify_rm_watch
 
+from alfwatchd import watcher
 from alfwatchd.core.messages import EventsLost, FolderEvents, PathsChanged
 from alfwatchd.errors import WatchError, WatchLimit
 from alfwatchd.watcher import Watcher, watches_limit
@@ -252,6 +253,48 @@ def test_events_of_one_folder_are_joined(listener):
     assert sum(wd in message.folders for message in messages) == len([m for m in messages if m.folders])
     assert messages[-1].folders.get(wd) is None or messages[-1].folders[wd].names <= {A}
     assert {name for message in messages for events in message.folders.values() for name in events.names} == {A}
+
+
+@pytest.fixture
+def long_rests(monkeypatch):
+    monkeypatch.setattr(watcher, "_REST_SECONDS", 1e6)
+
+
+def test_events_gather_while_the_reader_rests_which_a_cookie_ends(long_rests, listener):
+    """Both halves at once: without rests there would be more messages, and without `hurry` no second one, ever."""
+    wd = listener.watch()
+    os.mknod(listener.root / "first.b.c")  # one event, unlike `touch`
+    assert listener.receive().folders[wd].names == {"first.b.c"}
+    names = {f"f{number}.b.c" for number in range(300)}
+    for name in names:
+        (listener.root / name).touch()
+    (message,) = listener.until_cookie()
+    assert message.folders[wd].names == names
+
+
+def test_a_storm_is_read_without_rests(long_rests, listener):
+    """Events that fill a read are followed by the next read: the kernel would run out of room."""
+    wd = listener.watch()
+    listener.may_post.clear()
+    os.mknod(listener.root / "first.b.c")  # one event, unlike `touch`
+    assert listener.receive().folders[wd].names == {"first.b.c"}
+    names = {f"{number:04d}{'n' * 200}" for number in range(1000)}
+    for name in names:
+        (listener.root / name).touch()
+    listener.may_post.set()
+    listener.watcher._reader.hurry()
+    found = set()
+    while found != names:
+        found |= listener.receive().folders[wd].names
+
+
+def test_the_end_waits_for_no_rest(long_rests, top):
+    listener = Listener(top)
+    wd = listener.watch()
+    os.mknod(listener.root / A)
+    assert wd in listener.receive().folders
+    listener.watcher.close()
+    assert not listener.watcher.is_alive
 
 
 # What is watched.
