@@ -122,14 +122,16 @@ def measure_warm(bench: Bench, rounds: int, *, with_upstream: bool) -> Results:
 
 
 def _phases_table(bench: Bench, rounds: int) -> str:
-    lines = [f"| phase, seconds | {' | '.join(phases.PHASES)} |", "|---" * (len(phases.PHASES) + 1) + "|"]
+    lines = [f"| phase | {' | '.join(phases.PHASES)} |", "|---" * (len(phases.PHASES) + 1) + "|"]
     for name, flags in ((ONE_PROCESS, workers(1)), (OURS, [])):
         runs = []
         for _ in range(rounds):
             bench.clean()
             runs.append(phases.measure_phases([*bench.flags, *flags]))
-        medians = [statistics.median(each[phase] for each in runs) for phase in phases.PHASES]
-        lines.append(f"| {name} | " + " | ".join(f"{each:.3f}" for each in medians) + " |")
+        seconds = [statistics.median(each[phase].seconds for each in runs) for phase in phases.PHASES]
+        memory = [statistics.median(each[phase].memory for each in runs) for phase in phases.PHASES]
+        lines.append(f"| {name}: seconds | " + " | ".join(f"{each:.3f}" for each in seconds) + " |")
+        lines.append("| peak MB until its end, main process | " + " | ".join(f"{each:.0f}" for each in memory) + " |")
     return "\n".join(lines)
 
 

@@ -1,17 +1,19 @@
 """Tells what each phase of a full index costs: the real command line, with a clock around a few of its calls.
 
 ``python benchmarks/phases.py --once --root ROOT ...`` takes the arguments of `alfwatchd` and prints JSON: phase ->
-seconds, in order. The phases add up to the life of the process. Reading the clock some dozen times costs nothing, but
-a function that is renamed must be renamed here too.
+seconds, and peak memory so far at its end, in order. The phases add up to the life of the process. Reading the clock
+some dozen times costs nothing, but a function that is renamed must be renamed here too.
 """
 
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from typing import Any
 
@@ -29,8 +31,16 @@ PHASES = ("start", *_CALLS, "rest", "end")
 _RESULT = "phases: "
 
 
-def measure_phases(flags: Sequence[str]) -> dict[str, float]:
-    """Run `alfwatchd` with these flags and return the seconds of each phase."""
+@dataclass(slots=True)
+class Phase:
+    """What a phase cost: wall time in seconds, and the peak memory of the main process until its end, in MB."""
+
+    seconds: float = 0.0
+    memory: float = 0.0
+
+
+def measure_phases(flags: Sequence[str]) -> dict[str, Phase]:
+    """Run `alfwatchd` with these flags."""
     # CLOCK_MONOTONIC is the same in all processes.
     command = [sys.executable, __file__, str(time.monotonic()), *flags]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -38,21 +48,23 @@ def measure_phases(flags: Sequence[str]) -> dict[str, float]:
     if done.returncode:
         sys.exit(f"{' '.join(command)} failed\n{done.stderr}")
     result = json.loads(done.stdout.rpartition(_RESULT)[2])
-    phases = {**result["phases"], "end": ended - result["ended"]}
-    return {phase: phases[phase] for phase in PHASES}
+    phases = {name: Phase(**phase) for name, phase in result["phases"].items()}
+    phases["end"].seconds = ended - result["ended"]
+    return phases
 
 
 class _Clock:
     """Counts time for one phase at a time: the innermost that was entered."""
 
     def __init__(self, started: float, phase: str) -> None:
-        self.phases = dict.fromkeys(PHASES, 0.0)
+        self.phases = {phase: Phase() for phase in PHASES}
         self._phase, self._since = phase, started
 
     def switch(self, phase: str) -> str:
         """Count for another phase from now on; return the one so far."""
         now, last = time.monotonic(), self._phase
-        self.phases[last] += now - self._since
+        self.phases[last].seconds += now - self._since
+        self.phases[last].memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         self._phase, self._since = phase, now
         return last
 
@@ -89,11 +101,14 @@ def main(started: float, arguments: list[str]) -> None:
     if code := cli.main(arguments):
         sys.exit(code)
     clock.switch("end")
-    print(_RESULT + json.dumps({"phases": clock.phases, "ended": time.monotonic()}), flush=True)
+    clock.switch("end")  # notes its memory; its time is what the parent still sees
+    phases = {name: asdict(phase) for name, phase in clock.phases.items()}
+    print(_RESULT + json.dumps({"phases": phases, "ended": time.monotonic()}), flush=True)
 
 
 if __name__ == "__main__":
     if sys.argv[1].startswith("-"):  # called by a person
-        print(json.dumps(measure_phases(sys.argv[1:]), indent=1))
+        phases = measure_phases(sys.argv[1:])
+        print(json.dumps({name: asdict(phase) for name, phase in phases.items()}, indent=1))
     else:
         main(float(sys.argv[1]), sys.argv[2:])

@@ -40,7 +40,7 @@ def test_full_index(tmp_path):
         "--json", tmp_path / "lines.json", "--costs", costs,
     )  # fmt: skip
     assert "### 100 datasets, 2 sessions" in printed
-    assert "| phase, seconds | start | prepare | scan |" in printed
+    assert "| phase | start | prepare | scan |" in printed
     runs = json.loads(costs.read_text())["100"]
     assert set(runs) == {"find", "Python walk", "alfwatchd, one process", "alfwatchd"}
     assert all(run["wall"] > 0 and run["memory"] > 1 for run in runs.values())
@@ -55,8 +55,7 @@ def test_phases_are_the_whole_life_of_a_process(tmp_path):
     phases = json.loads(
         _run("phases.py", "--once", "--root", root, "--out-dir", tmp_path / "out", "--state-dir", tmp_path / "state")
     )
-    assert min(phases.values()) >= 0
-    never_entered = [phase for phase, seconds in phases.items() if seconds == 0]
+    never_entered = [name for name, phase in phases.items() if phase["seconds"] <= 0]
     assert not never_entered, "functions that phases.py puts its clocks around are called no more"
 
 
