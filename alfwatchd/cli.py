@@ -26,7 +26,19 @@ examples:
 
 exit codes: 0 done, 1 failed, 2 usage, 3 no daemon, 75 busy or locked, 78 bad configuration
 """
-_FLAGS = ("root", "out_dir", "state_dir", "socket", "config", "lab", "hash_files", "exclude", "watch", "log_level")
+_FLAGS = (
+    "root",
+    "out_dir",
+    "state_dir",
+    "socket",
+    "config",
+    "lab",
+    "hash_files",
+    "exclude",
+    "scan_workers",
+    "watch",
+    "log_level",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -96,6 +108,9 @@ def _common_flags() -> argparse.ArgumentParser:
     group.add_argument("--lab", metavar="NAME", help="lab of a tree without lab folders")
     group.add_argument("--hash-files", action="store_true", help="compute the md5 of each dataset")
     group.add_argument("--exclude", action="append", metavar="PATTERN", help=".gitignore pattern; may be repeated")
+    group.add_argument(
+        "--scan-workers", type=int, metavar="N", help="processes for full scans (default: one per core, at most 4)"
+    )
     group.add_argument("--watch", choices=["auto", "inotify", "poll"], help="how changes are noticed")
     group.add_argument("--log-level", choices=["debug", "info", "warning", "error"], help="least level to log")
     return common

@@ -36,7 +36,18 @@ from alfwatchd.watcher import Watcher
 _log = logging.getLogger(__name__)
 
 # Changing one of these needs another process: they decide where the daemon lives and what threads it has.
-_FIXED = ("root", "out_dir", "state_dir", "socket", "namespace", "hash_files", "hash_threads", "watch", "control")
+_FIXED = (
+    "root",
+    "out_dir",
+    "state_dir",
+    "socket",
+    "namespace",
+    "hash_files",
+    "hash_threads",
+    "scan_workers",
+    "watch",
+    "control",
+)
 
 
 def run(settings: Settings, load: Callable[[], Settings]) -> None:
@@ -160,7 +171,7 @@ def _assemble(frame: _Frame, stack: ExitStack) -> tuple[Engine, Threads]:
     def new_watcher() -> Watcher:
         return Watcher(inbox.post, settings.state_dir / "cookies")
 
-    start = prepare(settings, state, new_watcher if _is_watchable(settings) else None)
+    start = prepare(settings, state, new_watcher if _is_watchable(settings) else None, inbox.post)
     stack.callback(start.indexer.guard.close)
     start.indexer.scanner = replace(start.indexer.scanner, on_progress=lambda: frame.service.ping(time.monotonic()))
     flusher = Flusher(Store(settings.out_dir, str(settings.root)), inbox.post)

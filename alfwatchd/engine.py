@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import logging
 from concurrent.futures import Future
-from dataclasses import replace
 
 from alfwatchd.barriers import Barrier, Barriers, answer_flush, answer_rescan
 from alfwatchd.core import messages
 from alfwatchd.core.encode import Encoding
-from alfwatchd.core.exclude import compile_exclude
 from alfwatchd.core.flush_schedule import FlushSchedule
 from alfwatchd.core.messages import Message
 from alfwatchd.core.replies import State
@@ -97,7 +95,7 @@ class Engine:
     def close(self) -> None:
         """Fail what still waits and end the watcher."""
         self.barriers.fail_all(AlfwatchdError("the daemon is stopping; ask again when it is back"))
-        self.indexer.watching.close()
+        self.indexer.close()
 
     # Messages.
 
@@ -112,6 +110,9 @@ class Engine:
                 if not message.reader_alive:
                     self.indexer.watching.renew(now)
                 self._lose_events(message.reason)
+            case messages.Crawled():
+                if self.indexer.crawlers is not None:
+                    self.indexer.crawlers.receive(message)
             case messages.Flushed():
                 self.flushes.succeed(message.generation, message.seconds, now)
             case messages.FlushFailed():
@@ -200,7 +201,7 @@ class Engine:
             self.encoding = Encoding(encoding.namespace, new.lab, encoding.with_hashes, encoding.kept)
             self.flushes.is_forced = True
         if new.exclude != old.exclude:
-            self.indexer.scanner = replace(self.indexer.scanner, excluded=compile_exclude(new.exclude))
+            self.indexer.exclude(new.exclude)
             self._pending_pass = "exclude changed"
         _log.info("settings read again")
 
@@ -389,7 +390,8 @@ class Engine:
             self.state, self.state_since = state, now
 
     def _sleep_seconds(self, now: float) -> float:
-        if self.is_done or (not self.offline and self.indexer.work.is_urgent):
+        work = self.indexer.work
+        if self.is_done or (not self.offline and work.is_urgent and work.is_ready):
             return 0.0
         times = [now + _LONGEST_SLEEP_SECONDS, self._flush_due()]
         if not self.offline:

@@ -5,39 +5,29 @@ Used by the engine, which feeds it events, and by `once`, which runs one pass. I
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Iterable, Mapping
-from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from alfwatchd.core.alf import Kind
 from alfwatchd.core.dirty import DirtySet, Mark
+from alfwatchd.core.exclude import compile_exclude
 from alfwatchd.core.folder import NOT_LISTED, NOT_WATCHED, Changes, Folder, Listing
 from alfwatchd.core.messages import FolderEvents
 from alfwatchd.core.rows import Problem, Session
-from alfwatchd.core.shared import SharedFiles
 from alfwatchd.core.tables import Tables
-from alfwatchd.core.tree import Tree
 from alfwatchd.core.work import Pass, Task, Ticket, Work
+from alfwatchd.crawl import crawl
+from alfwatchd.crawlers import Crawlers
 from alfwatchd.errors import RootOffline
+from alfwatchd.intake import Intake, Unreadable, removes
 from alfwatchd.mounts import WATCHABLE
 from alfwatchd.places import Guard
 from alfwatchd.scanner import GONE, Scanner, open_folder, printable, tells_other_inodes
 from alfwatchd.watching import Watching
 
-_log = logging.getLogger(__name__)
-
 _FOLDERS_PER_UNIT = 128
 _ENTRIES_PER_UNIT = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Unreadable:
-    """Why a folder could not be read, or, where `names` are given, only these files in it."""
-
-    why: str
-    names: AbstractSet[str] = frozenset()
 
 
 class Indexer:
@@ -52,6 +42,8 @@ class Indexer:
         See `core.dirty.DirtySet`.
     generation : int
         Generation of the tables on disk, to count on from.
+    crawlers : Crawlers or None
+        Worker processes for full scans; None to scan everything here.
     """
 
     def __init__(
@@ -63,17 +55,20 @@ class Indexer:
         settle_seconds: float,
         longest_wait_seconds: float,
         generation: int,
+        crawlers: Crawlers | None = None,
     ) -> None:
         self.scanner = scanner
         self.guard = guard
         self.watching = watching
-        self.tree = Tree(os.path.basename(scanner.root), watching.claims)
+        self.crawlers = crawlers
+        self.intake = Intake(os.path.basename(scanner.root), guard, watching)
+        self.tree = self.intake.tree
         self.tables = Tables(generation)
         self.dirty: DirtySet[Folder] = DirtySet(settle_seconds, longest_wait_seconds)
         self.work = Work()
-        self.unreadable: dict[Folder, Unreadable] = {}
+        self.unreadable = self.intake.unreadable
         """What could not be read. Its rows are kept."""
-        self.linked: set[Folder] = set()
+        self.linked = self.intake.linked
         """Folders with links to datasets or sessions: what those lead to changes without an event."""
         self.known_before: set[str] = set()
         """Names of the top-level folders that hold rows in earlier tables."""
@@ -82,20 +77,38 @@ class Indexer:
         self.ended: list[Pass] = []
         """Passes that ended since the owner last cleared the list."""
         self.passes_done = 0
-        self._shared = SharedFiles()
         self._odd_devices: set[int] = set()
         self._n_dropped = 0
+        self._n_renewed = 0
+
+    def exclude(self, patterns: Sequence[str]) -> None:
+        """Leave other paths out from now on; a pass must follow."""
+        self.scanner = replace(self.scanner, excluded=compile_exclude(patterns))
+        if self.crawlers is not None:
+            self.crawlers.patterns = patterns
+
+    def close(self) -> None:
+        """End what runs beside this thread."""
+        if self.crawlers is not None:
+            self.crawlers.close()
+        self.watching.close()
 
     # What is to be looked at.
 
     def mark_events(self, folders: Mapping[int, FolderEvents], unwatched: Iterable[int], now: float) -> None:
         """Mark folders by what the watcher saw; costs no look at the disk."""
+        claims, meanwhile = self.tree.claims, self.intake.meanwhile
         for wd, events in folders.items():
-            for folder in self.tree.claims.watched_by(wd):
+            watched = claims.watched_by(wd)
+            for folder in watched:
                 self._mark(folder, events, now)
+            if not watched and meanwhile is not None:
+                meanwhile.told.add(wd)
         for wd in unwatched:
-            for folder in self.tree.claims.forget_watch(wd):
+            for folder in claims.forget_watch(wd):
                 self.mark_folder(folder, now)
+            if meanwhile is not None:
+                meanwhile.told.add(wd)
 
     def mark_folder(self, folder: Folder, now: float) -> None:
         """Mark a folder, and its parent, which knows whether it is still there."""
@@ -107,7 +120,7 @@ class Indexer:
 
     def mark_linked(self, now: float) -> None:
         """Mark the folders with links."""
-        self.linked = set(filter(self.tree.is_attached, self.linked))
+        self.linked.difference_update([folder for folder in self.linked if not self.tree.is_attached(folder)])
         self.dirty.mark_listing(self.linked, now)
 
     def open_root(self, *, accept: bool = False) -> None:
@@ -140,6 +153,8 @@ class Indexer:
         """Forget what was to be looked at; a pass must follow."""
         self.work.clear()
         self.dirty.pop_all()
+        if self.crawlers is not None:
+            self.crawlers.forget()
 
     # Looking.
 
@@ -169,15 +184,17 @@ class Indexer:
             if self.work.is_waiting:
                 self.guard.check()
             for _ in range(_FOLDERS_PER_UNIT):
-                if self._shared and self.work.is_caught_up:
-                    for folder in self._shared.take_stale(self.tree.root):
+                if self.intake.shared and self.work.is_caught_up:
+                    for folder in self.intake.shared.take_stale(self.tree.root):
                         self.work.look_again(folder, now)
                 task = self.work.next_task(background=background)
                 if task is None:
                     break
-                n_entries += 1 + self._look(task, now)
+                n_entries += 1 + self._do(task, now)
                 if n_entries > _ENTRIES_PER_UNIT:
                     break
+            if self.crawlers is not None:
+                n_entries += self._take_crawled(self.crawlers)
         finally:
             self._commit()
         ended = self.work.end_pass(now)
@@ -186,11 +203,54 @@ class Indexer:
             self.passes_done += 1
         return n_entries
 
-    def _look(self, task: Task, now: float) -> int:
-        """Look at one folder; return the number of entries seen."""
+    def _do(self, task: Task, now: float) -> int:
+        """Look at one folder, or hand it out; return the number of entries seen."""
         folder = task.folder
         if not self.tree.is_attached(folder) or (self.guard.missing and self.guard.is_missing(folder.path)):
             return 0
+        if task.is_unit and not self.guard.missing:
+            if self.crawlers is not None and not self.crawlers.problem:
+                self.work.hand_out(task)
+                self.crawlers.submit(task)
+                return 0
+            if not self.watching.is_on:
+                return self._crawl(task)
+        return self._look(task, now)
+
+    def _crawl(self, task: Task) -> int:
+        """Read a unit here and now."""
+        is_first = not self.passes_done
+        try:
+            left, n_entries = self.intake.take_unit(task.folder, crawl(self.scanner, task.folder), is_first=is_first)
+        except OSError:
+            left, n_entries = [task.folder], 0
+        self.work.put_back(left)
+        return n_entries
+
+    def _take_crawled(self, crawlers: Crawlers) -> int:
+        """Let worker processes go on, and take in what they have read."""
+        if self._n_renewed != self.watching.n_renewed:  # their watch descriptors are those of the old watcher
+            self._n_renewed = self.watching.n_renewed
+            crawlers.stop()
+        crawlers.start(self.watching.inotify_fd)
+        n_entries = 0
+        for unit in crawlers.take(is_last=self.work.is_last):
+            if not self.work.take_back(unit.task) or not self.tree.is_attached(unit.task.folder):
+                self.intake.refuse_unit(unit.found or [])
+            elif unit.found is None and not self.watching.is_on:
+                n_entries += self._crawl(unit.task)
+            else:
+                left, n_seen = self.intake.take_unit(unit.task.folder, unit.found or [], is_first=not self.passes_done)
+                self.work.put_back(left)
+                n_entries += n_seen
+        self.intake.watch_meanwhile(is_on=crawlers.are_running)
+        return n_entries
+
+    def _look(self, task: Task, now: float) -> int:
+        """Look at one folder; return the number of entries seen."""
+        folder = task.folder
+        if self.intake.meanwhile is not None:
+            self.intake.meanwhile.looked_at.add(folder)
         try:
             fd = open_folder(self.scanner.root, folder)
         except OSError as error:
@@ -248,38 +308,24 @@ class Indexer:
         look = self.scanner.look(fd, folder, mark.names)
         if look.unknown:
             return None
-        old = folder.rows
-        self._note(self.tree.patch(folder, look, mark.rewritten))
-        self._shared.note_gone(old, folder.rows)
+        self.intake.take_look(folder, look, mark.rewritten)
         return len(mark.names)
 
     def _list(self, task: Task, fd: int) -> int:
         folder = task.folder
         self.watching.arm(folder, fd)
         listing = self.scanner.list_folder(fd, folder)
-        if _removes(folder, listing):
+        if removes(folder, listing):
             self.guard.check()
             self.guard.poll_mounts()
             if self.guard.is_missing(folder.path):
                 return 0
             self._check_emptied(task, listing)
-        (self.linked.add if listing.has_links else self.linked.discard)(folder)
-        if listing.unknown:
-            self.unreadable[folder] = Unreadable("files that cannot be looked at", frozenset(listing.unknown))
-        else:
-            self.unreadable.pop(folder, None)
         if self.guard.missing:  # what is mounted on these folders is elsewhere now: what was there stays
             missing = {name for name in folder.children if self.guard.is_missing(_join(folder, name))}
             listing = listing._replace(unknown=listing.unknown | missing)
         rewritten = task.mark.rewritten if task.mark is not None else frozenset()
-        old = folder.rows
-        new, freed, changes = self.tree.apply(folder, listing, rewritten)
-        self.watching.release(freed)
-        self._note(changes)
-        self._shared.note_listing(listing, is_news=bool(rewritten or (changes and self.passes_done)))
-        self._shared.note_gone(old, folder.rows)
-        for gone in self.tree.take_gone_rows():
-            self._shared.note_gone(gone, None)
+        new = self.intake.take(folder, listing, rewritten, is_first=not self.passes_done)
         self._follow(task, new)
         return len(listing.packed.names) + len(listing.folders) + listing.n_ignored
 
@@ -320,16 +366,13 @@ class Indexer:
         if folder.parent is None:
             self.guard.close_root()
             raise RootOffline(f"{self.scanner.root}: the root cannot be read ({error.strerror})") from error
-        if folder not in self.unreadable:
-            _log.warning("folder not readable path=%s error=%s", printable(folder.path), error.strerror)
-        self.unreadable[folder] = Unreadable(error.strerror or str(error))
-
-    def _note(self, changes: Changes) -> None:
-        if self.work.current is not None:
-            self.work.current.changes += changes
+        self.intake.note_unreadable(folder, error.strerror or str(error))
 
     def _commit(self) -> None:
         """Bring the tables up to date with the tree."""
+        if self.work.current is not None:
+            self.work.current.changes += self.intake.changes
+        self.intake.changes = Changes()
         sessions, dropped = self.tree.take_touched()
         for path in dropped:
             self.tables.drop_session(path)
@@ -387,15 +430,6 @@ class Indexer:
         mark.listing |= events.listing
         mark.names |= events.names
         mark.rewritten |= events.rewritten
-
-
-def _removes(folder: Folder, listing: Listing) -> bool:
-    """Tell whether a listing would remove rows."""
-    if folder.children.keys() - listing.folders.keys() - listing.unknown:
-        return True
-    if folder.rows is None or folder.rows.packed.names == listing.packed.names:
-        return False
-    return not set(folder.rows.packed.names) <= {*listing.packed.names, *listing.unknown}
 
 
 def _join(folder: Folder, name: str) -> str:

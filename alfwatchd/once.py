@@ -7,16 +7,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from alfwatchd import store
-from alfwatchd.core.messages import Hashed, Message, TablesView
+from alfwatchd.core.messages import Crawled, Hashed, Message, TablesView
 from alfwatchd.core.rows import Problem
 from alfwatchd.errors import RootOffline
 from alfwatchd.hash_queue import HashQueue
 from alfwatchd.hashing import Hasher
 from alfwatchd.inbox import Inbox
+from alfwatchd.indexer import Indexer
 from alfwatchd.settings import Settings
 from alfwatchd.startup import Start, lab_problems, prepare
 from alfwatchd.state import State
 from alfwatchd.store import Store
+
+_PATIENCE_SECONDS = 1.0
 
 Progress = Callable[[int, int], None]
 """Gets the numbers of sessions and datasets found so far."""
@@ -63,8 +66,7 @@ def run_once(settings: Settings, *, accept_root: bool = False, progress: Progres
     store.check_out_dir(settings.out_dir)
     state = State(settings.state_dir)
     try:
-        start = prepare(settings, state)
-        index(start, accept_root=accept_root, progress=progress)
+        start = index_with_workers(settings, state, accept_root=accept_root, progress=progress)
         start.check_lab()
         if settings.hash_files:
             run_hashing(settings, state, start)
@@ -92,8 +94,7 @@ def look_once(settings: Settings) -> TablesView:
     """
     state = State(settings.state_dir)
     try:
-        start = prepare(settings, state)
-        index(start)
+        start = index_with_workers(settings, state)
     finally:
         state.close()
     indexer = start.indexer
@@ -101,8 +102,29 @@ def look_once(settings: Settings) -> TablesView:
     return TablesView(indexer.tables.snapshot(), tuple(unsure))
 
 
-def index(start: Start, *, accept_root: bool = False, progress: Progress | None = None) -> None:
+def index_with_workers(
+    settings: Settings, state: State, *, accept_root: bool = False, progress: Progress | None = None
+) -> Start:
+    """Scan the whole root, with as many processes as the settings say; raises as `index`."""
+    inbox = Inbox()
+    start = prepare(settings, state, None, inbox.post)
+    index(start, inbox, accept_root=accept_root, progress=progress)
+    return start
+
+
+def index(
+    start: Start, inbox: Inbox | None = None, *, accept_root: bool = False, progress: Progress | None = None
+) -> None:
     """Scan the whole root.
+
+    Parameters
+    ----------
+    start : Start
+    inbox : Inbox or None
+        Gets what worker processes have read; None where there are none.
+    accept_root : bool
+        See `Indexer.open_root`.
+    progress : callable or None
 
     Raises
     ------
@@ -114,6 +136,8 @@ def index(start: Start, *, accept_root: bool = False, progress: Progress | None 
         indexer.open_root(accept=accept_root)
         indexer.start_pass("once", 0.0)
         while indexer.work.is_waiting:
+            if inbox is not None:
+                _hear(inbox, indexer)
             indexer.scan(0.0)
             indexer.committed.clear()
             if progress is not None:
@@ -124,8 +148,18 @@ def index(start: Start, *, accept_root: bool = False, progress: Progress | None 
             "run once more with --accept-root"
         ) from error
     finally:
+        indexer.close()
         indexer.guard.close()
     start.finish_first_pass()
+
+
+def _hear(inbox: Inbox, indexer: Indexer) -> None:
+    """Take what worker processes have read; wait for it where nothing else is left to do."""
+    if not indexer.work.is_ready:
+        inbox.wait(_PATIENCE_SECONDS)
+    for message in inbox.drain():
+        if isinstance(message, Crawled) and indexer.crawlers is not None:
+            indexer.crawlers.receive(message)
 
 
 def run_hashing(settings: Settings, state: State, start: Start) -> None:

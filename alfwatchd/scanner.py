@@ -55,6 +55,11 @@ def open_folder(root: str, folder: Folder) -> int:
     return os.open(path, _OPEN_FLAGS if folder.is_link else _OPEN_FLAGS | os.O_NOFOLLOW)
 
 
+def open_below(fd: int, name: str) -> int:
+    """Open a folder in an open folder, not through a link; else as `open_folder`."""
+    return os.open(name, _OPEN_FLAGS | os.O_NOFOLLOW, dir_fd=fd)
+
+
 def tells_other_inodes(root: str, folder: Folder) -> bool:
     """Tell whether the listing of its parent names another inode than a folder has, as some file systems do."""
     first = _told_and_found(root, folder)

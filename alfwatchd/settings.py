@@ -146,6 +146,9 @@ def _split_patterns(value: object) -> object:
     return [part.strip() for part in re.split(r"[,\n]", value) if part.strip()]
 
 
+_MOST_WORKERS = 4
+"""By default, as the disk serves others, too."""
+
 Place = Annotated[Path, BeforeValidator(_check_place)]
 OptionalPlace = Annotated[Place | None, BeforeValidator(lambda value: value or None)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -183,6 +186,7 @@ class Settings(BaseSettings, frozen=True, extra="forbid", allow_inf_nan=False):
     exclude: Patterns = Field((), description=".gitignore patterns on root-relative paths that are left out.")
     hash_files: bool = Field(default=False, description="Whether the md5 of each dataset is computed.")
     hash_threads: int = Field(1, ge=1, le=64, description="Threads that compute hashes, 1 to 64.")
+    scan_workers: int = Field(0, ge=0, le=64, description="Processes for full scans; 0: one per core, at most 4.")
     watch: Literal["auto", "inotify", "poll"] = Field("auto", description="How changes are noticed.")
     settle_seconds: Seconds = Field(0.1, description="Seconds without a change before a folder is looked at.")
     longest_wait_seconds: Annotated[Seconds, AfterValidator(_check_longest_wait)] = Field(
@@ -195,6 +199,11 @@ class Settings(BaseSettings, frozen=True, extra="forbid", allow_inf_nan=False):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level to log.")
     prune: Prune = Prune()
     control: Control = Control()
+
+    @property
+    def n_workers(self) -> int:
+        """Processes that read the disk in full scans: `scan_workers`, or what fits the machine."""
+        return self.scan_workers or min(_MOST_WORKERS, len(os.sched_getaffinity(0)))
 
     @classmethod
     def settings_customise_sources(cls, *_: Any, **sources: Any) -> tuple[PydanticBaseSettingsSource, ...]:

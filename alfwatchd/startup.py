@@ -15,8 +15,10 @@ from alfwatchd.core.alf import SessionKey
 from alfwatchd.core.encode import Encoding
 from alfwatchd.core.exclude import compile_exclude
 from alfwatchd.core.guard import Place
+from alfwatchd.core.messages import Message
 from alfwatchd.core.rows import NOTHING_KEPT, Problem
 from alfwatchd.core.tables import Snapshot
+from alfwatchd.crawlers import Crawlers
 from alfwatchd.errors import LabConflict, StateError, TablesError
 from alfwatchd.indexer import Indexer
 from alfwatchd.places import Guard
@@ -91,7 +93,12 @@ def lab_problems(lab: str, snapshot: Snapshot) -> list[Problem]:
     return found
 
 
-def prepare(settings: Settings, state: State | None, new_watcher: Callable[[], Watcher] | None = None) -> Start:
+def prepare(
+    settings: Settings,
+    state: State | None,
+    new_watcher: Callable[[], Watcher] | None = None,
+    post: Callable[[Message], None] | None = None,
+) -> Start:
     """Read what earlier runs left and make an indexer.
 
     Parameters
@@ -101,6 +108,8 @@ def prepare(settings: Settings, state: State | None, new_watcher: Callable[[], W
         None for a run that leaves no state.
     new_watcher : callable or None
         Makes a watcher; None for a run that looks once.
+    post : callable or None
+        Gets the messages of worker processes; None for a run that is to have none.
     """
 
     def record(places: Mapping[str, Place]) -> None:
@@ -119,6 +128,9 @@ def prepare(settings: Settings, state: State | None, new_watcher: Callable[[], W
         settle_seconds=settings.settle_seconds,
         longest_wait_seconds=settings.longest_wait_seconds,
         generation=generation,
+        crawlers=Crawlers(str(settings.root), settings.exclude, settings.n_workers, post)
+        if post is not None and settings.n_workers > 1
+        else None,
     )
     is_ours = metadata.get("namespace") == str(settings.namespace) and not metadata.get("has_kept", True)
     needs_digests = settings.hash_files and (state is None or state.is_new)

@@ -96,19 +96,16 @@ class Watcher:
         WatchError
             The folder cannot be watched.
         """
-        try:
-            return self._add(b"/proc/self/fd/%d" % fd)
-        except OSError as error:
-            if error.errno == errno.ENOSPC:
-                raise WatchLimit(
-                    "the limit of inotify watches is reached; raise it: "
-                    f"sysctl fs.inotify.max_user_watches={2 * (watches_limit() or 65536)}"
-                ) from error
-            raise WatchError(f"cannot watch: {error.strerror}") from error
+        return add_watch(self._reader.fd, fd)
 
     def remove(self, wd: int) -> None:
         """Stop watching; a descriptor that the kernel has removed already is fine."""
         inotify_rm_watch(self._reader.fd, wd)
+
+    @property
+    def inotify_fd(self) -> int:
+        """The descriptor, for worker processes that add watches to it."""
+        return self._reader.fd
 
     @property
     def is_alive(self) -> bool:
@@ -156,14 +153,28 @@ class Watcher:
 
     def _watch_cookies(self) -> None:
         self._cookie_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._reader.cookie_wd = self._add(bytes(self._cookie_dir))
+        self._reader.cookie_wd = _add(self._reader.fd, bytes(self._cookie_dir))
 
-    def _add(self, path: bytes) -> int:
-        wd: int = inotify_add_watch(self._reader.fd, path, _MASK)
-        if wd == -1:
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code))
-        return wd
+
+def add_watch(inotify_fd: int, fd: int) -> int:
+    """Watch an open folder by an inotify descriptor, which may be one that a parent process made; as `Watcher.add`."""
+    try:
+        return _add(inotify_fd, b"/proc/self/fd/%d" % fd)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise WatchLimit(
+                "the limit of inotify watches is reached; raise it: "
+                f"sysctl fs.inotify.max_user_watches={2 * (watches_limit() or 65536)}"
+            ) from error
+        raise WatchError(f"cannot watch: {error.strerror}") from error
+
+
+def _add(inotify_fd: int, path: bytes) -> int:
+    wd: int = inotify_add_watch(inotify_fd, path, _MASK)
+    if wd == -1:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return wd
 
 
 class _Reader(InotifyFD):  # type: ignore[misc]

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterable
 
 from alfwatchd.core.claims import Claims
-from alfwatchd.core.folder import Folder
+from alfwatchd.core.folder import NOT_WATCHED, Folder
 from alfwatchd.errors import WatchError, WatchLimit
 from alfwatchd.watcher import Watcher
 
@@ -31,6 +31,8 @@ class Watching:
         """Folders that should be watched and are not."""
         self.problem = ""
         """Why folders are not watched, and what to do; empty if all is well."""
+        self.n_renewed = 0
+        """How often the chain was built anew: watch descriptors of before mean nothing now."""
         self._new_watcher = new_watcher
         self._watcher: Watcher | None = None
         self._names = itertools.count()
@@ -42,9 +44,15 @@ class Watching:
         """Whether events arrive, as far as known."""
         return self._watcher is not None
 
+    @property
+    def inotify_fd(self) -> int:
+        """Descriptor by which worker processes add watches; -1 where nothing is watched."""
+        return self._watcher.inotify_fd if self._watcher is not None else -1
+
     def renew(self, now: float) -> None:
         """Build the chain anew; a scan of everything must follow, which arms the watches."""
         self.close()
+        self.n_renewed += 1
         self._heartbeat, self._since = "", now
         if self._new_watcher is None:
             return
@@ -69,7 +77,7 @@ class Watching:
         if self._watcher is None:
             return
         try:
-            freed = self.claims.claim(folder, self._watcher.add(fd))
+            wd = self._watcher.add(fd)
         except WatchError as error:
             if not self.problem:
                 _log.warning("folder not watched, polled instead path=%r error=%s", folder.path, error)
@@ -77,11 +85,25 @@ class Watching:
                 self.problem = str(error)
             self.unwatched.add(folder)
             freed = self.claims.unclaim(folder)  # what it may have is the watch of what was there before
+            if freed is not None:
+                self.release([freed])
         else:
-            if folder in self.unwatched:
-                self.forget_unwatched([folder])
+            self.claim(folder, wd)
+
+    def claim(self, folder: Folder, wd: int) -> None:
+        """Note that a folder is watched, here or by a worker process."""
+        if wd == NOT_WATCHED:
+            return
+        freed = self.claims.claim(folder, wd)
+        if self.unwatched and folder in self.unwatched:
+            self.forget_unwatched([folder])
         if freed is not None:
             self.release([freed])
+
+    def release_unclaimed(self, wd: int) -> None:
+        """Remove a watch of a worker process if no folder claims it."""
+        if wd != NOT_WATCHED and not self.claims.watched_by(wd):
+            self.release([wd])
 
     def forget_unwatched(self, folders: Iterable[Folder]) -> None:
         """Note that folders are watched after all, or gone."""

@@ -153,6 +153,21 @@ class Folder:
         path = f"{collection}/{name}" if collection else name
         return Kind.COLLECTION if alf.is_collection(path) else None
 
+    def make_child(self, name: str, entry_ino: int, *, is_link: bool = False) -> Folder:
+        """Make a sub-folder of a name that a listing has shown; it is not added to `children`."""
+        # Below a session every folder that is listed is a collection: the scanner has looked at its whole path.
+        kind = Kind.COLLECTION if self.kind >= Kind.SESSION else self.child_kind(name)
+        assert kind is not None, f"{name!r} has no place below a {self.kind!r}"
+        return Folder(name, kind, self, entry_ino, is_link=is_link)
+
+    @classmethod
+    def at(cls, path: str) -> Folder:
+        """Make a folder at a root-relative path, outside of any tree; its name and those above must be fit for it."""
+        folder = cls("", Kind.ROOT, None, NOT_LISTED)
+        for name in path.split("/") if path else ():
+            folder = folder.make_child(name, NOT_LISTED)
+        return folder
+
     def walk(self) -> Iterator[Folder]:
         """Yield this folder and all below it, each before its children, in the order of names."""
         stack = [self]

@@ -65,6 +65,14 @@ class FlushFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class Crawled:
+    """What a worker process read: for `crawlers.Crawlers.receive`; None if the process ended."""
+
+    worker: int
+    answer: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
 class Hashed:
     """md5 digests: folder path -> file name -> (packed signature, 16-byte digest)."""
 
@@ -147,4 +155,6 @@ class TablesView:
 
 
 AnyRequest = StatusRequest | SyncRequest | FlushRequest | RescanRequest | SnapshotRequest
-Message = PathsChanged | EventsLost | Flushed | FlushFailed | Hashed | PrunedNotice | Stop | Reload | AnyRequest
+Message = (
+    PathsChanged | EventsLost | Crawled | Flushed | FlushFailed | Hashed | PrunedNotice | Stop | Reload | AnyRequest
+)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from functools import lru_cache
 
 from alfwatchd.core import alf
 from alfwatchd.core.alf import Kind
@@ -22,25 +21,8 @@ from alfwatchd.core.rows import (
     Problem,
     Session,
     pack_signature,
+    shared,
 )
-
-_MOST_SHARED = 64
-
-
-# Folders of the same name and names of datasets return in session after session: one object for all of them saves
-# 50 MB with a million datasets.
-@lru_cache(maxsize=1 << 14)
-def _shared(text: str) -> str:
-    return text
-
-
-@lru_cache(maxsize=1 << 12)
-def _shared_tuple(names: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(map(_shared, names))
-
-
-def _shared_names(names: tuple[str, ...]) -> tuple[str, ...]:
-    return _shared_tuple(names) if len(names) <= _MOST_SHARED else names
 
 
 class Tree:
@@ -248,13 +230,10 @@ class Tree:
         return sessions, dropped
 
     def _add(self, parent: Folder, name: str, ino: int, *, is_link: bool = False) -> Folder:
-        # Below a session every folder that is listed is a collection: the scanner has looked at its whole path.
-        kind = Kind.COLLECTION if parent.kind >= Kind.SESSION else parent.child_kind(name)
-        assert kind is not None, f"{name!r} has no place below a {parent.kind!r}"
         if parent.children is NO_FOLDERS:
             parent.children = {}
-        child = parent.children[name] = Folder(name, kind, parent, ino, is_link=is_link)
-        if kind is Kind.SESSION:
+        child = parent.children[name] = parent.make_child(name, ino, is_link=is_link)
+        if child.kind is Kind.SESSION:
             self.touched.add(child)
         return child
 
@@ -274,8 +253,7 @@ class Tree:
             self._touch(folder)
 
     def _set_rows(self, folder: Folder, packed: PackedFiles) -> None:
-        rows = FolderRows(_shared(folder.collection), packed._replace(names=_shared_names(packed.names)))
-        folder.rows = rows if packed.names else None
+        folder.rows = FolderRows(shared(folder.collection), packed) if packed.names else None
         self._touch(folder)
 
     def _touch(self, folder: Folder) -> None:

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from alfwatchd.core.alf import Kind
 from alfwatchd.core.dirty import Mark
 from alfwatchd.core.folder import Changes, Folder
 
@@ -42,7 +43,7 @@ class Pass:
     done: bool = False
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Task:
     """Look at a folder: at what its mark names, or at the whole; `deep` for all below it, too."""
 
@@ -50,6 +51,8 @@ class Task:
     is_urgent: bool
     deep: bool = False
     mark: Mark | None = None
+    is_unit: bool = False
+    """Whether it may be crawled, with all below it, in any order and by any process."""
 
 
 class Work:
@@ -62,16 +65,29 @@ class Work:
         self._next: Pass | None = None
         self._urgent: deque[Task | Ticket] = deque()
         self._background: deque[Task] = deque()
+        self._out: set[Task] = set()
+        """Units that others read."""
 
     @property
     def is_waiting(self) -> bool:
-        """Whether anything is to be looked at."""
+        """Whether anything is to be looked at, here or by others."""
+        return bool(self._urgent or self._background or self._out)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether anything is to be looked at here."""
         return bool(self._urgent or self._background)
+
+    @property
+    def is_last(self) -> bool:
+        """Whether nothing of the pass is left but what is out."""
+        return not self._background
 
     @property
     def is_urgent(self) -> bool:
         """Whether anything but a paced pass is to be looked at."""
-        return bool(self._urgent or (self._background and self.current is not None and not self.current.paced))
+        pass_goes_on = bool(self._background or self._out)
+        return bool(self._urgent or (pass_goes_on and self.current is not None and not self.current.paced))
 
     @property
     def unpaced_passes(self) -> list[Pass]:
@@ -99,11 +115,30 @@ class Work:
 
     def follow(self, task: Task, folders: Iterable[Folder]) -> None:
         """Queue what a look revealed, with all below it, in front of everything else of its kind."""
-        found = [Task(folder, task.is_urgent, deep=True) for folder in folders]
         if task.is_urgent:
-            self._urgent.extendleft(reversed(found))
-        else:
-            self._background.extendleft(reversed(found))
+            self._urgent.extendleft(reversed([Task(folder, is_urgent=True, deep=True) for folder in folders]))
+            return
+        is_full_speed = not self.is_paced(task)
+        found = [
+            Task(folder, is_urgent=False, deep=True, is_unit=is_full_speed and folder.kind is Kind.DATE)
+            for folder in folders
+        ]
+        self._background.extendleft(reversed(found))
+
+    def hand_out(self, task: Task) -> None:
+        """Note that others read a unit."""
+        self._out.add(task)
+
+    def take_back(self, task: Task) -> bool:
+        """Note that a unit was read, or is not going to be; False if nobody wants to know any more."""
+        if task not in self._out:
+            return False
+        self._out.remove(task)
+        return True
+
+    def put_back(self, folders: Iterable[Folder]) -> None:
+        """Queue what could not be crawled, to be looked at folder by folder."""
+        self._background.extend(Task(folder, is_urgent=False, deep=True) for folder in folders)
 
     def look_again(self, folder: Folder, now: float) -> None:
         """List a folder next."""
@@ -143,7 +178,7 @@ class Work:
     def end_pass(self, now: float) -> Pass | None:
         """End the pass that runs, if nothing of it is left, begin the next, and return the one that ended."""
         ended = self.current
-        if ended is None or self._background:
+        if ended is None or self._background or self._out:
             return None
         ended.done, ended.seconds = True, now - ended.started
         self.current, following = None, self._next
@@ -157,6 +192,7 @@ class Work:
         """Forget everything; a pass must follow."""
         self._urgent.clear()
         self._background.clear()
+        self._out.clear()
         self._give_up_current()
         self._next = None
 
@@ -171,4 +207,5 @@ class Work:
         self.current = new
         self.passes.append(new)
         self._background.clear()
+        self._out.clear()
         self._background.append(Task(top, is_urgent=False, deep=True))

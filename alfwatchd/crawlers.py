@@ -1,0 +1,206 @@
+"""Worker processes that read units of a full scan: a second core, or more requests to a slow disk at once.
+
+Threads would not help: reading is Python code, of which one thread runs at a time. Workers are started when a scan has
+enough to share and end with it, so an idle daemon is one process.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, Pipe, wait
+from pathlib import Path
+
+from alfwatchd.core.messages import Crawled, EventsLost, Message
+from alfwatchd.core.work import Task
+from alfwatchd.crawl import Found, restore
+
+_log = logging.getLogger(__name__)
+
+_ENOUGH_UNITS = 32
+_LARGEST_BATCH = 16
+_BATCHES_AHEAD = 2
+"""For one worker at a time, so that it never waits for the next."""
+_PACKAGES = Path(__file__).parent.parent
+
+
+@dataclass(slots=True)
+class _Worker:
+    process: subprocess.Popen[bytes]
+    pipe: Connection
+    out: dict[int, Task] = field(default_factory=dict)
+    """Units that it has not answered, by number."""
+    n_batches: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What came of a unit: the folders that were read, or None where it is to be looked at by the caller."""
+
+    task: Task
+    found: list[Found] | None
+
+
+class Crawlers:
+    """Hands units to worker processes. Engine's thread only, but for the thread that waits for answers.
+
+    Parameters
+    ----------
+    root : str
+        Absolute path, links resolved.
+    patterns : sequence of str
+        What to exclude; see `core.exclude`.
+    n_workers : int
+    post : callable
+        Gets a `Crawled` whenever there is something to `take`, in a thread of its own.
+    """
+
+    def __init__(self, root: str, patterns: Sequence[str], n_workers: int, post: Callable[[Message], None]) -> None:
+        self.root = root
+        self.patterns = patterns
+        self.n_workers = n_workers
+        self.problem = ""
+        """Why no workers are used any more; empty if all is well."""
+        self._post = post
+        self._waiting: deque[Task] = deque()
+        self._done: list[Unit] = []
+        self._workers: dict[int, _Worker] = {}
+        self._n_started = 0
+        self._n_units = 0
+        self._is_watching = False
+
+    @property
+    def are_running(self) -> bool:
+        """Whether units may be read somewhere."""
+        return bool(self._workers)
+
+    def submit(self, task: Task) -> None:
+        """Add a unit; nothing begins before there are enough of them."""
+        self._waiting.append(task)
+
+    def start(self, inotify_fd: int) -> None:
+        """Start the workers if there is enough to do for them.
+
+        Parameters
+        ----------
+        inotify_fd : int
+            Where they add watches; -1 for none.
+        """
+        if self._workers or self.problem or len(self._waiting) < _ENOUGH_UNITS:
+            return
+        try:
+            for _ in range(self.n_workers):
+                self._n_started += 1
+                self._workers[self._n_started] = self._start_worker(inotify_fd)
+        except OSError as error:
+            self._give_up(f"worker processes cannot be started: {error}")
+            return
+        self._is_watching = inotify_fd >= 0
+        numbers = {worker.pipe: number for number, worker in self._workers.items()}
+        threading.Thread(target=self._receive, args=(numbers,), name="crawlers", daemon=True).start()
+        self._share()
+
+    def receive(self, message: Crawled) -> None:
+        """Take note of what a worker answered."""
+        worker = self._workers.get(message.worker)
+        if worker is None:  # one that was ended
+            return
+        if message.answer is None:
+            self._give_up(f"a worker process ended with exit code {worker.process.wait()}")
+            return
+        worker.n_batches -= 1
+        for number, folders in pickle.loads(message.answer):
+            self._done.append(Unit(worker.out.pop(number), [restore(folder) for folder in folders]))
+        self._share()
+
+    def take(self, *, is_last: bool) -> list[Unit]:
+        """Return what came of units; `is_last` gives back those that are too few to share."""
+        done, self._done = self._done, []
+        if self._workers and not self._waiting and not any(worker.out for worker in self._workers.values()):
+            self._stop()
+        elif not self._workers and (is_last or self.problem):
+            done += [Unit(task, None) for task in self._waiting]
+            self._waiting.clear()
+        return done
+
+    def stop(self) -> None:
+        """End the workers; what was given to them is given back."""
+        for worker in self._workers.values():
+            self._done += [Unit(task, None) for task in worker.out.values()]
+        self._stop()
+
+    def forget(self) -> None:
+        """Forget what is still to be read; what is being read comes back all the same."""
+        self._waiting.clear()
+
+    def close(self) -> None:
+        """End the workers and forget everything."""
+        self._stop()
+        self._waiting.clear()
+        self._done.clear()
+
+    def _share(self) -> None:
+        """Give each worker something to do, in pieces that get smaller towards the end."""
+        for _ in range(_BATCHES_AHEAD):
+            for worker in self._workers.values():
+                if self._waiting and worker.n_batches < _BATCHES_AHEAD:
+                    self._send(worker)
+
+    def _send(self, worker: _Worker) -> None:
+        n_units = max(1, min(_LARGEST_BATCH, len(self._waiting) // (4 * self.n_workers)))
+        units = [self._waiting.popleft() for _ in range(n_units)]
+        numbers = range(self._n_units, self._n_units + n_units)
+        self._n_units += n_units
+        worker.out.update(zip(numbers, units, strict=True))
+        worker.n_batches += 1
+        try:
+            worker.pipe.send_bytes(pickle.dumps(list(zip(numbers, [each.folder.path for each in units], strict=True))))
+        except OSError:
+            _log.debug("worker does not listen")  # the thread that waits for its answers will tell
+
+    def _start_worker(self, inotify_fd: int) -> _Worker:
+        here, there = Pipe()
+        with there:
+            descriptors = [there.fileno(), *([inotify_fd] if inotify_fd >= 0 else [])]
+            process = subprocess.Popen(
+                # -P: a module in the current folder is not ours.
+                [sys.executable, "-P", "-m", "alfwatchd.crawl", str(there.fileno()), str(inotify_fd)],
+                pass_fds=descriptors,
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": str(_PACKAGES)},
+            )
+        here.send_bytes(pickle.dumps((self.root, tuple(self.patterns))))
+        return _Worker(process, here)
+
+    def _receive(self, numbers: dict[Connection, int]) -> None:
+        """Post answers until all workers have ended. In a thread of its own, which is the one to close the pipes."""
+        while numbers:
+            for pipe in wait(list(numbers)):
+                assert isinstance(pipe, Connection)
+                try:
+                    self._post(Crawled(numbers[pipe], pipe.recv_bytes()))
+                except (EOFError, OSError):
+                    self._post(Crawled(numbers.pop(pipe), None))
+                    pipe.close()
+
+    def _give_up(self, problem: str) -> None:
+        """Read everything here from now on."""
+        _log.error("full scans go on without worker processes error=%s", problem)
+        self.problem = problem
+        self.stop()
+        if self._is_watching:  # they may have added watches that nobody knows
+            self._post(EventsLost(problem, reader_alive=False))
+
+    def _stop(self) -> None:
+        workers, self._workers = self._workers, {}
+        for worker in workers.values():
+            worker.process.terminate()
+        for worker in workers.values():
+            worker.process.wait()

@@ -1,0 +1,179 @@
+"""Takes listings into the tree: one folder at a time, or a whole unit that `crawl` has read. Owns the tree."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+
+from alfwatchd.core.folder import NOT_WATCHED, Changes, Folder, Listing, Look
+from alfwatchd.core.rows import NO_FILES
+from alfwatchd.core.shared import SharedFiles
+from alfwatchd.core.tree import Tree
+from alfwatchd.crawl import Found
+from alfwatchd.places import Guard
+from alfwatchd.scanner import printable
+from alfwatchd.watching import Watching
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Why a folder could not be read, or, where `names` are given, only these files in it."""
+
+    why: str
+    names: AbstractSet[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Meanwhile:
+    """Why what worker processes have read may be older than what is known.
+
+    Parameters
+    ----------
+    looked_at : set of Folder
+        Folders that were looked at here.
+    told : set of int
+        Watch descriptors of which events came before any folder claimed them.
+    """
+
+    looked_at: set[Folder] = field(default_factory=set)
+    told: set[int] = field(default_factory=set)
+
+
+class Intake:
+    """The tree, and what listings tell beyond it.
+
+    Parameters
+    ----------
+    root_name : str
+    guard : Guard
+    watching : Watching
+    """
+
+    def __init__(self, root_name: str, guard: Guard, watching: Watching) -> None:
+        self.tree = Tree(root_name, watching.claims)
+        self.unreadable: dict[Folder, Unreadable] = {}
+        self.linked: set[Folder] = set()
+        """Folders with links that may lead to datasets or sessions. May hold dropped ones: they are few."""
+        self.shared = SharedFiles()
+        self.changes = Changes()
+        """Of rows, since the owner last took them."""
+        self.meanwhile: Meanwhile | None = None
+        """What happened since worker processes began to read; None while none does."""
+        self._guard = guard
+        self._watching = watching
+
+    def take(self, folder: Folder, listing: Listing, rewritten: AbstractSet[str], *, is_first: bool) -> list[Folder]:
+        """Make a folder equal to its listing, which the caller has found trustworthy; parameters as for `Tree.apply`.
+
+        Returns
+        -------
+        list of Folder
+            Sub-folders that must be looked at before anything is known about them.
+        """
+        old = folder.rows
+        new, freed, changes = self.tree.apply(folder, listing, rewritten)
+        if freed:
+            self._watching.release(freed)
+        if listing.has_links or folder in self.linked:
+            (self.linked.add if listing.has_links else self.linked.discard)(folder)
+        if listing.unknown:
+            self.unreadable[folder] = Unreadable("files that cannot be looked at", frozenset(listing.unknown))
+        else:
+            self.unreadable.pop(folder, None)
+        if changes:
+            self.changes += changes
+        if listing.shared_inodes or self.shared:
+            self.shared.note_listing(listing, is_news=bool(rewritten or (changes and not is_first)))
+        self.shared.note_gone(old, folder.rows)
+        for gone in self.tree.take_gone_rows():
+            self.shared.note_gone(gone, None)
+        return new
+
+    def take_look(self, folder: Folder, look: Look, rewritten: AbstractSet[str]) -> None:
+        """Change the rows of the names that were looked at."""
+        old = folder.rows
+        self.changes += self.tree.patch(folder, look, rewritten)
+        self.shared.note_gone(old, folder.rows)
+
+    def note_unreadable(self, folder: Folder, why: str) -> None:
+        """Note that nothing is known of a folder now; its rows stay."""
+        if folder not in self.unreadable:
+            _log.warning("folder not readable path=%s error=%s", printable(folder.path), why)
+        self.unreadable[folder] = Unreadable(why)
+
+    # Units.
+
+    def take_unit(self, top: Folder, found: Iterable[Found], *, is_first: bool) -> tuple[list[Folder], int]:
+        """Take in what a crawl has read, where it only adds to what is known.
+
+        Reading was some time ago, and elsewhere. So whatever would remove a row, or cannot be trusted for any other
+        reason, is left to a look of its own, and so is what the crawl left out.
+
+        Parameters
+        ----------
+        top : Folder
+            What was crawled.
+        found : iterable of Found
+        is_first : bool
+            Whether nothing was known before.
+
+        Returns
+        -------
+        left : list of Folder
+            To be looked at, with all below them.
+        n_entries : int
+            Number of entries seen.
+        """
+        left = {top: None}
+        folders: list[Folder | None] = []
+        n_entries = 0
+        for parent, name, wd, listing in found:
+            above = folders[parent] if parent >= 0 else None
+            here = top if parent < 0 else above.children.get(name) if above is not None else None
+            if here is None or listing is None or not self._is_trusted(here, wd, listing):
+                self._watching.release_unclaimed(wd)
+                folders.append(None)
+                continue
+            self._watching.claim(here, wd)
+            self.take(here, listing, frozenset(), is_first=is_first)
+            folders.append(here)
+            del left[here]
+            if here.children:
+                left |= dict.fromkeys(here.children.values())
+            n_entries += 1 + len(listing.packed.names) + len(listing.folders) + listing.n_ignored
+        return list(left), n_entries
+
+    def refuse_unit(self, found: Iterable[Found]) -> None:
+        """Give back the watches of a unit that nobody wants to know of any more."""
+        for each in found:
+            self._watching.release_unclaimed(each.wd)
+
+    def watch_meanwhile(self, *, is_on: bool) -> None:
+        """Begin, or end, to note what happens while worker processes read."""
+        if is_on and self.meanwhile is None:
+            self.meanwhile = Meanwhile()
+        elif not is_on:
+            self.meanwhile = None
+
+    def _is_trusted(self, folder: Folder, wd: int, listing: Listing) -> bool:
+        parent = folder.parent
+        return (
+            parent is not None
+            and (listing.dev, listing.ino) == (parent.dev, folder.entry_ino)
+            and not listing.unknown
+            and (wd != NOT_WATCHED) == self._watching.is_on
+            and (self.meanwhile is None or not (folder in self.meanwhile.looked_at or wd in self.meanwhile.told))
+            and not removes(folder, listing)
+        )
+
+
+def removes(folder: Folder, listing: Listing) -> bool:
+    """Tell whether a listing would remove rows."""
+    if folder.children and folder.children.keys() - listing.folders.keys() - listing.unknown:
+        return True
+    old = folder.rows.packed.names if folder.rows is not None else NO_FILES.names
+    return old != listing.packed.names and not set(old) <= {*listing.packed.names, *listing.unknown}
