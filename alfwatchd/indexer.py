@@ -321,9 +321,6 @@ class Indexer:
             if self.guard.is_missing(folder.path):
                 return 0
             self._check_emptied(task, listing)
-        if self.guard.missing:  # what is mounted on these folders is elsewhere now: what was there stays
-            missing = {name for name in folder.children if self.guard.is_missing(_join(folder, name))}
-            listing = listing._replace(unknown=listing.unknown | missing)
         rewritten = task.mark.rewritten if task.mark is not None else frozenset()
         new = self.intake.take(folder, listing, rewritten, is_first=not self.passes_done)
         self._follow(task, new)

@@ -75,7 +75,11 @@ class Intake:
             Sub-folders that must be looked at before anything is known about them.
         """
         old = folder.rows
-        new, freed, changes = self.tree.apply(folder, listing, rewritten)
+        known = listing
+        if self._guard.missing:  # what is mounted on these folders is elsewhere now: what was there stays
+            missing = {name for name, child in folder.children.items() if self._guard.is_missing(child.path)}
+            known = listing._replace(unknown=listing.unknown | missing)
+        new, freed, changes = self.tree.apply(folder, known, rewritten)
         if freed:
             self._watching.release(freed)
         if listing.has_links or folder in self.linked:
