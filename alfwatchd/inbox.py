@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 import queue
+from collections.abc import Iterable
 from contextlib import suppress
+from itertools import groupby
 
-from alfwatchd.core.messages import EventsLost, Message, PathsChanged, Request, refuse
+from alfwatchd.core.messages import EventsLost, EventsRead, Message, Request, refuse
 from alfwatchd.errors import AlfwatchdError
 
-_MAX_WAITING = 20_000
+_MAX_WAITING_BYTES = 1 << 25
+"""Room for some 700,000 events."""
 
 
 class Inbox:
     """A queue that never blocks who posts, and whose memory is bounded: too many events become lost events."""
 
     def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[Message] = queue.SimpleQueue()  # put() is reentrant, as signals need
-        self._waiting: list[Message] = []
+        self._queue: queue.SimpleQueue[Message | EventsRead] = queue.SimpleQueue()  # put() is reentrant: signals post
+        self._waiting: list[Message | EventsRead] = []
+        self._n_posted = self._n_drained = 0
+        """Bytes of events; each number is changed by one thread only."""
         self._lost = False
         self._closed = False
 
-    def post(self, message: Message) -> None:
-        """Add a message."""
-        if isinstance(message, PathsChanged) and self._queue.qsize() > _MAX_WAITING:
-            if not self._lost:
-                self._lost = True
-                self._queue.put(EventsLost("the daemon could not keep up with events"))
-            return
+    def post(self, message: Message | EventsRead) -> None:
+        """Add a message. Events are posted by one thread only."""
+        if isinstance(message, EventsRead):
+            if self._n_posted - self._n_drained > _MAX_WAITING_BYTES:
+                if not self._lost:
+                    self._lost = True
+                    self._queue.put(EventsLost("the daemon could not keep up with events"))
+                return
+            self._n_posted += len(message.buffer)
         self._queue.put(message)
         if self._closed:
             self._refuse()
@@ -57,15 +64,27 @@ class Inbox:
         """Return all messages, oldest first. Engine's thread only."""
         messages, self._waiting = self._waiting, []
         self._lost = False
+        self._n_drained = self._n_posted
         for _ in range(self._queue.qsize()):
             try:
                 messages.append(self._queue.get_nowait())
             except queue.Empty:
                 break
-        return messages
+        return _parse(messages)
 
     def _refuse(self) -> None:
         while self.has_messages:
             for message in self.drain():
                 if isinstance(message, Request):
                     refuse(message.reply, AlfwatchdError("the daemon is stopping; ask again when it is back"))
+
+
+def _parse(messages: Iterable[Message | EventsRead]) -> list[Message]:
+    """Take events apart, all that were read by one reader without another message in between at once."""
+    found: list[Message] = []
+    for parse, group in groupby(messages, lambda each: each.parse if isinstance(each, EventsRead) else None):
+        if parse is not None:
+            found += parse(b"".join(each.buffer for each in group if isinstance(each, EventsRead)))
+        else:
+            found += (each for each in group if not isinstance(each, EventsRead))
+    return found

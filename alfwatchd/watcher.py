@@ -16,7 +16,7 @@ from pathlib import Path
 
 from watchdog.observers.inotify_c import InotifyConstants, InotifyFD, inotify_add_watch, inotify_rm_watch
 
-from alfwatchd.core.messages import EventsLost, FolderEvents, Message, PathsChanged
+from alfwatchd.core.messages import EventsLost, EventsRead, FolderEvents, PathsChanged
 from alfwatchd.errors import WatchError, WatchLimit
 
 _IN = InotifyConstants
@@ -37,13 +37,14 @@ _MASK = (
 _GONE = _IN.IN_IGNORED | _IN.IN_UNMOUNT
 _SELF = _IN.IN_DELETE_SELF | _IN.IN_MOVE_SELF
 _WRITTEN = _IN.IN_MODIFY | _IN.IN_CLOSE_WRITE
-_BUFFER_SIZE = 1 << 18
+_BUFFER_SIZE = 1 << 20
+"""Room for all that the kernel keeps: 16,384 events of 32 to 64 bytes, unless names are longer than 32 bytes."""
 _REST_SECONDS = 0.01
 _RESTLESS_SIZE = 1 << 16
 """Bytes in one read, of some 1,300 events, above which events come too fast for a rest: the kernel keeps 16,384."""
 _LIMIT = Path("/proc/sys/fs/inotify/max_user_watches")
 
-Post = Callable[[Message], None]
+Post = Callable[[EventsRead | EventsLost], None]
 
 
 class Watcher:
@@ -52,7 +53,7 @@ class Watcher:
     Parameters
     ----------
     post : callable
-        Gets `PathsChanged` and `EventsLost`, in the reader thread; must be quick and never raise.
+        Gets `EventsRead` and `EventsLost`, in the reader thread; must be quick and never raise.
     cookie_dir : Path
         Private folder whose new files are sync cookies; it must be on a local file system.
 
@@ -73,6 +74,7 @@ class Watcher:
                 f"no inotify instance: {error.strerror}; raise fs.inotify.max_user_instances with sysctl"
             ) from error
         try:
+            cookie_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._watch_cookies()
         except OSError as error:
             self._reader.close_descriptors()
@@ -122,11 +124,11 @@ class Watcher:
         """
         cookie = self._cookie_dir / name
         try:
-            if self._reader.cookie_wd == -1:
-                self._watch_cookies()
             try:
+                self._watch_cookies()  # again each time: somebody may have cleaned up
                 cookie.touch()
-            except FileNotFoundError:  # somebody cleaned up, and the event of it has not come yet
+            except FileNotFoundError:
+                self._cookie_dir.mkdir(parents=True, mode=0o700)
                 self._watch_cookies()
                 cookie.touch()
             cookie.unlink(missing_ok=True)
@@ -145,14 +147,13 @@ class Watcher:
         return found
 
     def close(self) -> None:
-        """Stop the reader and remove all watches."""
+        """Stop the reader and remove all watches. What was read is still to be parsed."""
         self._reader.stop()
         self._reader.hurry()
         self._reader.join()
         self._reader.close_descriptors()
 
     def _watch_cookies(self) -> None:
-        self._cookie_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._reader.cookie_wd = _add(self._reader.fd, bytes(self._cookie_dir))
 
 
@@ -178,7 +179,7 @@ def _add(inotify_fd: int, path: bytes) -> int:
 
 
 class _Reader(InotifyFD):  # type: ignore[misc]
-    """Reads events in its own thread, joins them per folder and posts them."""
+    """Reads events in its own thread and posts them; joins them per folder in the thread that parses them."""
 
     def __init__(self, post: Post) -> None:
         super().__init__()
@@ -211,7 +212,7 @@ class _Reader(InotifyFD):  # type: ignore[misc]
             while self.should_keep_running():
                 buffer = self._read_event_buffer(_BUFFER_SIZE)
                 if buffer:
-                    self._deliver(buffer)
+                    self._post(EventsRead(buffer, self._parse))
                     if len(buffer) < _RESTLESS_SIZE:
                         self._rest()
         except Exception as error:  # noqa: BLE001 - whatever ends the reader must not do so in silence
@@ -226,18 +227,17 @@ class _Reader(InotifyFD):  # type: ignore[misc]
         self._hurry.wait(_REST_SECONDS)
         self._hurry.clear()
 
-    def _deliver(self, buffer: bytes) -> None:
+    def _parse(self, buffer: bytes) -> list[PathsChanged | EventsLost]:
+        lost: list[PathsChanged | EventsLost] = []
         folders: dict[int, FolderEvents] = {}
         cookies: list[str] = []
         unwatched: list[int] = []
         for wd, mask, _, name in self._parse_event_buffer(buffer):
             if mask & _IN.IN_Q_OVERFLOW:
-                self._post(EventsLost("overflow of the kernel's event queue"))
+                lost.append(EventsLost("overflow of the kernel's event queue"))
             elif wd == self.cookie_wd:
                 if mask & _IN.IN_CREATE:
                     cookies.append(os.fsdecode(name))
-                elif mask & _GONE:
-                    self.cookie_wd = -1
             elif mask & _GONE:
                 unwatched.append(wd)
             else:
@@ -245,7 +245,7 @@ class _Reader(InotifyFD):  # type: ignore[misc]
                 if events is None:
                     events = folders[wd] = FolderEvents()
                 _add_event(events, mask, name)
-        self._post(PathsChanged(folders, tuple(cookies), tuple(unwatched)))
+        return [*lost, PathsChanged(folders, tuple(cookies), tuple(unwatched))]
 
 
 def _add_event(events: FolderEvents, mask: int, name: bytes) -> None:

@@ -63,13 +63,15 @@ class Tree:
     """A tree that files are added to, and taken away from again."""
 
     def __init__(self, root: Path, size: int) -> None:
-        self.n_sessions = trees.make_tree(root, size)
+        n_sessions = trees.make_tree(root, size)
         self.root = root
-        self.folders = [
-            folder for number in range(self.n_sessions) for folder, _, _ in os.walk(root / trees.session_path(number))
-        ]
+        self.folders: list[str] = []
         self.made: list[str] = []
-        self.made_folders: list[str] = []
+        for number in range(n_sessions):
+            for folder, _, names in os.walk(root / trees.session_path(number)):
+                self.folders.append(folder)
+                self.made += [f"{folder}/{name}" for name in names if name.startswith(watchers.MARK)]
+        self.clean()  # a run that was broken off leaves its files
         self._numbers = itertools.count()
 
     def names(self, folders: Sequence[str], number: int, visit: int) -> Iterator[str]:

@@ -23,6 +23,7 @@ from alfwatchd.core.encode import Encoding
 from alfwatchd.core.folder import Folder
 from alfwatchd.core.messages import (
     EventsLost,
+    EventsRead,
     Flushed,
     FlushFailed,
     Message,
@@ -299,14 +300,16 @@ class EngineBox:
         self.watchers.append(watcher)
         return watcher
 
-    def _post(self, message: Message) -> None:
-        if isinstance(message, PathsChanged | EventsLost):
+    def _post(self, message: Message | EventsRead) -> None:
+        if isinstance(message, EventsRead | EventsLost):
             self.gate.wait(PATIENCE)
-        if not self.drop(message):
+        told = message.parse(message.buffer) if isinstance(message, EventsRead) else [message]
+        if not any(map(self.drop, told)):
             self.inbox.post(message)
         with self._news:
-            if isinstance(message, PathsChanged):
-                self._cookies_heard.update(message.cookies)
+            for each in told:
+                if isinstance(each, PathsChanged):
+                    self._cookies_heard.update(each.cookies)
             if isinstance(message, Flushed | FlushFailed):
                 self._n_flushes_told += 1
             self._news.notify_all()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -47,6 +47,18 @@ class EventsLost:
 
     reason: str
     reader_alive: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class EventsRead:
+    """File-system events as the kernel told them; `parse` makes messages of them, in the engine's thread.
+
+    The reader only reads: while it took events apart itself, it shared the interpreter with the engine for so long that
+    a burst of 90,000 files per second overflowed the kernel's queue.
+    """
+
+    buffer: bytes
+    parse: Callable[[bytes], list[PathsChanged | EventsLost]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -360,7 +360,7 @@ def test_a_kernel_queue_that_overflows(make_box):
 
 def test_an_inbox_that_overflows(make_box, monkeypatch):
     box = make_box(f"{S1}/a.b.c")
-    monkeypatch.setattr(inbox, "_MAX_WAITING", 3)
+    monkeypatch.setattr(inbox, "_MAX_WAITING_BYTES", 100)
     for number in range(10):
         write(box.root, f"{S1}/d{number}.e.f")
         box.hear()

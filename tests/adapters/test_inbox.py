@@ -7,7 +7,7 @@ from concurrent.futures import Future
 import pytest
 
 from alfwatchd import inbox as module
-from alfwatchd.core.messages import EventsLost, Flushed, PathsChanged, Reload, StatusRequest, Stop
+from alfwatchd.core.messages import EventsLost, EventsRead, Flushed, PathsChanged, Reload, StatusRequest, Stop
 from alfwatchd.errors import AlfwatchdError
 from alfwatchd.inbox import Inbox
 
@@ -76,17 +76,33 @@ def test_wait_always_ends_in_time():
 
 
 def test_too_many_events_become_lost_events_once(monkeypatch):
-    monkeypatch.setattr(module, "_MAX_WAITING", 3)
+    monkeypatch.setattr(module, "_MAX_WAITING_BYTES", 3)
     inbox = Inbox()
-    for _ in range(10):
-        inbox.post(PathsChanged({}))
-    inbox.post(Stop())  # all else is never lost
-    messages = inbox.drain()
-    assert messages[:4] == [PathsChanged({})] * 4
-    assert messages[4:] == [EventsLost("the daemon could not keep up with events"), Stop()]
-    for _ in range(10):
-        inbox.post(PathsChanged({}))
-    assert sum(isinstance(message, EventsLost) for message in inbox.drain()) == 1
+    for _ in range(2):
+        for letter in (b"a", b"b", b"c", b"d", b"too", b"many"):
+            inbox.post(EventsRead(letter, told))
+        inbox.post(Stop())  # all else is never lost
+        lost = EventsLost("the daemon could not keep up with events")
+        assert inbox.drain() == [PathsChanged({}, ("abcd",)), lost, Stop()]
+
+
+def told(buffer):
+    return [PathsChanged({}, (buffer.decode(),))]
+
+
+def test_events_are_taken_apart_by_who_drains_in_their_order():
+    def by_another_reader(buffer):
+        return [EventsLost("overflow"), *told(buffer)]
+
+    inbox = Inbox()
+    for message in [
+        EventsRead(b"a", told), EventsRead(b"b", told), EventsRead(b"c", by_another_reader),
+        EventsRead(b"d", by_another_reader), Stop(), EventsRead(b"e", by_another_reader),
+    ]:  # fmt: skip
+        inbox.post(message)
+    inbox.wait(WAIT_SECONDS)  # takes one ahead
+    lost = EventsLost("overflow")
+    assert inbox.drain() == [*told(b"ab"), lost, *told(b"cd"), Stop(), lost, *told(b"e")]
 
 
 def refused(reply):

@@ -12,7 +12,7 @@ import pytest
 from watchdog.observers.inotify_c import InotifyConstants, InotifyFD, inotify_add_watch, inotify_rm_watch
 
 from alfwatchd import watcher
-from alfwatchd.core.messages import EventsLost, FolderEvents, PathsChanged
+from alfwatchd.core.messages import EventsLost, EventsRead, FolderEvents, PathsChanged
 from alfwatchd.errors import WatchError, WatchLimit
 from alfwatchd.watcher import Watcher, watches_limit
 from children import as_nobody, in_child, mount_tmpfs, needs_root, unmount, with_own_mounts
@@ -38,9 +38,10 @@ class Listener:
 
     def post(self, message):
         assert threading.current_thread() is not threading.main_thread()
-        self.inbox.put(message)
+        for each in message.parse(message.buffer) if isinstance(message, EventsRead) else [message]:
+            self.inbox.put(each)
         self.may_post.wait(PATIENCE)
-        if self.dies and isinstance(message, PathsChanged):
+        if self.dies and isinstance(message, EventsRead):
             raise RuntimeError("injected")
 
     def watch(self, path=""):
@@ -476,7 +477,7 @@ def test_cookies_come_from_another_file_system_in_order(top, tmp_path):
     listener = Listener(top)
     listener.watcher.close()
     messages = queue.Queue()
-    watcher = Watcher(messages.put, tmp_path / "cookies")
+    watcher = Watcher(lambda read: messages.put(*read.parse(read.buffer)), tmp_path / "cookies")
     try:
         fd = os.open(listener.root, os.O_RDONLY)
         wd = watcher.add(fd)
