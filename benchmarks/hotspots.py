@@ -38,7 +38,7 @@ def main() -> None:
         trees.make_tree(root, arguments.size)
         bench = index.Bench(root, Path(temporary) / "out")
         bench.clean()
-        command = [measure.ALFWATCHD, *bench.flags, *index.workers(arguments.workers)]
+        command = [measure.ALFWATCHD, *bench.flags, "--scan-workers", str(arguments.workers)]
         measure.run(command)  # warms up
         bench.clean()
         options = ["--rate", str(arguments.rate), "--subprocesses", *["--native"] * arguments.native]

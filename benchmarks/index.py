@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 import statistics
-import subprocess
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -30,6 +29,7 @@ _DROP_CACHES = Path("/proc/sys/vm/drop_caches")
 _COLD_ROUNDS = 3
 
 FIND, WALK, ONE_PROCESS, OURS, UPSTREAM = "find", "Python walk", "alfwatchd, one process", "alfwatchd", "ONE-api"
+ALONE = ["--scan-workers", "1"]
 Results = Mapping[str, Run]
 
 
@@ -79,7 +79,7 @@ class Bench:
         return {
             FIND: ["find", str(self.root), "-printf", "%s %p\n"],
             WALK: [measure.PYTHON, "-S", str(Path(__file__).with_name("walk.py")), str(self.root)],
-            ONE_PROCESS: [*ours, *workers(1)],
+            ONE_PROCESS: [*ours, *ALONE],
             OURS: ours,
         }
 
@@ -101,12 +101,6 @@ def _make_bench(root: Path, size: int) -> Bench:
     return Bench(root, root.with_name(f"{root.name}.out"))
 
 
-def workers(number: int) -> list[str]:
-    """Return the flag for a number of scanning processes, where alfwatchd has it."""
-    told = subprocess.run([measure.ALFWATCHD, "--help"], capture_output=True, text=True, check=True).stdout
-    return ["--scan-workers", str(number)] if "--scan-workers" in told else []
-
-
 def measure_warm(bench: Bench, rounds: int, *, with_upstream: bool) -> Results:
     """Measure one tree that lies in the page cache, and print what each phase costs."""
     try:
@@ -123,7 +117,7 @@ def measure_warm(bench: Bench, rounds: int, *, with_upstream: bool) -> Results:
 
 def _phases_table(bench: Bench, rounds: int) -> str:
     lines = [f"| phase | {' | '.join(phases.PHASES)} |", "|---" * (len(phases.PHASES) + 1) + "|"]
-    for name, flags in ((ONE_PROCESS, workers(1)), (OURS, [])):
+    for name, flags in ((ONE_PROCESS, ALONE), (OURS, [])):
         runs = []
         for _ in range(rounds):
             bench.clean()

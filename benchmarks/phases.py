@@ -12,7 +12,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from typing import Any
@@ -39,11 +39,11 @@ class Phase:
     memory: float = 0.0
 
 
-def measure_phases(flags: Sequence[str]) -> dict[str, Phase]:
-    """Run `alfwatchd` with these flags."""
+def measure_phases(flags: Sequence[str], env: Mapping[str, str] | None = None) -> dict[str, Phase]:
+    """Run `alfwatchd` with these flags, in this environment."""
     # CLOCK_MONOTONIC is the same in all processes.
     command = [sys.executable, __file__, str(time.monotonic()), *flags]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
     ended = time.monotonic()
     if done.returncode:
         sys.exit(f"{' '.join(command)} failed\n{done.stderr}")
