@@ -12,16 +12,12 @@ _HEX_PLACES = [*range(8), *range(9, 13), *range(14, 18), *range(19, 23), *range(
 """Where the hex digits stand in the text of a UUID; hyphens are between them."""
 
 
-def strings(texts: Sequence[str]) -> pa.StringArray:
-    """Return texts as an array of strings, none of them null."""
-    joined = "".join(texts)
-    data = joined.encode()
-    sizes: Sequence[int] = list(map(len, texts))
-    if len(data) != len(joined):
-        sizes = [len(text.encode()) for text in texts]
-    offsets = np.zeros(len(texts) + 1, np.int32)
-    np.cumsum(sizes, out=offsets[1:])
-    return pa.StringArray.from_buffers(len(texts), pa.py_buffer(offsets), pa.py_buffer(data))
+def strings(texts: Sequence[str] | Sequence[bytes]) -> pa.StringArray:
+    """Return texts, or what they are encoded to in UTF-8, as an array of strings, none of them null."""
+    encoded = [text.encode() if isinstance(text, str) else text for text in texts]
+    offsets = np.zeros(len(encoded) + 1, np.int32)
+    np.cumsum([*map(len, encoded)], out=offsets[1:])
+    return pa.StringArray.from_buffers(len(encoded), pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded)))
 
 
 def numbers(values: npt.NDArray[np.generic], kind: pa.DataType) -> pa.Array:
@@ -40,19 +36,22 @@ def categories(codes: npt.NDArray[np.int8], names: Sequence[str]) -> pa.Dictiona
     return pa.DictionaryArray.from_arrays(numbers(codes, pa.int8()), strings(names), ordered=True)
 
 
-def uuids(raw: npt.NDArray[np.uint8]) -> pa.StringArray:
+def uuids(raw: npt.NDArray[np.uint8], counts: Sequence[int] | None = None) -> pa.StringArray:
     """Return ids as hyphenated lower-case UUID strings.
 
     Parameters
     ----------
     raw : numpy.ndarray
         Bytes of all ids, one after the other; 16 each.
+    counts : sequence of int or None
+        How often each is repeated; None for once each.
     """
-    n_ids = raw.size // 16
-    text = np.full((n_ids, 36), ord("-"), np.uint8)
-    text[:, _HEX_PLACES] = _hex(raw).reshape(n_ids, 32)
-    offsets = np.arange(0, 36 * (n_ids + 1), 36, dtype=np.int32)
-    return pa.StringArray.from_buffers(n_ids, pa.py_buffer(offsets), pa.py_buffer(text))
+    text = np.full((raw.size // 16, 36), ord("-"), np.uint8)
+    text[:, _HEX_PLACES] = _hex(raw).reshape(-1, 32)
+    if counts is not None:
+        text = np.repeat(text, counts, axis=0)
+    offsets = np.arange(0, 36 * (len(text) + 1), 36, dtype=np.int32)
+    return pa.StringArray.from_buffers(len(text), pa.py_buffer(offsets), pa.py_buffer(text))
 
 
 def digests(raw: npt.NDArray[np.uint8]) -> pa.StringArray:
