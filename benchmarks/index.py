@@ -27,6 +27,7 @@ import trees
 _UPSTREAM = "import sys; from one.alf.cache import make_parquet_db; make_parquet_db(sys.argv[1], sys.argv[2])"
 _DROP_CACHES = Path("/proc/sys/vm/drop_caches")
 _COLD_ROUNDS = 3
+_COLD_UPSTREAM_UP_TO = 100_000
 
 FIND, WALK, ONE_PROCESS, OURS, UPSTREAM = "find", "Python walk", "alfwatchd, one process", "alfwatchd", "ONE-api"
 ALONE = ["--scan-workers", "1"]
@@ -53,6 +54,7 @@ def main() -> None:
             with_upstream = size <= arguments.upstream_up_to
             warm[size] = measure_warm(bench, arguments.rounds, with_upstream=with_upstream)
             if arguments.cold and _can_drop_caches():
+                with_upstream &= size <= _COLD_UPSTREAM_UP_TO  # minutes each, and no other than warm
                 cold[size] = measure_cold(bench, min(_COLD_ROUNDS, arguments.rounds), with_upstream=with_upstream)
     measure.write_lines(arguments.json, make_lines(warm, cold))
     if arguments.costs:

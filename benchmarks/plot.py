@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 
@@ -21,7 +22,7 @@ _STYLES = {
 _SIZES = {10_000: "10 k", 100_000: "100 k", 1_000_000: "1 M"}
 _SECONDS = {0.01: "10 ms", 0.1: "0.1 s", 1: "1 s", 10: "10 s", 60: "1 min", 600: "10 min"}
 _GRID, _TEXT = "#e5e7eb", "#374151"
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.size": 10,
     "text.color": _TEXT,

@@ -1,6 +1,6 @@
 """Runs all benchmarks and writes ``docs/benchmarks.md`` and its plot: the one command.
 
-``python benchmarks/report.py`` takes about half an hour. ``--only index flush`` runs some again and takes the others
+``python benchmarks/report.py`` takes most of an hour. ``--only index flush`` runs some again and takes the others
 from the work folder, where all results are kept; ``--only`` alone writes the report from what is there. Needs
 ``pip install '.[test,bench]'``, gcc for the slow disk, and root for the cold cache.
 """
