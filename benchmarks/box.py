@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -12,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import measure
 
@@ -83,9 +81,9 @@ class Box:
         self.wait(lambda: self.status().state == "live", interval=0.01)
         self.client.sync()
 
-    def wait_for_datasets(self, number: int) -> float:
+    def wait_for_datasets(self, number: int, interval: float = 0.0) -> float:
         """Wait until the table in memory has this many rows, and return when that was seen (`time.perf_counter`)."""
-        self.wait(lambda: self.status().n_datasets == number, interval=0.0)
+        self.wait(lambda: self.status().n_datasets == number, interval)
         return time.perf_counter()
 
     def wait(self, is_so: Callable[[], bool], interval: float) -> None:
@@ -125,20 +123,6 @@ def live_box(root: Path, **settings: object) -> Iterator[Box]:
         made.start()
         made.wait_until_live()
         yield made
-
-
-def result(item: str, target: str, figure: str, *, met: bool, command: str) -> dict[str, Any]:
-    """Return one row of the report."""
-    return {"item": item, "target": target, "figure": figure, "met": met, "command": command}
-
-
-def report(rows: list[dict[str, Any]], path: Path | None) -> None:
-    """Print rows as Markdown, and write them as JSON where that is wanted."""
-    print("\n| item | target | figure | met |\n|---|---|---|---|")
-    for row in rows:
-        print(f"| {row['item']} | {row['target']} | {row['figure']} | {'yes' if row['met'] else 'no'} |")
-    if path is not None:
-        path.write_text(json.dumps(rows, indent=1))
 
 
 def _family(pid: int) -> list[int]:

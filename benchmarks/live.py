@@ -11,12 +11,14 @@ import argparse
 import itertools
 import os
 import random
+import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import box
 import measure
@@ -24,14 +26,17 @@ import watchers
 
 import trees
 
-Rows = list[dict[str, Any]]
+Lines = list[measure.Line]
 _RATE = 5_000
 _BURST = 50_000
 _EVENTS_PER_FILE = 2
 """IN_CREATE and IN_CLOSE_WRITE: the files are empty, which is the most files a second and the least to join."""
-_FILES_PER_VISIT = 50
-_NEW = 9_000_000
-"""Number of the first session that the benchmark makes; years later than those of the tree."""
+FILES_PER_VISIT = 50
+_FILES_PER_BURST_VISIT = 3
+_COLLECTIONS = ("alf", "alf/probe00", "alf/probe01", "raw_behavior_data", "raw_video_data", "raw_ephys_data")
+_OTHERS = {"bare": "watchdog's InotifyFD, only counting", "watchdog": "watchdog's recursive Observer"}
+_MEMORY_FOLDER = Path("/dev/shm")
+_MEMORY_SIZE = 100_000
 
 
 def main() -> None:
@@ -45,15 +50,14 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file for the results")
     options = parser.parse_args()
     print(measure.machine())
-    rows: Rows = []
+    lines: Lines = []
     with tempfile.TemporaryDirectory() as temporary:
         tree = Tree((options.work or Path(temporary)) / f"live_{options.size}", options.size)
         print(f"\n{options.size} datasets in {len(tree.folders)} folders, queue of {_queue_length()} events\n")
         for name in options.only:
-            rows += PARTS[name](tree, options)
-    for row in rows:
-        row["command"] = f"python benchmarks/live.py --size {options.size}"
-    box.report(rows, options.json)
+            lines += PARTS[name](tree, options)
+    command = f"python benchmarks/live.py --size {options.size}"
+    measure.write_lines(options.json, [replace(line, command=command) for line in lines])
 
 
 # The tree, and what is written to it.
@@ -85,22 +89,22 @@ class Tree:
         os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o644))
         self.made.append(path)
 
-    def add_folders(self, number: int) -> list[str]:
-        """Return paths of folders of new sessions, still to be made, eight to a session."""
-        session = self.root / "lab0/Subjects/NEW"
-        names = ("", "alf", "alf/probe00", "alf/probe01", "raw_behavior_data", "raw_video_data", "raw_ephys_data",
-                 "raw_ephys_data/probe00")  # fmt: skip
-        return [f"{session}{n // 800:03d}/2030-01-{1 + n // 8 % 28:02d}/{1 + n // 224 % 4:03d}/{names[n % 8]}"
-                for n in range(number)]  # fmt: skip
+    def new_folders(self, n_files: int) -> list[str]:
+        """Return paths of folders of new sessions, still to be made, for this many files."""
+        n_sessions = -(-n_files // trees.DATASETS_PER_SESSION)
+        return [
+            f"{self.root}/lab0/Subjects/NEW{number // 20:04d}/2030-01-01/{1 + number % 20:03d}/{collection}"
+            for number in range(n_sessions)
+            for collection in _COLLECTIONS
+        ]
 
     def clean(self, daemon: box.Box | None = None) -> None:
         """Take away what was added."""
         for path in self.made:
             Path(path).unlink()
-        for top in self.root.glob("lab0/Subjects/NEW*"):
-            for folder, _, _ in os.walk(top, topdown=False):
-                Path(folder).rmdir()
         self.made.clear()
+        for top in self.root.glob("lab0/Subjects/NEW*"):
+            shutil.rmtree(top)
         if daemon is not None:
             daemon.client.sync()
 
@@ -108,111 +112,39 @@ class Tree:
 # The parts.
 
 
-def measure_latency(tree: Tree, options: argparse.Namespace) -> Rows:
+def measure_latency(tree: Tree, options: argparse.Namespace) -> Lines:
     """File closed -> row in the table in memory."""
-    rows = []
-    for settle, target, title in (
-        (0.1, 0.150, "default settle time"),
-        (1e-6, 0.020, "the engine itself, no settle time"),
-    ):
+    lines = []
+    for settle, target, title in ((0.1, 0.150, "default settings"), (1e-6, 0.020, "no settle time: the engine itself")):
         with box.live_box(tree.root, settle_seconds=settle) as daemon:
             times = [_time_to_row(tree, daemon, path) for path in tree.names(tree.folders, options.tries, 1)]
             tree.clean(daemon)
-        rows.append(_latency_row(f"file closed -> row in memory, {title}", target, times))
-    return rows
+        lines.append(_latency_line(f"file closed -> row in memory, {title}", target, times))
+    return lines
 
 
 def _time_to_row(tree: Tree, daemon: box.Box, path: str) -> float:
-    time.sleep(random.uniform(0.0, 0.02))  # not in step with anything the daemon does
+    _fall_out_of_step()
     before = daemon.status().n_datasets
     tree.create(path)
     closed = time.perf_counter()
     return daemon.wait_for_datasets(before + 1) - closed
 
 
-def measure_sustained(tree: Tree, options: argparse.Namespace) -> Rows:
-    """5,000 file creations a second for a minute."""
-    rows = []
-    for visit, title in ((_FILES_PER_VISIT, f"{_FILES_PER_VISIT} files a folder"), (1, "each in another folder")):
-        with box.live_box(tree.root) as daemon:
-            before, lost, cpu = daemon.status().n_datasets, daemon.status().events_lost, daemon.cpu_seconds()
-            number = int(_RATE * options.seconds)
-            took = _create_at_rate(tree, tree.names(tree.folders, number, visit))
-            lag = daemon.wait_for_datasets(before + number) - time.perf_counter() + _since(took)
-            per_event = (daemon.cpu_seconds() - cpu) / number / _EVENTS_PER_FILE * 1e6
-            lost = daemon.status().events_lost - lost
-            tree.clean(daemon)
-        item = f"{number / took[0]:.0f} file creations per second for {took[0]:.0f} s, {title}"
-        rows.append(box.result(item + ": overflows", "0", str(lost), met=not lost, command=""))
-        rows.append(box.result(item + ": CPU per event, flushes included", "< 20 us", f"{per_event:.1f} us",
-                               met=per_event < 20, command=""))  # fmt: skip
-        rows.append(box.result(item + ": last write -> all rows", "", f"{lag * 1e3:.0f} ms", met=True, command=""))
-    return rows
-
-
-def _create_at_rate(tree: Tree, paths: Iterator[str]) -> tuple[float, float]:
-    """Create files at the rate; return how long that took, and when the last one was closed."""
-    started = time.perf_counter()
-    for number, path in enumerate(paths):
-        wait = started + number / _RATE - time.perf_counter()
-        if wait > 0:
-            time.sleep(wait)
-        tree.create(path)
-    ended = time.perf_counter()
-    return ended - started, ended
-
-
-def _since(took: tuple[float, float]) -> float:
-    return time.perf_counter() - took[1]
-
-
-def measure_burst(tree: Tree, options: argparse.Namespace) -> Rows:  # noqa: ARG001
-    """50,000 files at full speed."""
-    rows = []
-    with box.live_box(tree.root) as daemon:
-        for title in ("watched folders", "new folders"):
-            status, cpu = daemon.status(), daemon.cpu_seconds()
-            took, ended = _burst(tree, is_new=title == "new folders")
-            lag = daemon.wait_for_datasets(status.n_datasets + _BURST) - ended
-            per_file = (daemon.cpu_seconds() - cpu) / _BURST * 1e6
-            lost = daemon.status().events_lost - status.events_lost
-            item = f"burst of {_BURST} files into {title} ({_BURST / took / 1e3:.0f} k/s)"
-            rows.append(box.result(item + ": overflows", "0", str(lost), met=not lost, command=""))
-            rows.append(
-                box.result(item + ": last write -> all rows", "< 1.5 s", f"{lag:.2f} s", met=lag < 1.5, command="")
-            )
-            rows.append(box.result(item + ": CPU per file", "", f"{per_file:.0f} us", met=True, command=""))
-            tree.clean(daemon)
-    return rows
-
-
-def _burst(tree: Tree, *, is_new: bool) -> tuple[float, float]:
-    """Create files as fast as one process can; return how long that took, and when the last one was closed."""
-    folders = tree.add_folders(_BURST // 7) if is_new else tree.folders
-    if is_new:
-        paths = [f"{folders[number // 7 % len(folders)]}/{watchers.MARK}f{number}.npy" for number in range(_BURST)]
-    else:
-        paths = list(tree.names(folders, _BURST, 3))
-    started = time.perf_counter()
-    for number, path in enumerate(paths):
-        if is_new and not number % 7:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-        tree.create(path)
-    ended = time.perf_counter()
-    return ended - started, ended
-
-
-def measure_sync(tree: Tree, options: argparse.Namespace) -> Rows:
+def measure_sync(tree: Tree, options: argparse.Namespace) -> Lines:
     """`sync`, the flush of the tables to the disk included."""
     with box.live_box(tree.root) as daemon:
         idle = [_time_to_sync(daemon) for _ in range(options.tries)]
         written = []
         for path in tree.names(tree.folders, options.tries, 1):
-            time.sleep(random.uniform(0.0, 0.02))
+            _fall_out_of_step()
             tree.create(path)
             written.append(_time_to_sync(daemon))
         tree.clean(daemon)
-    return [_latency_row("sync, idle", 0.010, idle), _latency_row("sync after a write, tables on disk", 0.150, written)]
+    return [
+        _latency_line("`sync` of an idle daemon", 0.010, idle),
+        _latency_line("`sync` after a write, until it is on disk", 0.150, written),
+    ]
 
 
 def _time_to_sync(daemon: box.Box) -> float:
@@ -221,21 +153,71 @@ def _time_to_sync(daemon: box.Box) -> float:
     return time.perf_counter() - started
 
 
-def measure_others(tree: Tree, options: argparse.Namespace) -> Rows:  # noqa: ARG001
-    """What other watchers make of the same burst."""
-    rows = []
-    for kind, title in (("bare", "watchdog's InotifyFD, only counting"), ("watchdog", "watchdog's recursive Observer")):
-        with watchers.running(kind, tree.root) as end:
-            took, ended = _burst(tree, is_new=False)
-            seen = end()
-        tree.clean()
-        figure = (
-            f"{seen['files']} of {_BURST} files told ({_BURST / took / 1e3:.0f} k/s), last after "
-            f"{max(0.0, seen['last'] - ended):.2f} s, {seen['cpu'] / _BURST * 1e6:.0f} us of CPU per file, "
-            f"armed in {seen['armed']:.1f} s"
-        )
-        rows.append(box.result(f"the same burst: {title}", "", figure, met=True, command=""))
-    return rows
+def measure_sustained(tree: Tree, options: argparse.Namespace) -> Lines:
+    """5,000 file creations a second for a minute."""
+    lines = []
+    for visit, title in ((FILES_PER_VISIT, f"{FILES_PER_VISIT} files a folder"), (1, "each in another folder")):
+        with box.live_box(tree.root) as daemon:
+            paths = tree.names(tree.folders, int(_RATE * options.seconds), visit)
+            load = _measure_load(tree, daemon, lambda paths=paths: _create_at_rate(tree, paths))
+        per_event = load.cpu / load.n_files / _EVENTS_PER_FILE * 1e6
+        item = f"{load.rate:.0f} new files per second for {options.seconds:.0f} s, {title}"
+        lines += [
+            _overflow_line(item, load),
+            measure.Line(f"{item}: CPU per event, flushes included", "< 20 us", f"{per_event:.1f} us",
+                         per_event < 20, ""),
+            measure.Line(f"{item}: last write -> all rows", "", f"{load.lag * 1e3:.0f} ms", None, ""),
+        ]  # fmt: skip
+    return lines
+
+
+def measure_burst(tree: Tree, options: argparse.Namespace) -> Lines:
+    """50,000 files at full speed: on the disk, and in memory, where nothing holds up who writes."""
+    lines = _measure_bursts(tree, "disk")
+    with _tree_in_memory(tree, options) as other:
+        return lines + (_measure_bursts(other, "tmpfs") if other is not tree else [])
+
+
+@contextmanager
+def _tree_in_memory(tree: Tree, options: argparse.Namespace) -> Iterator[Tree]:
+    if not _MEMORY_FOLDER.is_dir():
+        yield tree
+        return
+    with tempfile.TemporaryDirectory(dir=_MEMORY_FOLDER) as folder:
+        yield Tree(Path(folder) / "tree", min(options.size, _MEMORY_SIZE))
+
+
+def _measure_bursts(tree: Tree, where: str) -> Lines:
+    lines = []
+    with box.live_box(tree.root) as daemon:
+        for title, folders in (("watched folders", tree.folders), ("new folders", tree.new_folders(_BURST))):
+            load = _measure_load(tree, daemon, lambda folders=folders: _burst(tree, folders))
+            item = f"burst of {_BURST} files into {title}, {where}, {load.rate / 1e3:.0f} k/s"
+            figure = f"{load.cpu / load.n_files * 1e6:.0f} us"
+            lines += [
+                _overflow_line(item, load),
+                measure.Line(f"{item}: last write -> all rows", "< 1.5 s", f"{load.lag:.2f} s", load.lag < 1.5, ""),
+                measure.Line(f"{item}: CPU per file", "", figure, None, ""),
+            ]
+    return lines
+
+
+def measure_others(tree: Tree, options: argparse.Namespace) -> Lines:
+    """What other watchers make of a burst into watched folders, in memory."""
+    lines = []
+    with _tree_in_memory(tree, options) as other:
+        for kind, title in _OTHERS.items():
+            with watchers.running(kind, other.root) as end:
+                took, ended = _burst(other, other.folders)
+                seen = end()
+            other.clean()
+            figure = (
+                f"{seen['files']} of {_BURST} files told, last after {max(0.0, seen['last'] - ended):.2f} s, "
+                f"{seen['cpu'] / _BURST * 1e6:.0f} us of CPU per file, armed in {seen['armed']:.1f} s"
+            )
+            item = f"the same burst, {_BURST / took / 1e3:.0f} k/s: {title}"
+            lines.append(measure.Line(item, "", figure, None, ""))
+    return lines
 
 
 PARTS = {
@@ -247,10 +229,72 @@ PARTS = {
 }
 
 
-def _latency_row(item: str, target: float, times: list[float]) -> dict[str, Any]:
+# Loads.
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What many new files did: seconds from the last write to all rows, CPU seconds, overflows."""
+
+    n_files: int
+    rate: float
+    lag: float
+    cpu: float
+    n_overflows: int
+
+
+def _measure_load(tree: Tree, daemon: box.Box, write: Callable[[], tuple[float, float]]) -> Load:
+    """Write, wait until the table in memory has all rows, and take the files away again."""
+    before, cpu = daemon.status(), daemon.cpu_seconds()
+    took, ended = write()
+    number = len(tree.made)
+    lag = daemon.wait_for_datasets(before.n_datasets + number, interval=0.01) - ended
+    cpu = daemon.cpu_seconds() - cpu
+    n_overflows = daemon.status().events_lost - before.events_lost
+    tree.clean(daemon)
+    return Load(number, number / took, lag, cpu, n_overflows)
+
+
+def _create_at_rate(tree: Tree, paths: Iterable[str]) -> tuple[float, float]:
+    """Create files at the rate; return how long that took, and when the last one was closed."""
+    started = time.perf_counter()
+    for number, path in enumerate(paths):
+        wait = started + number / _RATE - time.perf_counter()
+        if wait > 0:
+            time.sleep(wait)
+        tree.create(path)
+    ended = time.perf_counter()
+    return ended - started, ended
+
+
+def _burst(tree: Tree, folders: Sequence[str]) -> tuple[float, float]:
+    """Create files as fast as one process can; return as above."""
+    paths = list(tree.names(folders, _BURST, _FILES_PER_BURST_VISIT))
+    started = time.perf_counter()
+    last = ""
+    for path in paths:
+        folder = os.path.dirname(path)
+        if folder != last:
+            last = folder
+            Path(folder).mkdir(parents=True, exist_ok=True)
+        tree.create(path)
+    ended = time.perf_counter()
+    return ended - started, ended
+
+
+def _fall_out_of_step() -> None:
+    """Let the next write come at any moment of what the daemon does now and then."""
+    time.sleep(random.uniform(0.0, 0.02))
+
+
+def _latency_line(item: str, target: float, times: list[float]) -> measure.Line:
     median, p99 = statistics.median(times), statistics.quantiles(times, n=100)[98]
     figure = f"median {median * 1e3:.1f} ms, p99 {p99 * 1e3:.1f} ms"
-    return box.result(item, f"< {target * 1e3:.0f} ms", figure, met=median < target, command="")
+    return measure.Line(item, f"median < {target * 1e3:.0f} ms", figure, median < target, "")
+
+
+def _overflow_line(item: str, load: Load) -> measure.Line:
+    return measure.Line(f"{item}: overflows", "0", str(load.n_overflows), not load.n_overflows, "")
 
 
 def _queue_length() -> int:
