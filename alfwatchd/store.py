@@ -1,7 +1,6 @@
 """The two Parquet files: snapshots are written by atomic replace, tables of any origin are read.
 
-A reader never sees half a file. ``.ONE.lock`` is ONE's own lock file (``iblutil.io.params.FileLock``), which
-``One.save_cache`` takes as well.
+A reader never sees half a file, and every dataset row has its session at every moment.
 """
 
 from __future__ import annotations
@@ -9,10 +8,10 @@ from __future__ import annotations
 import datetime
 import json
 import os
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from bisect import insort
+from collections.abc import Iterable, Set
+from dataclasses import dataclass, replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -20,34 +19,44 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+import alfwatchd
+from alfwatchd.atomic import FileMark, file_mark, write_atomically
 from alfwatchd.core import encode, ids
 from alfwatchd.core.encode import Encoding
 from alfwatchd.core.folder import Changes
-from alfwatchd.core.partition import Partition, plan_groups
+from alfwatchd.core.partition import Digests, Partition, Plan, digest_groups, leave_out_equal, plan_all, plan_changes
 from alfwatchd.core.tables import Snapshot
 from alfwatchd.errors import OutDirError, TablesError
 from alfwatchd.grouped import GroupedFile
+from alfwatchd.layout import Layout, load_layout, save_layout
 
 SESSIONS = "sessions.pqt"
 DATASETS = "datasets.pqt"
 METADATA_KEY = b"alfwatchd"
 """Schema metadata of our own; `one_metadata` stays exactly what ONE writes."""
 
-_LOCK_NAME = ".ONE.lock"
-_LOCK_STALE_SECONDS = 5.0
-_LOCK_POLL_SECONDS = 0.05
-
-FileMark = tuple[int, int, int]
-"""Inode, size in bytes and mtime_ns of a file: enough to see that another program replaced it."""
-
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """What the last `Store.write` left on disk, so that the next one writes only what differs."""
+    """What is on disk, so that `Store.write` writes only what differs.
 
-    partition: Partition
+    Parameters
+    ----------
+    encoding : Encoding
+    marks : tuple of FileMark
+        Of both files.
+    n_bits : int
+    digests : Digests or None
+        None where nothing is noted for the next process.
+    partition : Partition or None
+        None where an earlier process wrote it.
+    """
+
     encoding: Encoding
-    marks: tuple[FileMark, FileMark]
+    marks: tuple[FileMark | None, FileMark | None]
+    n_bits: int
+    digests: Digests | None
+    partition: Partition | None
 
     def is_encoded_by(self, encoding: Encoding) -> bool:
         """Tell whether rows would be made into the same columns."""
@@ -63,11 +72,15 @@ class Store:
         Existing folder.
     origin : str
         Root that the tables describe, as ONE records it.
+    layout : Path or None
+        File in which to note what the tables hold, so that even the first write of the next process writes only what
+        differs; None to note nothing.
     """
 
-    def __init__(self, out_dir: Path, origin: str) -> None:
+    def __init__(self, out_dir: Path, origin: str, layout: Path | None = None) -> None:
         self.out_dir = out_dir
         self.origin = origin
+        self._layout = layout
         self._files = {name: GroupedFile(out_dir / name) for name in (SESSIONS, DATASETS)}
         self._written: _Written | None = None
 
@@ -79,44 +92,125 @@ class Store:
         TablesError
             Nothing was replaced, or the file that is older than the other one is the one that hides nothing.
         """
-        last, self._written = (self._written if self.is_untouched() else None), None
-        old = frozenset(last.partition.eids.values()) if last is not None else _read_ids(self.out_dir / SESSIONS)
-        if last is None or not last.is_encoded_by(encoding) or self._files[DATASETS].is_wasteful:
+        last = self._take_last(encoding)
+        plan = plan_changes(last.partition, snapshot, encoding) if last is not None and last.partition else None
+        if plan is None:
+            plan = plan_all(snapshot, encoding, last.n_bits if last is not None else None)
+        if last is not None and last.n_bits != plan.partition.n_bits:
+            self._forget()
             last = None
-        partition, groups = plan_groups(last.partition if last is not None else None, snapshot, encoding)
-        if last is None or partition.n_bits != last.partition.n_bits:
-            for file in self._files.values():
-                file.forget()
-        new = frozenset(partition.eids.values())
-        sessions = encode.sessions_table(snapshot, encoding)
-        steps = [SESSIONS, DATASETS] if not old - new else [DATASETS, SESSIONS]
-        metadata = self._metadata(snapshot, encoding)
-        marks = {}
+        digests = digest_groups(plan) if self._layout is not None and not encoding.has_kept else None
+        if last is not None and last.digests is not None and digests is not None:
+            plan, digests = leave_out_equal(plan, last.digests, digests), last.digests.update(digests)
         try:
-            if old - new and new - old:  # until the datasets are replaced, sessions of either must be there
-                both = self._with_old_sessions(sessions)
-                self._replace(SESSIONS, both.schema, {0: both}, metadata)
-            for name in steps:
-                if name == SESSIONS:
-                    marks[name] = self._replace(name, sessions.schema, {0: sessions}, metadata)
-                else:
-                    tables = {group: encode.dataset_rows(members, encoding) for group, members in groups.items()}
-                    schema = encode.datasets_schema(snapshot, encoding)
-                    marks[name] = self._replace(name, schema, tables, metadata)
+            marks = self._write_files(last.partition if last is not None else None, plan, snapshot, encoding)
         except OSError as error:
             raise TablesError(
                 f"{error.filename or self.out_dir}: the tables could not be written ({error.strerror or error}); "
                 "they stay as they were, the next attempt follows"
             ) from error
-        self._written = _Written(partition, encoding, (marks[SESSIONS], marks[DATASETS]))
+        self._written = _Written(encoding, marks, plan.partition.n_bits, digests, plan.partition)
+        if self._layout is not None and digests is not None:
+            groups = {name: file.groups for name, file in self._files.items()}
+            save_layout(self._layout, Layout(self._made_for(encoding, marks), plan.partition.n_bits, digests, groups))
+
+    def _take_last(self, encoding: Encoding) -> _Written | None:
+        """Return what is on disk, if it is known and made in the same way; None where everything is to be written."""
+        last, self._written = self._written, None
+        marks = self._marks()
+        if last is None or last.marks != marks:
+            last = self._load_last(encoding, marks)
+        if last is None or not last.is_encoded_by(encoding) or self._files[DATASETS].is_wasteful:
+            self._forget()
+            return None
+        return last
+
+    def _load_last(self, encoding: Encoding, marks: tuple[FileMark | None, FileMark | None]) -> _Written | None:
+        """Return what an earlier process noted, or this one before a write failed."""
+        made_for = self._made_for(encoding, marks)
+        noted = load_layout(self._layout, made_for) if self._layout is not None and not encoding.has_kept else None
+        if noted is None:
+            return None
+        for name, file in self._files.items():
+            file.groups = noted.groups[name]
+        return _Written(encoding, marks, noted.n_bits, noted.digests, None)
+
+    def _forget(self) -> None:
+        for file in self._files.values():
+            file.groups = {}
+
+    def _write_files(
+        self, old: Partition | None, plan: Plan, snapshot: Snapshot, encoding: Encoding
+    ) -> tuple[FileMark, FileMark]:
+        """Write both files in the right order, and return their marks."""
+        before: Set[bytes] = frozenset()
+        after: Set[bytes] = frozenset()
+        if old is not None:
+            before, after = ({eid for eid, _ in members} for members in (plan.gone, plan.added))
+        elif plan.sessions:
+            before, after = _read_ids(self.out_dir / SESSIONS), set(plan.partition.eids.values())
+        metadata = self._metadata(snapshot, encoding)
+        if before - after and after - before:  # until the datasets are replaced, sessions of either must be there
+            self._write_both(old, plan, before - after, encoding, metadata)
+            plan = plan if old is not None else replace(plan, sessions=set(plan.partition.members))
+        if before - after:
+            datasets = self._write_datasets(plan, snapshot, encoding, metadata)
+            return self._write_sessions(plan, encoding, metadata), datasets
+        sessions = self._write_sessions(plan, encoding, metadata)
+        return sessions, self._write_datasets(plan, snapshot, encoding, metadata)
+
+    def _write_sessions(self, plan: Plan, encoding: Encoding, metadata: dict[bytes, bytes]) -> FileMark:
+        rows = plan.partition.sessions_of
+        tables = ((group, encode.session_rows(rows(group), encoding)) for group in sorted(plan.sessions))
+        return self._replace(SESSIONS, encode.sessions_schema(encoding), metadata, tables)
+
+    def _write_datasets(
+        self, plan: Plan, snapshot: Snapshot, encoding: Encoding, metadata: dict[bytes, bytes]
+    ) -> FileMark:
+        def make(group: int) -> pa.Table:
+            return encode.for_readers(encode.dataset_rows(plan.partition.sessions_of(group), encoding))
+
+        tables = ((group, make(group)) for group in sorted(plan.datasets))
+        return self._replace(DATASETS, encode.datasets_schema(snapshot, encoding), metadata, tables)
+
+    def _write_both(
+        self, old: Partition | None, plan: Plan, gone: Set[bytes], encoding: Encoding, metadata: dict[bytes, bytes]
+    ) -> None:
+        """Write the sessions of before and after, of no generation: nobody shall take them for one half of a pair."""
+        parts = plan.partition
+        if old is not None:
+            rows = {group: parts.sessions_of(group) for group in sorted(plan.sessions)}
+            for eid, path in plan.gone:
+                if eid in gone:
+                    insort(rows[parts.group_of(eid)], (eid, old.sessions[path]), key=itemgetter(0))
+            tables = {group: encode.session_rows(each, encoding) for group, each in rows.items()}
+        else:
+            every = [member for group in sorted(parts.members) for member in parts.sessions_of(group)]
+            tables = dict.fromkeys(self._files[SESSIONS].groups, encode.session_rows([], encoding))
+            tables[0] = self._with_old_sessions(encode.session_rows(every, encoding), gone)
+        unpaired = {**metadata, METADATA_KEY: b'{"generation": 0}'}
+        self._replace(SESSIONS, encode.sessions_schema(encoding), unpaired, tables.items())
 
     def is_untouched(self) -> bool:
         """Tell whether both files are as `write` left them; False if another program replaced or removed one."""
-        marks = tuple(_file_mark(self.out_dir / name) for name in (SESSIONS, DATASETS))
-        return self._written is not None and marks == self._written.marks
+        return self._written is not None and self._marks() == self._written.marks
+
+    def _marks(self) -> tuple[FileMark | None, FileMark | None]:
+        return file_mark(self.out_dir / SESSIONS), file_mark(self.out_dir / DATASETS)
+
+    def _made_for(self, encoding: Encoding, marks: tuple[FileMark | None, FileMark | None]) -> dict[str, Any]:
+        """Return what must be equal for a layout to hold, but for what is kept, with which none is noted."""
+        return {
+            "version": alfwatchd.__version__,
+            "files": [str(self.out_dir / name) for name in (SESSIONS, DATASETS)],
+            "marks": [list(mark) if mark else None for mark in marks],
+            "namespace": str(encoding.namespace),
+            "lab": encoding.lab,
+            "with_hashes": encoding.with_hashes,
+        }
 
     def _replace(
-        self, name: str, schema: pa.Schema, tables: Mapping[int, pa.Table], metadata: dict[bytes, bytes]
+        self, name: str, schema: pa.Schema, metadata: dict[bytes, bytes], tables: Iterable[tuple[int, pa.Table]]
     ) -> FileMark:
         """Put a new version of a file in place, in which these row groups are replaced."""
         described = schema.with_metadata({**metadata, **schema.metadata})
@@ -130,24 +224,22 @@ class Store:
             "namespace": str(encoding.namespace),
             "lab": encoding.lab,
             "with_hashes": encoding.with_hashes,
-            "has_kept": bool(encoding.kept.sessions or encoding.kept.datasets),
+            "has_kept": encoding.has_kept,
         }
         return {
             b"one_metadata": json.dumps({"date_created": created, "origin": self.origin}).encode(),
             METADATA_KEY: json.dumps(own).encode(),
         }
 
-    def _with_old_sessions(self, sessions: pa.Table) -> pa.Table:
-        """Add the sessions that are on disk; where another program made them in another way, do without."""
-        old, new = _read_file(self.out_dir / SESSIONS), set(sessions.column("id").to_pylist())
-        gone = pa.array([eid not in new for eid in old.column("id").to_pylist()], pa.bool_())
+    def _with_old_sessions(self, sessions: pa.Table, gone: Set[bytes]) -> pa.Table:
+        """Add sessions that are on disk; where another program made them in another way, do without."""
+        old = _read_file(self.out_dir / SESSIONS)
+        is_gone = pa.array([ids.parse_id(eid) in gone for eid in old.column("id").to_pylist()], pa.bool_())
         try:
-            kept = old.filter(gone).select(sessions.column_names).cast(sessions.schema.remove_metadata())
+            kept = old.filter(is_gone).select(sessions.column_names).cast(sessions.schema)
         except (KeyError, pa.ArrowException):
             return sessions
-        both = pa.concat_tables([sessions, kept]).sort_by("id")
-        # Of no generation, so that nobody takes it for one half of a pair.
-        return both.replace_schema_metadata({**sessions.schema.metadata, METADATA_KEY: b'{"generation": 0}'})
+        return pa.concat_tables([sessions, kept]).sort_by("id").combine_chunks()
 
 
 def write_table(path: Path, table: pa.Table) -> FileMark:
@@ -158,73 +250,6 @@ def write_table(path: Path, table: pa.Table) -> FileMark:
             pq.write_table(table, file)
 
     return write_atomically(path, write)
-
-
-def write_atomically(path: Path, write: Callable[[Path], None]) -> FileMark:
-    """Write a Parquet file under a temporary name, make it durable, and rename it under ONE's lock.
-
-    The temporary name does not end in ``.pqt``: One loads every file that does.
-
-    Parameters
-    ----------
-    path : Path
-    write : callable
-        Writes to the path that it is given.
-
-    Returns
-    -------
-    tuple
-        By which the file can be told from one that another program puts in its place, however soon.
-
-    Raises
-    ------
-    OSError
-        Nothing was replaced.
-    """
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        write(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-            mark = _mark(os.fstat(file.fileno()))
-        with one_lock(path.parent):
-            temporary.replace(path)
-        _sync_folder(path.parent)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    return mark
-
-
-@contextmanager
-def one_lock(folder: Path) -> Iterator[None]:
-    """Hold ``.ONE.lock`` in a folder; one that is older than five seconds was left behind and is taken over."""
-    lock = folder / _LOCK_NAME
-    fd = _make_lock(lock)
-    try:
-        with os.fdopen(fd, "w") as file:
-            json.dump({"pid": os.getpid(), "program": "alfwatchd"}, file)
-        yield
-    finally:
-        lock.unlink(missing_ok=True)
-
-
-def _make_lock(lock: Path) -> int:
-    """Return a descriptor of the lock file, made as soon as no other process holds it."""
-    seen, since = None, time.monotonic()
-    while True:
-        try:
-            return os.open(lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        except FileExistsError:
-            mark = _file_mark(lock)
-        if mark != seen:
-            seen, since = mark, time.monotonic()
-        # Its own time tells of an old one at once; the wait, where clocks differ (the folder may be on a server).
-        is_old = seen is not None and time.time() - seen[2] / 1e9 > _LOCK_STALE_SECONDS
-        if seen is not None and (is_old or time.monotonic() - since > _LOCK_STALE_SECONDS):
-            lock.unlink(missing_ok=True)
-        else:
-            time.sleep(_LOCK_POLL_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,10 +360,16 @@ def _open(path: Path) -> pa.OSFile:
 
 
 def _read(path: Path) -> pa.Table:
+    """Read a table, with ids as plain strings, whoever wrote it."""
     try:
-        return _read_file(path)
+        table = _read_file(path)
     except (OSError, pa.ArrowException) as error:
         raise TablesError(f"{path}: not a readable Parquet file ({error}); remove it to have it made anew") from error
+    for name in {"eid", "id"} & set(table.column_names):
+        if pa.types.is_dictionary(table.schema.field(name).type):
+            column = table.column(name).cast(pa.string())
+            table = table.set_column(table.schema.get_field_index(name), name, column)
+    return table
 
 
 def _read_ids(path: Path) -> frozenset[bytes]:
@@ -356,22 +387,3 @@ def _own_metadata(table: pa.Table) -> dict[str, Any]:
     except ValueError:
         return {}
     return loaded if isinstance(loaded, dict) else {}
-
-
-def _file_mark(path: Path) -> FileMark | None:
-    try:
-        return _mark(path.stat())
-    except OSError:
-        return None
-
-
-def _mark(about: os.stat_result) -> FileMark:
-    return about.st_ino, about.st_size, about.st_mtime_ns
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

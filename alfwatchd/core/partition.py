@@ -1,15 +1,18 @@
-"""Which sessions share a row group, and which row groups a new snapshot changes.
+"""Which sessions share a row group, and which row groups of the two tables a new snapshot changes.
 
-Sessions are grouped by the first bits of their eid: the table stays in the order of eids, a session never moves to
+Sessions are grouped by the first bits of their eid: the tables stay in the order of eids, a session never moves to
 another group, and all groups have about the same size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import compress, groupby
+from operator import is_not
 
 from alfwatchd.core.encode import Encoding
+from alfwatchd.core.ids import md5
 from alfwatchd.core.rows import Session
 from alfwatchd.core.tables import Snapshot
 
@@ -18,71 +21,184 @@ ROWS_PER_GROUP = 1 << 14
 
 _MOST_BITS = 12
 
+Member = tuple[bytes, str]
+"""Eid, 16 bytes, and path of a session: members are sorted by eid."""
+
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """What the file in force holds.
+    """What the files in force hold.
 
     Parameters
     ----------
     n_bits : int
         There are ``2 ** n_bits`` groups.
+    n_rows : int
+        Datasets, and sessions, as those without datasets are rows, too.
     sessions : mapping of str to Session
         By session path.
     eids : mapping of str to bytes
         Session path -> eid, 16 bytes.
+    members : mapping of int to sequence of Member
+        By group; all groups are there.
     """
 
     n_bits: int
+    n_rows: int
     sessions: Mapping[str, Session]
     eids: Mapping[str, bytes]
+    members: Mapping[int, Sequence[Member]]
 
-    def group_of(self, path: str) -> int:
+    def sessions_of(self, group: int) -> list[tuple[bytes, Session]]:
+        """Return the sessions of a group with their eids, in the order of eids."""
+        return [(eid, self.sessions[path]) for eid, path in self.members[group]]
+
+    def group_of(self, eid: bytes) -> int:
         """Return the number of the group that a session is in."""
-        return int.from_bytes(self.eids[path][:2]) >> (16 - self.n_bits)
+        return _group_of(eid, self.n_bits)
 
 
-def plan_groups(
-    old: Partition | None, snapshot: Snapshot, encoding: Encoding
-) -> tuple[Partition, dict[int, list[tuple[bytes, Session]]]]:
-    """Say which groups must be written, and with what.
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be written.
 
     Parameters
     ----------
-    old : Partition or None
-        What the file in force holds; None to write everything.
+    partition : Partition
+        What the files will hold.
+    sessions, datasets : set of int
+        Groups of either table that differ from what is in force.
+    added, gone : frozenset of Member
+        Sessions by which the two differ; empty where everything is planned.
+    """
+
+    partition: Partition
+    sessions: set[int]
+    datasets: set[int]
+    added: frozenset[Member] = frozenset()
+    gone: frozenset[Member] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Digests:
+    """What the row groups of both tables follow from: group -> digest, 16 bytes."""
+
+    sessions: Mapping[int, bytes]
+    datasets: Mapping[int, bytes]
+
+    def update(self, newer: Digests) -> Digests:
+        """Return the same with some groups replaced."""
+        return Digests({**self.sessions, **newer.sessions}, {**self.datasets, **newer.datasets})
+
+
+def plan_all(snapshot: Snapshot, encoding: Encoding, n_bits: int | None = None) -> Plan:
+    """Plan to write everything.
+
+    Parameters
+    ----------
     snapshot : Snapshot
     encoding : Encoding
         Gives the eids.
-
-    Returns
-    -------
-    Partition
-        What the file will hold.
-    dict of int to list of (bytes, Session)
-        Group -> its sessions with their eids, in the order of eids; empty for a group to be removed.
+    n_bits : int or None
+        As in the file in force; None, or where that does not fit any more, for what suits the number of rows.
     """
-    has_same_sessions = old is not None and old.sessions.keys() == snapshot.sessions.keys()
-    eids = old.eids if old is not None and has_same_sessions else encoding.eids(snapshot)
-    n_rows = sum(session.n_datasets for session in snapshot.sessions.values())
-    if old is not None and not _fits(old.n_bits, n_rows):
-        old = None
-    n_bits = old.n_bits if old is not None else min(_MOST_BITS, max(0, (n_rows // ROWS_PER_GROUP)).bit_length())
-    new = Partition(n_bits, snapshot.sessions, eids)
-    if old is None:
-        changed = set(range(1 << n_bits))
-    else:
-        before = old.sessions
-        changed = {new.group_of(path) for path, each in new.sessions.items() if before.get(path) is not each}
-        changed |= {old.group_of(path) for path in before.keys() - new.sessions.keys()}
-    groups: dict[int, list[tuple[bytes, Session]]] = {group: [] for group in sorted(changed)}
-    for path, session in new.sessions.items() if changed else ():
-        members = groups.get(new.group_of(path))
-        if members is not None:
-            members.append((eids[path], session))
-    for members in groups.values():
-        members.sort(key=lambda member: member[0])
-    return new, groups
+    eids = encoding.eids(snapshot)
+    n_rows = sum(map(_n_rows, snapshot.sessions.values()))
+    if n_bits is None or not _fits(n_bits, n_rows):
+        n_bits = min(_MOST_BITS, (n_rows // ROWS_PER_GROUP).bit_length())
+    members: dict[int, list[Member]] = {group: [] for group in range(1 << n_bits)}
+    for eid, path in sorted((eid, path) for path, eid in eids.items()):
+        members[_group_of(eid, n_bits)].append((eid, path))
+    return Plan(Partition(n_bits, n_rows, snapshot.sessions, eids, members), set(members), set(members))
+
+
+def plan_changes(old: Partition, snapshot: Snapshot, encoding: Encoding) -> Plan | None:
+    """Plan to write what differs from the files in force, which `encoding` made; None if groups no longer fit.
+
+    It costs a look at each session (40 ns), and more for those only that changed: 4 ms in a table of 5 M rows.
+    """
+    before, after = old.sessions, snapshot.sessions
+    changed = list(compress(after, map(is_not, map(before.get, after), after.values())))
+    came = [path for path in changed if path not in before]
+    left = before.keys() - after.keys() if len(before) + len(came) != len(after) else set()
+    n_rows = old.n_rows + sum(_n_rows(after[path]) for path in changed)
+    n_rows -= sum(_n_rows(before[path]) for path in [*left, *changed] if path in before)
+    if not _fits(old.n_bits, n_rows):
+        return None
+    eids = _new_eids(old, came, left, snapshot, encoding)
+    moved = set() if eids is old.eids or not encoding.has_kept_eids else _moved(old.eids, eids)
+    added = frozenset((eids[path], path) for path in {*came, *moved})
+    gone = frozenset((old.eids[path], path) for path in left | moved)
+    sessions = {_group_of(eid, old.n_bits) for eid, _ in added | gone}
+    datasets = sessions | {_group_of(eids[path], old.n_bits) for path in changed}
+    members = {
+        **old.members,
+        **{group: [each for each in old.members[group] if each not in gone] for group in sessions},
+    }
+    for group, new in groupby(sorted(added), lambda member: _group_of(member[0], old.n_bits)):
+        members[group] = sorted([*members[group], *new])
+    return Plan(Partition(old.n_bits, n_rows, after, eids, members), sessions, datasets, added, gone)
+
+
+def digest_groups(plan: Plan) -> Digests:
+    """Return the digests of the groups to be written: of all that their rows follow from, and a little more."""
+    parts = plan.partition
+    return Digests(
+        {group: _digest_sessions(parts.members[group]) for group in plan.sessions},
+        {group: _digest_datasets(parts.sessions_of(group)) for group in plan.datasets},
+    )
+
+
+def leave_out_equal(plan: Plan, old: Digests, new: Digests) -> Plan:
+    """Return a plan without the groups whose digests are those in force."""
+    return replace(
+        plan,
+        sessions={group for group in plan.sessions if old.sessions.get(group) != new.sessions[group]},
+        datasets={group for group in plan.datasets if old.datasets.get(group) != new.datasets[group]},
+    )
+
+
+def _digest_sessions(members: Sequence[Member]) -> bytes:
+    return md5(b"".join([eid + path.encode() + b"\0" for eid, path in members])).digest()
+
+
+def _digest_datasets(sessions: Sequence[tuple[bytes, Session]]) -> bytes:
+    digest = md5()
+    for eid, session in sessions:
+        digest.update(eid + b"%d\0" % len(session.folders))
+        for folder, packed in session.folders:
+            digest.update("\0".join((folder, *packed.names, "\0")).encode())
+            digest.update(packed.signatures)
+            digest.update(b"%d\0" % len(packed.digests) + packed.digests)
+    return digest.digest()
+
+
+def _new_eids(
+    old: Partition, came: Sequence[str], left: Iterable[str], snapshot: Snapshot, encoding: Encoding
+) -> Mapping[str, bytes]:
+    """Return the eids of all sessions; where none follows from others, only those of new sessions are made."""
+    if not (came or left):
+        return old.eids
+    if encoding.has_kept_eids:
+        return encoding.eids(snapshot)
+    eids = dict(old.eids)
+    for path in left:
+        del eids[path]
+    eids.update((path, encoding.eid(snapshot.sessions[path])) for path in came)
+    return eids
+
+
+def _moved(old: Mapping[str, bytes], new: Mapping[str, bytes]) -> set[str]:
+    """Return the paths of sessions that have another eid than before: one that was kept for them became free."""
+    return {path for path, eid in new.items() if old.get(path, eid) != eid}
+
+
+def _group_of(eid: bytes, n_bits: int) -> int:
+    return int.from_bytes(eid[:2]) >> (16 - n_bits)
+
+
+def _n_rows(session: Session) -> int:
+    return session.n_datasets + 1
 
 
 def _fits(n_bits: int, n_rows: int) -> bool:

@@ -30,7 +30,7 @@ class File:
         self.version += 1
         self.expected = {key: table for key, table in {**self.expected, **tables}.items() if len(table)}
         target = self.path.with_suffix(".tmp")
-        self.grouped.write(target, SCHEMA.with_metadata({"version": str(self.version)}), tables)
+        self.grouped.write(target, SCHEMA.with_metadata({"version": str(self.version)}), tables.items())
         os.replace(target, self.path)
 
     def check(self):
@@ -40,7 +40,7 @@ class File:
         expected = pa.concat_tables(tables) if tables else SCHEMA.empty_table()
         assert found.replace_schema_metadata(None).equals(expected)
         assert pq.read_metadata(self.path).num_row_groups == len(tables)
-        assert self.grouped.keys == set(self.expected)
+        assert set(self.grouped.groups) == set(self.expected)
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_a_file_that_shrank_a_lot_is_wasteful_until_it_is_written_anew(file):
     file.write({key: group(rng, 0) for key in range(9)})
     file.check()
     assert file.grouped.is_wasteful
-    file.grouped.forget()
+    file.grouped.groups = {}
     file.write(dict(file.expected))
     file.check()
     assert not file.grouped.is_wasteful
@@ -99,7 +99,7 @@ def test_a_file_that_is_not_what_it_was_is_an_error_and_forgets_nothing(file):
     whole = file.path.read_bytes()
     file.path.write_bytes(whole[:100])
     with pytest.raises(OSError, match="shorter than it should be"):
-        file.grouped.write(file.path.with_suffix(".tmp"), SCHEMA, {0: group(rng, 1)})
+        file.grouped.write(file.path.with_suffix(".tmp"), SCHEMA, [(0, group(rng, 1))])
     file.path.write_bytes(whole)
     file.write({0: group(rng, 1)})
     file.check()

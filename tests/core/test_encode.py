@@ -39,8 +39,8 @@ DATASET_TYPES = {
     "exists": pa.bool_(),
     "qc": pa.dictionary(pa.int8(), pa.string(), ordered=True),
     "default_revision": pa.bool_(),
-    "eid": pa.string(),
-    "id": pa.string(),
+    "eid": pa.dictionary(pa.int32(), pa.string()),
+    "id": pa.dictionary(pa.int32(), pa.string()),
 }
 
 

@@ -6,19 +6,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alfwatchd.core import partition
+from alfwatchd.core import ids, partition
 from alfwatchd.core.encode import Encoding
-from alfwatchd.core.partition import plan_groups
-from alfwatchd.core.rows import FolderRows, PackedFiles, Session, pack_signature
+from alfwatchd.core.partition import digest_groups, leave_out_equal, plan_all, plan_changes
+from alfwatchd.core.rows import Kept, KeptSession, Session, pack_signature
 from alfwatchd.core.tables import Snapshot
+from rows import folder_rows
 
 ENCODING = Encoding()
 
 
-def session(number, n_datasets=3):
-    files = {f"a.b{each}.npy": pack_signature(each, 0, 1, False) for each in range(n_datasets)}
-    rows = (FolderRows("alf", PackedFiles.pack(files)),) if files else ()
-    return Session(f"s{number}/2020-01-01/001", rows)
+def session(number, n_datasets=3, *, lab="", folder="alf", size=0, digest=b""):
+    files = {f"a.b{each}.npy": pack_signature(each + size, 0, 1, False) + digest for each in range(n_datasets)}
+    rows = tuple(filter(None, [folder_rows(folder, files)]))
+    return Session(f"{lab}s{number}/2020-01-01/001", rows)
 
 
 def snapshot(*sessions):
@@ -30,83 +31,129 @@ def small_groups(monkeypatch):
     monkeypatch.setattr(partition, "ROWS_PER_GROUP", 16)
 
 
-def paths(groups):
-    return {group: [each.path for _, each in members] for group, members in groups.items()}
+def paths(plan, group):
+    return [each.path for _, each in plan.partition.sessions_of(group)]
 
 
 def test_everything_is_written_at_first(small_groups):
     sessions = [session(number) for number in range(40)]
-    plan, groups = plan_groups(None, snapshot(*sessions), ENCODING)
-    assert plan.n_bits == 3
-    assert set(groups) == set(range(8))
-    members = [eid for group in sorted(groups) for eid, _ in groups[group]]
+    plan = plan_all(snapshot(*sessions), ENCODING)
+    assert plan.partition.n_bits == 4
+    assert plan.sessions == plan.datasets == set(range(16))
+    members = [eid for group in range(16) for eid, _ in plan.partition.sessions_of(group)]
     assert members == sorted(ENCODING.eids(snapshot(*sessions)).values()), "not in the order of eids over all groups"
 
 
-@pytest.mark.parametrize(
-    ("change", "n_groups"),
-    [
-        ("nothing", 0),
-        ("one session has other datasets", 1),
-        ("one session goes", 1),
-        ("one session comes", 1),
-        ("an equal session is a new value", 1),
-    ],
-)
-def test_only_what_changed_is_written(small_groups, change, n_groups):
-    before = [session(number) for number in range(40)]
-    old, _ = plan_groups(None, snapshot(*before), ENCODING)
-    after = {
-        "nothing": before,
-        "one session has other datasets": [*before[1:], session(0, 4)],
-        "one session goes": before[1:],
-        "one session comes": [*before, session(40)],
-        "an equal session is a new value": [*before[1:], session(0)],
-    }[change]
-    new, groups = plan_groups(old, snapshot(*after), ENCODING)
-    assert new.n_bits == old.n_bits
-    assert len(groups) == n_groups
-    for group, members in groups.items():
-        assert {each.path for _, each in members} == {each.path for each in after if new.group_of(each.path) == group}
+BEFORE = [session(number) for number in range(40)]
+CHANGES = {
+    "nothing": (BEFORE, 0, 0),
+    "one session has other datasets": ([*BEFORE[1:], session(0, 4)], 0, 1),
+    "one session goes": (BEFORE[1:], 1, 1),
+    "one session comes": ([*BEFORE, session(40)], 1, 1),
+    "one session goes, another comes": ([*BEFORE[1:], session(40)], 2, 2),
+    "an equal session is a new value": ([*BEFORE[1:], session(0)], 0, 1),
+}
+
+
+@pytest.mark.parametrize(("after", "n_sessions", "n_datasets"), CHANGES.values(), ids=CHANGES)
+def test_only_what_changed_is_written(small_groups, after, n_sessions, n_datasets):
+    old = plan_all(snapshot(*BEFORE), ENCODING).partition
+    plan = plan_changes(old, snapshot(*after), ENCODING)
+    assert (len(plan.sessions), len(plan.datasets)) == (n_sessions, n_datasets)
+    assert plan.partition == plan_all(snapshot(*after), ENCODING, old.n_bits).partition
+    assert {path for _, path in plan.added} == {each.path for each in after} - {each.path for each in BEFORE}
+    assert {path for _, path in plan.gone} == {each.path for each in BEFORE} - {each.path for each in after}
 
 
 def test_a_group_that_lost_its_last_session_is_written_empty(small_groups):
     before = [session(number) for number in range(40)]
-    old, groups = plan_groups(None, snapshot(*before), ENCODING)
-    group, gone = next((group, {each.path for _, each in members}) for group, members in groups.items() if members)
-    _, groups = plan_groups(old, snapshot(*(each for each in before if each.path not in gone)), ENCODING)
-    assert paths(groups) == {group: []}
+    old = plan_all(snapshot(*before), ENCODING)
+    group = next(group for group in old.datasets if old.partition.members[group])
+    gone = set(paths(old, group))
+    plan = plan_changes(old.partition, snapshot(*(each for each in before if each.path not in gone)), ENCODING)
+    assert plan.sessions == plan.datasets == {group}
+    assert paths(plan, group) == []
 
 
 def test_groups_are_made_anew_when_the_table_has_outgrown_them(small_groups):
-    old, _ = plan_groups(None, snapshot(*(session(number) for number in range(10))), ENCODING)
-    new, groups = plan_groups(old, snapshot(*(session(number) for number in range(200))), ENCODING)
-    assert new.n_bits > old.n_bits
-    assert set(groups) == set(range(1 << new.n_bits))
+    old = plan_all(snapshot(*(session(number) for number in range(10))), ENCODING).partition
+    many = snapshot(*(session(number) for number in range(200)))
+    assert plan_changes(old, many, ENCODING) is None
+    plan = plan_all(many, ENCODING, old.n_bits)
+    assert plan.partition.n_bits > old.n_bits
+    assert plan.datasets == set(range(1 << plan.partition.n_bits))
+    few = snapshot(session(1))
+    assert plan_changes(plan.partition, few, ENCODING) is None
+    assert plan_all(few, ENCODING, plan.partition.n_bits).partition.n_bits == 0
 
 
 def test_tables_without_rows_have_one_group():
-    plan, groups = plan_groups(None, snapshot(session(1, 0)), ENCODING)
-    assert plan.n_bits == 0
-    assert paths(groups) == {0: ["s1/2020-01-01/001"]}
-    _, groups = plan_groups(None, snapshot(), ENCODING)
-    assert paths(groups) == {0: []}
+    plan = plan_all(snapshot(session(1, 0)), ENCODING)
+    assert (plan.partition.n_bits, plan.datasets, paths(plan, 0)) == (0, {0}, ["s1/2020-01-01/001"])
+    plan = plan_changes(plan.partition, snapshot(), ENCODING)
+    assert (plan.sessions, plan.datasets, paths(plan, 0)) == ({0}, {0}, [])
+
+
+def test_a_kept_eid_that_becomes_free_goes_to_the_other_session(small_groups):
+    # Two folders of one kept session: the table filled in a lab that only one of them has.
+    eid = bytes(6) + b"\x40" + bytes(1) + b"\x80" + bytes(7)
+    encoding = Encoding(kept=Kept({"lab/s1/2020-01-01/001": KeptSession(eid, "", "")}, {}, "lab"))
+    first, second = session(1, lab="lab/Subjects/"), session(1)
+    others = [session(number) for number in range(2, 40)]
+    both = plan_all(snapshot(first, second, *others), encoding).partition
+    assert both.eids[first.path] == eid
+    plan = plan_changes(both, snapshot(second, *others), encoding)
+    assert plan.partition.eids[second.path] == eid
+    assert plan.partition == plan_all(snapshot(second, *others), encoding, both.n_bits).partition
+    given = ids.session_id("s1/2020-01-01/001")
+    assert plan.gone == {(eid, first.path), (given, second.path)}
+    assert plan.added == {(eid, second.path)}
+    assert plan.sessions == plan.datasets == {both.group_of(eid), both.group_of(given)}
+
+
+OTHERS = {
+    "size": session(0, size=1),
+    "name": session(0, 4),
+    "folder": session(0, folder="alf/probe00"),
+    "no folder": session(0, folder=""),
+    "md5": session(0, digest=bytes(range(16))),
+    "no datasets": session(0, 0),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
+def test_a_digest_tells_rows_apart(other):
+    plans = [plan_all(snapshot(each, session(1)), ENCODING) for each in (session(0), other)]
+    old, new = map(digest_groups, plans)
+    assert old.sessions == new.sessions
+    assert old.datasets != new.datasets
+    assert (leave_out_equal(plans[1], old, new).sessions, leave_out_equal(plans[1], old, new).datasets) == (set(), {0})
 
 
 @given(st.integers(0, 2**32))
-def test_replacing_planned_groups_gives_what_writing_everything_gives(seed):
+def test_what_is_planned_step_by_step_is_what_is_planned_at_once(seed):
+    """Groups that are neither planned nor hold what they held would be found here, and so would wrong digests."""
     rng = random.Random(seed)
-    sessions, old, held = {}, None, {}
+    sessions, old, held, digests = {}, None, {}, None
     for _ in range(6):
         for number in rng.sample(range(60), rng.randrange(30)):
             if rng.random() < 0.3:
                 sessions.pop(number, None)
+            elif number not in sessions or rng.random() < 0.8:
+                sessions[number] = session(number, rng.choice([0, 1, 40, 400]))
             else:
-                sessions[number] = session(number, rng.randrange(400))
+                sessions[number] = session(number, sessions[number].n_datasets)
         now = snapshot(*sessions.values())
-        new, groups = plan_groups(old, now, ENCODING)
-        held = dict(groups) if old is None or new.n_bits != old.n_bits else {**held, **groups}
-        old = new
-        rows = [(eid, each.path) for group in sorted(held) for eid, each in held[group]]
-        assert rows == sorted((eid, path) for path, eid in ENCODING.eids(now).items())
-        assert all(now.sessions[each.path] is each for members in held.values() for _, each in members)
+        plan = plan_changes(old, now, ENCODING) if old is not None else None
+        if plan is None:
+            plan = plan_all(now, ENCODING, old.n_bits if old is not None else None)
+            held = held if old is not None and plan.partition.n_bits == old.n_bits else {}
+        new = digest_groups(plan)
+        if held:
+            plan, new = leave_out_equal(plan, digests, new), digests.update(new)
+        old, digests = plan.partition, new
+        assert digests == digest_groups(plan_all(now, ENCODING, old.n_bits))
+        held |= {group: plan.partition.sessions_of(group) for group in plan.datasets}
+        rows = [(eid, each) for group in sorted(held) for eid, each in held[group]]
+        eids = ENCODING.eids(now)
+        assert rows == [(eids[path], now.sessions[path]) for path in sorted(eids, key=eids.__getitem__)]

@@ -60,6 +60,7 @@ TYPES = {
     "uint64": {pa.uint64()},
     "bool": {pa.bool_()},
     "null, or string": {pa.null(), pa.string()},
+    "dictionary of int32 and string": {pa.dictionary(pa.int32(), pa.string())},
     "dictionary of int8 and string, ordered": {pa.dictionary(pa.int8(), pa.string(), ordered=True)},
 }
 

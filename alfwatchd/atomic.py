@@ -1,0 +1,107 @@
+"""A file is replaced as a whole, under the lock that ONE takes, too.
+
+``.ONE.lock`` is ONE's own lock file (``iblutil.io.params.FileLock``), which `One.save_cache` holds while it writes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_LOCK_NAME = ".ONE.lock"
+_LOCK_STALE_SECONDS = 5.0
+_LOCK_POLL_SECONDS = 0.05
+
+FileMark = tuple[int, int, int]
+"""Inode, size in bytes and mtime_ns of a file: enough to see that another program replaced it."""
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> FileMark:
+    """Write a Parquet file under a temporary name, make it durable, and rename it under ONE's lock.
+
+    The temporary name does not end in ``.pqt``: One loads every file that does.
+
+    Parameters
+    ----------
+    path : Path
+    write : callable
+        Writes to the path that it is given.
+
+    Returns
+    -------
+    tuple
+        By which the file can be told from one that another program puts in its place, however soon.
+
+    Raises
+    ------
+    OSError
+        Nothing was replaced.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        write(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+            mark = _mark(os.fstat(file.fileno()))
+        with one_lock(path.parent):
+            temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    return mark
+
+
+@contextmanager
+def one_lock(folder: Path) -> Iterator[None]:
+    """Hold ``.ONE.lock`` in a folder; one that is older than five seconds was left behind and is taken over."""
+    lock = folder / _LOCK_NAME
+    fd = _make_lock(lock)
+    try:
+        with os.fdopen(fd, "w") as file:
+            json.dump({"pid": os.getpid(), "program": "alfwatchd"}, file)
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+
+
+def _make_lock(lock: Path) -> int:
+    """Return a descriptor of the lock file, made as soon as no other process holds it."""
+    seen, since = None, time.monotonic()
+    while True:
+        try:
+            return os.open(lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        except FileExistsError:
+            mark = file_mark(lock)
+        if mark != seen:
+            seen, since = mark, time.monotonic()
+        # Its own time tells of an old one at once; the wait, where clocks differ (the folder may be on a server).
+        is_old = seen is not None and time.time() - seen[2] / 1e9 > _LOCK_STALE_SECONDS
+        if seen is not None and (is_old or time.monotonic() - since > _LOCK_STALE_SECONDS):
+            lock.unlink(missing_ok=True)
+        else:
+            time.sleep(_LOCK_POLL_SECONDS)
+
+
+def file_mark(path: Path) -> FileMark | None:
+    """Return the mark of a file; None if there is none."""
+    try:
+        return _mark(path.stat())
+    except OSError:
+        return None
+
+
+def _mark(about: os.stat_result) -> FileMark:
+    return about.st_ino, about.st_size, about.st_mtime_ns
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
