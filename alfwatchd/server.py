@@ -129,6 +129,7 @@ class Server:
             log_level="warning",
             access_log=False,
             proxy_headers=False,
+            date_header=False,  # it would be that of the start: nothing ticks
             headers=[("connection", "close")],
             timeout_graceful_shutdown=_GRACE_SECONDS,
             h11_max_incomplete_event_size=_MAX_BODY_BYTES,
@@ -146,12 +147,28 @@ class Server:
 
     def close(self) -> None:
         """Answer what was asked, for a few seconds at most, then end. A prune stops before its next session."""
-        self._server.should_exit = True
+        self._server.end()
         self._thread.join()
 
 
 class _QuietServer(uvicorn.Server):
-    """Leaves signals to the daemon's main thread."""
+    """Leaves signals to the daemon's main thread, and sleeps until it is asked or ended."""
+
+    _ended: asyncio.Event | None = None
+
+    def end(self) -> None:
+        """Let the server answer what was asked, then end. Any thread but its own."""
+        self.should_exit = True
+        if self._ended is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended by itself
+                self._loop.call_soon_threadsafe(self._ended.set)
+
+    async def main_loop(self) -> None:
+        """Wait for the end. uvicorn looks ten times a second whether it has come, which takes 0.1 % of a core."""
+        self._loop = asyncio.get_running_loop()
+        self._ended = asyncio.Event()
+        if not await self.on_tick(0):  # `end` may have come first
+            await self._ended.wait()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Any:
