@@ -281,6 +281,18 @@ def test_every_dataset_has_its_session_at_every_moment(history):
         assert len(n_looks) >= len(history)
 
 
+def test_no_session_is_there_twice_while_those_of_before_and_after_are(out_dir):
+    def rows(*paths):
+        files = snapshot("s").sessions["s/2020-01-01/001"].folders
+        return Snapshot(1, {path: Session(path, files) for path in paths})
+
+    store, seen = Store(out_dir, "/data"), []
+    store.write(rows("s/2020-01-01/1", "t/2020-01-01/001"), Encoding())
+    with at_each_rename(out_dir, lambda: seen.append(read_file(out_dir / SESSIONS)["subject"].to_pylist())):
+        store.write(rows("s/2020-01-01/001", "u/2020-01-01/001"), Encoding())  # renamed, and so of the same eid
+    assert [sorted(each) for each in seen] == [["s", "t", "u"], ["s", "t", "u"], ["s", "u"]]
+
+
 @contextmanager
 def failing(out_dir, name):
     """Let the writing of one of the files fail: a folder lies where its temporary file should be."""
