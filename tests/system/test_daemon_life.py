@@ -267,7 +267,7 @@ def test_a_reload_before_the_loop_runs_is_not_lost(daemon):
         ("from alfwatchd.engine import Engine\nEngine._look_around = broken", "thread ended by an error thread=main"),
         ("from alfwatchd.store import Store\nStore.write = broken", "thread=flusher"),
         ("from alfwatchd.hashing import Hasher\nHasher._report = broken", "thread=hasher-0"),
-        ("import uvicorn\nuvicorn.Server.main_loop = broken", "thread=server"),
+        ("import uvicorn\nuvicorn.Server.on_tick = broken", "thread=server"),
     ],
     ids=["start", "loop", "flusher", "hasher", "server"],
 )
