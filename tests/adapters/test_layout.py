@@ -5,6 +5,7 @@ import os
 import random
 import uuid
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -43,13 +44,15 @@ def new_store(out_dir):
     return Store(out_dir, "/data", out_dir / "layout")
 
 
+@cache  # what does not change is one object, as in the daemon
+def session(number, size):
+    files = {f"a{each}.b.c": pack_signature(size + each, 1, 2, False) for each in range(3)}
+    return Session(f"s{number}/2020-01-01/001", (folder_rows("alf", files),))
+
+
 def snapshot(numbers, generation=1, *, sizes=None):
     """Return a snapshot of one session for each number, with three datasets of a size."""
-    sessions = []
-    for number in numbers:
-        size = (sizes or {}).get(number, 7)
-        files = {f"a{each}.b.c": pack_signature(size + each, 1, 2, False) for each in range(3)}
-        sessions.append(Session(f"s{number}/2020-01-01/001", (folder_rows("alf", files),)))
+    sessions = [session(number, (sizes or {}).get(number, 7)) for number in numbers]
     return Snapshot(generation, {each.path: each for each in sessions})
 
 
