@@ -1,7 +1,5 @@
 """``python -m alfwatchd``."""
 
-import sys
+from alfwatchd.cli import run
 
-from alfwatchd.cli import main
-
-sys.exit(main())
+run()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import alfwatchd
 from alfwatchd import logs, settings
@@ -39,6 +41,16 @@ _FLAGS = (
     "watch",
     "log_level",
 )
+
+
+def run() -> NoReturn:
+    """Run the command line and end the process."""
+    code = main()
+    with suppress(OSError, ValueError):  # closed by whoever was to read it
+        sys.stdout.flush()
+        sys.stderr.flush()
+    # Not `sys.exit`, after which Python would take a million rows apart one by one, for a second.
+    os._exit(code)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -154,8 +166,9 @@ def _once(arguments: argparse.Namespace, loaded: settings.Settings) -> int:
     from alfwatchd.lock import hold_out_dir
     from alfwatchd.once import run_once
     from alfwatchd.progress import ScanProgress
-    from alfwatchd.store import check_out_dir
+    from alfwatchd.store import check_out_dir, use_system_memory
 
+    use_system_memory()
     check_out_dir(loaded.out_dir)
     with hold_out_dir(loaded.out_dir), ScanProgress() as progress:
         summary = run_once(loaded, accept_root=arguments.accept_root, progress=progress.update)

@@ -23,7 +23,7 @@ from alfwatchd.core import alf, path_tables
 from alfwatchd.core.prune_plan import PruneOutcome, PrunePlan, Reference, make_plan
 from alfwatchd.errors import OutDirError, PruneRefused, RootOffline, TablesError
 from alfwatchd.lock import hold_out_dir
-from alfwatchd.once import index, run_hashing
+from alfwatchd.once import index, no_garbage_collection, run_hashing
 from alfwatchd.settings import Settings, load
 from alfwatchd.startup import Start, lab_problems, prepare
 from alfwatchd.state import State
@@ -88,7 +88,7 @@ def make_parquet_db(
             f"{root}: the folder to index, which is to hold the tables too, does not exist; check its path"
         )
     store.check_out_dir(target)
-    with hold_out_dir(target):
+    with hold_out_dir(target), no_garbage_collection():
         settings = _settings(root, target, hash_files=hash_files, lab=lab or "")
         start = _index(settings)
         if hash_files:
@@ -154,7 +154,8 @@ def remove_missing_datasets(
 
 def _plan(root: Path, reference: Reference, *, remove_empty_sessions: bool) -> PrunePlan:
     start = prepare(_settings(root, _NOWHERE), None)
-    _scan(start)
+    with no_garbage_collection():
+        _scan(start)
     if start.indexer.unreadable:
         folder = next(iter(start.indexer.unreadable))
         raise PruneRefused(f"{root}/{folder.path}: cannot be read, so nothing is removed; make it readable first")

@@ -9,11 +9,13 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
@@ -33,7 +35,6 @@ _PACKAGES = Path(__file__).parent.parent
 
 @dataclass(slots=True)
 class _Worker:
-    process: subprocess.Popen[bytes]
     pipe: Connection
     out: dict[int, Task] = field(default_factory=dict)
     """Units that it has not answered, by number."""
@@ -72,6 +73,7 @@ class Crawlers:
         self._waiting: deque[Task] = deque()
         self._done: list[Unit] = []
         self._workers: dict[int, _Worker] = {}
+        self._process: subprocess.Popen[bytes] | None = None
         self._n_started = 0
         self._n_units = 0
         self._is_watching = False
@@ -96,9 +98,7 @@ class Crawlers:
         if self._workers or self.problem or len(self._waiting) < _ENOUGH_UNITS:
             return
         try:
-            for _ in range(self.n_workers):
-                self._n_started += 1
-                self._workers[self._n_started] = self._start_worker(inotify_fd)
+            self._start_workers(inotify_fd)
         except OSError as error:
             self._give_up(f"worker processes cannot be started: {error}")
             return
@@ -113,7 +113,7 @@ class Crawlers:
         if worker is None:  # one that was ended
             return
         if message.answer is None:
-            self._give_up(f"a worker process ended with exit code {worker.process.wait()}")
+            self._give_up("a worker process ended")
             return
         worker.n_batches -= 1
         for number, folders in pickle.loads(message.answer):
@@ -165,19 +165,25 @@ class Crawlers:
         except OSError:
             _log.debug("worker does not listen")  # the thread that waits for its answers will tell
 
-    def _start_worker(self, inotify_fd: int) -> _Worker:
-        here, there = Pipe()
-        with there:
-            descriptors = [there.fileno(), *([inotify_fd] if inotify_fd >= 0 else [])]
-            process = subprocess.Popen(
+    def _start_workers(self, inotify_fd: int) -> None:
+        pipes = [Pipe() for _ in range(self.n_workers)]
+        passed = [there.fileno() for _, there in pipes]
+        try:
+            self._process = subprocess.Popen(
                 # -P: a module in the current folder is not ours.
-                [sys.executable, "-P", "-m", "alfwatchd.crawl", str(there.fileno()), str(inotify_fd)],
-                pass_fds=descriptors,
+                [sys.executable, "-P", "-m", "alfwatchd.crawl", str(inotify_fd), *map(str, passed)],
+                pass_fds=[*passed, *([inotify_fd] if inotify_fd >= 0 else [])],
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, "PYTHONPATH": str(_PACKAGES)},
+                process_group=0,  # one signal ends all of them, and ^C is for us alone
             )
-        here.send_bytes(pickle.dumps((self.root, tuple(self.patterns))))
-        return _Worker(process, here)
+        finally:
+            for _, there in pipes:
+                there.close()
+        for here, _ in pipes:
+            self._n_started += 1
+            self._workers[self._n_started] = _Worker(here)
+            here.send_bytes(pickle.dumps((self.root, tuple(self.patterns))))
 
     def _receive(self, numbers: dict[Connection, int]) -> None:
         """Post answers until all workers have ended. In a thread of its own, which is the one to close the pipes."""
@@ -199,8 +205,9 @@ class Crawlers:
             self._post(EventsLost(problem, reader_alive=False))
 
     def _stop(self) -> None:
-        workers, self._workers = self._workers, {}
-        for worker in workers.values():
-            worker.process.terminate()
-        for worker in workers.values():
-            worker.process.wait()
+        self._workers = {}
+        process, self._process = self._process, None
+        if process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # they hold nothing but what they were asked
+            process.wait()

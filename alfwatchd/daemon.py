@@ -67,6 +67,7 @@ def run(settings: Settings, load: Callable[[], Settings]) -> None:
     AlfwatchdError
         The daemon cannot start, cannot go on, or could not save the last changes.
     """
+    store.use_system_memory()
     logs.log_uncaught()
     inbox, service = Inbox(), systemd.Service()
     _catch_signals(inbox)
@@ -175,7 +176,7 @@ def _assemble(frame: _Frame, stack: ExitStack) -> tuple[Engine, Threads]:
     start = prepare(settings, state, new_watcher if _is_watchable(settings) else None, inbox.post)
     stack.callback(start.indexer.guard.close)
     start.indexer.scanner = replace(start.indexer.scanner, on_progress=lambda: frame.service.ping(time.monotonic()))
-    flusher = Flusher(Store(settings.out_dir, str(settings.root), settings.state_dir / "tables.layout"), inbox.post)
+    flusher = Flusher(Store(settings.out_dir, str(settings.root), settings.state_dir / store.LAYOUT), inbox.post)
     stack.callback(flusher.close)
     threads = {"flusher": lambda: flusher.is_alive, "server": lambda: frame.api.is_alive}
     hashes = None

@@ -25,7 +25,7 @@ GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 """Errors that say that a path leads to no folder (any more). All others say nothing about what is there."""
 
 _OPEN_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NONBLOCK
-_PROGRESS_FILES = 256
+_PROGRESS_MASK = 255
 _MISPLACED_DEPTH = 6
 _MISPLACED_FOLDERS = 2000
 _HIDDEN_FOLDERS = 100
@@ -111,13 +111,10 @@ class Scanner:
         """
         self.on_progress()
         about = os.fstat(fd)
-        seen = _Seen()
         with os.scandir(fd) as entries:
             if folder.kind < Kind.SESSION:
-                self._list_layout(entries, fd, folder, seen)
-            else:
-                self._list_session(entries, fd, folder, seen)
-        return seen.make_listing(about)
+                return self._list_layout(entries, fd, folder, about)
+            return self._list_session(entries, fd, folder, about)
 
     def look(self, fd: int, folder: Folder, names: Iterable[str]) -> Look:
         """Look at some names in an open folder of a session, without listing it."""
@@ -141,129 +138,165 @@ class Scanner:
                 look.files[name] = pack_signature(about.st_size, about.st_mtime_ns, about.st_ino, False)  # noqa: FBT003
         return look
 
-    def _list_layout(self, entries: Iterable[os.DirEntry[str]], fd: int, folder: Folder, seen: _Seen) -> None:
+    def _list_layout(
+        self, entries: Iterable[os.DirEntry[str]], fd: int, folder: Folder, about: os.stat_result
+    ) -> Listing:
         """List a folder above the sessions: only folders count, and links to session folders."""
         prefix = f"{folder.path}/" if folder.path else ""
-        outside = []
+        folders: dict[str, int] = {}
+        outside, odd = [], _Oddities()
         for entry in entries:
             name = entry.name
             if not entry.is_dir(follow_symlinks=False):
                 if entry.is_symlink() and folder.child_kind(name) is Kind.SESSION:
-                    self._list_linked_session(name, fd, prefix, seen)
+                    self._list_linked_session(name, fd, prefix, odd)
                 else:
-                    seen.n_ignored += 1
+                    odd.n_ignored += 1
             elif self._is_excluded(f"{prefix}{name}/"):
                 continue
             elif folder.child_kind(name) is None:
                 outside.append(prefix + name)
             else:
-                seen.folders[name] = entry.inode()
-        seen.n_ignored += len(outside)
-        seen.problems += find_misplaced(self.root, outside, self._is_excluded)
+                folders[name] = entry.inode()
+        odd.n_ignored += len(outside)
+        odd.problems += find_misplaced(self.root, outside, self._is_excluded)
+        return odd.add_to(Listing(about.st_dev, about.st_ino, folders | odd.links))
 
-    def _list_linked_session(self, name: str, fd: int, prefix: str, seen: _Seen) -> None:
-        seen.has_links = True
+    def _list_linked_session(self, name: str, fd: int, prefix: str, odd: _Oddities) -> None:
+        odd.has_links = True
         if self._is_excluded(f"{prefix}{name}/"):
             return
         try:
             target = os.stat(name, dir_fd=fd)
         except OSError as error:
             if error.errno in GONE:  # a dangling link or a loop: nothing that ONE could open
-                seen.n_ignored += 1
+                odd.n_ignored += 1
             else:
-                seen.unknown.add(name)
+                odd.unknown.add(name)
             return
         if not stat.S_ISDIR(target.st_mode):
-            seen.n_ignored += 1
+            odd.n_ignored += 1
         elif Path(self.root).is_relative_to(os.path.realpath(f"{self.root}/{prefix}{name}")):
             message = "the link leads to a folder that the root lies in: remove it"
-            seen.problems.append(Problem("link_loop", printable(prefix + name), message))
+            odd.problems.append(Problem("link_loop", printable(prefix + name), message))
         else:
-            seen.folders[name] = target.st_ino
-            seen.links.add(name)
+            odd.links[name] = target.st_ino
 
-    def _list_session(self, entries: Iterable[os.DirEntry[str]], fd: int, folder: Folder, seen: _Seen) -> None:
+    def _list_session(
+        self, entries: Iterable[os.DirEntry[str]], fd: int, folder: Folder, about: os.stat_result
+    ) -> Listing:
         """List a session folder or one below it: folders that may hold datasets, and the datasets."""
         is_name, excluded = alf.is_dataset_name, self.excluded
         prefix = f"{folder.path}/" if excluded is not None else ""
-        folders, files = [], seen.files
-        # Most of the time of a full index is spent in this loop, and most of that in the kernel, for `stat`.
+        folders: list[os.DirEntry[str]] = []
+        files: dict[str, bytes] = {}
+        n_bytes = n_ignored = 0
+        odd: _Oddities | None = None
+        # Most of the time of a full index is spent in this loop, two thirds of it in the kernel, for `stat`.
         for entry in entries:
             name = entry.name
             if entry.is_dir(follow_symlinks=False):
                 folders.append(entry)
             elif not is_name(name):
-                seen.n_ignored += 1
+                n_ignored += 1
             elif excluded is None or not excluded(prefix + name):
                 try:
-                    if not entry.is_file(follow_symlinks=False):
-                        seen.add_other(fd, name, is_link=entry.is_symlink())
-                        continue
-                    about = entry.stat(follow_symlinks=False)
+                    of_file = entry.stat(follow_symlinks=False) if entry.is_file(follow_symlinks=False) else None
                 except OSError as error:
-                    if error.errno not in GONE:  # else it vanished since the listing
-                        seen.unknown.add(name)
+                    odd = odd or _Oddities()
+                    odd.note_error(name, error)
                     continue
-                if about.st_nlink > 1:
-                    seen.shared_inodes.add(about.st_ino)
-                files[name] = pack_signature(about.st_size, about.st_mtime_ns, about.st_ino, False)  # noqa: FBT003
-                if not len(files) % _PROGRESS_FILES:
+                if of_file is None or of_file.st_nlink > 1:
+                    odd = odd or _Oddities()
+                    odd.add_file(fd, name, files)
+                    continue
+                n_bytes += of_file.st_size
+                files[name] = pack_signature(of_file.st_size, of_file.st_mtime_ns, of_file.st_ino, False)  # noqa: FBT003
+                if not len(files) & _PROGRESS_MASK:
                     self.on_progress()
-        if folders:
-            self._list_collections(folders, folder, seen)
+        found, hidden = self._choose_collections(folders, folder) if folders else ({}, [])
+        if odd is None and not hidden:
+            packed = PackedFiles.pack_plain(files, n_bytes) if files else NO_FILES
+            return Listing(about.st_dev, about.st_ino, found, packed, n_ignored)
+        odd = odd or _Oddities()
+        odd.n_ignored += len(hidden)
+        for path in hidden:
+            odd.problems += self._find_hidden(path)
+        return odd.add_to(Listing(about.st_dev, about.st_ino, found, PackedFiles.pack(files), n_ignored))
 
-    def _list_collections(self, entries: list[os.DirEntry[str]], folder: Folder, seen: _Seen) -> None:
+    def _choose_collections(self, entries: list[os.DirEntry[str]], folder: Folder) -> tuple[dict[str, int], list[str]]:
+        """Return those of the sub-folders that may hold datasets, with their inodes, and the paths of the others."""
         collection = folder.collection
         prefix = f"{collection}/" if collection else ""
+        found, hidden = {}, []
         for entry in entries:
             name = entry.name
             if self.excluded is not None and self.excluded(f"{folder.path}/{name}/"):
                 continue
             if alf.is_collection(prefix + name):
-                seen.folders[name] = entry.inode()
-                continue
-            seen.n_ignored += 1
-            path = f"{folder.path}/{name}"
-            n_hidden, at_least = _count_datasets(self.root, path, self._is_excluded)
-            if n_hidden:
-                message = (
-                    f"{at_least}{n_hidden} dataset{'s' * (n_hidden > 1)} not indexed: ONE cannot open a collection of "
-                    "this name; use letters, digits, '_', '-' and '.' (and a revision '#...#' only as the last folder)"
-                )
-                seen.problems.append(Problem("bad_collection", printable(path), message))
+                found[name] = entry.inode()
+            else:
+                hidden.append(f"{folder.path}/{name}")
+        return found, hidden
+
+    def _find_hidden(self, path: str) -> list[Problem]:
+        """Tell of datasets in a folder that cannot be a collection."""
+        n_hidden, at_least = _count_datasets(self.root, path, self._is_excluded)
+        if not n_hidden:
+            return []
+        message = (
+            f"{at_least}{n_hidden} dataset{'s' * (n_hidden > 1)} not indexed: ONE cannot open a collection of this "
+            "name; use letters, digits, '_', '-' and '.' (and a revision '#...#' only as the last folder)"
+        )
+        return [Problem("bad_collection", printable(path), message)]
 
     def _is_excluded(self, path: str) -> bool:
         return self.excluded is not None and self.excluded(path)
 
 
 @dataclass(slots=True)
-class _Seen:
-    """What a listing is made from; see `Listing`."""
+class _Oddities:
+    """What few folders have; see `Listing`."""
 
-    folders: dict[str, int] = field(default_factory=dict)
-    files: dict[str, bytes] = field(default_factory=dict)
     n_ignored: int = 0
-    links: set[str] = field(default_factory=set)
+    links: dict[str, int] = field(default_factory=dict)
     unknown: set[str] = field(default_factory=set)
     has_links: bool = False
     shared_inodes: set[int] = field(default_factory=set)
     problems: list[Problem] = field(default_factory=list)
 
-    def add_other(self, fd: int, name: str, *, is_link: bool) -> None:
-        """Add what has the name of a dataset and is no file by its listing: a link to one, perhaps."""
-        self.has_links |= is_link
-        signature = _signature(fd, name)
-        if signature is None:
-            self.n_ignored += 1
-        else:
-            self.files[name] = signature
+    def note_error(self, name: str, error: OSError) -> None:
+        """Note a file that was listed and cannot be looked at."""
+        if error.errno not in GONE:  # else it vanished since the listing
+            self.unknown.add(name)
 
-    def make_listing(self, about: os.stat_result) -> Listing:
-        packed = PackedFiles.pack(self.files) if self.files else NO_FILES
-        return Listing(
-            about.st_dev, about.st_ino, self.folders, packed, self.n_ignored, self.links, self.unknown,
-            self.has_links, self.shared_inodes, tuple(self.problems),
-        )  # fmt: skip
+    def add_file(self, fd: int, name: str, files: dict[str, bytes]) -> None:
+        """Add what has the name of a dataset and is no plain file with one name: a link of either kind, perhaps."""
+        try:
+            about = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            if is_link := stat.S_ISLNK(about.st_mode):
+                self.has_links = True
+                about = os.stat(name, dir_fd=fd)
+        except OSError as error:
+            self.n_ignored += error.errno in GONE
+            self.note_error(name, error)
+            return
+        if not stat.S_ISREG(about.st_mode):
+            self.n_ignored += 1
+            return
+        if about.st_nlink > 1 and not is_link:
+            self.shared_inodes.add(about.st_ino)
+        files[name] = pack_signature(about.st_size, about.st_mtime_ns, about.st_ino, is_link)
+
+    def add_to(self, listing: Listing) -> Listing:
+        return listing._replace(
+            n_ignored=listing.n_ignored + self.n_ignored,
+            links=frozenset(self.links),
+            unknown=self.unknown,
+            has_links=self.has_links,
+            shared_inodes=self.shared_inodes,
+            problems=tuple(self.problems),
+        )
 
 
 def find_misplaced(root: str, outside: list[str], excluded: Excluded) -> list[Problem]:
@@ -329,25 +362,3 @@ def _count_datasets(root: str, folder: str, excluded: Excluded) -> tuple[int, st
                 else:
                     n_files += alf.is_dataset_name(entry.name) and not excluded(path)
     return n_files, "at least " if stack else ""
-
-
-def _signature(fd: int, name: str) -> bytes | None:
-    """Return the packed signature of a dataset file or of a link to one; None where it is something else or gone.
-
-    Raises
-    ------
-    OSError
-        Nothing can be said about the file.
-    """
-    try:
-        about = os.stat(name, dir_fd=fd, follow_symlinks=False)
-        is_link = stat.S_ISLNK(about.st_mode)
-        if is_link:
-            about = os.stat(name, dir_fd=fd)
-    except OSError as error:
-        if error.errno in GONE:
-            return None
-        raise
-    if not stat.S_ISREG(about.st_mode):
-        return None
-    return pack_signature(about.st_size, about.st_mtime_ns, about.st_ino, is_link)

@@ -9,7 +9,8 @@ import datetime
 import json
 import os
 from bisect import insort
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Iterator, Set
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
@@ -21,7 +22,7 @@ import pyarrow.parquet as pq
 
 import alfwatchd
 from alfwatchd.atomic import FileMark, file_mark, write_atomically
-from alfwatchd.core import encode, ids
+from alfwatchd.core import arrow, encode, ids
 from alfwatchd.core.encode import Encoding
 from alfwatchd.core.folder import Changes
 from alfwatchd.core.partition import Digests, Partition, Plan, digest_groups, leave_out_equal, plan_all, plan_changes
@@ -32,6 +33,8 @@ from alfwatchd.layout import Layout, load_layout, save_layout
 
 SESSIONS = "sessions.pqt"
 DATASETS = "datasets.pqt"
+LAYOUT = "tables.layout"
+"""Name of the file in the state folder that says what the tables hold; see `Store`."""
 METADATA_KEY = b"alfwatchd"
 """Schema metadata of our own; `one_metadata` stays exactly what ONE writes."""
 
@@ -63,6 +66,11 @@ class _Written:
         return self.encoding == encoding and self.encoding.kept is encoding.kept
 
 
+def use_system_memory() -> None:
+    """Let Arrow allocate as all else in the process does: its own pool keeps 20 to 50 MB more, and saves no time."""
+    pa.set_memory_pool(pa.system_memory_pool())
+
+
 class Store:
     """Writes the tables of one root into one folder. Used by one thread at a time.
 
@@ -84,8 +92,13 @@ class Store:
         self._files = {name: GroupedFile(out_dir / name) for name in (SESSIONS, DATASETS)}
         self._written: _Written | None = None
 
-    def write(self, snapshot: Snapshot, encoding: Encoding) -> None:
+    def write(self, snapshot: Snapshot, encoding: Encoding) -> bool:
         """Replace both files so that every dataset row has its session at every moment.
+
+        Returns
+        -------
+        bool
+            Whether rows may differ from those that were there.
 
         Raises
         ------
@@ -113,6 +126,7 @@ class Store:
         if self._layout is not None and digests is not None:
             groups = {name: file.groups for name, file in self._files.items()}
             save_layout(self._layout, Layout(self._made_for(encoding, marks), plan.partition.n_bits, digests, groups))
+        return bool(plan.sessions or plan.datasets)
 
     def _take_last(self, encoding: Encoding) -> _Written | None:
         """Return what is on disk, if it is known and made in the same way; None where everything is to be written."""
@@ -311,13 +325,47 @@ def read_generation(folder: Path) -> tuple[int, dict[str, Any]]:
     return max(int(metadata.get("generation", 0)) for metadata in found), found[1]
 
 
-def read_ids_and_sizes(folder: Path) -> pa.Table | None:
-    """Return the columns id and file_size of the datasets in a folder; None if there is no table that has them."""
-    schema = pa.schema([("id", pa.string()), ("file_size", pa.uint64())])
-    try:
-        return _read_file(folder / DATASETS, schema.names).select(schema.names).cast(schema)
-    except (OSError, pa.ArrowException, KeyError):
+@contextmanager
+def open_datasets(folder: Path) -> Iterator[pq.ParquetFile | None]:
+    """Open the datasets in a folder, to be read even after another file has replaced them; None if there are none."""
+    with ExitStack() as stack:
+        file = None
+        with suppress(OSError, pa.ArrowException):
+            raw = stack.enter_context(_open(folder / DATASETS))
+            file = stack.enter_context(pq.ParquetFile(raw))
+        yield file
+
+
+def read_ids_and_sizes(datasets: pq.ParquetFile | None) -> pa.Table | None:
+    """Return what identifies datasets, and their sizes.
+
+    Returns
+    -------
+    pyarrow.Table or None
+        Columns id (fixed-size binary, the 16 bytes of the UUID, or of a digest of an id that is none) and file_size
+        (uint64, bytes), `n_datasets` rows, in 24 bytes a row; None if there is no table that has them.
+    """
+    if datasets is None:
         return None
+    parts = []
+    try:
+        for number in range(datasets.num_row_groups):
+            part = datasets.read_row_group(number, ["id", "file_size"])
+            own_ids = part.column("id").cast(pa.string()).combine_chunks()
+            sizes = part.column("file_size").cast(pa.uint64()).combine_chunks()
+            parts.append(pa.table({"id": _pack_ids(own_ids), "file_size": sizes}))
+    except (OSError, pa.ArrowException, KeyError, ValueError):
+        return None
+    schema = pa.schema([("id", pa.binary(16)), ("file_size", pa.uint64())])
+    return pa.concat_tables(parts) if parts else schema.empty_table()
+
+
+def _pack_ids(texts: pa.StringArray) -> pa.FixedSizeBinaryArray:
+    try:
+        return arrow.parse_uuids(texts)
+    except ValueError:
+        digests = b"".join(ids.md5(str(text).encode()).digest() for text in texts.to_pylist())
+        return pa.Array.from_buffers(pa.binary(16), len(texts), [None, pa.py_buffer(digests)])
 
 
 def compare(old: pa.Table | None, new: pa.Table | None) -> Changes:

@@ -54,6 +54,18 @@ def uuids(raw: npt.NDArray[np.uint8], counts: Sequence[int] | None = None) -> pa
     return pa.StringArray.from_buffers(len(text), pa.py_buffer(offsets), pa.py_buffer(text))
 
 
+def parse_uuids(texts: pa.StringArray) -> pa.FixedSizeBinaryArray:
+    """Return the 16 bytes of each id, as `uuids` writes them; raises `ValueError` if one is not written so."""
+    _, _, data = texts.buffers()
+    start, end = (texts.offset + at for at in (0, len(texts)))
+    offsets = np.frombuffer(texts.buffers()[1], np.int32)[start : end + 1]
+    if texts.null_count or (len(texts) and (np.diff(offsets) != 36).any()):
+        raise ValueError("not all of them have 36 characters")
+    text = np.frombuffer(data, np.uint8)[offsets[0] : offsets[-1]] if len(texts) else np.zeros(0, np.uint8)
+    raw = bytes.fromhex(text.reshape(-1, 36)[:, _HEX_PLACES].tobytes().decode("ascii", "replace"))
+    return pa.Array.from_buffers(pa.binary(16), len(texts), [None, pa.py_buffer(raw)])
+
+
 def digests(raw: npt.NDArray[np.uint8]) -> pa.StringArray:
     """Return digests as lower-case hex.
 

@@ -95,6 +95,12 @@ class PackedFiles(NamedTuple):
             digests = b"".join([digest_of(value) or NO_DIGEST for value in values])
         return cls(names, signatures, sum(size for (size,) in _SIZE.iter_unpack(signatures)), digests)
 
+    @classmethod
+    def pack_plain(cls, files: Mapping[str, bytes], n_bytes: int) -> PackedFiles:
+        """Pack files without digests, whose sizes the caller has summed up."""
+        names = shared_names(tuple(sorted(files)))
+        return cls(names, b"".join(map(files.__getitem__, names)), n_bytes)
+
     def unpack(self) -> dict[str, bytes]:
         """Return what `pack` was given."""
         return {name: self._value(place) for place, name in enumerate(self.names)}

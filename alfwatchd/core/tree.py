@@ -89,11 +89,23 @@ class Tree:
         folder.dev, folder.ino = listing.dev, listing.ino
         if listing.problems or folder.problems or listing.n_ignored != folder.n_ignored:
             self._set_problems(folder, listing.problems, listing.n_ignored)
+        new: list[Folder] = []
         freed: list[int] = []
+        changes = Changes()
+        if folder.children or listing.folders:
+            changes += self._compare_folders(folder, listing, new, freed)
+        if folder.rows is not None:
+            changes += self._compare_rows(folder, folder.rows.packed, listing, rewritten)
+        elif listing.packed.names:
+            self._set_rows(folder, listing.packed)
+            changes.added += len(listing.packed.names)
+        return new, freed, changes
+
+    def _compare_folders(self, folder: Folder, listing: Listing, new: list[Folder], freed: list[int]) -> Changes:
+        """Make the sub-folders of a folder those of a listing."""
         changes = Changes()
         for name in folder.children.keys() - listing.folders.keys() - listing.unknown:
             changes += self.drop(folder.children[name], freed)
-        new = []
         for name, ino in listing.folders.items():
             is_link = name in listing.links
             child = folder.children.get(name)
@@ -104,14 +116,9 @@ class Tree:
                 if child is not None:
                     changes += self.drop(child, freed)
                 new.append(self._add(folder, name, ino, is_link=is_link))
-        if folder.rows is not None:
-            changes += self._compare(folder, folder.rows.packed, listing, rewritten)
-        elif listing.packed.names:
-            self._set_rows(folder, listing.packed)
-            changes.added += len(listing.packed.names)
-        return new, freed, changes
+        return changes
 
-    def _compare(self, folder: Folder, old: PackedFiles, listing: Listing, rewritten: AbstractSet[str]) -> Changes:
+    def _compare_rows(self, folder: Folder, old: PackedFiles, listing: Listing, rewritten: AbstractSet[str]) -> Changes:
         """Change the rows of a folder that has some to those of a listing."""
         found = listing.packed
         if not rewritten and found.signatures == old.signatures and found.names == old.names:

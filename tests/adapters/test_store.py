@@ -5,6 +5,7 @@ import os
 import re
 import threading
 import time
+import uuid
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from alfwatchd.store import (
     Store,
     check_out_dir,
     compare,
+    open_datasets,
     read_generation,
     read_ids_and_sizes,
     read_sessions,
@@ -53,6 +55,11 @@ def out_dir():
         while left := [path for path in open_files() if path.startswith(str(folder))]:
             assert time.monotonic() < deadline, left
             time.sleep(0.01)
+
+
+def ids_and_sizes(out_dir):
+    with open_datasets(out_dir) as datasets:
+        return read_ids_and_sizes(datasets)
 
 
 def open_files():
@@ -130,7 +137,8 @@ def test_what_is_read_is_what_was_written(out_dir):
     assert stored.modified == (out_dir / DATASETS).stat().st_mtime
     assert read_generation(out_dir) == (5, stored.metadata)
     assert read_sessions(out_dir).equals(stored.sessions)
-    assert read_ids_and_sizes(out_dir).to_pydict() == stored.datasets.select(["id", "file_size"]).to_pydict()
+    expected = {uuid.UUID(row["id"]).bytes: row["file_size"] for row in stored.datasets.to_pylist()}
+    assert {row["id"]: row["file_size"] for row in ids_and_sizes(out_dir).to_pylist()} == expected
 
 
 def test_both_files_have_the_same_generation_at_rest(out_dir):
@@ -501,10 +509,10 @@ FOREIGN = {
 @pytest.mark.parametrize("make", FOREIGN.values(), ids=FOREIGN)
 def test_whatever_was_there_is_replaced(out_dir, tmp_path, make):
     make(out_dir, tmp_path)
-    before = read_ids_and_sizes(out_dir)
+    before = ids_and_sizes(out_dir)
     Store(out_dir, "/data").write(snapshot("st", 3), Encoding())
     assert (subjects(out_dir), orphans(out_dir)) == ("st", set())
-    after = read_ids_and_sizes(out_dir)
+    after = ids_and_sizes(out_dir)
     old, new = (set(table["id"].to_pylist()) if table else set() for table in (before, after))
     assert compare(before, after) == Changes(len(new - old), 0, len(old - new))
     assert len(new) == 4
@@ -519,7 +527,7 @@ def test_tables_of_one_are_read(out_dir, tmp_path, hash_ids):
     assert {"id", "subject"} <= set(stored.sessions.column_names)
     assert {"eid", "id", "rel_path"} <= set(stored.datasets.column_names)
     assert read_generation(out_dir) == (0, {})
-    assert len(read_ids_and_sizes(out_dir)) == 2
+    assert len(ids_and_sizes(out_dir)) == 2
 
 
 @pytest.mark.parametrize("missing", [(SESSIONS,), (DATASETS,), (SESSIONS, DATASETS)])
@@ -529,7 +537,7 @@ def test_tables_are_two_files_or_none(out_dir, missing):
         (out_dir / name).unlink()
     assert (read_tables(out_dir), read_generation(out_dir)) == (None, (0, {}))
     assert (read_sessions(out_dir) is None) is (SESSIONS in missing)
-    assert (read_ids_and_sizes(out_dir) is None) is (DATASETS in missing)
+    assert (ids_and_sizes(out_dir) is None) is (DATASETS in missing)
 
 
 @pytest.mark.parametrize("make", [same_bytes(b""), same_bytes(b"garbage" * 10), truncated])
@@ -537,7 +545,7 @@ def test_broken_files_are_told(out_dir, tmp_path, make):
     make(out_dir, tmp_path)
     with pytest.raises(TablesError, match=r"sessions\.pqt: not a readable Parquet file .*; remove it"):
         read_tables(out_dir)
-    assert (read_generation(out_dir), read_sessions(out_dir), read_ids_and_sizes(out_dir)) == ((0, {}), None, None)
+    assert (read_generation(out_dir), read_sessions(out_dir), ids_and_sizes(out_dir)) == ((0, {}), None, None)
 
 
 def test_a_pair_that_does_not_match_can_be_told(out_dir):
