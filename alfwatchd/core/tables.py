@@ -57,14 +57,15 @@ class Tables:
 
     def replace_session(self, session: Session) -> None:
         """Insert or replace a session with all its datasets."""
-        rival = self._rival(session)
-        if rival is not None:
-            if len(rival) > len(session.path):
-                self._twins.setdefault(rival, {})[session.path] = session
-                return
-            self._demote(rival, session.path)
         old = self._sessions.get(session.path)
-        if old == session:
+        if old is None:
+            rival = self._rival(session)
+            if rival is not None:
+                if len(rival) > len(session.path):
+                    self._twins.setdefault(rival, {})[session.path] = session
+                    return
+                self._demote(rival, session.path)
+        elif old == session:
             return
         self._sessions[session.path] = session
         self._count(old, session)
