@@ -74,7 +74,7 @@ class State:
 
     def find_digest(self, fsid: int, signature: bytes) -> bytes | None:
         """Return the md5 digest, 16 bytes, of a file with this signature on this file system, or None."""
-        with self._transaction():
+        with self._access():  # no transaction: each file is looked up, and to end one takes as long as the look
             row = self._db.execute(
                 "SELECT md5 FROM digests WHERE fsid = ? AND signature = ?", (str(fsid), signature)
             ).fetchone()
@@ -100,8 +100,13 @@ class State:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
+        with self._access(), self._db:
+            yield
+
+    @contextmanager
+    def _access(self) -> Iterator[None]:
         try:
-            with self._lock, self._db:
+            with self._lock:
                 yield
         except sqlite3.Error as error:
             raise StateError(f"{self.path}: {error}; it may be deleted while no daemon runs") from error
