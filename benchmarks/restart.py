@@ -74,7 +74,7 @@ def _start_twice(root: Path) -> tuple[Start, Start]:
 def _start(daemon: box.Box) -> Start:
     started = time.perf_counter()
     answered = daemon.start()
-    daemon.wait(lambda: daemon.status().state == "live", interval=0.01)
+    daemon.wait_until_live()
     live = time.perf_counter() - started
     daemon.client.sync()
     return Start(answered, live, time.perf_counter() - started)
