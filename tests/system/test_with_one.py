@@ -6,10 +6,13 @@ from uuid import UUID
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from one.alf.cache import merge_tables
 from one.alf.io import load_file_content
 from one.api import One
-from program import SESSIONS, make_ibl_tree, program, walk, write_dataset
+from program import SESSIONS, listed, make_ibl_tree, program, walk, write_dataset
 
 UNPADDED = {"mainenlab/Subjects/clns0730/2018-08-24/1", "mainenlab/Subjects/flowers/2018-07-13/1"}
 """Real folders, whose files One cannot find: it always pads the number."""
@@ -161,3 +164,87 @@ def test_an_open_one_keeps_its_ids_when_the_tables_change(tmp_path):
         assert one.path2eid(root / REVISED) == eid
         assert same(one.load_dataset(eid, CHOICE), np.arange(1000.0))
         assert len(one.list_datasets(details=True)) == len(walk(root))
+
+
+# Ids are dictionaries, for speed: One must not notice.
+
+
+def plain_copy(root, folder):
+    """Write the same tables as they would be with ids that are plain strings."""
+    for name in ("sessions", "datasets"):
+        with pq.ParquetFile(root / f"{name}.pqt") as file:
+            table = file.read()
+        for column in {"eid", "id"} & set(table.column_names):
+            place = table.schema.get_field_index(column)
+            table = table.set_column(place, column, table.column(column).cast(pa.string()))
+        pq.write_table(table, folder / f"{name}.pqt")
+    return One(cache_dir=root, tables_dir=folder, mode="local")
+
+
+def as_text(found):
+    """Return a result in a form that can be compared, with its order and all its ids."""
+    if isinstance(found, pd.DataFrame):
+        frame = found.reset_index()
+        return list(map(str, frame.columns)), [tuple(map(str, row)) for row in frame.itertuples(index=False)]
+    return repr(found)
+
+
+QUERIES = {
+    "tables": lambda one, eid: one._cache["datasets"],
+    "search": lambda one, eid: one.search(),
+    "dataset of one subject": lambda one, eid: one.search(subject="KS005", datasets=CHOICE),
+    "datasets of one lab": lambda one, eid: one.search(lab="cortexlab", datasets=[CHOICE, "_ibl_wheel.position.npy"]),
+    "no dataset of one subject": lambda one, eid: one.search(subject="KS005", datasets="no.such.npy"),
+    "quality": lambda one, eid: one.search(number=1, dataset_qc_lte="PASS", datasets=CHOICE),
+    "details": lambda one, eid: one.search(subject="KS005", datasets=CHOICE, details=True),
+    "list": lambda one, eid: one.list_datasets(eid),
+    "list with details": lambda one, eid: one.list_datasets(eid, details=True, keep_eid_index=True),
+    "list by name": lambda one, eid: one.list_datasets(filename="*spikes*", details=True),
+    "default revisions": lambda one, eid: one.list_datasets(eid, default_revisions_only=True, details=True),
+    "collections": lambda one, eid: one.list_collections(eid, details=True),
+    "revisions": lambda one, eid: one.list_revisions(eid, details=True),
+    "session": lambda one, eid: one.get_details(eid, full=True),
+    "path": lambda one, eid: one.path2record(one.eid2path(eid) / "alf" / CHOICE),
+    "object": lambda one, eid: one.load_object(eid, "wheel", collection="alf", download_only=True),
+    "collection": lambda one, eid: one.load_collection(eid, "alf", object="*trials*", download_only=True),
+    "files": lambda one, eid: one._check_filesystem(one.list_datasets(eid, details=True, keep_eid_index=True)),
+    "sorted": lambda one, eid: one._cache["datasets"].index.is_monotonic_increasing,
+}
+
+
+def ask(query, one, root):
+    try:
+        return as_text(query(one, one.path2eid(root / REVISED)))
+    except Exception as error:  # noqa: BLE001 - what One cannot do, it cannot do with either
+        return repr(error)
+
+
+@pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES)
+def test_dictionaries_of_ids_change_no_answer(one, root, tmp_path, query):
+    expected = ask(query, plain_copy(root, tmp_path), root)
+    assert ask(query, one, root) == expected
+    assert "Error(" not in expected
+
+
+def test_eids_are_no_categories_in_one(one):
+    # One.search(subject=..., datasets=...) fails under pandas 2 where they are.
+    assert not isinstance(one._cache["datasets"].index.levels[0].dtype, pd.CategoricalDtype)
+    assert not any(eid.int == 0 for eid in one._cache["datasets"].index.levels[0])
+
+
+def test_what_one_saves_is_taken_over(tmp_path):
+    root = make_ibl_tree(tmp_path)
+    with program(root) as made:
+        made.run_once()
+        before = listed(root, root)
+        one = One(cache_dir=root, mode="local")
+        eid = one.path2eid(root / REVISED)
+        record = one.list_datasets(eid, details=True, keep_eid_index=True).iloc[[0]].copy()
+        record["qc"] = pd.Categorical(["FAIL"], dtype=record["qc"].dtype)
+        merge_tables(one._cache, datasets=record)
+        one.save_cache()
+        made.run_once()
+        assert listed(root, root) == before
+        again = One(cache_dir=root, mode="local").list_datasets(eid, details=True)
+        assert again.index.tolist() == one.list_datasets(eid, details=True).index.tolist()
+        assert again.loc[record.index.get_level_values("id")[0], "qc"] == "FAIL"
