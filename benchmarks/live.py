@@ -28,7 +28,6 @@ import trees
 
 Lines = list[measure.Line]
 _RATE = 5_000
-_BURST = 50_000
 _EVENTS_PER_FILE = 2
 """IN_CREATE and IN_CLOSE_WRITE: the files are empty, which is the most files a second and the least to join."""
 FILES_PER_VISIT = 50
@@ -44,6 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=100_000)
     parser.add_argument("--seconds", type=float, default=60.0, help="how long files are created at 5,000 per second")
+    parser.add_argument("--burst", type=int, default=50_000, help="files in a burst")
     parser.add_argument("--tries", type=int, default=200, help="how often each latency is measured")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--work", type=Path, help="folder for the tree, kept (default: a temporary one)")
@@ -173,9 +173,9 @@ def measure_sustained(tree: Tree, options: argparse.Namespace) -> Lines:
 
 def measure_burst(tree: Tree, options: argparse.Namespace) -> Lines:
     """50,000 files at full speed: on the disk, and in memory, where nothing holds up who writes."""
-    lines = _measure_bursts(tree, "disk")
+    lines = _measure_bursts(tree, options, "disk")
     with _tree_in_memory(tree, options) as other:
-        return lines + (_measure_bursts(other, "tmpfs") if other is not tree else [])
+        return lines + (_measure_bursts(other, options, "tmpfs") if other is not tree else [])
 
 
 @contextmanager
@@ -187,12 +187,12 @@ def _tree_in_memory(tree: Tree, options: argparse.Namespace) -> Iterator[Tree]:
         yield Tree(Path(folder) / "tree", min(options.size, _MEMORY_SIZE))
 
 
-def _measure_bursts(tree: Tree, where: str) -> Lines:
+def _measure_bursts(tree: Tree, options: argparse.Namespace, where: str) -> Lines:
     lines = []
     with box.live_box(tree.root) as daemon:
-        for title, folders in (("watched folders", tree.folders), ("new folders", tree.new_folders(_BURST))):
-            load = _measure_load(tree, daemon, lambda folders=folders: _burst(tree, folders))
-            item = f"burst of {_BURST} files into {title}, {where}, {load.rate / 1e3:.0f} k/s"
+        for title, folders in (("watched folders", tree.folders), ("new folders", tree.new_folders(options.burst))):
+            load = _measure_load(tree, daemon, lambda folders=folders: _burst(tree, folders, options.burst))
+            item = f"burst of {options.burst} files into {title}, {where}, {load.rate / 1e3:.0f} k/s"
             figure = f"{load.cpu / load.n_files * 1e6:.0f} us"
             lines += [
                 _overflow_line(item, load),
@@ -208,14 +208,14 @@ def measure_others(tree: Tree, options: argparse.Namespace) -> Lines:
     with _tree_in_memory(tree, options) as other:
         for kind, title in _OTHERS.items():
             with watchers.running(kind, other.root) as end:
-                took, ended = _burst(other, other.folders)
+                took, ended = _burst(other, other.folders, options.burst)
                 seen = end()
             other.clean()
             figure = (
-                f"{seen['files']} of {_BURST} files told, last after {max(0.0, seen['last'] - ended):.2f} s, "
-                f"{seen['cpu'] / _BURST * 1e6:.0f} us of CPU per file, armed in {seen['armed']:.1f} s"
+                f"{seen['files']} of {options.burst} files told, last after {max(0.0, seen['last'] - ended):.2f} s, "
+                f"{seen['cpu'] / options.burst * 1e6:.0f} us of CPU per file, armed in {seen['armed']:.1f} s"
             )
-            item = f"the same burst, {_BURST / took / 1e3:.0f} k/s: {title}"
+            item = f"the same burst, {options.burst / took / 1e3:.0f} k/s: {title}"
             lines.append(measure.Line(item, "", figure, None, ""))
     return lines
 
@@ -267,9 +267,9 @@ def _create_at_rate(tree: Tree, paths: Iterable[str]) -> tuple[float, float]:
     return ended - started, ended
 
 
-def _burst(tree: Tree, folders: Sequence[str]) -> tuple[float, float]:
+def _burst(tree: Tree, folders: Sequence[str], number: int) -> tuple[float, float]:
     """Create files as fast as one process can; return as above."""
-    paths = list(tree.names(folders, _BURST, _FILES_PER_BURST_VISIT))
+    paths = list(tree.names(folders, number, _FILES_PER_BURST_VISIT))
     started = time.perf_counter()
     last = ""
     for path in paths:
