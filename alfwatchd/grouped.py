@@ -13,7 +13,7 @@ a file once for its footer and once more for its rows, and must find the rows of
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,15 +23,22 @@ import pyarrow.parquet as pq
 
 _MAGIC = b"PAR1"
 _MOST_WASTE = 1.2
+_NO_WASTE = 1 << 19
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """One row group: where it lies, in bytes, and the metadata of a file that holds nothing else."""
+    """One row group: where it lies, in bytes, and the metadata of a file that holds nothing else, also packed."""
 
     start: int
     end: int
     metadata: pq.FileMetaData
+    packed: bytes
+
+    @classmethod
+    def unpack(cls, start: int, end: int, packed: bytes) -> Group:
+        """Make a group of what outlives a process."""
+        return cls(start, end, pq.read_metadata(pa.BufferReader(packed)), packed)
 
     @property
     def size(self) -> int:
@@ -53,11 +60,15 @@ class GroupedFile:
         self.groups: dict[int, Group] = {}
         """Row groups of the file in force. Whoever empties it gives all row groups to the next `write`."""
 
-    @property
-    def is_wasteful(self) -> bool:
-        """Whether so much of the file is holes that it should be written anew."""
+    def would_waste(self, changed: Collection[int]) -> bool:
+        """Tell whether so much of the file would be holes, were these row groups replaced, that all is better written.
+
+        Small files may waste what they like: they are to keep, for readers, what a version replaces.
+        """
         groups = self.groups.values()
-        return _end(groups) > _MOST_WASTE * sum(group.size for group in groups) + (1 << 16)
+        used, end = sum(group.size for group in groups), _end(groups)
+        needed = sum(self.groups[key].size for key in changed if key in self.groups)
+        return end + max(0, needed - (end - used)) > _MOST_WASTE * used + _NO_WASTE
 
     def write(self, target: Path, schema: pa.Schema, tables: Iterable[tuple[int, pa.Table]]) -> None:
         """Write the successor of the file.
@@ -122,7 +133,7 @@ def _write_at(file: pa.OSFile, start: int, table: pa.Table) -> Group:
     # Its footer must not land on the next row group, which may begin right here.
     os.lseek(fd, 0, os.SEEK_END)
     writer.close()
-    return Group(start, end, collected[0])
+    return Group(start, end, collected[0], _pack(collected[0]))
 
 
 def _options(schema: pa.Schema) -> dict[str, Any]:
@@ -144,9 +155,13 @@ def _footer(schema: pa.Schema, groups: list[Group]) -> bytes:
     metadata = collected[0]
     for group in groups:
         metadata.append_row_groups(group.metadata)
+    return _pack(metadata)[len(_MAGIC) :]
+
+
+def _pack(metadata: pq.FileMetaData) -> bytes:
     sink = pa.BufferOutputStream()
     metadata.write_metadata_file(sink)
-    return bytes(sink.getvalue().to_pybytes()[len(_MAGIC) :])
+    return bytes(sink.getvalue().to_pybytes())
 
 
 def _copy(source: Path, fd: int, n_bytes: int) -> None:

@@ -115,6 +115,10 @@ class Store:
         digests = digest_groups(plan) if self._layout is not None and not encoding.has_kept else None
         if last is not None and last.digests is not None and digests is not None:
             plan, digests = leave_out_equal(plan, last.digests, digests), last.digests.update(digests)
+        if self._files[DATASETS].would_waste(plan.datasets):
+            self._forget()
+            every = set(plan.partition.members)
+            plan = replace(plan, sessions=every, datasets=every)
         try:
             marks = self._write_files(last.partition if last is not None else None, plan, snapshot, encoding)
         except OSError as error:
@@ -134,7 +138,7 @@ class Store:
         marks = self._marks()
         if last is None or last.marks != marks:
             last = self._load_last(encoding, marks)
-        if last is None or not last.is_encoded_by(encoding) or self._files[DATASETS].is_wasteful:
+        if last is None or not last.is_encoded_by(encoding):
             self._forget()
             return None
         return last

@@ -187,7 +187,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=list(_TARGET_MS))
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--flushes", type=int, default=1000, help="how many flushes for the size of the file")
-    parser.add_argument("--growth-size", type=int, default=200_000)
+    parser.add_argument("--growth-size", type=int, default=1_000_000)
     parser.add_argument("--work", type=Path, default=Path(), help="folder in which the tables are written and removed")
     parser.add_argument("--json", type=Path, help="keep the figures in this file")
     arguments = parser.parse_args()

@@ -163,14 +163,13 @@ def _digest_sessions(members: Sequence[Member]) -> bytes:
 
 
 def _digest_datasets(sessions: Sequence[tuple[bytes, Session]]) -> bytes:
-    digest = md5()
+    parts: list[bytes] = []
     for eid, session in sessions:
-        digest.update(eid + b"%d\0" % len(session.folders))
+        parts.append(eid + b"%d\0" % len(session.folders))
         for folder, packed in session.folders:
-            digest.update("\0".join((folder, *packed.names, "\0")).encode())
-            digest.update(packed.signatures)
-            digest.update(b"%d\0" % len(packed.digests) + packed.digests)
-    return digest.digest()
+            parts.append("\0".join((folder, *packed.names, "\0")).encode() + packed.signatures)
+            parts.append(b"%d\0" % len(packed.digests) + packed.digests)
+    return md5(b"".join(parts)).digest()
 
 
 def _new_eids(

@@ -65,19 +65,38 @@ def test_holes_are_used_again(file):
         file.write({number % 10: group(rng, 500)})
     file.check()
     assert file.path.stat().st_size < 1.3 * fresh
-    assert not file.grouped.is_wasteful
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "replaced", "expected"),
+    [
+        (10_000, {0}, False),
+        (10_000, set(range(10)), True),
+        (10_000, {99}, False),
+        (10_000, set(), False),
+        (100, set(range(10)), False),  # a small file
+    ],
+)
+def test_too_much_waste_is_foreseen(file, n_rows, replaced, expected):
+    rng = random.Random(2)
+    file.write({key: group(rng, n_rows) for key in range(10)})
+    fresh = file.path.stat().st_size
+    assert file.grouped.would_waste(replaced) is expected
+    file.write({key: group(rng, n_rows) for key in replaced})
+    assert (file.path.stat().st_size > 1.2 * fresh + (1 << 19)) is expected
+    file.check()
 
 
 def test_a_file_that_shrank_a_lot_is_wasteful_until_it_is_written_anew(file):
     rng = random.Random(2)
-    file.write({key: group(rng, 2000) for key in range(10)})
+    file.write({key: group(rng, 10_000) for key in range(10)})
     file.write({key: group(rng, 0) for key in range(9)})
     file.check()
-    assert file.grouped.is_wasteful
+    assert file.grouped.would_waste(())
     file.grouped.groups = {}
     file.write(dict(file.expected))
     file.check()
-    assert not file.grouped.is_wasteful
+    assert not file.grouped.would_waste(())
 
 
 @pytest.mark.parametrize("replaced", [(), (1, 3), (0, 1, 2, 3)])
