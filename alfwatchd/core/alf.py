@@ -149,7 +149,7 @@ def is_collection(path: str) -> bool:
     return _FOLDER.fullmatch(path) is not None
 
 
-@lru_cache(maxsize=1 << 18)
+@lru_cache(maxsize=1 << 14)  # names that return stay in it; those that are unique must not fill the memory
 def is_dataset_name(name: str) -> bool:
     """Tell whether a file name is a valid ALF dataset name (``one.alf.spec.is_valid``, whole name)."""
     return _FILE.fullmatch(name) is not None
