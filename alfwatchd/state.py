@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from alfwatchd.core.guard import Place
 from alfwatchd.errors import StateError
 
 _SCHEMA_VERSION = 1
+_MOST_PARAMETERS = 500
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS places (
     path BLOB PRIMARY KEY, fsid TEXT, dev TEXT, ino TEXT, mount_id TEXT, fs_type TEXT
@@ -79,6 +80,19 @@ class State:
                 "SELECT md5 FROM digests WHERE fsid = ? AND signature = ?", (str(fsid), signature)
             ).fetchone()
         return row[0] if row else None
+
+    def find_digests(self, fsid: int, signatures: Sequence[bytes]) -> dict[bytes, bytes]:
+        """Return signature -> md5 digest, 16 bytes, of those files on one file system whose digest is recorded."""
+        found: dict[bytes, bytes] = {}
+        with self._access():
+            for start in range(0, len(signatures), _MOST_PARAMETERS):
+                some = signatures[start : start + _MOST_PARAMETERS]
+                marks = ",".join("?" * len(some))
+                rows = self._db.execute(
+                    f"SELECT signature, md5 FROM digests WHERE fsid = ? AND signature IN ({marks})", (str(fsid), *some)
+                )
+                found.update(rows)
+        return found
 
     def save_digests(self, rows: Iterable[tuple[int, bytes, bytes]]) -> None:
         """Record (fsid, packed signature, md5 digest) of files."""

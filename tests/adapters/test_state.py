@@ -111,6 +111,19 @@ def test_a_digest_is_found_by_file_system_and_signature(folder, fsid, signature,
     state.close()
 
 
+@pytest.mark.parametrize("n_asked", [0, 1, 500, 501, 1200])
+def test_many_digests_are_found_at_once(folder, n_asked):
+    signatures = [pack_signature(number, 1, 1, False) for number in range(1200)]
+    known = {signature: bytes([number % 256] * 16) for number, signature in enumerate(signatures) if number % 3}
+    state = State(folder)
+    state.save_digests((1, *row) for row in known.items())
+    state.save_digests((2, signature, MD5) for signature in signatures)
+    assert state.find_digests(1, signatures[:n_asked]) == {
+        each: known[each] for each in signatures[:n_asked] if each in known
+    }
+    state.close()
+
+
 def test_digests_are_replaced_and_forgotten(folder):
     other = pack_signature(1, -1, 1, False)
     state = State(folder)

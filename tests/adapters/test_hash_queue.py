@@ -1,0 +1,161 @@
+"""Rows whose digest is recorded get it without a look at the file; all others go to the hasher."""
+
+import os
+from dataclasses import replace
+
+import pytest
+
+from alfwatchd import hash_queue
+from alfwatchd.core.encode import Encoding
+from alfwatchd.core.rows import digest_of
+from alfwatchd.hash_queue import HashQueue
+from alfwatchd.state import State
+from trees import fast_folder, indexing, scan_all, write
+
+RECORDED = b"recorded, not md5"[:16]
+SESSION = "s/2020-01-01/001"
+
+
+class Jobs:
+    """Stands for the hasher: takes jobs and does nothing."""
+
+    def __init__(self):
+        self.paths = []
+
+    def submit(self, jobs):
+        self.paths += [f"{job.folder}/{job.name}" for job in jobs]
+
+
+class Box:
+    def __init__(self, root, state, indexer):
+        self.root, self.state, self.indexer = root, state, indexer
+        self.hasher = Jobs()
+        self.queue = HashQueue(self.hasher, state, Encoding(with_hashes=True), 0.0)
+
+    def submit(self):
+        self.hasher.paths.clear()
+        self.queue.submit(self.indexer)
+        self.indexer.committed.clear()
+        self.indexer.scan(0.0)
+        return sorted(self.hasher.paths)
+
+    def rows(self):
+        sessions = self.indexer.tables.snapshot().sessions.values()
+        return {f"{each.path}/{name}": value for each in sessions for name, value in each.datasets()}
+
+    def record(self, *paths, fsid=None):
+        fsid = self.indexer.guard.places[""].fsid if fsid is None else fsid
+        rows = self.rows()
+        self.state.save_digests([(fsid, rows[path][:25], RECORDED) for path in paths])
+
+    def digests(self):
+        return {path: digest_of(value) for path, value in self.rows().items()}
+
+
+@pytest.fixture
+def box(monkeypatch):
+    with fast_folder() as folder:
+        root = folder / "root"
+        write(root, f"{SESSION}/a.b.c", f"{SESSION}/alf/a.b.c", f"{SESSION}/alf/new.b.c", "t/2020-01-01/001/a.b.c")
+        os.symlink(root / SESSION / "a.b.c", root / SESSION / "link.b.c")
+        state = State(folder / "state")
+        with indexing(root) as indexer:
+            scan_all(indexer)
+            here = indexer.guard.places[""].fs_type  # whatever the tests run on
+            monkeypatch.setattr(hash_queue, "_ONE_FSID", hash_queue._ONE_FSID | {here})
+            yield Box(root, state, indexer)
+        state.close()
+
+
+def test_recorded_digests_need_no_hasher(box):
+    box.record(f"{SESSION}/a.b.c", f"{SESSION}/alf/a.b.c")
+    assert box.submit() == [f"{SESSION}/alf/new.b.c", f"{SESSION}/link.b.c", "t/2020-01-01/001/a.b.c"]
+    assert {path for path, digest in box.digests().items() if digest} == {f"{SESSION}/a.b.c", f"{SESSION}/alf/a.b.c"}
+    assert set(box.digests().values()) == {RECORDED, b""}
+    assert box.submit() == [f"{SESSION}/alf/new.b.c", f"{SESSION}/link.b.c"]  # as the row has changed
+    assert box.submit() == []
+
+
+def test_a_file_that_changed_since_goes_to_the_hasher(box):
+    box.record(f"{SESSION}/a.b.c")
+    (box.root / SESSION / "a.b.c").write_bytes(b"other content")
+    scan_all(box.indexer)
+    assert f"{SESSION}/a.b.c" in box.submit()
+
+
+def test_a_file_that_was_rewritten_with_equal_size_and_time_goes_to_the_hasher(box):
+    box.record(f"{SESSION}/a.b.c")
+    box.indexer.tree.rewritten.append(box.rows()[f"{SESSION}/a.b.c"][:25])
+    assert f"{SESSION}/a.b.c" in box.submit()
+
+
+def unknown(box):
+    del box.indexer.guard.places[""]
+
+
+def put_on(fs_type):
+    def put(box):
+        places = box.indexer.guard.places
+        places[""] = replace(places[""], fs_type=fs_type)
+
+    return put
+
+
+def mount(path):
+    def put(box):
+        box.indexer.guard.places[path] = box.indexer.guard.places[""]
+
+    return put
+
+
+UNSURE = {
+    "nobody knows the file system": unknown,
+    "a file system with many ids": put_on("many"),
+    "a network": put_on("nfs4"),
+    "a mount in the session": mount(f"{SESSION}/alf"),
+    "the session is a mount": mount(SESSION),
+    "the session is in a mount": mount("s"),
+}
+
+
+def test_subvolumes_have_ids_of_their_own():
+    assert "btrfs" not in hash_queue._ONE_FSID
+
+
+@pytest.mark.parametrize("put", UNSURE.values(), ids=UNSURE)
+def test_where_the_file_system_is_unsure_the_hasher_asks_the_file(box, put):
+    box.record(f"{SESSION}/a.b.c")
+    put(box)
+    assert f"{SESSION}/a.b.c" in box.submit()
+    assert set(box.digests().values()) == {b""}
+
+
+def test_a_mount_elsewhere_changes_nothing(box):
+    box.record(f"{SESSION}/a.b.c", "t/2020-01-01/001/a.b.c")
+    mount("s/2020-01-01/00")(box)
+    mount(f"{SESSION}x")(box)
+    mount("t")(box)
+    assert f"{SESSION}/a.b.c" not in box.submit()
+    assert box.digests()[f"{SESSION}/a.b.c"] == RECORDED
+    assert box.digests()["t/2020-01-01/001/a.b.c"] == b""
+
+
+def test_files_and_sessions_that_are_links_may_lie_elsewhere(box):
+    target = box.root.parent / "elsewhere"
+    write(target, "a.b.c")
+    (box.root / "u/2020-01-01").mkdir(parents=True)
+    os.symlink(target, box.root / "u/2020-01-01/001")
+    scan_all(box.indexer)
+    box.record("u/2020-01-01/001/a.b.c", f"{SESSION}/link.b.c")
+    assert {"u/2020-01-01/001/a.b.c", f"{SESSION}/link.b.c"} <= set(box.submit())
+
+
+def test_digests_of_another_file_system_are_others(box):
+    box.record(f"{SESSION}/a.b.c", fsid=12345)
+    assert f"{SESSION}/a.b.c" in box.submit()
+
+
+def test_a_broken_state_file_leaves_all_to_the_hasher(box):
+    box.record(f"{SESSION}/a.b.c")
+    box.state._db.execute("DROP TABLE digests")
+    assert len(box.submit()) == len(box.rows())
