@@ -7,17 +7,21 @@ import re
 import select
 import socket
 import stat
+import tempfile
 import threading
+import time
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from alfwatchd import desk, errors, make_parquet_db, server
+from alfwatchd import control_socket, desk, errors, make_parquet_db, server
 from alfwatchd.core import messages, replies
 from alfwatchd.core.messages import TablesView
 from alfwatchd.core.tables import Snapshot
+from alfwatchd.desk import Desk
 from alfwatchd.errors import AlfwatchdError, RootOffline
 from alfwatchd.once import look_once
 from control_box import HOLD, STATUS, WAIT_SECONDS, Box, control_box, give, open_files, read_all, wait
@@ -349,6 +353,31 @@ def test_close_waits_for_answers_that_come_soon():
         give(held, RootOffline("gone"))
         assert read_all(connection).startswith(b"HTTP/1.1 503 ")
         closing.join()
+
+
+def test_a_server_that_is_closed_at_once_ends():
+    """Wherever its thread is by then: it waits for the end without looking around."""
+    app = server.create_app(Desk(lambda _: None, lambda: None))
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        for _ in range(20):
+            with control_socket.listen(Path(folder) / "s", "") as listening:
+                closed = server.Server(app, listening)
+                closed.close()
+                assert not closed.is_alive
+
+
+def test_a_server_that_nobody_asks_sleeps():
+    """A daemon does nothing most of the time, and uvicorn alone would wake up ten times a second."""
+
+    def times_asleep():
+        status = Path(f"/proc/self/task/{box.server._thread.native_id}/status").read_text()
+        return int(re.search(r"^voluntary_ctxt_switches:\s*(\d+)", status, re.MULTILINE)[1])
+
+    with control_box() as box:
+        assert box.is_alive()
+        before = times_asleep()
+        time.sleep(0.5)
+        assert times_asleep() - before <= 2  # the end of the answer
 
 
 # Who asks.
