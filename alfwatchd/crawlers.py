@@ -87,16 +87,20 @@ class Crawlers:
         """Add a unit; nothing begins before there are enough of them."""
         self._waiting.append(task)
 
-    def start(self, inotify_fd: int) -> None:
-        """Start the workers if there is enough to do for them.
+    def share(self, inotify_fd: int) -> None:
+        """Give the workers something to do; start them if there is enough.
 
         Parameters
         ----------
         inotify_fd : int
             Where they add watches; -1 for none.
         """
-        if self._workers or self.problem or len(self._waiting) < _ENOUGH_UNITS:
-            return
+        if self._workers:
+            self._share()
+        elif not self.problem and len(self._waiting) >= _ENOUGH_UNITS:
+            self._start(inotify_fd)
+
+    def _start(self, inotify_fd: int) -> None:
         try:
             self._start_workers(inotify_fd)
         except OSError as error:

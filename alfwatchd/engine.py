@@ -396,6 +396,6 @@ class Engine:
         times = [now + _LONGEST_SLEEP_SECONDS, self._flush_due()]
         if not self.offline:
             times.append(self.indexer.dirty.next_due())
-            times.append(self._paced_until if self.indexer.work.current is not None else None)
+            times.append(self._paced_until if work.current is not None and work.current.paced else None)
             times.append(self._rest_until if self._pending_pass else None)
         return max(0.0, min(time for time in times if time is not None) - now)

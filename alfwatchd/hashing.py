@@ -93,7 +93,8 @@ class Hasher:
         self._jobs: list[tuple[int, str, str, int, HashJob]] = []
         self._numbers = itertools.count()
         self._queued: dict[tuple[str, str], HashJob] = {}
-        self._busy = 0
+        # Jobs that a thread has taken and not posted yet -> one for the same state of the file that came meanwhile.
+        self._taken: dict[tuple[str, str, bytes], HashJob | None] = {}
         self._stopping = False
         self._changed = threading.Condition()
         self._threads = [
@@ -111,18 +112,22 @@ class Hasher:
     def n_pending(self) -> int:
         """Files whose digest was not posted yet: queued, being hashed, or waiting for others to be posted with."""
         with self._changed:
-            return len(self._queued) + self._busy
+            return len(self._queued) + len(self._taken)
 
     def submit(self, jobs: list[HashJob]) -> None:
         """Queue files; a later job for the same file replaces an earlier one."""
         with self._changed:
             for job in jobs:
                 waiting = self._queued.get((job.folder, job.name))
-                if waiting is not None and waiting.signature == job.signature:
-                    continue
-                self._queued[job.folder, job.name] = job
-                heapq.heappush(self._jobs, (job.age_key, job.folder, job.name, next(self._numbers), job))
+                if _state_of(job) in self._taken:
+                    self._taken[_state_of(job)] = job
+                elif waiting is None or waiting.signature != job.signature:
+                    self._push(job)
             self._changed.notify_all()
+
+    def _push(self, job: HashJob) -> None:
+        self._queued[job.folder, job.name] = job
+        heapq.heappush(self._jobs, (job.age_key, job.folder, job.name, next(self._numbers), job))
 
     def close(self) -> None:
         """Let each thread end after the chunk it is reading."""
@@ -135,9 +140,8 @@ class Hasher:
     def _run(self) -> None:
         done: list[tuple[HashJob, int, bytes]] = []
         posted = time.monotonic()
-        buffer = memoryview(
-            bytearray(_CHUNK_SIZE)
-        )  # one for all files: clearing new memory costs more than a tiny file
+        # One buffer for all files: to clear new memory takes longer than a tiny file.
+        buffer = memoryview(bytearray(_CHUNK_SIZE))
         while not self._stopping:
             job = self._next_job()
             if job is not None:
@@ -145,18 +149,22 @@ class Hasher:
                 if found is not None:
                     done.append((job, *found))
                 else:
-                    self._finish(1)
+                    self._finish([job], posted=False)
             is_late = time.monotonic() - posted > _POST_SECONDS
             if done and (is_late or not self._queued or len(done) >= _POST_FILES):
                 self._report(done)
-                self._finish(len(done))
+                self._finish([job for job, _, _ in done], posted=True)
                 done, posted = [], time.monotonic()
         if done:
             self._report(done)
 
-    def _finish(self, n_files: int) -> None:
+    def _finish(self, jobs: list[HashJob], *, posted: bool) -> None:
+        """Let go of jobs; of a file that was not what its job says, it may be what a later one says."""
         with self._changed:
-            self._busy -= n_files
+            for job in jobs:
+                again = self._taken.pop(_state_of(job))
+                if again is not None and not posted:
+                    self._push(again)
 
     def _next_job(self) -> HashJob | None:
         """Return the newest file that has settled; None after half a second without one."""
@@ -175,7 +183,7 @@ class Hasher:
                 else:
                     job = candidate
                     del self._queued[candidate.folder, candidate.name]
-                    self._busy += 1
+                    self._taken[_state_of(candidate)] = None
             for entry in waiting:
                 heapq.heappush(self._jobs, entry)
             if job is None and waiting and not self._stopping:
@@ -204,6 +212,7 @@ class Hasher:
             os.close(fd)
 
     def _recorded(self, fsid: int, job: HashJob) -> bytes | None:
+        # Asked only now, though whoever made the job may have asked, too: it may have been hashed meanwhile.
         try:
             return self._digests.find_digest(fsid, job.signature)
         except StateError as error:
@@ -236,3 +245,7 @@ def _is_same(fd: int, job: HashJob) -> bool:
     is_link = unpack_signature(job.signature).is_link
     now = pack_signature(about.st_size, about.st_mtime_ns, about.st_ino, is_link)
     return stat.S_ISREG(about.st_mode) and now == job.signature
+
+
+def _state_of(job: HashJob) -> tuple[str, str, bytes]:
+    return job.folder, job.name, job.signature

@@ -232,7 +232,7 @@ class Indexer:
         if self._n_renewed != self.watching.n_renewed:  # their watch descriptors are those of the old watcher
             self._n_renewed = self.watching.n_renewed
             crawlers.stop()
-        crawlers.start(self.watching.inotify_fd)
+        crawlers.share(self.watching.inotify_fd)
         n_entries = 0
         for unit in crawlers.take(is_last=self.work.is_last):
             if not self.work.take_back(unit.task) or not self.tree.is_attached(unit.task.folder):

@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from alfwatchd.core import encode
 from alfwatchd.core.encode import Encoding
 from alfwatchd.core.folder import Folder
 from alfwatchd.core.messages import (
+    Crawled,
     EventsLost,
     EventsRead,
     Flushed,
@@ -85,17 +87,20 @@ class EngineBox:
     ----------
     root : Path
         Made if missing. Everything else lies in a folder of its own, which `close` removes.
+    with_workers : bool
+        Whether full scans are shared with worker processes. What these read between two steps is heard in the next.
     settings
         Those that differ from the default.
     """
 
-    def __init__(self, root: Path, **settings: Any) -> None:
+    def __init__(self, root: Path, *, with_workers: bool = False, **settings: Any) -> None:
         self.root = root
         self.root.mkdir(exist_ok=True)
         self.home = Path(tempfile.mkdtemp(prefix="box", dir=_FAST if _FAST.is_dir() else None))
         self.out_dir, self.state_dir = self.home / "out", self.home / "state"
         self.out_dir.mkdir()
         self.new_settings = settings
+        self.with_workers = with_workers
         self.now = 1000.0
         self.refuse: Callable[[int], WatchError | None] = lambda fd: None
         """What the kernel would answer to a new watch on an open folder."""
@@ -113,6 +118,8 @@ class EngineBox:
         self._cookies_heard: set[str] = set()
         self._n_flushes_told = 0
         self._n_heard = 0
+        self.read: list[Crawled] = []
+        """What worker processes have read and nobody has heard of yet."""
         self.start()
 
     # Life.
@@ -129,7 +136,8 @@ class EngineBox:
         self.inbox = Inbox()
         self.state = State(settings.state_dir)
         self.watchers: list[Watcher] = []
-        started = prepare(settings, self.state, self._new_watcher if settings.watch != "poll" else None)
+        new_watcher = self._new_watcher if settings.watch != "poll" else None
+        started = prepare(settings, self.state, new_watcher, self._post if self.with_workers else None)
         self.indexer = _ambush(started.indexer, self)
         self.flusher = Flusher(Store(settings.out_dir, str(settings.root)), self._post)
         self.n_flushes = self._n_flushes_told = 0
@@ -164,8 +172,12 @@ class EngineBox:
     def step(self, seconds: float = 0.0) -> float:
         """Let the clock go on, step once, and let the flusher finish what it was given."""
         self.now += seconds
+        read, self.read = self.read, []
+        for message in read:
+            self.inbox.post(message)
         sleep = self.engine.step(self.now)
         self._wait_for_flush()
+        self._wait_for_workers()
         return sleep
 
     def run(self, seconds: float = 0.0) -> float:
@@ -175,7 +187,7 @@ class EngineBox:
         while n_idle < 2 and not self.engine.is_done:  # one step may drop a cookie, which the next one takes
             self.hear()
             sleep = self.step()
-            n_idle = n_idle + 1 if sleep > 0 and not self.inbox.has_messages else 0
+            n_idle = n_idle + 1 if sleep > 0 and not self.inbox.has_messages and not self.read else 0
         return sleep
 
     def live(self, seconds: float) -> None:
@@ -303,6 +315,11 @@ class EngineBox:
     def _post(self, message: Message | EventsRead) -> None:
         if isinstance(message, EventsRead | EventsLost):
             self.gate.wait(PATIENCE)
+        if isinstance(message, Crawled):
+            with self._news:
+                self.read.append(message)
+                self._news.notify_all()
+            return
         told = message.parse(message.buffer) if isinstance(message, EventsRead) else [message]
         if not any(map(self.drop, told)):
             self.inbox.post(message)
@@ -322,16 +339,31 @@ class EngineBox:
         assert arrived, "the flusher does not answer"
         self.n_flushes = self._n_flushes_told
 
+    def _wait_for_workers(self) -> None:
+        """Wait until the worker processes have read all that they were given: what they read is then of now."""
+        crawlers = self.indexer.crawlers
+        if crawlers is None:
+            return
+        n_batches = {number: worker.n_batches for number, worker in crawlers._workers.items()}
+
+        def have_answered() -> bool:
+            ended = {message.worker for message in self.read if message.answer is None}
+            answered = Counter(message.worker for message in self.read)
+            return all(number in ended or answered[number] >= n for number, n in n_batches.items())
+
+        with self._news:
+            assert self._news.wait_for(have_answered, PATIENCE), "the worker processes do not answer"
+
     def kill_reader(self) -> None:
         """Let the reader of events die of an exception, as a bug or an error of the kernel would."""
         watcher = self.watcher
         if watcher is None or not watcher.is_alive:
             return
 
-        def fail(buffer: bytes) -> None:
+        def fail(size: int) -> None:
             raise RuntimeError("killed by a test")
 
-        watcher._reader._parse_event_buffer = fail
+        watcher._reader._read_event_buffer = fail  # not this time, but the next
         watcher.drop_cookie("last")
         watcher._reader.join(PATIENCE)
         assert not watcher.is_alive

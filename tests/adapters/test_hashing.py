@@ -1,10 +1,12 @@
 import hashlib
 import os
 import queue
+import threading
 import time
 
 import pytest
 
+from alfwatchd import hashing as hashing_module
 from alfwatchd.core.rows import pack_signature
 from alfwatchd.errors import StateError
 from alfwatchd.hashing import Hasher, HashJob
@@ -313,7 +315,7 @@ def test_closing_does_not_wait_for_a_large_file(root, state):
     os.truncate(path, 1 << 40)
     with Hashing(root, state) as hashing:
         hashing.hasher.submit([job(root, "huge.b.c")])
-        while not hashing.hasher._busy:
+        while not len(hashing.hasher._taken):
             time.sleep(0.001)
         started = time.monotonic()
     assert time.monotonic() - started < 5
@@ -331,3 +333,47 @@ def test_what_was_hashed_is_posted_at_the_end(root, state):
         while hashing.hasher._queued:
             time.sleep(0.001)
     assert hashing.take(1)["a.b.c"][1] == md5(b"content")
+
+
+class SlowDigests:
+    """Holds a thread up at its first look-up, and counts them."""
+
+    def __init__(self, state):
+        self.state = state
+        self.is_held, self.go_on = threading.Event(), threading.Event()
+        self.n_looks = 0
+
+    def find_digest(self, fsid, signature):
+        self.n_looks += 1
+        self.is_held.set()
+        assert self.go_on.wait(PATIENCE)
+        return self.state.find_digest(fsid, signature)
+
+    def save_digests(self, rows):
+        self.state.save_digests(rows)
+
+
+def test_a_file_that_is_being_hashed_is_not_hashed_by_another_thread_as_well(root, state):
+    write(root, "a.b.c")
+    digests = SlowDigests(state)
+    with Hashing(root, digests, n_threads=2) as hashing:
+        hashing.hasher.submit([job(root, "a.b.c")])
+        assert digests.is_held.wait(PATIENCE)
+        hashing.hasher.submit([job(root, "a.b.c")])
+        assert hashing.hasher.n_pending == 1
+        digests.go_on.set()
+        assert hashing.wait() == {"a.b.c": (job(root, "a.b.c").signature, md5(b"content"))}
+    assert digests.n_looks == 1
+
+
+def test_a_file_that_was_another_for_a_while_is_hashed_once_more(root, state, monkeypatch):
+    write(root, "a.b.c")
+    digests, looks = SlowDigests(state), iter([True, False, True, True])
+    monkeypatch.setattr(hashing_module, "_is_same", lambda *_: next(looks))
+    with Hashing(root, digests) as hashing:
+        hashing.hasher.submit([job(root, "a.b.c")])
+        assert digests.is_held.wait(PATIENCE)
+        hashing.hasher.submit([job(root, "a.b.c")])  # it is again what it was
+        digests.go_on.set()
+        assert hashing.take(1) == {"a.b.c": (job(root, "a.b.c").signature, md5(b"content"))}
+    assert next(looks, None) is None

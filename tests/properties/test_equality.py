@@ -32,7 +32,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 import fuzz_disk
-from alfwatchd import indexer
+from alfwatchd import crawlers, indexer
 from alfwatchd.core.messages import EventsLost, PathsChanged, Reload, RescanRequest, SyncRequest
 from alfwatchd.errors import WatchError, WatchLimit
 from engine_box import PATIENCE, POINTS, EngineBox
@@ -54,9 +54,11 @@ class Trial:
         Folders that the engine looks at in one step: few, so that the tree changes between them.
     first : list of int
         Sessions that are there at the start.
+    with_workers : bool
+        Whether worker processes share full scans, even the smallest.
     """
 
-    def __init__(self, units: int = 128, first: tuple[int, ...] = ()) -> None:
+    def __init__(self, units: int = 128, first: tuple[int, ...] = (), *, with_workers: bool = False) -> None:
         self.tried: Counter[str] = Counter()
         self.is_losing = False
         self.home = Path(tempfile.mkdtemp(prefix="trial"))
@@ -65,7 +67,14 @@ class Trial:
             self.disk.do("write_session", number, number)
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(indexer, "_FOLDERS_PER_UNIT", units)
-        self.box = EngineBox(self.home / "root", reconcile_interval_seconds=60, reconcile_entries_per_second=20)
+        self.patch.setattr(crawlers, "_ENOUGH_UNITS", 1)
+        self.box = EngineBox(
+            self.home / "root",
+            with_workers=with_workers,
+            scan_workers=2,
+            reconcile_interval_seconds=60,
+            reconcile_entries_per_second=20,
+        )
 
     def end(self) -> None:
         self.box.close()
@@ -182,9 +191,14 @@ class Stories(RuleBasedStateMachine):
     points = st.integers(0, len(POINTS) - 1)
     seconds = st.integers(0, len(SECONDS) - 1)
 
-    @initialize(units=st.sampled_from(UNITS), first=st.tuples(numbers, numbers, numbers), is_calm=st.booleans())
-    def begin(self, units, first, is_calm):
-        self.trial = Trial(units, first)
+    @initialize(
+        units=st.sampled_from(UNITS),
+        first=st.tuples(numbers, numbers, numbers),
+        is_calm=st.booleans(),
+        with_workers=st.sampled_from([False, False, False, True]),
+    )
+    def begin(self, units, first, is_calm, with_workers):
+        self.trial = Trial(units, first, with_workers=with_workers)
         self.is_calm = is_calm
 
     def teardown(self):
@@ -280,7 +294,8 @@ def make_up(seed: int):
 def tell(seed: int, tried: Counter[str]) -> None:
     """Tell the story of a seed to its end."""
     draw = random.Random(seed)
-    trial = Trial(draw.choice(UNITS), tuple(draw.randrange(NUMBERS) for _ in range(3)))
+    first = tuple(draw.randrange(NUMBERS) for _ in range(3))
+    trial = Trial(draw.choice(UNITS), first, with_workers=draw.random() < 0.4)
     try:
         for name, *arguments in itertools.islice(make_up(seed), draw.choice((30, 80, 200))):
             getattr(trial, name)(*arguments)
