@@ -62,7 +62,7 @@ def report(title: str, n_bytes: int, n_files: int, n_threads: int, results: dict
     alone = replace(ours, wall=ours.wall - bare.wall, cpu=ours.cpu - bare.cpu)
     print(f"\n### {title}, {n_threads} thread{'s' if n_threads > 1 else ''}\n")
     print(measure.table({**results, "alfwatchd, hashing alone": alone}, "md5sum"))
-    seconds, target = max(alone.wall, alone.cpu / n_threads), results["md5sum"].wall
+    seconds, target = max(alone.wall, alone.cpu / n_threads, 1e-3), results["md5sum"].wall
     again = results["alfwatchd again, nothing changed"].cpu - bare.cpu
     return measure.Line(
         f"hashing {title}, {n_threads} thread(s)",
