@@ -135,9 +135,9 @@ class Crawlers:
         return done
 
     def stop(self) -> None:
-        """End the workers; what was given to them is given back."""
-        for worker in self._workers.values():
-            self._done += [Unit(task, None) for task in worker.out.values()]
+        """End the workers; all that they were given is given back, and what they have read is not to be used."""
+        out = [task for worker in self._workers.values() for task in worker.out.values()]
+        self._done = [Unit(task, None) for task in [*(unit.task for unit in self._done), *out]]
         self._stop()
 
     def forget(self) -> None:
