@@ -23,7 +23,6 @@ _CALLS = {
     "scan": ["alfwatchd.once:index"],
     "write": ["alfwatchd.store:Store.write"],
     "rows": ["alfwatchd.core.encode:dataset_rows", "alfwatchd.core.encode:sessions_table"],
-    "compare": ["alfwatchd.store:read_ids_and_sizes", "alfwatchd.store:compare"],
 }
 PHASES = ("start", *_CALLS, "rest", "end")
 """`start` is Python with all imports, `rest` what no other phase has, `end` the end of the process."""

@@ -120,6 +120,8 @@ class EngineBox:
         self._n_heard = 0
         self.read: list[Crawled] = []
         """What worker processes have read and nobody has heard of yet."""
+        self.holds_read = False
+        """Whether that stays so."""
         self.start()
 
     # Life.
@@ -172,9 +174,8 @@ class EngineBox:
     def step(self, seconds: float = 0.0) -> float:
         """Let the clock go on, step once, and let the flusher finish what it was given."""
         self.now += seconds
-        read, self.read = self.read, []
-        for message in read:
-            self.inbox.post(message)
+        while self.read and not self.holds_read:
+            self.inbox.post(self.read.pop(0))
         sleep = self.engine.step(self.now)
         self._wait_for_flush()
         self._wait_for_workers()

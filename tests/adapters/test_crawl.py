@@ -1,0 +1,281 @@
+"""What a crawl reads, here and in worker processes, against a look at each folder by itself."""
+
+import os
+import signal
+from contextlib import contextmanager
+
+import pytest
+
+from alfwatchd import crawlers
+from alfwatchd.core.alf import Kind
+from alfwatchd.core.exclude import compile_exclude
+from alfwatchd.core.folder import Folder, Listing
+from alfwatchd.core.rows import NO_FILES, PackedFiles, Problem, pack_signature
+from alfwatchd.core.work import Task
+from alfwatchd.crawl import Found, crawl, flatten, not_watched, restore
+from alfwatchd.crawlers import Crawlers
+from alfwatchd.errors import WatchError
+from alfwatchd.inbox import Inbox
+from alfwatchd.scanner import Scanner, open_folder
+from children import as_nobody, needs_root
+from engine_box import EngineBox
+from trees import fast_folder, write
+
+S1, S2 = "s/2020-01-01/001", "s/2020-01-01/002"
+ODD = (
+    f"{S1}/alf/a.b.c",
+    f"{S1}/alf/probe00/d.e.f",
+    f"{S1}/notes.txt",
+    f"{S1}/bad (1)/g.h.i",
+    f"{S2}/#2021-01-01#/a.b.c",
+)
+PATIENCE = 20.0
+
+
+def looked(root, exclude=()):
+    """Return path -> listing of all folders, each opened by its whole path."""
+    scanner, found = Scanner(str(root), compile_exclude(exclude)), {}
+
+    def look(folder):
+        fd = open_folder(str(root), folder)
+        try:
+            listing = found[folder.path] = scanner.list_folder(fd, folder)
+        finally:
+            os.close(fd)
+        for name in listing.folders.keys() - listing.links:
+            look(folder.make_child(name, 0))
+
+    look(Folder.at(""))
+    return found
+
+
+def paths(found):
+    """Return path -> listing of what was crawled."""
+    by_path, order = {}, []
+    for parent, name, _, listing in found:
+        order.append(f"{order[parent]}/{name}".lstrip("/") if parent >= 0 else name)
+        by_path[order[-1]] = listing
+    return by_path
+
+
+@pytest.fixture
+def root():
+    with fast_folder() as folder:
+        root = folder / "root"
+        write(root, *ODD)
+        os.link(root / S1 / "alf/a.b.c", root / S2 / "a.b.c")
+        (root / S2 / "d.e.f").symlink_to("a.b.c")
+        (root / "s/2020-01-01/003").symlink_to("001")
+        yield root
+
+
+@pytest.mark.parametrize("exclude", [(), ("probe00/",), ("*.c",)])
+def test_a_crawl_reads_what_looks_at_each_folder_see(root, exclude):
+    scanner = Scanner(str(root), compile_exclude(exclude))
+    assert paths(crawl(scanner, Folder.at(""))) == looked(root, exclude)
+
+
+@pytest.mark.parametrize(
+    "listing",
+    [
+        Listing(1, 2),
+        Listing(1, 2, {"alf": 3}, PackedFiles.pack({"a.b.c": pack_signature(1, 2, 3, False)}), 4),
+        Listing(1, 2, {"001": 3}, links=frozenset({"001"}), has_links=True),
+        Listing(1, 2, {}, NO_FILES, unknown={"a.b.c"}, shared_inodes={7}, problems=(Problem("x", "y", "z"),)),
+        None,
+    ],
+)
+def test_what_goes_from_process_to_process_comes_back_the_same(listing):
+    found = Found(3, "alf", 5, listing)
+    assert restore(flatten(found)) == found
+
+
+def test_each_folder_is_watched_before_it_is_listed_and_no_descriptor_is_left(root):
+    before = set(os.listdir("/proc/self/fd"))
+    seen = []
+
+    def arm(fd):
+        seen.append(os.path.relpath(os.readlink(f"/proc/self/fd/{fd}"), root))
+        (root / seen[-1] / "new.in.time").touch()
+        return len(seen)
+
+    found = list(crawl(Scanner(str(root)), Folder.at("s/2020-01-01"), arm))
+    assert [each.wd for each in found] == list(range(1, len(seen) + 1))
+    sessions = [each for each in found[1:] if each.listing.packed.names]
+    assert len(sessions) == len(found) - 1
+    assert all("new.in.time" in each.listing.packed.names for each in sessions)
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+def test_what_cannot_be_watched_is_left_out_with_all_below_it(root):
+    def arm(fd):
+        if os.readlink(f"/proc/self/fd/{fd}").endswith("/alf"):
+            raise WatchError("no")
+        return 1
+
+    found = paths(crawl(Scanner(str(root)), Folder.at(S1), arm))
+    assert set(found) == {"001"}
+    assert set(found["001"].folders) == {"alf"}
+
+
+@needs_root
+def test_what_cannot_be_read_is_left_out(root):
+    (root / S1 / "alf").chmod(0o700)
+    found = as_nobody(lambda: list(paths(crawl(Scanner(str(root)), Folder.at("s/2020-01-01")))))
+    assert f"2020-01-01/{S1[-3:]}" in found
+    assert not [path for path in found if "alf" in path]
+
+
+# Worker processes.
+
+
+@contextmanager
+def workers(root, n_units, n_workers=2):
+    """Yield crawlers at work on as many units, and their inbox."""
+    inbox = Inbox()
+    made = Crawlers(str(root), (), n_workers, inbox.post)
+    for number in range(n_units):
+        write(root, f"u{number}/2020-01-01/001/a.b.c")
+        made.submit(Task(Folder.at(f"u{number}/2020-01-01"), is_urgent=False, deep=True, is_unit=True))
+    made.share(-1)
+    try:
+        yield made, inbox
+    finally:
+        made.close()
+
+
+def take_all(made, inbox, n_units):
+    units = []
+    while len(units) < n_units:
+        inbox.wait(PATIENCE)
+        messages = inbox.drain()
+        assert messages, "the workers are silent"
+        for message in messages:
+            made.receive(message)
+        made.share(-1)
+        units += made.take(is_last=True)
+    return units
+
+
+@pytest.mark.parametrize("n_workers", [1, 2, 5])
+def test_workers_read_what_a_crawl_here_reads(root, n_workers):
+    with workers(root, 100, n_workers) as (made, inbox):
+        units = take_all(made, inbox, 100)
+        assert not made.are_running, "they end with the last unit"
+    scanner = Scanner(str(root))
+    assert {unit.task.folder.path for unit in units} == {f"u{number}/2020-01-01" for number in range(100)}
+    for unit in units:
+        assert unit.found == list(crawl(scanner, Folder.at(unit.task.folder.path), not_watched))
+
+
+def test_few_units_are_given_back_and_no_process_is_started(root):
+    with workers(root, crawlers._ENOUGH_UNITS - 1) as (made, _):
+        assert not made.are_running
+        assert made.take(is_last=False) == []
+        assert {unit.found for unit in made.take(is_last=True)} == {None}
+
+
+def test_what_a_dead_worker_was_to_read_is_given_back(root):
+    with workers(root, 100) as (made, inbox):
+        os.killpg(made._process.pid, signal.SIGKILL)
+        units = take_all(made, inbox, 100)
+        assert {unit.found is None for unit in units} >= {True}
+        assert made.problem == "a worker process ended"
+        assert not made.are_running
+        made.submit(units[0].task)
+        made.share(-1)
+        assert not made.are_running, "not tried again"
+        assert [unit.found for unit in made.take(is_last=False)] == [None]
+
+
+# Together with the engine.
+
+
+@pytest.fixture
+def box(root, monkeypatch):
+    monkeypatch.setattr(crawlers, "_ENOUGH_UNITS", 1)
+    box = EngineBox(root, with_workers=True, scan_workers=2)
+    yield box
+    box.close()
+
+
+def until_read(box):
+    """Step until worker processes have read something that nobody has heard of yet."""
+    for _ in range(20):
+        box.step()
+        if box.read:
+            return
+    raise AssertionError("nothing was read")
+
+
+def rewrite(root):
+    (root / S1 / "alf/probe00/d.e.f").write_bytes(b"longer than it was")
+
+
+def remove(root):
+    (root / S1 / "alf/probe00/d.e.f").unlink()
+
+
+def add(root):
+    write(root, f"{S1}/alf/new.b.c", f"{S1}/raw/new.b.c", "s/2020-01-01/009/a.b.c")
+
+
+def move_out(root):
+    (root / S1 / "alf/probe00").rename(root / S2 / "probe00")
+
+
+def replace(root):
+    (root / S1 / "alf").rename(root / "away")
+    write(root, f"{S1}/alf/x.y.z")
+
+
+def come_and_go(root):
+    (root / S1).rename(root / "away")
+    (root / "away").rename(root / S1)
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+@pytest.mark.parametrize("change", [rewrite, remove, add, move_out, replace, come_and_go])
+def test_a_change_after_reading_is_not_lost(box, is_first, change):
+    if not is_first:
+        box.sync()
+        box.indexer.start_pass("test", box.now)
+    until_read(box)
+    change(box.root)
+    box.hear()
+    if not is_first:  # the change is looked at before what was read is taken in
+        box.holds_read = True
+        box.step()
+        box.step(2.0)
+        box.holds_read = False
+    box.sync()
+    box.assert_equal()
+
+
+def test_what_was_read_is_not_used_if_the_watches_mean_nothing_any_more(box):
+    until_read(box)
+    box.kill_reader()
+    box.sync()
+    box.assert_equal()
+
+
+def test_what_was_read_is_forgotten_with_a_root_that_goes(box):
+    until_read(box)
+    away = box.root.with_name("elsewhere")
+    box.root.rename(away)
+    box.step()
+    assert box.status().state == "offline"
+    assert box.paths() == []
+    away.rename(box.root)
+    box.now += 10
+    box.run()
+    box.sync()
+    box.assert_equal()
+
+
+def test_all_goes_on_after_the_death_of_the_workers(box):
+    until_read(box)
+    os.killpg(box.indexer.crawlers._process.pid, signal.SIGKILL)
+    assert box.sync().exactness == "exact"
+    box.assert_equal()
+    assert box.indexer.tree.root.kind is Kind.ROOT
