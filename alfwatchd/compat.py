@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from alfwatchd import prune, pruning, store
+from alfwatchd import prune, pruning, store, stored
 from alfwatchd.core import alf, path_tables
 from alfwatchd.core.prune_plan import PruneOutcome, PrunePlan, Reference, make_plan
 from alfwatchd.errors import OutDirError, PruneRefused, RootOffline, TablesError
@@ -96,7 +96,7 @@ def make_parquet_db(
                 run_hashing(settings, state, start)
         _warn(start, settings)
         _write(start, settings, hash_ids=hash_ids)
-    return target / store.SESSIONS, target / store.DATASETS
+    return target / stored.SESSIONS, target / stored.DATASETS
 
 
 def remove_missing_datasets(
@@ -237,8 +237,8 @@ def _write(start: Start, settings: Settings, *, hash_ids: bool) -> None:
     created = datetime.datetime.now().isoformat(sep=" ", timespec="minutes")
     metadata = {b"one_metadata": json.dumps({"date_created": created, "origin": str(settings.root)}).encode()}
     for name, table in (
-        (store.SESSIONS, path_tables.sessions_by_path(snapshot, start.encoding)),
-        (store.DATASETS, path_tables.datasets_by_path(snapshot, start.encoding)),
+        (stored.SESSIONS, path_tables.sessions_by_path(snapshot, start.encoding)),
+        (stored.DATASETS, path_tables.datasets_by_path(snapshot, start.encoding)),
     ):
         try:
             store.write_table(

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from alfwatchd import control_socket, logs, store, systemd
+from alfwatchd import control_socket, logs, store, stored, systemd
 from alfwatchd.core.messages import Reload, Stop
 from alfwatchd.desk import Desk
 from alfwatchd.engine import Engine
@@ -263,7 +263,7 @@ def _lies_in_root(settings: Settings) -> bool:
 
 
 def _has_tables(settings: Settings) -> bool:
-    return os.access(settings.out_dir / store.SESSIONS, os.F_OK)
+    return os.access(settings.out_dir / stored.SESSIONS, os.F_OK)
 
 
 # The world outside.

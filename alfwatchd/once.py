@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from alfwatchd import store
+from alfwatchd import store, stored
 from alfwatchd.core.folder import Changes
 from alfwatchd.core.messages import Crawled, Hashed, Message, TablesView
 from alfwatchd.core.rows import Problem
@@ -172,13 +172,13 @@ def index(
 def _write(settings: Settings, start: Start) -> Changes:
     """Write the tables, and count the rows that differ from those that were there."""
     tables, layout = start.indexer.tables, settings.state_dir / store.LAYOUT
-    with store.open_datasets(settings.out_dir) as old:
+    with stored.open_datasets(settings.out_dir) as old:
         if not Store(settings.out_dir, str(settings.root), layout).write(tables.snapshot(), start.encoding):
             return Changes()
         if old is None:
             return Changes(added=tables.counts.n_datasets)
-        with store.open_datasets(settings.out_dir) as new:
-            return store.compare(store.read_ids_and_sizes(old), store.read_ids_and_sizes(new))
+        with stored.open_datasets(settings.out_dir) as new:
+            return stored.compare(stored.read_ids_and_sizes(old), stored.read_ids_and_sizes(new))
 
 
 def _hear(inbox: Inbox, indexer: Indexer) -> None:

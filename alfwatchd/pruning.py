@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from alfwatchd import prune, store
+from alfwatchd import prune, stored
 from alfwatchd.core import kept
 from alfwatchd.core.exclude import compile_exclude
 from alfwatchd.core.guard import Place
@@ -112,14 +112,14 @@ def read_reference(folder: Path) -> Reference:
         There are none, or they cannot be read.
     """
     try:
-        stored = store.read_tables(folder)
+        tables = stored.read_tables(folder)
     except TablesError as error:
         raise PruneRefused(f"the reference tables cannot be used: {error}") from error
-    if stored is None:
+    if tables is None:
         raise PruneRefused(
-            f"{folder}: no reference tables here; it must be a folder with {store.SESSIONS} and {store.DATASETS}"
+            f"{folder}: no reference tables here; it must be a folder with {stored.SESSIONS} and {stored.DATASETS}"
         )
-    return make_reference(str(folder), stored.sessions, stored.datasets)
+    return make_reference(str(folder), tables.sessions, tables.datasets)
 
 
 def make_reference(source: str, sessions: pa.Table, datasets: pa.Table) -> Reference:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from alfwatchd import store
+from alfwatchd import stored
 from alfwatchd.core import kept
 from alfwatchd.core.alf import SessionKey
 from alfwatchd.core.encode import Encoding
@@ -25,7 +25,7 @@ from alfwatchd.places import Guard
 from alfwatchd.scanner import Scanner
 from alfwatchd.settings import Settings
 from alfwatchd.state import State
-from alfwatchd.store import StoredTables
+from alfwatchd.stored import StoredTables
 from alfwatchd.watcher import Watcher
 from alfwatchd.watching import Watching
 
@@ -55,9 +55,9 @@ class Start:
         """Do what the first complete scan allows: put back rows that cannot be read now."""
         indexer = self.indexer
         if indexer.unreadable or indexer.guard.missing:
-            stored = _read_earlier(self._settings)
-            if stored is not None:
-                indexer.restore(_rows(stored, _filled_lab(stored.metadata, self._settings)))
+            earlier = _read_earlier(self._settings)
+            if earlier is not None:
+                indexer.restore(_rows(earlier, _filled_lab(earlier.metadata, self._settings)))
 
     def check_lab(self) -> None:
         """Make sure that the `lab` setting fits the lab folders.
@@ -120,7 +120,7 @@ def prepare(
             _log.warning("the identity of root and mounts is not recorded error=%s", error)
 
     guard = Guard(str(settings.root), state.load_places() if state is not None else {}, record)
-    generation, metadata = store.read_generation(settings.out_dir)
+    generation, metadata = stored.read_generation(settings.out_dir)
     indexer = Indexer(
         Scanner(str(settings.root), compile_exclude(settings.exclude)),
         guard,
@@ -135,14 +135,14 @@ def prepare(
     is_ours = metadata.get("namespace") == str(settings.namespace) and not metadata.get("has_kept", True)
     needs_digests = settings.hash_files and (state is None or state.is_new)
     carried, tables_written = NOTHING_KEPT, 0.0
-    sessions = store.read_sessions(settings.out_dir)
+    sessions = stored.read_sessions(settings.out_dir)
     if sessions is not None:
         indexer.known_before = _top_folders(sessions, _filled_lab(metadata, settings))
-    stored = None if is_ours and not needs_digests else _read_earlier(settings)
-    if stored is not None:
-        tables_written = stored.modified
-        filled = _filled_lab(stored.metadata, settings)
-        carried = kept.carry_over(stored.sessions, stored.datasets, settings.namespace, filled)
+    earlier = None if is_ours and not needs_digests else _read_earlier(settings)
+    if earlier is not None:
+        tables_written = earlier.modified
+        filled = _filled_lab(earlier.metadata, settings)
+        carried = kept.carry_over(earlier.sessions, earlier.datasets, settings.namespace, filled)
     encoding = Encoding(settings.namespace, settings.lab, settings.hash_files, carried)
     return Start(indexer, encoding, tables_written, settings)
 
@@ -150,7 +150,7 @@ def prepare(
 def _read_earlier(settings: Settings) -> StoredTables | None:
     """Read the tables in the output folder; broken ones are as good as none, as they are about to be replaced."""
     try:
-        return store.read_tables(settings.out_dir)
+        return stored.read_tables(settings.out_dir)
     except TablesError as error:
         _log.warning("earlier tables are not used error=%s", error)
         return None
@@ -161,11 +161,11 @@ def _filled_lab(metadata: Mapping[str, Any], settings: Settings) -> str:
     return str(metadata.get("lab", settings.lab))
 
 
-def _rows(stored: StoredTables, lab: str) -> Iterator[tuple[tuple[str, ...], str, int | None]]:
-    keys = kept.session_keys(stored.sessions)
+def _rows(earlier: StoredTables, lab: str) -> Iterator[tuple[tuple[str, ...], str, int | None]]:
+    keys = kept.session_keys(earlier.sessions)
     for key in filter(None, keys):
         yield _spellings(key, lab), "", None
-    for key, rel_path, file_size in kept.dataset_rows(stored.sessions, stored.datasets, keys):
+    for key, rel_path, file_size in kept.dataset_rows(earlier.sessions, earlier.datasets, keys):
         yield _spellings(key, lab), rel_path, file_size
 
 

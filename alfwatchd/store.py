@@ -1,4 +1,4 @@
-"""The two Parquet files: snapshots are written by atomic replace, tables of any origin are read.
+"""Writes snapshots as the two Parquet files, by atomic replace.
 
 A reader never sees half a file, and every dataset row has its session at every moment.
 """
@@ -9,34 +9,28 @@ import datetime
 import json
 import os
 from bisect import insort
-from collections.abc import Iterable, Iterator, Set
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 import alfwatchd
 from alfwatchd.atomic import FileMark, file_mark, write_atomically
-from alfwatchd.core import arrow, encode, ids
+from alfwatchd.core import encode, ids
 from alfwatchd.core.encode import Encoding
-from alfwatchd.core.folder import Changes
 from alfwatchd.core.partition import Digests, Partition, Plan, digest_groups, leave_out_equal, plan_all, plan_changes
 from alfwatchd.core.tables import Snapshot
 from alfwatchd.errors import OutDirError, TablesError
 from alfwatchd.grouped import GroupedFile
 from alfwatchd.layout import Layout, load_layout, save_layout
+from alfwatchd.stored import DATASETS, METADATA_KEY, SESSIONS, read_file, read_session_ids
 
-SESSIONS = "sessions.pqt"
-DATASETS = "datasets.pqt"
 LAYOUT = "tables.layout"
 """Name of the file in the state folder that says what the tables hold; see `Store`."""
-METADATA_KEY = b"alfwatchd"
-"""Schema metadata of our own; `one_metadata` stays exactly what ONE writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +160,7 @@ class Store:
         if old is not None:
             before, after = ({eid for eid, _ in members} for members in (plan.gone, plan.added))
         elif plan.sessions:
-            before, after = _read_ids(self.out_dir / SESSIONS), set(plan.partition.eids.values())
+            before, after = read_session_ids(self.out_dir / SESSIONS), set(plan.partition.eids.values())
         metadata = self._metadata(snapshot, encoding)
         if before - after and after - before:  # until the datasets are replaced, sessions of either must be there
             self._write_both(old, plan, before - after, encoding, metadata)
@@ -251,7 +245,7 @@ class Store:
 
     def _with_old_sessions(self, sessions: pa.Table, gone: Set[bytes]) -> pa.Table:
         """Add sessions that are on disk; where another program made them in another way, do without."""
-        old = _read_file(self.out_dir / SESSIONS)
+        old = read_file(self.out_dir / SESSIONS)
         is_gone = pa.array([ids.parse_id(eid) in gone for eid in old.column("id").to_pylist()], pa.bool_())
         try:
             kept = old.filter(is_gone).select(sessions.column_names).cast(sessions.schema)
@@ -270,122 +264,6 @@ def write_table(path: Path, table: pa.Table) -> FileMark:
     return write_atomically(path, write)
 
 
-@dataclass(frozen=True, slots=True)
-class StoredTables:
-    """Tables as they are on disk.
-
-    Parameters
-    ----------
-    sessions, datasets : pyarrow.Table
-        With their index as plain columns; `datasets` may be older or newer than `sessions`.
-    generation : int
-        0 if the files are not ours.
-    metadata : dict
-        What `Store.write` recorded about the datasets; empty if the file is not ours.
-    """
-
-    sessions: pa.Table
-    datasets: pa.Table
-    generation: int
-    metadata: dict[str, Any]
-    modified: float
-    """When the datasets file was last written, in seconds since 1970."""
-
-
-def read_tables(folder: Path) -> StoredTables | None:
-    """Read the tables in a folder; None if one of the two is not there.
-
-    Raises
-    ------
-    TablesError
-        A file is there but is no table that ONE could use.
-    """
-    sessions_path, datasets_path = folder / SESSIONS, folder / DATASETS
-    if not (sessions_path.exists() and datasets_path.exists()):
-        return None
-    sessions, datasets = (_read(path) for path in (sessions_path, datasets_path))
-    metadata = _own_metadata(datasets)
-    generation = max(int(metadata.get("generation", 0)), int(_own_metadata(sessions).get("generation", 0)))
-    return StoredTables(sessions, datasets, generation, metadata, datasets_path.stat().st_mtime)
-
-
-def read_sessions(folder: Path) -> pa.Table | None:
-    """Read the sessions table in a folder, which is small; None if there is none that can be read."""
-    try:
-        return _read_file(folder / SESSIONS)
-    except (OSError, pa.ArrowException):
-        return None
-
-
-def read_generation(folder: Path) -> tuple[int, dict[str, Any]]:
-    """Return generation and own metadata of the tables in a folder without reading rows; (0, {}) if not ours."""
-    found = []
-    for name in (SESSIONS, DATASETS):
-        try:
-            with _open(folder / name) as raw:
-                found.append(json.loads((pq.read_metadata(raw).metadata or {}).get(METADATA_KEY, b"{}")))
-        except (OSError, pa.ArrowException, ValueError):
-            return 0, {}
-    return max(int(metadata.get("generation", 0)) for metadata in found), found[1]
-
-
-@contextmanager
-def open_datasets(folder: Path) -> Iterator[pq.ParquetFile | None]:
-    """Open the datasets in a folder, to be read even after another file has replaced them; None if there are none."""
-    with ExitStack() as stack:
-        file = None
-        with suppress(OSError, pa.ArrowException):
-            raw = stack.enter_context(_open(folder / DATASETS))
-            file = stack.enter_context(pq.ParquetFile(raw))
-        yield file
-
-
-def read_ids_and_sizes(datasets: pq.ParquetFile | None) -> pa.Table | None:
-    """Return what identifies datasets, and their sizes.
-
-    Returns
-    -------
-    pyarrow.Table or None
-        Columns id (fixed-size binary, the 16 bytes of the UUID, or of a digest of an id that is none) and file_size
-        (uint64, bytes), `n_datasets` rows, in 24 bytes a row; None if there is no table that has them.
-    """
-    if datasets is None:
-        return None
-    parts = []
-    try:
-        for number in range(datasets.num_row_groups):
-            part = datasets.read_row_group(number, ["id", "file_size"])
-            own_ids = part.column("id").cast(pa.string()).combine_chunks()
-            sizes = part.column("file_size").cast(pa.uint64()).combine_chunks()
-            parts.append(pa.table({"id": _pack_ids(own_ids), "file_size": sizes}))
-    except (OSError, pa.ArrowException, KeyError, ValueError):
-        return None
-    schema = pa.schema([("id", pa.binary(16)), ("file_size", pa.uint64())])
-    return pa.concat_tables(parts) if parts else schema.empty_table()
-
-
-def _pack_ids(texts: pa.StringArray) -> pa.FixedSizeBinaryArray:
-    try:
-        return arrow.parse_uuids(texts)
-    except ValueError:
-        digests = b"".join(ids.md5(str(text).encode()).digest() for text in texts.to_pylist())
-        return pa.Array.from_buffers(pa.binary(16), len(texts), [None, pa.py_buffer(digests)])
-
-
-def compare(old: pa.Table | None, new: pa.Table | None) -> Changes:
-    """Count the dataset rows that differ between two results of `read_ids_and_sizes`.
-
-    Rows are the same if their ids are; tables by ONE itself have other ids at every run.
-    """
-    n_old, n_new = (0 if table is None else len(table) for table in (old, new))
-    if old is None or new is None:
-        return Changes(n_new, 0, n_old)
-    places = pc.index_in(new.column("id"), value_set=old.column("id").combine_chunks())
-    n_both = n_new - places.null_count
-    changed = pc.sum(pc.not_equal(old.column("file_size").take(places), new.column("file_size"))).as_py() or 0
-    return Changes(n_new - n_both, changed, n_old - n_both)
-
-
 def check_out_dir(out_dir: Path) -> None:
     """Make sure that tables can be written to a folder.
 
@@ -398,44 +276,3 @@ def check_out_dir(out_dir: Path) -> None:
         raise OutDirError(f"{out_dir}: the output folder does not exist or is not a folder; make it first")
     if not os.access(out_dir, os.W_OK | os.X_OK):
         raise OutDirError(f"{out_dir}: the output folder is not writable for this user; choose another out_dir")
-
-
-def _read_file(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """Read a Parquet file; unlike `pyarrow.parquet.read_table`, without importing half of pyarrow."""
-    with _open(path) as raw, pq.ParquetFile(raw) as file:
-        return file.read(columns)
-
-
-def _open(path: Path) -> pa.OSFile:
-    """Open a file for Arrow, which takes a text path for a URI, and no name that is not UTF-8."""
-    return pa.OSFile(os.fsencode(path))
-
-
-def _read(path: Path) -> pa.Table:
-    """Read a table, with ids as plain strings, whoever wrote it."""
-    try:
-        table = _read_file(path)
-    except (OSError, pa.ArrowException) as error:
-        raise TablesError(f"{path}: not a readable Parquet file ({error}); remove it to have it made anew") from error
-    for name in {"eid", "id"} & set(table.column_names):
-        if pa.types.is_dictionary(table.schema.field(name).type):
-            column = table.column(name).cast(pa.string())
-            table = table.set_column(table.schema.get_field_index(name), name, column)
-    return table
-
-
-def _read_ids(path: Path) -> frozenset[bytes]:
-    """Return the session ids in a file; none if there is no such file or it is broken, as nobody can read it then."""
-    try:
-        column = _read_file(path, ["id"]).column("id").to_pylist()
-    except (OSError, pa.ArrowException, KeyError):
-        return frozenset()
-    return frozenset(eid for eid in map(ids.parse_id, column) if eid is not None)
-
-
-def _own_metadata(table: pa.Table) -> dict[str, Any]:
-    try:
-        loaded = json.loads((table.schema.metadata or {}).get(METADATA_KEY, b"{}"))
-    except ValueError:
-        return {}
-    return loaded if isinstance(loaded, dict) else {}

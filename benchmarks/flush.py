@@ -25,7 +25,8 @@ import trees
 from alfwatchd.core.encode import Encoding
 from alfwatchd.core.rows import FolderRows, PackedFiles, Session, pack_signature
 from alfwatchd.core.tables import Snapshot
-from alfwatchd.store import DATASETS, SESSIONS, Store
+from alfwatchd.store import Store
+from alfwatchd.stored import DATASETS, SESSIONS
 
 _TARGET_MS = {1_000_000: 100, 5_000_000: 250}
 _MOST_GROWTH = 1.3

@@ -19,7 +19,8 @@ from alfwatchd.core.encode import Encoding, datasets_table, sessions_table
 from alfwatchd.core.rows import Kept, KeptSession, Session, pack_signature
 from alfwatchd.core.tables import Snapshot
 from alfwatchd.errors import TablesError
-from alfwatchd.store import DATASETS, METADATA_KEY, SESSIONS, Store
+from alfwatchd.store import Store
+from alfwatchd.stored import DATASETS, METADATA_KEY, SESSIONS
 from rows import folder_rows
 from trees import fast_folder
 

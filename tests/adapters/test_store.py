@@ -26,12 +26,11 @@ from alfwatchd.core.folder import Changes
 from alfwatchd.core.rows import Kept, KeptSession, Session, pack_signature
 from alfwatchd.core.tables import Snapshot
 from alfwatchd.errors import OutDirError, TablesError
-from alfwatchd.store import (
+from alfwatchd.store import Store, check_out_dir
+from alfwatchd.stored import (
     DATASETS,
     METADATA_KEY,
     SESSIONS,
-    Store,
-    check_out_dir,
     compare,
     open_datasets,
     read_generation,

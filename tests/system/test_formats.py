@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import alfwatchd
-from alfwatchd import desk, errors, server, store
+from alfwatchd import desk, errors, server, store, stored
 from alfwatchd.core import messages, replies
 from alfwatchd.core.encode import QC_CATEGORIES, Encoding
 from alfwatchd.core.rows import Session, pack_signature
@@ -114,7 +114,7 @@ def test_a_pair_is_known_by_its_generation(tmp_path, monkeypatch):
 
     def write_and_look(path, table, write=store.write_atomically):
         mark = write(path, table)
-        if all((tmp_path / name).exists() for name in (store.SESSIONS, store.DATASETS)):
+        if all((tmp_path / name).exists() for name in (stored.SESSIONS, stored.DATASETS)):
             found = {"folder": tmp_path}
             exec(block, found)
             sessions, datasets = found["tables"]
