@@ -370,7 +370,7 @@ class Indexer:
         if self.work.current is not None:
             self.work.current.changes += self.intake.changes
         self.intake.changes = Changes()
-        sessions, dropped = self.tree.take_touched()
+        sessions, dropped = self.tree.take_touched(self.tables.get)
         for path in dropped:
             self.tables.drop_session(path)
         for session in sessions:

@@ -142,8 +142,13 @@ class Intake:
                 self._watching.release_unclaimed(wd)
                 folders.append(None)
                 continue
-            self._watching.claim(here, wd)
-            self.take(here, listing, frozenset(), is_first=is_first)
+            if wd != NOT_WATCHED:
+                self._watching.claim(here, wd)
+            if here.rows is None and not here.children and listing.is_plain and here not in self.unreadable:
+                self.tree.fill(here, listing)
+                self.changes.added += len(listing.packed.names)
+            else:
+                self.take(here, listing, frozenset(), is_first=is_first)
             folders.append(here)
             del left[here]
             if here.children:

@@ -182,6 +182,7 @@ def is_rel_path(rel_path: str) -> bool:
     return is_dataset_name(name) and (not slash or is_collection(folder))
 
 
+@lru_cache(maxsize=1 << 12)
 def split_revision(folder: str) -> tuple[str, str]:
     """Split a session-relative folder into collection and revision, both possibly empty.
 

@@ -203,7 +203,7 @@ def dataset_rows(sessions: Sequence[tuple[bytes, Session]], encoding: Encoding) 
 
 
 # Sessions have the same folders with the same files again and again: this takes a sixth of the time off a full write.
-@lru_cache(maxsize=1 << 12)
+@lru_cache(maxsize=1 << 10)
 def _rel_paths(folder: str, names: tuple[str, ...]) -> tuple[bytes, ...]:
     prefix = f"{folder}/" if folder else ""
     return tuple((prefix + name).encode() for name in names)
@@ -257,19 +257,24 @@ def default_revisions(session: Session) -> list[bool]:
     revised = {collection for collection, revision in split if revision}
     if not revised:
         return [True] * session.n_datasets
-    newest: dict[tuple[str, str], str] = {}
-    for (collection, revision), folder in zip(split, session.folders, strict=True):
-        for name in folder.packed.names if collection in revised else ():
-            if revision >= newest.get((collection, name), ""):
-                newest[collection, name] = revision
+    rows = zip(split, session.folders, strict=True)
+    parts = tuple((*each, folder.packed.names) for each, folder in rows if each[0] in revised)
+    newest = iter(_are_newest(parts))
     defaults: list[bool] = []
-    for (collection, revision), folder in zip(split, session.folders, strict=True):
-        names = folder.packed.names
-        if collection in revised:
-            defaults += [newest[collection, name] == revision for name in names]
-        else:
-            defaults += [True] * len(names)
+    for (collection, _), folder in zip(split, session.folders, strict=True):
+        defaults += next(newest) if collection in revised else [True] * len(folder.packed.names)
     return defaults
+
+
+# Sessions have the same revisions of the same files again and again.
+@lru_cache(maxsize=1 << 8)
+def _are_newest(parts: tuple[tuple[str, str, tuple[str, ...]], ...]) -> list[list[bool]]:
+    """Tell for each name in each (collection, revision, names) whether no later revision has it."""
+    newest: dict[tuple[str, str], str] = {}
+    for collection, revision, names in parts:
+        for name in names:
+            newest[collection, name] = max(revision, newest.get((collection, name), ""))
+    return [[newest[collection, name] == revision for name in names] for collection, revision, names in parts]
 
 
 def sorted_by_eid(snapshot: Snapshot, eids: Mapping[str, bytes]) -> list[tuple[bytes, Session]]:

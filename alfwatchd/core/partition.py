@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import compress, groupby
 from operator import is_not
 
@@ -167,9 +168,14 @@ def _digest_datasets(sessions: Sequence[tuple[bytes, Session]]) -> bytes:
     for eid, session in sessions:
         parts.append(eid + b"%d\0" % len(session.folders))
         for folder, packed in session.folders:
-            parts.append("\0".join((folder, *packed.names, "\0")).encode() + packed.signatures)
+            parts.append(_as_bytes(folder, packed.names) + packed.signatures)
             parts.append(b"%d\0" % len(packed.digests) + packed.digests)
     return md5(b"".join(parts)).digest()
+
+
+@lru_cache(maxsize=1 << 10)  # as in `encode`: most sessions have the same
+def _as_bytes(folder: str, names: tuple[str, ...]) -> bytes:
+    return "\0".join((folder, *names, "\0")).encode()
 
 
 def _new_eids(

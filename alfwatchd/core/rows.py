@@ -161,7 +161,7 @@ def shared(text: str) -> str:
     return text
 
 
-@lru_cache(maxsize=1 << 12)
+@lru_cache(maxsize=1 << 10)
 def _shared_tuple(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(map(shared, names))
 
@@ -224,12 +224,12 @@ class Session:
     @cached_property
     def n_datasets(self) -> int:
         """Number of datasets."""
-        return sum(len(folder.packed.names) for folder in self.folders)
+        return sum([len(folder.packed.names) for folder in self.folders])
 
-    @property
+    @cached_property
     def n_bytes(self) -> int:
         """Sum of the file sizes, in bytes."""
-        return sum(folder.packed.n_bytes for folder in self.folders)
+        return sum([folder.packed.n_bytes for folder in self.folders])
 
     def datasets(self) -> Iterator[tuple[str, bytes]]:
         """Yield rel_path and row value of each dataset."""

@@ -6,13 +6,13 @@ this converge are in docs/architecture.md, "How watching loses nothing".
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 
 from alfwatchd.core import alf
 from alfwatchd.core.alf import Kind
 from alfwatchd.core.claims import Claims
-from alfwatchd.core.folder import NO_FOLDERS, NOT_LISTED, Changes, Folder, Listing, Look, compose
+from alfwatchd.core.folder import NO_FOLDERS, NOT_LISTED, Changes, Folder, Listing, Look, compose, patch_session
 from alfwatchd.core.rows import (
     NO_FILES,
     SIGNATURE_SIZE,
@@ -40,6 +40,8 @@ class Tree:
         self.root = Folder(root_name, Kind.ROOT, None, NOT_LISTED)
         self.touched: set[Folder] = set()
         """Session folders that changed since `take_touched`."""
+        self.patched: dict[Folder, dict[str, FolderRows]] = {}
+        """Session folders of which only folders that had rows have other rows now: collection -> rows."""
         self.dropped: set[str] = set()
         """Paths of session folders that went since `take_touched`."""
         self.with_problems: set[Folder] = set()
@@ -100,6 +102,19 @@ class Tree:
             self._set_rows(folder, listing.packed)
             changes.added += len(listing.packed.names)
         return new, freed, changes
+
+    def fill(self, folder: Folder, listing: Listing) -> None:
+        """Do what `apply` does, in half the time, for a plain listing of a folder that nothing is known of."""
+        folder.dev, folder.ino = listing.dev, listing.ino
+        folder.n_ignored = listing.n_ignored
+        self.n_ignored += listing.n_ignored
+        if listing.folders:
+            folder.children = {name: folder.make_child(name, ino) for name, ino in listing.folders.items()}
+            if folder.kind is Kind.DATE:
+                self.touched.update(folder.children.values())
+        if listing.packed.names:
+            folder.rows = FolderRows(shared(folder.collection), listing.packed)
+            self._touch(folder)
 
     def _compare_folders(self, folder: Folder, listing: Listing, new: list[Folder], freed: list[int]) -> Changes:
         """Make the sub-folders of a folder those of a listing."""
@@ -211,6 +226,7 @@ class Tree:
             if each.kind is Kind.SESSION:
                 self.dropped.add(each.path)
                 self.touched.discard(each)
+                self.patched.pop(each, None)
             changes.removed += len(each.rows.packed.names) if each.rows else 0
             self._set_problems(each, (), 0)
             wd = self.claims.unclaim(each)
@@ -229,11 +245,20 @@ class Tree:
         gone, self._gone_rows = self._gone_rows, []
         return gone
 
-    def take_touched(self) -> tuple[list[Session], list[str]]:
-        """Return the sessions that changed and the paths of those that went, and forget about them."""
+    def take_touched(self, known: Callable[[str], Session | None] = lambda _: None) -> tuple[list[Session], list[str]]:
+        """Return the sessions that changed and the paths of those that went, and forget about them.
+
+        Parameters
+        ----------
+        known : callable
+            Returns what this returned last for a path, or None.
+        """
         sessions = [compose(folder) for folder in self.touched]
-        dropped = sorted(self.dropped - {session.path for session in sessions})
-        self.touched, self.dropped = set(), set()
+        sessions += [
+            patch_session(folder, rows, known) for folder, rows in self.patched.items() if folder not in self.touched
+        ]
+        dropped = sorted(self.dropped - {session.path for session in sessions}) if self.dropped else []
+        self.touched, self.patched, self.dropped = set(), {}, set()
         return sessions, dropped
 
     def _add(self, parent: Folder, name: str, ino: int, *, is_link: bool = False) -> Folder:
@@ -260,8 +285,15 @@ class Tree:
             self._touch(folder)
 
     def _set_rows(self, folder: Folder, packed: PackedFiles) -> None:
-        folder.rows = FolderRows(shared(folder.collection), packed) if packed.names else None
-        self._touch(folder)
+        before = folder.rows
+        if before is None or not packed.names:
+            folder.rows = FolderRows(shared(folder.collection), packed) if packed.names else None
+            self._touch(folder)
+            return
+        folder.rows = FolderRows(before.folder, packed)
+        session = folder.session
+        if session is not None:
+            self.patched.setdefault(session, {})[before.folder] = folder.rows
 
     def _touch(self, folder: Folder) -> None:
         session = folder.session
