@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import sys
@@ -169,6 +170,7 @@ def _once(arguments: argparse.Namespace, loaded: settings.Settings) -> int:
     from alfwatchd.store import check_out_dir, use_system_memory
 
     use_system_memory()
+    gc.disable()  # for good, as the process ends with this; see `once.no_garbage_collection`
     check_out_dir(loaded.out_dir)
     with hold_out_dir(loaded.out_dir), ScanProgress() as progress:
         summary = run_once(loaded, accept_root=arguments.accept_root, progress=progress.update)
