@@ -144,7 +144,7 @@ class Intake:
                 continue
             if wd != NOT_WATCHED:
                 self._watching.claim(here, wd)
-            if here.rows is None and not here.children and listing.is_plain and here not in self.unreadable:
+            if listing.is_plain and self._is_new(here):
                 self.tree.fill(here, listing)
                 self.changes.added += len(listing.packed.names)
             else:
@@ -155,6 +155,10 @@ class Intake:
                 left |= dict.fromkeys(here.children.values())
             n_entries += 1 + len(listing.packed.names) + len(listing.folders) + listing.n_ignored
         return list(left), n_entries
+
+    def _is_new(self, folder: Folder) -> bool:
+        """Tell whether nothing at all is known of a folder but its name."""
+        return not (folder.ino or folder.rows or folder.children or folder in self.unreadable)
 
     def refuse_unit(self, found: Iterable[Found]) -> None:
         """Give back the watches of a unit that nobody wants to know of any more."""

@@ -154,7 +154,8 @@ def for_readers(rows: pa.Table) -> pa.Table:
     """
     eids = rows.column("eid").combine_chunks().dictionary_encode()
     entries = pa.concat_arrays([_UNUSED, eids.dictionary])
-    codes = eids.indices.to_numpy(zero_copy_only=False).astype(np.int32) + np.int32(len(_UNUSED))
+    # By its buffer: `to_numpy` would import pandas, which takes 0.15 s and 45 MB.
+    codes = np.frombuffer(eids.indices.buffers()[1], np.int32, len(eids)) + np.int32(len(_UNUSED))
     own_ids = rows.column("id").combine_chunks()
     places = np.arange(len(own_ids), dtype=np.int32)
     columns = {

@@ -1,5 +1,6 @@
 import hashlib
 import random
+import subprocess
 import uuid
 
 import pandas as pd
@@ -317,3 +318,19 @@ def test_all_qc_values_survive_pandas():
     assert list(found) == list(QC_CATEGORIES)
     assert list(found >= "WARNING") == [False, False, True, True, True]
     assert isinstance(frame.index, pd.MultiIndex)
+
+
+def test_pandas_is_not_imported():
+    code = """
+import sys
+from alfwatchd.core.encode import Encoding, datasets_table, sessions_table
+from alfwatchd.core.rows import FolderRows, PackedFiles, Session, pack_signature
+from alfwatchd.core.tables import Snapshot
+packed = PackedFiles.pack({"a.b.c": pack_signature(1, 2, 3, False)})
+session = Session("s/2020-01-01/001", (FolderRows("alf", packed),))
+for make in (sessions_table, datasets_table):
+    make(Snapshot(1, {session.path: session}), Encoding(with_hashes=True))
+print("pandas" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False"]
