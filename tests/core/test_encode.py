@@ -1,6 +1,7 @@
 import hashlib
 import random
 import subprocess
+import sys
 import uuid
 
 import pandas as pd
