@@ -108,7 +108,7 @@ class Crawlers:
             return
         self._is_watching = inotify_fd >= 0
         numbers = {worker.pipe: number for number, worker in self._workers.items()}
-        threading.Thread(target=self._receive, args=(numbers,), name="crawlers", daemon=True).start()
+        threading.Thread(target=self._receive, args=(self._process, numbers), name="crawlers", daemon=True).start()
         self._share()
 
     def receive(self, message: Crawled) -> None:
@@ -189,7 +189,7 @@ class Crawlers:
             self._workers[self._n_started] = _Worker(here)
             here.send_bytes(pickle.dumps((self.root, tuple(self.patterns))))
 
-    def _receive(self, numbers: dict[Connection, int]) -> None:
+    def _receive(self, process: subprocess.Popen[bytes], numbers: dict[Connection, int]) -> None:
         """Post answers until all workers have ended. In a thread of its own, which is the one to close the pipes."""
         while numbers:
             for pipe in wait(list(numbers)):
@@ -199,6 +199,7 @@ class Crawlers:
                 except (EOFError, OSError):
                     self._post(Crawled(numbers.pop(pipe), None))
                     pipe.close()
+        process.wait()
 
     def _give_up(self, problem: str) -> None:
         """Read everything here from now on."""
@@ -212,6 +213,6 @@ class Crawlers:
         self._workers = {}
         process, self._process = self._process, None
         if process is not None:
+            # They hold nothing but what they were asked. Not waited for: a dead network mount can keep them for hours.
             with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # they hold nothing but what they were asked
-            process.wait()
+                os.killpg(process.pid, signal.SIGKILL)
