@@ -111,8 +111,7 @@ class Engine:
                     self.indexer.watching.renew(now)
                 self._lose_events(message.reason)
             case messages.Crawled():
-                if self.indexer.crawlers is not None:
-                    self.indexer.crawlers.receive(message)
+                self.indexer.receive(message)
             case messages.Flushed():
                 self.flushes.succeed(message.generation, message.seconds, now)
             case messages.FlushFailed():

@@ -12,18 +12,19 @@ from dataclasses import replace
 from alfwatchd.core.alf import Kind
 from alfwatchd.core.dirty import DirtySet, Mark
 from alfwatchd.core.exclude import compile_exclude
-from alfwatchd.core.folder import NOT_LISTED, NOT_WATCHED, Changes, Folder, Listing
-from alfwatchd.core.messages import FolderEvents
+from alfwatchd.core.folder import NOT_WATCHED, Changes, Folder, Listing
+from alfwatchd.core.messages import Crawled, FolderEvents
 from alfwatchd.core.rows import Problem, Session
 from alfwatchd.core.tables import Tables
 from alfwatchd.core.work import Pass, Task, Ticket, Work
 from alfwatchd.crawl import crawl
 from alfwatchd.crawlers import Crawlers
 from alfwatchd.errors import RootOffline
+from alfwatchd.identities import Identities
 from alfwatchd.intake import Intake, Unreadable, removes
 from alfwatchd.mounts import WATCHABLE
 from alfwatchd.places import Guard
-from alfwatchd.scanner import GONE, Scanner, open_folder, printable, tells_other_inodes
+from alfwatchd.scanner import GONE, Scanner, open_folder, printable
 from alfwatchd.watching import Watching
 
 _FOLDERS_PER_UNIT = 128
@@ -77,7 +78,7 @@ class Indexer:
         self.ended: list[Pass] = []
         """Passes that ended since the owner last cleared the list."""
         self.passes_done = 0
-        self._odd_devices: set[int] = set()
+        self._identities = Identities(scanner.root, guard)
         self._n_dropped = 0
         self._n_renewed = 0
 
@@ -86,6 +87,11 @@ class Indexer:
         self.scanner = replace(self.scanner, excluded=compile_exclude(patterns))
         if self.crawlers is not None:
             self.crawlers.patterns = patterns
+
+    def receive(self, message: Crawled) -> None:
+        """Take note of what a worker process has read; `scan` takes it in."""
+        if self.crawlers is not None:
+            self.crawlers.receive(message)
 
     def close(self) -> None:
         """End what runs beside this thread."""
@@ -257,7 +263,7 @@ class Indexer:
             self._cannot_open(folder, error, now)
             return 0
         try:
-            if self._leads_elsewhere(folder, os.fstat(fd)):
+            if self._identities.lead_elsewhere(folder, os.fstat(fd)):
                 self._look_again_from_above(task, now)
                 return 0
             n_names = self._look_at_names(task, fd)
@@ -274,31 +280,6 @@ class Indexer:
             self.unreadable[task.folder] = Unreadable("the folder above it cannot be read")
         else:
             self.work.retry(task, now)
-
-    def _leads_elsewhere(self, folder: Folder, about: os.stat_result) -> bool:
-        """Tell whether a path led to another folder than the one that belongs there, and remember to which.
-
-        Somebody may be renaming a folder above it, and back again: what lies there must not be taken for what belongs
-        here, and no event would ever correct it. Which one belongs here, the parent's listing tells.
-        """
-        found = about.st_dev, about.st_ino
-        expected = folder.dev, folder.ino
-        is_inode_told = folder.parent is not None and (folder.is_link or folder.parent.dev == about.st_dev)
-        if is_inode_told and folder.entry_ino not in (NOT_LISTED, about.st_ino) and not self._is_odd(folder, found[0]):
-            expected = about.st_dev, folder.entry_ino
-        folder.dev, folder.ino = found
-        return expected[1] != NOT_LISTED and found != expected
-
-    def _is_odd(self, folder: Folder, dev: int) -> bool:
-        """Tell whether a listing may name another inode than its folder has: mounts, and some file systems."""
-        if dev in self._odd_devices:
-            return True
-        self.guard.poll_mounts()
-        if folder.path in self.guard.places:
-            return True
-        if not folder.is_link and tells_other_inodes(self.scanner.root, folder):
-            self._odd_devices.add(dev)
-        return dev in self._odd_devices
 
     def _look_at_names(self, task: Task, fd: int) -> int | None:
         """Look only at the files that events named; None where that would not tell enough."""
@@ -384,22 +365,8 @@ class Indexer:
             self.watching.forget_unwatched(gone_too)
 
     def restore(self, rows: Iterable[tuple[tuple[str, ...], str, int | None]]) -> None:
-        """Put back rows of earlier tables that lie where nothing could be read now.
-
-        Parameters
-        ----------
-        rows : iterable of (session paths, rel_path, file size)
-            Spellings that the session's path may have; an empty rel_path and None for the session itself.
-        """
-        lost = list(self.guard.missing)
-        for folder, what in self.unreadable.items():
-            lost += [_join(folder, name) for name in what.names] or [folder.path]
-        for spellings, rel_path, file_size in rows:
-            for session in spellings:
-                path = f"{session}/{rel_path}" if rel_path else session
-                if any(not place or path == place or path.startswith(f"{place}/") for place in lost):
-                    self.tree.restore(path, file_size)
-                    break
+        """Put back rows of earlier tables that lie where nothing could be read now; see `Intake.restore`."""
+        self.intake.restore(rows)
         self._commit()
 
     # Telling.
@@ -427,8 +394,3 @@ class Indexer:
         mark.listing |= events.listing
         mark.names |= events.names
         mark.rewritten |= events.rewritten
-
-
-def _join(folder: Folder, name: str) -> str:
-    path = folder.path
-    return f"{path}/{name}" if path else name

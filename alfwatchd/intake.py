@@ -109,6 +109,24 @@ class Intake:
             _log.warning("folder not readable path=%s error=%s", printable(folder.path), why)
         self.unreadable[folder] = Unreadable(why)
 
+    def restore(self, rows: Iterable[tuple[tuple[str, ...], str, int | None]]) -> None:
+        """Put back rows of earlier tables that lie where nothing could be read now.
+
+        Parameters
+        ----------
+        rows : iterable of (session paths, rel_path, file size)
+            Spellings that the session's path may have; an empty rel_path and None for the session itself.
+        """
+        lost = list(self._guard.missing)
+        for folder, what in self.unreadable.items():
+            lost += [_join(folder, name) for name in what.names] or [folder.path]
+        for spellings, rel_path, file_size in rows:
+            for session in spellings:
+                path = f"{session}/{rel_path}" if rel_path else session
+                if any(not place or path == place or path.startswith(f"{place}/") for place in lost):
+                    self.tree.restore(path, file_size)
+                    break
+
     # Units.
 
     def take_unit(self, top: Folder, found: Iterable[Found], *, is_first: bool) -> tuple[list[Folder], int]:
@@ -190,3 +208,8 @@ def removes(folder: Folder, listing: Listing) -> bool:
         return True
     old = folder.rows.packed.names if folder.rows is not None else NO_FILES.names
     return old != listing.packed.names and not set(old) <= {*listing.packed.names, *listing.unknown}
+
+
+def _join(folder: Folder, name: str) -> str:
+    path = folder.path
+    return f"{path}/{name}" if path else name

@@ -186,8 +186,8 @@ def _hear(inbox: Inbox, indexer: Indexer) -> None:
     if not indexer.work.is_ready:
         inbox.wait(_PATIENCE_SECONDS)
     for message in inbox.drain():
-        if isinstance(message, Crawled) and indexer.crawlers is not None:
-            indexer.crawlers.receive(message)
+        if isinstance(message, Crawled):
+            indexer.receive(message)
 
 
 def run_hashing(settings: Settings, state: State, start: Start) -> None:
