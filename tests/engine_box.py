@@ -300,7 +300,6 @@ class EngineBox:
         assert (found.sessions, found.datasets) == (expected.sessions, expected.datasets)
         assert self.indexer.tables.counts == self.fresh.tables.counts
         assert self.indexer.tables.problems() == self.fresh.tables.problems()
-        assert self.indexer.tree.n_ignored == self.fresh.tree.n_ignored
         assert self.stored() == (expected.sessions, expected.datasets)
         assert self.indexer.watching.audit() == []
 

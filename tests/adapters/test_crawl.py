@@ -279,3 +279,13 @@ def test_all_goes_on_after_the_death_of_the_workers(box):
     assert box.sync().exactness == "exact"
     box.assert_equal()
     assert box.indexer.tree.root.kind is Kind.ROOT
+
+
+def test_what_is_ignored_is_counted_once_however_often_it_is_read(box):
+    write(box.root, "s/2020-01-01/junk.txt", f"{S1}/only junk/x", f"{S2}/alf/notes")
+    box.sync()
+    for _ in range(2):
+        box.indexer.start_pass("test", box.now)
+        box.run()
+    box.truth()
+    assert box.indexer.tree.n_ignored == box.fresh.tree.n_ignored > 3
