@@ -106,6 +106,7 @@ class Crawlers:
         except OSError as error:
             self._give_up(f"worker processes cannot be started: {error}")
             return
+        _log.debug("worker processes started n=%d", self.n_workers)
         self._is_watching = inotify_fd >= 0
         numbers = {worker.pipe: number for number, worker in self._workers.items()}
         threading.Thread(target=self._receive, args=(self._process, numbers), name="crawlers", daemon=True).start()

@@ -174,6 +174,18 @@ def test_tables_in_another_folder_with_hashes(lab):
     assert not lab.box.path("/srv/alf/datasets.pqt").exists()
 
 
+def test_worker_processes_read_a_large_tree_inside_the_sandbox(lab):
+    for number in range(80):
+        folder = lab.box.path(f"/srv/alf/many/2020-{1 + number % 12:02d}-{1 + number // 12:02d}/001")
+        folder.mkdir(parents=True)
+        (folder / "a.b.c").touch()
+    lab.start(PLAIN + 'scan_workers = 2\nlog_level = "debug"\n')
+    lab.alfwatchd("sync")
+    assert (lab.status()["state"], len([row for row in lab.datasets() if row["rel_path"] == "a.b.c"])) == ("live", 80)
+    assert "worker processes started n=2" in lab.log()
+    assert "without worker processes" not in lab.log()
+
+
 def test_reload_is_over_when_the_settings_are_in_force(lab):
     lab.start()
     lab.alfwatchd("sync")
