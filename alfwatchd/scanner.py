@@ -289,6 +289,7 @@ class _Oddities:
         files[name] = pack_signature(about.st_size, about.st_mtime_ns, about.st_ino, is_link)
 
     def add_to(self, listing: Listing) -> Listing:
+        """Return a listing with these added."""
         return listing._replace(
             n_ignored=listing.n_ignored + self.n_ignored,
             links=frozenset(self.links),

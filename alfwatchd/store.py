@@ -185,7 +185,7 @@ class Store:
         self, plan: Plan, snapshot: Snapshot, encoding: Encoding, metadata: dict[bytes, bytes]
     ) -> FileMark:
         def make(group: int) -> tuple[int, pa.Table]:
-            return group, encode.for_readers(encode.dataset_rows(plan.partition.sessions_of(group), encoding))
+            return group, encode.dataset_rows(plan.partition.sessions_of(group), encoding)
 
         tables = _ahead(partial(make, group) for group in sorted(plan.datasets))
         return self._replace(DATASETS, encode.datasets_schema(snapshot, encoding), metadata, tables)

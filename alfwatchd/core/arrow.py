@@ -36,20 +36,16 @@ def categories(codes: npt.NDArray[np.int8], names: Sequence[str]) -> pa.Dictiona
     return pa.DictionaryArray.from_arrays(numbers(codes, pa.int8()), strings(names), ordered=True)
 
 
-def uuids(raw: npt.NDArray[np.uint8], counts: Sequence[int] | None = None) -> pa.StringArray:
+def uuids(raw: npt.NDArray[np.uint8]) -> pa.StringArray:
     """Return ids as hyphenated lower-case UUID strings.
 
     Parameters
     ----------
     raw : numpy.ndarray
         Bytes of all ids, one after the other; 16 each.
-    counts : sequence of int or None
-        How often each is repeated; None for once each.
     """
     text = np.full((raw.size // 16, 36), ord("-"), np.uint8)
     text[:, _HEX_PLACES] = _hex(raw).reshape(-1, 32)
-    if counts is not None:
-        text = np.repeat(text, counts, axis=0)
     offsets = np.arange(0, 36 * (len(text) + 1), 36, dtype=np.int32)
     return pa.StringArray.from_buffers(len(text), pa.py_buffer(offsets), pa.py_buffer(text))
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from alfwatchd.core import alf, arrow, ids
 from alfwatchd.core.ids import md5
-from alfwatchd.core.rows import DIGEST_SIZE, NOTHING_KEPT, Kept, KeptDataset, KeptSession, Session, digest_of
+from alfwatchd.core.rows import DIGEST_SIZE, NOTHING_KEPT, Kept, KeptDataset, KeptSession, Session
 from alfwatchd.core.tables import Snapshot
 
 QC_CATEGORIES = ("NOT_SET", "PASS", "WARNING", "FAIL", "CRITICAL")
@@ -133,38 +133,15 @@ def datasets_table(snapshot: Snapshot, encoding: Encoding) -> pa.Table:
         one revision of a dataset), eid, id (string, the pandas index); `n_datasets` rows. An empty table has no qc
         column: One adds it, and takes no other empty one.
     """
-    table = for_readers(dataset_rows(sorted_by_eid(snapshot, encoding.eids(snapshot)), encoding))
+    table = dataset_rows(sorted_by_eid(snapshot, encoding.eids(snapshot)), encoding)
     return with_pandas_index(table if len(table) else table.drop_columns(["qc"]), ("eid", "id"))
 
 
 def datasets_schema(snapshot: Snapshot, encoding: Encoding) -> pa.Schema:
     """Return the schema of `datasets_table`, with the metadata of its index."""
-    rows = for_readers(dataset_rows([], encoding))
+    rows = dataset_rows([], encoding)
     has_rows = any(session.n_datasets for session in snapshot.sessions.values())
     return with_pandas_index(rows if has_rows else rows.drop_columns(["qc"]), ("eid", "id")).schema
-
-
-def for_readers(rows: pa.Table) -> pa.Table:
-    """Turn the ids in dataset rows into dictionaries, with which One opens a table in 60 % of the time.
-
-    It makes a UUID object of each id that a column holds, and sorts them. pandas makes one per entry of a dictionary
-    instead, and takes them to be in order. So far `id`. A categorical eid, however, breaks `One.search` under pandas 2,
-    so two entries that no row uses are two spellings of one UUID: where a mapping is not one-to-one, the result of
-    ``pandas.Categorical.map`` is no categorical but plain objects, as documented.
-    """
-    eids = rows.column("eid").combine_chunks().dictionary_encode()
-    entries = pa.concat_arrays([_UNUSED, eids.dictionary])
-    # By its buffer: `to_numpy` would import pandas, which takes 0.15 s and 45 MB.
-    codes = np.frombuffer(eids.indices.buffers()[1], np.int32, len(eids)) + np.int32(len(_UNUSED))
-    own_ids = rows.column("id").combine_chunks()
-    places = np.arange(len(own_ids), dtype=np.int32)
-    columns = {
-        "eid": pa.DictionaryArray.from_arrays(arrow.numbers(codes, pa.int32()), entries),
-        "id": pa.DictionaryArray.from_arrays(arrow.numbers(places, pa.int32()), own_ids),
-    }
-    for name, column in columns.items():
-        rows = rows.set_column(rows.schema.get_field_index(name), name, column)
-    return rows
 
 
 def dataset_rows(sessions: Sequence[tuple[bytes, Session]], encoding: Encoding) -> pa.Table:
@@ -197,10 +174,40 @@ def dataset_rows(sessions: Sequence[tuple[bytes, Session]], encoding: Encoding) 
         "exists": arrow.booleans(np.ones(len(order), np.bool_)),
         "qc": arrow.categories(qc[order], QC_CATEGORIES),
         "default_revision": arrow.booleans(np.array(defaults, np.bool_)[order]),
-        "eid": arrow.uuids(session_ids, counts),
-        "id": arrow.uuids(own_ids[order]),
+        "eid": _eid_column(session_ids, np.array(counts, np.int64)),
+        "id": _id_column(own_ids[order]),
     }
     return pa.table(columns)
+
+
+# The ids are dictionaries, with which One opens a table in 60 % of the time: it makes a UUID object of each id that a
+# column holds, and sorts them; pandas makes one per entry of a dictionary instead, and takes them to be in order.
+
+
+def _eid_column(session_ids: npt.NDArray[np.uint8], counts: npt.NDArray[np.int64]) -> pa.DictionaryArray:
+    """Return the eid of each row.
+
+    A categorical eid breaks `One.search` under pandas 2, so two entries that no row uses are two spellings of one UUID:
+    where a mapping is not one-to-one, the result of ``pandas.Categorical.map`` is no categorical but plain objects, as
+    documented.
+
+    Parameters
+    ----------
+    session_ids : numpy.ndarray
+        Shape (n_sessions, 16), in the order of rows.
+    counts : numpy.ndarray
+        Shape (n_sessions,): number of rows of each.
+    """
+    has_rows = counts > 0
+    entries = pa.concat_arrays([_UNUSED, arrow.uuids(session_ids[has_rows])])
+    places = np.arange(len(_UNUSED), len(entries), dtype=np.int32)
+    return pa.DictionaryArray.from_arrays(arrow.numbers(np.repeat(places, counts[has_rows]), pa.int32()), entries)
+
+
+def _id_column(own_ids: npt.NDArray[np.uint8]) -> pa.DictionaryArray:
+    """Return ids, shape (n_datasets, 16), of which none stands twice."""
+    places = np.arange(len(own_ids), dtype=np.int32)
+    return pa.DictionaryArray.from_arrays(arrow.numbers(places, pa.int32()), arrow.uuids(own_ids))
 
 
 # Sessions have the same folders with the same files again and again: this takes a sixth of the time off a full write.
@@ -287,11 +294,6 @@ def sorted_by_eid(snapshot: Snapshot, eids: Mapping[str, bytes]) -> list[tuple[b
 def raw_ids(parts: Sequence[bytes]) -> npt.NDArray[np.uint8]:
     """Return ids or digests of 16 bytes each as an array of shape (len(parts), 16)."""
     return np.frombuffer(b"".join(parts), np.uint8).reshape(-1, 16)
-
-
-def hex_digest(value: bytes) -> str | None:
-    """Return the md5 in a row value as lower-case hex, or None where it is not known."""
-    return digest_of(value).hex() or None
 
 
 def with_pandas_index(table: pa.Table, index: tuple[str, ...]) -> pa.Table:
