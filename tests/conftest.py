@@ -1,0 +1,41 @@
+"""`scale` and `tally`: how much a trial of reliability does, and what it counts. See ``reliability.py``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import pytest
+
+KINDS = ("operations", "faults", "overflows", "restarts", "kills", "flushes", "reads", "requests", "comparisons")
+"""What trials count: changes of the disk; things made to fail; losses of events; starts of a daemon after an end; ends
+by SIGKILL; versions of the tables; times that somebody read them; requests to the socket; tables compared with what
+they should be."""
+
+_Size = TypeVar("_Size")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="trials of reliability at full size: about an hour")
+
+
+@pytest.fixture
+def scale(request: pytest.FixtureRequest) -> Callable[[Any, Any], Any]:
+    """Return the first of two values in the test command, the second at full size."""
+    is_long = request.config.getoption("--long")
+
+    def pick(short: _Size, long: _Size) -> _Size:
+        return long if is_long else short
+
+    return pick
+
+
+@pytest.fixture
+def tally(record_property: Callable[[str, object], None]) -> Iterator[Counter[str]]:
+    """Yield a counter of what a trial did, for the report."""
+    counts: Counter[str] = Counter()
+    yield counts
+    assert counts.keys() <= set(KINDS), f"unknown kinds: {sorted(counts.keys() - set(KINDS))}"
+    for kind, number in counts.items():
+        record_property(kind, number)
