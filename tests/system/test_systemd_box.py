@@ -140,7 +140,7 @@ with systemd_box(Path(sys.argv[1])) as box:
 def test_nothing_runs_on_after_the_test_run_was_killed(box, tmp_path):
     """It takes `box` only to be skipped where no box can be made."""
     command = [sys.executable, "-c", KILLED, str(tmp_path)]
-    with subprocess.Popen(command, cwd=Path(__file__).parent, stdout=subprocess.PIPE, text=True) as run:
+    with subprocess.Popen(command, cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, text=True) as run:
         pid = int(run.stdout.readline())
         assert psutil.pid_exists(pid)
         run.kill()
