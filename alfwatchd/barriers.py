@@ -179,6 +179,13 @@ class Barriers:
                 waiting.append(barrier)
         self._waiting = waiting
 
+    def fail_flush(self, error: AlfwatchdError) -> None:
+        """Answer the requests that wait for nothing but the flush that failed; the others may meet a better one."""
+        for barrier in self._waiting:
+            if barrier.generation is not None:
+                barrier.fail(error)
+        self._waiting = [barrier for barrier in self._waiting if barrier.generation is None]
+
     def fail_all(self, error: AlfwatchdError) -> None:
         """Answer all requests with an error."""
         for barrier in self._waiting:

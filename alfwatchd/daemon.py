@@ -198,6 +198,7 @@ def _assemble(frame: _Frame, stack: ExitStack) -> tuple[Engine, Threads]:
         first_pass_done=lambda: _finish_first_pass(start),
         reload=frame.in_force.read_again,
         wall_clock=lambda: datetime.now(UTC),
+        stopwatch=time.monotonic,
     )
     engine = Engine(settings, start.encoding, parts)
     stack.callback(engine.close)

@@ -13,10 +13,10 @@ from alfwatchd.core.messages import Message
 from alfwatchd.core.replies import State
 from alfwatchd.core.timers import Timers
 from alfwatchd.core.work import Pass
-from alfwatchd.errors import AlfwatchdError, RootOffline, UsageError
+from alfwatchd.errors import AlfwatchdError, RootOffline, TablesError, UsageError
 from alfwatchd.mounts import WATCHABLE
 from alfwatchd.parts import Parts
-from alfwatchd.report import make_status
+from alfwatchd.report import find_state, make_status
 from alfwatchd.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -28,6 +28,8 @@ _MOUNT_CHECK_SECONDS = 1.0
 _LONGEST_SLEEP_SECONDS = 1.0
 _REST_SECONDS = 2.0
 _STOP_SECONDS = 60.0
+_STEP_SECONDS = 0.2
+"""Of looks at the disk in one step, after which clients are answered: on a slow disk, a few looks take that long."""
 
 
 class Engine:
@@ -65,7 +67,8 @@ class Engine:
         self._paced_until = 0.0
         self._rest_until = 0.0
         self._last_pass_ended = 0.0
-        self._pending_pass = ""
+        self.pending_pass = ""
+        """Why everything must be scanned, which has not begun; empty if nothing must."""
         self._n_mount_changes = 0
         self._has_started = False
 
@@ -88,7 +91,7 @@ class Engine:
             self._look_around(now)
         self.barriers.advance(now)
         self._flush_if_due(now)
-        self._enter(self._find_state(now), now)
+        self._note_state(now)
         self._stop_if_flushed(now)
         return self._sleep_seconds(now)
 
@@ -105,9 +108,11 @@ class Engine:
                 self.indexer.mark_events(message.folders, message.unwatched, now)
                 for name in message.cookies:
                     self.indexer.watching.take_cookie(name)
-                    self.barriers.take_cookie(name, events_lost=bool(self._pending_pass))
+                    self.barriers.take_cookie(name, events_lost=bool(self.pending_pass))
             case messages.EventsLost():
-                if not message.reader_alive:
+                if message.reader_alive:
+                    self.indexer.watching.excuse_heartbeat()
+                else:
                     self.indexer.watching.renew(now)
                 self._lose_events(message.reason)
             case messages.Crawled():
@@ -115,9 +120,7 @@ class Engine:
             case messages.Flushed():
                 self.flushes.succeed(message.generation, message.seconds, now)
             case messages.FlushFailed():
-                wait = self.flushes.fail(message.error, now)
-                self.unsaved = message.error if self.last_flush else ""
-                _log.error("flush failed, tables on disk are old retry_seconds=%.0f error=%s", wait, message.error)
+                self._take_failed_flush(message.error, now)
             case messages.Hashed():
                 if self.parts.hashes is not None:
                     self.parts.hashes.take(message, self.indexer)
@@ -201,7 +204,7 @@ class Engine:
             self.flushes.is_forced = True
         if new.exclude != old.exclude:
             self.indexer.exclude(new.exclude)
-            self._pending_pass = "exclude changed"
+            self.pending_pass = "exclude changed"
         _log.info("settings read again")
 
     # Scanning.
@@ -209,24 +212,25 @@ class Engine:
     def _lose_events(self, reason: str) -> None:
         self.events_lost += 1
         _log.warning("events lost, scanning everything reason=%s", reason)
-        self._pending_pass = reason
+        self.pending_pass = reason
 
     def _start_pending_pass(self, now: float) -> None:
         """Scan everything after events were lost.
 
         Not while another scan runs, and not at once after one: a storm would keep the daemon scanning for ever.
         """
-        if self._pending_pass and now >= self._rest_until and not self.indexer.work.unpaced_passes:
-            self.barriers.take_pass(self.indexer.start_pass(self._pending_pass, now))
-            self._pending_pass = ""
+        if self.pending_pass and now >= self._rest_until and not self.indexer.work.unpaced_passes:
+            self.barriers.take_pass(self.indexer.start_pass(self.pending_pass, now))
+            self.pending_pass = ""
 
     def _scan(self, now: float) -> None:
         self._start_pending_pass(now)
-        work = self.indexer.work
-        is_paced = work.current is not None and work.current.paced
+        current = self.indexer.work.current
+        is_paced = current is not None and current.paced
         may_go_on = not is_paced or now >= self._paced_until
+        stopwatch, end = self.parts.stopwatch, self.parts.stopwatch() + _STEP_SECONDS
         try:
-            n_entries = self.indexer.scan(now, background=may_go_on)
+            n_entries = self.indexer.scan(now, lambda: stopwatch() > end, background=may_go_on)
         except RootOffline as error:
             self._go_offline(str(error), now)
             return
@@ -261,7 +265,7 @@ class Engine:
         self.offline = reason
         self._offline_since = self._now_for_people()
         self.indexer.forget_work()
-        self._pending_pass = ""
+        self.pending_pass = ""
         self._timers.make_due("root", now)
         self.barriers.fail_all(self._offline_error())
 
@@ -307,8 +311,7 @@ class Engine:
             indexer.mark_linked(now)
         if self._timers.is_due("unreadable", now, _UNREADABLE_RETRY_SECONDS):
             indexer.retry_unreadable(now)
-        broken = self.indexer.watching.beat(now)
-        if broken:
+        if broken := indexer.watching.beat(now):
             self._lose_events(broken)
         if self._timers.is_due("foreign", now, _FOREIGN_CHECK_SECONDS):
             self._look_for_foreign_writes()
@@ -318,7 +321,7 @@ class Engine:
         guard.poll_mounts()
         if guard.n_mount_changes != self._n_mount_changes:
             self._n_mount_changes = guard.n_mount_changes
-            self._pending_pass = self._pending_pass or "mounts changed"
+            self.pending_pass = self.pending_pass or "mounts changed"
 
     def _look_for_foreign_writes(self) -> None:
         flushes = self.flushes
@@ -335,6 +338,13 @@ class Engine:
         if due is not None and due <= now:
             self.flushes.begin(self.indexer.tables.generation, now)
             self.parts.flusher.submit(self.indexer.tables.snapshot(), self.encoding)
+
+    def _take_failed_flush(self, error: str, now: float) -> None:
+        wait = self.flushes.fail(error, now)
+        self.unsaved = error if self.last_flush else ""
+        _log.error("flush failed, tables on disk are old retry_seconds=%.0f error=%s", wait, error)
+        why = f"{error}; the changes are kept in memory, the next attempt follows in {wait:.0f} s"
+        self.barriers.fail_flush(TablesError(why))
 
     def _flush_due(self) -> float | None:
         """Return when to flush. Never before the first scan is complete, and never into a root that is gone."""
@@ -373,18 +383,8 @@ class Engine:
         types = self.indexer.guard.fs_types
         return not self.indexer.watching.is_on or (self.settings.watch == "auto" and not types <= WATCHABLE)
 
-    def _find_state(self, now: float) -> State:
-        if self.offline:
-            return "offline"
-        if not self.indexer.passes_done:
-            return "starting"
-        oldest = self.indexer.dirty.oldest
-        is_late = oldest is not None and now - oldest > 2 * self.settings.longest_wait_seconds
-        if self._pending_pass or self.indexer.work.is_urgent or is_late:
-            return "catching up"
-        return "polled" if self.is_polled or self.indexer.watching.unwatched else "live"
-
-    def _enter(self, state: State, now: float) -> None:
+    def _note_state(self, now: float) -> None:
+        state = find_state(self, now)
         if state != self.state or not self.state_since:
             self.state, self.state_since = state, now
 
@@ -396,5 +396,5 @@ class Engine:
         if not self.offline:
             times.append(self.indexer.dirty.next_due())
             times.append(self._paced_until if work.current is not None and work.current.paced else None)
-            times.append(self._rest_until if self._pending_pass else None)
+            times.append(self._rest_until if self.pending_pass else None)
         return max(0.0, min(time for time in times if time is not None) - now)

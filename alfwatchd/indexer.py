@@ -6,7 +6,7 @@ Used by the engine, which feeds it events, and by `once`, which runs one pass. I
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from alfwatchd.core.alf import Kind
@@ -164,13 +164,15 @@ class Indexer:
 
     # Looking.
 
-    def scan(self, now: float, *, background: bool = True) -> int:
+    def scan(self, now: float, is_over: Callable[[], bool] = lambda: False, *, background: bool = True) -> int:
         """Look at one unit of what is due, and bring the tables up to date.
 
         Parameters
         ----------
         now : float
             On the caller's clock, in seconds.
+        is_over : callable
+            Tells whether the caller's time for this is over; asked after each folder.
         background : bool
             Whether the pass that runs may go on.
 
@@ -197,7 +199,7 @@ class Indexer:
                 if task is None:
                     break
                 n_entries += 1 + self._do(task, now)
-                if n_entries > _ENTRIES_PER_UNIT:
+                if n_entries > _ENTRIES_PER_UNIT or is_over():
                     break
             if self.crawlers is not None:
                 n_entries += self._take_crawled(self.crawlers)

@@ -30,6 +30,8 @@ class Parts:
         Reads the settings again; raises `AlfwatchdError` to keep the old ones.
     wall_clock : callable
         Time for people: UTC.
+    stopwatch : callable
+        Seconds, to bound how long one step takes.
     """
 
     indexer: Indexer
@@ -39,3 +41,4 @@ class Parts:
     first_pass_done: Callable[[], None]
     reload: Callable[[], Settings]
     wall_clock: Callable[[], datetime]
+    stopwatch: Callable[[], float]

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import alfwatchd
-from alfwatchd.core.replies import ProblemReply, RescanNote, Status
+from alfwatchd.core.replies import ProblemReply, RescanNote, State, Status
 from alfwatchd.scanner import printable
 from alfwatchd.startup import lab_problems
 from alfwatchd.watcher import watches_limit
@@ -58,6 +58,20 @@ def make_status(engine: Engine, now: float) -> Status:
         problems=[ProblemReply(each.kind, each.path, each.message) for each in problems[:_MAX_PROBLEMS]],
         n_problems=len(problems),
     )
+
+
+def find_state(engine: Engine, now: float) -> State:
+    """Tell in one word how far the tables can be trusted. Engine's thread only."""
+    if engine.offline:
+        return "offline"
+    indexer = engine.indexer
+    if not indexer.passes_done:
+        return "starting"
+    oldest = indexer.dirty.oldest
+    is_late = oldest is not None and now - oldest > 2 * engine.settings.longest_wait_seconds
+    if engine.pending_pass or indexer.work.is_urgent or is_late:
+        return "catching up"
+    return "polled" if engine.is_polled or indexer.watching.unwatched else "live"
 
 
 def _detail(engine: Engine) -> str:

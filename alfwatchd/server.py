@@ -24,7 +24,7 @@ import alfwatchd
 from alfwatchd.control_socket import Peer, find_peer
 from alfwatchd.core import messages, replies
 from alfwatchd.desk import ApplyBody, Desk, PlanBody, RescanBody
-from alfwatchd.errors import AlfwatchdError, Busy, NotAllowed, PruneRefused, RootOffline, UsageError
+from alfwatchd.errors import AlfwatchdError, Busy, NotAllowed, PruneRefused, RootOffline, TablesError, UsageError
 from alfwatchd.scanner import printable
 
 _STATUS_OF = {
@@ -33,6 +33,7 @@ _STATUS_OF = {
     PruneRefused: HTTPStatus.CONFLICT,
     Busy: HTTPStatus.CONFLICT,
     RootOffline: HTTPStatus.SERVICE_UNAVAILABLE,
+    TablesError: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 _OTHER_STATUSES = (
     HTTPStatus.REQUEST_TIMEOUT,

@@ -123,7 +123,7 @@ class Store:
         except OSError as error:
             raise TablesError(
                 f"{error.filename or self.out_dir}: the tables could not be written ({error.strerror or error}); "
-                "they stay as they were, the next attempt follows"
+                "they stay as they were"
             ) from error
         self._written = _Written(encoding, marks, plan.partition.n_bits, digests, plan.partition)
         if self._layout is not None and digests is not None:

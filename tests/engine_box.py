@@ -104,6 +104,8 @@ class EngineBox:
         self.now = 1000.0
         self.refuse: Callable[[int], WatchError | None] = lambda fd: None
         """What the kernel would answer to a new watch on an open folder."""
+        self.stopwatch: Callable[[], float] = lambda: 0.0
+        """What a step takes for the time that it has taken; by default it takes none."""
         self.no_watcher: WatchError | None = None
         """Why no watcher can be made."""
         self.drop: Callable[[Message], bool] = lambda message: False
@@ -154,6 +156,7 @@ class EngineBox:
                 first_pass_done=started.finish_first_pass,
                 reload=lambda: self.settings(),
                 wall_clock=lambda: datetime.fromtimestamp(self.now, UTC),
+                stopwatch=lambda: self.stopwatch(),
             ),
         )
 

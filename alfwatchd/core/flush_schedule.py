@@ -33,6 +33,7 @@ class FlushSchedule:
     """When the tables in memory began to differ from those that are being written."""
     _is_rewriting: bool = False
     _n_failed: int = 0
+    _last_failed: float = 0.0
     _not_before: float = 0.0
 
     def note(self, generation: int, now: float) -> None:
@@ -47,10 +48,12 @@ class FlushSchedule:
         return self.submitted is None and (self.is_forced or self.last is None or generation != self.generation)
 
     def due(self, generation: int, *, awaited: bool) -> float | None:
-        """Return when to flush; None if there is nothing to write. A failed flush is never hurried."""
+        """Return when to flush; None if there is nothing to write. Who waits gets an attempt soon after one failed."""
         if not self.is_wanted(generation):
             return None
-        return 0.0 if awaited and self.error is None else self._not_before
+        if not awaited:
+            return self._not_before
+        return 0.0 if self.error is None else min(self._not_before, self._last_failed + _SHORTEST_RETRY)
 
     def begin(self, generation: int, now: float) -> None:
         """Note that a snapshot was handed over."""
@@ -73,12 +76,12 @@ class FlushSchedule:
         self.changed_since = now if self.changed_since is None else self.changed_since
         self._changed_later, self._is_rewriting = None, False
         self._n_failed += 1
-        self._not_before = now + wait
+        self._last_failed, self._not_before = now, now + wait
         return wait
 
     def retry_now(self) -> None:
         """Let a failed flush be tried again at once."""
-        self._not_before = 0.0
+        self._last_failed = self._not_before = -_SHORTEST_RETRY
 
     def has_reached(self, generation: int) -> bool:
         """Tell whether the tables on disk hold this generation, written by this process."""

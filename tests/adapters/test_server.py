@@ -85,7 +85,7 @@ ERRORS = [
     (errors.PruneRefused, 409),
     (errors.Busy, 409),
     (errors.RootOffline, 503),
-    (errors.TablesError, 500),
+    (errors.TablesError, 503),
     (errors.AlfwatchdError, 500),
 ]
 

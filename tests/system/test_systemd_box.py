@@ -7,6 +7,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 from systemd_box import PROGRAM, Box, install_program, program_binds, removed, systemd_box
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.xdist_group("systemd")]
