@@ -19,7 +19,6 @@ from alfwatchd.core.tables import Tables
 from alfwatchd.core.work import Pass, Task, Ticket, Work
 from alfwatchd.crawl import crawl
 from alfwatchd.crawlers import Crawlers
-from alfwatchd.errors import RootOffline
 from alfwatchd.identities import Identities
 from alfwatchd.intake import Intake, Unreadable, removes
 from alfwatchd.mounts import WATCHABLE
@@ -207,6 +206,7 @@ class Indexer:
             self._commit()
         ended = self.work.end_pass(now)
         if ended is not None:
+            self.guard.is_certain("")  # an unmounted disk shall not become the first tables of a run
             self.ended.append(ended)
             self.passes_done += 1
         return n_entries
@@ -268,8 +268,8 @@ class Indexer:
             if self._identities.lead_elsewhere(folder, os.fstat(fd)):
                 self._look_again_from_above(task, now)
                 return 0
-            n_names = self._look_at_names(task, fd)
-            return self._list(task, fd) if n_names is None else n_names
+            n_names = self._look_at_names(task, fd, now)
+            return self._list(task, fd, now) if n_names is None else n_names
         except OSError as error:
             self._cannot_read(folder, error)
             return 0
@@ -283,7 +283,7 @@ class Indexer:
         else:
             self.work.retry(task, now)
 
-    def _look_at_names(self, task: Task, fd: int) -> int | None:
+    def _look_at_names(self, task: Task, fd: int, now: float) -> int | None:
         """Look only at the files that events named; None where that would not tell enough."""
         folder, mark = task.folder, task.mark
         if mark is None or mark.listing or folder.wd == NOT_WATCHED or folder in self.unreadable:
@@ -291,17 +291,19 @@ class Indexer:
         look = self.scanner.look(fd, folder, mark.names)
         if look.unknown:
             return None
+        if look.gone and not self.guard.is_certain(folder.path):
+            self.work.retry(task, now)
+            return 0
         self.intake.take_look(folder, look, mark.rewritten)
         return len(mark.names)
 
-    def _list(self, task: Task, fd: int) -> int:
+    def _list(self, task: Task, fd: int, now: float) -> int:
         folder = task.folder
         self.watching.arm(folder, fd)
         listing = self.scanner.list_folder(fd, folder)
         if removes(folder, listing):
-            self.guard.check()
-            self.guard.poll_mounts()
-            if self.guard.is_missing(folder.path):
+            if not self.guard.is_certain(folder.path):
+                self.work.retry(task, now)
                 return 0
             self._check_emptied(task, listing)
         rewritten = task.mark.rewritten if task.mark is not None else frozenset()
@@ -330,8 +332,7 @@ class Indexer:
         place = self.guard.places.get("")
         if self.passes_done and place is not None and place.fs_type in WATCHABLE:
             return
-        self.guard.close_root()
-        raise RootOffline(f"{self.scanner.root}: the root is suddenly empty")
+        raise self.guard.close_root("the root is suddenly empty")
 
     def _cannot_open(self, folder: Folder, error: OSError, now: float) -> None:
         """Nothing is dropped here: whether a folder is gone, only a listing of its parent can tell."""
@@ -344,8 +345,7 @@ class Indexer:
 
     def _cannot_read(self, folder: Folder, error: OSError) -> None:
         if folder.parent is None:
-            self.guard.close_root()
-            raise RootOffline(f"{self.scanner.root}: the root cannot be read ({error.strerror})") from error
+            raise self.guard.close_root(f"the root cannot be read ({error.strerror})") from error
         self.intake.note_unreadable(folder, error.strerror or str(error))
 
     def _commit(self) -> None:

@@ -20,9 +20,21 @@ _ESCAPE = re.compile(r"\\([0-7]{3})")
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """One mount: where, its id, and the type of file system."""
+    """One mount.
+
+    Parameters
+    ----------
+    mount_id : int
+        Given again once it is free.
+    device : str
+        Of the file system; with the folder of it that is mounted.
+    path : str
+        Where.
+    fs_type : str
+    """
 
     mount_id: int
+    device: str
     path: str
     fs_type: str
 
@@ -35,13 +47,23 @@ def list_mounts() -> list[Mount]:
         before, _, after = line.partition(" - ")
         fields = before.split(" ")
         path = _ESCAPE.sub(lambda match: chr(int(match[1], 8)), fields[4])
-        mounts.append(Mount(int(fields[0]), path, after.split(" ")[0]))
+        mounts.append(Mount(int(fields[0]), f"{fields[2]} {fields[3]}", path, after.split(" ")[0]))
     return mounts
 
 
-def mounts_below(root: str) -> list[Mount]:
-    """Return the mounts on folders strictly below `root`."""
-    return [mount for mount in list_mounts() if mount.path.startswith(f"{root.rstrip('/')}/")]
+def mounts_near(root: str) -> tuple[list[Mount], list[Mount]]:
+    """Return the mounts that decide what is found at a folder: those on it and above it, and those below it."""
+    above, below = [], []
+    for mount in list_mounts():
+        if _lies_in(root, mount.path):
+            above.append(mount)
+        elif _lies_in(mount.path, root):
+            below.append(mount)
+    return above, below
+
+
+def _lies_in(path: str, folder: str) -> bool:
+    return f"{path.rstrip('/')}/".startswith(f"{folder.rstrip('/')}/")
 
 
 def find_place(path: str) -> Place:
@@ -64,9 +86,16 @@ def find_place(path: str) -> Place:
 
 
 def top_folders(path: str) -> set[str]:
-    """Return the names of the folders in a folder."""
+    """Return the names of the folders in a folder; links to folders count, those that lead nowhere do not."""
     with os.scandir(path) as entries:
-        return {entry.name for entry in entries if entry.is_dir()}
+        return {entry.name for entry in entries if _is_folder(entry)}
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # of a link, most likely: a loop, or one into what this user must not see
+        return False
 
 
 class MountWatch:

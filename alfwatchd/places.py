@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 
 from alfwatchd import mounts
 from alfwatchd.core.guard import Place, judge_place
@@ -24,20 +25,23 @@ class Guard:
     recorded : mapping of str to Place
         Places of an earlier run, by path relative to the root; the root itself is ''.
     record : callable
-        Given all places whenever they have changed, for the next run.
+        Given all places, often; keeps them for the next run.
     """
 
     def __init__(self, root: str, recorded: Mapping[str, Place], record: Record = lambda _: None) -> None:
         self.root = root
         self.places = dict(recorded)
-        self._recorded = dict(recorded)
         self._record = record
         self.missing: dict[str, str] = {}
         """Mounts below the root that are not what they were -> why. Their rows are kept."""
         self.n_mount_changes = 0
-        """How often something was mounted or unmounted, anywhere, as far as noticed."""
+        """How often mounts at, above or below the root changed, as far as noticed; while it is not open, any mounts."""
         self._mounts = mounts.MountWatch()
+        self._near: list[mounts.Mount] = []
+        self._is_unsure = False
+        """Whether a mount could not be looked at, which may be over at any moment, without any change of mounts."""
         self._mark: tuple[int, int, int] | None = None
+        self._why_closed = ""
 
     @property
     def is_open(self) -> bool:
@@ -64,16 +68,22 @@ class Guard:
         RootOffline
             It is not; nothing is remembered.
         """
-        found = self._find(self.root)
-        names = set() if isinstance(found, OSError) else _top_folders(self.root)
+        found, names = self._find(self.root), set()
+        if not isinstance(found, OSError):
+            try:
+                names = mounts.top_folders(self.root)
+            except OSError as error:
+                found = error
         verdict = judge_place(self.places.get(""), found, known, names)
         if isinstance(found, OSError) or (not verdict.is_online and not accept):
             raise RootOffline(f"{self.root}: {verdict.reason}")
         if accept:
             self.places = {}
         self.places[""] = found
-        self._mark = _mark(self.root)
+        self._mark, self._why_closed = (found.dev, found.ino, found.fsid), ""
         self.check_mounts()
+        if not self.is_open:
+            raise self.close_root(self._why_closed)
 
     def check(self) -> None:
         """Make sure, cheaply, that the root is still the folder that was opened.
@@ -86,41 +96,72 @@ class Guard:
         try:
             mark = _mark(self.root)
         except OSError as error:
-            self._mark = None
-            raise RootOffline(f"{self.root}: the root cannot be read ({error.strerror})") from error
+            raise self.close_root(f"the root cannot be read ({error.strerror})") from error
         if mark != self._mark:
-            self._mark = None
-            raise RootOffline(f"{self.root}: something else is there now")
+            raise self.close_root(self._why_closed)
 
-    def close_root(self) -> None:
-        """Forget that the root was right, so that `open_root` must look again."""
-        self._mark = None
+    def close_root(self, why: str = "") -> RootOffline:
+        """Forget that the root was right, so that `open_root` must look again; return what is to be raised."""
+        self._mark, self._why_closed = None, why
+        return RootOffline(f"{self.root}: {why or 'something else is there now'}")
 
-    def poll_mounts(self) -> None:
-        """Look at the mounts below the root again if anything was mounted or unmounted; cheap otherwise."""
-        if self._mounts.has_changed():
-            self.n_mount_changes += 1
-            if self.is_open:
-                self.check_mounts()
+    def poll_mounts(self) -> bool:
+        """Look at the mounts again if anything was mounted or unmounted; cheap otherwise.
+
+        What cannot be read closes the root: `check` tells.
+
+        Returns
+        -------
+        bool
+            Whether anything was, anywhere, since the last call: what was seen before may be of another file system.
+        """
+        has_changed = self._mounts.has_changed()
+        if has_changed and self.is_open:
+            with suppress(RootOffline):
+                self.check()  # what is mounted below another root is no matter
+        if not self.is_open:
+            self.n_mount_changes += has_changed
+            return has_changed
+        if has_changed or self._is_unsure:
+            before = self._near, self.missing
+            self.check_mounts()
+            self.n_mount_changes += before != (self._near, self.missing)
+        self._record(self.places)
+        return has_changed
+
+    def is_certain(self, path: str) -> bool:
+        """Tell whether what was just seen at a path is what belongs there; if not, it may be on another look.
+
+        Raises
+        ------
+        RootOffline
+            The root is not what it was.
+        """
+        has_changed = self.poll_mounts()
+        self.check()
+        return not (has_changed or self.is_missing(path))
 
     def check_mounts(self) -> None:
         """Compare the mounts below the root with the recorded ones, and record new ones."""
-        self.missing = {}
+        try:
+            above, below = mounts.mounts_near(self.root)
+        except OSError as error:
+            self.close_root(f"the table of mounts cannot be read ({error.strerror})")
+            return
+        self._near, self.missing, self._is_unsure = [*above, *below], {}, False
         prefix = len(self.root.rstrip("/")) + 1
-        mounted = {mount.path[prefix:] for mount in mounts.mounts_below(self.root)}
-        for path in sorted(mounted | (self.places.keys() - {""})):
+        for path in sorted({mount.path[prefix:] for mount in below} | (self.places.keys() - {""})):
             found = self._find(f"{self.root}/{path}")
             expected = self.places.get(path)
             if isinstance(found, OSError):
+                self._is_unsure = True
                 if expected is not None:
                     self.missing[path] = found.strerror or "unreadable"
             elif expected is None:
                 self.places[path] = found
             elif not expected.is_same_data(found):
                 self.missing[path] = f"another file system is there ({found.fs_type})"
-        if self.places != self._recorded:
-            self._record(self.places)
-            self._recorded = dict(self.places)
+        self._record(self.places)
 
     def is_missing(self, path: str) -> bool:
         """Tell whether a folder is, or lies in, a mount that is not what it was."""
@@ -151,10 +192,3 @@ class Guard:
 def _mark(root: str) -> tuple[int, int, int]:
     about = os.stat(root)
     return about.st_dev, about.st_ino, os.statvfs(root).f_fsid
-
-
-def _top_folders(root: str) -> set[str]:
-    try:
-        return mounts.top_folders(root)
-    except OSError:
-        return set()

@@ -71,7 +71,8 @@ def find_state(engine: Engine, now: float) -> State:
     is_late = oldest is not None and now - oldest > 2 * engine.settings.longest_wait_seconds
     if engine.pending_pass or indexer.work.is_urgent or is_late:
         return "catching up"
-    return "polled" if engine.is_polled or indexer.watching.unwatched else "live"
+    is_complete = not (indexer.watching.unwatched or indexer.unreadable or indexer.guard.missing)
+    return "live" if is_complete and not engine.is_polled else "polled"
 
 
 def _detail(engine: Engine) -> str:
@@ -97,6 +98,9 @@ def _but_links(engine: Engine) -> str:
 def _why_polled(engine: Engine) -> str:
     if engine.indexer.watching.problem:
         return engine.indexer.watching.problem
+    if not engine.is_polled:
+        n_unknown = len(engine.indexer.unreadable) + len(engine.indexer.guard.missing)
+        return f"{n_unknown} folders cannot be read and keep their last known rows: see problems"
     if engine.settings.watch == "poll":
         return f"polling is set: scanned every {engine.settings.poll_interval_seconds:.0f} s"
     types = ", ".join(sorted(engine.indexer.guard.fs_types))

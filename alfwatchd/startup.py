@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -19,7 +21,7 @@ from alfwatchd.core.messages import Message
 from alfwatchd.core.rows import NOTHING_KEPT, Problem
 from alfwatchd.core.tables import Snapshot
 from alfwatchd.crawlers import Crawlers
-from alfwatchd.errors import LabConflict, StateError, TablesError
+from alfwatchd.errors import LabConflict, OutDirError, StateError, TablesError
 from alfwatchd.indexer import Indexer
 from alfwatchd.places import Guard
 from alfwatchd.scanner import Scanner
@@ -111,16 +113,11 @@ def prepare(
     post : callable or None
         Gets the messages of worker processes; None for a run that is to have none.
     """
-
-    def record(places: Mapping[str, Place]) -> None:
-        try:
-            if state is not None:
-                state.save_places(places)
-        except StateError as error:
-            _log.warning("the identity of root and mounts is not recorded error=%s", error)
-
-    guard = Guard(str(settings.root), state.load_places() if state is not None else {}, record)
+    recorded = state.load_places() if state is not None else {}
+    guard = Guard(str(settings.root), recorded, _Record(state).keep)
     generation, metadata = stored.read_generation(settings.out_dir)
+    if not metadata:
+        _require_readable(settings.out_dir)
     indexer = Indexer(
         Scanner(str(settings.root), compile_exclude(settings.exclude)),
         guard,
@@ -147,13 +144,57 @@ def prepare(
     return Start(indexer, encoding, tables_written, settings)
 
 
+class _Record:
+    """Keeps the identity of root and mounts for the next run, as soon as it can."""
+
+    def __init__(self, state: State | None) -> None:
+        self._state = state
+        self._trouble = ""
+
+    def keep(self, places: Mapping[str, Place]) -> None:
+        if self._state is None:
+            return
+        try:
+            self._state.save_places(places)
+        except StateError as error:
+            if not self._trouble:
+                _log.warning("the identity of root and mounts is not recorded yet error=%s", error)
+            self._trouble = str(error)
+        else:
+            self._trouble = ""
+
+
 def _read_earlier(settings: Settings) -> StoredTables | None:
     """Read the tables in the output folder; broken ones are as good as none, as they are about to be replaced."""
     try:
         return stored.read_tables(settings.out_dir)
     except TablesError as error:
+        _require_readable(settings.out_dir)
         _log.warning("earlier tables are not used error=%s", error)
         return None
+
+
+def _require_readable(out_dir: Path) -> None:
+    """Make sure that what earlier tables hold can be carried over: it is nowhere else.
+
+    A folder that cannot be entered is for others to find: nothing can be written there either.
+
+    Raises
+    ------
+    OutDirError
+        A file is there and cannot be read now.
+    """
+    for path in (out_dir / stored.SESSIONS, out_dir / stored.DATASETS):
+        try:
+            path.read_bytes()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            if os.access(out_dir, os.X_OK):
+                raise OutDirError(
+                    f"{path}: cannot be read ({error.strerror}), and what it holds would be lost; make it readable, "
+                    "or remove it to have it made anew"
+                ) from error
 
 
 def _filled_lab(metadata: Mapping[str, Any], settings: Settings) -> str:

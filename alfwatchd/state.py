@@ -1,10 +1,12 @@
 """What must outlive a restart and is not in the tables: the root's identity and md5 digests. One SQLite file.
 
-The file may be deleted at any time: the next start scans, hashes and takes the root as it finds it.
+The file may be deleted at any time: the next start scans, hashes and takes the root as it finds it. A daemon that runs
+makes it anew.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import threading
@@ -14,6 +16,8 @@ from pathlib import Path
 
 from alfwatchd.core.guard import Place
 from alfwatchd.errors import StateError
+
+_log = logging.getLogger(__name__)
 
 _SCHEMA_VERSION = 1
 _MOST_PARAMETERS = 500
@@ -44,10 +48,13 @@ class State:
     def __init__(self, state_dir: Path) -> None:
         self.path = state_dir / "state.sqlite"
         self._lock = threading.Lock()
+        self._places: dict[str, Place] | None = None
+        """What the file is known to hold."""
         try:
             state_dir.mkdir(parents=True, exist_ok=True, mode=0o750)
             self.is_new = not self.path.exists()
             self._db = self._open()
+            self._mark = _mark(self.path)
         except (OSError, sqlite3.Error) as error:
             raise StateError(
                 f"{state_dir}: cannot keep state here ({error}); choose another folder with --state-dir"
@@ -57,13 +64,16 @@ class State:
         """Return the recorded places by path relative to the root; the root itself is ''."""
         with self._transaction():
             rows = self._db.execute("SELECT path, fsid, dev, ino, mount_id, fs_type FROM places").fetchall()
-        return {
+        self._places = {
             os.fsdecode(path): Place(int(fsid), int(dev), int(ino), int(mount_id), fs_type)
             for path, fsid, dev, ino, mount_id, fs_type in rows
         }
+        return dict(self._places)
 
     def save_places(self, places: Mapping[str, Place]) -> None:
-        """Record the places, replacing what was recorded."""
+        """Record the places, replacing what was recorded; cheap where the file has them already."""
+        if places == self._places and self._is_in_place():
+            return
         # Identities can be larger than SQLite's integers, and paths need not be UTF-8.
         rows = [
             (os.fsencode(path), *map(str, (place.fsid, place.dev, place.ino, place.mount_id)), place.fs_type)
@@ -72,6 +82,7 @@ class State:
         with self._transaction():
             self._db.execute("DELETE FROM places")
             self._db.executemany("INSERT INTO places VALUES (?, ?, ?, ?, ?, ?)", rows)
+        self._places = dict(places)
 
     def find_digest(self, fsid: int, signature: bytes) -> bytes | None:
         """Return the md5 digest, 16 bytes, of a file with this signature on this file system, or None."""
@@ -114,16 +125,35 @@ class State:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        with self._access(), self._db:
-            yield
+        with self._access():
+            if not self._is_in_place():
+                self._make_anew()
+            with self._db:
+                yield
 
     @contextmanager
     def _access(self) -> Iterator[None]:
         try:
             with self._lock:
                 yield
-        except sqlite3.Error as error:
+        except (OSError, sqlite3.Error) as error:
             raise StateError(f"{self.path}: {error}; it may be deleted while no daemon runs") from error
+
+    def _is_in_place(self) -> bool:
+        """Tell whether the file that is open is the one that the next start will find."""
+        try:
+            return self._mark == _mark(self.path)
+        except OSError:
+            return False
+
+    def _make_anew(self) -> None:
+        """Make a file that somebody has removed: what is written to the one that is still open would be lost."""
+        self._db.close()  # first of all, as it removes the other files that belong to it, by their names
+        self._places = None
+        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
+        self._db = self._open()
+        self._mark = _mark(self.path)
+        _log.warning("the state was removed and is made anew path=%s", self.path)
 
     def _open(self) -> sqlite3.Connection:
         """Open the file; one that is damaged or of another version is made anew, as it holds nothing but shortcuts."""
@@ -136,6 +166,11 @@ class State:
             for leftover in (self.path, Path(f"{self.path}-wal"), Path(f"{self.path}-shm")):
                 leftover.unlink(missing_ok=True)
             return _connect(self.path)
+
+
+def _mark(path: Path) -> tuple[int, int]:
+    about = path.stat()
+    return about.st_dev, about.st_ino
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -2,16 +2,18 @@
 
 import functools
 import os
+import resource
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from alfwatchd.core.guard import Place
 from alfwatchd.errors import RootOffline
-from alfwatchd.mounts import MountWatch, find_place, list_mounts, mounts_below, top_folders
+from alfwatchd.mounts import MountWatch, find_place, list_mounts, mounts_near, top_folders
 from alfwatchd.places import Guard
-from children import bind, mount_tmpfs, unmount, with_own_mounts
+from children import NOBODY, bind, mount_tmpfs, unmount, with_own_mounts
 from trees import fast_folder, indexing, listed, problems, scan_all, write
 
 S1, T1 = "s/2020-01-01/001", "t/2020-01-01/001"
@@ -115,6 +117,8 @@ def test_top_folders_are_folders_and_links_to_folders(root):
     write(root, "a/", "b/c/", "file")
     (root / "link").symlink_to("a")
     (root / "dangling").symlink_to("nothing")
+    (root / "loop").symlink_to("loop")
+    (root / "long").symlink_to("x" * 300)
     assert top_folders(str(root)) == {"a", "b", "link"}
 
 
@@ -143,14 +147,30 @@ def test_mounts_below_a_folder_whatever_their_names(root):
     sibling = root.parent / "root2"
     sibling.mkdir()
     mount_tmpfs(sibling)
-    found = {mount.path: mount.fs_type for mount in mounts_below(str(root))}
+    found = {path: mount.fs_type for path, mount in below(root).items()}
     assert found == dict.fromkeys([str(root / name) for name in [*ODD_NAMES, "plain/deep"]], "tmpfs")
-    assert {mount.path for mount in mounts_below(f"{root}/")} == set(found)
-    assert {mount.path for mount in mounts_below(str(root / "plain"))} == {str(root / "plain/deep")}
-    assert mounts_below(str(root / "plain/deep")) == []
-    assert {mount.path for mount in mounts_below("/")} >= set(found)
-    for mount in mounts_below(str(root)):
-        assert find_place(mount.path).mount_id == mount.mount_id
+    assert below(f"{root}/") == below(root)
+    assert below(root / "plain").keys() == {str(root / "plain/deep")}
+    assert below(root / "plain/deep") == {}
+    assert below("/").keys() >= found.keys()
+    for path, mount in below(root).items():
+        assert find_place(path).mount_id == mount.mount_id
+
+
+def below(folder):
+    return {mount.path: mount for mount in mounts_near(str(folder))[1]}
+
+
+@in_own_mounts
+def test_mounts_on_a_folder_and_above_it(root):
+    deep = root / "a/b"
+    deep.mkdir(parents=True)
+    mount_tmpfs(root)
+    deep.mkdir(parents=True)
+    mount_tmpfs(deep)
+    above = [mount.path for mount in mounts_near(str(deep))[0]]
+    assert above[0] == "/"
+    assert above[-2:] == [str(root), str(deep)]
 
 
 @in_own_mounts
@@ -300,7 +320,7 @@ def test_mounts_below_are_recorded_and_missed(root):
     mount_tmpfs(root / "s")
     mount_tmpfs(root / "a b")
     records = []
-    guard = opened(root, record=lambda places: records.append(dict(places)))
+    guard = opened(root, record=lambda places: records.append(dict(places)) if places not in records[-1:] else None)
     assert guard.places == {path: find_place(str(root / path)) for path in ("", "s", "a b")}
     assert (records, guard.missing) == ([guard.places], {})
     unmount(root / "a b")
@@ -346,10 +366,21 @@ def test_what_is_mounted_elsewhere_is_no_matter(root):
     other = root.with_name("other")
     other.mkdir()
     mount_tmpfs(other)
+    assert guard.poll_mounts()
+    assert (guard.n_mount_changes, guard.places.keys(), guard.missing) == (0, {""}, {})  # else containers cost scans
+    assert not guard.poll_mounts()
+    mount_tmpfs(root.parent)  # above: whether it matters, the guard of the root tells
+    assert guard.poll_mounts()
+    unmount(root.parent)
+    guard.open_root(set())
+    unmount(other)
     guard.poll_mounts()
-    assert (guard.n_mount_changes, guard.places.keys(), guard.missing) == (1, {""}, {})
-    guard.poll_mounts()
-    assert guard.n_mount_changes == 1
+    mount_tmpfs(root.parent)
+    offline_reason(guard.check)
+    before = guard.n_mount_changes
+    unmount(root.parent)
+    assert guard.poll_mounts()
+    assert guard.n_mount_changes == before + 1  # any may bring it back
 
 
 # Rows.
@@ -433,3 +464,172 @@ def test_the_mount_table_of_this_machine_can_be_read():
     assert "/" in {mount.path for mount in mounts}
     assert all(mount.path.startswith("/") and mount.fs_type for mount in mounts)
     assert len(mounts) == Path("/proc/self/mountinfo").read_bytes().count(b"\n")
+
+
+class Disturbed:
+    """A scanner that lists another folder than it was given, once, at one path: what a race with `mount` amounts to."""
+
+    def __init__(self, scanner, path, disturb):
+        self.real, self.root, self.path, self.disturb = scanner, scanner.root, path, disturb
+
+    def list_folder(self, fd, folder):
+        if folder.path != self.path or self.disturb is None:
+            return self.real.list_folder(fd, folder)
+        disturb, self.disturb = self.disturb, None
+        return disturb(lambda: self.list_again(folder))
+
+    def list_again(self, folder):
+        fd = os.open(f"{self.root}/{folder.path}", os.O_RDONLY)
+        try:
+            return self.real.list_folder(fd, folder)
+        finally:
+            os.close(fd)
+
+
+def mounted_disk(root, place):
+    """Make a disk that can be mounted again and again."""
+    disk = root.with_name("disk")
+    disk.mkdir()
+    mount_tmpfs(disk)
+    bind(disk, place)
+    return disk
+
+
+@in_own_mounts
+def test_a_disk_that_is_away_for_the_time_of_one_look_loses_no_row(root):
+    write(root, "s/", f"{T1}/a.b.c")
+    disk = mounted_disk(root, root / "s")
+    write(disk, "2020-01-01/001/a.b.c")
+    with indexing(root) as indexer:
+        scan_all(indexer)
+        before = listed(indexer)
+
+        def blink(look):
+            unmount(root / "s", lazily=True)
+            found = look()
+            bind(disk, root / "s")
+            return found
+
+        indexer.scanner = Disturbed(indexer.scanner, "s", blink)
+        indexer.start_pass("test", 0.0)
+        losses = []
+        while indexer.work.is_waiting:
+            indexer.scan(0.0)
+            losses.append(before.keys() - listed(indexer).keys())
+        assert indexer.scanner.disturb is None
+        assert losses == [set()] * len(losses)
+        assert indexer.tree.n_dropped == 0
+
+
+@in_own_mounts
+@pytest.mark.parametrize("moment", ["s", f"{S1}", T1])
+def test_the_first_scan_does_not_end_on_another_disk(root, moment):
+    """Nothing is known yet, so nothing seems to go; but the tables of the last run would be replaced."""
+    write(root, "s/2020-01-01/002/left.on.npy", "t/")  # below the mount point
+    disk = mounted_disk(root, root)
+    write(disk, f"{S1}/a.b.c", f"{T1}/a.b.c")
+    with indexing(root) as indexer:
+
+        def go(look):
+            unmount(root, lazily=True)
+            return look()
+
+        indexer.scanner = Disturbed(indexer.scanner, moment, go)
+        indexer.open_root()
+        indexer.start_pass("test", 0.0)
+        with pytest.raises(RootOffline):
+            while indexer.work.is_waiting:
+                indexer.scan(0.0)
+        assert (indexer.scanner.disturb, indexer.passes_done) == (None, 0)
+
+
+@in_own_mounts
+def test_what_goes_during_the_first_scan_is_missing_at_its_end(root):
+    write(root, "s/", "t/")
+    disk = mounted_disk(root, root / "s")
+    write(disk, "2020-01-01/001/a.b.c")
+    with indexing(root) as indexer:
+
+        def go(look):
+            unmount(root / "s", lazily=True)
+            return look()
+
+        indexer.scanner = Disturbed(indexer.scanner, "s", go)
+        scan_all(indexer)
+        assert indexer.scanner.disturb is None
+        assert indexer.guard.missing.keys() == {"s"}
+
+
+# When the guard cannot see.
+
+
+@contextmanager
+def no_descriptors():
+    """Let no file be opened."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest_free = os.dup(0)
+    os.close(lowest_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@in_own_mounts
+def test_a_mount_table_that_cannot_be_read_closes_the_root(root):
+    """Else what was unmounted meanwhile would be taken for deleted."""
+    write(root, "s/", "t/")
+    mount_tmpfs(root / "s")
+    guard = opened(root)
+    unmount(root / "s")
+    with no_descriptors():
+        guard.poll_mounts()
+        assert not guard.is_open
+        assert "mounts cannot be read (Too many open files)" in offline_reason(guard.check)
+        assert "Too many open files" in offline_reason(guard.open_root, {"s", "t"})
+    guard.open_root({"s", "t"})
+    assert guard.missing.keys() == {"s"}
+
+
+@in_own_mounts
+def test_a_mount_that_cannot_be_looked_at_is_missing_no_longer_than_that(root):
+    write(root, "s/", "t/")
+    mount_tmpfs(root / "s")
+    guard = opened(root)
+    (root / "s").chmod(0)
+    mount_tmpfs(root / "t")
+    os.seteuid(NOBODY)
+    guard.poll_mounts()
+    assert guard.missing == {"s": "Permission denied"}
+    os.seteuid(0)
+    before = guard.n_mount_changes
+    assert not guard.poll_mounts()
+    assert guard.missing == {}
+    assert guard.n_mount_changes == before + 1  # so that somebody looks at it
+
+
+@in_own_mounts
+def test_mounts_of_another_root_are_not_recorded(root):
+    write(root, "s/", "t/")
+    guard = opened(root)
+    mount_tmpfs(root)
+    write(root, "x/")
+    mount_tmpfs(root / "x")
+    guard.poll_mounts()
+    assert not guard.is_open
+    offline_reason(guard.check)
+    unmount(root / "x")
+    unmount(root)
+    guard.open_root({"s", "t"})
+    assert (guard.places.keys(), guard.missing) == ({""}, {})
+
+
+def test_places_are_recorded_until_they_are(root):
+    kept = []
+    guard = opened(root, record=lambda places: kept.append(dict(places)))
+    guard.poll_mounts()
+    guard.poll_mounts()
+    assert len(kept) >= 3
+    assert all(each == guard.places for each in kept)
+    guard.close()

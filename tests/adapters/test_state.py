@@ -266,3 +266,67 @@ def test_what_fails_later_is_told_as_such(folder):
     ):
         with pytest.raises(StateError, match=r"state\.sqlite"):
             fail()
+
+
+# Removed under the daemon.
+
+
+def remove_folder(folder):
+    shutil.rmtree(folder)
+
+
+def remove_file(folder):
+    (folder / "state.sqlite").unlink()
+
+
+def replace_folder(folder):
+    remove_folder(folder)
+    fill(folder)
+
+
+@pytest.mark.parametrize("remove", [remove_folder, remove_file, replace_folder])
+def test_what_is_removed_under_the_daemon_is_made_anew(folder, remove):
+    """Else what the root is would be forgotten, and after the next start any disk would be taken for it."""
+    state_dir = folder / "state"
+    state = State(state_dir)
+    state.save_places({"": PLACE})
+    remove(state_dir)
+    state.save_places({"": PLACE})
+    state.save_digests([(1, SIGNATURE, MD5)])
+    assert state.find_digest(1, SIGNATURE) == MD5
+    state.close()
+    assert load(state_dir) == (False, {"": PLACE}, MD5)
+
+
+def test_places_that_the_file_has_are_not_written_again(folder):
+    fill(folder)
+    state = State(folder)
+    places, log = state.load_places(), folder / "state.sqlite-wal"
+    sizes = []
+    for each in (places, places, {"": OTHER}, {"": OTHER}, {}):
+        state.save_places(each)
+        sizes.append(log.stat().st_size)
+    assert sizes[0] == sizes[1] < sizes[2] == sizes[3] < sizes[4]
+    state.close()
+
+
+@needs_root
+def test_what_cannot_be_recorded_is_once_it_can(folder):
+    """A full or read-only disk: the identity of the root is not lost for that."""
+    folder.chmod(0o777)
+
+    def run():
+        state = State(folder / "state")
+        shutil.rmtree(folder / "state")
+        (folder / "state").write_text("in the way")
+        for _ in range(2):
+            with pytest.raises(StateError, match="may be deleted"):
+                state.save_places({"": PLACE})
+            with pytest.raises(StateError):
+                state.find_digest(1, SIGNATURE)
+        (folder / "state").unlink()
+        state.save_places({"": PLACE})
+        state.close()
+        return load(folder / "state")
+
+    assert as_nobody(run) == (False, {"": PLACE}, None)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
 from program import listed, make_small_tree, program, read_tables, walk
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
@@ -285,9 +286,9 @@ def test_a_folder_that_cannot_be_read_keeps_its_rows(unprivileged, folder):
     try:
         (unprivileged.root / LAB / "s2/2020-01-01/001/_ibl_trials.choice.npy").unlink()
         assert unprivileged.client.sync().exactness == "partial"
-        assert [(each.kind, each.path) for each in unprivileged.client.status().problems] == [
-            ("unreadable", f"{LAB}/{folder}")
-        ]
+        status = unprivileged.client.status()
+        assert [(each.kind, each.path) for each in status.problems] == [("unreadable", f"{LAB}/{folder}")]
+        assert (status.state, "cannot be read" in status.detail) == ("polled", True)
         kept = {path: size for path, size in everything.items() if "s2/2020-01-01/001/_ibl" not in path}
         assert listed(unprivileged.out_dir, unprivileged.root) == kept
 
@@ -301,6 +302,40 @@ def test_a_folder_that_cannot_be_read_keeps_its_rows(unprivileged, folder):
     assert unprivileged.client.sync().exactness == "exact"
     assert unprivileged.client.status().problems == []
     assert_live(unprivileged)
+
+
+@pytest.mark.parametrize("name", ["sessions.pqt", "datasets.pqt"])
+def test_tables_that_cannot_be_read_are_not_replaced(unprivileged, name):
+    """Rows of what cannot be read now, and the columns of other programs, are nowhere else."""
+    unprivileged.start()
+    unprivileged.stop()
+    table = unprivileged.out_dir / name
+    before = table.read_bytes()
+    table.chmod(0)
+    unprivileged.start(wait=False)
+    assert unprivileged.process.wait(20) == 1
+    unprivileged.process = None
+    assert f"{table}: cannot be read (Permission denied)" in unprivileged.log
+    assert f"{table}: cannot be read" in unprivileged.run_once(code=1).stderr
+    table.chmod(0o644)
+    assert table.read_bytes() == before
+    unprivileged.start()
+    assert_live(unprivileged)
+
+
+def test_links_that_lead_nowhere_do_not_keep_the_root_offline(unprivileged):
+    private = unprivileged.home / "private"
+    (private / "folder").mkdir(parents=True)
+    (unprivileged.root / "loop").symlink_to("loop")
+    (unprivileged.root / "private").symlink_to(private / "folder")
+    unprivileged.start()
+    unprivileged.stop()
+    private.chmod(0)
+    try:
+        unprivileged.start()
+        assert_live(unprivileged)
+    finally:
+        private.chmod(0o755)
 
 
 def test_a_root_that_cannot_be_read_is_offline(unprivileged):
