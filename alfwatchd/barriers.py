@@ -162,6 +162,8 @@ class Barriers:
         """Answer the requests whose time has come."""
         waiting = []
         for barrier in self._waiting:
+            if barrier.reply.cancelled():  # the client has left
+                continue
             if barrier.cookie and now - barrier.started > _COOKIE_SECONDS:
                 barrier.cookie, barrier.exactness = "", "scanned"
                 if barrier.scans:

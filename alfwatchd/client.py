@@ -9,6 +9,7 @@ import http.client
 import json
 import socket
 import struct
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -96,7 +97,8 @@ class Client:
         connection.sock.settimeout(self.timeout)
         try:
             headers = {"Content-Type": "application/json"} if body is not None else {}
-            connection.request(method, path, json.dumps(body) if body is not None else None, headers)
+            with suppress(BrokenPipeError, ConnectionResetError):  # it may answer without reading, and close
+                connection.request(method, path, json.dumps(body) if body is not None else None, headers)
             response = connection.getresponse()
             answer = json.loads(response.read())
         except TimeoutError as error:

@@ -16,8 +16,13 @@ from pathlib import Path
 
 from alfwatchd.errors import AlfwatchdError, ConfigError, Locked
 
-_BACKLOG = 512
+BACKLOG = 4096
+"""Connections that may wait to be taken; the kernel's own limit (net.core.somaxconn) may be less."""
+
+_PEER_GROUPS = 59  # SO_PEERGROUPS of <asm-generic/socket.h>, which Python lacks
+_MOST_GROUP_BYTES = 1024  # of Python's getsockopt: 256 groups
 _UCRED = struct.Struct("iII")  # pid_t, uid_t, gid_t: unix(7)
+_GID = struct.Struct("I")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +32,8 @@ class Peer:
     pid: int
     uid: int
     gid: int
+    groups: frozenset[int] | None = None
+    """Supplementary groups of the process when it connected; None where the kernel does not tell."""
 
     def __str__(self) -> str:
         try:
@@ -36,7 +43,10 @@ class Peer:
         return f"user={name} uid={self.uid} pid={self.pid}"
 
     def is_in(self, group: str) -> bool:
-        """Tell whether the user belongs to a group; may ask a directory service, so not for the event loop.
+        """Tell whether who asks belongs to a group; may ask a directory service, so not for the event loop.
+
+        A process may be in other groups than its user: a service by its unit, a shell by newgrp(1), or because it is
+        older than the membership. As for files, those of the process count.
 
         Raises
         ------
@@ -44,6 +54,8 @@ class Peer:
             There is no such group.
         """
         wanted = find_group(group)
+        if self.groups is not None:
+            return wanted == self.gid or wanted in self.groups
         try:
             return wanted == self.gid or wanted in os.getgrouplist(pwd.getpwuid(self.uid).pw_name, self.gid)
         except KeyError:
@@ -52,7 +64,16 @@ class Peer:
 
 def find_peer(connection: socket.socket) -> Peer:
     """Return who connected."""
-    return Peer(*_UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)))
+    pid, uid, gid = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    return Peer(pid, uid, gid, _find_groups(connection))
+
+
+def _find_groups(connection: socket.socket) -> frozenset[int] | None:
+    try:
+        found = connection.getsockopt(socket.SOL_SOCKET, _PEER_GROUPS, _MOST_GROUP_BYTES)
+    except OSError:  # too many, or an old kernel
+        return None
+    return frozenset(gid for (gid,) in _GID.iter_unpack(found))
 
 
 def find_group(group: str) -> int:
@@ -111,7 +132,7 @@ def _lock(path: Path) -> int:
     lock = path.with_name(f"{path.name}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock_fd = os.open(lock, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        lock_fd = os.open(lock, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
     except OSError as error:
         raise _cannot_make(path, error) from error
     try:
@@ -157,7 +178,7 @@ def _bind(listening: socket.socket, path: Path, gid: int | None) -> None:
             os.umask(old_mask)
         if gid is not None:
             _hand_over(path, gid)
-        listening.listen(_BACKLOG)
+        listening.listen(BACKLOG)
     except OSError as error:
         raise _cannot_make(path, error) from error
 

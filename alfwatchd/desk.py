@@ -8,10 +8,10 @@ import logging
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -26,6 +26,10 @@ from alfwatchd.settings import Settings
 _log = logging.getLogger(__name__)
 
 _MAX_PLANS = 8
+_MAX_PLANNING = 4
+"""Each reads reference tables, which may lie on a network mount that is away."""
+
+_T = TypeVar("_T")
 
 
 class RescanBody(BaseModel):
@@ -69,6 +73,7 @@ class Desk:
         self._post = post
         self._settings = settings
         self._plans: OrderedDict[str, PrunePlan] = OrderedDict()
+        self._planning = threading.BoundedSemaphore(_MAX_PLANNING)
         self._pruning = threading.Lock()
 
     async def ask(self, make: Callable[[Future[Any]], Message]) -> Any:
@@ -84,6 +89,8 @@ class Desk:
         ------
         UsageError
             The reference is no absolute path.
+        Busy
+            Too many are being planned.
         AlfwatchdError
             As `pruning.plan_prune`, or from the engine.
         """
@@ -91,7 +98,7 @@ class Desk:
         # Not flushed: a prune may be what makes room for the flush.
         await self.ask(functools.partial(messages.SyncRequest, flushed=False))
         view: TablesView = await self.ask(messages.SnapshotRequest)
-        plan, reply = await asyncio.to_thread(self._plan, view, options)
+        plan, reply = await _in_thread(self._plan, view, options)
         self._plans[plan.plan_id] = plan
         self._plans.move_to_end(plan.plan_id)
         if len(self._plans) > _MAX_PLANS:
@@ -112,14 +119,17 @@ class Desk:
         PruneRefused
             A part of the root cannot be read now.
         """
-        await asyncio.to_thread(self._check_may_prune, peer)
+        return await asyncio.shield(asyncio.ensure_future(self._apply_planned(body, peer)))
+
+    async def _apply_planned(self, body: ApplyBody, peer: Peer) -> replies.PruneReply:
+        await _in_thread(self._check_may_prune, peer)
         plan = self._plans.get(body.plan_id)
         if plan is None:
             raise UsageError(f"plan {body.plan_id!r}: no such plan, or it is too old; make one with /v1/prune/plan")
         view: TablesView = await self.ask(messages.SnapshotRequest)  # fails while the root is offline
         if view.unsure:
             raise PruneRefused(f"{view.unsure[0]}: not readable any more; nothing was deleted, make a new plan")
-        reply = await asyncio.to_thread(self._apply, plan, peer)
+        reply = await _in_thread(self._apply, plan, peer)
         self._plans.pop(body.plan_id, None)
         return reply
 
@@ -135,9 +145,14 @@ class Desk:
     # In worker threads.
 
     def _plan(self, view: TablesView, options: pruning.PruneOptions) -> tuple[PrunePlan, replies.PruneReply]:
-        settings = self._settings()
-        plan = pruning.plan_prune(view, settings, options)
-        return plan, pruning.preview(settings, plan, self._may_continue)
+        if not self._planning.acquire(blocking=False):
+            raise Busy(f"{_MAX_PLANNING} prunes are being planned already; try again later")
+        try:
+            settings = self._settings()
+            plan = pruning.plan_prune(view, settings, options)
+            return plan, pruning.preview(settings, plan, self._may_continue)
+        finally:
+            self._planning.release()
 
     def _apply(self, plan: PrunePlan, peer: Peer) -> replies.PruneReply:
         if not self._pruning.acquire(blocking=False):
@@ -161,6 +176,22 @@ class Desk:
         view = reply.result()
         if view.unsure:
             raise RootOffline(f"{view.unsure[0]}: not readable any more")
+
+
+def _in_thread(function: Callable[..., _T], *arguments: object) -> Awaitable[_T]:
+    """Run a function as `asyncio.to_thread` does, in a thread that the end of the process does not wait for."""
+    done: Future[_T] = Future()
+
+    def run() -> None:
+        try:
+            result = function(*arguments)
+        except Exception as error:  # noqa: BLE001 - raised where it is waited for
+            messages.refuse(done, error)
+        else:
+            messages.answer(done, result)
+
+    threading.Thread(target=run, name="prune", daemon=True).start()
+    return asyncio.wrap_future(done)
 
 
 def _folder(reference: str | None) -> Path | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import select
+import json
+import logging
 import socket
 import threading
 from dataclasses import dataclass
@@ -18,14 +19,16 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 import alfwatchd
-from alfwatchd.control_socket import Peer, find_peer
+from alfwatchd import connections
+from alfwatchd.connections import Protocol, json_error
+from alfwatchd.control_socket import BACKLOG, Peer
 from alfwatchd.core import messages, replies
 from alfwatchd.desk import ApplyBody, Desk, PlanBody, RescanBody
 from alfwatchd.errors import AlfwatchdError, Busy, NotAllowed, PruneRefused, RootOffline, TablesError, UsageError
-from alfwatchd.scanner import printable
+
+_log = logging.getLogger(__name__)
 
 _STATUS_OF = {
     UsageError: HTTPStatus.BAD_REQUEST,
@@ -42,9 +45,15 @@ _OTHER_STATUSES = (
     HTTPStatus.INTERNAL_SERVER_ERROR,
 )
 _MAX_BODY_BYTES = 1 << 16
-_REQUEST_SECONDS = 10.0
-"""How long a client may take to send a request."""
+_MAX_HEAD_BYTES = 1 << 14
+_MOST_MISTAKES = 5
+"""How many mistakes in a body are told."""
 _GRACE_SECONDS = 5
+_END_SECONDS = 20.0
+"""How long the end of the thread is waited for: nothing that it still does may keep the daemon from ending."""
+_TAKEN_AT_ONCE = 32
+"""asyncio accepts as many connections in one go, and only then looks at each of them."""
+_TROUBLE_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +77,7 @@ def create_app(desk: Desk) -> FastAPI:
             for status in sorted({*_STATUS_OF.values(), *_OTHER_STATUSES})
         },
     )
-    app.add_middleware(_BodyGuard)
+    app.add_middleware(_Guard)
     app.add_exception_handler(AlfwatchdError, _answer_error)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
     app.add_exception_handler(HTTPException, _answer_http_error)
@@ -122,18 +131,20 @@ class Server:
     def __init__(self, app: FastAPI, listening: socket.socket) -> None:
         config = uvicorn.Config(
             app,
-            http=_Protocol,
+            http=Protocol,
             loop="asyncio",
             ws="none",
             lifespan="off",
             log_config=None,
-            log_level="warning",
+            log_level="error",  # what clients do wrong is told to them; a flood of it would fill the log
             access_log=False,
             proxy_headers=False,
             date_header=False,  # it would be that of the start: nothing ticks
             headers=[("connection", "close")],
             timeout_graceful_shutdown=_GRACE_SECONDS,
-            h11_max_incomplete_event_size=_MAX_BODY_BYTES,
+            h11_max_incomplete_event_size=_MAX_HEAD_BYTES,
+            limit_concurrency=connections.room(),
+            backlog=_TAKEN_AT_ONCE,
         )
         self._server = _QuietServer(config)
         self._thread = threading.Thread(
@@ -149,13 +160,14 @@ class Server:
     def close(self) -> None:
         """Answer what was asked, for a few seconds at most, then end. A prune stops before its next session."""
         self._server.end()
-        self._thread.join()
+        self._thread.join(_END_SECONDS)
 
 
 class _QuietServer(uvicorn.Server):
     """Leaves signals to the daemon's main thread, and sleeps until it is asked or ended."""
 
     _ended: asyncio.Event | None = None
+    _trouble_told = -_TROUBLE_SECONDS
 
     def end(self) -> None:
         """Let the server answer what was asked, then end. Any thread but its own."""
@@ -163,6 +175,13 @@ class _QuietServer(uvicorn.Server):
         if self._ended is not None:
             with contextlib.suppress(RuntimeError):  # the loop has ended by itself
                 self._loop.call_soon_threadsafe(self._ended.set)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to take connections. asyncio lets as many wait as it takes in one go."""
+        asyncio.get_running_loop().set_exception_handler(self._note_trouble)
+        await super().startup(sockets)
+        for listening in sockets or ():
+            listening.listen(BACKLOG)
 
     async def main_loop(self) -> None:
         """Wait for the end. uvicorn looks ten times a second whether it has come, which takes 0.1 % of a core."""
@@ -175,78 +194,110 @@ class _QuietServer(uvicorn.Server):
     def capture_signals(self) -> Any:
         yield
 
-
-class _Protocol(H11Protocol):
-    """One request per connection, within a time; says who asks, and answers nonsense in JSON, too."""
-
-    transport: asyncio.Transport
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)  # type: ignore[arg-type]
-        self.app_state = {"peer": find_peer(transport.get_extra_info("socket"))}  # as `request.state.peer`
-        self.loop.call_later(_REQUEST_SECONDS, self._give_up)
-
-    def _give_up(self) -> None:
-        if self.cycle is None:  # the body has a time of its own
-            self.transport.abort()
-
-    def eof_received(self) -> bool:  # type: ignore[override]
-        """Keep the connection of a client that only said that it has no more to say, as netcat does."""
-        if self.cycle is None or self.cycle.more_body:
-            return False
-        poll = select.poll()
-        poll.register(self.transport.get_extra_info("socket"), 0)
-        return not poll.poll(0)  # POLLHUP: both directions are closed
-
-    def send_400_response(self, msg: str) -> None:
-        body = bytes(_json_error("UsageError", msg, HTTPStatus.BAD_REQUEST).body)
-        head = "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: "
-        self.transport.write(f"{head}{len(body)}\r\n\r\n".encode() + body)
-        self.transport.close()
+    def _note_trouble(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Log what asyncio cannot hand to anybody: where there are no descriptors, some thousand times a second."""
+        if not isinstance(context.get("exception"), OSError):
+            loop.default_exception_handler(context)
+        elif loop.time() - self._trouble_told >= _TROUBLE_SECONDS:
+            self._trouble_told = loop.time()
+            _log.error("a client cannot be served error=%s what=%s", context["exception"], context.get("message", ""))
 
 
-class _BodyGuard:
-    """Reads a request's body before the application does: bounded in size and in time, and taken for JSON."""
+class _Guard:
+    """Reads a request's body before the application does: bounded in size and time, JSON, and clear.
+
+    The application stops waiting for an answer when the client has left.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            async with asyncio.timeout(_REQUEST_SECONDS):
+            async with asyncio.timeout(connections.REQUEST_SECONDS):
                 body = await _read_body(receive)
         except TimeoutError:
-            message = f"the request did not come within {_REQUEST_SECONDS:.0f} seconds"
-            await _json_error("UsageError", message, HTTPStatus.REQUEST_TIMEOUT)(scope, receive, send)
-            return
-        except ValueError as error:
-            await _json_error("UsageError", str(error), HTTPStatus.REQUEST_ENTITY_TOO_LARGE)(scope, receive, send)
+            message = f"the request did not come within {connections.REQUEST_SECONDS:.0f} seconds"
+            await json_error("UsageError", message, HTTPStatus.REQUEST_TIMEOUT)(scope, receive, send)
             return
         if body is None:
             return
-        unread: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-
-        async def receive_again() -> Message:
-            return unread.pop() if unread else await receive()
-
+        if len(body) > _MAX_BODY_BYTES:
+            message = f"the request has more than {_MAX_BODY_BYTES} bytes"
+            await json_error("UsageError", message, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)(scope, receive, send)
+            return
+        if mistake := _find_mistake(scope["query_string"], body):
+            await json_error("UsageError", mistake, HTTPStatus.BAD_REQUEST)(scope, receive, send)
+            return
         # `curl -d` says that it sends a form.
         headers = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
         scope["headers"] = [*headers, (b"content-type", b"application/json")]
-        await self._app(scope, receive_again, send)
+        try:
+            await self._answer(scope, body, receive, send)
+        except asyncio.CancelledError:
+            message = "the daemon is stopping; ask again when it is back"
+            await json_error("AlfwatchdError", message, HTTPStatus.INTERNAL_SERVER_ERROR)(scope, receive, send)
+
+    async def _answer(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
+        """Let the application answer, unless the client leaves first."""
+        unread: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+        leaving = asyncio.ensure_future(_disconnected(receive))
+
+        async def receive_again() -> Message:
+            return unread.pop() if unread else await asyncio.shield(leaving)
+
+        answering = asyncio.ensure_future(self._app(scope, receive_again, send))
+        try:
+            await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if answering.done():
+                answering.result()
+        finally:
+            answering.cancel()
+            leaving.cancel()
 
 
 async def _read_body(receive: Receive) -> bytes | None:
-    """Return the whole body, or None if the client left; raise ValueError if it is too long."""
+    """Return the whole body, or the beginning of one that is too long; None if the client left."""
     body = b""
     while True:
         message = await receive()
         if message["type"] != "http.request":
             return None
         body += bytes(message.get("body", b""))
-        if len(body) > _MAX_BODY_BYTES:
-            raise ValueError(f"the request has more than {_MAX_BODY_BYTES} bytes")
-        if not message.get("more_body", False):
+        if len(body) > _MAX_BODY_BYTES or not message.get("more_body", False):
             return body
+
+
+async def _disconnected(receive: Receive) -> Message:
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return message
+
+
+def _find_mistake(query: bytes, body: bytes) -> str:
+    """Return what is wrong with a request whatever it asks; what a guess would put right might be something else."""
+    if query:
+        return "parameters belong into the body, as a JSON object, not behind the path; GET /openapi.json lists them"
+    try:
+        if body:
+            json.loads(body, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except RecursionError:
+        return "the body is no JSON that this API knows: it is nested too deeply"
+    except ValueError as error:
+        return f"the body should be a JSON object: {error}"
+    return ""
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name is given twice")
+    return found
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number in JSON")
 
 
 async def _peer(request: Request) -> Peer:
@@ -257,26 +308,22 @@ async def _peer(request: Request) -> Peer:
 
 async def _answer_error(_: Request, error: Exception) -> JSONResponse:
     status = next((status for kind, status in _STATUS_OF.items() if isinstance(error, kind)), None)
-    return _json_error(type(error).__name__, str(error), status or HTTPStatus.INTERNAL_SERVER_ERROR)
+    return json_error(type(error).__name__, str(error), status or HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
 async def _answer_invalid(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    lines = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
-    return _json_error("UsageError", "; ".join(lines), HTTPStatus.UNPROCESSABLE_ENTITY)
+    lines = [f"{'.'.join(map(str, each['loc']))[:200]}: {each['msg']}" for each in error.errors()[:_MOST_MISTAKES]]
+    return json_error("UsageError", "; ".join(lines), HTTPStatus.UNPROCESSABLE_ENTITY)
 
 
 async def _answer_http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     message = f"{request.method} {request.url.path}: {error.detail}; GET /openapi.json lists what there is"
-    return _json_error("UsageError", message, HTTPStatus(error.status_code), error.headers)
+    return json_error("UsageError", message, HTTPStatus(error.status_code), error.headers)
 
 
 async def _answer_unexpected(_: Request, error: Exception) -> JSONResponse:
     """Answer; Starlette then hands the error on to uvicorn, which logs it."""
     message = f"unexpected {type(error).__name__} in the daemon, which goes on; its log has the details"
-    return _json_error("RequestFailed", message, HTTPStatus.INTERNAL_SERVER_ERROR)
-
-
-def _json_error(kind: str, message: str, status: HTTPStatus, headers: Any = None) -> JSONResponse:
-    return JSONResponse({"error": kind, "message": printable(message)}, status, headers=headers)
+    return json_error("RequestFailed", message, HTTPStatus.INTERNAL_SERVER_ERROR)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ SESSIONS = "sessions.pqt"
 DATASETS = "datasets.pqt"
 METADATA_KEY = b"alfwatchd"
 """Schema metadata of our own; `one_metadata` stays exactly what ONE writes."""
+_MOST_FOOTER_BYTES = 1 << 28
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +58,11 @@ def read_tables(folder: Path) -> StoredTables | None:
         A file is there but is no table that ONE could use.
     """
     sessions_path, datasets_path = folder / SESSIONS, folder / DATASETS
-    if not (sessions_path.exists() and datasets_path.exists()):
-        return None
+    try:
+        if not (sessions_path.exists() and datasets_path.exists()):
+            return None
+    except OSError as error:  # not allowed to look, or too long a name
+        raise TablesError(f"{folder}: cannot be looked into ({error.strerror}); name another folder") from error
     sessions, datasets = (_read(path) for path in (sessions_path, datasets_path))
     metadata = _own_metadata(datasets)
     generation = max(int(metadata.get("generation", 0)), int(_own_metadata(sessions).get("generation", 0)))
@@ -147,8 +153,25 @@ def read_file(path: Path, columns: list[str] | None = None) -> pa.Table:
 
 
 def _open(path: Path) -> pa.OSFile:
-    """Open a file for Arrow, which takes a text path for a URI, and no name that is not UTF-8."""
-    return pa.OSFile(os.fsencode(path))
+    """Open a file for Arrow, which takes a text path for a URI, and no name that is not UTF-8.
+
+    A pipe would be waited for, and a device may have no end.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        _check(fd, path)
+        return pa.OSFile(os.fsencode(f"/proc/self/fd/{fd}"))
+    finally:
+        os.close(fd)
+
+
+def _check(fd: int, path: Path) -> None:
+    about = os.fstat(fd)
+    if not stat.S_ISREG(about.st_mode):
+        raise OSError(errno.EINVAL, "is no regular file", str(path))
+    end = os.pread(fd, 8, max(0, about.st_size - 8))
+    if int.from_bytes(end[:4], "little") > _MOST_FOOTER_BYTES:  # Arrow would take as much memory, and read it all
+        raise OSError(errno.EINVAL, "is no Parquet file, or a damaged one", str(path))
 
 
 def _read(path: Path) -> pa.Table:

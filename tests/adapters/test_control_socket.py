@@ -165,7 +165,7 @@ def test_peer_is_the_process_at_the_other_end():
     ours, theirs = socket.socketpair(socket.AF_UNIX)
     with ours, theirs:
         peer = find_peer(ours)
-    assert peer == Peer(os.getpid(), os.getuid(), os.getgid())
+    assert peer == Peer(os.getpid(), os.getuid(), os.getgid(), frozenset(os.getgroups()))
     assert str(peer) == f"user={pwd.getpwuid(os.getuid()).pw_name} uid={os.getuid()} pid={os.getpid()}"
 
 
@@ -175,7 +175,14 @@ def test_a_peer_without_a_name():
     assert not peer.is_in("root")
 
 
-def test_groups_of_a_peer():
+def test_groups_of_a_peer_are_those_of_its_process():
+    """A service has some by its unit only; a shell may be older than the membership."""
+    root, other = grp.getgrgid(0).gr_name, next(group for group in grp.getgrall() if group.gr_gid not in (0, 12345))
+    peer = Peer(1, 0, 12345, frozenset({other.gr_gid}))
+    assert (peer.is_in(other.gr_name), peer.is_in(root)) == (True, False)
+
+
+def test_groups_of_a_peer_where_the_kernel_does_not_tell():
     user = pwd.getpwuid(os.getuid())
     gids = set(os.getgrouplist(user.pw_name, user.pw_gid))
     for group in grp.getgrall():

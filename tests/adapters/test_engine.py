@@ -180,6 +180,17 @@ def test_an_empty_root_has_tables_too(make_box):
     assert box.stored() == ([], [])
 
 
+def test_nobody_works_for_a_client_that_has_left(make_box):
+    """One that asks every second and waits for no more than that would fill the engine during a long scan."""
+    box = make_box(f"{S1}/a.b.c")
+    write(box.root, f"{S1}/d.e.f")
+    for reply in [box.ask(SyncRequest) for _ in range(100)]:
+        reply.cancel()
+    box.step()
+    assert box.engine.barriers._waiting == []
+    assert not box.engine.barriers.await_flush
+
+
 def test_a_failed_flush_is_told_and_tried_again_and_nobody_is_told_it_is_saved(make_box):
     box = make_box(f"{S1}/a.b.c")
     before = box.n_flushes

@@ -4,6 +4,7 @@ import json
 import os
 import pwd
 import re
+import resource
 import select
 import socket
 import stat
@@ -11,13 +12,13 @@ import tempfile
 import threading
 import time
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from alfwatchd import control_socket, desk, errors, make_parquet_db, server
+from alfwatchd import connections, control_socket, desk, errors, make_parquet_db, server
 from alfwatchd.core import messages, replies
 from alfwatchd.core.messages import TablesView
 from alfwatchd.core.tables import Snapshot
@@ -46,7 +47,7 @@ def box(shared_box):
 @pytest.fixture
 def impatient(monkeypatch):
     """Give clients and shutdown much less time than usual."""
-    monkeypatch.setattr(server, "_REQUEST_SECONDS", 0.2)
+    monkeypatch.setattr(connections, "REQUEST_SECONDS", 0.2)
     monkeypatch.setattr(server, "_GRACE_SECONDS", 0)
 
 
@@ -108,9 +109,14 @@ BAD_REQUESTS = [
     ("GET", "/v1/sync", None, 405, "Method Not Allowed"),
     ("PUT", "/v1/rescan", {}, 405, "Method Not Allowed"),
     ("BREW", "/v1/status", None, 405, "Method Not Allowed"),
-    ("POST", "/v1/rescan", "{path", 422, "body.1: JSON decode error"),
-    ("POST", "/v1/rescan", b'{"path": "\xff"}', 400, "error parsing the body"),
-    ("POST", "/v1/rescan", "[" * 60000, 400, "error parsing the body"),
+    ("POST", "/v1/rescan?path=lab", {}, 400, "parameters belong into the body"),
+    ("POST", "/v1/rescan", "{path", 400, "the body should be a JSON object: Expecting property name"),
+    ("POST", "/v1/sync", "now", 400, "the body should be a JSON object: Expecting value"),
+    ("POST", "/v1/rescan", b'{"path": "\xff"}', 400, "the body should be a JSON object: 'utf-8' codec can't decode"),
+    ("POST", "/v1/rescan", "[" * 60000, 400, "nested too deeply"),
+    ("POST", "/v1/rescan", '{"path": "a", "path": "b"}', 400, "a name is given twice"),
+    ("POST", "/v1/rescan", '{"path": {"a": 1, "a": 2}}', 400, "a name is given twice"),
+    ("POST", "/v1/rescan", '{"path": ' + "9" * 60000 + "}", 400, "the body should be a JSON object: "),
     ("POST", "/v1/rescan", [], 422, "body: "),
     ("POST", "/v1/rescan", '"lab"', 422, "body: "),
     ("POST", "/v1/rescan", {"path": None}, 422, "body.path: "),
@@ -119,7 +125,9 @@ BAD_REQUESTS = [
     ("POST", "/v1/rescan", '{"path": "\\udcff"}', 422, "body.path: "),
     ("POST", "/v1/rescan", {"path": "x" * 4097}, 422, "body.path: String should have at most 4096 characters"),
     ("POST", "/v1/prune/plan", {"max_fraction": 1.5}, 422, "body.max_fraction: "),
-    ("POST", "/v1/prune/plan", '{"max_fraction": NaN}', 422, "body.max_fraction: "),
+    ("POST", "/v1/prune/plan", '{"max_fraction": NaN}', 400, "NaN is no number in JSON"),
+    ("POST", "/v1/prune/plan", '{"max_fraction": -Infinity}', 400, "-Infinity is no number in JSON"),
+    ("POST", "/v1/prune/plan", '{"max_fraction": 1e999}', 422, "body.max_fraction: "),
     ("POST", "/v1/prune/plan", {"reference": "tables"}, 400, "reference = 'tables': should be an absolute path"),
     ("POST", "/v1/prune/plan", {"reference": ""}, 400, "reference = '': should be an absolute path"),
     ("POST", "/v1/prune/plan", {"reference": "/data\0/x"}, 400, "should be an absolute path"),
@@ -239,26 +247,32 @@ def test_the_longest_body_is_taken(box: Box):
 
 
 SLOW = [
-    (b"", b""),
-    (b"GET /v1/sta", b""),
-    (b"GET /v1/status HTTP/1.1\r\nHost: d\r\nX: ", b""),
-    (b'POST /v1/rescan HTTP/1.1\r\nHost: d\r\nContent-Length: 20\r\n\r\n{"path": ', b"HTTP/1.1 408 "),
-    (b"POST /v1/rescan HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n", b"HTTP/1.1 408 "),
+    b"GET /v1/sta",
+    b"GET /v1/status HTTP/1.1\r\nHost: d\r\nX: ",
+    b'POST /v1/rescan HTTP/1.1\r\nHost: d\r\nContent-Length: 20\r\n\r\n{"path": ',
+    b"POST /v1/rescan HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n",
 ]
 
 
-@pytest.mark.parametrize(("sent", "answer"), SLOW)
-def test_a_client_that_dawdles_is_dropped(impatient, sent, answer):
+@pytest.mark.parametrize("sent", SLOW)
+def test_a_client_that_dawdles_is_dropped(impatient, sent):
     with control_box() as box:
-        assert box.exchange(sent).startswith(answer)
+        head, _, body = box.exchange(sent).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 408 ")
+        assert "the request did not come within" in json.loads(body)["message"]
         assert box.engine.taken == []
+
+
+def test_a_client_that_says_nothing_is_dropped(impatient):
+    with control_box() as box:
+        assert box.exchange() == b""
 
 
 def test_an_engine_may_take_longer_than_a_client(impatient):
     with control_box({messages.SyncRequest: HOLD}) as box, box.connect() as connection:
         connection.sendall(GET_STATUS.replace(b"GET /v1/status", b"POST /v1/sync"))
         held = box.engine.held.get(timeout=WAIT_SECONDS)
-        assert select.select([connection], [], [], 3 * server._REQUEST_SECONDS)[0] == []
+        assert select.select([connection], [], [], 3 * connections.REQUEST_SECONDS)[0] == []
         give(held, replies.SyncReply(1, "exact", 0.0))
         assert read_all(connection).startswith(b"HTTP/1.1 200 ")
 
@@ -295,6 +309,98 @@ def test_200_idle_clients_keep_nobody_waiting(impatient):
         wait(lambda: open_files().items() <= before.items())
 
 
+# More clients than there is room for, and answers that nobody reads.
+
+
+@pytest.fixture
+def room_for_eight(monkeypatch):
+    monkeypatch.setattr(connections, "room", lambda: 8)
+
+
+def test_room_is_half_of_the_descriptors():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        for descriptors, expected in ((600, 300), (4096, 1024), (hard, 1024)):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, hard))
+            assert connections.room() == expected
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_who_is_silent_makes_room_for_who_asks(room_for_eight):
+    with control_box() as box:
+        silent = [box.connect() for _ in range(8)]
+        assert box.is_alive()
+        assert select.select(silent, [], [], WAIT_SECONDS)[0] == silent[:1]  # the first that came
+        assert read_all(silent[0]) == b""
+        for each in silent:
+            each.close()
+
+
+def test_requests_that_wait_are_kept_and_others_told_so(room_for_eight):
+    with control_box({messages.SyncRequest: HOLD}) as box:
+        waiting = [box.connect() for _ in range(8)]
+        for each in waiting:
+            each.sendall(GET_STATUS.replace(b"GET /v1/status", b"POST /v1/sync"))
+        held = [box.engine.held.get(timeout=WAIT_SECONDS) for _ in waiting]
+        for _ in range(20):
+            with pytest.raises(errors.Busy, match="8 requests wait already; try again later"):
+                box.client.status()
+        for message in held:
+            give(message, replies.SyncReply(1, "exact", 0.0))
+        assert all(read_all(each).startswith(b"HTTP/1.1 200 ") for each in waiting)
+        assert box.is_alive()
+        for each in waiting:
+            each.close()
+
+
+def ask_without_reading(box):
+    connection = box.connect()
+    connection.sendall(GET_STATUS)
+    return connection
+
+
+@pytest.fixture
+def long_answer():
+    """A status of four million bytes: more than a socket takes."""
+    return {messages.StatusRequest: replace(STATUS, detail="x" * 4_000_000)}
+
+
+def test_who_does_not_read_is_dropped(impatient, monkeypatch, long_answer):
+    monkeypatch.setattr(connections, "_ANSWER_SECONDS", 0.4)
+    with control_box(long_answer) as box:
+        before = open_files()
+        with ask_without_reading(box) as connection:
+            wait(lambda: len(open_files()) == len(before) + 2)  # both ends
+            wait(lambda: len(open_files()) == len(before) + 1, "who does not read is kept for ever")
+            assert len(read_all(connection)) < 4_000_000
+        assert len(box.client.status().detail) == 4_000_000
+
+
+def test_answers_that_nobody_reads_do_not_fill_the_memory(monkeypatch, long_answer):
+    monkeypatch.setattr(connections, "_UNREAD_BYTES", 10_000_000)
+    with control_box(long_answer) as box:
+        asked = []
+        for _ in range(5):
+            asked.append(ask_without_reading(box))
+            wait(lambda: len(box.engine.taken) == len(asked))
+        assert [len(read_all(each)) > 4_000_000 for each in asked] == [False, False, False, True, True]
+        for each in asked:
+            each.close()
+
+
+def test_a_shortage_of_descriptors_does_not_fill_the_log(caplog):
+    with control_box() as box:
+        loop = box.server._server._loop
+        for number in range(50):
+            context = {"message": "socket.accept() out of system resource", "exception": OSError(24, f"n {number}")}
+            loop.call_soon_threadsafe(loop.call_exception_handler, context)
+        assert box.is_alive()
+    assert [record.getMessage() for record in caplog.records] == [
+        "a client cannot be served error=[Errno 24] n 0 what=socket.accept() out of system resource"
+    ]
+
+
 # Clients that leave, daemons that stop.
 
 
@@ -306,8 +412,29 @@ def test_a_client_that_leaves_breaks_nothing(impatient):
                 connection.sendall(GET_STATUS.replace(b"GET /v1/status", b"POST /v1/sync"))
                 held = box.engine.held.get(timeout=WAIT_SECONDS)
         wait(lambda: open_files().items() <= before.items(), "the server keeps connections of clients that left")
+        wait(held.reply.cancelled, "the engine is kept waiting")
         give(held, replies.SyncReply(1, "exact", 0.0))
         assert box.is_alive()
+
+
+LEAVING = [  # after which nothing more is read from the socket, so that the kernel does not say that they left
+    ("half closed", b"", True),
+    ("more requests sent", GET_STATUS * 3, False),
+]
+
+
+@pytest.mark.parametrize(("sent", "half_close"), [each[1:] for each in LEAVING], ids=[each[0] for each in LEAVING])
+def test_a_client_that_leaves_in_silence_is_found_out(impatient, sent, half_close):
+    with control_box({messages.SyncRequest: HOLD}) as box:
+        with box.connect() as connection:
+            connection.sendall(GET_STATUS.replace(b"GET /v1/status", b"POST /v1/sync") + sent)
+            if half_close:
+                connection.shutdown(socket.SHUT_WR)
+            held = box.engine.held.get(timeout=WAIT_SECONDS)
+            time.sleep(2 * connections.REQUEST_SECONDS)
+            assert not held.reply.cancelled()
+        wait(held.reply.cancelled, "the engine is kept waiting")
+        wait(lambda: not box.server._server.server_state.connections)
 
 
 def test_an_answer_that_nobody_waits_for_any_more_breaks_nothing(impatient):
@@ -316,7 +443,7 @@ def test_an_answer_that_nobody_waits_for_any_more_breaks_nothing(impatient):
             connection.sendall(GET_STATUS.replace(b"GET /v1/status", b"POST /v1/sync"))
             held = box.engine.held.get(timeout=WAIT_SECONDS)
             box.server.close()  # it waits no longer than its grace, and cancels what is left
-            read_all(connection)
+            assert b"the daemon is stopping" in read_all(connection)
         assert held.reply.cancelled()
         give(held, replies.SyncReply(1, "exact", 0.0))
         give(held, AlfwatchdError("too late"))
@@ -539,6 +666,77 @@ def test_refused_plans(data, body, flags, text):
     with prune_box(data, **flags) as box:
         status, answer = box.ask("POST", "/v1/prune/plan", {"reference": data.reference} | body)
         assert (status, answer["error"], text in answer["message"]) == (409, "PruneRefused", True)
+
+
+def fifos(folder):
+    for name in ("sessions.pqt", "datasets.pqt"):
+        os.mkfifo(folder / name)
+
+
+def endless(folder):
+    for name in ("sessions.pqt", "datasets.pqt"):
+        (folder / name).symlink_to("/dev/zero")
+
+
+def folders(folder):
+    for name in ("sessions.pqt", "datasets.pqt"):
+        (folder / name).mkdir()
+
+
+def huge(folder):
+    for name in ("sessions.pqt", "datasets.pqt"):
+        with open(folder / name, "wb") as file:
+            file.truncate(1 << 40)
+
+
+def huge_footer(folder):
+    """Says that its last two gigabytes describe it."""
+    for name in ("sessions.pqt", "datasets.pqt"):
+        with open(folder / name, "wb") as file:
+            file.seek((1 << 40) - 8)
+            file.write((0x7FFFFFFF).to_bytes(4, "little") + b"PAR1")
+
+
+def looping(folder):
+    (folder / "sessions.pqt").symlink_to("sessions.pqt")
+
+
+@pytest.mark.parametrize("make", [fifos, endless, folders, huge, huge_footer, looping], ids=lambda make: make.__name__)
+def test_references_that_are_no_tables(data, tmp_path, make):
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    make(folder)
+    with prune_box(data) as box:
+        status, answer = box.ask("POST", "/v1/prune/plan", {"reference": str(folder)})
+    assert (status, answer["error"]) == (409, "PruneRefused")
+    assert str(folder) in answer["message"]
+
+
+@pytest.mark.parametrize("folder", ["/dev", "/proc/self/fd/0", "/" + "x" * 300, "/a" * 2000, "/x\ny"])
+def test_references_that_are_no_folders(data, folder):
+    with prune_box(data) as box:
+        status, answer = box.ask("POST", "/v1/prune/plan", {"reference": folder})
+    assert (status, answer["error"]) == (409, "PruneRefused")
+
+
+def test_reference_tables_that_cannot_be_reached_hold_up_nobody(data, monkeypatch):
+    """As on a network mount that is away. Others are told so, and the daemon can end."""
+    reached = threading.Event()
+    monkeypatch.setattr(desk.pruning, "plan_prune", lambda *_: reached.wait(WAIT_SECONDS))
+    try:
+        with prune_box(data) as box:
+            asked = [box.connect() for _ in range(4)]
+            for each in asked:
+                each.sendall(b"POST /v1/prune/plan HTTP/1.1\r\nHost: d\r\n\r\n")
+            wait(lambda: sum(thread.name == "prune" for thread in threading.enumerate()) == 4)
+            with pytest.raises(errors.Busy, match="4 prunes are being planned already"):
+                box.client.plan_prune(data.reference)
+            assert box.is_alive()
+            for each in asked:
+                each.close()
+        assert not reached.is_set()  # the server has ended before
+    finally:
+        reached.set()
 
 
 def test_nothing_is_planned_or_deleted_while_a_part_cannot_be_read(data):

@@ -1,0 +1,138 @@
+"""Connections to the control socket: who asks, how many there may be, and how long each may take."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import select
+from http import HTTPStatus
+from typing import Any
+
+from fastapi.responses import JSONResponse
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from alfwatchd.control_socket import find_peer
+from alfwatchd.scanner import printable
+
+REQUEST_SECONDS = 10.0
+"""How long a client may take to send a request."""
+
+_ANSWER_SECONDS = 60.0
+"""How long a client may take to read an answer that does not fit into the socket's own buffers."""
+
+_MOST = 1024
+_FEWEST = 8
+_UNREAD_BYTES = 1 << 27
+"""What all answers together may take that wait to be read."""
+
+
+def room() -> int:
+    """How many connections there may be at once: at most half of the descriptors. The rest is for the engine's work."""
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    half = _MOST if descriptors == resource.RLIM_INFINITY else descriptors // 2
+    return max(_FEWEST, min(_MOST, half))
+
+
+def json_error(kind: str, message: str, status: HTTPStatus, headers: Any = None) -> JSONResponse:
+    """Any answer but 200: name of the error, and what happened and what to do."""
+    return JSONResponse({"error": kind, "message": printable(message)}, status, headers=headers)
+
+
+class Protocol(H11Protocol):
+    """One request per connection, within a time; says who asks, and answers nonsense in JSON, too."""
+
+    transport: asyncio.Transport
+    connections: set[Protocol]  # type: ignore[assignment]
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        # uvicorn would count only whole requests, and refuse them in plain text.
+        self._room, self.limit_concurrency = self.limit_concurrency or _MOST, None
+        self.began = self.loop.time()
+        self._unread_seconds = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Find out who it is, and let time run."""
+        super().connection_made(transport)  # type: ignore[arg-type]
+        self._socket = transport.get_extra_info("socket")
+        self.app_state = {"peer": find_peer(self._socket)}  # as `request.state.peer`
+        self._next_look = self.loop.call_later(REQUEST_SECONDS, self._look)
+        if len(self.connections) > self._room:
+            self._make_room()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget it."""
+        self._next_look.cancel()  # it would keep all of this alive
+        super().connection_lost(exc)
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Keep the connection of a client that only said that it has no more to say, as netcat does."""
+        return self.has_asked and not self._is_gone
+
+    def pause_writing(self) -> None:
+        """Keep what waits to be read bounded: an answer is more than the client takes."""
+        super().pause_writing()
+        unread = sorted(self.connections - {self}, key=lambda each: each.began)
+        n_bytes = sum(each.n_unread for each in self.connections)
+        while n_bytes > _UNREAD_BYTES and unread:
+            oldest = unread.pop(0)
+            n_bytes -= oldest.n_unread
+            if oldest.n_unread:
+                oldest.drop()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP."""
+        self._refuse("UsageError", f"{msg} GET /openapi.json lists what there is", HTTPStatus.BAD_REQUEST)
+
+    @property
+    def n_unread(self) -> int:
+        """Bytes of the answer that the client has not taken."""
+        return self.transport.get_write_buffer_size()
+
+    def drop(self) -> None:
+        """End the connection at once, whoever is at the other end."""
+        self.connections.discard(self)
+        self.transport.abort()
+
+    @property
+    def has_asked(self) -> bool:
+        """Whether the whole request has come."""
+        return self.cycle is not None and not self.cycle.more_body
+
+    @property
+    def _is_gone(self) -> bool:
+        """Whether the client has closed both directions. Nobody says so where reading is paused, or over."""
+        poll = select.poll()
+        poll.register(self._socket, 0)
+        return bool(poll.poll(0))
+
+    def _make_room(self) -> None:
+        """Drop who has been silent for longest; if all others have asked something, refuse this one."""
+        silent = [each for each in self.connections if not each.has_asked and each is not self]
+        if silent:
+            min(silent, key=lambda each: each.began).drop()
+        else:
+            self._refuse("Busy", f"{self._room} requests wait already; try again later", HTTPStatus.SERVICE_UNAVAILABLE)
+
+    def _look(self) -> None:
+        """Drop who dawdles, and who is gone without our having heard of it."""
+        if self.cycle is None and not self.transport.is_closing():
+            self._give_up()
+        elif (self.has_asked and self._is_gone) or self._unread_seconds >= _ANSWER_SECONDS:
+            self.drop()
+        self._unread_seconds = self._unread_seconds + REQUEST_SECONDS if self.n_unread else 0.0
+        self._next_look = self.loop.call_later(REQUEST_SECONDS, self._look)
+
+    def _give_up(self) -> None:
+        """Answer half a request; the body has a time of its own."""
+        if self.conn.trailing_data[0]:
+            message = f"the request did not come within {REQUEST_SECONDS:.0f} seconds"
+            self._refuse("UsageError", message, HTTPStatus.REQUEST_TIMEOUT)
+        else:
+            self.drop()
+
+    def _refuse(self, kind: str, message: str, status: HTTPStatus) -> None:
+        body = bytes(json_error(kind, message, status).body)
+        head = f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json\r\nconnection: close\r\n"
+        self.transport.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+        self.transport.close()
