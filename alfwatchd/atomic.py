@@ -9,7 +9,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _LOCK_NAME = ".ONE.lock"
@@ -29,7 +29,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> FileMark:
     ----------
     path : Path
     write : callable
-        Writes to the path that it is given.
+        Writes to the path that it is given, which leads to an empty file.
 
     Returns
     -------
@@ -43,17 +43,35 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> FileMark:
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        write(temporary)
-        with temporary.open("rb") as file:
+        with os.fdopen(_make_new(temporary), "rb") as file:
+            # Not by its name, which whoever may write to the folder can let lead elsewhere meanwhile.
+            write(Path(f"/proc/self/fd/{file.fileno()}"))
             os.fsync(file.fileno())
             mark = _mark(os.fstat(file.fileno()))
         with one_lock(path.parent):
             temporary.replace(path)
         _sync_folder(path.parent)
-    except OSError:
-        temporary.unlink(missing_ok=True)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if str(error.filename).startswith("/proc/self/fd/"):
+            error.filename = str(path)
         raise
     return mark
+
+
+def _make_new(path: Path) -> int:
+    """Make a file, in place of whatever an earlier process or anybody else has left, and return its descriptor."""
+    remove(path)
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+
+
+def remove(path: Path) -> None:
+    """Remove what is in the way, if anything is: a file, a link, an empty folder."""
+    try:
+        path.unlink(missing_ok=True)
+    except IsADirectoryError:
+        path.rmdir()
 
 
 @contextmanager
@@ -76,15 +94,22 @@ def _make_lock(lock: Path) -> int:
         try:
             return os.open(lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         except FileExistsError:
-            mark = file_mark(lock)
+            mark = _lock_mark(lock)
         if mark != seen:
             seen, since = mark, time.monotonic()
         # Its own time tells of an old one at once; the wait, where clocks differ (the folder may be on a server).
         is_old = seen is not None and time.time() - seen[2] / 1e9 > _LOCK_STALE_SECONDS
         if seen is not None and (is_old or time.monotonic() - since > _LOCK_STALE_SECONDS):
-            lock.unlink(missing_ok=True)
+            remove(lock)
         else:
             time.sleep(_LOCK_POLL_SECONDS)
+
+
+def _lock_mark(lock: Path) -> FileMark | None:
+    try:
+        return _mark(lock.lstat())  # a link that leads nowhere holds as well
+    except OSError:
+        return None
 
 
 def file_mark(path: Path) -> FileMark | None:

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -30,6 +31,9 @@ _ENOUGH_UNITS = 32
 _LARGEST_BATCH = 16
 _BATCHES_AHEAD = 2
 """For one worker at a time, so that it never waits for the next."""
+_SILENT_SECONDS = 30.0
+"""After which workers that owe an answer are taken for stopped."""
+_DEAF = "a worker process ended, or the thread that hears them"
 _PACKAGES = Path(__file__).parent.parent
 
 
@@ -77,6 +81,9 @@ class Crawlers:
         self._n_started = 0
         self._n_units = 0
         self._is_watching = False
+        self._hearer: threading.Thread | None = None
+        self._heard = 0.0
+        """When a worker last answered or was asked for the first time, on the monotonic clock."""
 
     @property
     def are_running(self) -> bool:
@@ -88,7 +95,7 @@ class Crawlers:
         self._waiting.append(task)
 
     def share(self, inotify_fd: int) -> None:
-        """Give the workers something to do; start them if there is enough.
+        """Give the workers something to do; start them if there is enough. To be called every second or so.
 
         Parameters
         ----------
@@ -96,6 +103,7 @@ class Crawlers:
             Where they add watches; -1 for none.
         """
         if self._workers:
+            self._look_after()
             self._share()
         elif not self.problem and len(self._waiting) >= _ENOUGH_UNITS:
             self._start(inotify_fd)
@@ -109,7 +117,11 @@ class Crawlers:
         _log.debug("worker processes started n=%d", self.n_workers)
         self._is_watching = inotify_fd >= 0
         numbers = {worker.pipe: number for number, worker in self._workers.items()}
-        threading.Thread(target=self._receive, args=(self._process, numbers), name="crawlers", daemon=True).start()
+        self._hearer = threading.Thread(
+            target=self._receive, args=(self._process, numbers), name="crawlers", daemon=True
+        )
+        self._hearer.start()
+        self._heard = time.monotonic()
         self._share()
 
     def receive(self, message: Crawled) -> None:
@@ -118,12 +130,27 @@ class Crawlers:
         if worker is None:  # one that was ended
             return
         if message.answer is None:
-            self._give_up("a worker process ended")
+            self._give_up(_DEAF)
             return
+        self._heard = time.monotonic()
         worker.n_batches -= 1
         for number, folders in pickle.loads(message.answer):
             self._done.append(Unit(worker.out.pop(number), [restore(folder) for folder in folders]))
         self._share()
+
+    def _look_after(self) -> None:
+        """Notice what would keep a scan from its end for ever."""
+        if self._hearer is not None and not self._hearer.is_alive():
+            self._give_up(_DEAF)
+            return
+        silent = time.monotonic() - self._heard
+        n_out = sum(len(worker.out) for worker in self._workers.values())
+        if silent > _SILENT_SECONDS and n_out and self._process is not None:
+            # One that somebody has stopped goes on; to one that waits for a disk it means nothing.
+            _log.warning("worker processes are silent, is the disk? seconds=%.0f units=%d", silent, n_out)
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGCONT)
+            self._heard = time.monotonic()
 
     def take(self, *, is_last: bool) -> list[Unit]:
         """Return what came of units; `is_last` gives back those that are too few to share."""

@@ -9,21 +9,22 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from alfwatchd import control_socket, logs, store, stored, systemd
 from alfwatchd.core.messages import Reload, Stop
 from alfwatchd.desk import Desk
 from alfwatchd.engine import Engine
-from alfwatchd.errors import AlfwatchdError, ConfigError, OutDirError
+from alfwatchd.errors import AlfwatchdError, ConfigError, OutDirError, StateError
 from alfwatchd.flusher import Flusher
 from alfwatchd.hash_queue import HashQueue
 from alfwatchd.hashing import Hasher
 from alfwatchd.inbox import Inbox
-from alfwatchd.lock import hold_out_dir, hold_state_dir
+from alfwatchd.lock import Held, hold_out_dir, hold_state_dir
 from alfwatchd.mounts import WATCHABLE, find_place
 from alfwatchd.parts import Parts
 from alfwatchd.report import status_line
@@ -49,6 +50,8 @@ _FIXED = (
     "watch",
     "control",
 )
+
+_LOCK_CHECK_SECONDS = 2.0
 
 # Objects made and not dropped before anyone looks for garbage among them. With Python's 700, looking takes a fifth of a
 # full scan, which makes a million objects that last; what clients' requests leave behind is little.
@@ -79,21 +82,23 @@ def run(settings: Settings, load: Callable[[], Settings]) -> None:
     in_force = _InForce(settings, load, service)
     with ExitStack() as stack:
         held = stack.enter_context(ExitStack())
-        trouble = _try_to_hold(held, settings)
+        locks: dict[str, Held] = {}
+        trouble = _try_to_hold(held, settings, locks)
         listening = stack.enter_context(_listen(settings))
+        # First of all: the state of another daemon that runs is not to be mended.
+        locks["state_dir"] = stack.enter_context(_hold_state_dir(settings.state_dir))
         state = State(settings.state_dir)
         stack.callback(state.close)
-        stack.enter_context(hold_state_dir(settings.state_dir))
         api = Server(create_app(Desk(inbox.post, lambda: in_force.settings)), listening)
         stack.callback(api.close)
         stack.callback(inbox.close)
         _log.info(
             "daemon started root=%s out_dir=%s socket=%s", settings.root, settings.out_dir, listening.getsockname()
         )
-        frame = _Frame(in_force, inbox, service, state, api)
+        frame = _Frame(in_force, inbox, service, state, api, locks)
         while _work(frame, trouble):
             held.close()
-            _hold_out_dir(held, settings)
+            _hold_out_dir(held, settings, locks)
             trouble = None
             _log.info("root came late, its tables are read now root=%s", settings.root)
     _log.info("daemon stopped")
@@ -131,6 +136,7 @@ class _Frame:
     service: systemd.Service
     state: State
     api: Server
+    locks: dict[str, Held]
 
 
 def _work(frame: _Frame, trouble: OutDirError | None) -> bool:
@@ -207,12 +213,17 @@ def _assemble(frame: _Frame, stack: ExitStack) -> tuple[Engine, Threads]:
 
 def _rounds(frame: _Frame, engine: Engine, threads: Threads) -> Iterator[None]:
     """Step the engine until it is done. systemd's watchdog is fed here, by the loop that does the work."""
+    locks_checked = time.monotonic()
     while not engine.is_done:
         sleep = engine.step(time.monotonic())
         yield
         for name, is_alive in threads.items():
             if not is_alive():
                 raise AlfwatchdError(f"the {name} thread has ended, which it never should; the log says why")
+        if time.monotonic() - locks_checked > _LOCK_CHECK_SECONDS and not engine.offline:
+            locks_checked = time.monotonic()
+            for lock in frame.locks.values():
+                lock.keep()
         is_stopping = engine.last_flush is not None
         until_ping = frame.service.tell(time.monotonic(), status_line(engine), is_stopping=is_stopping)
         frame.inbox.wait(min(sleep, until_ping))
@@ -243,10 +254,10 @@ def _is_watchable(settings: Settings) -> bool:
 # The output folder.
 
 
-def _try_to_hold(stack: ExitStack, settings: Settings) -> OutDirError | None:
+def _try_to_hold(stack: ExitStack, settings: Settings, locks: dict[str, Held]) -> OutDirError | None:
     """Take the output folder, or return why that is not possible where it may be for an offline root."""
     try:
-        _hold_out_dir(stack, settings)
+        _hold_out_dir(stack, settings, locks)
     except OutDirError as error:
         if not _lies_in_root(settings):
             raise
@@ -254,9 +265,19 @@ def _try_to_hold(stack: ExitStack, settings: Settings) -> OutDirError | None:
     return None
 
 
-def _hold_out_dir(stack: ExitStack, settings: Settings) -> None:
+def _hold_out_dir(stack: ExitStack, settings: Settings, locks: dict[str, Held]) -> None:
     store.check_out_dir(settings.out_dir)
-    stack.enter_context(hold_out_dir(settings.out_dir))
+    locks["out_dir"] = stack.enter_context(hold_out_dir(settings.out_dir))
+
+
+def _hold_state_dir(state_dir: Path) -> AbstractContextManager[Held]:
+    try:
+        state_dir.mkdir(parents=True, exist_ok=True, mode=0o750)
+    except OSError as error:
+        raise StateError(
+            f"{state_dir}: cannot keep state here ({error}); choose another folder with --state-dir"
+        ) from error
+    return hold_state_dir(state_dir)
 
 
 def _lies_in_root(settings: Settings) -> bool:

@@ -30,7 +30,7 @@ class HashQueue:
     encoding : Encoding
         Knows the digests of earlier tables.
     tables_written : float
-        When those were written, in seconds since 1970: a file modified later has another content.
+        When those were written, in seconds since 1970.
     """
 
     def __init__(self, hasher: Hasher, state: State, encoding: Encoding, tables_written: float) -> None:
@@ -103,8 +103,8 @@ class HashQueue:
                 about = unpack_signature(value)
                 row = kept.get(f"{folder.folder}/{name}" if folder.folder else name)
                 is_known = row is not None and row.file_size == about.file_size
-                known = row.digest if row and is_known and about.mtime_ns < self._tables_written_ns else b""
-                jobs.append(HashJob(-about.mtime_ns, path, name, value, known))
+                known = row.digest if row and is_known else b""
+                jobs.append(HashJob(-about.mtime_ns, path, name, value, known, self._tables_written_ns))
         return jobs
 
 

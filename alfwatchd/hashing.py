@@ -40,7 +40,10 @@ class HashJob:
     signature : bytes
         Packed; the digest counts for this state of the file only.
     known : bytes
-        Digest from earlier tables that holds if the file is no newer than they are; empty if there is none.
+        Digest from earlier tables; empty if there is none.
+    known_ns : int
+        When they were written, in nanoseconds since 1970: `known` holds unless the file has changed since. Its ctime
+        tells, as nobody can set that back; its mtime may be that of a file it was copied from.
     """
 
     age_key: int
@@ -48,6 +51,7 @@ class HashJob:
     name: str
     signature: bytes = field(compare=False)
     known: bytes = field(default=b"", compare=False)
+    known_ns: int = field(default=0, compare=False)
 
 
 class Digests(Protocol):
@@ -203,7 +207,7 @@ class Hasher:
                 return None
             fsid = os.fstatvfs(fd).f_fsid
             n_bytes = unpack_signature(job.signature).file_size
-            digest = self._recorded(fsid, job) or job.known or self._read(fd, n_bytes, buffer)
+            digest = self._recorded(fsid, job) or _known(fd, job) or self._read(fd, n_bytes, buffer)
             return (fsid, digest) if digest and _is_same(fd, job) else None
         except OSError as error:
             _log.warning("hashing failed path=%s error=%s", path, error.strerror)
@@ -245,6 +249,10 @@ def _is_same(fd: int, job: HashJob) -> bool:
     is_link = unpack_signature(job.signature).is_link
     now = pack_signature(about.st_size, about.st_mtime_ns, about.st_ino, is_link)
     return stat.S_ISREG(about.st_mode) and now == job.signature
+
+
+def _known(fd: int, job: HashJob) -> bytes:
+    return job.known if os.fstat(fd).st_ctime_ns < job.known_ns else b""
 
 
 def _state_of(job: HashJob) -> tuple[str, str, bytes]:

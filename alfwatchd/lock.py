@@ -3,19 +3,88 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from alfwatchd.errors import Locked, OutDirError, StateError
 
+_log = logging.getLogger(__name__)
+
 LOCK_NAME = ".alfwatchd.lock"
 _STATE_LOCK_NAME = "daemon.lock"  # another one: a state folder may be an output folder as well
 
 
+class Held:
+    """A lock that this process holds, on a file with its process id. Used by one thread.
+
+    Parameters
+    ----------
+    path : Path
+    refuse : callable
+        Makes the error from the process that holds the lock.
+
+    Raises
+    ------
+    Locked
+        Another process holds it.
+    OSError
+        The file cannot be made.
+    """
+
+    def __init__(self, path: Path, refuse: Callable[[str], Locked]) -> None:
+        self._path = path
+        self._refuse = refuse
+        self._fd = self._take()
+
+    def keep(self) -> None:
+        """Take the lock again if somebody has removed the file, as another process could then.
+
+        Raises
+        ------
+        Locked
+            It has.
+        """
+        if self._is_in_place():
+            return
+        try:
+            fd = self._take()
+        except OSError:  # the folder is away, or full
+            return
+        os.close(self._fd)
+        self._fd = fd
+        _log.warning("the lock was removed and is taken again path=%s", self._path)
+
+    def release(self) -> None:
+        """Set it free. The file stays, so that nobody locks one that is about to go."""
+        _write(self._fd, "")
+        os.close(self._fd)
+
+    def _take(self) -> int:
+        fd = _open(self._path)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.pread(fd, 32, 0).decode(errors="replace").strip()
+            os.close(fd)
+            raise self._refuse(holder or "of unknown number") from error
+        except OSError:
+            os.close(fd)
+            raise
+        _write(fd, f"{os.getpid()}\n")
+        return fd
+
+    def _is_in_place(self) -> bool:
+        try:
+            return os.path.samestat(os.fstat(self._fd), self._path.lstat())
+        except OSError:
+            return False
+
+
 @contextmanager
-def hold_out_dir(out_dir: Path) -> Iterator[None]:
+def hold_out_dir(out_dir: Path) -> Iterator[Held]:
     """Hold the lock on an output folder; the kernel releases it when the process ends, however it ends.
 
     Raises
@@ -25,23 +94,28 @@ def hold_out_dir(out_dir: Path) -> Iterator[None]:
     OutDirError
         The lock file cannot be made.
     """
+
+    def refuse(holder: str) -> Locked:
+        return Locked(
+            f"{out_dir}: process {holder} keeps the tables in this folder already; ask it with `alfwatchd sync`, "
+            "stop it, or use another --out-dir"
+        )
+
     path = out_dir / LOCK_NAME
     try:
-        fd, holder = _take(path)
+        held = Held(path, refuse)
     except OSError as error:
         raise OutDirError(
             f"{path}: cannot be made ({error.strerror}); the output folder must be writable: choose another --out-dir"
         ) from error
-    if holder:
-        raise Locked(
-            f"{out_dir}: process {holder} keeps the tables in this folder already; ask it with `alfwatchd sync`, "
-            "stop it, or use another --out-dir"
-        )
-    yield from _keep(fd)
+    try:
+        yield held
+    finally:
+        held.release()
 
 
 @contextmanager
-def hold_state_dir(state_dir: Path) -> Iterator[None]:
+def hold_state_dir(state_dir: Path) -> Iterator[Held]:
     """Hold the lock on a daemon's state folder: two would take each other's sync cookies for their own.
 
     Raises
@@ -51,44 +125,19 @@ def hold_state_dir(state_dir: Path) -> Iterator[None]:
     StateError
         The lock file cannot be made.
     """
+
+    def refuse(holder: str) -> Locked:
+        return Locked(f"{state_dir}: process {holder} keeps its state here; give each daemon its own --state-dir")
+
     path = state_dir / _STATE_LOCK_NAME
     try:
-        fd, holder = _take(path)
+        held = Held(path, refuse)
     except OSError as error:
         raise StateError(f"{path}: cannot be made ({error.strerror}); choose another --state-dir") from error
-    if holder:
-        raise Locked(f"{state_dir}: process {holder} keeps its state here; give each daemon its own --state-dir")
-    yield from _keep(fd)
-
-
-def _take(path: Path) -> tuple[int, str]:
-    """Lock a file that holds the process id of who locked it.
-
-    Returns
-    -------
-    tuple of int and str
-        Descriptor that holds the lock, and nothing; or -1 and the process that holds it.
-    """
-    fd = _open(path)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.pread(fd, 32, 0).decode(errors="replace").strip()
-        os.close(fd)
-        return -1, holder or "of unknown number"
-    except OSError:
-        os.close(fd)
-        raise
-    _write(fd, f"{os.getpid()}\n")
-    return fd, ""
-
-
-def _keep(fd: int) -> Iterator[None]:
-    try:
-        yield
-        _write(fd, "")
+        yield held
     finally:
-        os.close(fd)
+        held.release()
 
 
 def _open(path: Path) -> int:

@@ -26,7 +26,7 @@ from pathlib import Path
 from alfwatchd.core import alf
 from alfwatchd.core.exclude import Excluded
 from alfwatchd.core.prune_plan import KeptItem, PlannedFile, PruneOutcome, PrunePlan
-from alfwatchd.core.rows import Signature
+from alfwatchd.core.rows import Signature, wrap_time
 from alfwatchd.errors import AlfwatchdError, RootOffline
 
 _FOLDER = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -158,7 +158,7 @@ def _check_excluded(prune: _Prune, path: str) -> None:
 def _check_unchanged(now: os.stat_result, planned: Signature) -> None:
     if not stat.S_ISREG(now.st_mode):
         raise OSError(errno.ESTALE, "is not a regular file any more")
-    if (now.st_size, now.st_mtime_ns, now.st_ino) != planned[:3] or planned.is_link:
+    if (now.st_size, wrap_time(now.st_mtime_ns), now.st_ino) != planned[:3] or planned.is_link:
         raise OSError(errno.ESTALE, "has changed since the plan")
 
 

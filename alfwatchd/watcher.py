@@ -74,8 +74,7 @@ class Watcher:
                 f"no inotify instance: {error.strerror}; raise fs.inotify.max_user_instances with sysctl"
             ) from error
         try:
-            cookie_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._watch_cookies()
+            self._make_cookie_dir()
         except OSError as error:
             self._reader.close_descriptors()
             raise WatchError(f"{cookie_dir}: cannot watch the folder of sync cookies: {error.strerror}") from error
@@ -126,11 +125,10 @@ class Watcher:
         try:
             try:
                 self._watch_cookies()  # again each time: somebody may have cleaned up
-                cookie.touch()
-            except FileNotFoundError:
-                self._cookie_dir.mkdir(parents=True, mode=0o700)
-                self._watch_cookies()
-                cookie.touch()
+            except (FileNotFoundError, NotADirectoryError):
+                self._make_cookie_dir()
+            cookie.unlink(missing_ok=True)  # left by a process that was killed: nothing would be made
+            cookie.touch(exist_ok=False)
             cookie.unlink(missing_ok=True)
             self._reader.hurry()
         except OSError as error:
@@ -152,6 +150,13 @@ class Watcher:
         self._reader.hurry()
         self._reader.join()
         self._reader.close_descriptors()
+
+    def _make_cookie_dir(self) -> None:
+        """Make and watch the folder, in place of what is none."""
+        if not self._cookie_dir.is_dir():
+            self._cookie_dir.unlink(missing_ok=True)
+            self._cookie_dir.mkdir(parents=True, mode=0o700)
+        self._watch_cookies()
 
     def _watch_cookies(self) -> None:
         self._reader.cookie_wd = _add(self._reader.fd, bytes(self._cookie_dir))

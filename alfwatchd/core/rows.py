@@ -13,6 +13,7 @@ from alfwatchd.core import alf
 
 _SIGNATURE = struct.Struct("<QqQ?")
 _SIZE = struct.Struct("<Q17x")
+_HALF_OF_TIME = 1 << 63
 SIGNATURE_SIZE = _SIGNATURE.size
 """Bytes of a signature; what follows it in a row value is the md5 digest, 16 bytes, where it is known."""
 
@@ -26,13 +27,22 @@ class Signature(NamedTuple):
     file_size: int
     """Bytes; of the target for a link."""
     mtime_ns: int
-    """Modification time in nanoseconds since 1970, UTC; of the target for a link."""
+    """Modification time in nanoseconds since 1970, UTC, as `wrap_time` returns it; of the target for a link."""
     inode: int
     is_link: bool
 
 
-pack_signature = _SIGNATURE.pack
-"""``pack_signature(file_size, mtime_ns, inode, is_link) -> bytes`` of length `SIGNATURE_SIZE`."""
+def pack_signature(file_size: int, mtime_ns: int, inode: int, is_link: bool) -> bytes:  # noqa: FBT001 - as a struct
+    """Return `SIGNATURE_SIZE` bytes."""
+    try:
+        return _SIGNATURE.pack(file_size, mtime_ns, inode, is_link)
+    except struct.error:
+        return _SIGNATURE.pack(file_size, wrap_time(mtime_ns), inode, is_link)
+
+
+def wrap_time(time_ns: int) -> int:
+    """Return a time as a signature holds it, in 64 bits: nanoseconds before 1677 and after 2262 take more."""
+    return (time_ns + _HALF_OF_TIME) % (2 * _HALF_OF_TIME) - _HALF_OF_TIME
 
 
 def unpack_signature(value: bytes) -> Signature:

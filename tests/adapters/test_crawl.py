@@ -2,6 +2,8 @@
 
 import os
 import signal
+import threading
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -18,6 +20,7 @@ from alfwatchd.errors import WatchError
 from alfwatchd.inbox import Inbox
 from alfwatchd.scanner import Scanner, open_folder
 from children import as_nobody, needs_root
+from control_box import wait
 from engine_box import EngineBox
 from trees import fast_folder, write
 
@@ -146,11 +149,11 @@ def workers(root, n_units, n_workers=2):
 
 def take_all(made, inbox, n_units):
     units = []
+    deadline = time.monotonic() + PATIENCE
     while len(units) < n_units:
-        inbox.wait(PATIENCE)
-        messages = inbox.drain()
-        assert messages, "the workers are silent"
-        for message in messages:
+        assert time.monotonic() < deadline, "the workers are silent"
+        inbox.wait(0.1)
+        for message in inbox.drain():
             made.receive(message)
         made.share(-1)
         units += made.take(is_last=True)
@@ -180,12 +183,36 @@ def test_what_a_dead_worker_was_to_read_is_given_back(root):
         os.killpg(made._process.pid, signal.SIGKILL)
         units = take_all(made, inbox, 100)
         assert {unit.found is None for unit in units} >= {True}
-        assert made.problem == "a worker process ended"
+        assert made.problem == "a worker process ended, or the thread that hears them"
         assert not made.are_running
         made.submit(units[0].task)
         made.share(-1)
         assert not made.are_running, "not tried again"
         assert [unit.found for unit in made.take(is_last=False)] == [None]
+
+
+def test_the_death_of_the_thread_that_hears_workers_is_noticed(root, monkeypatch):
+    def die(*_):
+        raise MemoryError("on purpose")
+
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    monkeypatch.setattr(Crawlers, "_receive", die)
+    with workers(root, 100) as (made, inbox):
+        wait(lambda: not made._hearer.is_alive())
+        made.share(-1)
+        units = made.take(is_last=True)
+        assert [unit.found for unit in units] == [None] * 100
+        assert made.problem
+        assert {type(message) for message in inbox.drain()} == set(), "nothing was watched, so no event is lost"
+
+
+def test_workers_that_somebody_has_stopped_go_on(root, monkeypatch):
+    with workers(root, 100) as (made, inbox):
+        os.killpg(made._process.pid, signal.SIGSTOP)
+        monkeypatch.setattr(crawlers, "_SILENT_SECONDS", 0.3)
+        units = take_all(made, inbox, 100)
+        assert not [unit for unit in units if unit.found is None]
+        assert not made.problem
 
 
 # Together with the engine.

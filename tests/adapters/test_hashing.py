@@ -86,7 +86,7 @@ def job(root, name, *, known=b""):
     about = (root / FOLDER / name).stat()
     is_link = (root / FOLDER / name).is_symlink()
     signature = pack_signature(about.st_size, about.st_mtime_ns, about.st_ino, is_link)
-    return HashJob(-about.st_mtime_ns, FOLDER, name, signature, known)
+    return HashJob(-about.st_mtime_ns, FOLDER, name, signature, known, time.time_ns())
 
 
 def md5(content):

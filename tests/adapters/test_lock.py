@@ -129,6 +129,38 @@ def test_a_link_is_never_followed(folder, hold, error):
     assert (folder / "target").read_text() == "precious"
 
 
+@HOLDERS
+def test_a_lock_whose_file_was_removed_is_taken_again(folder, hold):
+    with hold(folder) as held:
+        (lock,) = folder.iterdir()
+        lock.unlink()
+        held.keep()
+        assert lock.read_text() == f"{os.getpid()}\n"
+        assert f"process {os.getpid()} " in try_to_hold(hold, folder)
+        held.keep()
+
+
+@HOLDERS
+def test_whoever_took_it_meanwhile_keeps_it(folder, hold):
+    with hold(folder) as held:
+        (lock,) = folder.iterdir()
+        lock.unlink()
+        with hold(folder), pytest.raises(Locked, match=f"process {os.getpid()} "):
+            held.keep()
+
+
+@HOLDERS
+def test_a_folder_that_is_away_is_waited_for(folder, hold):
+    (folder / "a").mkdir()
+    with hold(folder / "a") as held:
+        (folder / "a").rename(folder / "b")
+        held.keep()
+        assert not (folder / "a").exists()
+        (folder / "a").mkdir()
+        held.keep()
+        assert try_to_hold(hold, folder / "a") != "held"
+
+
 @needs_root
 @HOLDERS
 def test_the_lock_file_of_another_user_holds_as_well(folder, hold):

@@ -541,9 +541,22 @@ def test_a_cookie_folder_that_cannot_be_made_is_no_limit(top, break_it):
     assert descriptors() == before
 
 
-def test_a_cookie_that_cannot_be_made_is_told(listener):
+@pytest.mark.parametrize("replace", [Path.touch, os.mkfifo, lambda path: path.symlink_to("nowhere")])
+def test_what_stands_in_the_place_of_the_folder_of_cookies_goes(listener, replace):
+    listener.until_cookie()
     listener.cookie_dir.rmdir()
-    listener.cookie_dir.write_text("a file now")
+    replace(listener.cookie_dir)
+    listener.until_cookie()
+
+
+@pytest.mark.parametrize("make", [Path.touch, os.mkfifo, lambda path: path.symlink_to("nowhere")])
+def test_a_cookie_comes_back_though_a_process_that_was_killed_left_one_of_its_name(listener, make):
+    make(listener.cookie_dir / "c1")
+    listener.until_cookie()
+
+
+def test_a_cookie_that_cannot_be_made_is_told(listener):
+    (listener.cookie_dir / "c1").mkdir()
     with pytest.raises(WatchError, match="cannot make a sync cookie"):
         listener.watcher.drop_cookie("c1")
 

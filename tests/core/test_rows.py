@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alfwatchd.core.rows import NO_FILES, SIGNATURE_SIZE, PackedFiles, inode_of, pack_signature, unpack_signature
+from alfwatchd.core.rows import (
+    NO_FILES,
+    SIGNATURE_SIZE,
+    PackedFiles,
+    inode_of,
+    pack_signature,
+    unpack_signature,
+    wrap_time,
+)
 
 
 def value(size, *, with_digest=False):
@@ -52,3 +60,14 @@ def test_digests_take_no_place_where_none_is_known(known):
 def test_nothing_packed_is_nothing():
     assert PackedFiles.pack({}) == NO_FILES == NO_FILES.patch({})
     assert PackedFiles.pack({"a": value(1)}).patch({"a": None}) == NO_FILES
+
+
+@pytest.mark.parametrize(
+    "mtime_ns", [0, -1, 2**63 - 1, 2**63, -(2**63) - 1, 16_725_225_600 * 10**9, 253_402_300_800 * 10**9, 2**62 * 10**9]
+)
+def test_any_time_that_a_file_system_tells_can_be_packed(mtime_ns):
+    """As of `touch -d 2500-01-01`: who may touch a dataset must not be able to end the daemon."""
+    signature = unpack_signature(pack_signature(1, mtime_ns, 2, False))
+    assert signature == (1, wrap_time(mtime_ns), 2, False)
+    assert (signature.mtime_ns == mtime_ns) == (-(2**63) <= mtime_ns < 2**63)
+    assert pack_signature(1, mtime_ns, 2, False) != pack_signature(1, mtime_ns + 1, 2, False)
