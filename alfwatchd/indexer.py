@@ -20,7 +20,7 @@ from alfwatchd.core.work import Pass, Task, Ticket, Work
 from alfwatchd.crawl import crawl
 from alfwatchd.crawlers import Crawlers
 from alfwatchd.identities import Identities
-from alfwatchd.intake import Intake, Unreadable, removes
+from alfwatchd.intake import EarlierRow, Intake, Unreadable, removes
 from alfwatchd.mounts import WATCHABLE
 from alfwatchd.places import Guard
 from alfwatchd.scanner import GONE, Scanner, open_folder, printable
@@ -366,7 +366,7 @@ class Indexer:
             gone_too = [folder for folder in self.watching.unwatched if not self.tree.is_attached(folder)]
             self.watching.forget_unwatched(gone_too)
 
-    def restore(self, rows: Iterable[tuple[tuple[str, ...], str, int | None]]) -> None:
+    def restore(self, rows: Iterable[EarlierRow]) -> None:
         """Put back rows of earlier tables that lie where nothing could be read now; see `Intake.restore`."""
         self.intake.restore(rows)
         self._commit()

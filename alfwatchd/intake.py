@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from alfwatchd.core.folder import NOT_WATCHED, Changes, Folder, Listing, Look
 from alfwatchd.core.rows import NO_FILES
@@ -25,6 +26,27 @@ class Unreadable:
 
     why: str
     names: AbstractSet[str] = frozenset()
+
+
+class EarlierRow(NamedTuple):
+    """A row of earlier tables.
+
+    Parameters
+    ----------
+    spellings : tuple of str
+        Paths that the session may have.
+    rel_path : str
+        Empty for the session itself.
+    file_size : int or None
+        Bytes; None for the session itself.
+    digest : bytes
+        md5, 16 bytes; empty if it is not known.
+    """
+
+    spellings: tuple[str, ...]
+    rel_path: str = ""
+    file_size: int | None = None
+    digest: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,22 +131,21 @@ class Intake:
             _log.warning("folder not readable path=%s error=%s", printable(folder.path), why)
         self.unreadable[folder] = Unreadable(why)
 
-    def restore(self, rows: Iterable[tuple[tuple[str, ...], str, int | None]]) -> None:
+    def restore(self, rows: Iterable[EarlierRow]) -> None:
         """Put back rows of earlier tables that lie where nothing could be read now.
 
         Parameters
         ----------
-        rows : iterable of (session paths, rel_path, file size)
-            Spellings that the session's path may have; an empty rel_path and None for the session itself.
+        rows : iterable of EarlierRow
         """
         lost = list(self._guard.missing)
         for folder, what in self.unreadable.items():
             lost += [_join(folder, name) for name in what.names] or [folder.path]
-        for spellings, rel_path, file_size in rows:
+        for spellings, rel_path, file_size, digest in rows:
             for session in spellings:
                 path = f"{session}/{rel_path}" if rel_path else session
                 if any(not place or path == place or path.startswith(f"{place}/") for place in lost):
-                    self.tree.restore(path, file_size)
+                    self.tree.restore(path, file_size, digest)
                     break
 
     # Units.

@@ -143,7 +143,7 @@ def make_reference(source: str, sessions: pa.Table, datasets: pa.Table) -> Refer
     keys = kept.session_keys(sessions)
     listed: dict[str, set[str]] = {key.eid_path: set() for key in keys if key is not None}
     n_rows = 0
-    for key, rel_path, _ in kept.dataset_rows(sessions, datasets, keys):
+    for key, rel_path, *_ in kept.dataset_rows(sessions, datasets, keys):
         listed[key.eid_path].add(rel_path)
         n_rows += 1
     # ONE itself writes rows without a path, for files that are no datasets.

@@ -23,6 +23,7 @@ from alfwatchd.core.tables import Snapshot
 from alfwatchd.crawlers import Crawlers
 from alfwatchd.errors import LabConflict, OutDirError, StateError, TablesError
 from alfwatchd.indexer import Indexer
+from alfwatchd.intake import EarlierRow
 from alfwatchd.places import Guard
 from alfwatchd.scanner import Scanner
 from alfwatchd.settings import Settings
@@ -202,12 +203,12 @@ def _filled_lab(metadata: Mapping[str, Any], settings: Settings) -> str:
     return str(metadata.get("lab", settings.lab))
 
 
-def _rows(earlier: StoredTables, lab: str) -> Iterator[tuple[tuple[str, ...], str, int | None]]:
+def _rows(earlier: StoredTables, lab: str) -> Iterator[EarlierRow]:
     keys = kept.session_keys(earlier.sessions)
     for key in filter(None, keys):
-        yield _spellings(key, lab), "", None
-    for key, rel_path, file_size in kept.dataset_rows(earlier.sessions, earlier.datasets, keys):
-        yield _spellings(key, lab), rel_path, file_size
+        yield EarlierRow(_spellings(key, lab))
+    for key, rel_path, file_size, digest in kept.dataset_rows(earlier.sessions, earlier.datasets, keys):
+        yield EarlierRow(_spellings(key, lab), rel_path, file_size, digest)
 
 
 def _spellings(key: SessionKey, lab: str) -> tuple[str, ...]:

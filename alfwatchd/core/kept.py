@@ -63,14 +63,20 @@ def session_keys(sessions: pa.Table) -> list[SessionKey | None]:
 
 def dataset_rows(
     sessions: pa.Table, datasets: pa.Table, keys: list[SessionKey | None]
-) -> Iterator[tuple[SessionKey, str, int]]:
-    """Yield session, rel_path and file size in bytes (0 where unknown) of each dataset row that makes sense."""
+) -> Iterator[tuple[SessionKey, str, int, bytes]]:
+    """Yield what is known of each dataset row that makes sense.
+
+    Yields
+    ------
+    tuple
+        Session, rel_path, file size in bytes (0 where unknown), md5 digest of 16 bytes (empty where unknown).
+    """
     by_eid = _keys_by_eid(sessions, keys)
-    rows = zip(*(_column(datasets, name) for name in ("eid", "rel_path", "file_size")), strict=True)
-    for eid, rel_path, file_size in rows:
+    rows = zip(*(_column(datasets, name) for name in ("eid", "rel_path", "file_size", "hash")), strict=True)
+    for eid, rel_path, file_size, digest in rows:
         key = by_eid.get(eid) if isinstance(eid, str) else None
         if key is not None and isinstance(rel_path, str):
-            yield key, rel_path, _whole_number(file_size) or 0
+            yield key, rel_path, _whole_number(file_size) or 0, _parse_md5(digest)
 
 
 def _kept_datasets(
@@ -86,12 +92,12 @@ def _kept_datasets(
             continue
         given = ids.dataset_id(eids[key.eid_path], rel_path)
         known_size = _whole_number(file_size)
-        known = known_size is not None and isinstance(digest, str) and _MD5.fullmatch(digest)
+        known = known_size is not None and _parse_md5(digest)
         row = KeptDataset(
             id=None if own_id == given else own_id,
             qc=QC_CATEGORIES.index(qc) if qc in QC_CATEGORIES else 0,
             file_size=known_size if known else None,
-            digest=bytes.fromhex(digest) if known else b"",
+            digest=known or b"",
         )
         if row != KeptDataset(None, 0, None, b""):
             kept.setdefault(key.eid_path, {})[rel_path] = row
@@ -119,6 +125,10 @@ def _unique_ids(column: list[Any]) -> list[bytes | None]:
 
 def _column(table: pa.Table, name: str) -> list[Any]:
     return table.column(name).to_pylist() if name in table.column_names else [None] * len(table)
+
+
+def _parse_md5(digest: Any) -> bytes:
+    return bytes.fromhex(digest) if isinstance(digest, str) and _MD5.fullmatch(digest) else b""
 
 
 def _session_key(lab: Any, subject: Any, date: Any, number: Any) -> SessionKey | None:

@@ -200,7 +200,7 @@ class Tree:
             self._set_rows(folder, old.patch(fresh))
         return bool(fresh)
 
-    def restore(self, path: str, file_size: int | None) -> None:
+    def restore(self, path: str, file_size: int | None, digest: bytes = b"") -> None:
         """Put back a row of earlier tables whose folder cannot be read now.
 
         Parameters
@@ -209,6 +209,8 @@ class Tree:
             Root-relative path of a session folder, or of a dataset in one.
         file_size : int or None
             Bytes; None for a session folder.
+        digest : bytes
+            md5 of the dataset, 16 bytes; empty if it is not known.
         """
         if "//" in path or (alf.parse_session(path) if file_size is None else alf.split_dataset(path)) is None:
             return
@@ -219,7 +221,7 @@ class Tree:
             folder = self._add(folder, name, NOT_LISTED) if child is None else child
         if file_size is not None:
             known = folder.rows is not None and folder.rows.packed.get(last) is not None
-            look = Look({} if known else {last: pack_signature(file_size, 0, 0, False)})  # noqa: FBT003
+            look = Look({} if known else {last: pack_signature(file_size, 0, 0, False) + digest})  # noqa: FBT003
             self.patch(folder, look)
         self._touch(folder)
 

@@ -266,8 +266,16 @@ def test_dataset_rows_tell_what_was_on_disk(file_size, expected):
     sessions = sessions_of({"id": str(V4), "lab": "lab"})
     datasets = datasets_of({"eid": str(V4), "rel_path": "alf/x.y.z", "file_size": file_size})
     assert list(dataset_rows(sessions, datasets, session_keys(sessions))) == [
-        (SessionKey("lab", "s", DATE, 1), "alf/x.y.z", expected)
+        (SessionKey("lab", "s", DATE, 1), "alf/x.y.z", expected, b"")
     ]
+
+
+@pytest.mark.parametrize(
+    ("digest", "expected"), [("00" * 16, bytes(16)), ("FF" * 16, b""), ("00", b""), ("", b""), (None, b"")]
+)
+def test_dataset_rows_tell_the_digest(digest, expected):
+    sessions, datasets = sessions_of({"id": str(V4)}), datasets_of({"eid": str(V4), "hash": digest})
+    assert [row[3] for row in dataset_rows(sessions, datasets, session_keys(sessions))] == [expected]
 
 
 # Tables -> what is kept -> the same tables.

@@ -11,6 +11,7 @@ from alfwatchd.core.tables import Tables
 from alfwatchd.core.tree import Tree
 
 SESSION = "s/2020-01-01/001"
+MD5 = bytes(range(16))
 
 
 def sig(size, mtime=0, inode=0):
@@ -396,6 +397,14 @@ def test_restored_rows_are_rows():
     tree, _ = restored()
     ((row,), dropped) = tree.take_touched()
     assert (dict(row.datasets()), dropped) == ({"d.e.f": sig(7), "alf/probe00/a.b.c": sig(5)}, [])
+
+
+def test_a_restored_row_has_its_digest_until_the_file_is_seen():
+    tree, session = grown()
+    tree.restore(f"{SESSION}/a.b.c", 5, MD5)
+    assert rows(tree) == {SESSION: {"a.b.c": sig(5) + MD5}}
+    tree.apply(session, listing(files={"a.b.c": sig(5, 1, 2)}))
+    assert rows(tree) == {SESSION: {"a.b.c": sig(5, 1, 2)}}
 
 
 def test_a_restored_row_does_not_replace_what_was_seen():
