@@ -167,6 +167,8 @@ class Program:
         self.socket = home / "s"
         self.client = Client(self.socket, timeout=WAIT_SECONDS)
         self.process: subprocess.Popen[bytes] | None = None
+        self.added: dict[str, str] = {}
+        """What is added to the environment."""
         self._log_file = home / "log"
 
     @property
@@ -190,6 +192,13 @@ class Program:
     def log(self) -> str:
         """What all daemons of this object have said."""
         return self._log_file.read_text() if self._log_file.exists() else ""
+
+    def break_it(self, code: str) -> None:
+        """Run some code in the program before anything else, to make a fault that cannot be made from outside."""
+        folder = self.home / "fault"
+        folder.mkdir(exist_ok=True)
+        (folder / "sitecustomize.py").write_text(f"import os, signal, sys, time\n{code}")
+        self.added["PYTHONPATH"] = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
 
     def start(self, *flags: str, wait: bool = True) -> None:
         """Start the daemon; by default, return when the first scan is done and flushed."""
@@ -261,7 +270,7 @@ class Program:
         """Return this process's environment without what would change where the program looks and writes."""
         strange = ("ALFWATCHD_", "XDG_", "NOTIFY_", "LISTEN_", "WATCHDOG_", "RUNTIME_DIRECTORY", "STATE_DIRECTORY")
         own = {key: value for key, value in os.environ.items() if not key.startswith((*strange, "JOURNAL_STREAM"))}
-        return {**own, "HOME": str(self.home)}
+        return {**own, "HOME": str(self.home), **self.added}
 
 
 @contextmanager

@@ -27,18 +27,13 @@ def names(folder):
 
 @dataclass(frozen=True, slots=True)
 class Daemon:
-    """A program, the service manager's end of its notification socket, and what is added to its environment."""
+    """A program, and the service manager's end of its notification socket."""
 
     program: Program
     manager: socket.socket
-    added: dict
 
     def break_it(self, code):
-        """Run some code in the daemon before anything else, to make a fault that cannot be made from outside."""
-        folder = self.program.home / "fault"
-        folder.mkdir(exist_ok=True)
-        (folder / "sitecustomize.py").write_text(f"import os, signal, sys, time\n{code}")
-        self.added["PYTHONPATH"] = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
+        self.program.break_it(code)
 
     def ended(self):
         """Wait for its end; the exit code, negative for a signal."""
@@ -72,10 +67,8 @@ def daemon(tmp_path):
     with program(root) as made, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(made.home / "notify"))
         manager.settimeout(WAIT_SECONDS)
-        added = {"NOTIFY_SOCKET": str(made.home / "notify"), "ALFWATCHD_FLUSH_INTERVAL_SECONDS": "0.2"}
-        environment = made.environment
-        made.environment = lambda: {**environment(), **added}
-        yield Daemon(made, manager, added)
+        made.added |= {"NOTIFY_SOCKET": str(made.home / "notify"), "ALFWATCHD_FLUSH_INTERVAL_SECONDS": "0.2"}
+        yield Daemon(made, manager)
 
 
 # What systemd is told.
@@ -178,7 +171,7 @@ def test_the_watchdog_is_fed_while_one_folder_takes_long_and_with_nothing_to_do(
         "pack = scanner.pack_signature\n"
         "scanner.pack_signature = lambda *about: (time.sleep(0.001), pack(*about))[1]\n"
     )
-    daemon.added["WATCHDOG_USEC"] = "500000"
+    daemon.program.added["WATCHDOG_USEC"] = "500000"
     daemon.program.start(wait=False)
     messages = daemon.told_until(lambda message: message.get("STATUS", "").startswith("live"))
     assert messages.count({"WATCHDOG": "1"}) >= 6  # all in the first round, which lists the folder
