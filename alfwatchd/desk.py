@@ -35,7 +35,7 @@ _T = TypeVar("_T")
 class RescanBody(BaseModel):
     """What to scan again."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
     path: str = Field("", max_length=4096, description="Folder relative to the root; empty for all of it.")
     accept_root: bool = Field(default=False, description="Take the root as it is, though it is not what it was.")
 
@@ -43,7 +43,7 @@ class RescanBody(BaseModel):
 class PlanBody(BaseModel):
     """What a prune is measured against."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
     reference: str | None = Field(
         None, max_length=4096, description="Folder of the reference tables: an absolute path, as the daemon sees it."
     )
@@ -54,7 +54,7 @@ class PlanBody(BaseModel):
 class ApplyBody(BaseModel):
     """Which plan to carry out."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
     plan_id: str = Field(max_length=64, description="As in the plan; the daemon knows the last eight.")
 
 
