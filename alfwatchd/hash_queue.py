@@ -48,18 +48,23 @@ class HashQueue:
         """Queue the rows without digest of the sessions that changed."""
         rewritten, indexer.tree.rewritten = indexer.tree.rewritten, []
         if rewritten:
-            try:
-                self._state.forget_digests(rewritten)
-            except StateError as error:
-                _log.warning("digests not forgotten error=%s", error)
+            self._hasher.forget(rewritten)
         for session in indexer.committed:
             jobs = self._jobs(session)
             if jobs:
                 self._hasher.submit(self._take_recorded(session, jobs, indexer))
 
     def take(self, message: Hashed, indexer: Indexer) -> None:
-        """Put digests into the rows that still have the signature they were made for."""
-        self._set(message.digests, indexer)
+        """Put digests into the rows that still have the signature they were made for, and the content."""
+        found = {
+            path: {
+                name: (signature, digest)
+                for name, (signature, digest, version) in files.items()
+                if version == self._hasher.version(signature)
+            }
+            for path, files in message.digests.items()
+        }
+        self._set(found, indexer)
 
     def _take_recorded(self, session: Session, jobs: list[HashJob], indexer: Indexer) -> list[HashJob]:
         """Put recorded digests into rows, where it takes no look at the file, and return the other jobs.
@@ -70,7 +75,7 @@ class HashQueue:
         fsid = _fsid_below(session, indexer.guard.places)
         if fsid is None:
             return jobs
-        sure = [job.signature for job in jobs if not unpack_signature(job.signature).is_link]
+        sure = [job.signature for job in jobs if not (job.version or unpack_signature(job.signature).is_link)]
         try:
             known = self._state.find_digests(fsid, sure)
         except StateError as error:
@@ -104,7 +109,8 @@ class HashQueue:
                 row = kept.get(f"{folder.folder}/{name}" if folder.folder else name)
                 is_known = row is not None and row.file_size == about.file_size
                 known = row.digest if row and is_known else b""
-                jobs.append(HashJob(-about.mtime_ns, path, name, value, known, self._tables_written_ns))
+                version = self._hasher.version(value)
+                jobs.append(HashJob(-about.mtime_ns, path, name, value, known, self._tables_written_ns, version))
         return jobs
 
 

@@ -25,6 +25,10 @@ _CHUNK_SIZE = 1 << 18
 
 _POST_SECONDS = 0.5
 _POST_FILES = 256
+_MAX_VERSIONS = 100_000
+"""Of files that were rewritten: more than can be between a read and its report."""
+
+_State = tuple[str, str, bytes, int]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -44,6 +48,9 @@ class HashJob:
     known_ns : int
         When they were written, in nanoseconds since 1970: `known` holds unless the file has changed since. Its ctime
         tells, as nobody can set that back; its mtime may be that of a file it was copied from.
+    version : int
+        How often the file was rewritten since, as far as events told, without a change of its signature. A digest
+        counts for the last version only, and of any but the first, nothing that was recorded counts.
     """
 
     age_key: int
@@ -52,16 +59,20 @@ class HashJob:
     signature: bytes = field(compare=False)
     known: bytes = field(default=b"", compare=False)
     known_ns: int = field(default=0, compare=False)
+    version: int = field(default=0, compare=False)
 
 
 class Digests(Protocol):
-    """Where digests are recorded over restarts; `state.State` is one. Both methods may raise `StateError`."""
+    """Where digests are recorded over restarts; `state.State` is one. Each method may raise `StateError`."""
 
     def find_digest(self, fsid: int, signature: bytes) -> bytes | None:
         """Return the digest of a file with this signature on this file system, or None."""
 
     def save_digests(self, rows: Iterable[tuple[int, bytes, bytes]]) -> None:
         """Record (fsid, packed signature, digest)."""
+
+    def forget_digests(self, signatures: Iterable[bytes]) -> None:
+        """Forget the digests of all files with these signatures."""
 
 
 class Hasher:
@@ -98,7 +109,8 @@ class Hasher:
         self._numbers = itertools.count()
         self._queued: dict[tuple[str, str], HashJob] = {}
         # Jobs that a thread has taken and not posted yet -> one for the same state of the file that came meanwhile.
-        self._taken: dict[tuple[str, str, bytes], HashJob | None] = {}
+        self._taken: dict[_State, HashJob | None] = {}
+        self._versions: dict[bytes, int] = {}
         self._stopping = False
         self._changed = threading.Condition()
         self._threads = [
@@ -125,9 +137,22 @@ class Hasher:
                 waiting = self._queued.get((job.folder, job.name))
                 if _state_of(job) in self._taken:
                     self._taken[_state_of(job)] = job
-                elif waiting is None or waiting.signature != job.signature:
+                elif waiting is None or _state_of(waiting) != _state_of(job):
                     self._push(job)
             self._changed.notify_all()
+
+    def forget(self, signatures: Iterable[bytes]) -> None:
+        """Let no digest count that was made of these files, or is being made: they were rewritten. Engine's thread."""
+        forgotten = list(signatures)
+        for signature in forgotten:
+            self._versions[signature] = self._versions.pop(signature, 0) + 1
+        while len(self._versions) > _MAX_VERSIONS:
+            del self._versions[next(iter(self._versions))]
+        self._forget_recorded(forgotten)
+
+    def version(self, signature: bytes) -> int:
+        """Return the version of a file that a digest must be of. Any thread."""
+        return self._versions.get(signature, 0)
 
     def _push(self, job: HashJob) -> None:
         self._queued[job.folder, job.name] = job
@@ -207,7 +232,8 @@ class Hasher:
                 return None
             fsid = os.fstatvfs(fd).f_fsid
             n_bytes = unpack_signature(job.signature).file_size
-            digest = self._recorded(fsid, job) or _known(fd, job) or self._read(fd, n_bytes, buffer)
+            recorded = (self._recorded(fsid, job) or _known(fd, job)) if job.version == 0 else None
+            digest = recorded or self._read(fd, n_bytes, buffer)
             return (fsid, digest) if digest and _is_same(fd, job) else None
         except OSError as error:
             _log.warning("hashing failed path=%s error=%s", path, error.strerror)
@@ -238,10 +264,19 @@ class Hasher:
             self._digests.save_digests((fsid, job.signature, digest) for job, fsid, digest in done)
         except StateError as error:  # they are in the tables all the same, and made again after a restart
             _log.warning("digests not recorded error=%s", error)
-        digests: dict[str, dict[str, tuple[bytes, bytes]]] = {}
+        # Asked after they were recorded: whoever forgets one later will find it there.
+        self._forget_recorded([job.signature for job, _, _ in done if job.version != self.version(job.signature)])
+        digests: dict[str, dict[str, tuple[bytes, bytes, int]]] = {}
         for job, _, digest in done:
-            digests.setdefault(job.folder, {})[job.name] = (job.signature, digest)
+            digests.setdefault(job.folder, {})[job.name] = (job.signature, digest, job.version)
         self._post(Hashed(digests))
+
+    def _forget_recorded(self, signatures: list[bytes]) -> None:
+        if signatures:
+            try:
+                self._digests.forget_digests(signatures)
+            except StateError as error:
+                _log.warning("digests not forgotten error=%s", error)
 
 
 def _is_same(fd: int, job: HashJob) -> bool:
@@ -255,5 +290,5 @@ def _known(fd: int, job: HashJob) -> bytes:
     return job.known if os.fstat(fd).st_ctime_ns < job.known_ns else b""
 
 
-def _state_of(job: HashJob) -> tuple[str, str, bytes]:
-    return job.folder, job.name, job.signature
+def _state_of(job: HashJob) -> _State:
+    return job.folder, job.name, job.signature, job.version

@@ -14,13 +14,10 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from alfwatchd.core import encode
-from alfwatchd.core.encode import Encoding
 from alfwatchd.core.folder import Folder
 from alfwatchd.core.messages import (
     Crawled,
@@ -41,7 +38,6 @@ from alfwatchd.errors import AlfwatchdError, WatchError
 from alfwatchd.flusher import Flusher
 from alfwatchd.inbox import Inbox
 from alfwatchd.indexer import Indexer
-from alfwatchd.once import index
 from alfwatchd.parts import Parts
 from alfwatchd.scanner import Scanner
 from alfwatchd.settings import Settings
@@ -49,26 +45,13 @@ from alfwatchd.startup import prepare
 from alfwatchd.state import State
 from alfwatchd.store import Store
 from alfwatchd.watcher import Watcher
+from fresh import View, index_afresh, make_view
 
 PATIENCE = 20.0
 """Seconds of real time after which something that must come is taken for lost."""
 _FAST = Path("/dev/shm")
 POINTS = ("before opening", "before a new watch", "before listing", "after listing", "after applying")
 """Moments within one look at a folder at which an ambush can change the disk."""
-
-
-@dataclass(frozen=True)
-class View:
-    """What a reader of the tables can know."""
-
-    snapshot: Snapshot
-    sessions: list[dict[str, Any]]
-    datasets: list[dict[str, Any]]
-
-
-def make_view(snapshot: Snapshot, encoding: Encoding) -> View:
-    tables = encode.sessions_table(snapshot, encoding), encode.datasets_table(snapshot, encoding)
-    return View(snapshot, *(table.to_pylist() for table in tables))
 
 
 def _describe(snapshot: Snapshot) -> dict[str, Any]:
@@ -288,13 +271,8 @@ class EngineBox:
 
     def truth(self) -> View:
         """Return what a fresh index of the same root finds."""
-        empty = self.home / "empty"
-        empty.mkdir(exist_ok=True)
-        settings = self.engine.settings.model_copy(update={"out_dir": empty})
-        fresh = prepare(settings, None)
-        index(fresh)
-        self.fresh = fresh.indexer
-        return make_view(fresh.indexer.tables.snapshot(), fresh.encoding)
+        self.fresh, found = index_afresh(self.engine.settings, self.home / "empty")
+        return found
 
     def assert_equal(self) -> None:
         """Compare the tables, in memory and on disk, with a fresh index, and the watches with the kernel's."""

@@ -8,11 +8,8 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import random
-import select
 import shutil
 import stat
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -273,6 +270,12 @@ class Disk:
             file.seek(0)
             file.write(bytes([48 + b % 10]) * size)
 
+    def rewrite_in_secret(self, a: int, b: int) -> None:
+        """Write other bytes, as many as there were, and let the file look as old as it did: `rsync --inplace -t`."""
+        before = os.stat(self.file(a))
+        self.rewrite(a, b)
+        os.utime(self.file(a), ns=(before.st_atime_ns, before.st_mtime_ns))
+
     def truncate(self, a: int, b: int) -> None:
         fd = self._open(self.file(a), os.O_WRONLY)
         os.ftruncate(fd, b % 20)
@@ -360,19 +363,18 @@ OPERATIONS: dict[str, Callable[[Disk, int, int], None]] = {
     for each in (
         Disk.make_folders, Disk.remove_tree, Disk.recreate, Disk.file_for_folder, Disk.rename, Disk.rename_beside,
         Disk.exchange, Disk.chain, Disk.there_and_back, Disk.move_out, Disk.change_outside, Disk.move_in,
-        Disk.copy_then_rename, Disk.copy, Disk.write, Disk.write_session, Disk.append, Disk.rewrite, Disk.truncate,
+        Disk.copy_then_rename, Disk.copy, Disk.write, Disk.write_session, Disk.append, Disk.rewrite,
+        Disk.rewrite_in_secret, Disk.truncate,
         Disk.touch, Disk.unlink, Disk.hard_link, Disk.fifo, Disk.chmod, Disk.link_file, Disk.link_session,
         Disk.change_linked,
     )
 }  # fmt: skip
 
 
-def main(root: str, outside: str, seed: str) -> None:
-    """Do operations at full speed until the input ends; say how many were done."""
-    disk, source, names = Disk(Path(root), Path(outside), is_new=False), random.Random(int(seed)), list(OPERATIONS)
-    while not select.select([sys.stdin], [], [], 0)[0]:
-        disk.do(source.choice(names), source.randrange(NUMBERS), source.randrange(NUMBERS))
-    print(disk.n_done)  # noqa: T201 - read by who started it
+def walk_files(root: str) -> Iterator[str]:
+    """Yield the path of each file below a root, relative to it."""
+    for folder, _, files in os.walk(root):
+        yield from (os.path.relpath(f"{folder}/{name}", root) for name in files if os.path.isfile(f"{folder}/{name}"))
 
 
 def _mix(number: int) -> int:
@@ -391,7 +393,3 @@ def exchange(first: os.PathLike[str] | str, second: os.PathLike[str] | str) -> N
     """Let two entries change places in one stroke, as no program but a few does: renameat2(2), RENAME_EXCHANGE."""
     if _LIBC.renameat2(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE):
         raise OSError(ctypes.get_errno(), "exchange")
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import one
@@ -22,6 +23,8 @@ import pyarrow.parquet as pq
 
 from alfwatchd import Client
 from alfwatchd.errors import NoDaemon
+from alfwatchd.settings import Settings
+from fresh import View, index_afresh
 
 PROGRAM = Path(sys.executable).parent / "alfwatchd"
 WAIT_SECONDS = 30.0
@@ -257,6 +260,27 @@ class Program:
         self.run("sync")
         assert len(set(generations(self.out_dir))) == 1
         self.assert_tables_equal_fresh_index()
+
+    def assert_right(self, **settings: Any) -> View:
+        """Sync, and compare the rows on disk with a fresh index in this process, which is quicker, but without digests.
+
+        Parameters
+        ----------
+        settings
+            What a fresh index needs besides the root.
+        """
+        reply, status = self.client.sync(), self.client.status()
+        assert (reply.exactness, status.saved) == ("exact", True), f"{reply}\n{status}"
+        assert status.state == "live", status
+        assert len(set(generations(self.out_dir))) == 1
+        sessions, datasets = (table.to_pylist() for table in read_tables(self.out_dir))
+        with tempfile.TemporaryDirectory(dir=self.home) as folder:
+            empty = Path(folder)
+            places = {"root": self.root, "out_dir": empty, "state_dir": empty, "socket": self.socket}
+            _, truth = index_afresh(Settings(**places, **settings), empty)
+        assert sessions == truth.sessions
+        assert [row | {"hash": None} for row in datasets] == [row | {"hash": None} for row in truth.datasets]
+        return truth
 
     def assert_tables_equal_fresh_index(self) -> None:
         """Compare the tables on disk as they are."""

@@ -86,9 +86,9 @@ class Crawled:
 
 @dataclass(frozen=True, slots=True)
 class Hashed:
-    """md5 digests: folder path -> file name -> (packed signature, 16-byte digest)."""
+    """md5 digests: folder path -> file name -> (packed signature, 16-byte digest, version of the content)."""
 
-    digests: Mapping[str, Mapping[str, tuple[bytes, bytes]]]
+    digests: Mapping[str, Mapping[str, tuple[bytes, bytes, int]]]
 
 
 @dataclass(frozen=True, slots=True)

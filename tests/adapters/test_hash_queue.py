@@ -7,8 +7,10 @@ import pytest
 
 from alfwatchd import hash_queue
 from alfwatchd.core.encode import Encoding
+from alfwatchd.core.messages import Hashed
 from alfwatchd.core.rows import digest_of
 from alfwatchd.hash_queue import HashQueue
+from alfwatchd.hashing import Hasher
 from alfwatchd.state import State
 from trees import fast_folder, indexing, scan_all, write
 
@@ -16,11 +18,15 @@ RECORDED = b"recorded, not md5"[:16]
 SESSION = "s/2020-01-01/001"
 
 
-class Jobs:
-    """Stands for the hasher: takes jobs and does nothing."""
+class Jobs(Hasher):
+    """A hasher without threads, which only notes what it is given."""
 
-    def __init__(self):
+    def __init__(self, root, state):
+        super().__init__(str(root), state, 0, self.post)
         self.paths = []
+
+    def post(self, message):
+        raise AssertionError("there is nobody who could")
 
     def submit(self, jobs):
         self.paths += [f"{job.folder}/{job.name}" for job in jobs]
@@ -29,7 +35,7 @@ class Jobs:
 class Box:
     def __init__(self, root, state, indexer):
         self.root, self.state, self.indexer = root, state, indexer
-        self.hasher = Jobs()
+        self.hasher = Jobs(root, state)
         self.queue = HashQueue(self.hasher, state, Encoding(with_hashes=True), 0.0)
 
     def submit(self):
@@ -87,6 +93,18 @@ def test_a_file_that_was_rewritten_with_equal_size_and_time_goes_to_the_hasher(b
     box.record(f"{SESSION}/a.b.c")
     box.indexer.tree.rewritten.append(box.rows()[f"{SESSION}/a.b.c"][:25])
     assert f"{SESSION}/a.b.c" in box.submit()
+
+
+def test_a_digest_that_was_made_before_a_file_was_rewritten_does_not_count(box):
+    """It was on its way when the event came, and stood in the row for ever: size and time were those of before."""
+    signature = box.rows()[f"{SESSION}/a.b.c"][:25]
+    box.submit()
+    box.indexer.tree.rewritten.append(signature)
+    box.submit()
+    for version, digest in ((1, b"of the new one.."), (0, b"of the old one..")):
+        box.queue.take(Hashed({SESSION: {"a.b.c": (signature, digest, version)}}), box.indexer)
+        box.indexer.scan(0.0)
+    assert box.digests()[f"{SESSION}/a.b.c"] == b"of the new one.."
 
 
 def unknown(box):

@@ -60,7 +60,7 @@ class Hashing:
         while len(found) < n_files:
             message = self.messages.get(timeout=PATIENCE)
             assert message.digests.keys() == {FOLDER}
-            found |= message.digests[FOLDER]
+            found |= _without_versions(message)
         return found
 
     def wait(self):
@@ -71,8 +71,12 @@ class Hashing:
             time.sleep(0.005)
         found = {}
         while not self.messages.empty():
-            found |= self.messages.get().digests[FOLDER]
+            found |= _without_versions(self.messages.get())
         return found
+
+
+def _without_versions(message):
+    return {name: (signature, digest) for name, (signature, digest, _) in message.digests[FOLDER].items()}
 
 
 def write(root, name, content=b"content", mtime_ns=OLD_NS):
@@ -82,11 +86,11 @@ def write(root, name, content=b"content", mtime_ns=OLD_NS):
     return path
 
 
-def job(root, name, *, known=b""):
+def job(root, name, *, known=b"", version=0):
     about = (root / FOLDER / name).stat()
     is_link = (root / FOLDER / name).is_symlink()
     signature = pack_signature(about.st_size, about.st_mtime_ns, about.st_ino, is_link)
-    return HashJob(-about.st_mtime_ns, FOLDER, name, signature, known, time.time_ns())
+    return HashJob(-about.st_mtime_ns, FOLDER, name, signature, known, time.time_ns(), version)
 
 
 def md5(content):
@@ -377,3 +381,52 @@ def test_a_file_that_was_another_for_a_while_is_hashed_once_more(root, state, mo
         digests.go_on.set()
         assert hashing.take(1) == {"a.b.c": (job(root, "a.b.c").signature, md5(b"content"))}
     assert next(looks, None) is None
+
+
+class _Held:
+    """A state that takes its time to record, until it is told to go on."""
+
+    def __init__(self, state):
+        self._state = state
+        self.is_recording, self.go_on = threading.Event(), threading.Event()
+        self.find_digest, self.forget_digests = state.find_digest, state.forget_digests
+
+    def save_digests(self, rows):
+        self.is_recording.set()
+        assert self.go_on.wait(PATIENCE)
+        self._state.save_digests(rows)
+
+
+def test_a_file_that_was_rewritten_in_secret_while_its_digest_was_made(root, state):
+    """Equal in size and time, but an event told: neither row nor state may keep the digest of the old content."""
+    path = write(root, "a.b.c", b"before")
+    held = _Held(state)
+    with Hashing(root, held) as hashing:
+        first = job(root, "a.b.c")
+        hashing.hasher.submit([first])
+        assert held.is_recording.wait(PATIENCE)
+        with path.open("r+b") as file:
+            file.write(b"later!")
+        os.utime(path, ns=(OLD_NS, OLD_NS))
+        hashing.hasher.forget([first.signature])
+        again = job(root, "a.b.c", known=md5(b"before"), version=1)
+        assert again.signature == first.signature
+        hashing.hasher.submit([again])
+        held.go_on.set()
+        posted = [hashing.messages.get(timeout=PATIENCE).digests[FOLDER]["a.b.c"] for _ in range(2)]
+        assert [(digest, version) for _, digest, version in posted] == [(md5(b"before"), 0), (md5(b"later!"), 1)]
+    fsid = os.statvfs(root).f_fsid
+    assert state.find_digest(fsid, first.signature) == md5(b"later!")
+
+
+def test_a_digest_recorded_too_late_is_forgotten(root, state):
+    write(root, "a.b.c", b"before")
+    held = _Held(state)
+    with Hashing(root, held) as hashing:
+        first = job(root, "a.b.c")
+        hashing.hasher.submit([first])
+        assert held.is_recording.wait(PATIENCE)
+        hashing.hasher.forget([first.signature])
+        held.go_on.set()
+        hashing.messages.get(timeout=PATIENCE)
+        assert state.find_digest(os.statvfs(root).f_fsid, first.signature) is None

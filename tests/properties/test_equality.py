@@ -7,19 +7,18 @@ both tables, in memory and on disk, are compared, the watches with the kernel's,
 Three ways to tell the same stories:
 
 * `test_stories`: hypothesis makes them up, and makes a failing one short;
-* `test_long_stories`: seeded, for minutes, ``pytest -m long -s tests/properties``; says what was tried, and the seed of
-  a story that failed (``ALFWATCHD_SEED=... ALFWATCHD_SECONDS=...`` begin elsewhere and take longer);
+* `test_seeded_stories`: from seeds, for minutes at full size; says the seed of a story that failed
+  (``ALFWATCHD_SEED=... ALFWATCHD_SECONDS=...`` begin elsewhere and take longer);
 * `test_a_writer_that_does_not_wait`: another process writes at full speed while the engine runs in real time.
 """
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import random
 import shutil
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -31,18 +30,19 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-import fuzz_disk
 from alfwatchd import crawlers, indexer
+from alfwatchd.core.folder import Folder
 from alfwatchd.core.messages import EventsLost, PathsChanged, Reload, RescanRequest, SyncRequest
 from alfwatchd.errors import WatchError, WatchLimit
+from alfwatchd.scanner import open_folder
 from engine_box import PATIENCE, POINTS, EngineBox
 from fuzz_disk import NUMBERS, OPERATIONS, Disk
+from fuzz_writer import Writer
 
 SECONDS = (0.0, 0.0, 0.05, 0.2, 1.5, 20.0, 70.0)
 UNITS = (1, 1, 2, 128)
 EXCLUDES = ((), (), ("probe00/",), ("*.tsv", "/t/"), ("c.d.npy",))
 NAMES = sorted(OPERATIONS)
-_LONG_SECONDS = 300.0
 
 
 class Trial:
@@ -68,6 +68,8 @@ class Trial:
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(indexer, "_FOLDERS_PER_UNIT", units)
         self.patch.setattr(crawlers, "_ENOUGH_UNITS", 1)
+        self.denied = 0
+        self.patch.setattr(indexer, "open_folder", self._open_folder)
         self.box = EngineBox(
             self.home / "root",
             with_workers=with_workers,
@@ -89,17 +91,17 @@ class Trial:
 
     def ambush(self, point: int, name: str, a: int, b: int) -> None:
         """Let something happen anywhere in the middle of the next look."""
-        self.tried["ambushes"] += 1
+        self.tried["faults"] += 1
         self.box.ambushes[POINTS[point]].append(lambda _: self.change(name, a, b))
 
     def ambush_here(self, point: int, a: int) -> None:
         """Let something happen to a folder in the middle of the next look at it."""
-        self.tried["ambushes"] += 1
+        self.tried["faults"] += 1
         self.box.ambushes[POINTS[point]].append(lambda path: self.disk.change_in(path, a))
 
     def feint(self, point: int, a: int) -> None:
         """Let the next folder that is looked at, or one above it, be another one until some point of the look."""
-        self.tried["feints"] += 1
+        self.tried["faults"] += 1
 
         def begin(path: str) -> None:
             pair = self.disk.exchange_above(path, a)
@@ -135,7 +137,7 @@ class Trial:
             self.box.inbox.post(EventsLost("overflow of the kernel's event queue"))
 
     def kill_reader(self) -> None:
-        self.tried["dead readers"] += 1
+        self.tried["faults"] += 1
         self.box.kill_reader()
 
     def restart(self) -> None:
@@ -147,7 +149,7 @@ class Trial:
 
     def limit(self, number: int) -> None:
         """Let the kernel refuse to watch one in so many folders; none for 0."""
-        self.tried["limits"] += 1
+        self.tried["faults"] += 1
 
         def refuse(fd: int) -> WatchError | None:
             is_refused = number and os.fstat(fd).st_ino % number == 0
@@ -159,6 +161,23 @@ class Trial:
         self.box.new_settings["exclude"] = EXCLUDES[number % len(EXCLUDES)]
         self.box.inbox.post(Reload())
 
+    def deny(self, number: int) -> None:
+        """Let the disk refuse one in so many folders, until the next sync: no row goes, and nobody says exact."""
+        self.sync()
+        self.tried["faults"] += 1
+        before = self.box.paths()
+        self.denied = number
+        reply = self.box.answer(self.box.ask(RescanRequest, path=""))
+        assert reply.removed == 0
+        assert self.box.paths() == before
+        assert self.box.sync().exactness == ("partial" if self.box.indexer.unreadable else "exact")
+
+    def _open_folder(self, root: str, folder: Folder) -> int:
+        if self.denied and folder.parent and folder.ino % self.denied == 0:
+            code = (errno.EACCES, errno.EIO, errno.ESTALE)[folder.ino // self.denied % 3]
+            raise OSError(code, os.strerror(code))
+        return open_folder(root, folder)
+
     def rescan(self, number: int) -> None:
         folders = [folder.path for folder in self.box.indexer.tree.root.walk()]
         self.box.ask(RescanRequest, path=folders[number % len(folders)])
@@ -166,7 +185,8 @@ class Trial:
     # The promise.
 
     def sync(self) -> None:
-        self.tried["syncs"] += 1
+        self.tried["comparisons"] += 1
+        self.denied = 0
         self.box.call_off_ambushes()
         self.tell()
         assert self.box.sync().exactness in ("exact", "scanned")
@@ -239,7 +259,7 @@ class Stories(RuleBasedStateMachine):
         getattr(self.trial, name)()
 
     @precondition(lambda self: not self.is_calm)
-    @rule(name=st.sampled_from(["rescan", "reload", "limit"]), number=st.integers(0, 9))
+    @rule(name=st.sampled_from(["rescan", "reload", "limit", "deny"]), number=st.integers(0, 9))
     def order(self, name, number):
         getattr(self.trial, name)(number)
 
@@ -270,8 +290,9 @@ def make_up(seed: int):
 
     while True:
         if draw.random() < trouble:
-            name = draw.choice(("lose", "tell", "kill_reader", "restart", "rescan", "reload", "limit"))
-            yield (name, draw.choice((0, 0, 1, 2, 5, 17))) if name in ("rescan", "reload", "limit") else (name,)
+            name = draw.choice(("lose", "tell", "kill_reader", "restart", "rescan", "reload", "limit", "deny"))
+            is_numbered = name in ("rescan", "reload", "limit", "deny")
+            yield (name, draw.choice((0, 0, 1, 2, 5, 17))) if is_numbered else (name,)
             continue
         chance = draw.random()
         if chance < 0.6:
@@ -305,45 +326,42 @@ def tell(seed: int, tried: Counter[str]) -> None:
         trial.end()
 
 
-@pytest.mark.long
-@pytest.mark.timeout(0)
-def test_long_stories():
+def test_seeded_stories(scale, tally):
     seed = int(os.environ.get("ALFWATCHD_SEED", time.time_ns() % 1_000_000_000))
-    end = time.monotonic() + float(os.environ.get("ALFWATCHD_SECONDS", _LONG_SECONDS))
-    tried: Counter[str] = Counter()
+    end = time.monotonic() + float(os.environ.get("ALFWATCHD_SECONDS", scale(3.0, 600.0)))
     while time.monotonic() < end:
         try:
-            tell(seed, tried)
+            tell(seed, tally)
         except BaseException:
             _say(f"the story of seed {seed} went wrong: ALFWATCHD_SEED={seed} ALFWATCHD_SECONDS=1 tells it again")
             raise
-        tried["stories"] += 1
         seed += 1
-    _say(f"tried: {dict(tried)}")
-    assert tried["operations"] > 1000
+    assert tally["operations"] > scale(50, 20_000)
 
 
-@pytest.mark.parametrize("seconds", [2.0, pytest.param(60.0, marks=pytest.mark.long)])
-def test_a_writer_that_does_not_wait(tmp_path, seconds):
+def test_a_writer_that_does_not_wait(tmp_path, scale, tally):
+    seconds = scale(2.0, 120.0)
     root, outside = tmp_path / "root", tmp_path / "outside"
     Disk(root, outside)
     seed = os.environ.get("ALFWATCHD_SEED", str(time.time_ns() % 1_000_000_000))
     _say(f"the writer began with ALFWATCHD_SEED={seed}")
-    box, is_over = EngineBox(root), threading.Event()
+    box, is_over, n_operations = EngineBox(root), threading.Event(), 0
 
     def work():
         while not is_over.is_set():
             box.inbox.wait(min(0.1, box.engine.step(time.monotonic())))
 
     engine = threading.Thread(target=work)
-    command = [sys.executable, fuzz_disk.__file__, str(root), str(outside), seed]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer:
+    with Writer(root, outside, int(seed)) as writer:
         try:
             engine.start()
+            writer.go()
             until = time.monotonic() + seconds
             while time.monotonic() < until:
+                tally["requests"] += 1
                 box.ask(SyncRequest).result(PATIENCE)
-            n_operations = int(writer.communicate("stop", PATIENCE)[0])
+            n_operations = writer.rest()
+            tally.update(operations=n_operations, comparisons=1)
             assert box.ask(SyncRequest).result(PATIENCE).exactness in ("exact", "scanned")
             is_over.set()
             engine.join(PATIENCE)
@@ -351,7 +369,6 @@ def test_a_writer_that_does_not_wait(tmp_path, seconds):
             assert n_operations > 50 * seconds
         finally:
             is_over.set()
-            writer.kill()
             engine.join(PATIENCE)
             box.close()
 

@@ -10,11 +10,11 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from program import listed, make_small_tree, program, walk
 
 import alfwatchd
 from alfwatchd import Client
 from alfwatchd.errors import AlfwatchdError
+from program import listed, make_small_tree, program, walk
 
 COMMANDS = ("status", "sync", "flush", "rescan", "prune", "config", "demo")
 NOBODY = 65534

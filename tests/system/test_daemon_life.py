@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from program import WAIT_SECONDS, Program, generations, program
 
 SESSION = "lab/Subjects/s/2020-01-01/001"

@@ -1,8 +1,7 @@
 """A prune must work where nothing can be written: it may be what makes room."""
 
-from program import program
-
 import alfwatchd
+from program import program
 
 UNWANTED = "s/2020-01-01/001/alf/spikes.times.npy"
 

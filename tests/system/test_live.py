@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from one.api import One
+
 from program import listed, make_ibl_tree, program, read_tables, walk, write_dataset
 
 KS005 = "cortexlab/Subjects/KS005"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+
 from systemd_box import PROGRAM, Box, install_program, program_binds, systemd_box
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.xdist_group("systemd")]
