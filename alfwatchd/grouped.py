@@ -6,17 +6,20 @@ metadata of row groups (`FileMetaData.append_row_groups`), but neither take it a
 the beginning of a file. So each row group has a writer of its own, which begins at offset 0, as it insists, and finds
 the file moved to the right place before its first row group: offsets come from the file, and are right.
 
-What a new version replaces stays in it for one version more, as a hole: `pyarrow.parquet.read_table`, and so ONE, opens
-a file once for its footer and once more for its rows, and must find the rows of the footer it knows.
+`pyarrow.parquet.read_table`, and so ONE, opens a file once for its footer and once more for its rows, and must find the
+rows of the footer it knows. So what a new version replaces stays in it for one version more, and for as long as
+somebody who opened the file before may be between the two; then it is a hole. That holds for all of a file, too: where
+nothing is known of it, a new one begins behind its row groups.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,26 +27,43 @@ import pyarrow.parquet as pq
 _MAGIC = b"PAR1"
 _MOST_WASTE = 1.2
 _NO_WASTE = 1 << 19
+_MOST_KEPT, _KEPT_ANYWAY = 3, 1 << 22
+"""How large a file may be for the sake of readers: a multiple of its row groups, and bytes above that."""
+_READING_SECONDS = 2.0
+"""Longest time between the two openings, which is a millisecond but where a reader is stopped."""
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
-    """One row group: where it lies, in bytes, and the metadata of a file that holds nothing else, also packed."""
+class Span(NamedTuple):
+    """Where something lies in a file, in bytes."""
 
     start: int
     end: int
-    metadata: pq.FileMetaData
-    packed: bytes
-
-    @classmethod
-    def unpack(cls, start: int, end: int, packed: bytes) -> Group:
-        """Make a group of what outlives a process."""
-        return cls(start, end, pq.read_metadata(pa.BufferReader(packed)), packed)
 
     @property
     def size(self) -> int:
         """Bytes that it takes."""
         return self.end - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """One row group: where it lies, and the metadata of a file that holds nothing else, also packed."""
+
+    span: Span
+    metadata: pq.FileMetaData
+    packed: bytes
+
+    @classmethod
+    def unpack(cls, span: Span, packed: bytes) -> Group:
+        """Make a group of what outlives a process."""
+        return cls(span, pq.read_metadata(pa.BufferReader(packed)), packed)
+
+
+class _Left(NamedTuple):
+    """What a version does not use, but readers of an earlier one may; since when, on the monotonic clock."""
+
+    span: Span
+    since: float
 
 
 class GroupedFile:
@@ -52,25 +72,54 @@ class GroupedFile:
     Parameters
     ----------
     path : Path
-        The file in force; `write` makes its successor and leaves the renaming to the caller.
+        The file in force; `write` makes its successor and leaves the renaming to the caller, who then calls `commit`.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self.groups: dict[int, Group] = {}
-        """Row groups of the file in force. Whoever empties it gives all row groups to the next `write`."""
+        """Row groups of the file in force."""
+        self._left: list[_Left] = []
+        self._successor: tuple[dict[int, Group], list[Span], list[_Left]] = {}, [], []
 
-    def would_waste(self, changed: Collection[int]) -> bool:
-        """Tell whether so much of the file would be holes, were these row groups replaced, that all is better written.
+    def resume(self, groups: dict[int, Group]) -> None:
+        """Take over what another process wrote. What it left, it left when it wrote the file, if not before."""
+        age = max(0.0, time.time() - self._path.stat().st_mtime)
+        self.groups = groups
+        self._left = [_Left(hole, time.monotonic() - age) for hole in _holes([each.span for each in groups.values()])]
 
-        Small files may waste what they like: they are to keep, for readers, what a version replaces.
+    def forget(self) -> None:
+        """Let the next `write` be of all row groups."""
+        self.groups = {}
+
+    def to_move(self, changed: Collection[int]) -> set[int]:
+        """Return the row groups at the end of a file with many holes that fit into these.
+
+        There are as many of them as are replaced anyway, so that the cost stays that of what changed.
         """
-        groups = self.groups.values()
-        used, end = sum(group.size for group in groups), _end(groups)
-        needed = sum(self.groups[key].size for key in changed if key in self.groups)
-        return end + max(0, needed - (end - used)) > _MOST_WASTE * used + _NO_WASTE
+        spans = [group.span for group in self.groups.values()]
+        if _end(spans) <= _MOST_WASTE * sum(span.size for span in spans) + _NO_WASTE:
+            return set()
+        holes = _holes([*spans, *(left.span for left in self._left)])
+        for key in changed:
+            if key in self.groups:
+                _take_hole(holes, self.groups[key].span.size)
+        found: set[int] = set()
+        for key in sorted(self.groups.keys() - set(changed), key=lambda each: -self.groups[each].span.start):
+            span = self.groups[key].span
+            if len(found) >= len(changed) or _take_hole(holes, span.size, span.start) is None:
+                break
+            found.add(key)
+        return found
 
-    def write(self, target: Path, schema: pa.Schema, tables: Iterable[tuple[int, pa.Table]]) -> None:
+    def write(
+        self,
+        target: Path,
+        schema: pa.Schema,
+        tables: Iterable[tuple[int, pa.Table]],
+        last_opened: float,
+        mark: tuple[int, int, int] | None = None,
+    ) -> None:
         """Write the successor of the file.
 
         Parameters
@@ -82,44 +131,107 @@ class GroupedFile:
         tables : iterable of (int, pyarrow.Table)
             Row groups to replace or add; one without rows is removed. The others stay as they are. One is asked for
             when the one before it is written, so that no two need be in memory.
+        last_opened : float
+            When somebody opened the file in force or an earlier one, on the monotonic clock.
+        mark : tuple or None
+            Inode, size and mtime_ns of the file in force, where somebody else may write to it; see `atomic.file_mark`.
 
         Raises
         ------
         OSError
             The file in force is as before, and so is what is known of it.
         """
-        groups, taken = dict(self.groups), list(self.groups.values())
+        groups = dict(self.groups)
         with pa.OSFile(os.fsencode(target), "wb") as file:
-            fd = file.fileno()
             file.write(_MAGIC)
-            if taken:
-                _copy(self._path, fd, _end(taken))
+            in_force, left = self._copy_to(file.fileno(), last_opened, mark)
+            taken = [*in_force, *(each.span for each in left)]
             for key, table in tables:
                 groups.pop(key, None)
                 if len(table):
                     groups[key] = _write_group(file, table, taken)
-                    taken.append(groups[key])
+                    taken.append(groups[key].span)
+            fd = file.fileno()
             os.lseek(fd, _end(taken), os.SEEK_SET)
             file.write(_footer(schema, [groups[key] for key in sorted(groups)]))
             os.ftruncate(fd, os.lseek(fd, 0, os.SEEK_CUR))
-        self.groups = groups
+        self._successor = groups, in_force, left
+
+    def commit(self) -> None:
+        """Take notice that what was written last is in force now."""
+        self.groups, before, left = self._successor
+        used = {group.span for group in self.groups.values()}
+        self._left = [*left, *(_Left(span, time.monotonic()) for span in before if span not in used)]
+
+    def _copy_to(
+        self, fd: int, last_opened: float, mark: tuple[int, int, int] | None
+    ) -> tuple[list[Span], list[_Left]]:
+        """Copy what the successor must have for the sake of readers; return where it lies, and since when unused."""
+        try:
+            source = self._path.open("rb")
+        except OSError:
+            if self.groups:
+                raise
+            return [], []
+        with source:
+            in_force = [group.span for group in self.groups.values()] or _spans_of(source)
+            left = self._wait_for_space(in_force, last_opened)
+            n_bytes = _end([*in_force, *(each.span for each in left)])
+            n_copied = _copy(source, fd, n_bytes)
+            about = os.fstat(source.fileno())
+        if not self.groups:
+            return in_force, left
+        if n_copied < n_bytes:
+            raise OSError(f"{self._path}: shorter than it should be")
+        if mark is not None and mark != (about.st_ino, about.st_size, about.st_mtime_ns):
+            raise OSError(f"{self._path}: another program writes to it")
+        return in_force, left
+
+    def _wait_for_space(self, in_force: list[Span], last_opened: float) -> list[_Left]:
+        """Return what nobody uses but readers, once that is not too much."""
+        most = _MOST_KEPT * sum(span.size for span in in_force) + _KEPT_ANYWAY
+        while True:
+            now = time.monotonic()
+            until = {each: min(each.since, last_opened) + _READING_SECONDS for each in self._left}
+            left = [each for each in self._left if until[each] > now]
+            if not left or _end([*in_force, *(each.span for each in left)]) <= most:
+                return left
+            time.sleep(min(until[each] for each in left) - now)
 
 
-def _end(groups: Iterable[Group]) -> int:
-    return max((group.end for group in groups), default=len(_MAGIC))
+def _end(spans: Iterable[Span]) -> int:
+    return max((span.end for span in spans), default=len(_MAGIC))
 
 
-def _write_group(file: pa.OSFile, table: pa.Table, taken: Sequence[Group]) -> Group:
+def _holes(spans: Iterable[Span]) -> list[Span]:
+    """Return what lies between spans, the largest first."""
+    holes, end = [], len(_MAGIC)
+    for span in sorted(spans):
+        if span.start > end:
+            holes.append(Span(end, span.start))
+        end = max(end, span.end)
+    return sorted(holes, key=lambda hole: -hole.size)
+
+
+def _take_hole(holes: list[Span], size: int, before: int | None = None) -> Span | None:
+    """Cut a piece of a size off the smallest hole that has it, and lies before a place; None if there is none."""
+    fitting = [hole for hole in holes if hole.size >= size and (before is None or hole.start < before)]
+    if not fitting:
+        return None
+    hole = min(fitting, key=lambda each: each.size)
+    holes.remove(hole)
+    holes.append(Span(hole.start + size, hole.end))
+    return Span(hole.start, hole.start + size)
+
+
+def _write_group(file: pa.OSFile, table: pa.Table, taken: Sequence[Span]) -> Group:
     """Write a row group into the smallest hole that is large enough, else at the end.
 
     How large it is shows when it is written, so it is written at the end first.
     """
     group = _write_at(file, _end(taken), table)
-    in_order = sorted(taken, key=lambda each: each.start)
-    ends = [len(_MAGIC), *(each.end for each in in_order)]
-    holes = [(each.start - end, end) for end, each in zip(ends, in_order, strict=False)]
-    fitting = [hole for hole in holes if hole[0] >= group.size]
-    return _write_at(file, min(fitting)[1], table) if fitting else group
+    hole = _take_hole(_holes(taken), group.span.size)
+    return group if hole is None else _write_at(file, hole.start, table)
 
 
 def _write_at(file: pa.OSFile, start: int, table: pa.Table) -> Group:
@@ -133,7 +245,7 @@ def _write_at(file: pa.OSFile, start: int, table: pa.Table) -> Group:
     # Its footer must not land on the next row group, which may begin right here.
     os.lseek(fd, 0, os.SEEK_END)
     writer.close()
-    return Group(start, end, collected[0], _pack(collected[0]))
+    return Group(Span(start, end), collected[0], _pack(collected[0]))
 
 
 def _options(schema: pa.Schema) -> dict[str, Any]:
@@ -144,7 +256,8 @@ def _options(schema: pa.Schema) -> dict[str, Any]:
     """
     texts = [field.name for field in schema if not pa.types.is_primitive(field.type)]
     ids = [name for name in schema.names if name in ("eid", "id")]
-    return {"compression": "zstd", "use_dictionary": texts, "write_statistics": ids}
+    checked = {"write_page_checksum": True}  # so that damage is not taken for rows, which zstd often does
+    return {"compression": "zstd", "use_dictionary": texts, "write_statistics": ids, **checked}
 
 
 def _footer(schema: pa.Schema, groups: list[Group]) -> bytes:
@@ -164,12 +277,30 @@ def _pack(metadata: pq.FileMetaData) -> bytes:
     return bytes(sink.getvalue().to_pybytes())
 
 
-def _copy(source: Path, fd: int, n_bytes: int) -> None:
-    """Copy the beginning of a file within the kernel; file systems that can share blocks do."""
-    with source.open("rb") as old:
-        offset = 0
-        while offset < n_bytes:
-            n_copied = os.copy_file_range(old.fileno(), fd, n_bytes - offset, offset, offset)
-            if n_copied == 0:
-                raise OSError(f"{source}: shorter than it should be")
-            offset += n_copied
+def _copy(source: BinaryIO, fd: int, n_bytes: int) -> int:
+    """Copy the beginning of a file within the kernel, as much as there is; file systems that can share blocks do."""
+    offset = 0
+    while offset < n_bytes:
+        n_copied = os.copy_file_range(source.fileno(), fd, n_bytes - offset, offset, offset)
+        if n_copied == 0:
+            break
+        offset += n_copied
+    return offset
+
+
+def _spans_of(file: BinaryIO) -> list[Span]:
+    """Return where the row groups of a file lie, whoever wrote it; nothing where that makes no sense."""
+    try:
+        metadata = pq.read_metadata(file)
+    except (OSError, pa.ArrowException):
+        return []
+    spans = []
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        columns = [group.column(index) for index in range(group.num_columns)]
+        starts = [column.dictionary_page_offset or column.data_page_offset for column in columns]
+        ends = [start + column.total_compressed_size for start, column in zip(starts, columns, strict=True)]
+        spans.append(Span(min(starts), max(ends)))
+    size = os.fstat(file.fileno()).st_size
+    is_sound = all(len(_MAGIC) <= span.start <= span.end <= size for span in spans)
+    return spans if is_sound else []

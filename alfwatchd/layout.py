@@ -16,7 +16,7 @@ from typing import Any
 
 from alfwatchd.core.ids import md5
 from alfwatchd.core.partition import Digests
-from alfwatchd.grouped import Group
+from alfwatchd.grouped import Group, Span
 
 _MAGIC = b"alfwatchd layout 1\n"
 
@@ -51,7 +51,7 @@ def save_layout(path: Path, layout: Layout) -> None:
         "sessions": {group: digest.hex() for group, digest in layout.digests.sessions.items()},
         "datasets": {group: digest.hex() for group, digest in layout.digests.datasets.items()},
         "groups": {
-            name: [(key, group.start, group.end, len(group.packed)) for key, group in groups.items()]
+            name: [(key, *group.span, len(group.packed)) for key, group in groups.items()]
             for name, groups in layout.groups.items()
         },
     }
@@ -82,7 +82,7 @@ def load_layout(path: Path, made_for: dict[str, Any]) -> Layout | None:
     )
     reader = io.BytesIO(packed)
     groups = {
-        name: {key: Group.unpack(start, end, reader.read(size)) for key, start, end, size in some}
+        name: {key: Group.unpack(Span(start, end), reader.read(size)) for key, start, end, size in some}
         for name, some in head["groups"].items()
     }
     return Layout(made_for, head["n_bits"], Digests(sessions, datasets), groups)

@@ -30,12 +30,17 @@ from alfwatchd.core.tables import Snapshot
 from alfwatchd.errors import OutDirError, TablesError
 from alfwatchd.grouped import GroupedFile
 from alfwatchd.layout import Layout, load_layout, save_layout
-from alfwatchd.stored import DATASETS, METADATA_KEY, SESSIONS, read_file, read_session_ids
+from alfwatchd.readers import Readers
+from alfwatchd.stored import DATASETS, METADATA_KEY, SESSIONS, read_created, read_file, read_session_ids
 
 T = TypeVar("T")
 
 LAYOUT = "tables.layout"
 """Name of the file in the state folder that says what the tables hold; see `Store`."""
+
+_TO_SESSIONS, _TO_SESSIONS_PER_ROW, _TO_DATASETS, _MOST_PATIENCE = 0.5, 1e-5, 0.2, 20.0
+"""How long anybody may take from one file to the other, in seconds: a million datasets take ONE four, the sessions of
+these less than 0.1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +94,11 @@ class Store:
         self.origin = origin
         self._layout = layout
         self._files = {name: GroupedFile(out_dir / name) for name in (SESSIONS, DATASETS)}
+        self._readers = Readers(out_dir, SESSIONS, DATASETS)
         self._written: _Written | None = None
+        self._created = ""
+        """What the last tables say of when they were made."""
+        self._in_force: dict[str, FileMark | None] = {}
 
     def write(self, snapshot: Snapshot, encoding: Encoding) -> bool:
         """Replace both files so that every dataset row has its session at every moment.
@@ -104,6 +113,19 @@ class Store:
         TablesError
             Nothing was replaced, or the file that is older than the other one is the one that hides nothing.
         """
+        for is_last in (False, True):
+            try:
+                return self._write(snapshot, encoding)
+            except OSError as error:
+                # Where another program has just written, nothing is taken from there the next time.
+                if is_last or self._marks() == (self._in_force[SESSIONS], self._in_force[DATASETS]):
+                    raise TablesError(
+                        f"{error.filename or self.out_dir}: the tables could not be written "
+                        f"({error.strerror or error}); they stay as they were, the next attempt follows"
+                    ) from error
+        raise AssertionError("unreachable")
+
+    def _write(self, snapshot: Snapshot, encoding: Encoding) -> bool:
         last = self._take_last(encoding)
         plan = plan_changes(last.partition, snapshot, encoding) if last is not None and last.partition else None
         if plan is None:
@@ -114,27 +136,21 @@ class Store:
         digests = digest_groups(plan) if self._layout is not None and not encoding.has_kept else None
         if last is not None and last.digests is not None and digests is not None:
             plan, digests = leave_out_equal(plan, last.digests, digests), last.digests.update(digests)
-        if self._files[DATASETS].would_waste(plan.datasets):
-            self._forget()
-            every = set(plan.partition.members)
-            plan = replace(plan, sessions=every, datasets=every)
-        try:
-            marks = self._write_files(last.partition if last is not None else None, plan, snapshot, encoding)
-        except OSError as error:
-            raise TablesError(
-                f"{error.filename or self.out_dir}: the tables could not be written ({error.strerror or error}); "
-                "they stay as they were"
-            ) from error
+        is_changed = bool(plan.sessions or plan.datasets)
+        moved = [self._files[SESSIONS].to_move(plan.sessions), self._files[DATASETS].to_move(plan.datasets)]
+        plan = replace(plan, sessions=plan.sessions | moved[0], datasets=plan.datasets | moved[1])
+        marks = self._write_files(last.partition if last is not None else None, plan, snapshot, encoding)
         self._written = _Written(encoding, marks, plan.partition.n_bits, digests, plan.partition)
         if self._layout is not None and digests is not None:
             groups = {name: file.groups for name, file in self._files.items()}
             save_layout(self._layout, Layout(self._made_for(encoding, marks), plan.partition.n_bits, digests, groups))
-        return bool(plan.sessions or plan.datasets)
+        return is_changed
 
     def _take_last(self, encoding: Encoding) -> _Written | None:
         """Return what is on disk, if it is known and made in the same way; None where everything is to be written."""
         last, self._written = self._written, None
         marks = self._marks()
+        self._in_force = {SESSIONS: marks[0], DATASETS: marks[1]}
         if last is None or last.marks != marks:
             last = self._load_last(encoding, marks)
         if last is None or not last.is_encoded_by(encoding):
@@ -149,32 +165,42 @@ class Store:
         if noted is None:
             return None
         for name, file in self._files.items():
-            file.groups = noted.groups[name]
+            file.resume(noted.groups[name])
         return _Written(encoding, marks, noted.n_bits, noted.digests, None)
 
     def _forget(self) -> None:
         for file in self._files.values():
-            file.groups = {}
+            file.forget()
 
     def _write_files(
         self, old: Partition | None, plan: Plan, snapshot: Snapshot, encoding: Encoding
     ) -> tuple[FileMark, FileMark]:
-        """Write both files in the right order, and return their marks."""
+        """Write both files in the right order, and return their marks.
+
+        Who has opened one file when it is replaced may open the other one some time later: until then, that stays.
+        """
         before: Set[bytes] = frozenset()
         after: Set[bytes] = frozenset()
         if old is not None:
             before, after = ({eid for eid, _ in members} for members in (plan.gone, plan.added))
         elif plan.sessions:
-            before, after = read_session_ids(self.out_dir / SESSIONS), set(plan.partition.eids.values())
+            with self._readers.opening(SESSIONS):
+                before = read_session_ids(self.out_dir / SESSIONS)
+            after = set(plan.partition.eids.values())
         metadata = self._metadata(snapshot, encoding)
-        if before - after and after - before:  # until the datasets are replaced, sessions of either must be there
+        if not before - after:
+            sessions = self._write_sessions(plan, encoding, metadata)
+            if after - before:
+                self._readers.wait_for(SESSIONS, _TO_DATASETS)
+            return sessions, self._write_datasets(plan, snapshot, encoding, metadata)
+        if after - before:  # until the datasets are replaced, sessions of either must be there
             self._write_both(old, plan, before - after, encoding, metadata)
+            self._readers.wait_for(SESSIONS, _TO_DATASETS)
             plan = plan if old is not None else replace(plan, sessions=set(plan.partition.members))
-        if before - after:
-            datasets = self._write_datasets(plan, snapshot, encoding, metadata)
-            return self._write_sessions(plan, encoding, metadata), datasets
-        sessions = self._write_sessions(plan, encoding, metadata)
-        return sessions, self._write_datasets(plan, snapshot, encoding, metadata)
+        datasets = self._write_datasets(plan, snapshot, encoding, metadata)
+        patience = _TO_SESSIONS + _TO_SESSIONS_PER_ROW * plan.partition.n_rows
+        self._readers.wait_for(DATASETS, min(patience, _MOST_PATIENCE))
+        return self._write_sessions(plan, encoding, metadata), datasets
 
     def _write_sessions(self, plan: Plan, encoding: Encoding, metadata: dict[bytes, bytes]) -> FileMark:
         rows = plan.partition.sessions_of
@@ -210,6 +236,7 @@ class Store:
 
     def is_untouched(self) -> bool:
         """Tell whether both files are as `write` left them; False if another program replaced or removed one."""
+        self._readers.look()
         return self._written is not None and self._marks() == self._written.marks
 
     def _marks(self) -> tuple[FileMark | None, FileMark | None]:
@@ -231,11 +258,25 @@ class Store:
     ) -> FileMark:
         """Put a new version of a file in place, in which these row groups are replaced."""
         described = schema.with_metadata({**metadata, **schema.metadata})
-        return write_atomically(self.out_dir / name, lambda target: self._files[name].write(target, described, tables))
+        file, last_opened = self._files[name], self._readers.last_opened(name)
+
+        def write(target: Path) -> None:
+            with self._readers.opening(name):
+                file.write(target, described, tables, last_opened, self._in_force[name])
+
+        mark = write_atomically(self.out_dir / name, write)
+        file.commit()
+        self._in_force[name] = mark
+        return mark
 
     def _metadata(self, snapshot: Snapshot, encoding: Encoding) -> dict[bytes, bytes]:
-        # one.alf.cache._metadata: local time, in minutes
-        created = datetime.datetime.now().isoformat(sep=" ", timespec="minutes")
+        # one.alf.cache._metadata: local time, in minutes. Who has tables asks whether there are newer ones, so it never
+        # goes back, as clocks do once a year, or more often.
+        now = datetime.datetime.now().isoformat(sep=" ", timespec="minutes")
+        if not self._created:
+            with self._readers.opening(SESSIONS, DATASETS):
+                self._created = read_created(self.out_dir)
+        self._created = max(now, self._created)
         own = {
             "generation": snapshot.generation,
             "namespace": str(encoding.namespace),
@@ -244,13 +285,14 @@ class Store:
             "has_kept": encoding.has_kept,
         }
         return {
-            b"one_metadata": json.dumps({"date_created": created, "origin": self.origin}).encode(),
+            b"one_metadata": json.dumps({"date_created": self._created, "origin": self.origin}).encode(),
             METADATA_KEY: json.dumps(own).encode(),
         }
 
     def _with_old_sessions(self, sessions: pa.Table, gone: Set[bytes]) -> pa.Table:
         """Add sessions that are on disk; where another program made them in another way, do without."""
-        old = read_file(self.out_dir / SESSIONS)
+        with self._readers.opening(SESSIONS):
+            old = read_file(self.out_dir / SESSIONS)
         is_gone = pa.array([ids.parse_id(eid) in gone for eid in old.column("id").to_pylist()], pa.bool_())
         try:
             kept = old.filter(is_gone).select(sessions.column_names).cast(sessions.schema)

@@ -9,6 +9,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,8 @@ def read_tables(folder: Path) -> StoredTables | None:
     except OSError as error:  # not allowed to look, or too long a name
         raise TablesError(f"{folder}: cannot be looked into ({error.strerror}); name another folder") from error
     sessions, datasets = (_read(path) for path in (sessions_path, datasets_path))
-    metadata = _own_metadata(datasets)
-    generation = max(int(metadata.get("generation", 0)), int(_own_metadata(sessions).get("generation", 0)))
+    metadata = _parse_own(datasets.schema.metadata)
+    generation = max(each.get("generation", 0) for each in (metadata, _parse_own(sessions.schema.metadata)))
     return StoredTables(sessions, datasets, generation, metadata, datasets_path.stat().st_mtime)
 
 
@@ -78,15 +79,23 @@ def read_sessions(folder: Path) -> pa.Table | None:
 
 
 def read_generation(folder: Path) -> tuple[int, dict[str, Any]]:
-    """Return generation and own metadata of the tables in a folder without reading rows; (0, {}) if not ours."""
-    found = []
+    """Return generation, and own metadata of the datasets, without reading rows; 0 and {} where no file tells."""
+    found: list[dict[str, Any]] = []
     for name in (SESSIONS, DATASETS):
-        try:
-            with _open(folder / name) as raw:
-                found.append(json.loads((pq.read_metadata(raw).metadata or {}).get(METADATA_KEY, b"{}")))
-        except (OSError, pa.ArrowException, ValueError):
-            return 0, {}
-    return max(int(metadata.get("generation", 0)) for metadata in found), found[1]
+        found.append({})
+        with suppress(OSError, pa.ArrowException), _open(folder / name) as raw:
+            found[-1] = _parse_own(pq.read_metadata(raw).metadata)
+    return max(metadata.get("generation", 0) for metadata in found), found[1]
+
+
+def read_created(folder: Path) -> str:
+    """Return when the tables in a folder were made, the later one, as `one_metadata` has it; empty if none tells."""
+    latest = ""
+    for name in (SESSIONS, DATASETS):
+        with suppress(OSError, pa.ArrowException, ValueError, KeyError, TypeError), _open(folder / name) as raw:
+            created = json.loads((pq.read_metadata(raw).metadata or {})[b"one_metadata"])["date_created"]
+            latest = max(latest, datetime.fromisoformat(created).isoformat(sep=" ", timespec="minutes"))
+    return latest
 
 
 @contextmanager
@@ -147,9 +156,17 @@ def compare(old: pa.Table | None, new: pa.Table | None) -> Changes:
 
 
 def read_file(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """Read a Parquet file; unlike `pyarrow.parquet.read_table`, without importing half of pyarrow."""
-    with _open(path) as raw, pq.ParquetFile(raw) as file:
-        return file.read(columns)
+    """Read a Parquet file; unlike `pyarrow.parquet.read_table`, without importing half of pyarrow.
+
+    Raises
+    ------
+    OSError, pyarrow.ArrowException
+        It cannot be read, or is damaged.
+    """
+    with _open(path) as raw, pq.ParquetFile(raw, page_checksum_verification=True) as file:
+        table = file.read(columns)
+    table.validate(full=True)  # damaged text or indices would fail anywhere later
+    return table
 
 
 def _open(path: Path) -> pa.OSFile:
@@ -196,9 +213,11 @@ def read_session_ids(path: Path) -> frozenset[bytes]:
     return frozenset(eid for eid in map(ids.parse_id, column) if eid is not None)
 
 
-def _own_metadata(table: pa.Table) -> dict[str, Any]:
+def _parse_own(metadata: dict[bytes, bytes] | None) -> dict[str, Any]:
+    """Return what `Store.write` recorded in a file; nothing where it was not ours, or is damaged."""
     try:
-        loaded = json.loads((table.schema.metadata or {}).get(METADATA_KEY, b"{}"))
+        loaded = json.loads((metadata or {}).get(METADATA_KEY, b"{}"))
     except ValueError:
         return {}
-    return loaded if isinstance(loaded, dict) else {}
+    is_sound = isinstance(loaded, dict) and isinstance(loaded.get("generation", 0), int)
+    return loaded if is_sound else {}

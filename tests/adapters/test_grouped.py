@@ -1,12 +1,15 @@
 """Row groups replaced one by one: whatever was replaced in whatever order, the file is the one a plain writer makes."""
 
+import math
 import os
 import random
+import time
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from alfwatchd import grouped
 from alfwatchd.grouped import GroupedFile
 
 SCHEMA = pa.schema([("name", pa.string()), ("size", pa.uint64())])
@@ -25,13 +28,27 @@ class File:
         self.grouped = GroupedFile(self.path)
         self.expected = {}
         self.version = 0
+        self.is_read = False
 
     def write(self, tables):
         self.version += 1
         self.expected = {key: table for key, table in {**self.expected, **tables}.items() if len(table)}
         target = self.path.with_suffix(".tmp")
-        self.grouped.write(target, SCHEMA.with_metadata({"version": str(self.version)}), tables.items())
+        last_opened = time.monotonic() if self.is_read else -math.inf
+        self.grouped.write(target, SCHEMA.with_metadata({"version": str(self.version)}), tables.items(), last_opened)
         os.replace(target, self.path)
+        self.grouped.commit()
+
+    def move(self, tables):
+        """Write as the store does, which moves what it is told to."""
+        moved = self.grouped.to_move(tables)
+        assert len(moved) <= len(tables)
+        assert not moved & tables.keys()
+        self.write({**tables, **{key: self.expected[key] for key in moved}})
+
+    @property
+    def size(self):
+        return self.path.stat().st_size
 
     def check(self):
         found = pq.read_table(self.path)
@@ -60,56 +77,119 @@ def test_any_replacements_give_the_whole_table(file, seed):
 def test_holes_are_used_again(file):
     rng = random.Random(1)
     file.write({key: group(rng, 500) for key in range(10)})
-    fresh = file.path.stat().st_size
+    fresh = file.size
     for number in range(100):
         file.write({number % 10: group(rng, 500)})
     file.check()
-    assert file.path.stat().st_size < 1.3 * fresh
+    assert file.size < 1.3 * fresh
 
 
-@pytest.mark.parametrize(
-    ("n_rows", "replaced", "expected"),
-    [
-        (10_000, {0}, False),
-        (10_000, set(range(10)), True),
-        (10_000, {99}, False),
-        (10_000, set(), False),
-        (100, set(range(10)), False),  # a small file
-    ],
-)
-def test_too_much_waste_is_foreseen(file, n_rows, replaced, expected):
-    rng = random.Random(2)
-    file.write({key: group(rng, n_rows) for key in range(10)})
-    fresh = file.path.stat().st_size
-    assert file.grouped.would_waste(replaced) is expected
-    file.write({key: group(rng, n_rows) for key in replaced})
-    assert (file.path.stat().st_size > 1.2 * fresh + (1 << 19)) is expected
+def test_while_somebody_reads_holes_are_not_used_but_the_file_does_not_grow_without_end(file, monkeypatch):
+    monkeypatch.setattr(grouped, "_KEPT_ANYWAY", 0)
+    monkeypatch.setattr(grouped, "_READING_SECONDS", 0.3)
+    rng = random.Random(1)
+    file.is_read = True
+    file.write({key: group(rng, 500) for key in range(4)})
+    fresh, largest, started = file.size, 0, time.monotonic()
+    for _ in range(10):
+        file.write({key: group(rng, 500) for key in range(4)})
+        largest = max(largest, file.size)
     file.check()
+    assert 3 < largest / fresh < 4.5
+    assert time.monotonic() - started > 0.3, "it has waited"
 
 
-def test_a_file_that_shrank_a_lot_is_wasteful_until_it_is_written_anew(file):
+@pytest.mark.parametrize("is_read", [False, True])
+def test_a_file_that_is_mostly_holes_shrinks_with_each_change(file, is_read, monkeypatch):
+    monkeypatch.setattr(grouped, "_NO_WASTE", 0)
+    monkeypatch.setattr(grouped, "_READING_SECONDS", 0.0)
     rng = random.Random(2)
-    file.write({key: group(rng, 10_000) for key in range(10)})
+    file.is_read = is_read
+    file.write({key: group(rng, 1000) for key in range(20)})
+    fresh = file.size
+    file.move({key: group(rng, 1000) for key in range(20)})
+    assert file.size > 1.9 * fresh, "readers of the version before find theirs"
+    sizes = [file.size]
+    for number in range(12):
+        file.move({number: group(rng, 1000)})
+        file.check()
+        sizes.append(file.size)
+    assert sizes[-1] < 1.3 * fresh
+    assert not file.grouped.to_move(())
+
+
+def test_what_costs_nothing_moves_nothing(file, monkeypatch):
+    monkeypatch.setattr(grouped, "_NO_WASTE", 0)
+    rng = random.Random(2)
+    file.write({key: group(rng, 100) for key in range(10)})
+    assert file.grouped.to_move({1}) == set()
     file.write({key: group(rng, 0) for key in range(9)})
-    file.check()
-    assert file.grouped.would_waste(())
-    file.grouped.groups = {}
-    file.write(dict(file.expected))
-    file.check()
-    assert not file.grouped.would_waste(())
+    assert file.grouped.to_move(()) == set()
+    assert file.grouped.to_move({9}) == set()
 
 
 @pytest.mark.parametrize("replaced", [(), (1, 3), (0, 1, 2, 3)])
-def test_a_reader_that_knows_the_old_footer_finds_the_old_rows_in_the_next_version(file, replaced):
+@pytest.mark.parametrize("is_known", [False, True])
+def test_a_reader_that_knows_the_old_footer_finds_the_old_rows_in_the_next_version(file, replaced, is_known):
     # `pyarrow.parquet.read_table`, which ONE uses, opens a file twice: once for its footer, once for its rows.
     rng = random.Random(3)
     file.write({key: group(rng, 300) for key in range(4)})
     file.write({2: group(rng, 200)})
     old_footer, old_rows = pq.read_metadata(file.path), pq.read_table(file.path)
-    file.write({key: group(rng, 100) for key in replaced})
-    with file.path.open("rb") as new_version:
-        found = pq.ParquetFile(new_version, metadata=old_footer).read()
-    assert found.equals(old_rows)
+    tables = {key: group(rng, 100) for key in replaced}
+    if not is_known:
+        file.grouped = GroupedFile(file.path)
+        tables = {**file.expected, **tables}
+    file.write(tables)
+    assert read_as(old_footer, file.path).equals(old_rows)
+    file.check()
+
+
+def read_as(footer, path):
+    """Read rows as a program does that has read the footer before."""
+    with path.open("rb") as file:
+        return pq.ParquetFile(file, metadata=footer).read()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_reader_finds_its_rows_for_as_long_as_it_may_take(file, seed):
+    rng = random.Random(seed)
+    file.is_read = True
+    file.write({key: group(rng, 50) for key in range(8)})
+    seen = []
+    for _ in range(30):
+        seen.append((time.monotonic(), pq.read_metadata(file.path), pq.read_table(file.path)))
+        match rng.randrange(6):
+            case 0:
+                file.grouped.forget()
+                file.write({**file.expected, 0: group(rng, 10)})
+            case 1:
+                groups, file.grouped = file.grouped.groups, GroupedFile(file.path)
+                file.grouped.resume(groups)
+                file.move({1: group(rng, 50)})
+            case _:
+                file.move({key: group(rng, rng.choice([0, 20, 50])) for key in rng.sample(range(8), 3)})
+        for when, footer, rows in seen:
+            if time.monotonic() < when + grouped._READING_SECONDS - 0.1:
+                assert read_as(footer, file.path).equals(rows)
+    file.check()
+
+
+def test_a_file_that_another_program_wrote_is_kept_for_its_readers(file):
+    rng = random.Random(6)
+    pq.write_table(group(rng, 3000), file.path, row_group_size=1000)
+    footer, rows = pq.read_metadata(file.path), pq.read_table(file.path)
+    file.write({0: group(rng, 10)})
+    assert read_as(footer, file.path).equals(rows)
+    file.check()
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1 is how it begins and ends PAR1", b"x" * 1000])
+def test_a_file_that_is_no_table_is_not_kept(file, content):
+    file.path.write_bytes(content)
+    file.write({0: group(random.Random(7), 10)})
+    file.check()
+    assert file.grouped.groups[0].span.start == len(b"PAR1")
 
 
 def test_a_file_that_is_not_what_it_was_is_an_error_and_forgets_nothing(file):
@@ -118,8 +198,10 @@ def test_a_file_that_is_not_what_it_was_is_an_error_and_forgets_nothing(file):
     whole = file.path.read_bytes()
     file.path.write_bytes(whole[:100])
     with pytest.raises(OSError, match="shorter than it should be"):
-        file.grouped.write(file.path.with_suffix(".tmp"), SCHEMA, [(0, group(rng, 1))])
+        file.grouped.write(file.path.with_suffix(".tmp"), SCHEMA, [(0, group(rng, 1))], 0.0)
     file.path.write_bytes(whole)
+    with pytest.raises(OSError, match="another program writes to it"):
+        file.grouped.write(file.path.with_suffix(".tmp"), SCHEMA, [(0, group(rng, 1))], 0.0, (1, 2, 3))
     file.write({0: group(rng, 1)})
     file.check()
 

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import uuid
 from contextlib import contextmanager
 from functools import cache
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import alfwatchd
+from alfwatchd import store
 from alfwatchd.core import encode, partition
 from alfwatchd.core.encode import Encoding, datasets_table, sessions_table
 from alfwatchd.core.rows import Kept, KeptSession, Session, pack_signature
@@ -38,6 +40,8 @@ def out_dir():
 def small_groups():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(partition, "ROWS_PER_GROUP", 8)
+        patch.setattr(store, "_TO_SESSIONS", 0.0)  # nobody reads here but the tests, in their own order
+        patch.setattr(store, "_TO_DATASETS", 0.0)
         yield
 
 
@@ -300,13 +304,21 @@ def rows_of(path):
         return file.read().to_pylist()
 
 
+@contextmanager
+def failing(out_dir, name):
+    """Let the writing of a file fail: a folder with something in it lies in the place of the temporary one."""
+    (out_dir / name / "something").mkdir(parents=True)
+    try:
+        yield
+    finally:
+        shutil.rmtree(out_dir / name)
+
+
 def test_a_write_that_failed_goes_on_from_what_was_noted(out_dir):
     store = new_store(out_dir)
     store.write(snapshot(MANY), PLAIN)
-    (out_dir / ".sessions.pqt.tmp").mkdir()
-    with pytest.raises(TablesError):
+    with failing(out_dir, ".sessions.pqt.tmp"), pytest.raises(TablesError):
         store.write(snapshot(MANY, 2, sizes={3: 8}), PLAIN)
-    (out_dir / ".sessions.pqt.tmp").rmdir()
     with encoded() as found:
         store.write(snapshot(MANY, 3, sizes={3: 8}), PLAIN)
     check(out_dir, snapshot(MANY, 3, sizes={3: 8}))
@@ -333,10 +345,8 @@ def test_whatever_happens_the_tables_are_those_of_a_plain_writer(history):
             if event == "foreign" and (out_dir / DATASETS).exists():
                 Store(out_dir, "/data").write(snapshot(rng.sample(range(60), 20), 99), PLAIN)
             if event == "fail":
-                place = out_dir / rng.choice([".sessions.pqt.tmp", ".datasets.pqt.tmp"])
-                place.mkdir()
-                with pytest.raises(TablesError):
+                name = rng.choice([".sessions.pqt.tmp", ".datasets.pqt.tmp"])
+                with failing(out_dir, name), pytest.raises(TablesError):
                     store.write(rows, encoding)
-                place.rmdir()
             store.write(rows, encoding)
             check(out_dir, rows, encoding)

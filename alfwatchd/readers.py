@@ -1,0 +1,144 @@
+"""Notices who opens the tables, so that nobody who reads both gets halves that do not belong together.
+
+`one.alf.cache.load_tables` opens one file after the other, in the order of the folder, each twice (footer, then rows),
+and seconds may lie between: with a million rows it takes four to get from the datasets to the sessions. inotify tells
+of each opening as it happens, but neither by whom nor what he will open next. So each opening of one file waits for an
+opening of the other one, for some time, and the newest is answered first: who reads in another order, or one file
+only, does no harm, but that a flush may wait for him in vain.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import struct
+import time
+import weakref
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+_IN_CLOSE_NOWRITE, _IN_OPEN, _IN_Q_OVERFLOW, _IN_IGNORED, _IN_ONLYDIR = 0x10, 0x20, 0x4000, 0x8000, 0x1000000
+_WATCHED = ctypes.c_uint32(_IN_OPEN | _IN_CLOSE_NOWRITE | _IN_ONLYDIR)
+"""With closings, because the kernel makes one event of two equal ones that follow each other."""
+_EVENT = struct.Struct("iIII")
+_MOST_WAITING = 32
+_UNSEEN_SECONDS = 0.3
+"""How long somebody is waited for who may have opened a file before it was watched."""
+_BUFFER_BYTES = 1 << 16
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+class Readers:
+    """Who reads two files of a folder. Used by one thread at a time.
+
+    Where the kernel refuses a watch, and of readers on other hosts, nothing is noticed: then `last_opened` is always
+    now, and nobody waits.
+
+    Parameters
+    ----------
+    folder : Path
+    first, second : str
+        Names of the two files.
+    """
+
+    def __init__(self, folder: Path, first: str, second: str) -> None:
+        self._folder = folder
+        self._other = {first: second, second: first}
+        self._waiting: dict[str, list[float]] = {first: [], second: []}
+        """When a file was opened, at the latest, for each opening that the other one's has not answered."""
+        self._opened = dict.fromkeys(self._other, time.monotonic())
+        self._fd: int | None = None
+        self._is_watching = False
+        self._watched_since = 0.0
+        self._watch()
+
+    def look(self) -> None:
+        """Take notice of what happened; the sooner, the better is known when it did."""
+        self._note_all(Counter())
+
+    def last_opened(self, name: str) -> float:
+        """Return when somebody opened a file, on the monotonic clock, at the latest."""
+        self.look()
+        return self._opened[name] if self._is_watching else time.monotonic()
+
+    def wait_for(self, name: str, seconds: float) -> None:
+        """Wait until nobody who has opened a file by now still needs what the other one holds now.
+
+        Parameters
+        ----------
+        name : str
+            The file opened first.
+        seconds : float
+            How long anybody is waited for, from that opening.
+        """
+        self.look()
+        began = time.monotonic()
+        time.sleep(max(0.0, self._watched_since + min(seconds, _UNSEEN_SECONDS) - began))
+        while True:
+            self.look()
+            asked = [when for when in self._waiting[name] if when <= began]
+            left = max(asked, default=0.0) + seconds - time.monotonic()
+            if self._fd is None or not self._is_watching or not asked or left <= 0:
+                return
+            select.select([self._fd], [], [], left)
+
+    @contextmanager
+    def opening(self, *names: str) -> Iterator[None]:
+        """Let an opening of these files by this process itself, no more than one each, go unnoticed."""
+        self._watch()
+        self.look()
+        try:
+            yield
+        finally:
+            self._note_all(Counter(names))
+
+    def _watch(self) -> None:
+        """Watch the folder, or that which lies in its place now; nothing happens if it is watched."""
+        if self._fd is None:
+            fd = _LIBC.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
+            if fd < 0:
+                return
+            self._fd = fd
+            weakref.finalize(self, os.close, fd)
+        wd = _LIBC.inotify_add_watch(self._fd, os.fsencode(self._folder), _WATCHED)
+        if wd >= 0 and not self._is_watching:
+            self._watched_since = time.monotonic()
+            self._opened = dict.fromkeys(self._other, self._watched_since)
+        self._is_watching = wd >= 0
+
+    def _note_all(self, own: Counter[str]) -> None:
+        """Take notice of all that happened, but for what this process itself opened."""
+        now = time.monotonic()
+        for mask, name in self._events():
+            if mask & _IN_IGNORED:
+                self._is_watching = False
+            if not mask & (_IN_OPEN | _IN_Q_OVERFLOW):
+                continue
+            for each in self._other if mask & _IN_Q_OVERFLOW else [name]:
+                if own[each] > 0:
+                    own[each] -= 1
+                elif each in self._other:
+                    self._note(each, now)
+
+    def _note(self, name: str, now: float) -> None:
+        self._opened[name] = now
+        self._waiting[name] = [*self._waiting[name][1 - _MOST_WAITING :], now]
+        del self._waiting[self._other[name]][-1:]
+
+    def _events(self) -> Iterator[tuple[int, str]]:
+        """Yield mask and name of all events that wait."""
+        while self._fd is not None:
+            buffer = b""
+            with suppress(BlockingIOError):
+                buffer = os.read(self._fd, _BUFFER_BYTES)
+            if not buffer:
+                return
+            start = 0
+            while start < len(buffer):
+                _, mask, _, size = _EVENT.unpack_from(buffer, start)
+                start += _EVENT.size
+                yield mask, os.fsdecode(buffer[start : start + size].rstrip(b"\0"))
+                start += size
