@@ -49,22 +49,27 @@ class HashQueue:
         rewritten, indexer.tree.rewritten = indexer.tree.rewritten, []
         if rewritten:
             self._hasher.forget(rewritten)
+            indexer.tree.forget_digests(indexer.intake.shared.inodes_among(rewritten))
         for session in indexer.committed:
             jobs = self._jobs(session)
             if jobs:
                 self._hasher.submit(self._take_recorded(session, jobs, indexer))
 
     def take(self, message: Hashed, indexer: Indexer) -> None:
-        """Put digests into the rows that still have the signature they were made for, and the content."""
-        found = {
-            path: {
-                name: (signature, digest)
-                for name, (signature, digest, version) in files.items()
-                if version == self._hasher.version(signature)
-            }
-            for path, files in message.digests.items()
-        }
-        self._set(found, indexer)
+        """Put digests into the rows that still have the signature they were made for; of an old version, ask again."""
+        digests: dict[str, dict[str, tuple[bytes, bytes]]] = {}
+        again = []
+        for path, files in message.digests.items():
+            for name, (signature, digest, version) in files.items():
+                now = self._hasher.version(signature)
+                if version == now:
+                    digests.setdefault(path, {})[name] = signature, digest
+                else:
+                    age_key = -unpack_signature(signature).mtime_ns
+                    again.append(HashJob(age_key, path, name, signature, version=now))
+        self._set(digests, indexer)
+        if again:
+            self._hasher.submit(again)
 
     def _take_recorded(self, session: Session, jobs: list[HashJob], indexer: Indexer) -> list[HashJob]:
         """Put recorded digests into rows, where it takes no look at the file, and return the other jobs.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from alfwatchd.core.folder import Folder, Listing
 from alfwatchd.core.rows import FolderRows, inode_of, is_same_content, pack_inode
@@ -41,6 +41,10 @@ class SharedFiles:
         for name, value in old.files.items():
             if inode_of(value) in self._known and inode_of(value) != inode_of(after.get(name, b"")):
                 self._seen.setdefault(inode_of(value), b"")
+
+    def inodes_among(self, values: Iterable[bytes]) -> set[bytes]:
+        """Return the inodes, in these row values, of files that have or had several names."""
+        return self._known.intersection(map(inode_of, values))
 
     def take_stale(self, root: Folder) -> list[Folder]:
         """Return the folders with rows that tell something else than was seen, and forget; looks at every row."""

@@ -20,6 +20,7 @@ from alfwatchd.core.rows import (
     PackedFiles,
     Problem,
     Session,
+    inode_of,
     pack_signature,
     shared,
 )
@@ -173,6 +174,19 @@ class Tree:
         if changes:
             self._set_rows(folder, old.patch(values))
         return changes
+
+    def forget_digests(self, inodes: AbstractSet[bytes]) -> None:
+        """Forget the digests of files whatever names they have; looks at every row if there are any inodes."""
+        for folder in self.root.walk() if inodes else ():
+            if folder.rows is None or inodes.isdisjoint(folder.rows.packed.inodes()):
+                continue
+            known = {
+                name: value[:SIGNATURE_SIZE]
+                for name, value in folder.rows.files.items()
+                if len(value) > SIGNATURE_SIZE and inode_of(value) in inodes
+            }
+            if known:
+                self._set_rows(folder, folder.rows.packed.patch(known))
 
     def set_digest(self, folder: Folder, digests: Mapping[str, tuple[bytes, bytes]]) -> bool:
         """Add md5 digests to rows.

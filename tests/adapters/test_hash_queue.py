@@ -7,6 +7,7 @@ import pytest
 
 from alfwatchd import hash_queue
 from alfwatchd.core.encode import Encoding
+from alfwatchd.core.folder import Look
 from alfwatchd.core.messages import Hashed
 from alfwatchd.core.rows import digest_of
 from alfwatchd.hash_queue import HashQueue
@@ -102,9 +103,30 @@ def test_a_digest_that_was_made_before_a_file_was_rewritten_does_not_count(box):
     box.indexer.tree.rewritten.append(signature)
     box.submit()
     for version, digest in ((1, b"of the new one.."), (0, b"of the old one..")):
+        box.hasher.paths.clear()
         box.queue.take(Hashed({SESSION: {"a.b.c": (signature, digest, version)}}), box.indexer)
         box.indexer.scan(0.0)
     assert box.digests()[f"{SESSION}/a.b.c"] == b"of the new one.."
+    assert box.hasher.paths == [f"{SESSION}/a.b.c"]  # nobody else might ask for it again
+
+
+def test_a_file_that_was_rewritten_in_secret_by_one_of_its_names(box):
+    """The event tells of one name; the row of the other kept the digest of the old content for ever."""
+    first, second = f"{SESSION}/a.b.c", "t/2020-01-01/001/second.b.c"
+    os.link(box.root / first, box.root / second)
+    scan_all(box.indexer)
+    signature = box.rows()[first][:25]
+    for name in (first, second):
+        folder = box.indexer.tree.find(os.path.dirname(name))
+        box.indexer.tree.set_digest(folder, {os.path.basename(name): (signature, RECORDED)})
+    box.indexer.scan(0.0)
+    assert (box.digests()[first], box.digests()[second]) == (RECORDED, RECORDED)
+    folder = box.indexer.tree.find(SESSION)
+    box.indexer.tree.patch(folder, Look({"a.b.c": signature}, set()), {"a.b.c"})
+    box.submit()
+    box.indexer.scan(0.0)
+    assert (box.digests()[first], box.digests()[second]) == (b"", b"")
+    assert {first, second} <= set(box.submit())
 
 
 def unknown(box):

@@ -172,14 +172,14 @@ def test_the_program_under_fuzz(tmp_path, scale, tally):
     while time.monotonic() < end:
         print(f"ALFWATCHD_SEED={seed}")  # noqa: T201 - pytest shows it if the test fails
         home = tmp_path / str(seed)
-        tell(home, random.Random(seed), seed, tally)
+        tell(home, random.Random(seed), seed, end, tally)
         shutil.rmtree(home)
         seed += 1
     assert tally["operations"] > scale(50, 20_000)
 
 
-def tell(home: Path, draw: random.Random, seed: int, tally: Counter[str]) -> None:
-    """Tell one story to its end."""
+def tell(home: Path, draw: random.Random, seed: int, end: float, tally: Counter[str]) -> None:
+    """Tell one story, until its end or that of the time."""
     root, outside, out_dir = (home / name for name in ("root", "outside", "out"))
     out_dir.mkdir(parents=True)
     disk = Disk(root, outside)
@@ -191,7 +191,8 @@ def tell(home: Path, draw: random.Random, seed: int, tally: Counter[str]) -> Non
             story.write_config()
             story.start()
             for _ in range(draw.choice((2, 4, 8))):
-                story.tell()
+                if time.monotonic() < end:
+                    story.tell()
             made.stop()
         finally:
             tally.update(story.tried)
