@@ -37,8 +37,10 @@ BUGS = {
     ),
     "another folder under an old name is taken for the old one": (
         "core/tree.py",
-        "elif child is None or child.entry_ino != ino or child.is_link != is_link:",
-        "elif child is None or child.is_link != is_link:",
+        "            elif child is None or child.entry_ino != ino or child.is_link != is_link:\n",
+        "            elif child is not None and child.entry_ino != ino:\n"
+        "                child.entry_ino = ino\n"
+        "            elif child is None or child.is_link != is_link:\n",
     ),
     "sync cookies overtake events": (
         "watcher.py",
