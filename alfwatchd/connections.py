@@ -16,6 +16,7 @@ from alfwatchd.scanner import printable
 
 REQUEST_SECONDS = 10.0
 """How long a client may take to send a request."""
+TOO_SLOW = f"the request did not come within {REQUEST_SECONDS:.0f} seconds; send it again, all at once"
 
 _ANSWER_SECONDS = 60.0
 """How long a client may take to read an answer that does not fit into the socket's own buffers."""
@@ -126,8 +127,7 @@ class Protocol(H11Protocol):
     def _give_up(self) -> None:
         """Answer half a request; the body has a time of its own."""
         if self.conn.trailing_data[0]:
-            message = f"the request did not come within {REQUEST_SECONDS:.0f} seconds"
-            self._refuse("UsageError", message, HTTPStatus.REQUEST_TIMEOUT)
+            self._refuse("UsageError", TOO_SLOW, HTTPStatus.REQUEST_TIMEOUT)
         else:
             self.drop()
 

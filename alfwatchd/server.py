@@ -139,6 +139,7 @@ class Server:
             log_level="error",  # what clients do wrong is told to them; a flood of it would fill the log
             access_log=False,
             proxy_headers=False,
+            server_header=False,
             date_header=False,  # it would be that of the start: nothing ticks
             headers=[("connection", "close")],
             timeout_graceful_shutdown=_GRACE_SECONDS,
@@ -217,13 +218,15 @@ class _Guard:
             async with asyncio.timeout(connections.REQUEST_SECONDS):
                 body = await _read_body(receive)
         except TimeoutError:
-            message = f"the request did not come within {connections.REQUEST_SECONDS:.0f} seconds"
+            message = (
+                f"the request did not come within {connections.REQUEST_SECONDS:.0f} seconds; send it again, all at once"
+            )
             await json_error("UsageError", message, HTTPStatus.REQUEST_TIMEOUT)(scope, receive, send)
             return
         if body is None:
             return
         if len(body) > _MAX_BODY_BYTES:
-            message = f"the request has more than {_MAX_BODY_BYTES} bytes"
+            message = f"the request has more than {_MAX_BODY_BYTES} bytes; nothing that can be asked needs as many"
             await json_error("UsageError", message, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)(scope, receive, send)
             return
         if mistake := _find_mistake(scope["query_string"], body):
@@ -281,7 +284,7 @@ def _find_mistake(query: bytes, body: bytes) -> str:
         return "parameters belong into the body, as a JSON object, not behind the path; GET /openapi.json lists them"
     try:
         if body:
-            json.loads(body, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+            json.loads(body.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant)
     except RecursionError:
         return "the body is no JSON that this API knows: it is nested too deeply"
     except ValueError as error:
@@ -314,7 +317,8 @@ async def _answer_error(_: Request, error: Exception) -> JSONResponse:
 async def _answer_invalid(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     lines = [f"{'.'.join(map(str, each['loc']))[:200]}: {each['msg']}" for each in error.errors()[:_MOST_MISTAKES]]
-    return json_error("UsageError", "; ".join(lines), HTTPStatus.UNPROCESSABLE_ENTITY)
+    message = "; ".join([*lines, "GET /openapi.json describes what is wanted"])
+    return json_error("UsageError", message, HTTPStatus.UNPROCESSABLE_ENTITY)
 
 
 async def _answer_http_error(request: Request, error: Exception) -> JSONResponse:

@@ -221,10 +221,19 @@ def test_restart_after_kill_9(lab):
     assert lab.lists_added()
 
 
-def test_restart_by_the_watchdog_when_the_loop_hangs(lab):
+@contextmanager
+def short_watchdog(lab):
     lab.box.write("/run/systemd/system/alfwatchd.service.d/watchdog.conf", "[Service]\nWatchdogSec=2s\n")
     lab.box.run("systemctl", "daemon-reload")
     try:
+        yield
+    finally:
+        lab.box.run("rm", "/run/systemd/system/alfwatchd.service.d/watchdog.conf")
+        lab.box.run("systemctl", "daemon-reload")
+
+
+def test_restart_by_the_watchdog_when_the_loop_hangs(lab):
+    with short_watchdog(lab):
         lab.start()
         lab.alfwatchd("sync")
         ping = lab.show("WatchdogTimestampMonotonic")
@@ -237,9 +246,18 @@ def test_restart_by_the_watchdog_when_the_loop_hangs(lab):
         assert "Watchdog timeout (limit 2s)" in journal
         assert "in read_again" in journal  # where it hung
         lab.alfwatchd("sync")
-    finally:
-        lab.box.run("rm", "/run/systemd/system/alfwatchd.service.d/watchdog.conf")
-        lab.box.run("systemctl", "daemon-reload")
+
+
+def test_restart_by_the_watchdog_when_the_whole_process_hangs(lab):
+    with short_watchdog(lab):
+        lab.start()
+        lab.alfwatchd("sync")
+        lab.add_dataset()
+        lab.box.run("systemctl", "kill", "--signal=STOP", "alfwatchd")
+        lab.box.wait(lambda: (lab.show("NRestarts"), lab.show("ActiveState")) == ("1", "active"))
+        assert "Watchdog timeout (limit 2s)" in lab.box.journal("alfwatchd")
+        lab.alfwatchd("sync")
+        assert lab.lists_added()
 
 
 @pytest.mark.parametrize("settings", ['rooot = "/srv/alf"\n', "root = \n"], ids=["unknown key", "no TOML"])
@@ -278,6 +296,68 @@ def test_the_template_serves_two_roots(lab):
     assert all(any(lab.box.path(f"/var/lib/alfwatchd/{name}").iterdir()) for name in "ab")
     lab.box.run("systemctl", "stop", "alfwatchd@b")
     lab.alfwatchd("sync", sockets["a"])
+
+
+# Run inside the box, as root. Each user asks in a process of its own.
+ASK_AS = """
+import grp, json, os, pwd, sys
+from alfwatchd import Client
+from alfwatchd.errors import AlfwatchdError
+
+def ask(client, request):
+    try:
+        if request == "prune":
+            client.apply_prune(client.plan_prune("/srv/reference").plan_id)
+        else:
+            getattr(client, request)()
+    except AlfwatchdError as error:
+        return type(error).__name__
+    return "ok"
+
+socket, *people = sys.argv[1:]
+for who in people:
+    name, _, change = who.partition(" ")
+    user, lab = pwd.getpwnam(name), grp.getgrnam("lab").gr_gid
+    groups = {"": os.getgrouplist(name, user.pw_gid), "with lab": [lab], "without groups": [], "lab first": []}[change]
+    if os.fork() == 0:
+        os.setgroups(groups)
+        gid = lab if change == "lab first" else user.pw_gid
+        os.setresgid(gid, gid, gid)
+        os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)
+        client = Client(socket, timeout=20)
+        requests = ("status", "sync", "flush", "rescan", "plan_prune", "prune")
+        said = {request: ask(client, request) for request in requests}
+        print(json.dumps([who, sorted(set(said.values())), said["prune"]]), flush=True)
+        os._exit(0)
+    os.wait()
+"""
+ALL, NOTHING, ALL_BUT_PRUNE = (["ok"], "ok"), (["NotAllowed"], "NotAllowed"), (["NotAllowed", "ok"], "NotAllowed")
+PEOPLE = ["root", "alfwatchd", "member", "outsider", "member without groups", "outsider with lab", "outsider lab first"]
+# Who may follows from the groups of the process, as for files: a service may have one that its user has not.
+RIGHTS = {
+    "no group": ("", None, [ALL, ALL, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING]),
+    "a group": ("lab", None, [ALL, ALL, ALL, NOTHING, NOTHING, ALL, ALL]),
+    "a socket for all": ("lab", "666", [ALL, ALL, ALL, ALL_BUT_PRUNE, ALL_BUT_PRUNE, ALL, ALL]),
+    "a socket for all, no group": ("", "666", [ALL, ALL, *[ALL_BUT_PRUNE] * 5]),
+}
+
+
+@pytest.mark.parametrize(("group", "mode", "expected"), RIGHTS.values(), ids=RIGHTS)
+def test_who_may_do_what(lab, group, mode, expected):
+    lab.box.write("/etc/sysusers.d/people.conf", "u outsider -\nu member -\nm member lab\n")
+    lab.box.run("systemd-sysusers")
+    lab.box.write("/tmp/ask_as.py", ASK_AS)
+    lab.start(PLAIN + f'control.group = "{group}"\nprune.enabled = true\n')
+    lab.alfwatchd("sync")
+    lab.box.run("sh", "-c", "mkdir /srv/reference && cp /srv/alf/*.pqt /srv/reference")
+    socket = "/run/alfwatchd/alfwatchd.sock"
+    about = lab.box.run("stat", "--format=%U:%G %a", socket).stdout
+    assert about == ("alfwatchd:lab 660\n" if group else "alfwatchd:alfwatchd 600\n")
+    if mode:
+        lab.box.run("chmod", mode, socket)
+    said = lab.box.run("env", f"PYTHONPATH={PROGRAM}/src", f"{PROGRAM}/bin/python", "/tmp/ask_as.py", socket, *PEOPLE)
+    found = {who: (answers, prune) for who, answers, prune in map(json.loads, said.stdout.splitlines())}
+    assert found == dict(zip(PEOPLE, expected, strict=True))
 
 
 def test_prune_deletes_inside_the_sandbox(lab):
