@@ -17,7 +17,7 @@ import pytest
 
 TESTS = Path(__file__).parents[1]
 PACKAGE = TESTS.parent / "alfwatchd"
-SECONDS = 120
+SECONDS = 400
 
 BUGS = {
     "folders are listed before they are watched": (
