@@ -24,6 +24,8 @@ from alfwatchd.scanner import Scanner, open_below, open_folder
 
 _LONGEST_PATH = 4095
 """In bytes, without the closing NUL: PATH_MAX of Linux."""
+_MOST_LEVELS = 24
+"""Each has an open folder, and a process may have few. What lies deeper is left to the caller."""
 
 Arm = Callable[[int], int]
 """Watches an open folder and returns the watch descriptor; may raise `WatchError`."""
@@ -93,7 +95,7 @@ def crawl(scanner: Scanner, top: Folder, arm: Arm = not_watched) -> Iterator[Fou
             if found is not None:
                 yield found
                 n_found += 1
-            if listing is not None and listing.folders:
+            if listing is not None and listing.folders and len(levels) < _MOST_LEVELS:
                 levels.append(_Level(n_found - 1, fd, folder, length, iter(listing.folders.keys() - listing.links)))
             else:
                 os.close(fd)
@@ -139,7 +141,7 @@ def _open_next(levels: list[_Level]) -> tuple[int, Folder, int, int] | None:
 def flatten(found: Found) -> tuple[Any, ...]:
     """Return what `restore` takes."""
     if found.listing is None:
-        return found
+        return tuple(found)  # the class has another name in a process that runs this module as a program
     dev, ino, folders, packed, *rest = found.listing
     return (*found[:3], dev, ino, folders, *packed[:3], *(rest if any(rest) else ()))
 

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from alfwatchd import control_socket, logs, store, stored, systemd
+from alfwatchd import control_socket, descriptors, logs, store, stored, systemd
 from alfwatchd.core.messages import Reload, Stop
 from alfwatchd.desk import Desk
 from alfwatchd.engine import Engine
@@ -74,6 +74,7 @@ def run(settings: Settings, load: Callable[[], Settings]) -> None:
     AlfwatchdError
         The daemon cannot start, cannot go on, or could not save the last changes.
     """
+    descriptors.take_enough()
     store.use_system_memory()
     logs.log_uncaught()
     gc.set_threshold(_NEW_OBJECTS)

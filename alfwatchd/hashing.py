@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import heapq
 import itertools
@@ -23,8 +24,12 @@ _log = logging.getLogger(__name__)
 _CHUNK_SIZE = 1 << 18
 """Bytes read at once: as fast as more, and it stays in the processor's cache."""
 
+_SHORTEST_RETRY, _LONGEST_RETRY = 15.0, 3600.0
+"""Seconds until a file that could not be read is tried again, twice as long each time."""
+
 _POST_SECONDS = 0.5
 _POST_FILES = 256
+_GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 _MAX_VERSIONS = 100_000
 """Of files that were rewritten: more than can be between a read and its report."""
 
@@ -111,6 +116,9 @@ class Hasher:
         # Jobs that a thread has taken and not posted yet -> one for the same state of the file that came meanwhile.
         self._taken: dict[_State, HashJob | None] = {}
         self._versions: dict[bytes, int] = {}
+        # Files that could not be read: a heap of when to try again, and how long to wait after that.
+        self._failed: list[tuple[float, int, HashJob]] = []
+        self._waits: dict[tuple[str, str], float] = {}
         self._stopping = False
         self._changed = threading.Condition()
         self._threads = [
@@ -126,7 +134,10 @@ class Hasher:
 
     @property
     def n_pending(self) -> int:
-        """Files whose digest was not posted yet: queued, being hashed, or waiting for others to be posted with."""
+        """Files whose digest was not posted yet: queued, being hashed, or waiting for others to be posted with.
+
+        Those that could not be read are not counted while they wait for the next attempt.
+        """
         with self._changed:
             return len(self._queued) + len(self._taken)
 
@@ -177,6 +188,7 @@ class Hasher:
                 found = self._digest(job, buffer)
                 if found is not None:
                     done.append((job, *found))
+                    self._waits.pop((job.folder, job.name), None)
                 else:
                     self._finish([job], posted=False)
             is_late = time.monotonic() - posted > _POST_SECONDS
@@ -200,6 +212,7 @@ class Hasher:
         with self._changed:
             if not self._queued:
                 self._changed.wait(_POST_SECONDS)
+            self._push_failed()
             waiting = []
             job = None
             while self._jobs and job is None:
@@ -225,7 +238,7 @@ class Hasher:
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
-            _log.debug("not hashed path=%s error=%s", path, error.strerror)
+            self._try_again(job, error)
             return None
         try:
             if not _is_same(fd, job):
@@ -236,10 +249,30 @@ class Hasher:
             digest = recorded or self._read(fd, n_bytes, buffer)
             return (fsid, digest) if digest and _is_same(fd, job) else None
         except OSError as error:
-            _log.warning("hashing failed path=%s error=%s", path, error.strerror)
+            self._try_again(job, error)
             return None
         finally:
             os.close(fd)
+
+    def _try_again(self, job: HashJob, error: OSError) -> None:
+        """Put a file off that could not be read: nothing tells when it can be."""
+        if error.errno in _GONE:
+            self._waits.pop((job.folder, job.name), None)
+            return
+        wait = self._waits.get((job.folder, job.name), _SHORTEST_RETRY)
+        is_news = wait == _SHORTEST_RETRY and not isinstance(error, PermissionError)  # there may be a million of these
+        path = f"{self._root}/{job.folder}/{job.name}"
+        (_log.warning if is_news else _log.debug)("hashing failed path=%s error=%s", path, error.strerror)
+        with self._changed:
+            self._waits[job.folder, job.name] = min(2 * wait, _LONGEST_RETRY)
+            heapq.heappush(self._failed, (time.monotonic() + wait, next(self._numbers), job))
+
+    def _push_failed(self) -> None:
+        """Queue what is to be tried again now."""
+        while self._failed and self._failed[0][0] <= time.monotonic():
+            _, _, job = heapq.heappop(self._failed)
+            if (job.folder, job.name) not in self._queued and _state_of(job) not in self._taken:
+                self._push(job)
 
     def _recorded(self, fsid: int, job: HashJob) -> bytes | None:
         # Asked only now, though whoever made the job may have asked, too: it may have been hashed meanwhile.

@@ -383,7 +383,8 @@ class Indexer:
         ]
         found += self.tables.problems() + self.guard.problems()
         if self.watching.problem:
-            found.append(Problem("not_watched", "", f"{len(self.watching.unwatched)} folders: {self.watching.problem}"))
+            what = f"{len(self.watching.unwatched)} folders are" if self.watching.is_on else "all folders are"
+            found.append(Problem("not_watched", "", f"{what} not watched: {self.watching.problem}"))
         return sorted(found, key=lambda problem: (problem.path, problem.kind))
 
     def _mark(self, folder: Folder, events: FolderEvents, now: float) -> None:

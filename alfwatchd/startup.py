@@ -117,8 +117,7 @@ def prepare(
     recorded = state.load_places() if state is not None else {}
     guard = Guard(str(settings.root), recorded, _Record(state).keep)
     generation, metadata = stored.read_generation(settings.out_dir)
-    if not metadata:
-        _require_readable(settings.out_dir)
+    _require_readable(settings.out_dir, n_bytes=1)
     indexer = Indexer(
         Scanner(str(settings.root), compile_exclude(settings.exclude)),
         guard,
@@ -175,7 +174,7 @@ def _read_earlier(settings: Settings) -> StoredTables | None:
         return None
 
 
-def _require_readable(out_dir: Path) -> None:
+def _require_readable(out_dir: Path, n_bytes: int = -1) -> None:
     """Make sure that what earlier tables hold can be carried over: it is nowhere else.
 
     A folder that cannot be entered is for others to find: nothing can be written there either.
@@ -187,7 +186,9 @@ def _require_readable(out_dir: Path) -> None:
     """
     for path in (out_dir / stored.SESSIONS, out_dir / stored.DATASETS):
         try:
-            path.read_bytes()
+            if path.is_file():
+                with path.open("rb") as file:
+                    file.read(n_bytes)
         except FileNotFoundError:
             continue
         except OSError as error:

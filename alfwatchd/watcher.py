@@ -77,6 +77,8 @@ class Watcher:
             self._make_cookie_dir()
         except OSError as error:
             self._reader.close_descriptors()
+            if error.errno == errno.ENOSPC and cookie_dir.is_dir():
+                raise _limit() from error
             raise WatchError(f"{cookie_dir}: cannot watch the folder of sync cookies: {error.strerror}") from error
         self._reader.start()
 
@@ -168,11 +170,15 @@ def add_watch(inotify_fd: int, fd: int) -> int:
         return _add(inotify_fd, b"/proc/self/fd/%d" % fd)
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            raise WatchLimit(
-                "the limit of inotify watches is reached; raise it: "
-                f"sysctl fs.inotify.max_user_watches={2 * (watches_limit() or 65536)}"
-            ) from error
+            raise _limit() from error
         raise WatchError(f"cannot watch: {error.strerror}") from error
+
+
+def _limit() -> WatchLimit:
+    return WatchLimit(
+        "the limit of inotify watches is reached; raise it: "
+        f"sysctl fs.inotify.max_user_watches={2 * (watches_limit() or 65536)}"
+    )
 
 
 def _add(inotify_fd: int, path: bytes) -> int:

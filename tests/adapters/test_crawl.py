@@ -91,6 +91,7 @@ def test_a_crawl_reads_what_looks_at_each_folder_see(root, exclude):
 def test_what_goes_from_process_to_process_comes_back_the_same(listing):
     found = Found(3, "alf", 5, listing)
     assert restore(flatten(found)) == found
+    assert type(flatten(found)) is tuple  # what a worker calls Found, nobody else knows
 
 
 def test_each_folder_is_watched_before_it_is_listed_and_no_descriptor_is_left(root):

@@ -3,64 +3,15 @@
 import os
 import re
 import shutil
-import subprocess
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
+from mount_box import mount_box
 from program import listed, make_small_tree, program, read_tables, walk
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
 LAB = "lab/Subjects"
-
-
-class Box:
-    """A mount namespace of its own; its mounts vanish with the process that holds it.
-
-    Parameters
-    ----------
-    pid : int
-    folder : Path
-        `folder/disk` is a tmpfs that stays mounted; `folder/root` is where it is mounted for the program.
-    """
-
-    def __init__(self, pid, folder):
-        self.prefix = ["nsenter", f"--target={pid}", "--mount", "--"]
-        self.disk, self.root = folder / "disk", folder / "root"
-        self._seen_from_outside = Path(f"/proc/{pid}/root")
-
-    def run(self, *command):
-        subprocess.run([*self.prefix, *command], check=True, capture_output=True)
-
-    def path(self, path):
-        """Return a path by which this process sees what the box sees there."""
-        return self._seen_from_outside / path.relative_to("/")
-
-    def mount_disk(self):
-        self.run("mount", "--bind", self.disk, self.root)
-
-    def unmount(self, place=None):
-        self.run("umount", "--lazy", place or self.root)
-
-    def mount_tmpfs(self, place):
-        self.run("mount", "-t", "tmpfs", "other", place)
-
-
-@contextmanager
-def mount_box(folder):
-    command = ["unshare", "--mount", "--propagation=private", "sh", "-c", "echo ready; exec cat"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
-        try:
-            if holder.stdout.readline() != b"ready\n":
-                pytest.skip("no mount namespace can be made here")
-            box = Box(holder.pid, folder)
-            for place in (box.disk, box.root):
-                place.mkdir()
-            box.mount_tmpfs(box.disk)
-            yield box
-        finally:
-            holder.kill()
 
 
 @pytest.fixture
