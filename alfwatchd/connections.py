@@ -101,17 +101,26 @@ class Protocol(H11Protocol):
         return self.cycle is not None and not self.cycle.more_body
 
     @property
+    def is_silent(self) -> bool:
+        """Whether the client has not asked anything, nor sent anything that was not read yet."""
+        return not self.has_asked and not self._has(select.POLLIN)
+
+    @property
     def _is_gone(self) -> bool:
         """Whether the client has closed both directions. Nobody says so where reading is paused, or over."""
+        return self._has(select.POLLHUP)
+
+    def _has(self, event: int) -> bool:
         poll = select.poll()
-        poll.register(self._socket, 0)
-        return bool(poll.poll(0))
+        poll.register(self._socket, event)
+        return any(found & event for _, found in poll.poll(0))
 
     def _make_room(self) -> None:
         """Drop who has been silent for longest; if all others have asked something, refuse this one."""
-        silent = [each for each in self.connections if not each.has_asked and each is not self]
-        if silent:
-            min(silent, key=lambda each: each.began).drop()
+        others = sorted(self.connections - {self}, key=lambda each: each.began)
+        silent = next((each for each in others if each.is_silent), None)
+        if silent is not None:
+            silent.drop()
         else:
             self._refuse("Busy", f"{self._room} requests wait already; try again later", HTTPStatus.SERVICE_UNAVAILABLE)
 
