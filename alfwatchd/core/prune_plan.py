@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from alfwatchd.core.rows import Session, Signature, pack_signature, unpack_signature
+from alfwatchd.core.rows import Session, Signature, inode_of, is_of_link, pack_signature, unpack_signature
 from alfwatchd.core.tables import Snapshot
 from alfwatchd.errors import AlfwatchdError, PruneRefused
 
@@ -116,8 +116,8 @@ def make_plan(
 ) -> PrunePlan:
     """Plan to delete the datasets of `snapshot` that are not in `reference`.
 
-    Files of linked sessions and links to files are never planned; nor are twins, which no snapshot holds. A
-    session of the reference keeps its folder, even an empty one.
+    Files of linked sessions, links to files and the files that either lead to are never planned; nor are twins, which
+    no snapshot holds. A session of the reference keeps its folder, even an empty one.
 
     Parameters
     ----------
@@ -143,13 +143,14 @@ def make_plan(
     """
     files: list[PlannedFile] = []
     folders: list[str] = []
+    led_to = _led_to(snapshot)
     for session in snapshot.sessions.values():
         if session.is_link:
             continue
         listed = _listed(session, reference, lab)
-        unlisted = _unlisted(session, listed or frozenset())
+        unlisted = _unlisted(session, listed or frozenset(), led_to)
         files += unlisted
-        # A link to a file stays, and keeps its session folder.
+        # A link to a file stays, as does the file, and keeps its session folder.
         if remove_empty_sessions and listed is None and len(unlisted) == session.n_datasets:
             folders.append(session.path)
     n_datasets = sum(session.n_datasets for session in snapshot.sessions.values())
@@ -165,11 +166,23 @@ def _listed(session: Session, reference: Reference, lab: str) -> AbstractSet[str
     return frozenset().union(*found) if found else None
 
 
-def _unlisted(session: Session, listed: AbstractSet[str]) -> list[PlannedFile]:
+def _led_to(snapshot: Snapshot) -> frozenset[bytes]:
+    """Return the inodes of files that links lead to, as `inode_of` does. Their file systems are not told apart."""
+    found: set[bytes] = set()
+    for session in snapshot.sessions.values():
+        for _, packed in session.folders:
+            if session.is_link:
+                found.update(packed.inodes())
+            elif packed.has_links:
+                found.update(map(inode_of, filter(is_of_link, packed.unpack().values())))
+    return frozenset(found)
+
+
+def _unlisted(session: Session, listed: AbstractSet[str], led_to: AbstractSet[bytes]) -> list[PlannedFile]:
     return [
-        PlannedFile(f"{session.path}/{rel_path}", signature)
+        PlannedFile(f"{session.path}/{rel_path}", unpack_signature(value))
         for rel_path, value in session.datasets()
-        if rel_path not in listed and not (signature := unpack_signature(value)).is_link
+        if rel_path not in listed and not is_of_link(value) and inode_of(value) not in led_to
     ]
 
 

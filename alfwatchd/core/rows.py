@@ -59,6 +59,11 @@ def inode_of(value: bytes) -> bytes:
     return value[16:24]
 
 
+def is_of_link(value: bytes) -> bool:
+    """Tell whether the file of a row value was reached through a symbolic link."""
+    return value[SIGNATURE_SIZE - 1] != 0
+
+
 def is_same_content(value: bytes, other: bytes) -> bool:
     """Tell whether two row values tell the same of one file; one may be reached through a symbolic link."""
     return value[:24] == other[:24]
@@ -152,6 +157,11 @@ class PackedFiles(NamedTuple):
     def inodes(self) -> list[bytes]:
         """Return the inode of each file as `inode_of` does, in little time."""
         return [self.signatures[at : at + 8] for at in range(16, len(self.signatures), SIGNATURE_SIZE)]
+
+    @property
+    def has_links(self) -> bool:
+        """Whether any file was reached through a symbolic link."""
+        return any(self.signatures[SIGNATURE_SIZE - 1 :: SIGNATURE_SIZE])
 
     def _value(self, place: int) -> bytes:
         value = self.signatures[place * SIGNATURE_SIZE : (place + 1) * SIGNATURE_SIZE]
@@ -268,7 +278,7 @@ class Problem:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Kept:
     """What earlier tables in the output folder know that cannot be derived from the disk.
 
@@ -285,6 +295,12 @@ class Kept:
     sessions: Mapping[str, KeptSession]
     datasets: Mapping[str, Mapping[str, KeptDataset]]
     lab: str = ""
+
+    @cached_property
+    def shows(self) -> bool:
+        """Whether rows differ from those of a fresh index: a digest is only known earlier than one that is made now."""
+        rows = (row for some in self.datasets.values() for row in some.values())
+        return bool(self.sessions) or any(row.id is not None or row.qc for row in rows)
 
 
 @dataclass(frozen=True, slots=True)

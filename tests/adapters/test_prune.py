@@ -16,15 +16,11 @@ from hypothesis import strategies as st
 from alfwatchd import prune
 from alfwatchd.core import alf
 from alfwatchd.core.exclude import compile_exclude
-from alfwatchd.core.prune_plan import PlannedFile, PrunePlan, Reference, make_plan
-from alfwatchd.core.rows import Session, Signature, pack_signature
-from alfwatchd.core.tables import Tables
+from alfwatchd.core.prune_plan import PlannedFile, PrunePlan
+from alfwatchd.core.rows import Signature
 from alfwatchd.errors import RootOffline
-from rows import folder_rows
+from prune_box import CLUSTERS, LAB_S1, S1, S2, SPIKES, T1, TRIALS, At, HookedOs, entries, plan_for, write
 
-S1, S2, T1 = "s/2020-01-01/001", "s/2020-01-01/002", "t/2020-01-02/001"
-LAB_S1 = "lab/Subjects/s/2020-01-01/001"
-SPIKES, CLUSTERS, TRIALS = "alf/probe00/spikes.times.npy", "alf/clusters.depths.npy", "_ibl_trials.intervals.npy"
 NOBODY = 65534
 
 
@@ -40,66 +36,6 @@ def root(tmp_path):
     folder = tmp_path / "root"
     folder.mkdir()
     return folder
-
-
-def write(root, *paths):
-    for path in paths:
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_text(f"content of {path}")
-
-
-def take_snapshot(root):
-    """List the tree as a scan would."""
-    tables = Tables()
-    for path in entries(root):
-        if alf.parse_session(path) and (root / path).is_dir():
-            tables.replace_session(take_session(root, path))
-    return tables.snapshot()
-
-
-def take_session(root, path):
-    folders = []
-    for top, _, names in os.walk(root / path):
-        folder = os.path.relpath(top, root / path).removeprefix(".")
-        if not folder or alf.is_collection(folder):
-            signatures = {name: packed(Path(top, name)) for name in names if alf.is_dataset_name(name)}
-            folders.append(folder_rows(folder, {name: value for name, value in signatures.items() if value}))
-    return Session(path, tuple(filter(None, folders)), (root / path).is_symlink())
-
-
-def packed(file):
-    about = file.stat() if file.exists() else file.lstat()
-    if not stat.S_ISREG(about.st_mode):
-        return None
-    return pack_signature(about.st_size, about.st_mtime_ns, about.st_ino, file.is_symlink())
-
-
-def entries(top):
-    """Return all below a folder, links not followed: path -> what it is."""
-    found = {}
-    for folder, folders, names in os.walk(top):
-        for name in folders + names:
-            about = os.lstat(os.path.join(folder, name))
-            size = about.st_size if not stat.S_ISDIR(about.st_mode) else 0
-            found[os.path.relpath(os.path.join(folder, name), top)] = (stat.S_IFMT(about.st_mode), about.st_ino, size)
-    return found
-
-
-def plan_for(root, reference=(), *, remove_empty_sessions=True):
-    """Plan with the paths of the reference's datasets; one that ends in `/` is a session without datasets."""
-    sessions = {}
-    for path in reference:
-        session, rel_path = alf.split_dataset(path) or (path.rstrip("/"), None)
-        rel_paths = sessions.setdefault(alf.parse_session(session).eid_path, set())
-        if rel_path:
-            rel_paths.add(rel_path)
-    return make_plan(
-        take_snapshot(root),
-        Reference("reference", sessions),
-        lab="",
-        remove_empty_sessions=remove_empty_sessions,
-        max_fraction=None,
-    )
 
 
 def go_on():
@@ -470,39 +406,6 @@ def test_what_may_not_be_deleted_is_kept_and_the_rest_goes(mode, goes):
         assert S2 in outcome.removed
         assert goes or kept(outcome)[f"{S1}/{CLUSTERS}"] == os.strerror(errno.EACCES)
         assert (root / S1).exists() is (mode != 0o700), "a folder that cannot be read may hold something"
-
-
-class HookedOs:
-    """The `os` module with `hook(name, path)` called before each call that looks at or changes the tree."""
-
-    def __init__(self, hook):
-        self.hook = hook
-
-    def __getattr__(self, name):
-        call = getattr(os, name)
-        if name not in ("open", "stat", "unlink", "rmdir", "scandir"):
-            return call
-
-        def hooked(path, *args, **kwargs):
-            self.hook(name, path)
-            return call(path, *args, **kwargs)
-
-        return hooked
-
-
-class At:
-    """A hook that acts once: before call number `n`, or before the first call of a name, or for a name and path."""
-
-    def __init__(self, action, *, n=None, call=None):
-        self.action, self.n, self.call = action, n, call
-        self.calls = 0
-        self.done = False
-
-    def __call__(self, name, path):
-        self.calls += 1
-        if not self.done and (self.calls == self.n or self.call in (name, (name, path))):
-            self.done = True
-            self.action()
 
 
 LEVELS = ["lab", "lab/Subjects", "lab/Subjects/s", "lab/Subjects/s/2020-01-01", LAB_S1, f"{LAB_S1}/alf"]

@@ -11,7 +11,8 @@ from alfwatchd.errors import PruneRefused
 from rows import folder_rows
 
 FILE = Signature(file_size=10, mtime_ns=1_700_000_000_000_000_000, inode=7, is_link=False)
-LINK = FILE._replace(is_link=True)
+LINK = FILE._replace(inode=8, is_link=True)
+OF_LINKED_SESSION = FILE._replace(inode=9)
 
 SPIKES, CLUSTERS, REVISED = "alf/spikes.times.npy", "clusters.depths.npy", "alf/#2021-01-01#/spikes.times.npy"
 S1 = "s/2020-01-01/001"
@@ -23,7 +24,7 @@ def session(path, rel_paths, *, is_link=False):
     folders = {}
     for rel_path in rel_paths:
         folder, _, name = rel_path.removesuffix("@").rpartition("/")
-        signature = LINK if rel_path.endswith("@") else FILE
+        signature = LINK if rel_path.endswith("@") else OF_LINKED_SESSION if is_link else FILE
         folders.setdefault(folder, {})[name] = pack_signature(*signature)
     rows = tuple(folder_rows(folder, files) for folder, files in folders.items())
     return Session(path, rows, is_link)
@@ -106,6 +107,25 @@ def test_a_linked_session_is_left_alone():
     snapshot = Snapshot(1, {S1: session(S1, [SPIKES], is_link=True)})
     made = make_plan(snapshot, Reference("", {}), lab="", remove_empty_sessions=True, max_fraction=None)
     assert (made.files, made.folders, made.n_datasets) == ((), (), 1)
+
+
+@pytest.mark.parametrize("signature", [LINK, OF_LINKED_SESSION])
+def test_what_a_link_leads_to_stays(signature):
+    # The link may be in the reference; without the file, it would lead nowhere.
+    target, link = "t/2020-01-01/001", signature is LINK
+    rows = folder_rows(
+        "", {"a.b.c": pack_signature(*signature._replace(is_link=False)), "d.e.f": pack_signature(*FILE)}
+    )
+    sessions = {
+        target: Session(target, (rows,)),
+        S1: session(S1, [f"{SPIKES}@"[: 99 if link else -1]], is_link=not link),
+    }
+    for reference in ({}, {S1: {SPIKES}}, {S1: {SPIKES}, target: set()}):
+        made = make_plan(
+            Snapshot(1, sessions), Reference("", reference), lab="", remove_empty_sessions=True, max_fraction=None
+        )
+        assert [file.path for file in made.files] == [f"{target}/d.e.f"]
+        assert made.folders == ()
 
 
 # datasets on disk, how many are not listed, limit, refused
