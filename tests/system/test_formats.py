@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import alfwatchd
-from alfwatchd import desk, errors, server, store, stored
+from alfwatchd import connections, desk, errors, server, store, stored
 from alfwatchd.core import messages, replies
 from alfwatchd.core.encode import QC_CATEGORIES, Encoding
 from alfwatchd.core.rows import Session, pack_signature
@@ -189,5 +189,8 @@ def test_errors():
 
 def test_limits():
     said = re.sub(r"\s+", " ", section("## Control API"))
-    assert f"within {server._REQUEST_SECONDS:.0f} seconds" in said
-    assert f"at most {server._MAX_BODY_BYTES} bytes of body" in said
+    assert f"within {connections.REQUEST_SECONDS:.0f} seconds" in said
+    assert f"at most {server._MAX_HEAD_BYTES} bytes of head and {server._MAX_BODY_BYTES} bytes of body" in said
+    assert connections._ANSWER_SECONDS == 60
+    assert "within a minute" in said
+    assert f"at most {connections._MOST}." in said
