@@ -6,8 +6,9 @@ import resource
 
 from alfwatchd.errors import ConfigError
 
-LEAST = 64
-"""The daemon at rest has some 20, clients may have half of all, and flushes, scans and hashing need the rest."""
+LEAST = 192
+"""The daemon at rest has some 20; clients may have half of all, and 32 more for a moment; flushes, scans and hashing
+need the rest."""
 
 _ENOUGH = 16384
 
