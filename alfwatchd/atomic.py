@@ -49,12 +49,14 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> FileMark:
             os.fsync(file.fileno())
             mark = _mark(os.fstat(file.fileno()))
         with one_lock(path.parent):
+            if path.is_dir():  # a file cannot replace it
+                remove(path)
             temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        if str(error.filename).startswith("/proc/self/fd/"):
+        if str(error.filename).startswith("/proc/self/fd/") or error.filename2 is not None:
             error.filename = str(path)
         raise
     return mark
@@ -68,10 +70,9 @@ def _make_new(path: Path) -> int:
 
 def remove(path: Path) -> None:
     """Remove what is in the way, if anything is: a file, a link, an empty folder."""
-    try:
-        path.unlink(missing_ok=True)
-    except IsADirectoryError:
+    if path.is_dir() and not path.is_symlink():
         path.rmdir()
+    path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -14,7 +14,9 @@ nothing is known of it, a new one begins behind its row groups.
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -168,7 +170,7 @@ class GroupedFile:
     ) -> tuple[list[Span], list[_Left]]:
         """Copy what the successor must have for the sake of readers; return where it lies, and since when unused."""
         try:
-            source = self._path.open("rb")
+            source = open_regular(self._path)
         except OSError:
             if self.groups:
                 raise
@@ -288,19 +290,28 @@ def _copy(source: BinaryIO, fd: int, n_bytes: int) -> int:
     return offset
 
 
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file to be read, but nothing that could be waited for or has no end: whoever may can have put it there."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "is no regular file", str(path))
+    return os.fdopen(fd, "rb")
+
+
 def _spans_of(file: BinaryIO) -> list[Span]:
     """Return where the row groups of a file lie, whoever wrote it; nothing where that makes no sense."""
+    spans = []
     try:
         metadata = pq.read_metadata(file)
-    except (OSError, pa.ArrowException):
+        for number in range(metadata.num_row_groups):
+            group = metadata.row_group(number)
+            columns = [group.column(index) for index in range(group.num_columns)]
+            starts = [column.dictionary_page_offset or column.data_page_offset for column in columns]
+            ends = [start + column.total_compressed_size for start, column in zip(starts, columns, strict=True)]
+            spans.append(Span(min(starts), max(ends)))
+    except (OSError, pa.ArrowException, ValueError):
         return []
-    spans = []
-    for number in range(metadata.num_row_groups):
-        group = metadata.row_group(number)
-        columns = [group.column(index) for index in range(group.num_columns)]
-        starts = [column.dictionary_page_offset or column.data_page_offset for column in columns]
-        ends = [start + column.total_compressed_size for start, column in zip(starts, columns, strict=True)]
-        spans.append(Span(min(starts), max(ends)))
     size = os.fstat(file.fileno()).st_size
     is_sound = all(len(_MAGIC) <= span.start <= span.end <= size for span in spans)
     return spans if is_sound else []

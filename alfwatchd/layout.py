@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from alfwatchd.atomic import remove
 from alfwatchd.core.ids import md5
 from alfwatchd.core.partition import Digests
-from alfwatchd.grouped import Group, Span
+from alfwatchd.grouped import Group, Span, open_regular
 
 _MAGIC = b"alfwatchd layout 1\n"
 
@@ -59,14 +60,19 @@ def save_layout(path: Path, layout: Layout) -> None:
     body = b"\n".join([json.dumps(head).encode(), b"".join(packed)])
     temporary = path.with_name(f"{path.name}.tmp")
     with suppress(OSError):
-        temporary.write_bytes(_MAGIC + md5(body).digest() + body)
+        remove(temporary)
+        with temporary.open("xb") as file:
+            file.write(_MAGIC + md5(body).digest() + body)
+        if path.is_dir():
+            remove(path)
         temporary.replace(path)
 
 
 def load_layout(path: Path, made_for: dict[str, Any]) -> Layout | None:
     """Return what `save_layout` kept, if it was made for the same; None if it was not, or is not there or damaged."""
     try:
-        content = path.read_bytes()
+        with open_regular(path) as file:
+            content = file.read()
     except OSError:
         return None
     start = len(_MAGIC) + md5().digest_size

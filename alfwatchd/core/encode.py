@@ -74,8 +74,8 @@ class Encoding:
 
     @property
     def has_kept(self) -> bool:
-        """Whether anything is carried over from earlier tables."""
-        return bool(self.kept.sessions or self.kept.datasets)
+        """Whether anything is carried over from earlier tables that the next run must find there again."""
+        return self.kept.shows
 
     @property
     def has_kept_eids(self) -> bool:

@@ -28,6 +28,13 @@ def folder():
         assert (folder / "precious").read_text() == "precious"
 
 
+@CASES
+def test_what_stands_where_the_file_belongs_is_replaced(folder, make):
+    make(folder / NAME)
+    replace(folder)
+    assert only_new(folder)
+
+
 def replace(folder):
     return write_atomically(folder / NAME, lambda target: target.write_text("new"))
 

@@ -233,7 +233,7 @@ def test_nothing_is_noted_where_nobody_asked(out_dir):
 
 
 def test_what_cannot_be_noted_costs_no_flush(out_dir):
-    (out_dir / "layout.tmp").mkdir()
+    (out_dir / "layout.tmp/kept").mkdir(parents=True)
     store = new_store(out_dir)
     store.write(snapshot(MANY), PLAIN)
     check(out_dir, snapshot(MANY))

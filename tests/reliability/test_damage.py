@@ -1,0 +1,228 @@
+"""Files of the daemon damaged in all ways, while it is down and while it runs: noticed, made anew, right."""
+
+import os
+import random
+import shutil
+import sqlite3
+import time
+
+import pytest
+
+from alfwatchd.errors import AlfwatchdError, TablesError
+from program import make_small_tree, program, write_dataset
+from truth import assert_right, assert_whole
+
+SETTINGS = "flush_interval_seconds = 0.02\nsettle_seconds = 0.01\nhash_files = true\nhash_threads = 1\n"
+PATIENCE = 20.0
+
+
+# Ways to damage a file.
+
+
+def truncate(path, chance):
+    os.truncate(path, chance.randrange(path.stat().st_size + 1))
+
+
+def extend(path, chance):
+    with path.open("ab") as file:
+        file.write(chance.randbytes(1 + chance.randrange(5000)))
+
+
+def overwrite(path, chance, make):
+    """Change some bytes in place."""
+    with path.open("r+b") as file:
+        content = bytearray(file.read())
+        for _ in range(chance.choice((1, 1, 2, 5, 40)) if content else 0):
+            start = chance.randrange(len(content))
+            end = min(len(content), start + chance.choice((1, 1, 16, 512, 5000)))
+            content[start:end] = make(content[start:end])
+        file.seek(0)
+        file.write(content)
+
+
+def flip(path, chance):
+    overwrite(path, chance, lambda old: bytes([old[0] ^ 1 << chance.randrange(8)]) + old[1:])
+
+
+def zero(path, chance):
+    overwrite(path, chance, lambda old: bytes(len(old)))
+
+
+def scramble(path, chance):
+    overwrite(path, chance, lambda old: chance.randbytes(len(old)))
+
+
+def empty(path, chance):
+    path.write_bytes(b"")
+
+
+def text(path, chance):
+    path.write_text("not what you think\n")
+
+
+def remove(path, chance):
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def older_schema(path, chance):
+    """Make a database of the same version, whose tables are others."""
+    remove(path, chance)
+    with sqlite3.connect(path) as db:
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        db.execute(f"PRAGMA user_version = {chance.choice((0, version, 1, 99))}")
+        db.execute("CREATE TABLE places (path TEXT)")
+        db.execute("CREATE TABLE digests (path TEXT, md5 TEXT)")
+    db.close()
+
+
+IN_PLACE = (truncate, extend, flip, zero, scramble, empty, text)
+
+
+def replace_by_pipe(path, chance):
+    remove(path, chance)
+    os.mkfifo(path)
+
+
+def replace_by_folder(path, chance):
+    remove(path, chance)
+    path.mkdir()
+
+
+def replace_by_full_folder(path, chance):
+    replace_by_folder(path, chance)
+    (path / "precious").touch()
+
+
+def replace_by_link(path, chance):
+    remove(path, chance)
+    path.symlink_to(chance.choice(("nowhere", "/dev/null", "/dev/zero", ".")))
+
+
+REPLACED = (remove, replace_by_pipe, replace_by_folder, replace_by_full_folder, replace_by_link)
+EXTRA = {"state.sqlite": (older_schema, older_schema)}
+STATE = ("state.sqlite", "state.sqlite-wal", "state.sqlite-shm", "tables.layout", "tables.layout.tmp", "cookies")
+TABLES = ("sessions.pqt", "datasets.pqt", ".sessions.pqt.tmp", ".datasets.pqt.tmp", ".ONE.lock")
+
+
+def damage(path, how, chance):
+    """Damage a file; what is not there can only be made."""
+    if how in IN_PLACE and not path.is_file():
+        how = text if path.parent.is_dir() and not path.is_dir() else remove
+    how(path, chance)
+    return f"{path.name}: {how.__name__}"
+
+
+class World:
+    """A program, and the tree that it indexes."""
+
+    def __init__(self, made, flag, chance):
+        self.made, self.flag, self.chance = made, flag, chance
+        self.n_changes = 0
+
+    def places(self):
+        """Return what may be damaged."""
+        return [self.made.home / "state" / name for name in STATE] + [self.made.out_dir / name for name in TABLES]
+
+    def change(self):
+        """Change the tree."""
+        self.n_changes += 1
+        file = (
+            self.made.root / f"lab/Subjects/s{self.chance.randrange(3)}/2020-01-01/001/alf/n.b{self.n_changes % 5}.npy"
+        )
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_dataset(file, self.chance.randrange(99))
+        os.utime(file, (1e9 + self.n_changes, 1e9 + self.n_changes))  # settled
+
+    def damage(self, n_places):
+        """Damage some files, and say how."""
+        done = []
+        for path in self.chance.sample(self.places(), n_places):
+            how = self.chance.choice(IN_PLACE + REPLACED + EXTRA.get(path.name, ()))
+            done.append(damage(path, how, self.chance))
+        return done
+
+    def start(self):
+        """Start; where the program refuses, and says which file it does not like, remove that, as a person would."""
+        for _ in range(3):
+            n_said = len(self.made.log)
+            self.made.start(self.flag, wait=False)
+            end = time.monotonic() + PATIENCE
+            while self.made.process.poll() is None and not self.has_started():
+                assert time.monotonic() < end, f"it does not start\n{self.made.log[n_said:]}"
+                time.sleep(0.01)
+            if self.made.process.poll() is None:
+                return
+            assert self.made.process.returncode == 1
+            self.made.process = None
+            self.clear(self.made.log[n_said:])
+        raise AssertionError(f"it does not start\n{self.made.log}")
+
+    def has_started(self):
+        try:
+            return self.made.state not in ("starting", "offline")
+        except AlfwatchdError:  # it is about to end
+            return False
+
+    def clear(self, said):
+        named = [path for path in self.places() if f"{path}:" in said and not path.is_file()]
+        assert named, f"it does not say what is wrong\n{said}"
+        for path in named:
+            remove(path, self.chance)
+
+    def assert_right(self):
+        """Sync and compare; where tables cannot be saved, do what the error says first."""
+        for _ in range(3):
+            try:
+                self.made.client.sync()
+                break
+            except TablesError as error:
+                assert not self.made.client.status().saved
+                self.clear(str(error))
+        self.made.wait(lambda: self.made.client.status().hashes_pending == 0)
+        assert_right(self.made, hash_files=True)
+
+
+@pytest.fixture
+def world(tmp_path):
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")  # noqa: T201 - pytest shows it if the test fails
+    root, out_dir = make_small_tree(tmp_path / "root"), tmp_path / "tables"
+    out_dir.mkdir()
+    with program(root, out_dir) as made:
+        config = made.home / "config.toml"
+        config.write_text(SETTINGS)
+        made.start(f"--config={config}")
+        yield World(made, f"--config={config}", random.Random(seed))
+        made.kill()
+
+
+@pytest.mark.timeout(3600)
+def test_damage_while_it_is_down(world, tally, scale):
+    for number in range(scale(3, 150)):
+        if number % 3:
+            world.made.stop()
+        else:
+            world.made.kill()  # the database has its other files then
+        done = world.damage(1 + number % 3)
+        print(done)  # noqa: T201 - pytest shows it if the test fails
+        world.change()
+        world.start()
+        world.assert_right()
+        tally.update(faults=len(done), restarts=1, comparisons=1)
+
+
+@pytest.mark.timeout(3600)
+def test_damage_while_it_runs(world, tally, scale):
+    for number in range(scale(5, 300)):
+        done = world.damage(1 + number % 3)
+        print(done)  # noqa: T201 - pytest shows it if the test fails
+        world.change()
+        world.assert_right()
+        tally.update(faults=len(done), comparisons=1)
+    world.made.stop()
+    world.start()
+    world.assert_right()
+    assert_whole(world.made.out_dir)
