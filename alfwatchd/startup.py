@@ -166,12 +166,13 @@ class _Record:
 
 def _read_earlier(settings: Settings) -> StoredTables | None:
     """Read the tables in the output folder; broken ones are as good as none, as they are about to be replaced."""
+    earlier = None
     try:
-        return stored.read_tables(settings.out_dir)
+        earlier = stored.read_tables(settings.out_dir)
     except TablesError as error:
         _require_readable(settings.out_dir)
-        _log.warning("earlier tables are not used error=%s", error)
-        return None
+        _log.warning("what a damaged table held beside what the disk tells is lost error=%s", error)
+    return earlier or stored.read_sessions_alone(settings.out_dir)
 
 
 def _require_readable(out_dir: Path, n_bytes: int = -1) -> None:

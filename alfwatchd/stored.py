@@ -70,6 +70,15 @@ def read_tables(folder: Path) -> StoredTables | None:
     return StoredTables(sessions, datasets, generation, metadata, datasets_path.stat().st_mtime)
 
 
+def read_sessions_alone(folder: Path) -> StoredTables | None:
+    """Return what is left where the datasets are not there, or not readable: the sessions, if they are."""
+    sessions = read_sessions(folder)
+    if sessions is None:
+        return None
+    metadata = _parse_own(sessions.schema.metadata)
+    return StoredTables(sessions, pa.table({}), metadata.get("generation", 0), metadata, 0.0)
+
+
 def read_sessions(folder: Path) -> pa.Table | None:
     """Read the sessions table in a folder, which is small; None if there is none that can be read."""
     try:

@@ -5,11 +5,14 @@ import random
 import shutil
 import sqlite3
 import time
+import uuid
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from alfwatchd.errors import AlfwatchdError, TablesError
-from program import make_small_tree, program, write_dataset
+from program import make_small_tree, program, read_tables, write_dataset
 from truth import assert_right, assert_whole
 
 SETTINGS = "flush_interval_seconds = 0.02\nsettle_seconds = 0.01\nhash_files = true\nhash_threads = 1\n"
@@ -226,3 +229,71 @@ def test_damage_while_it_runs(world, tally, scale):
     world.start()
     world.assert_right()
     assert_whole(world.made.out_dir)
+
+
+# What cannot be made again.
+
+
+def as_another_program_would(folder):
+    """Give all rows ids and columns that do not follow from the disk; return these by path."""
+    sessions, datasets = read_tables(folder)
+    own = {old: str(uuid.uuid4()) for old in sessions["id"].to_pylist()}
+    sessions = set_column(sessions, "id", pa.array(list(own.values())))
+    sessions = set_column(sessions, "projects", pa.array(["project"] * len(sessions)))
+    datasets = set_column(datasets, "eid", pa.array([own[eid] for eid in datasets["eid"].to_pylist()]))
+    passed = pa.DictionaryArray.from_arrays(
+        pa.array([1] * len(datasets), pa.int8()), datasets["qc"].chunk(0).dictionary, ordered=True
+    )
+    datasets = set_column(datasets, "qc", passed)
+    for name, table in (("sessions", sessions), ("datasets", datasets)):
+        metadata = {key: value for key, value in table.schema.metadata.items() if key != b"alfwatchd"}
+        pq.write_table(table.replace_schema_metadata(metadata), folder / f"{name}.pqt")
+    return kept(folder)
+
+
+def set_column(table, name, column):
+    place = table.column_names.index(name)
+    return table.set_column(place, name, column)
+
+
+def kept(folder):
+    """Return what of each row does not follow from the disk, by path."""
+    sessions, datasets = read_tables(folder)
+    places = {row["id"]: f"{row['subject']}/{row['date']}/{row['number']}" for row in sessions.to_pylist()}
+    found = {places[row["id"]]: (row["id"], row["projects"]) for row in sessions.to_pylist()}
+    return found, {(places[row["eid"]], row["rel_path"]): row["qc"] for row in datasets.to_pylist()}
+
+
+LOST = [
+    (("state.sqlite", "tables.layout", ".sessions.pqt.tmp", ".ONE.lock", "cookies"), True, True),
+    (("datasets.pqt",), True, False),
+    (("sessions.pqt", "datasets.pqt"), False, False),
+]
+"""What is damaged, and whether the own columns of sessions and of datasets are still there afterwards."""
+
+
+@pytest.mark.timeout(1800)
+def test_what_the_disk_does_not_tell_is_lost_only_with_its_file(world, tally, scale):
+    cases = [(how, *case) for how in (scramble, remove, empty, replace_by_pipe) for case in LOST]
+    for how, names, keeps_sessions, keeps_datasets in scale([world.chance.choice(cases)], cases):
+        out_dir = world.made.out_dir
+        world.made.stop()
+        before = as_another_program_would(out_dir)
+        world.start()
+        world.made.client.sync()
+        assert kept(out_dir) == before
+        world.made.stop()
+        n_said = len(world.made.log)
+        for path in world.places():
+            if path.name in names:
+                damage(path, how, world.chance)
+        world.start()
+        world.made.client.sync()
+        sessions, datasets = kept(out_dir)
+        assert (sessions == before[0]) == keeps_sessions
+        assert (datasets == before[1]) == keeps_datasets
+        is_told = "what a damaged table held" in world.made.log[n_said:]
+        assert is_told == ("datasets.pqt" in names and how is not remove)
+        if not keeps_sessions:
+            world.assert_right()
+        tally.update(faults=len(names), restarts=2, comparisons=1)
