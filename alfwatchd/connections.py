@@ -81,6 +81,13 @@ class Protocol(H11Protocol):
             if oldest.n_unread:
                 oldest.drop()
 
+    def shutdown(self) -> None:
+        """Let what was asked be answered; nobody waits for the rest of a request."""
+        if self.has_asked:
+            super().shutdown()
+        else:
+            self.drop()
+
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP."""
         self._refuse("UsageError", f"{msg} GET /openapi.json lists what there is", HTTPStatus.BAD_REQUEST)

@@ -5,6 +5,7 @@ import os
 import random
 import resource
 import select
+import shutil
 import socket
 import threading
 import time
@@ -452,3 +453,28 @@ def test_answers_that_nobody_reads(target, tally):
             tally["requests"] += 1
         assert target.usage()[0] > before + 50
         target.daemon.wait(lambda: target.usage()[0] < before + 5, seconds=120)
+
+
+def test_the_end_of_an_attacked_daemon(tmp_path, scale, tally):
+    """Silent, slow, waiting and unreading clients delay neither the last flush nor the end."""
+    root = make_small_tree(tmp_path / "root")
+    for number in range(4000):
+        (root / SESSION / f"a.number{number}.npy").touch()
+    with program(root) as daemon, ExitStack() as stack:
+        for _ in range(scale(1, 20)):
+            daemon.start()
+            target = Target(daemon, tmp_path)
+            slow = [stack.enter_context(target.connect()) for _ in range(200)]
+            for number, connection in enumerate(slow):
+                connection.sendall(REQUESTS[number % 6][: number % 40])
+            for number in range(50):
+                stack.enter_context(target.connect()).sendall(REQUESTS[number % 3])
+            shutil.copytree(root / "lab/Subjects/s1", root / f"lab/Subjects/late{tally['restarts']}")
+            began = time.monotonic()
+            daemon.stop()
+            assert time.monotonic() - began < 12
+            assert listed(root, root) == walk(root)
+            stack.close()
+            tally["requests"] += 250
+            tally["restarts"] += 1
+        assert "Traceback" not in daemon.log
