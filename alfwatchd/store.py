@@ -38,7 +38,7 @@ T = TypeVar("T")
 LAYOUT = "tables.layout"
 """Name of the file in the state folder that says what the tables hold; see `Store`."""
 
-_TO_SESSIONS, _TO_SESSIONS_PER_ROW, _TO_DATASETS, _MOST_PATIENCE = 0.5, 1e-5, 0.2, 20.0
+_TO_SESSIONS, _TO_SESSIONS_PER_ROW, _TO_DATASETS, _MOST_PATIENCE = 1.0, 1e-5, 0.2, 20.0
 """How long anybody may take from one file to the other, in seconds: a million datasets take ONE four, the sessions of
 these less than 0.1."""
 
@@ -113,17 +113,21 @@ class Store:
         TablesError
             Nothing was replaced, or the file that is older than the other one is the one that hides nothing.
         """
-        for is_last in (False, True):
+        is_changed = False
+        for n_more in (2, 1, 0):
             try:
-                return self._write(snapshot, encoding)
+                is_changed |= self._write(snapshot, encoding)
             except OSError as error:
                 # Where another program has just written, nothing is taken from there the next time.
-                if is_last or self._marks() == (self._in_force[SESSIONS], self._in_force[DATASETS]):
+                if n_more == 0 or self._marks() == (self._in_force[SESSIONS], self._in_force[DATASETS]):
                     raise TablesError(
                         f"{error.filename or self.out_dir}: the tables could not be written "
                         f"({error.strerror or error}); they stay as they were, the next attempt follows"
                     ) from error
-        raise AssertionError("unreachable")
+                continue
+            if self.is_untouched():
+                break
+        return is_changed
 
     def _write(self, snapshot: Snapshot, encoding: Encoding) -> bool:
         last = self._take_last(encoding)

@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from contextlib import ExitStack, contextmanager
@@ -18,7 +19,9 @@ from alfwatchd.core.encode import Encoding
 from alfwatchd.core.rows import Session, pack_signature
 from alfwatchd.core.tables import Snapshot
 from alfwatchd.store import Store
+from program import make_ibl_tree, program
 from rows import folder_rows
+from writers import recordings
 
 PATIENCE = 60.0
 N_DATASETS = 6
@@ -219,6 +222,120 @@ def test_a_reader_in_a_loop_finds_nothing_wrong(tmp_path, kind, n_rows, scale, t
     with groups_of(n_rows):
         table = Table(tmp_path, seed, 60)
         with reading(tmp_path, kind, tally=tally):
-            for _ in range(scale(60, 1000)):
+            for _ in range(scale(40, 1000)):
                 table.step()
                 tally["flushes"] += 1
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_several_readers_that_are_stopped_now_and_then_find_nothing_wrong(tmp_path, tally):
+    chance = random.Random()
+    with groups_of(MANY):
+        table = Table(tmp_path, chance.randrange(1 << 32), 60)
+        with reading(tmp_path, "load_tables", "One", "pyarrow", tally=tally) as readers:
+            for number in range(400):
+                table.step()
+                tally["flushes"] += 1
+                if number % 4 == 0:
+                    resting = threading.Thread(target=chance.choice(readers).rest, args=(chance.uniform(0, 0.3),))
+                    resting.start()
+                    table.step()
+                    resting.join()
+                    tally["faults"] += 1
+
+
+def count_flushes(made):
+    return made.log.count("flush done")
+
+
+@contextmanager
+def running(root, out_dir):
+    """Yield a program that flushes as often as it can."""
+    with program(root, out_dir) as made:
+        config = made.home / "config.toml"
+        config.write_text("flush_interval_seconds = 0.02\nsettle_seconds = 0.01\n")
+        made.flags = [f"--config={config}"]
+        yield made
+
+
+@pytest.mark.timeout(900)
+def test_a_reader_finds_nothing_wrong_while_the_daemon_is_killed_and_started(tmp_path, scale, tally):
+    chance = random.Random()
+    root, out_dir = make_ibl_tree(tmp_path / "root"), tmp_path / "tables"
+    out_dir.mkdir()
+    with running(root, out_dir) as made:
+        made.run_once()
+        with reading(out_dir, "load_tables", tally=tally, n_datasets=0), recordings(chance.randrange(1 << 32), root):
+            while count_flushes(made) < scale(12, 1000):
+                made.start(wait=False)
+                at = count_flushes(made) + chance.randrange(5, scale(8, 60))
+                made.wait(lambda at=at: count_flushes(made) >= at)
+                if chance.random() < 0.3:
+                    made.stop()
+                else:
+                    made.kill()
+                    tally["kills"] += 1
+                tally["restarts"] += 1
+        tally["flushes"] += count_flushes(made)
+        made.start()
+        made.assert_equals_fresh_index()
+        made.stop()
+
+
+# Saves what it read before, as fast as it can, but for rests of up to 50 ms.
+STALE_CLIENT = r"""
+import random, sys, time
+from one.api import One
+
+one = One(cache_dir=sys.argv[1], mode="local")
+print("ready", flush=True)
+while True:
+    one.save_cache(clobber=True)
+    print("saved", flush=True)
+    time.sleep(random.uniform(0, 0.05))
+"""
+
+
+@contextmanager
+def stale_client(folder):
+    command = [sys.executable, "-W", "ignore", "-c", STALE_CLIENT, folder]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        assert process.stdout.readline() == "ready\n"
+        yield process
+        assert process.poll() is None
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.timeout(900)
+def test_what_a_client_saves_that_knows_old_rows_is_undone(tmp_path, scale, tally):
+    """Between flushes, while they run, and while there is no daemon."""
+    chance = random.Random()
+    root, out_dir = make_ibl_tree(tmp_path / "root"), tmp_path / "tables"
+    out_dir.mkdir()
+    with running(root, out_dir) as made:
+        made.run_once()
+        for number in range(scale(2, 30)):
+            with stale_client(out_dir) as client:
+                for _ in range(number % 2):
+                    assert client.stdout.readline() == "saved\n"
+                made.start(wait=False)
+                with recordings(chance.randrange(1 << 32), root):
+                    for _ in range(scale(5, 20)):
+                        assert client.stdout.readline() == "saved\n"
+                        tally["operations"] += 1
+                    time.sleep(chance.uniform(0, 0.3))
+                    if number % 3 == 2:
+                        made.kill()
+                        tally["kills"] += 1
+            if number % 3 == 2:
+                made.start()
+            made.wait(lambda: made.state not in ("starting", "offline"))
+            made.assert_equals_fresh_index()
+            tally["comparisons"] += 1
+            tally["restarts"] += 1
+            made.stop()
+        tally["flushes"] += count_flushes(made)
