@@ -88,7 +88,7 @@ def test_no_swap_lets_a_prune_escape(tmp_path, kind, scale, tally):
             "folder that stays": root / KEPT / level[len(LAB_S1) + 1 :],
         }[kind]
         with exchanging((root / level, other)) as exchanger:
-            for _ in range(scale(4, 100)):
+            for _ in range(scale(4, 60)):
                 kept = make_race(tmp_path, level)
                 plan, stays = plan_for(root, kept), contents(root, KEPT)
                 outside = entries(tmp_path / "outside/copy")
@@ -244,13 +244,13 @@ def check_prune(tree, reference, before, planned, tally):
             if alf.split_dataset(f"{session}/{name}")
         ]
         plan = plan_for(vault.root, listed)
-        outside = entries(top / "outside")
+        outside = {path: what[:2] for path, what in entries(top / "outside").items()}  # a writer may get there
         writer = Writer(vault, [*((0, action) for action in before), *planned])
         patch.setattr(prune, "os", HookedOs(writer))
         outcome = prune.apply_plan(vault.root, plan, may_continue=lambda: None, log=lambda _: None)
         tally["operations"] += writer.n_done
         tally["comparisons"] += 1
-        assert entries(top / "outside") == outside
+        assert {path: what[:2] for path, what in entries(top / "outside").items()} == outside
         intended = {file.signature.inode: file for file in plan.files}
         assert not {file.path for file in plan.files} & set(listed)
         gone = {about.st_ino: about for about in vault.gone()}
@@ -267,7 +267,7 @@ def check_prune(tree, reference, before, planned, tally):
 
 @pytest.mark.timeout(900)
 def test_a_prune_among_writers_deletes_what_was_planned_or_less(scale, tally):
-    @settings(max_examples=scale(150, 10_000), deadline=None, database=None)
+    @settings(max_examples=scale(120, 6_000), deadline=None, database=None)
     @given(
         tree=contents_of_sessions,
         reference=contents_of_sessions,
@@ -355,7 +355,7 @@ def test_after_a_kill_the_next_prune_finishes_and_the_tables_are_right(tmp_path,
         for name in ("sessions.pqt", "datasets.pqt"):
             shutil.copy(out_dir / name, reference)
         stays, where = entries(root), "lab/Subjects/{}/2020-02-02/001"
-        for _ in range(scale(2, 40)):
+        for _ in range(scale(2, 25)):
             new = [f"{where.format(f'new{number}')}/alf/a{file}.b.npy" for number in range(20) for file in range(10)]
             write(root, *new)
             places = made.places
