@@ -26,6 +26,8 @@ from alfwatchd.settings import Settings
 _log = logging.getLogger(__name__)
 
 _MAX_PLANS = 8
+_MAX_PLANNED_FILES = 500_000
+"""In all plans together, unless one alone has more: each takes some 300 bytes."""
 _MAX_PLANNING = 4
 """Each reads reference tables, which may lie on a network mount that is away."""
 
@@ -55,7 +57,9 @@ class ApplyBody(BaseModel):
     """Which plan to carry out."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
-    plan_id: str = Field(max_length=64, description="As in the plan; the daemon knows the last eight.")
+    plan_id: str = Field(
+        max_length=64, description="As in the plan; the daemon knows the last eight, or fewer large ones."
+    )
 
 
 class Desk:
@@ -99,10 +103,7 @@ class Desk:
         await self.ask(functools.partial(messages.SyncRequest, flushed=False))
         view: TablesView = await self.ask(messages.SnapshotRequest)
         plan, reply = await _in_thread(self._plan, view, options)
-        self._plans[plan.plan_id] = plan
-        self._plans.move_to_end(plan.plan_id)
-        if len(self._plans) > _MAX_PLANS:
-            self._plans.popitem(last=False)
+        self._remember(plan)
         return reply
 
     async def apply(self, body: ApplyBody, peer: Peer) -> replies.PruneReply:
@@ -132,6 +133,15 @@ class Desk:
         reply = await _in_thread(self._apply, plan, peer)
         self._plans.pop(body.plan_id, None)
         return reply
+
+    def _remember(self, plan: PrunePlan) -> None:
+        """Keep a plan to be carried out, and forget the oldest ones of too many, or of ones that are too large."""
+        self._plans[plan.plan_id] = plan
+        self._plans.move_to_end(plan.plan_id)
+        n_files = sum(len(each.files) for each in self._plans.values())
+        while len(self._plans) > _MAX_PLANS or (n_files > _MAX_PLANNED_FILES and len(self._plans) > 1):
+            _, oldest = self._plans.popitem(last=False)
+            n_files -= len(oldest.files)
 
     def _check_may_prune(self, peer: Peer) -> None:
         """Let root, the daemon's user and members of `control.group` prune, if pruning is enabled at all."""

@@ -1,3 +1,4 @@
+import gc
 import grp
 import itertools
 import json
@@ -311,6 +312,15 @@ def test_200_idle_clients_keep_nobody_waiting(impatient):
             assert read_all(connection) == b""
             connection.close()
         wait(lambda: open_files().items() <= before.items())
+
+
+def test_nothing_is_kept_of_a_connection_that_is_over():
+    with control_box() as box:
+        for _ in range(20):
+            assert box.is_alive()
+        wait(lambda: not box.server._server.server_state.connections)
+        gc.collect()
+        assert sum(isinstance(each, connections.Protocol) for each in gc.get_objects()) <= 2
 
 
 # More clients than there is room for, and answers that nobody reads.
@@ -646,6 +656,23 @@ def test_the_last_eight_plans_are_known(data):
         assert len(set(ids)) == 9
         assert box.ask("POST", "/v1/prune/apply", {"plan_id": ids[0]})[0] == 400
         assert box.ask("POST", "/v1/prune/apply", {"plan_id": ids[1]})[0] == 200
+
+
+def test_of_large_plans_fewer_are_known(data, monkeypatch):
+    monkeypatch.setattr(desk, "_MAX_PLANNED_FILES", 5)
+    with prune_box(data) as box:
+        ids = []
+        for number in range(3):  # of two files each
+            (data.root / SPIKES).write_text("x" * number)
+            ids.append(box.client.plan_prune(data.reference).plan_id)
+        monkeypatch.setattr(desk, "_MAX_PLANNED_FILES", 1)
+        assert [box.ask("POST", "/v1/prune/apply", {"plan_id": each})[0] for each in ids] == [400, 200, 200]
+        (data.root / SPIKES).parent.mkdir(parents=True)
+        (data.root / SPIKES).write_text("one alone may be larger")
+        (data.root / TRIALS).parent.mkdir(parents=True)
+        (data.root / TRIALS).write_text("")
+        plan = box.client.plan_prune(data.reference)
+        assert len(box.client.apply_prune(plan.plan_id).files) == 2
 
 
 def test_what_changed_since_the_plan_is_left(data):
