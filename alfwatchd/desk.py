@@ -58,7 +58,7 @@ class ApplyBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
     plan_id: str = Field(
-        max_length=64, description="As in the plan; the daemon knows the last eight, or fewer large ones."
+        max_length=64, description="As in the plan; the daemon knows the last eight, fewer large ones."
     )
 
 
