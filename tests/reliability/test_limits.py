@@ -171,6 +171,7 @@ def empty(folder):
 
 
 @needs_root
+@pytest.mark.timeout(900)
 def test_no_room_for_tables_or_state(tmp_path, root, tally, scale):
     """Whatever happens to the two folders, nothing is lost, and all is right soon after it is mended."""
     (tmp_path / "box").mkdir()
