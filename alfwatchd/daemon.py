@@ -51,7 +51,7 @@ _FIXED = (
     "control",
 )
 
-_LOCK_CHECK_SECONDS = 2.0
+_LOOK_AFTER_SECONDS = 2.0
 
 # Objects made and not dropped before anyone looks for garbage among them. With Python's 700, looking takes a fifth of a
 # full scan, which makes a million objects that last; what clients' requests leave behind is little.
@@ -96,7 +96,7 @@ def run(settings: Settings, load: Callable[[], Settings]) -> None:
         _log.info(
             "daemon started root=%s out_dir=%s socket=%s", settings.root, settings.out_dir, listening.getsockname()
         )
-        frame = _Frame(in_force, inbox, service, state, api, locks)
+        frame = _Frame(in_force, inbox, service, state, api, locks, listening.getsockname())
         while _work(frame, trouble):
             held.close()
             _hold_out_dir(held, settings, locks)
@@ -138,6 +138,7 @@ class _Frame:
     state: State
     api: Server
     locks: dict[str, Held]
+    socket: str
 
 
 def _work(frame: _Frame, trouble: OutDirError | None) -> bool:
@@ -214,20 +215,29 @@ def _assemble(frame: _Frame, stack: ExitStack) -> tuple[Engine, Threads]:
 
 def _rounds(frame: _Frame, engine: Engine, threads: Threads) -> Iterator[None]:
     """Step the engine until it is done. systemd's watchdog is fed here, by the loop that does the work."""
-    locks_checked = time.monotonic()
+    looked_after, was_reachable = time.monotonic(), True
     while not engine.is_done:
         sleep = engine.step(time.monotonic())
         yield
         for name, is_alive in threads.items():
             if not is_alive():
                 raise AlfwatchdError(f"the {name} thread has ended, which it never should; the log says why")
-        if time.monotonic() - locks_checked > _LOCK_CHECK_SECONDS and not engine.offline:
-            locks_checked = time.monotonic()
-            for lock in frame.locks.values():
-                lock.keep()
+        if time.monotonic() - looked_after > _LOOK_AFTER_SECONDS and not engine.offline:
+            looked_after = time.monotonic()
+            was_reachable = _look_after(frame, was_reachable=was_reachable)
         is_stopping = engine.last_flush is not None
         until_ping = frame.service.tell(time.monotonic(), status_line(engine), is_stopping=is_stopping)
         frame.inbox.wait(min(sleep, until_ping))
+
+
+def _look_after(frame: _Frame, *, was_reachable: bool) -> bool:
+    """Take locks again that somebody has removed; tell whether clients can still find the socket."""
+    for lock in frame.locks.values():
+        lock.keep()
+    is_reachable = os.access(frame.socket, os.F_OK)
+    if was_reachable and not is_reachable:
+        _log.error("the control socket was removed, clients find no daemon until it is restarted path=%s", frame.socket)
+    return is_reachable
 
 
 def _finish_first_pass(start: Start) -> None:

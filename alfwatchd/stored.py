@@ -92,7 +92,7 @@ def read_generation(folder: Path) -> tuple[int, dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for name in (SESSIONS, DATASETS):
         found.append({})
-        with suppress(OSError, pa.ArrowException), _open(folder / name) as raw:
+        with suppress(OSError, pa.ArrowException, ValueError), _open(folder / name) as raw:
             found[-1] = _parse_own(pq.read_metadata(raw).metadata)
     return max(metadata.get("generation", 0) for metadata in found), found[1]
 
@@ -112,7 +112,7 @@ def open_datasets(folder: Path) -> Iterator[pq.ParquetFile | None]:
     """Open the datasets in a folder, to be read even after another file has replaced them; None if there are none."""
     with ExitStack() as stack:
         file = None
-        with suppress(OSError, pa.ArrowException):
+        with suppress(OSError, pa.ArrowException, ValueError):
             raw = stack.enter_context(_open(folder / DATASETS))
             file = stack.enter_context(pq.ParquetFile(raw))
         yield file
@@ -172,9 +172,12 @@ def read_file(path: Path, columns: list[str] | None = None) -> pa.Table:
     OSError, pyarrow.ArrowException
         It cannot be read, or is damaged.
     """
-    with _open(path) as raw, pq.ParquetFile(raw, page_checksum_verification=True) as file:
-        table = file.read(columns)
-    table.validate(full=True)  # damaged text or indices would fail anywhere later
+    try:
+        with _open(path) as raw, pq.ParquetFile(raw, page_checksum_verification=True) as file:
+            table = file.read(columns)
+        table.validate(full=True)  # damaged text or indices would fail anywhere later
+    except (UnicodeError, LookupError, TypeError, OverflowError) as error:  # pyarrow did not expect that of a footer
+        raise OSError(errno.EINVAL, f"is damaged: {error}", str(path)) from error
     return table
 
 

@@ -27,9 +27,14 @@ def assert_right(made: Program, **settings: Any) -> SyncReply:
 def assert_equals_fresh_index(made: Program, **settings: Any) -> None:
     """Compare the tables on disk as they are."""
     with fast_folder() as fresh:
-        places = {"root": str(made.root), "out_dir": str(fresh), "state_dir": str(fresh / "state")}
-        run_once(load({**places, **settings}, environ={}).settings)
+        index(made.root, fresh, **settings)
         assert_same_tables(made.out_dir, fresh)
+
+
+def index(root: Path, folder: Path, **settings: Any) -> None:
+    """Make tables of a tree in a folder."""
+    places = {"root": str(root), "out_dir": str(folder), "state_dir": str(folder / "state")}
+    run_once(load({**places, **settings}, environ={}).settings)
 
 
 def assert_whole(folder: Path) -> None:

@@ -1,0 +1,73 @@
+"""Tables that are damaged, of any origin, are told as such."""
+
+import random
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from alfwatchd import stored
+from alfwatchd.core import kept
+from alfwatchd.core.ids import NAMESPACE
+from alfwatchd.errors import TablesError
+from program import make_small_tree
+from trees import fast_folder
+from truth import index
+
+N_DAMAGES = 500
+READERS = (stored.read_generation, stored.read_sessions, stored.read_sessions_alone, stored.read_created)
+
+
+@pytest.fixture
+def tables():
+    with fast_folder() as folder:
+        make_small_tree(folder / "root")
+        index(folder / "root", folder)
+        yield folder
+
+
+def damage(path, chance):
+    """Change some bytes, most of them near the end, where the footer is."""
+    content = bytearray(path.read_bytes())
+    for _ in range(chance.choice((1, 1, 2, 5))):
+        place = chance.randrange(len(content))
+        content[-1 - place // chance.choice((1, 4, 10))] ^= 1 << chance.randrange(8)
+    path.write_bytes(content)
+
+
+def test_reading_damaged_tables_ends_in_nothing_or_in_an_error_that_says_so(tables):
+    whole = {name: (tables / name).read_bytes() for name in (stored.SESSIONS, stored.DATASETS)}
+    chance = random.Random()
+    for _ in range(N_DAMAGES):
+        for name, content in whole.items():
+            (tables / name).write_bytes(content)
+            damage(tables / name, chance)
+        for read in READERS:
+            read(tables)
+        stored.read_session_ids(tables / stored.SESSIONS)
+        with stored.open_datasets(tables) as datasets:
+            stored.read_ids_and_sizes(datasets)
+        try:
+            found = stored.read_tables(tables)
+        except TablesError:
+            continue
+        kept.carry_over(found.sessions, found.datasets, NAMESPACE, "")
+
+
+def test_a_column_whose_name_is_no_text_is_damage(tables):
+    path = tables / stored.SESSIONS
+    path.write_bytes(path.read_bytes().replace(b"projects", b"\xf0rojects"))
+    with pytest.raises((OSError, pa.ArrowException)):
+        stored.read_file(path)
+    assert stored.read_sessions(tables) is None
+    assert stored.read_session_ids(path) == frozenset()
+
+
+def test_damage_within_a_page_is_no_row(tables):
+    path = tables / stored.SESSIONS
+    pages = pq.ParquetFile(path).metadata.row_group(0).column(0)
+    content = bytearray(path.read_bytes())
+    content[pages.data_page_offset + pages.total_compressed_size - 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises((OSError, pa.ArrowException)):
+        stored.read_file(path)
