@@ -141,13 +141,14 @@ def hold_state_dir(state_dir: Path) -> Iterator[Held]:
 
 
 def _open(path: Path) -> int:
+    flags = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # whoever may write here can have put a pipe there
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        return os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o644)
     except PermissionError:
         if not path.exists():
             raise
         # Another user ran the program here before. To lock a file, it is enough to read it.
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        return os.open(path, os.O_RDONLY | flags)
 
 
 def _write(fd: int, text: str) -> None:

@@ -193,3 +193,20 @@ def test_a_folder_that_is_closed_is_told(folder, hold):
     kind, message = as_nobody(run)
     assert kind is (OutDirError if hold is hold_out_dir else StateError)
     assert "Permission denied" in message
+
+
+@needs_root
+@HOLDERS
+def test_a_pipe_in_place_of_the_lock_is_not_waited_for(folder, hold):
+    """Somebody else's: it can only be opened to be read, and nobody writes."""
+    with hold(folder):
+        (name,) = os.listdir(folder)
+    (folder / name).unlink()
+    os.mkfifo(folder / name, 0o444)
+    folder.chmod(0o755)
+
+    def run():
+        with hold(folder):
+            return "held"
+
+    assert as_nobody(run) == "held"

@@ -27,7 +27,7 @@ SESSION = "lab/Subjects/s1/2020-01-01/001"
 DESCRIPTORS = 1024  # as a shell gives them to a daemon
 PATIENCE = 15  # seconds that a client waits for any answer
 MOST_MEMORY = 150 << 20
-SLOWEST = 3.0  # seconds for status, whatever else goes on; this machine may be busy
+SLOWEST = 8.0  # seconds for status: no more than a busy machine explains
 KNOWN = {"UsageError", "NotAllowed", "PruneRefused", "Busy", "RequestFailed"}
 
 
