@@ -330,3 +330,104 @@ def test_what_cannot_be_recorded_is_once_it_can(folder):
         return load(folder / "state")
 
     assert as_nobody(run) == (False, {"": PLACE}, None)
+
+
+# Damage that SQLite does not see.
+
+
+def rewrite(folder, query):
+    with sqlite3.connect(folder / "state.sqlite") as db:
+        db.execute(query)
+    db.close()
+
+
+@pytest.mark.parametrize("query", ["UPDATE digests SET md5 = zeroblob(16)", "UPDATE digests SET seal = zeroblob(4)"])
+def test_a_digest_whose_bytes_were_changed_is_not_used(folder, query):
+    state = State(folder)
+    state.save_digests([(1, SIGNATURE, MD5)])
+    state.close()
+    rewrite(folder, query)
+    state = State(folder)
+    assert state.find_digest(1, SIGNATURE) is None
+    assert state.find_digests(1, [SIGNATURE]) == {}
+    state.save_digests([(1, SIGNATURE, MD5)])
+    assert state.find_digest(1, SIGNATURE) == MD5
+    state.close()
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "UPDATE places SET fsid = 'no number'",
+        "UPDATE places SET ino = '4'",
+        "UPDATE places SET fs_type = NULL",
+        "UPDATE places SET path = 'elsewhere'",
+        "UPDATE places SET seal = zeroblob(4)",
+    ],
+)
+def test_a_place_whose_record_was_changed_is_not_used(folder, query, caplog):
+    state = State(folder)
+    state.save_places({"": Place(1, 2, 3, 4, "ext4")})
+    state.close()
+    rewrite(folder, query)
+    state = State(folder)
+    assert state.load_places() == {}
+    assert "identity of root and mounts is damaged" in caplog.text
+    state.close()
+
+
+def test_columns_of_another_program_are_made_anew(folder, caplog):
+    State(folder).close()
+    rewrite(folder, "DROP TABLE digests")
+    rewrite(folder, "CREATE TABLE digests (path TEXT)")
+    state = State(folder)
+    assert state.is_new
+    assert "made anew" in caplog.text
+    state.save_digests([(1, SIGNATURE, MD5)])
+    state.close()
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.mkdir(), lambda path: path.symlink_to("/dev/null")])
+@pytest.mark.parametrize("name", ["state.sqlite", "state.sqlite-wal", "state.sqlite-shm"])
+def test_what_is_no_file_is_replaced(folder, name, make):
+    State(folder).close()
+    (folder / name).unlink(missing_ok=True)
+    make(folder / name)
+    state = State(folder)
+    assert state.is_new
+    state.save_digests([(1, SIGNATURE, MD5)])
+    assert state.find_digest(1, SIGNATURE) == MD5
+    state.close()
+
+
+def test_damage_while_it_is_open_is_mended_by_the_next_that_is_written(folder):
+    state = State(folder)
+    state.save_digests([(1, SIGNATURE, MD5)])
+    state.close()
+    state = State(folder)
+    state._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    state._db.execute("PRAGMA shrink_memory")  # else what was read before would do
+    with (folder / "state.sqlite").open("r+b") as file:
+        file.write(b"x" * 20_000)
+    with pytest.raises(StateError):
+        for number in range(3):
+            state.save_digests([(number, SIGNATURE, MD5)])
+    state.save_digests([(1, SIGNATURE, MD5)])
+    assert state.find_digest(1, SIGNATURE) == MD5
+    state.close()
+
+
+@needs_root
+@pytest.mark.parametrize("mode", [0o000, 0o444, 0o644])
+def test_a_file_of_another_user_is_replaced_where_the_folder_allows_it(folder, mode):
+    State(folder).close()
+    (folder / "state.sqlite").chmod(mode)
+    folder.chmod(0o777)
+
+    def run():
+        state = State(folder)
+        state.save_digests([(1, SIGNATURE, MD5)])
+        state.close()
+        return state.is_new
+
+    assert as_nobody(run)
