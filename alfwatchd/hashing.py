@@ -25,7 +25,7 @@ _CHUNK_SIZE = 1 << 18
 """Bytes read at once: as fast as more, and it stays in the processor's cache."""
 
 _SHORTEST_RETRY, _LONGEST_RETRY = 15.0, 3600.0
-"""Seconds until a file that could not be read is tried again, twice as long each time."""
+"""Seconds until a file that could not be read is tried again; where that is forbidden, twice as long each time."""
 
 _POST_SECONDS = 0.5
 _POST_FILES = 256
@@ -260,11 +260,12 @@ class Hasher:
             self._waits.pop((job.folder, job.name), None)
             return
         wait = self._waits.get((job.folder, job.name), _SHORTEST_RETRY)
-        is_news = wait == _SHORTEST_RETRY and not isinstance(error, PermissionError)  # there may be a million of these
+        is_forbidden = isinstance(error, PermissionError)  # there may be a million of these, for ever
         path = f"{self._root}/{job.folder}/{job.name}"
-        (_log.warning if is_news else _log.debug)("hashing failed path=%s error=%s", path, error.strerror)
+        (_log.debug if is_forbidden else _log.warning)("hashing failed path=%s error=%s", path, error.strerror)
         with self._changed:
-            self._waits[job.folder, job.name] = min(2 * wait, _LONGEST_RETRY)
+            if is_forbidden:
+                self._waits[job.folder, job.name] = min(2 * wait, _LONGEST_RETRY)
             heapq.heappush(self._failed, (time.monotonic() + wait, next(self._numbers), job))
 
     def _push_failed(self) -> None:

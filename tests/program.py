@@ -124,7 +124,8 @@ def assert_same_tables(found: Path, expected: Path) -> None:
     ):
         assert is_one.column_names == should_be.column_names, name
         assert is_one.schema.types == should_be.schema.types, name
-        if not is_one.equals(should_be):
+        # Two dictionaries of the same values in another order are not equal for Arrow.
+        if not is_one.equals(should_be) and is_one.to_pylist() != should_be.to_pylist():
             rows, expected_rows = ({str(row) for row in table.to_pylist()} for table in (is_one, should_be))
             lacks, has = sorted(expected_rows - rows), sorted(rows - expected_rows)
             lines = [f"{name}: {len(lacks)} rows lack, {len(has)} are too many, of {len(should_be)}"]

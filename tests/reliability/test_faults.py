@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import shutil
 import time
@@ -73,8 +74,10 @@ class Disk:
 
 def assert_kept(rows: Rows, known: Rows, disk: Disk) -> None:
     """Compare the tables with what was known: nothing but what was touched may differ."""
-    assert disk.untouched(known).items() <= rows.items(), sorted(disk.untouched(known).items() - rows.items())[:5]
-    assert disk.untouched(rows).keys() <= known.keys()
+    lost = [path for path, (size, _) in disk.untouched(known).items() if path not in rows or rows[path][0] != size]
+    assert not lost, lost[:5]
+    wrong = [path for path in disk.untouched(rows) if path not in known or rows[path][1] not in (None, known[path][1])]
+    assert not wrong, wrong[:5]
 
 
 KINDS = {
@@ -103,13 +106,15 @@ def test_failing_calls(tmp_path, scale, tally, kind, flags):
     root = make_small_tree(tmp_path / "root", subjects=SUBJECTS)
     with failing_disk(tmp_path, root) as faults, program(root, tmp_path / "out", flags, faults.prefix) as made:
         made.start()
-        for _ in range(scale(1, 12)):
+        for _ in range(scale(1, 6)):
             settle(made, tally)
             known, disk = read_rows(made.out_dir), Disk(root, draw)
             fraction, by_folder = draw.choice(KINDS[kind])
             codes = draw.choice((CODES, draw.sample(CODES, 1)))
+            if "--hash-files" in flags:  # what may not be read is tried again after minutes, or an hour
+                codes = [code for code in codes if code != errno.EACCES] or [errno.EIO]
             faults.begin(fraction, by_folder=by_folder, codes=codes, seed=draw.randrange(1 << 32))
-            for _ in range(scale(4, 20)):
+            for _ in range(scale(4, 12)):
                 for _ in range(draw.randrange(4)):
                     disk.change()
                     tally["operations"] += 1
@@ -161,7 +166,8 @@ def assert_honest(made, exactness, message, faults, tally):
 def settle(made, tally):
     """Wait until all hashes are there, then compare."""
     made.client.sync()
-    made.wait(lambda: made.client.status().hashes_pending == 0)
+    if "--hash-files" in made.flags:
+        made.wait(lambda: made.client.sync() and all(each for _, each in read_rows(made.out_dir).values()), 60.0)
     made.assert_equals_fresh_index()
     tally["comparisons"] += 1
     status = made.client.status()
