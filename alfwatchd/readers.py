@@ -20,9 +20,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_IN_CLOSE_NOWRITE, _IN_OPEN, _IN_Q_OVERFLOW, _IN_IGNORED, _IN_ONLYDIR = 0x10, 0x20, 0x4000, 0x8000, 0x1000000
-_WATCHED = ctypes.c_uint32(_IN_OPEN | _IN_CLOSE_NOWRITE | _IN_ONLYDIR)
-"""With closings, because the kernel makes one event of two equal ones that follow each other."""
+_IN_ACCESS, _IN_CLOSE_NOWRITE, _IN_OPEN = 0x1, 0x10, 0x20
+_IN_Q_OVERFLOW, _IN_IGNORED, _IN_ONLYDIR = 0x4000, 0x8000, 0x1000000
+_WATCHED = ctypes.c_uint32(_IN_OPEN | _IN_ACCESS | _IN_CLOSE_NOWRITE | _IN_ONLYDIR)
+"""With what comes between two openings, because the kernel makes one event of two equal ones that follow each other."""
 _EVENT = struct.Struct("iIII")
 _MOST_WAITING = 32
 _UNSEEN_SECONDS = 0.3
