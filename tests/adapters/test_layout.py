@@ -350,3 +350,15 @@ def test_whatever_happens_the_tables_are_those_of_a_plain_writer(history):
                     store.write(rows, encoding)
             store.write(rows, encoding)
             check(out_dir, rows, encoding)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero")])
+@pytest.mark.parametrize("name", [SESSIONS, DATASETS, "layout", "layout.tmp"])
+def test_what_stands_in_the_place_of_a_file_is_neither_read_nor_waited_for(out_dir, name, make):
+    new_store(out_dir).write(snapshot(MANY), PLAIN)
+    (out_dir / name).unlink(missing_ok=True)
+    make(out_dir / name)
+    new_store(out_dir).write(snapshot(MANY, 2), PLAIN)
+    check(out_dir, snapshot(MANY, 2))
+    assert (out_dir / "layout").is_file()

@@ -74,12 +74,14 @@ def remove(path, chance):
 def older_schema(path, chance):
     """Make a database of the same version, whose tables are others."""
     remove(path, chance)
-    with sqlite3.connect(path) as db:
+    made = path.with_name("made")
+    with sqlite3.connect(made) as db:
         (version,) = db.execute("PRAGMA user_version").fetchone()
         db.execute(f"PRAGMA user_version = {chance.choice((0, version, 1, 99))}")
         db.execute("CREATE TABLE places (path TEXT)")
         db.execute("CREATE TABLE digests (path TEXT, md5 TEXT)")
     db.close()
+    made.rename(path)
 
 
 IN_PLACE = (truncate, extend, flip, zero, scramble, empty, text)
