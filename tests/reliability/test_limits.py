@@ -57,7 +57,7 @@ def set_limit(made, name, number):
     ("n_watches", "is_enough"),
     [
         pytest.param(lambda n: 0, False, id="none", marks=pytest.mark.long),  # half a minute
-        pytest.param(lambda n: 10, False, id="some"),
+        pytest.param(lambda n: 10, False, id="some", marks=pytest.mark.long),
         pytest.param(lambda n: n - 1, False, id="one too few"),
         pytest.param(lambda n: n, True, id="enough"),
     ],
@@ -226,22 +226,20 @@ def test_no_room_for_tables_or_state(tmp_path, root, tally, scale):
             start(made, tmp_path)
             tally.update(kills=1, restarts=1)
 
-        for _ in range(scale(1, 12)):
-            for place in (out, state):
-                inside, is_state = box.path(place), place == state
-                fill(inside)
-                go_on(is_saved=is_state)
-                (inside / "filler").unlink()
-                settle()
-                box.make_read_only(place)
-                go_on(is_saved=is_state)
-                box.unmount(place)
-                settle()
-                empty(inside)
-                go_on(is_saved=True)
-                settle()
-                restart()
-                settle()
+        for place in scale([out], [out, state] * 12):
+            inside, is_state = box.path(place), place == state
+            fill(inside)
+            go_on(is_saved=is_state)
+            (inside / "filler").unlink()
+            settle()
+            box.make_read_only(place)
+            go_on(is_saved=is_state)
+            box.unmount(place)
+            settle()
+            empty(inside)
+            go_on(is_saved=True)
+            restart()
+            settle()
         box.unmount(out)
         out.rmdir()
         go_on(is_saved=False)
@@ -250,7 +248,6 @@ def test_no_room_for_tables_or_state(tmp_path, root, tally, scale):
         box.unmount(state)
         shutil.rmtree(state)
         go_on(is_saved=True)
-        settle()
         restart()
         settle()
         made.stop()
@@ -263,7 +260,7 @@ def test_a_deep_tree(tmp_path, root, tally, scale):
     """Deeper than there are descriptors, and longer than the kernel takes a path."""
     with program(root, tmp_path / "out", prefix=descriptors(LEAST)) as made:
         start(made, tmp_path)
-        depth = scale(200, 1200)
+        depth = scale(60, 1200)
         for collection, name in (("alf", "d"), ("deep", "long_name")):
             fd = os.open(root / SESSION, os.O_RDONLY)
             for number in range(depth):

@@ -425,10 +425,10 @@ def tell(seed: int, length: int) -> Counter[str]:
 @pytest.mark.timeout(900)
 def test_stories_of_roots_and_mounts(tally, scale):
     seed = int(os.environ.get("ALFWATCHD_SEED", time.time_ns() % 1_000_000_000))
-    end = time.monotonic() + float(os.environ.get("ALFWATCHD_SECONDS", scale(5, 300)))
+    end = time.monotonic() + float(os.environ.get("ALFWATCHD_SECONDS", scale(2, 300)))
     while time.monotonic() < end:
         try:
-            tally.update(with_own_mounts(lambda seed=seed: tell(seed, 100)))
+            tally.update(with_own_mounts(lambda seed=seed: tell(seed, scale(40, 100))))
         except BaseException:
             print(f"the story of seed {seed} went wrong: ALFWATCHD_SEED={seed} tells it again")  # noqa: T201
             raise
