@@ -34,6 +34,8 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.parquet as pq
 from one.alf.cache import load_tables
+from one.api import One
+
 kind, folder, n_datasets = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 ended = []
 signal.signal(signal.SIGTERM, lambda *_: ended.append(1))
