@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import shutil
 import signal
 import sqlite3
@@ -182,7 +183,7 @@ class World:
         self.start()
 
     def clear(self, said):
-        named = [path for path in self.places() if f"{path}:" in said and not path.is_file()]
+        named = [path for path in self.places() if re.search(f"{path}[:']", said) and not path.is_file()]
         assert named, f"it does not say what is wrong\n{said}"
         for path in named:
             remove(path, self.chance)
