@@ -226,7 +226,7 @@ def test_no_room_for_tables_or_state(tmp_path, root, tally, scale):
             start(made, tmp_path)
             tally.update(kills=1, restarts=1)
 
-        for place in scale([out], [out, state] * 12):
+        for place in scale([out], [out, state] * 4):
             inside, is_state = box.path(place), place == state
             fill(inside)
             go_on(is_saved=is_state)
