@@ -162,7 +162,7 @@ class World:
                 time.sleep(0.01)
             if self.made.process.poll() is None:
                 return
-            assert self.made.process.returncode == 1
+            assert self.made.process.returncode == 1, self.made.log[n_said:]
             self.made.process = None
             self.clear(self.made.log[n_said:])
         raise AssertionError(f"it does not start\n{self.made.log}")
