@@ -1,8 +1,8 @@
 """A process of its own that changes a tree, told by `Writer` what to do and when to rest.
 
-It reads one command per line: ``go PAUSE SECRETLY`` does operations of `fuzz_disk`, with so many seconds after each, until
-the next line comes; ``storm NUMBER`` changes two files in turn so many times, which makes as many events and no news;
-``note`` takes notice of what is known to a daemon that has just synced. Each is answered by the number of changes.
+It reads one command per line: ``go PAUSE SECRETLY`` does operations of `fuzz_disk`, with so many seconds after each,
+until the next line comes; ``storm NUMBER`` changes two files in turn so many times, which makes as many events and no
+news; ``note`` takes notice of what is known to a daemon that has just synced. The answer is the number of changes.
 """
 
 from __future__ import annotations
