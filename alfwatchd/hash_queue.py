@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from alfwatchd.core.encode import Encoding
 from alfwatchd.core.guard import Place
 from alfwatchd.core.messages import Hashed
-from alfwatchd.core.rows import SIGNATURE_SIZE, Session, unpack_signature
+from alfwatchd.core.rows import SIGNATURE_SIZE, Session, inode_of, unpack_signature
 from alfwatchd.errors import StateError
 from alfwatchd.hashing import Hasher, HashJob
 from alfwatchd.indexer import Indexer
@@ -49,7 +49,10 @@ class HashQueue:
         rewritten, indexer.tree.rewritten = indexer.tree.rewritten, []
         if rewritten:
             self._hasher.forget(rewritten)
-            indexer.tree.forget_digests(indexer.intake.shared.inodes_among(rewritten))
+            # The event told of one name only; others may lead to the same file.
+            if shared := indexer.intake.shared.inodes_among(rewritten):
+                indexer.tree.forget_digests(shared, [indexer.tree.root])
+            indexer.tree.forget_digests(set(map(inode_of, rewritten)), indexer.linked)
         for session in indexer.committed:
             jobs = self._jobs(session)
             if jobs:

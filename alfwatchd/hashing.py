@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from alfwatchd.core.messages import Hashed, Message
-from alfwatchd.core.rows import pack_signature, unpack_signature
+from alfwatchd.core.rows import either_way, pack_signature, unpack_signature
 from alfwatchd.errors import StateError
 
 _log = logging.getLogger(__name__)
@@ -154,7 +154,7 @@ class Hasher:
 
     def forget(self, signatures: Iterable[bytes]) -> None:
         """Let no digest count that was made of these files, or is being made: they were rewritten. Engine's thread."""
-        forgotten = list(signatures)
+        forgotten = [each for signature in signatures for each in either_way(signature)]
         for signature in forgotten:
             self._versions[signature] = self._versions.pop(signature, 0) + 1
         while len(self._versions) > _MAX_VERSIONS:

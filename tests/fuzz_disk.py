@@ -271,10 +271,15 @@ class Disk:
             file.write(bytes([48 + b % 10]) * size)
 
     def rewrite_in_secret(self, a: int, b: int) -> None:
-        """Write other bytes, as many as there were, and let the file look as old as it did: `rsync --inplace -t`."""
-        before = os.stat(self.file(a))
-        self.rewrite(a, b)
-        os.utime(self.file(a), ns=(before.st_atime_ns, before.st_mtime_ns))
+        """Write other bytes, as many as there were, and let the file look as old as it did: `rsync --inplace -t`.
+
+        Not what lies outside, and is reached through a link: no event tells of it.
+        """
+        path = self.file(a)
+        before = os.stat(path)
+        if os.path.realpath(path).startswith(f"{os.path.realpath(self.root)}/"):
+            self.rewrite(a, b)
+            os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
     def truncate(self, a: int, b: int) -> None:
         fd = self._open(self.file(a), os.O_WRONLY)

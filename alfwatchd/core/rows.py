@@ -59,6 +59,11 @@ def inode_of(value: bytes) -> bytes:
     return value[16:24]
 
 
+def either_way(signature: bytes) -> tuple[bytes, bytes]:
+    """Return the signatures of a file as it is reached by its own name, and through a symbolic link."""
+    return signature[:-1] + b"\0", signature[:-1] + b"\1"
+
+
 def is_of_link(value: bytes) -> bool:
     """Tell whether the file of a row value was reached through a symbolic link."""
     return value[SIGNATURE_SIZE - 1] != 0

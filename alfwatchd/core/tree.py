@@ -175,9 +175,9 @@ class Tree:
             self._set_rows(folder, old.patch(values))
         return changes
 
-    def forget_digests(self, inodes: AbstractSet[bytes]) -> None:
-        """Forget the digests of files whatever names they have; looks at every row if there are any inodes."""
-        for folder in self.root.walk() if inodes else ():
+    def forget_digests(self, inodes: AbstractSet[bytes], tops: Iterable[Folder]) -> None:
+        """Forget the digests of files with these inodes below some folders; looks at every row there."""
+        for folder in (each for top in tops if self.is_attached(top) for each in top.walk()):
             if folder.rows is None or inodes.isdisjoint(folder.rows.packed.inodes()):
                 continue
             known = {

@@ -9,7 +9,7 @@ from alfwatchd import hash_queue
 from alfwatchd.core.encode import Encoding
 from alfwatchd.core.folder import Look
 from alfwatchd.core.messages import Hashed
-from alfwatchd.core.rows import digest_of
+from alfwatchd.core.rows import digest_of, either_way
 from alfwatchd.hash_queue import HashQueue
 from alfwatchd.hashing import Hasher
 from alfwatchd.state import State
@@ -116,17 +116,18 @@ def test_a_file_that_was_rewritten_in_secret_by_one_of_its_names(box):
     os.link(box.root / first, box.root / second)
     scan_all(box.indexer)
     signature = box.rows()[first][:25]
-    for name in (first, second):
+    for name in (first, second, link := f"{SESSION}/link.b.c"):
         folder = box.indexer.tree.find(os.path.dirname(name))
-        box.indexer.tree.set_digest(folder, {os.path.basename(name): (signature, RECORDED)})
+        box.indexer.tree.set_digest(folder, {os.path.basename(name): (box.rows()[name][:25], RECORDED)})
     box.indexer.scan(0.0)
-    assert (box.digests()[first], box.digests()[second]) == (RECORDED, RECORDED)
+    assert {box.digests()[name] for name in (first, second, link)} == {RECORDED}
     folder = box.indexer.tree.find(SESSION)
     box.indexer.tree.patch(folder, Look({"a.b.c": signature}, set()), {"a.b.c"})
     box.submit()
     box.indexer.scan(0.0)
-    assert (box.digests()[first], box.digests()[second]) == (b"", b"")
-    assert {first, second} <= set(box.submit())
+    assert {box.digests()[name] for name in (first, second, link)} == {b""}
+    assert {first, second, link} <= set(box.submit())
+    assert {box.hasher.version(each) for each in either_way(signature)} == {1}
 
 
 def unknown(box):
