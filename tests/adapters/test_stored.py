@@ -1,6 +1,8 @@
 """Tables that are damaged, of any origin, are told as such."""
 
 import random
+import shutil
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -94,3 +96,13 @@ def test_tables_are_written_over_damaged_ones(tables):
         return True
 
     assert in_child(run)
+
+
+def test_a_footer_for_which_pyarrow_ends_the_process_is_not_shown_to_it(tables):
+    def run():
+        shutil.copy(Path(__file__).parent.parent / "data/damaged_footer.pqt", tables / stored.SESSIONS)
+        file = GroupedFile(tables / stored.SESSIONS)
+        file.write(tables / "new", pa.schema([("a", pa.int8())]), [(0, pa.table({"a": pa.array([1], pa.int8())}))], 0.0)
+        return stored.read_sessions(tables) is None, stored.read_file(tables / "new")["a"].to_pylist()
+
+    assert in_child(run) == (True, [1])
