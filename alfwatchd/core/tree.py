@@ -6,7 +6,7 @@ this converge are in docs/architecture.md, "How watching loses nothing".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 
 from alfwatchd.core import alf
