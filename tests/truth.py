@@ -16,19 +16,29 @@ from program import Program, assert_same_tables, generations, read_tables
 from trees import fast_folder
 
 
-def assert_right(made: Program, **settings: Any) -> SyncReply:
-    """Sync, then compare the tables on disk with a fresh full index; `settings` are those that it needs, too."""
-    reply = made.client.sync()
-    assert len(set(generations(made.out_dir))) == 1
-    assert_equals_fresh_index(made, **settings)
+def assert_right(made: Program, *, digests: bool = True, **settings: Any) -> SyncReply:
+    """Sync, then compare the tables on disk with a fresh full index, and make sure that nobody says otherwise.
+
+    Parameters
+    ----------
+    made : Program
+    digests : bool
+        Whether to compare them, too: a fresh index makes all of them at once, a daemon one by one.
+    settings
+        Those that a fresh index needs, too.
+    """
+    reply, status = made.client.sync(), made.client.status()
+    assert (reply.exactness, status.state, status.saved) == ("exact", "live", True), f"{reply}\n{status}"
+    made.wait(lambda: len(set(generations(made.out_dir))) == 1)  # a flush of digests may be between both
+    assert_equals_fresh_index(made, digests=digests, **settings)
     return reply
 
 
-def assert_equals_fresh_index(made: Program, **settings: Any) -> None:
-    """Compare the tables on disk as they are."""
+def assert_equals_fresh_index(made: Program, *, digests: bool = True, **settings: Any) -> None:
+    """Compare the tables on disk as they are; parameters as for `assert_right`."""
     with fast_folder() as fresh:
         index(made.root, fresh, **settings)
-        assert_same_tables(made.out_dir, fresh)
+        assert_same_tables(made.out_dir, fresh, digests=digests)
 
 
 def index(root: Path, folder: Path, **settings: Any) -> None:
