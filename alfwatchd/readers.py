@@ -4,7 +4,8 @@
 and seconds may lie between: with a million rows it takes four to get from the datasets to the sessions. inotify tells
 of each opening as it happens, but neither by whom nor what he will open next. So each opening of one file waits for an
 opening of the other one, for some time, and the newest is answered first: who reads in another order, or one file
-only, does no harm, but that a flush may wait for him in vain.
+only, does no harm, but that a flush may wait for him in vain. Where several read at once, the kernel may make one event
+of two openings: then nobody is counted, and the time is waited for.
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ _WATCHED = ctypes.c_uint32(_IN_OPEN | _IN_ACCESS | _IN_CLOSE_NOWRITE | _IN_ONLYD
 """With what comes between two openings, because the kernel makes one event of two equal ones that follow each other."""
 _EVENT = struct.Struct("iIII")
 _MOST_WAITING = 32
+_OF_ONE_READER = 2
+"""Openings of a file, one after the other, by who reads it once."""
+_CROWDED_SECONDS = 60.0
+"""How long after several were seen to read at once, others may."""
 _UNSEEN_SECONDS = 0.3
 """How long somebody is waited for who may have opened a file before it was watched."""
 _BUFFER_BYTES = 1 << 16
@@ -51,6 +56,7 @@ class Readers:
         self._waiting: dict[str, list[float]] = {first: [], second: []}
         """When a file was opened, at the latest, for each opening that the other one's has not answered."""
         self._opened = dict.fromkeys(self._other, time.monotonic())
+        self._crowded_until = 0.0
         self._fd: int | None = None
         self._is_watching = False
         self._watched_since = 0.0
@@ -76,11 +82,12 @@ class Readers:
             How long anybody is waited for, from that opening.
         """
         self.look()
-        began = time.monotonic()
+        began, before = time.monotonic(), self._opened[name]
         time.sleep(max(0.0, self._watched_since + min(seconds, _UNSEEN_SECONDS) - began))
         while True:
             self.look()
-            asked = [when for when in self._waiting[name] if when <= began]
+            known = [*self._waiting[name], *([before] if began < self._crowded_until else [])]
+            asked = [when for when in known if when <= began]
             left = max(asked, default=0.0) + seconds - time.monotonic()
             if self._fd is None or not self._is_watching or not asked or left <= 0:
                 return
@@ -127,6 +134,8 @@ class Readers:
     def _note(self, name: str, now: float) -> None:
         self._opened[name] = now
         self._waiting[name] = [*self._waiting[name][1 - _MOST_WAITING :], now]
+        if len(self._waiting[name]) > _OF_ONE_READER:
+            self._crowded_until = now + _CROWDED_SECONDS
         del self._waiting[self._other[name]][-1:]
 
     def _events(self) -> Iterator[tuple[int, str]]:

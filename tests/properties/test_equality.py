@@ -328,7 +328,7 @@ def tell(seed: int, tried: Counter[str]) -> None:
 
 def test_seeded_stories(scale, tally):
     seed = int(os.environ.get("ALFWATCHD_SEED", time.time_ns() % 1_000_000_000))
-    end = time.monotonic() + float(os.environ.get("ALFWATCHD_SECONDS", scale(3.0, 600.0)))
+    end = time.monotonic() + float(os.environ.get("ALFWATCHD_SECONDS", scale(3.0, 300.0)))
     while time.monotonic() < end:
         try:
             tell(seed, tally)
@@ -340,7 +340,7 @@ def test_seeded_stories(scale, tally):
 
 
 def test_a_writer_that_does_not_wait(tmp_path, scale, tally):
-    seconds = scale(2.0, 120.0)
+    seconds = scale(2.0, 60.0)
     root, outside = tmp_path / "root", tmp_path / "outside"
     Disk(root, outside)
     seed = os.environ.get("ALFWATCHD_SEED", str(time.time_ns() % 1_000_000_000))

@@ -219,7 +219,7 @@ def world(tmp_path):
 
 @pytest.mark.timeout(3600)
 def test_damage_while_it_is_down(world, tally, scale):
-    for number in range(scale(1, 150)):
+    for number in range(scale(1, 100)):
         if number % 3:
             world.made.stop()
         else:
@@ -234,7 +234,7 @@ def test_damage_while_it_is_down(world, tally, scale):
 
 @pytest.mark.timeout(3600)
 def test_damage_while_it_runs(world, tally, scale):
-    for number in range(scale(2, 150)):
+    for number in range(scale(2, 100)):
         done = world.damage(1 + number % 3)
         print(done)  # noqa: T201 - pytest shows it if the test fails
         world.change()

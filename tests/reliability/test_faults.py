@@ -107,7 +107,7 @@ def test_failing_calls(tmp_path, scale, tally, kind, flags):
     root = make_small_tree(tmp_path / "root", subjects=SUBJECTS)
     with failing_disk(tmp_path, root) as faults, program(root, tmp_path / "out", flags, faults.prefix) as made:
         made.start()
-        for _ in range(scale(1, 6)):
+        for _ in range(scale(1, 3)):
             settle(made, tally)
             known, disk = read_rows(made.out_dir), Disk(root, draw)
             fraction, by_folder = draw.choice(KINDS[kind])

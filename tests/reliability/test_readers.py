@@ -237,7 +237,7 @@ def test_several_readers_that_are_stopped_now_and_then_find_nothing_wrong(tmp_pa
     with groups_of(MANY):
         table = Table(tmp_path, chance.randrange(1 << 32), 60, restarts=False)  # they would take no time here
         with reading(tmp_path, "load_tables", "One", "pyarrow", tally=tally) as readers:
-            for number in range(250):
+            for number in range(120):
                 table.step()
                 tally["flushes"] += 1
                 if number % 4 == 0:
@@ -270,7 +270,7 @@ def test_a_reader_finds_nothing_wrong_while_the_daemon_is_killed_and_started(tmp
     with running(root, out_dir) as made:
         made.run_once()
         with reading(out_dir, "load_tables", tally=tally, n_datasets=0), recordings(chance.randrange(1 << 32), root):
-            while count_flushes(made) < scale(12, 1000):
+            while count_flushes(made) < scale(12, 300):
                 made.start(wait=False)
                 at = count_flushes(made) + chance.randrange(5, scale(8, 60))
                 made.wait(lambda at=at: count_flushes(made) >= at)
@@ -321,7 +321,7 @@ def test_what_a_client_saves_that_knows_old_rows_is_undone(tmp_path, scale, tall
     out_dir.mkdir()
     with running(root, out_dir) as made:
         made.run_once()
-        for number in range(scale(2, 30)):
+        for number in range(scale(2, 15)):
             with stale_client(out_dir) as client:
                 for _ in range(number % 2):
                     assert client.stdout.readline() == "saved\n"

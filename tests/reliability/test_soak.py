@@ -120,7 +120,7 @@ def assert_flat(samples: list[Sample]) -> None:
         for column in zip(zip(*map(astuple, early), strict=True), zip(*map(astuple, late), strict=True), strict=True)
     )
     assert fds[1] <= fds[0] + 1
-    assert threads[1] <= threads[0] + 2
+    assert threads[1] <= threads[0] + (2 if len(samples) > 10 else 8)  # a pool grows to its size in the first minutes
     assert watches == (0, 0)
     assert megabytes[1] <= 1.1 * megabytes[0] + 5
 

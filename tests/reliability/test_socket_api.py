@@ -81,7 +81,7 @@ def test_every_request_gets_the_answer_that_is_described(tmp_path, scale, tally)
                 [
                     SCHEMATHESIS, f"--config-file={tmp_path / 'checks.toml'}", "run", f"{url}/openapi.json",
                     f"--url={url}", "--checks=all", f"--workers={PARALLEL}", "--no-color",
-                    "--phases=examples,coverage,fuzzing", f"--max-examples={scale(10, 4000)}", "--warnings=off",
+                    "--phases=examples,coverage,fuzzing", f"--max-examples={scale(10, 2000)}", "--warnings=off",
                     "--suppress-health-check=all",
                 ],
                 cwd=tmp_path, capture_output=True, text=True, timeout=1700, check=False,
