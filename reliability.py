@@ -19,7 +19,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 ROOT = Path(__file__).parent
-TRIALS = ("tests/reliability/test_soak.py", "tests/reliability", "tests/properties")
+TRIALS = ("tests/reliability", "tests/properties")
 REPORT = ROOT / "docs/reliability.md"
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 _LONGEST_TRIAL_SECONDS = 3600
@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
         results = Path(folder) / "results.xml"
         started = time.monotonic()
         command = [
-            # The longest comes first; each process takes one trial after the other, and most of them wait now and then.
+            # Each process takes one trial after the other, and most of them wait now and then.
             sys.executable, "-m", "pytest", *TRIALS, "--long", "-m", "long or not long", "-p", "no:randomly",
             "-n", "3", "--dist", "load", "--maxschedchunk=1",
             f"--timeout={_LONGEST_TRIAL_SECONDS}", f"--junitxml={results}", *arguments,

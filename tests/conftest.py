@@ -20,6 +20,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="trials of reliability at full size: about an hour")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with the longest trial: all others find their time beside it."""
+    if config.getoption("--long"):
+        items.sort(key=lambda item: "soak" not in item.name)
+
+
 @pytest.fixture
 def scale(request: pytest.FixtureRequest) -> Callable[[Any, Any], Any]:
     """Return the first of two values in the test command, the second at full size."""
