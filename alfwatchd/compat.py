@@ -231,7 +231,8 @@ def _write(start: Start, settings: Settings, *, hash_ids: bool) -> None:
     snapshot = start.indexer.tables.snapshot()
     if hash_ids:
         start.indexer.tables.generation += 1
-        store.Store(settings.out_dir, str(settings.root)).write(start.indexer.tables.snapshot(), start.encoding)
+        with closing(store.Store(settings.out_dir, str(settings.root))) as tables:
+            tables.write(start.indexer.tables.snapshot(), start.encoding)
         return
     # one.alf.cache._metadata
     created = datetime.datetime.now().isoformat(sep=" ", timespec="minutes")

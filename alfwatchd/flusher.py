@@ -50,6 +50,7 @@ class Flusher:
         """Finish what was submitted and end the thread."""
         self._jobs.put(None)
         self._thread.join()
+        self.store.close()
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 from alfwatchd import store, stored
@@ -173,7 +173,9 @@ def _write(settings: Settings, start: Start) -> Changes:
     """Write the tables, and count the rows that differ from those that were there."""
     tables, layout = start.indexer.tables, settings.state_dir / store.LAYOUT
     with stored.open_datasets(settings.out_dir) as old:
-        if not Store(settings.out_dir, str(settings.root), layout).write(tables.snapshot(), start.encoding):
+        with closing(Store(settings.out_dir, str(settings.root), layout)) as made:
+            may_differ = made.write(tables.snapshot(), start.encoding)
+        if not may_differ:
             return Changes()
         if old is None:
             return Changes(added=tables.counts.n_datasets)

@@ -17,7 +17,7 @@ import struct
 import time
 import weakref
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -58,9 +58,16 @@ class Readers:
         self._opened = dict.fromkeys(self._other, time.monotonic())
         self._crowded_until = 0.0
         self._fd: int | None = None
+        self._closing: Callable[[], object] | None = None
         self._is_watching = False
         self._watched_since = 0.0
         self._watch()
+
+    def close(self) -> None:
+        """Notice nobody any more."""
+        if self._closing is not None:
+            self._closing()
+        self._fd, self._is_watching = None, False
 
     def look(self) -> None:
         """Take notice of what happened; the sooner, the better is known when it did."""
@@ -82,12 +89,12 @@ class Readers:
             How long anybody is waited for, from that opening.
         """
         self.look()
-        began, before = time.monotonic(), self._opened[name]
+        began = time.monotonic()
+        uncounted = [self._opened[name]] if began < self._crowded_until else []
         time.sleep(max(0.0, self._watched_since + min(seconds, _UNSEEN_SECONDS) - began))
         while True:
             self.look()
-            known = [*self._waiting[name], *([before] if began < self._crowded_until else [])]
-            asked = [when for when in known if when <= began]
+            asked = [when for when in (*self._waiting[name], *uncounted) if when <= began]
             left = max(asked, default=0.0) + seconds - time.monotonic()
             if self._fd is None or not self._is_watching or not asked or left <= 0:
                 return
@@ -110,7 +117,7 @@ class Readers:
             if fd < 0:
                 return
             self._fd = fd
-            weakref.finalize(self, os.close, fd)
+            self._closing = weakref.finalize(self, os.close, fd)
         wd = _LIBC.inotify_add_watch(self._fd, os.fsencode(self._folder), _WATCHED)
         if wd >= 0 and not self._is_watching:
             self._watched_since = time.monotonic()

@@ -100,6 +100,10 @@ class Store:
         """What the last tables say of when they were made."""
         self._in_force: dict[str, FileMark | None] = {}
 
+    def close(self) -> None:
+        """Let go of what the store holds; it writes no more."""
+        self._readers.close()
+
     def write(self, snapshot: Snapshot, encoding: Encoding) -> bool:
         """Replace both files so that every dataset row has its session at every moment.
 

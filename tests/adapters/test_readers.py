@@ -84,6 +84,15 @@ def test_who_begins_later_is_not_waited_for(folder):
         read(folder, "ssss")
 
 
+def test_where_several_read_at_once_nobody_is_counted(folder):
+    """Two that open a file at the same moment may be told as one: he who is answered was not the only one."""
+    found = Readers(folder, "s", "d")
+    read(folder, "ddd")
+    found.look()
+    read(folder, "sss")
+    assert 0.25 < seconds_waited(found, "d", 0.3) < PATIENCE
+
+
 def test_who_takes_too_long_is_not_waited_for(folder):
     found = Readers(folder, "s", "d")
     read(folder, "d")

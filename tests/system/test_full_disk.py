@@ -1,5 +1,7 @@
 """A prune must work where nothing can be written: it may be what makes room."""
 
+import shutil
+
 import alfwatchd
 from program import program
 
@@ -16,12 +18,12 @@ def test_prune_while_the_tables_cannot_be_written(tmp_path):
         config = daemon.home / "config.toml"
         config.write_text("flush_interval_seconds = 0.1\n[prune]\nenabled = true\nmax_fraction = 1\n")
         daemon.start(f"--config={config}")
-        (out_dir / ".datasets.pqt.tmp").mkdir()  # no file can be made in its place
+        (out_dir / ".datasets.pqt.tmp/in/the/way").mkdir(parents=True)  # no file can be made in its place
         (root / UNWANTED).write_bytes(b"unwanted")
         daemon.wait(lambda: not daemon.client.status().saved)
         plan = daemon.client.plan_prune(str(reference))
         assert [item.path for item in plan.files] == [UNWANTED]
         assert [item.path for item in daemon.client.apply_prune(plan.plan_id).files] == [UNWANTED]
-        (out_dir / ".datasets.pqt.tmp").rmdir()
+        shutil.rmtree(out_dir / ".datasets.pqt.tmp")
         assert daemon.client.sync().exactness == "exact"
         assert daemon.client.status().n_datasets == 1
