@@ -209,7 +209,7 @@ WAYS = [
     ("load_tables", ONE_GROUP, True),
     ("One", MANY, True),
     ("pandas", MANY, True),
-    ("pandas, sessions first", MANY, False),
+    ("pandas, sessions first", MANY, True),
     ("pyarrow", MANY, True),
 ]
 
@@ -225,7 +225,7 @@ def test_a_reader_in_a_loop_finds_nothing_wrong(tmp_path, kind, n_rows, scale, t
     with groups_of(n_rows):
         table = Table(tmp_path, seed, 60)
         with reading(tmp_path, kind, tally=tally):
-            for _ in range(scale(40, 1000)):
+            for _ in range(scale(20, 1000)):
                 table.step()
                 tally["flushes"] += 1
 
@@ -270,7 +270,7 @@ def test_a_reader_finds_nothing_wrong_while_the_daemon_is_killed_and_started(tmp
     with running(root, out_dir) as made:
         made.run_once()
         with reading(out_dir, "load_tables", tally=tally, n_datasets=0), recordings(chance.randrange(1 << 32), root):
-            while count_flushes(made) < scale(12, 300):
+            while count_flushes(made) < scale(6, 300):
                 made.start(wait=False)
                 at = count_flushes(made) + chance.randrange(5, scale(8, 60))
                 made.wait(lambda at=at: count_flushes(made) >= at)
@@ -321,7 +321,7 @@ def test_what_a_client_saves_that_knows_old_rows_is_undone(tmp_path, scale, tall
     out_dir.mkdir()
     with running(root, out_dir) as made:
         made.run_once()
-        for number in range(scale(2, 15)):
+        for number in range(scale(1, 15)):
             with stale_client(out_dir) as client:
                 for _ in range(number % 2):
                     assert client.stdout.readline() == "saved\n"
