@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _read(results: Path) -> Iterator[Trial]:
-    for case in ElementTree.parse(results).iter("testcase"):
+    for case in ElementTree.parse(results).iterfind(".//testcase[@name!='']"):  # nameless: what was cut short
         properties = {each.get("name", ""): int(each.get("value", "0")) for each in case.iter("property")}
         kinds = [kind for kind in ("failure", "error", "skipped") if case.find(kind) is not None]
         name = f"{case.get('classname', '').removeprefix('tests.')}: {case.get('name', '')}"
