@@ -176,7 +176,7 @@ class Story:
 
 def test_the_program_under_fuzz(tmp_path, scale, tally):
     seed = int(os.environ.get("ALFWATCHD_SEED", time.time_ns() % 1_000_000_000))
-    end = time.monotonic() + scale(4.0, 420.0)
+    end = time.monotonic() + scale(3.0, 420.0)
     while time.monotonic() < end:
         print(f"ALFWATCHD_SEED={seed}")  # noqa: T201 - pytest shows it if the test fails
         home = tmp_path / str(seed)

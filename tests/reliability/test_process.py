@@ -120,7 +120,7 @@ def make_units(root, n_units=N_UNITS):
 def test_a_kill_while_worker_processes_read_leaves_none_of_them(tmp_path, tally, scale, chance):
     root, n_met = make_units(tmp_path / "root", scale(1000, 3000)), 0
     with fast_program(root, tmp_path / "tables", f"{FAST}scan_workers = 3\n") as (made, flag):
-        for _ in range(scale(1, 20)):
+        while n_met < scale(1, 20):  # the scan may be over before anybody looks
             made.start(flag, wait=False)
             made.wait(lambda: len(processes_of(made)) > 1 or made.state != "starting")
             time.sleep(chance.uniform(0, 0.2))
@@ -131,7 +131,6 @@ def test_a_kill_while_worker_processes_read_leaves_none_of_them(tmp_path, tally,
                 assert time.monotonic() < end, "a worker process has outlived the daemon"
                 time.sleep(0.01)
             tally.update(kills=1, restarts=1)
-        assert n_met
         made.start(flag)
         assert_right(made)
         tally["comparisons"] += 1

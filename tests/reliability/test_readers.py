@@ -262,6 +262,7 @@ def running(root, out_dir):
         yield made
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_a_reader_finds_nothing_wrong_while_the_daemon_is_killed_and_started(tmp_path, scale, tally):
     chance = random.Random()
