@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import alfwatchd
-from alfwatchd import logs, settings
+from alfwatchd import configuration, logs
 from alfwatchd.client import Client
 from alfwatchd.core.replies import PruneReply, Status
 from alfwatchd.errors import AlfwatchdError, NoDaemon, UsageError
+from alfwatchd.settings import EXPLANATIONS, Settings
 
 _EPILOG = """\
 examples:
@@ -143,7 +144,7 @@ def _flags(arguments: argparse.Namespace) -> dict[str, object]:
 
 
 def _client(arguments: argparse.Namespace) -> Client:
-    return Client(settings.find_socket(_flags(arguments)))
+    return Client(configuration.find_socket(_flags(arguments)))
 
 
 # The daemon and its stand-in.
@@ -153,17 +154,17 @@ def _serve(arguments: argparse.Namespace) -> int:
     if arguments.accept_root and not arguments.once:
         raise UsageError("--accept-root goes with --once; for a running daemon: alfwatchd rescan --accept-root")
     flags = _flags(arguments)
-    loaded = settings.load(flags).settings
+    loaded = configuration.load(flags).settings
     if arguments.once:
         return _once(arguments, loaded)
     from alfwatchd import daemon
 
     logs.set_up(loaded.log_level)
-    daemon.run(loaded, lambda: settings.load(flags).settings)
+    daemon.run(loaded, lambda: configuration.load(flags).settings)
     return 0
 
 
-def _once(arguments: argparse.Namespace, loaded: settings.Settings) -> int:
+def _once(arguments: argparse.Namespace, loaded: Settings) -> int:
     from alfwatchd.lock import hold_out_dir
     from alfwatchd.once import run_once
     from alfwatchd.progress import ScanProgress
@@ -282,7 +283,7 @@ def _client_for_root(arguments: argparse.Namespace) -> Client | None:
             raise
         return None
     knows_root = any(key in flags for key in ("root", "config"))
-    return client if not knows_root or str(settings.load(flags).settings.root) == status.root else None
+    return client if not knows_root or str(configuration.load(flags).settings.root) == status.root else None
 
 
 def _prune_alone(arguments: argparse.Namespace, reference: str | None) -> PruneReply:
@@ -290,7 +291,7 @@ def _prune_alone(arguments: argparse.Namespace, reference: str | None) -> PruneR
     from alfwatchd.lock import hold_out_dir
     from alfwatchd.once import look_once
 
-    loaded = settings.load(_flags(arguments)).settings
+    loaded = configuration.load(_flags(arguments)).settings
     options = pruning.PruneOptions(
         Path(reference) if reference else None, arguments.keep_empty_sessions, arguments.max_fraction
     )
@@ -321,13 +322,13 @@ def _prune_lines(reply: PruneReply) -> list[str]:
 
 
 def _config(arguments: argparse.Namespace) -> int:
-    loaded = settings.load(_flags(arguments))
+    loaded = configuration.load(_flags(arguments))
     values = {}
-    for key in settings.EXPLANATIONS:
+    for key in EXPLANATIONS:
         value: Any = loaded.settings
         for part in key.split("."):
             value = getattr(value, part)
-        values[key] = value
+        values[key] = [entry.model_dump() for entry in value] if key == "publish" else value
     if arguments.json:
         rows = {key: {"value": value, "source": loaded.sources[key]} for key, value in values.items()}
         print(json.dumps(rows, default=str, indent=2))

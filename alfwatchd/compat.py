@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from alfwatchd import prune, pruning, store, stored
+from alfwatchd.configuration import load
 from alfwatchd.core import alf, path_tables
 from alfwatchd.core.prune_plan import PruneOutcome, PrunePlan, Reference, make_plan
 from alfwatchd.errors import OutDirError, PruneRefused, RootOffline, TablesError
 from alfwatchd.lock import hold_out_dir
 from alfwatchd.once import index, no_garbage_collection, run_hashing
-from alfwatchd.settings import Settings, load
+from alfwatchd.settings import Settings
 from alfwatchd.startup import Start, lab_problems, prepare
 from alfwatchd.state import State
 

@@ -1,117 +1,36 @@
-"""Flags over environment over TOML over defaults -> one validated, frozen `Settings`, and the source of each value."""
+"""What can be set: one validated, frozen `Settings`, and what each key means. `configuration` reads them."""
 
 from __future__ import annotations
 
-import difflib
-import hashlib
 import json
 import os
-import pwd
 import re
-import tomllib
 import uuid
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import pathspec
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, ValidationInfo
-from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationInfo
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from alfwatchd.core import alf, ids
-from alfwatchd.errors import ConfigError
 
-ENV_PREFIX = "ALFWATCHD_"
-SYSTEM_SOCKET = Path("/run/alfwatchd/alfwatchd.sock")
 SOCKET_PATH_LIMIT = 107
 """Bytes; ``sun_path`` of ``unix(7)`` has 108, the closing zero included."""
 
-Flags = Mapping[str, object]
-Environ = Mapping[str, str]
 
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """The settings in force.
-
-    Parameters
-    ----------
-    settings : Settings
-    sources : mapping of str to str
-        Key of `EXPLANATIONS` -> ``flag --root``, ``environment ALFWATCHD_ROOT``, path of the TOML file, ``default``.
-    """
-
-    settings: Settings
-    sources: Mapping[str, str]
-
-
-def load(flags: Flags, environ: Environ = os.environ) -> Loaded:
-    """Read, merge and validate the settings.
-
-    Parameters
-    ----------
-    flags : mapping of str to object
-        Key of `EXPLANATIONS`, or ``config`` -> value from the command line, None where it was not given.
-    environ : mapping of str to str
-        The environment, from which the default places come too. An empty variable counts as not set.
-
-    Raises
-    ------
-    ConfigError
-        One line for each unknown key, else for each invalid value; or the TOML file cannot be read.
-    """
-    values, sources = _read_all(flags, environ)
-    sources = {key: sources.get(key, "default") for key in EXPLANATIONS}
-    nested: dict[str, Any] = {}
-    for key, value in (_default_places(values, environ) | values).items():
-        section, _, name = key.rpartition(".")
-        (nested.setdefault(section, {}) if section else nested)[name] = value
-    try:
-        return Loaded(Settings(**nested), sources)
-    except ValidationError as error:
-        raise ConfigError("\n".join(_invalid(error, sources))) from error
-
-
-def find_socket(flags: Flags, environ: Environ = os.environ) -> Path:
-    """Return the control socket for a command that may know no root.
-
-    A `socket` that is set wins. Else it is the first that exists in ``$RUNTIME_DIRECTORY``, ``$XDG_RUNTIME_DIR``,
-    ``/run/alfwatchd`` and, where the root is known, its state folder; if none exists, the first of these.
-    Other settings are not validated, but an unknown key is an error: a typing error must not lead to another daemon.
-
-    Parameters
-    ----------
-    flags, environ
-        As for `load`.
-
-    Raises
-    ------
-    ConfigError
-        An unknown key, an unusable path or TOML file.
-    """
-    values, sources = _read_all(flags, environ)
-    try:
-        if "socket" in values:
-            return _check_socket(_check_place(values["socket"]))
-        candidates = [*_runtime_sockets(environ), SYSTEM_SOCKET]
-        state_dir = (_default_places(values, environ) | values).get("state_dir")
-        if state_dir is not None:
-            candidates.append(_check_place(state_dir) / SYSTEM_SOCKET.name)
-        # For `os.access`, what lies in a folder without permission is absent; `Path.exists` raises.
-        return _check_socket(next((path for path in candidates if os.access(path, os.F_OK)), candidates[0]))
-    except ValueError as error:
-        raise ConfigError(f"socket ({sources.get('socket', 'default')}): {error}") from error
-
-
-def _check_place(value: object) -> Path:
-    # `_place` has made absolute whatever can be; an empty path must not become the current folder.
+def check_place(value: object) -> Path:
+    """Return an absolute path; raise `ValueError` for all else."""
+    # `configuration` has made absolute whatever can be; an empty path must not become the current folder.
     if not isinstance(value, Path) or not value.is_absolute() or "\0" in str(value):
         raise ValueError("should be a path, not empty")
     return value
 
 
-def _check_socket(path: Path) -> Path:
+def check_socket(path: Path) -> Path:
+    """Return a path that a socket can have; raise `ValueError` for a longer one."""
     if (length := len(os.fsencode(path))) > SOCKET_PATH_LIMIT:
         raise ValueError(
             f"should have at most {SOCKET_PATH_LIMIT} bytes, and {path} has {length}: set a shorter socket"
@@ -146,14 +65,53 @@ def _split_patterns(value: object) -> object:
     return [part.strip() for part in re.split(r"[,\n]", value) if part.strip()]
 
 
+def _check_address(address: str, *schemes: str) -> str:
+    """Return an address that leads somewhere and holds no credentials: the settings file is for all to read."""
+    parts = urlsplit(address)
+    if parts.scheme not in schemes or not parts.hostname:
+        raise ValueError(f"should begin with {' or '.join(f'{scheme}://' for scheme in schemes)} and name a host")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("should hold no user and password: see docs/operations.md, Credentials")
+    return address
+
+
+def _check_source(source: str) -> str:
+    if "://" in source:
+        return _check_address(source, "http", "https", "alyx+http", "alyx+https")
+    if source:
+        check_place(Path(source))
+    return source
+
+
+def _check_target(target: str) -> str:
+    if "://" in target:
+        return _check_address(target, "s3").rstrip("/")
+    return str(check_place(Path(target)))
+
+
+def _check_base(address: str) -> str:
+    return _check_address(address, "http", "https").rstrip("/") if address else ""
+
+
+def _check_tag(tag: str) -> str:
+    if tag and (not re.fullmatch(r"[\w.-]+", tag) or tag in (".", "..", "tables")):
+        raise ValueError(
+            "should hold letters, digits, '_', '.' and '-' only, and not be 'tables': it is a folder's name"
+        )
+    return tag
+
+
 _MOST_WORKERS = 4
 """By default, as the disk serves others, too."""
 
-Place = Annotated[Path, BeforeValidator(_check_place)]
+Place = Annotated[Path, BeforeValidator(check_place)]
 OptionalPlace = Annotated[Place | None, BeforeValidator(lambda value: value or None)]
 Seconds = Annotated[float, Field(gt=0)]
 Pattern = Annotated[str, AfterValidator(_check_pattern)]
 Patterns = Annotated[tuple[Pattern, ...], NoDecode, BeforeValidator(_split_patterns)]
+Address = Annotated[str, AfterValidator(_check_base)]
+LEAST_PUBLISH_SECONDS = 60.0
+"""Clients tell tables apart by the minute in which they were made."""
 
 
 class _Section(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
@@ -174,13 +132,66 @@ class Control(_Section):
     group: str = Field("", description="Unix group that may use the socket (mode 0660) and prune; empty: none.")
 
 
+class Adopt(_Section):
+    """A database whose ids and columns the tables take over."""
+
+    source: Annotated[str, AfterValidator(_check_source)] = Field(
+        "", description="Tables made by Alyx: folder, cache.zip, http(s) or alyx+https address; empty: none."
+    )
+    interval_seconds: Seconds = Field(300.0, description="Seconds between looks whether the source has changed.")
+    keep_missing: bool = Field(
+        default=False, description="Whether rows of the database whose file is not here are kept, as exists = False."
+    )
+
+
+class Subset(_Section):
+    """Which rows a target gets: those that fit every list that is not empty."""
+
+    projects: tuple[str, ...] = Field((), description="Names of projects; empty: all.")
+    subjects: tuple[str, ...] = Field((), description="Subjects; empty: all.")
+    labs: tuple[str, ...] = Field((), description="Labs; empty: all.")
+    tag: Annotated[str, AfterValidator(_check_tag)] = Field(
+        "", description="Name by which clients ask for these tables, and folder in the target; empty: none."
+    )
+
+
+class Publish(_Section):
+    """A place that gets the tables whenever they have changed."""
+
+    target: Annotated[str, AfterValidator(_check_target)] = Field(description="Folder, or s3://bucket/prefix.")
+    interval_seconds: float = Field(300.0, ge=LEAST_PUBLISH_SECONDS, description="Least seconds between two writings.")
+    keep_seconds: float = Field(86400.0, ge=0, description="Seconds for which replaced tables stay.")
+    location: Address = Field("", description="Address under which clients reach the target; empty: not told.")
+    endpoint: Address = Field("", description="Address of an S3 server that is not Amazon's.")
+    region: str = Field("", description="Region of the S3 bucket; empty: the server's default.")
+    subset: Subset = Subset()
+
+
+class Serve(_Section):
+    """Where `alfwatchd serve` gives the tables to clients."""
+
+    host: str = Field("127.0.0.1", min_length=1, description="Address to listen at; 0.0.0.0 for all networks.")
+    port: int = Field(8310, ge=0, le=65535, description="TCP port; 0: any that is free.")
+    base_url: Address = Field("", description="Address that clients use, where it is another, as behind a proxy.")
+
+
+def _check_targets(targets: tuple[Publish, ...]) -> tuple[Publish, ...]:
+    places = [(each.target, each.subset.tag) for each in targets]
+    if twice := next((place for place in places if places.count(place) > 1), None):
+        raise ValueError(f"names {twice[0]} twice; give one of them another target, or a subset.tag")
+    return targets
+
+
 class Settings(BaseSettings, frozen=True, extra="forbid", allow_inf_nan=False):
-    """All settings, as `load` makes them. Paths are absolute; `root` and `out_dir` are free of symbolic links."""
+    """All settings, as `configuration.load` makes them.
+
+    Paths are absolute; `root` and `out_dir` are free of symbolic links.
+    """
 
     root: Place = Field(description="Folder that is indexed.")
     out_dir: Place = Field(description="Folder of the two tables; default: the root.")
     state_dir: Place = Field(description="Folder of what should outlive a restart.")
-    socket: Annotated[Place, AfterValidator(_check_socket)] = Field(description="Path of the control socket.")
+    socket: Annotated[Place, AfterValidator(check_socket)] = Field(description="Path of the control socket.")
     lab: Annotated[str, AfterValidator(_check_lab)] = Field("", description="Lab of a tree without lab folders.")
     namespace: uuid.UUID = Field(ids.NAMESPACE, description="UUID that all ids are made from.")
     exclude: Patterns = Field((), description=".gitignore patterns on root-relative paths that are left out.")
@@ -199,6 +210,11 @@ class Settings(BaseSettings, frozen=True, extra="forbid", allow_inf_nan=False):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level to log.")
     prune: Prune = Prune()
     control: Control = Control()
+    adopt: Adopt = Adopt()
+    publish: Annotated[tuple[Publish, ...], AfterValidator(_check_targets)] = Field(
+        (), description="Targets that get the tables; see the entries below [[publish]]."
+    )
+    serve: Serve = Serve()
 
     @property
     def n_workers(self) -> int:
@@ -207,136 +223,24 @@ class Settings(BaseSettings, frozen=True, extra="forbid", allow_inf_nan=False):
 
     @classmethod
     def settings_customise_sources(cls, *_: Any, **sources: Any) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take arguments only: `load` reads the other sources itself, so as to know where each value came from."""
+        """Take arguments only: `configuration` reads the other sources, so as to know where each value came from."""
         return (sources["init_settings"],)
 
 
 EXPLANATIONS: Mapping[str, str] = {
     prefix + name: field.description
-    for prefix, model in (("", Settings), ("prune.", Prune), ("control.", Control))
+    for prefix, model in (
+        ("", Settings),
+        ("prune.", Prune),
+        ("control.", Control),
+        ("adopt.", Adopt),
+        ("serve.", Serve),
+    )
     for name, field in model.model_fields.items()
     if field.description
 }
 """Every key, with a dot after its section -> what it means."""
-
-
-def _read_all(flags: Flags, environ: Environ) -> tuple[dict[str, object], dict[str, str]]:
-    """Return the values that are set, paths made absolute, and the source of each."""
-    values, sources, unknown = {}, {}, []
-    for key, value, folder, source in _entries(flags, environ):
-        if key not in EXPLANATIONS:
-            nearest = difflib.get_close_matches(key.lower().replace("-", "_"), EXPLANATIONS, n=1, cutoff=0.5)
-            hint = f"did you mean {nearest[0]!r}?" if nearest else "config.example.toml lists all keys"
-            unknown.append(f"{source}: unknown key {key!r}; {hint}")
-        values[key], sources[key] = _place(key, value, folder, environ), source
-    if unknown:
-        raise ConfigError("\n".join(unknown))
-    return values, sources
-
-
-def _entries(flags: Flags, environ: Environ) -> Iterator[tuple[str, object, Path, str]]:
-    """Yield key, value, folder of relative paths, and source of all that is set, the weakest source first."""
-    cwd = Path.cwd()
-    config = flags.get("config")
-    if config is None:
-        config = environ.get(_env_name("config")) or None
-    if config is not None:
-        file = cwd / _expand_home(str(config), environ)
-        for key, value in _flat(_read_toml(file)):
-            yield key, value, file.parent, str(file)
-    for key, value in _from_environment(environ):
-        yield key, value, cwd, f"environment {_env_name(key)}"
-    for key, value in flags.items():
-        if key != "config" and value is not None:
-            # `prune.reference` is `--reference`: the command's name stands for the section.
-            yield key, value, cwd, f"flag --{key.rpartition('.')[2].replace('_', '-')}"
-
-
-def _read_toml(file: Path) -> dict[str, Any]:
-    text = ""
-    try:
-        text = file.read_text(encoding="utf-8")
-        return tomllib.loads(text)
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot read the configuration: {error.strerror}; check its path") from error
-    except ValueError as error:
-        found = re.search(r"at line (\d+), column (\d+)\)$", str(error))
-        line, column = found.groups() if found else (text.count("\n") + 1, len(text) - text.rfind("\n"))
-        raise ConfigError(f"{file}:{line}:{column}: not valid TOML: {error}") from error
-
-
-def _from_environment(environ: Environ) -> Iterator[tuple[str, object]]:
-    names = {name for name in environ if name.startswith(ENV_PREFIX)} - {_env_name("config")}
-    keys = {name: name.removeprefix(ENV_PREFIX).lower().replace("__", ".") for name in names}
-    source = EnvSettingsSource(Settings, env_prefix=ENV_PREFIX, env_nested_delimiter="__")
-    source.env_vars = {name.lower(): environ[name] for name in names if environ[name] and keys[name] in EXPLANATIONS}
-    yield from _flat(source())
-    yield from ((key, None) for key in sorted(keys.values()) if key not in EXPLANATIONS)
-
-
-def _env_name(key: str) -> str:
-    return ENV_PREFIX + key.upper().replace(".", "__")
-
-
-def _flat(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _place(key: str, value: object, folder: Path, environ: Environ) -> object:
-    """Make a path absolute; what is not one stays as it is, and the model refuses it."""
-    is_place = key in ("root", "out_dir", "state_dir", "socket", "prune.reference")
-    if not is_place or not isinstance(value, str | Path) or not str(value) or "\0" in str(value):
-        return value
-    path = folder / _expand_home(str(value), environ)
-    # A link to the reference tables may later point to newer ones; the root is one folder as long as we run.
-    return Path(os.path.realpath(path)) if key in ("root", "out_dir") else path
-
-
-def _expand_home(text: str, environ: Environ) -> str:
-    if text != "~" and not text.startswith("~/"):
-        return text
-    return (environ.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir) + text[1:]
-
-
-def _default_places(values: Mapping[str, object], environ: Environ) -> dict[str, object]:
-    """Return the places that follow from the root; nothing where it is not known or unusable."""
-    out_dir = values.get("out_dir", values.get("root"))
-    if not isinstance(out_dir, Path):
-        return {}
-    above = next(_folders(environ, "STATE_DIRECTORY"), None)
-    if above is None:
-        home = Path(_expand_home("~/.local/state", environ))
-        above = next(_folders(environ, "XDG_STATE_HOME"), home) / "alfwatchd"
-    # Two output folders of one user or unit never share a state folder. The name is cut, as it may be up to NAME_MAX.
-    own = above / f"{out_dir.name[:24]}-{hashlib.sha256(os.fsencode(out_dir)).hexdigest()[:8]}"
-    state_dir = values.get("state_dir", own)
-    if not isinstance(state_dir, Path):
-        return {}
-    sockets = [*_runtime_sockets(environ), state_dir / SYSTEM_SOCKET.name]
-    return {"out_dir": out_dir, "state_dir": state_dir, "socket": sockets[0]}
-
-
-def _runtime_sockets(environ: Environ) -> list[Path]:
-    return [folder / SYSTEM_SOCKET.name for folder in _folders(environ, "RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR")]
-
-
-def _folders(environ: Environ, *names: str) -> Iterator[Path]:
-    # systemd.exec(5): a list with colons. XDG Base Directory Specification: a relative folder is to be ignored.
-    firsts = (environ.get(name, "").partition(":")[0] for name in names)
-    return (Path(first) for first in firsts if first.startswith("/"))
-
-
-def _invalid(error: ValidationError, sources: Mapping[str, str]) -> Iterator[str]:
-    """Yield a line for each invalid value: key, value, source, and what is allowed."""
-    for item in error.errors(include_url=False):
-        key = ".".join(part for part in item["loc"] if isinstance(part, str))
-        if item["type"] != "missing":
-            value = str(item["input"]) if isinstance(item["input"], Path) else repr(item["input"])
-            what = item["msg"].removeprefix("Value error, ").removeprefix("Input ").replace("tuple", "list")
-            yield f"{key} = {value} ({sources[key]}): {what}"
-        elif key == "root":  # the other places follow from it
-            yield "root is not set: give --root DIR, ALFWATCHD_ROOT=DIR, or root = 'DIR' in the --config file"
+ENTRY_KEYS = tuple(
+    f"publish.{name}" for name in (*Publish.model_fields, *(f"subset.{name}" for name in Subset.model_fields))
+)
+"""What an entry of `publish` may hold."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from alfwatchd.client import Client
+from alfwatchd.configuration import load
 from alfwatchd.control_socket import listen
 from alfwatchd.core import messages, replies
 from alfwatchd.core.messages import Message, TablesView
@@ -24,7 +25,7 @@ from alfwatchd.core.tables import Snapshot
 from alfwatchd.desk import Desk
 from alfwatchd.inbox import Inbox
 from alfwatchd.server import Server, create_app
-from alfwatchd.settings import Settings, load
+from alfwatchd.settings import Settings
 
 WAIT_SECONDS = 20.0
 HOLD = object()

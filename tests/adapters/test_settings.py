@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from alfwatchd.configuration import SYSTEM_SOCKET, Loaded, find_socket, load
 from alfwatchd.core import ids
 from alfwatchd.errors import ConfigError
-from alfwatchd.settings import EXPLANATIONS, SYSTEM_SOCKET, Loaded, find_socket, load
+from alfwatchd.settings import ENTRY_KEYS, EXPLANATIONS, Publish
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
 HOME = {"HOME": "/home/ada"}
@@ -450,9 +451,62 @@ def test_the_example_file_works_as_it_is():
 def test_the_example_file_documents_every_key_with_its_default(tmp_path):
     tables = tomllib.loads(uncommented())
     keys = {f"{key}.{name}" for key, part in tables.items() if isinstance(part, dict) for name in part}
-    assert keys | {key for key, part in tables.items() if not isinstance(part, dict)} == set(EXPLANATIONS)
+    assert keys | {key for key, part in tables.items() if not isinstance(part, dict)} == set(EXPLANATIONS) - {"publish"}
     in_example = load({"config": write(tmp_path / "x.toml", uncommented())}, SYSTEMD).settings
     assert in_example == load({"root": "/srv/data"}, SYSTEMD).settings
+
+
+def test_the_example_file_documents_an_entry_of_publish_with_its_defaults(tmp_path):
+    block = EXAMPLE.read_text().partition("# [[publish]]\n")[2].partition("\n\n")[0]
+    entry = "[[publish]]\n" + re.sub("(?m)^# ", "", block)
+    keys = {f"publish.{key}" for key in flat(tomllib.loads(entry)["publish"][0])}
+    assert keys == set(ENTRY_KEYS) - {"publish.subset"}
+    (given,) = load({"root": "/data", "config": write(tmp_path / "x.toml", entry)}, HOME).settings.publish
+    assert given == Publish(target=given.target)
+
+
+def flat(table: dict[str, object], prefix: str = "") -> Iterator[str]:
+    for key, value in table.items():
+        yield from flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [prefix + key]
+
+
+def test_paths_in_entries_and_sources_are_relative_to_the_file(tmp_path):
+    config = write(tmp_path / "x.toml", "adopt.source = 'db'\n[[publish]]\ntarget = 'out'\n")
+    settings = load({"root": "/data", "config": config}, HOME).settings
+    assert (settings.adopt.source, settings.publish[0].target) == (str(tmp_path / "db"), str(tmp_path / "out"))
+
+
+BAD_ENTRIES = [
+    ("[[publish]]\ntargett = 'x'", "did you mean 'publish.target'?"),
+    ("[[publish]]\ninterval_seconds = 60", "an entry has no target"),
+    ("[[publish]]\ntarget = 's3://b/p'\ninterval_seconds = 5", "greater than or equal to 60"),
+    ("[[publish]]\ntarget = 's3://b/p'\nsubset.project = ['x']", "did you mean 'publish.subset.projects'?"),
+    ("[[publish]]\ntarget = 's3://b/p'\nsubset.tag = '../x'", "it is a folder's name"),
+    ("[[publish]]\ntarget = 's3://b/p'\n[[publish]]\ntarget = 's3://b/p/'", "names s3://b/p twice"),
+    ("[[publish]]\ntarget = 'ftp://b/p'", "should begin with s3://"),
+    ("[[publish]]\ntarget = 's3://key:secret@b/p'", "should hold no user and password"),
+    ("adopt.source = 'https://ada:secret@alyx.org/cache.zip'", "should hold no user and password"),
+    ("adopt.source = 'https:///cache.zip'", "name a host"),
+    ("serve.base_url = 'tables.org'", "should begin with http:// or https://"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), BAD_ENTRIES)
+def test_targets_and_sources_are_refused_with_their_file(tmp_path, text, message):
+    config = write(tmp_path / "x.toml", text)
+    told = refusal({"root": "/data", "config": config}, HOME)
+    assert message in told
+    assert str(config) in told
+
+
+def test_no_password_in_an_address_is_told(tmp_path):
+    config = write(tmp_path / "x.toml", "adopt.source = 'https://ada:secret@alyx.org/cache.zip'")
+    assert "secret" not in refusal({"root": "/data", "config": config}, HOME)
+
+
+def test_variables_that_hold_credentials_are_no_settings():
+    environ = HOME | {"ALFWATCHD_CREDENTIAL_SERVE_TOKEN": "secret"}
+    assert "secret" not in str(load({"root": "/data"}, environ))
 
 
 def test_every_key_of_the_example_file_is_explained():
