@@ -55,6 +55,14 @@ class TablesError(AlfwatchdError):
     """Tables could not be read or written."""
 
 
+class SourceError(AlfwatchdError):
+    """The tables of a database, whose ids are to be adopted, could not be read."""
+
+
+class SourceMissing(SourceError):
+    """There is nothing where the tables should be, or nobody is to know whether there is."""
+
+
 class StateError(AlfwatchdError):
     """The state file could not be read or written; what it holds can be made again."""
 
