@@ -1,4 +1,4 @@
-"""Connections to the control socket: who asks, how many there may be, and how long each may take."""
+"""Connections: who asks, how many there may be, and how long each may take."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ REQUEST_SECONDS = 10.0
 """How long a client may take to send a request."""
 TOO_SLOW = f"the request did not come within {REQUEST_SECONDS:.0f} seconds; send it again, all at once"
 
-_ANSWER_SECONDS = 60.0
+ANSWER_SECONDS = 60.0
 """How long a client may take to read an answer that does not fit into the socket's own buffers."""
 
 _MOST = 1024
@@ -44,6 +44,8 @@ class Protocol(H11Protocol):
 
     transport: asyncio.Transport
     connections: set[Protocol]  # type: ignore[assignment]
+    hint = "GET /openapi.json lists what there is"
+    """What is said to whom no application answers."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -56,10 +58,22 @@ class Protocol(H11Protocol):
         """Find out who it is, and let time run."""
         super().connection_made(transport)  # type: ignore[arg-type]
         self._socket = transport.get_extra_info("socket")
-        self.app_state = {"peer": find_peer(self._socket)}  # as `request.state.peer`
+        self.app_state = self.describe()
         self._next_look = self.loop.call_later(REQUEST_SECONDS, self._look)
         if len(self.connections) > self._room:
             self._make_room()
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the application finds in `request.state`."""
+        return {"peer": find_peer(self._socket)}
+
+    def make_error(self, kind: str, message: str, status: HTTPStatus) -> JSONResponse:
+        """Make the answer where no application does."""
+        return json_error(kind, message, status)
+
+    def has_stalled(self, unread_seconds: float) -> bool:
+        """Tell whether a client that has not taken its answer for so long is to be dropped."""
+        return unread_seconds >= ANSWER_SECONDS
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it."""
@@ -90,7 +104,7 @@ class Protocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP."""
-        self._refuse("UsageError", f"{msg} GET /openapi.json lists what there is", HTTPStatus.BAD_REQUEST)
+        self._refuse("UsageError", f"{msg} {self.hint}", HTTPStatus.BAD_REQUEST)
 
     @property
     def n_unread(self) -> int:
@@ -135,7 +149,7 @@ class Protocol(H11Protocol):
         """Drop who dawdles, and who is gone without our having heard of it."""
         if self.cycle is None and not self.transport.is_closing():
             self._give_up()
-        elif (self.has_asked and self._is_gone) or self._unread_seconds >= _ANSWER_SECONDS:
+        elif (self.has_asked and self._is_gone) or self.has_stalled(self._unread_seconds):
             self.drop()
         self._unread_seconds = self._unread_seconds + REQUEST_SECONDS if self.n_unread else 0.0
         self._next_look = self.loop.call_later(REQUEST_SECONDS, self._look)
@@ -148,7 +162,7 @@ class Protocol(H11Protocol):
             self.drop()
 
     def _refuse(self, kind: str, message: str, status: HTTPStatus) -> None:
-        body = bytes(json_error(kind, message, status).body)
+        body = bytes(self.make_error(kind, message, status).body)
         head = f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json\r\nconnection: close\r\n"
         self.transport.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
         self.transport.close()

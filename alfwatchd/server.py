@@ -119,19 +119,25 @@ def create_app(desk: Desk) -> FastAPI:
 
 
 class Server:
-    """Serves an app on a listening Unix socket, in its own thread.
+    """Serves an app on a listening socket, in its own thread.
 
     Parameters
     ----------
-    app : FastAPI
+    app : ASGI application
     listening : socket.socket
         Closed at the end.
+    protocol : type of Protocol
+        What its connections are.
+    room : int or None
+        How many of them there may be at once; None: `connections.room`.
     """
 
-    def __init__(self, app: FastAPI, listening: socket.socket) -> None:
+    def __init__(
+        self, app: ASGIApp, listening: socket.socket, protocol: type[Protocol] = Protocol, room: int | None = None
+    ) -> None:
         config = uvicorn.Config(
             app,
-            http=Protocol,
+            http=protocol,
             loop="asyncio",
             ws="none",
             lifespan="off",
@@ -144,7 +150,7 @@ class Server:
             headers=[("connection", "close")],
             timeout_graceful_shutdown=_GRACE_SECONDS,
             h11_max_incomplete_event_size=_MAX_HEAD_BYTES,
-            limit_concurrency=connections.room(),
+            limit_concurrency=room or connections.room(),
             backlog=_TAKEN_AT_ONCE,
         )
         self._server = _QuietServer(config)

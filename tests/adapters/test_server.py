@@ -381,7 +381,7 @@ def long_answer():
 
 
 def test_who_does_not_read_is_dropped(impatient, monkeypatch, long_answer):
-    monkeypatch.setattr(connections, "_ANSWER_SECONDS", 0.4)
+    monkeypatch.setattr(connections, "ANSWER_SECONDS", 0.4)
     with control_box(long_answer) as box:
         before = open_files()
         with ask_without_reading(box) as connection:
