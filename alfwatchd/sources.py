@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import shutil
@@ -18,7 +19,7 @@ from urllib.parse import urljoin, urlsplit
 
 import pyarrow as pa
 
-from alfwatchd import credentials
+from alfwatchd import alyx_rest, credentials
 from alfwatchd.downloads import MOST_BYTES, Version, fetch, origin, shown
 from alfwatchd.errors import SourceError, SourceMissing
 from alfwatchd.grouped import open_regular
@@ -292,8 +293,21 @@ class _Web:
 # Alyx.
 
 
-def _read_alyx(source: str, _: Mark | None) -> Source | None:
-    raise SourceError(f"{source}: not read over REST yet; name the address of the database's tables as adopt.source")
+def _read_alyx(source: str, seen: Mark | None) -> Source | None:
+    names = ("alyx_username", "alyx_password", "alyx_token")
+    username, password, token = (credentials.find(name) for name in names)
+    address = source.removeprefix(ALYX_PREFIX)
+    sessions, datasets = alyx_rest.read_database(address, username, password, token)
+    digest = hashlib.blake2b(digest_size=16)
+    for table in (sessions, datasets):
+        packed = pa.BufferOutputStream()
+        with pa.ipc.new_stream(packed, table.schema) as writer:
+            writer.write_table(table.combine_chunks())
+        digest.update(packed.getvalue())
+    mark = {"source": source, "files": [digest.hexdigest()]}
+    if seen is not None and seen.get("files") == mark["files"]:
+        return None
+    return Source(_check(sessions, _SESSIONS, source), _check(datasets, _DATASETS, source), mark, source)
 
 
 # Tables.
