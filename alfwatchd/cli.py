@@ -1,4 +1,4 @@
-"""The command line: arguments, output, exit codes. Heavy modules are imported by the commands that need them."""
+"""The command line: arguments, commands, exit codes. Heavy modules are imported by the commands that need them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import alfwatchd
-from alfwatchd import configuration, logs
+from alfwatchd import configuration, logs, text
 from alfwatchd.client import Client
-from alfwatchd.core.replies import PruneReply, Status
+from alfwatchd.core.replies import PruneReply
 from alfwatchd.errors import AlfwatchdError, NoDaemon, UsageError
 from alfwatchd.settings import EXPLANATIONS, Settings
 
@@ -102,6 +102,8 @@ def _parser() -> argparse.ArgumentParser:
     rescan = add("rescan", _rescan, "scan the root, or one folder of it, again")
     rescan.add_argument("path", nargs="?", default="", metavar="PATH", help="folder, relative to the root")
     rescan.add_argument("--accept-root", action="store_true", help="take root and mounts as they are now")
+    ids = add("ids", _ids, "find what became of an id that a database has replaced")
+    ids.add_argument("old", metavar="OLD", help="eid or dataset id, as tables once held it")
     _add_prune_flags(add("prune", _prune, "list or delete datasets that are not in reference tables"))
     add("config", _config, "show the settings in force and where each comes from")
     demo = add("demo", _demo, "write a small realistic ALF tree to try things on")
@@ -178,7 +180,7 @@ def _once(arguments: argparse.Namespace, loaded: Settings) -> int:
     for problem in summary.problems:
         print(f"problem: {problem.path or '.'}: {problem.message}", file=sys.stderr)
     print(
-        f"{summary.n_sessions} sessions, {summary.n_datasets} datasets, {_bytes(summary.n_bytes)}; "
+        f"{summary.n_sessions} sessions, {summary.n_datasets} datasets, {text.show_bytes(summary.n_bytes)}; "
         f"{summary.added} added, {summary.changed} changed, {summary.removed} removed; "
         f"{len(summary.problems)} problem{'s' * (len(summary.problems) != 1)}; {summary.seconds:.2f} seconds"
     )
@@ -190,33 +192,8 @@ def _once(arguments: argparse.Namespace, loaded: Settings) -> int:
 
 def _status(arguments: argparse.Namespace) -> int:
     status = _client(arguments).status()
-    _print(status, arguments, "\n".join(_status_lines(status)))
+    _print(status, arguments, "\n".join(text.status_lines(status)))
     return 0
-
-
-def _status_lines(status: Status) -> list[str]:
-    unflushed = status.oldest_unflushed_seconds
-    saved = "saved" if status.saved else f"NOT SAVED: {status.last_flush_error}"
-    lines = [
-        f"state      {status.state} since {status.since}: {status.detail}",
-        f"root       {status.root}",
-        f"tables     {status.out_dir}",
-        f"rows       {status.n_sessions} sessions, {status.n_datasets} datasets, {_bytes(status.n_bytes)}; "
-        f"{status.n_ignored} other entries",
-        f"flush      {saved}; generation {status.flushed_generation} of {status.generation}, "
-        f"last {status.last_flush or 'never'}"
-        + (f", oldest change {unflushed:.1f} s ago" if unflushed is not None else ""),
-        f"watches    {status.watches}" + (f" of {status.watches_limit}" if status.watches_limit else "")
-        + (f", {status.unwatched} folders not watched" if status.unwatched else ""),
-        f"events     lost {status.events_lost} times",
-    ]  # fmt: skip
-    if status.hashes_pending:
-        lines.append(f"hashes     {status.hashes_pending} files to go")
-    lines += [f"scan       {scan.started} {scan.reason}: {_seconds(scan.seconds)}" for scan in status.rescans[-3:]]
-    lines += [f"problem    {problem.path or '.'}: {problem.message}" for problem in status.problems[:20]]
-    if status.n_problems > 20:
-        lines.append(f"           and {status.n_problems - 20} more: alfwatchd status --json")
-    return lines
 
 
 def _sync(arguments: argparse.Namespace) -> int:
@@ -268,7 +245,7 @@ def _prune(arguments: argparse.Namespace) -> int:
         )
         if arguments.apply:
             reply = client.apply_prune(reply.plan_id)
-    _print(reply, arguments, "\n".join(_prune_lines(reply)))
+    _print(reply, arguments, "\n".join(text.prune_lines(reply)))
     return 1 if any(note.startswith("stopped") for note in reply.notes) else 0
 
 
@@ -303,19 +280,20 @@ def _prune_alone(arguments: argparse.Namespace, reference: str | None) -> PruneR
         return pruning.apply(loaded, plan, guard.check, lambda line: print(line, file=sys.stderr))
 
 
-def _prune_lines(reply: PruneReply) -> list[str]:
-    verb = "deleted" if reply.applied else "would go"
-    lines = [f"{verb}: {item.path} ({_bytes(item.file_size or 0)})" for item in reply.files]
-    lines += [f"{verb}: {item.path}/" for item in reply.folders]
-    lines += [f"kept: {item.path}: {item.reason}" for item in reply.kept]
-    lines += [f"note: {note}" for note in reply.notes]
-    lines.append(
-        f"{len(reply.files)} files and {len(reply.folders)} folders, {_bytes(reply.n_bytes)}, {verb} of "
-        f"{reply.n_datasets} datasets; reference: {reply.reference}; plan {reply.plan_id}"
-    )
-    if not reply.applied and (reply.files or reply.folders):
-        lines.append("nothing was deleted; add --apply to delete")
-    return lines
+# Ids.
+
+
+def _ids(arguments: argparse.Namespace) -> int:
+    client = _client_for_root(arguments)
+    if client is not None:
+        reply = client.ids(arguments.old)
+    else:
+        from alfwatchd.id_changes import find_id
+
+        reply = find_id(configuration.load(_flags(arguments)).settings.state_dir, arguments.old)
+    lines = [f"{step.when}  {step.old} -> {step.new}  {step.path}" for step in reply.steps]
+    _print(reply, arguments, "\n".join([*lines, reply.new] if lines else [f"{reply.old}: no change of it is known"]))
+    return 0 if reply.steps else 1
 
 
 # Without a daemon.
@@ -344,7 +322,7 @@ def _demo(arguments: argparse.Namespace) -> int:
 
     summary = write_demo(Path(arguments.folder), arguments.sessions)
     print(
-        f"{summary.n_sessions} sessions, {summary.n_datasets} datasets, {_bytes(summary.n_bytes)} and "
+        f"{summary.n_sessions} sessions, {summary.n_datasets} datasets, {text.show_bytes(summary.n_bytes)} and "
         f"{summary.n_junk} files of junk in {summary.folder}\nnow try: alfwatchd --root {summary.folder} --once"
     )
     return 0
@@ -360,18 +338,6 @@ def _print(reply: Any, arguments: argparse.Namespace, text: str) -> None:
 
 def _print_json(reply: Any) -> None:
     print(json.dumps(asdict(reply), indent=2))
-
-
-def _bytes(number: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
-        number /= 1000
-    return f"{number:.1f} TB"
-
-
-def _seconds(seconds: float | None) -> str:
-    return "running" if seconds is None else f"{seconds:.2f} s"
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote
 
 from alfwatchd import errors
 from alfwatchd.core import replies
@@ -70,6 +71,10 @@ class Client:
         """
         body = {"path": path, "accept_root": accept_root}
         return _reply(replies.RescanReply, self._ask("POST", "/v1/rescan", body))
+
+    def ids(self, old: str) -> replies.IdsReply:
+        """Ask what became of the id of a session or dataset."""
+        return _reply(replies.IdsReply, self._ask("GET", f"/v1/ids/{quote(old, safe='')}"))
 
     def plan_prune(
         self, reference: str | None = None, *, keep_empty_sessions: bool = False, max_fraction: float | None = None
@@ -151,6 +156,7 @@ _ITEMS: dict[str, type[DataclassInstance]] = {
     "files": replies.PruneItem,
     "folders": replies.PruneItem,
     "kept": replies.PruneItem,
+    "steps": replies.IdStep,
 }
 
 
@@ -158,12 +164,18 @@ def _reply(kind: type[_Reply], answer: dict[str, Any]) -> _Reply:
     """Make a reply of an answer. A newer daemon may say more than this version knows."""
     known = {field.name for field in fields(kind)} & answer.keys()
     try:
+        answer = {**answer, **_nested(answer, known)}
         items = {key: [_reply(_ITEMS[key], each) for each in answer[key]] for key in known & _ITEMS.keys()}
         return kind(**{key: answer[key] for key in known} | items)
     except TypeError as error:
         raise RequestFailed(
             f"the daemon's answer lacks fields ({error}): it is of another version, restart it"
         ) from error
+
+
+def _nested(answer: dict[str, Any], known: set[str]) -> dict[str, Any]:
+    """Return the parts of an answer that are answers themselves."""
+    return {"adopt": _reply(replies.AdoptStatus, answer["adopt"])} if "adopt" in known and answer["adopt"] else {}
 
 
 def _error(answer: dict[str, Any]) -> AlfwatchdError:

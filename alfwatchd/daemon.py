@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from alfwatchd import control_socket, descriptors, logs, store, stored, systemd
+from alfwatchd.adopting import Adopting, make_announcer
 from alfwatchd.core.messages import Reload, Stop
 from alfwatchd.desk import Desk
 from alfwatchd.engine import Engine
@@ -49,6 +50,8 @@ _FIXED = (
     "scan_workers",
     "watch",
     "control",
+    "adopt",
+    "serve",
 )
 
 _LOOK_AFTER_SECONDS = 2.0
@@ -189,7 +192,9 @@ def _assemble(frame: _Frame, stack: ExitStack) -> tuple[Engine, Threads]:
     start = prepare(settings, state, new_watcher if _is_watchable(settings) else None, inbox.post)
     stack.callback(start.indexer.guard.close)
     start.indexer.scanner = replace(start.indexer.scanner, on_progress=lambda: frame.service.ping(time.monotonic()))
-    flusher = Flusher(Store(settings.out_dir, str(settings.root), settings.state_dir / store.LAYOUT), inbox.post)
+    announce = make_announcer(settings.adopt.source, settings.state_dir, inbox.post)
+    written = Store(settings.out_dir, str(settings.root), settings.state_dir / store.LAYOUT, announce)
+    flusher = Flusher(written, inbox.post)
     stack.callback(flusher.close)
     threads = {"flusher": lambda: flusher.is_alive, "server": lambda: frame.api.is_alive}
     hashes = None
@@ -198,11 +203,17 @@ def _assemble(frame: _Frame, stack: ExitStack) -> tuple[Engine, Threads]:
         stack.callback(hasher.close)
         threads["hasher"] = lambda: hasher.is_alive
         hashes = HashQueue(hasher, state, start.encoding, start.tables_written)
+    adopting = None
+    if settings.adopt.source:
+        adopting = Adopting(settings.adopt, settings.state_dir, inbox.post)
+        stack.callback(adopting.close)
+        threads["adopter"] = lambda: adopting.is_alive
     parts = Parts(
         indexer=start.indexer,
         flusher=flusher,
         inbox=inbox,
         hashes=hashes,
+        adopting=adopting,
         first_pass_done=lambda: _finish_first_pass(start),
         reload=frame.in_force.read_again,
         wall_clock=lambda: datetime.now(UTC),

@@ -21,6 +21,7 @@ from alfwatchd.core import messages, replies
 from alfwatchd.core.messages import Message, TablesView
 from alfwatchd.core.prune_plan import PrunePlan
 from alfwatchd.errors import Busy, NotAllowed, PruneRefused, RootOffline, UsageError
+from alfwatchd.id_changes import find_id
 from alfwatchd.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -85,6 +86,16 @@ class Desk:
         reply: Future[Any] = Future()
         self._post(make(reply))
         return await asyncio.wrap_future(reply)
+
+    async def find_id(self, old: str) -> replies.IdsReply:
+        """Tell what became of an id.
+
+        Raises
+        ------
+        UsageError
+            It is no UUID.
+        """
+        return await _in_thread(find_id, self._settings().state_dir, old)
 
     async def plan(self, body: PlanBody) -> replies.PruneReply:
         """Plan a prune of what is on disk now.

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import logging
 from concurrent.futures import Future
+from dataclasses import replace
 
-from alfwatchd.barriers import Barrier, Barriers, answer_flush, answer_rescan
+from alfwatchd.answers import answer_request
+from alfwatchd.barriers import Barrier, Barriers, answer_flush
 from alfwatchd.core import messages
-from alfwatchd.core.encode import Encoding
+from alfwatchd.core.encoding import Encoding
 from alfwatchd.core.flush_schedule import FlushSchedule
 from alfwatchd.core.messages import Message
 from alfwatchd.core.replies import State
 from alfwatchd.core.timers import Timers
 from alfwatchd.core.work import Pass
-from alfwatchd.errors import AlfwatchdError, RootOffline, TablesError, UsageError
+from alfwatchd.errors import AlfwatchdError, RootOffline, TablesError
 from alfwatchd.mounts import WATCHABLE
 from alfwatchd.parts import Parts
-from alfwatchd.report import find_state, make_status
+from alfwatchd.report import find_state
 from alfwatchd.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -124,6 +126,11 @@ class Engine:
             case messages.Hashed():
                 if self.parts.hashes is not None:
                     self.parts.hashes.take(message, self.indexer)
+            case messages.Adopted():
+                self._adopt(message)
+            case messages.Announced():
+                if self.parts.adopting is not None:
+                    self.parts.adopting.take_counts(message)
             case messages.PrunedNotice():
                 for folder in filter(None, map(self.indexer.tree.find, message.folders)):
                     self.indexer.mark_folder(folder, now)
@@ -133,44 +140,16 @@ class Engine:
                 self._take_reload()
             case _:
                 try:
-                    self._take_request(message, now)
+                    answer_request(self, message, now)
                 except AlfwatchdError as error:
                     messages.refuse(message.reply, error)
 
-    def _take_request(self, message: messages.AnyRequest, now: float) -> None:
-        match message:
-            case messages.StatusRequest():
-                messages.answer(message.reply, make_status(self, now))
-            case messages.SyncRequest():
-                self._require_root(now)
-                self._look_for_foreign_writes()
-                self.barriers.begin_sync(message.reply, now, by_scan=self.is_polled, flushed=message.flushed)
-            case messages.FlushRequest():
-                self._require_root(now)
-                self._look_for_foreign_writes()
-                self.barriers.add(Barrier(message.reply, now, answer_flush))
-            case messages.RescanRequest():
-                self.barriers.add(self._begin_rescan(message, now))
-            case messages.SnapshotRequest():
-                self._require_online()
-                unsure = [folder.path for folder in self.indexer.unreadable] + list(self.indexer.guard.missing)
-                messages.answer(message.reply, messages.TablesView(self.indexer.tables.snapshot(), tuple(unsure)))
-
-    def _begin_rescan(self, message: messages.RescanRequest, now: float) -> Barrier:
-        if message.accept_root:
-            self._open_root(now, accept=True)
-        self._require_root(now)
-        top = self.indexer.tree.find("/".join(part for part in message.path.split("/") if part not in ("", ".")))
-        if top is None:
-            raise UsageError(f"{message.path}: no folder of this path is indexed; give one relative to the root")
-        running = self.indexer.start_pass(f"rescan {message.path}".strip(), now, top=top)
-        return Barrier(message.reply, now, answer_rescan, passes=[running])
-
-    def _require_online(self) -> None:
+    def require_online(self) -> None:
+        """Raise `RootOffline` while the root is."""
         if self.offline:
             raise self._offline_error()
 
-    def _require_root(self, now: float) -> None:
+    def require_root(self, now: float) -> None:
         """Look now, rather than when it is due, whether root and mounts are what they were."""
         if not self.offline:
             self._look_at_mounts()
@@ -181,7 +160,7 @@ class Engine:
         if self.offline:
             self._timers.make_due("root", now)
             self._try_root(now)
-        self._require_online()
+        self.require_online()
 
     def _offline_error(self) -> RootOffline:
         return RootOffline(
@@ -199,8 +178,7 @@ class Engine:
         self.flushes.interval = new.flush_interval_seconds
         self.indexer.dirty.settle, self.indexer.dirty.longest_wait = new.settle_seconds, new.longest_wait_seconds
         if new.lab != old.lab:
-            encoding = self.encoding
-            self.encoding = Encoding(encoding.namespace, new.lab, encoding.with_hashes, encoding.kept)
+            self.encoding = replace(self.encoding, lab=new.lab)
             self.flushes.is_forced = True
         if new.exclude != old.exclude:
             self.indexer.exclude(new.exclude)
@@ -279,13 +257,14 @@ class Engine:
         if not self._timers.is_due("root", now, _OFFLINE_RETRY_SECONDS):
             return
         try:
-            self._open_root(now)
+            self.open_root(now)
         except RootOffline as error:
             if str(error) != self.offline:
                 _log.error("root offline, rows are kept reason=%s", error)
             self.offline = str(error)
 
-    def _open_root(self, now: float, *, accept: bool = False) -> None:
+    def open_root(self, now: float, *, accept: bool = False) -> None:
+        """Begin, or begin again, to look at the root; see `Indexer.open_root`."""
         self.indexer.open_root(accept=accept)
         if self.indexer.passes_done:
             _log.info("root online root=%s", self.settings.root)
@@ -314,7 +293,7 @@ class Engine:
         if broken := indexer.watching.beat(now):
             self._lose_events(broken)
         if self._timers.is_due("foreign", now, _FOREIGN_CHECK_SECONDS):
-            self._look_for_foreign_writes()
+            self.look_for_foreign_writes()
 
     def _look_at_mounts(self) -> None:
         guard = self.indexer.guard
@@ -323,7 +302,8 @@ class Engine:
             self._n_mount_changes = guard.n_mount_changes
             self.pending_pass = self.pending_pass or "mounts changed"
 
-    def _look_for_foreign_writes(self) -> None:
+    def look_for_foreign_writes(self) -> None:
+        """Have the tables written again if another program changed them."""
         flushes = self.flushes
         if flushes.last is None or flushes.submitted is not None or flushes.is_forced:
             return
@@ -334,7 +314,7 @@ class Engine:
     # Flushes.
 
     def _flush_if_due(self, now: float) -> None:
-        due = self._flush_due()
+        due = self._flush_due(now)
         if due is not None and due <= now:
             self.flushes.begin(self.indexer.tables.generation, now)
             self.parts.flusher.submit(self.indexer.tables.snapshot(), self.encoding)
@@ -346,11 +326,21 @@ class Engine:
         why = f"{error}; the changes are kept in memory, the next attempt follows in {wait:.0f} s"
         self.barriers.fail_flush(TablesError(why))
 
-    def _flush_due(self) -> float | None:
+    def _flush_due(self, now: float) -> float | None:
         """Return when to flush. Never before the first scan is complete, and never into a root that is gone."""
-        if self.offline or not self.indexer.passes_done or not self.may_flush:
+        is_complete = self.indexer.passes_done and not self._awaits_database(now)
+        if self.offline or not is_complete or not self.may_flush:
             return None
         return self.flushes.due(self.indexer.tables.generation, awaited=self.barriers.await_flush)
+
+    def _adopt(self, message: messages.Adopted) -> None:
+        adopted = self.parts.adopting.take(message) if self.parts.adopting is not None else None
+        if adopted is not None:
+            self.encoding = self.encoding.adopt(adopted)
+            self.flushes.is_forced = True
+
+    def _awaits_database(self, now: float) -> bool:
+        return self.parts.adopting is not None and self.parts.adopting.is_pending(now)
 
     # The end.
 
@@ -360,7 +350,7 @@ class Engine:
             return
         self.last_flush = Barrier(Future(), now, answer_flush, scans=False)
         self.flushes.retry_now()
-        if self.offline or not self.indexer.passes_done:
+        if self.offline or not self.indexer.passes_done or self._awaits_database(now):
             self.last_flush.finish(now)
             return
         if not self.is_polled:
@@ -392,7 +382,7 @@ class Engine:
         work = self.indexer.work
         if self.is_done or (not self.offline and work.is_urgent and work.is_ready):
             return 0.0
-        times = [now + _LONGEST_SLEEP_SECONDS, self._flush_due()]
+        times = [now + _LONGEST_SLEEP_SECONDS, self._flush_due(now)]
         if not self.offline:
             times.append(self.indexer.dirty.next_due())
             times.append(self._paced_until if work.current is not None and work.current.paced else None)

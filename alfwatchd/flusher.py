@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pyarrow as pa
 
-from alfwatchd.core.encode import Encoding
+from alfwatchd.core.encoding import Encoding
 from alfwatchd.core.messages import Flushed, FlushFailed, Message
 from alfwatchd.core.tables import Snapshot
 from alfwatchd.errors import TablesError

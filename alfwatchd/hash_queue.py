@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from alfwatchd.core.encode import Encoding
+from alfwatchd.core.encoding import Encoding
 from alfwatchd.core.guard import Place
 from alfwatchd.core.messages import Hashed
 from alfwatchd.core.rows import SIGNATURE_SIZE, Session, inode_of, unpack_signature

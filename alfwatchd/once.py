@@ -5,10 +5,12 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from alfwatchd import store, stored
+from alfwatchd.adopting import NOTHING_READ, find_problems, look, make_announcer
 from alfwatchd.core.folder import Changes
 from alfwatchd.core.messages import Crawled, Hashed, Message, TablesView
 from alfwatchd.core.rows import Problem
@@ -82,16 +84,25 @@ def run_once(settings: Settings, *, accept_root: bool = False, progress: Progres
     store.check_out_dir(settings.out_dir)
     state = State(settings.state_dir)
     try:
-        start = index_with_workers(settings, state, accept_root=accept_root, progress=progress)
-        start.check_lab()
+        with ThreadPoolExecutor(1) as beside:  # most of the time workers scan, and Arrow reads without holding us up
+            reading = beside.submit(look, settings.adopt, settings.state_dir) if settings.adopt.source else None
+            start = index_with_workers(settings, state, accept_root=accept_root, progress=progress)
+            start.check_lab()
+            found = reading.result() if reading is not None else NOTHING_READ
+        if found.adoption is not None:
+            start = replace(start, encoding=start.encoding.adopt(found.adoption))
         if settings.hash_files:
             run_hashing(settings, state, start)
         tables = start.indexer.tables
         changes = _write(settings, start)
     finally:
         state.close()
-    counts = tables.counts
-    problems = (*lab_problems(settings.lab, tables.snapshot()), *start.indexer.problems())
+    counts, snapshot = tables.counts, tables.snapshot()
+    problems = (
+        *lab_problems(settings.lab, snapshot),
+        *start.indexer.problems(),
+        *find_problems(found, snapshot, settings.lab),
+    )
     seconds = time.monotonic() - started
     return Summary(
         counts.n_sessions, counts.n_datasets, counts.n_bytes,
@@ -173,7 +184,8 @@ def _write(settings: Settings, start: Start) -> Changes:
     """Write the tables, and count the rows that differ from those that were there."""
     tables, layout = start.indexer.tables, settings.state_dir / store.LAYOUT
     with stored.open_datasets(settings.out_dir) as old:
-        with closing(Store(settings.out_dir, str(settings.root), layout)) as made:
+        announce = make_announcer(settings.adopt.source, settings.state_dir, lambda _: None)
+        with closing(Store(settings.out_dir, str(settings.root), layout, announce)) as made:
             may_differ = made.write(tables.snapshot(), start.encoding)
         if not may_differ:
             return Changes()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
+from alfwatchd.adopting import Adopting
 from alfwatchd.flusher import Flusher
 from alfwatchd.hash_queue import HashQueue
 from alfwatchd.inbox import Inbox
@@ -24,6 +25,8 @@ class Parts:
     inbox : Inbox
     hashes : HashQueue or None
         None where hashing is off.
+    adopting : Adopting or None
+        None where no database is to be adopted.
     first_pass_done : callable
         Called once, before the first flush.
     reload : callable
@@ -38,6 +41,7 @@ class Parts:
     flusher: Flusher
     inbox: Inbox
     hashes: HashQueue | None
+    adopting: Adopting | None
     first_pass_done: Callable[[], None]
     reload: Callable[[], Settings]
     wall_clock: Callable[[], datetime]

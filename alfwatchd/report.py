@@ -22,7 +22,10 @@ def make_status(engine: Engine, now: float) -> Status:
     """Report what the engine knows. Engine's thread only."""
     indexer, flushes, settings = engine.indexer, engine.flushes, engine.settings
     counts = indexer.tables.counts
-    problems = lab_problems(settings.lab, indexer.tables.snapshot()) + indexer.problems()
+    snapshot, adopting = indexer.tables.snapshot(), engine.parts.adopting
+    problems = lab_problems(settings.lab, snapshot) + indexer.problems()
+    if adopting is not None:
+        problems += adopting.problems(snapshot, settings.lab)
     changed = [time for time in (flushes.changed_since, indexer.dirty.oldest) if time is not None]
 
     def iso(time: float | None) -> str | None:
@@ -55,6 +58,7 @@ def make_status(engine: Engine, now: float) -> Status:
         watches_limit=watches_limit() if indexer.watching.is_on else None,
         unwatched=len(indexer.watching.unwatched),
         hashes_pending=engine.parts.hashes.n_pending if engine.parts.hashes else 0,
+        adopt=adopting.status() if adopting is not None else None,
         problems=[ProblemReply(each.kind, each.path, each.message) for each in problems[:_MAX_PROBLEMS]],
         n_problems=len(problems),
     )

@@ -105,6 +105,11 @@ def create_app(desk: Desk) -> FastAPI:
         make = functools.partial(messages.RescanRequest, path=wanted.path, accept_root=wanted.accept_root)
         return await desk.ask(make)  # type: ignore[no-any-return]
 
+    @app.get("/v1/ids/{old}")
+    async def ids(old: str) -> replies.IdsReply:
+        """What became of the id of a session or dataset."""
+        return await desk.find_id(old)
+
     @app.post("/v1/prune/plan")
     async def plan_prune(body: PlanBody | None = None) -> replies.PruneReply:
         """Say what a prune would delete; deletes nothing."""

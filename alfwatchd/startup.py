@@ -11,10 +11,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from alfwatchd import stored
+from alfwatchd import adopted, stored
 from alfwatchd.core import kept
 from alfwatchd.core.alf import SessionKey
-from alfwatchd.core.encode import Encoding
+from alfwatchd.core.encoding import Encoding
 from alfwatchd.core.exclude import compile_exclude
 from alfwatchd.core.guard import Place
 from alfwatchd.core.messages import Message
@@ -130,12 +130,13 @@ def prepare(
         else None,
     )
     is_ours = metadata.get("namespace") == str(settings.namespace) and not metadata.get("has_kept", True)
+    is_ours &= metadata.get("adopted", "") == adopted.kept_digest(settings.state_dir, settings.adopt.source)
     needs_digests = settings.hash_files and (state is None or state.is_new)
     carried, tables_written = NOTHING_KEPT, 0.0
-    sessions = stored.read_sessions(settings.out_dir)
+    earlier = None if is_ours and not needs_digests else _read_earlier(settings)
+    sessions = _sessions_here(settings, metadata, earlier)
     if sessions is not None:
         indexer.known_before = _top_folders(sessions, _filled_lab(metadata, settings))
-    earlier = None if is_ours and not needs_digests else _read_earlier(settings)
     if earlier is not None:
         tables_written = earlier.modified
         filled = _filled_lab(earlier.metadata, settings)
@@ -172,7 +173,8 @@ def _read_earlier(settings: Settings) -> StoredTables | None:
     except TablesError as error:
         _require_readable(settings.out_dir)
         _log.warning("what a damaged table held beside what the disk tells is lost error=%s", error)
-    return earlier or stored.read_sessions_alone(settings.out_dir)
+    earlier = earlier or stored.read_sessions_alone(settings.out_dir)
+    return stored.without_missing(earlier) if earlier and earlier.metadata.get("keep_missing") else earlier
 
 
 def _require_readable(out_dir: Path, n_bytes: int = -1) -> None:
@@ -198,6 +200,13 @@ def _require_readable(out_dir: Path, n_bytes: int = -1) -> None:
                     f"{path}: cannot be read ({error.strerror}), and what it holds would be lost; make it readable, "
                     "or remove it to have it made anew"
                 ) from error
+
+
+def _sessions_here(settings: Settings, metadata: Mapping[str, Any], earlier: StoredTables | None) -> pa.Table | None:
+    """Return the sessions in earlier tables whose folders were here."""
+    if earlier is None and metadata.get("keep_missing"):
+        earlier = _read_earlier(settings)
+    return stored.read_sessions(settings.out_dir) if earlier is None else earlier.sessions
 
 
 def _filled_lab(metadata: Mapping[str, Any], settings: Settings) -> str:

@@ -24,14 +24,24 @@ import pyarrow.parquet as pq
 import alfwatchd
 from alfwatchd.atomic import FileMark, file_mark, write_atomically
 from alfwatchd.core import encode, ids
-from alfwatchd.core.encode import Encoding
+from alfwatchd.core.adoption import adopt
+from alfwatchd.core.encoding import Encoding
+from alfwatchd.core.id_changes import Announcement, announce
 from alfwatchd.core.partition import Digests, Partition, Plan, digest_groups, leave_out_equal, plan_all, plan_changes
 from alfwatchd.core.tables import Snapshot
 from alfwatchd.errors import OutDirError, TablesError
 from alfwatchd.grouped import GroupedFile
 from alfwatchd.layout import Layout, load_layout, save_layout
 from alfwatchd.readers import Readers
-from alfwatchd.stored import DATASETS, METADATA_KEY, SESSIONS, read_created, read_file, read_session_ids
+from alfwatchd.stored import (
+    DATASETS,
+    METADATA_KEY,
+    SESSIONS,
+    read_created,
+    read_file,
+    read_generation,
+    read_session_ids,
+)
 
 T = TypeVar("T")
 
@@ -65,10 +75,6 @@ class _Written:
     digests: Digests | None
     partition: Partition | None
 
-    def is_encoded_by(self, encoding: Encoding) -> bool:
-        """Tell whether rows would be made into the same columns."""
-        return self.encoding == encoding and self.encoding.kept is encoding.kept
-
 
 def use_system_memory() -> None:
     """Let Arrow allocate as all else in the process does: its own pool keeps 20 to 50 MB more, and saves no time."""
@@ -87,12 +93,23 @@ class Store:
     layout : Path or None
         File in which to note what the tables hold, so that even the first write of the next process writes only what
         differs; None to note nothing.
+    announce : callable or None
+        Gets what becomes of the ids, where another state of a database is adopted, before the tables are replaced.
     """
 
-    def __init__(self, out_dir: Path, origin: str, layout: Path | None = None) -> None:
+    def __init__(
+        self,
+        out_dir: Path,
+        origin: str,
+        layout: Path | None = None,
+        announce: Callable[[Announcement], None] | None = None,
+    ) -> None:
         self.out_dir = out_dir
         self.origin = origin
         self._layout = layout
+        self._tell = announce
+        self._announced: str | None = None
+        """Digest of what was adopted when ids were last compared."""
         self._files = {name: GroupedFile(out_dir / name) for name in (SESSIONS, DATASETS)}
         self._readers = Readers(out_dir, SESSIONS, DATASETS)
         self._written: _Written | None = None
@@ -134,10 +151,12 @@ class Store:
         return is_changed
 
     def _write(self, snapshot: Snapshot, encoding: Encoding) -> bool:
-        last = self._take_last(encoding)
+        last, snapshot = self._take_last(encoding), encoding.complete(snapshot)
         plan = plan_changes(last.partition, snapshot, encoding) if last is not None and last.partition else None
         if plan is None:
             plan = plan_all(snapshot, encoding, last.n_bits if last is not None else None)
+        if last is None:
+            self._announce(plan.partition, encoding)
         if last is not None and last.n_bits != plan.partition.n_bits:
             self._forget()
             last = None
@@ -154,6 +173,21 @@ class Store:
             save_layout(self._layout, Layout(self._made_for(encoding, marks), plan.partition.n_bits, digests, groups))
         return is_changed
 
+    def _announce(self, parts: Partition, encoding: Encoding) -> None:
+        """Tell which ids the next version changes, if another state of a database than before is adopted."""
+        digest = encoding.adopted.digest if encoding.adopted else ""
+        if self._announced is None:
+            self._announced = str(read_generation(self.out_dir)[1].get("adopted", ""))
+        if self._tell is None or digest == self._announced:
+            return
+        with self._readers.opening(SESSIONS, DATASETS):
+            earlier = _read_whole(self.out_dir)
+        groups = [parts.sessions_of(group) for group in sorted(parts.members)]
+        self._tell(
+            announce(adopt(*earlier) if earlier else None, groups, encoding, datetime.datetime.now(datetime.UTC))
+        )
+        self._announced = digest
+
     def _take_last(self, encoding: Encoding) -> _Written | None:
         """Return what is on disk, if it is known and made in the same way; None where everything is to be written."""
         last, self._written = self._written, None
@@ -161,7 +195,7 @@ class Store:
         self._in_force = {SESSIONS: marks[0], DATASETS: marks[1]}
         if last is None or last.marks != marks:
             last = self._load_last(encoding, marks)
-        if last is None or not last.is_encoded_by(encoding):
+        if last is None or not last.encoding.makes_same_columns(encoding):
             self._forget()
             return None
         return last
@@ -259,6 +293,7 @@ class Store:
             "namespace": str(encoding.namespace),
             "lab": encoding.lab,
             "with_hashes": encoding.with_hashes,
+            "adopted": encoding.adopted.digest if encoding.adopted else "",
         }
 
     def _replace(
@@ -289,8 +324,10 @@ class Store:
             "generation": snapshot.generation,
             "namespace": str(encoding.namespace),
             "lab": encoding.lab,
-            "with_hashes": encoding.with_hashes,
+            "with_hashes": encoding.shows_hashes,
             "has_kept": encoding.has_kept,
+            "adopted": encoding.adopted.digest if encoding.adopted else "",
+            "keep_missing": encoding.adopted is not None and encoding.adopted.keep_missing,
         }
         return {
             b"one_metadata": json.dumps({"date_created": self._created, "origin": self.origin}).encode(),
@@ -307,6 +344,14 @@ class Store:
         except (KeyError, pa.ArrowException):
             return sessions
         return pa.concat_tables([sessions, kept]).sort_by("id").combine_chunks()
+
+
+def _read_whole(folder: Path) -> tuple[pa.Table, pa.Table] | None:
+    """Read both tables; None where they are not there, or damaged: nobody can hold an id of them then."""
+    try:
+        return read_file(folder / SESSIONS), read_file(folder / DATASETS, ["id", "eid", "rel_path"])
+    except (OSError, pa.ArrowException, KeyError):
+        return None
 
 
 def _ahead(makers: Iterable[Callable[[], T]]) -> Iterator[T]:

@@ -8,7 +8,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,20 @@ def read_sessions(folder: Path) -> pa.Table | None:
         return read_file(folder / SESSIONS)
     except (OSError, pa.ArrowException):
         return None
+
+
+def without_missing(tables: StoredTables) -> StoredTables:
+    """Return the rows whose file was here, and their sessions: the others came from a database."""
+    if not {"exists", "eid"} <= set(tables.datasets.column_names):
+        return tables
+    is_here = tables.datasets.column("exists")
+    here = pc.unique(tables.datasets.filter(is_here).column("eid").cast(pa.string()))
+    away = pc.unique(tables.datasets.filter(pc.invert(is_here)).column("eid").cast(pa.string()))
+    own_ids = tables.sessions.column("id").cast(pa.string())
+    is_gone = pc.and_(pc.is_in(own_ids, value_set=away), pc.invert(pc.is_in(own_ids, value_set=here)))
+    return replace(
+        tables, sessions=tables.sessions.filter(pc.invert(is_gone)), datasets=tables.datasets.filter(is_here)
+    )
 
 
 def read_generation(folder: Path) -> tuple[int, dict[str, Any]]:

@@ -22,7 +22,7 @@ import measure
 import pyarrow.parquet as pq
 
 import trees
-from alfwatchd.core.encode import Encoding
+from alfwatchd.core.encoding import Encoding
 from alfwatchd.core.rows import FolderRows, PackedFiles, Session, pack_signature
 from alfwatchd.core.tables import Snapshot
 from alfwatchd.store import Store

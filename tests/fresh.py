@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from alfwatchd.core import encode
-from alfwatchd.core.encode import Encoding
+from alfwatchd.core.encoding import Encoding
 from alfwatchd.core.tables import Snapshot
 from alfwatchd.indexer import Indexer
 from alfwatchd.once import index

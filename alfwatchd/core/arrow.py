@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,12 @@ def strings(texts: Sequence[str] | Sequence[bytes]) -> pa.StringArray:
 def numbers(values: npt.NDArray[np.generic], kind: pa.DataType) -> pa.Array:
     """Return numbers as an array of a type of the same width, none of them null."""
     return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(np.ascontiguousarray(values))])
+
+
+def values(array: pa.Array, kind: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Return the numbers of an array of the same width without nulls; unlike `Array.to_numpy`, without pandas."""
+    assert not array.null_count, "a null has no number"
+    return np.frombuffer(array.buffers()[1], kind)[array.offset : array.offset + len(array)]
 
 
 def booleans(values: npt.NDArray[np.bool_]) -> pa.BooleanArray:

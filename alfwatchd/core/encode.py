@@ -10,81 +10,32 @@ import datetime
 import json
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from alfwatchd.core import alf, arrow, ids
+from alfwatchd.core import arrow
+from alfwatchd.core.adopted_rows import DatasetColumns, take_over
+from alfwatchd.core.adoption import AdoptedSession, Places
+from alfwatchd.core.encoding import Encoding
 from alfwatchd.core.ids import md5
-from alfwatchd.core.rows import DIGEST_SIZE, NOTHING_KEPT, Kept, KeptDataset, KeptSession, Session
+from alfwatchd.core.revisions import default_revisions
+from alfwatchd.core.rows import (
+    DIGEST_SIZE,
+    QC_CATEGORIES,
+    KeptDataset,
+    KeptSession,
+    Session,
+)
 from alfwatchd.core.tables import Snapshot
-
-QC_CATEGORIES = ("NOT_SET", "PASS", "WARNING", "FAIL", "CRITICAL")
-"""``one.alf.cache.QC_TYPE``: One compares them in this order, so all five must be there, ordered."""
 
 _EPOCH = datetime.date(1970, 1, 1).toordinal()
 _SIGNATURE_DTYPE = np.dtype([("file_size", "<u8"), ("mtime_ns", "<i8"), ("inode", "<u8"), ("is_link", "?")])
 _NO_SESSION = KeptSession(None, "", "")
 _NO_DATASET = KeptDataset(None, 0, None, b"")
 _UNUSED = arrow.strings([str(uuid.UUID(int=0)), uuid.UUID(int=0).hex])
-
-
-@dataclass(frozen=True, slots=True)
-class Encoding:
-    """How rows become columns.
-
-    Parameters
-    ----------
-    namespace : uuid.UUID
-        Namespace of the eids.
-    lab : str
-        Lab of sessions in no lab folder; empty for none.
-    with_hashes : bool
-        Whether the hash column holds md5 (null where not known yet); if not, it is of null type.
-    kept : Kept
-        Columns carried over from earlier tables.
-    """
-
-    namespace: uuid.UUID = ids.NAMESPACE
-    lab: str = ""
-    with_hashes: bool = False
-    kept: Kept = field(default=NOTHING_KEPT, compare=False)
-
-    def kept_key(self, key: alf.SessionKey) -> str:
-        """Return the key under which `kept` knows a session: tables hold the filled-in lab, paths do not."""
-        filled = alf.SessionKey(key.lab or self.kept.lab, key.subject, key.date, key.number).eid_path
-        return filled if filled in self.kept.sessions or filled in self.kept.datasets else key.eid_path
-
-    def eids(self, snapshot: Snapshot) -> dict[str, bytes]:
-        """Return session path -> eid, 16 bytes, in the order of paths; a kept eid goes to one session only."""
-        if not self.has_kept_eids:
-            return {path: self.eid(snapshot.sessions[path]) for path in sorted(snapshot.sessions)}
-        eids: dict[str, bytes] = {}
-        taken: set[bytes] = set()
-        for path in sorted(snapshot.sessions):
-            session = snapshot.sessions[path]
-            kept = self.kept.sessions.get(self.kept_key(session.key), _NO_SESSION).eid
-            eid = kept if kept and kept not in taken else self.eid(session)
-            eids[path] = eid
-            taken.add(eid)
-        return eids
-
-    @property
-    def has_kept(self) -> bool:
-        """Whether anything is carried over from earlier tables that the next run must find there again."""
-        return self.kept.shows
-
-    @property
-    def has_kept_eids(self) -> bool:
-        """Whether an eid may follow from more than the path of its session."""
-        return any(session.eid for session in self.kept.sessions.values())
-
-    def eid(self, session: Session) -> bytes:
-        """Return the eid, 16 bytes, that the path of a session gives."""
-        return ids.session_id(session.key.eid_path, self.namespace)
 
 
 def sessions_table(snapshot: Snapshot, encoding: Encoding) -> pa.Table:
@@ -107,16 +58,15 @@ def sessions_schema(encoding: Encoding) -> pa.Schema:
 def session_rows(sessions: Sequence[tuple[bytes, Session]], encoding: Encoding) -> pa.Table:
     """Make the rows of some sessions, given as (eid, session) in the order of eids; columns as in `sessions_table`."""
     keys = [session.key for _, session in sessions]
-    known = encoding.kept.sessions
-    kept = [known.get(encoding.kept_key(key), _NO_SESSION) for key in keys] if known else [_NO_SESSION] * len(keys)
+    known = [encoding.adopted_session(eid, session) or encoding.kept_session(session) for eid, session in sessions]
     days = np.array([key.date.toordinal() - _EPOCH for key in keys], np.int32)
     columns = {
         "lab": arrow.strings([key.lab or encoding.lab for key in keys]),
         "subject": arrow.strings([key.subject for key in keys]),
         "date": arrow.numbers(days, pa.date32()),
         "number": arrow.numbers(np.array([key.number for key in keys], np.uint16), pa.uint16()),
-        "task_protocol": arrow.strings([row.task_protocol for row in kept]),
-        "projects": arrow.strings([row.projects for row in kept]),
+        "task_protocol": arrow.strings([row.task_protocol for row in known]),
+        "projects": arrow.strings([row.projects for row in known]),
         "id": arrow.uuids(raw_ids([eid for eid, _ in sessions])),
     }
     return pa.table(columns)
@@ -146,38 +96,87 @@ def datasets_schema(snapshot: Snapshot, encoding: Encoding) -> pa.Schema:
 
 def dataset_rows(sessions: Sequence[tuple[bytes, Session]], encoding: Encoding) -> pa.Table:
     """Make the rows of some sessions, given as (eid, session) in the order of eids; columns as in `datasets_table`."""
-    rel_paths: list[bytes] = []
+    adopted = [encoding.adopted_session(eid, session) for eid, session in sessions]
+    rows, session_ids = dataset_columns(sessions, adopted, encoding)[0], raw_ids([eid for eid, _ in sessions])
+    order = np.lexsort((*rows.ids.view(">u8").T[::-1], rows.sessions))
+    columns = {
+        "rel_path": arrow.strings([rows.paths[row] for row in order.tolist()]),
+        "file_size": arrow.numbers(rows.file_sizes[order], pa.uint64()),
+        "hash": arrow.digests(rows.digests[order]) if encoding.shows_hashes else pa.nulls(len(order)),
+        "exists": arrow.booleans(rows.exists[order]),
+        "qc": arrow.categories(rows.qc[order], QC_CATEGORIES),
+        "default_revision": arrow.booleans(rows.defaults[order]),
+        "eid": _eid_column(session_ids, np.bincount(rows.sessions, minlength=len(sessions))),
+        "id": _id_column(rows.ids[order]),
+    }
+    return pa.table(columns)
+
+
+def dataset_columns(
+    sessions: Sequence[tuple[bytes, Session]], adopted: Sequence[AdoptedSession | None], encoding: Encoding
+) -> tuple[DatasetColumns, Places]:
+    """Return the datasets of some sessions, in the order of sessions, and which rows of a database stand for them.
+
+    Parameters
+    ----------
+    sessions : sequence of (bytes, Session)
+        Eid and session of each.
+    adopted : sequence of AdoptedSession or None
+        What the database knows of each, by `Encoding.adopted_session`.
+    encoding : Encoding
+    """
+    columns = _gather(sessions, adopted, encoding)
+    if encoding.adopted is None or not any(adopted):
+        return columns, np.full(len(columns.paths), -1, np.int64)
+    return take_over(columns, adopted, encoding.adopted)
+
+
+def dataset_paths(sessions: Sequence[tuple[bytes, Session]]) -> list[bytes]:
+    """Return the rel_paths of all datasets of some sessions, in the order of `dataset_columns`."""
+    paths: list[bytes] = []
+    for _, session in sessions:
+        for folder, packed in session.folders:
+            paths += _rel_paths(folder, packed.names)
+    return paths
+
+
+def _gather(
+    sessions: Sequence[tuple[bytes, Session]], adopted: Sequence[AdoptedSession | None], encoding: Encoding
+) -> DatasetColumns:
+    """Return what the disk and earlier tables tell of the datasets of some sessions.
+
+    Ids of datasets follow from the eid that the path gives: those that are not adopted stay when their session is.
+    """
+    paths: list[bytes] = []
     signatures: list[bytes] = []
     digests: list[bytes] = []
     tails: list[bytes] = []
     defaults: list[bool] = []
     counts: list[int] = []
-    for eid, session in sessions:
-        first = len(rel_paths)
+    bases: list[bytes] = []
+    for (eid, session), known in zip(sessions, adopted, strict=True):
+        first, base = len(paths), eid if known is None else encoding.given_eid(session)
         for folder, packed in session.folders:
-            rel_paths += _rel_paths(folder, packed.names)
+            paths += _rel_paths(folder, packed.names)
             signatures.append(packed.signatures)
             digests.append(packed.digests or bytes(DIGEST_SIZE * len(packed.names)))
-        tails += [md5(eid + path).digest() for path in rel_paths[first:]]
+        tails += [md5(base + path).digest() for path in paths[first:]]
         defaults += default_revisions(session)
-        counts.append(len(rel_paths) - first)
-    session_ids = raw_ids([eid for eid, _ in sessions])
-    own_ids = _join_ids(np.repeat(session_ids, counts, axis=0), raw_ids(tails))
-    qc = np.zeros(len(rel_paths), np.int8)
-    _use_kept(sessions, counts, rel_paths, own_ids, qc, encoding)
-    order = np.lexsort((*own_ids.view(">u8").T[::-1], np.repeat(np.arange(len(sessions)), counts)))
-    file_sizes = np.frombuffer(b"".join(signatures), _SIGNATURE_DTYPE)["file_size"]
-    columns = {
-        "rel_path": arrow.strings([rel_paths[row] for row in order.tolist()]),
-        "file_size": arrow.numbers(file_sizes[order], pa.uint64()),
-        "hash": arrow.digests(raw_ids(digests)[order]) if encoding.with_hashes else pa.nulls(len(order)),
-        "exists": arrow.booleans(np.ones(len(order), np.bool_)),
-        "qc": arrow.categories(qc[order], QC_CATEGORIES),
-        "default_revision": arrow.booleans(np.array(defaults, np.bool_)[order]),
-        "eid": _eid_column(session_ids, np.array(counts, np.int64)),
-        "id": _id_column(own_ids[order]),
-    }
-    return pa.table(columns)
+        counts.append(len(paths) - first)
+        bases.append(base)
+    own_ids = _join_ids(np.repeat(raw_ids(bases), counts, axis=0), raw_ids(tails))
+    qc = np.zeros(len(paths), np.int8)
+    _use_kept(sessions, counts, paths, own_ids, qc, encoding)
+    return DatasetColumns(
+        paths=paths,
+        sessions=np.repeat(np.arange(len(sessions)), counts),
+        ids=own_ids,
+        file_sizes=np.frombuffer(b"".join(signatures), _SIGNATURE_DTYPE)["file_size"],
+        digests=raw_ids(digests) if encoding.shows_hashes else np.zeros((len(paths), DIGEST_SIZE), np.uint8),
+        qc=qc,
+        exists=np.ones(len(paths), np.bool_),
+        defaults=np.array(defaults, np.bool_),
+    )
 
 
 # The ids are dictionaries, with which One opens a table in 60 % of the time: it makes a UUID object of each id that a
@@ -205,8 +204,13 @@ def _eid_column(session_ids: npt.NDArray[np.uint8], counts: npt.NDArray[np.int64
 
 
 def _id_column(own_ids: npt.NDArray[np.uint8]) -> pa.DictionaryArray:
-    """Return ids, shape (n_datasets, 16), of which none stands twice."""
+    """Return ids, shape (n_datasets, 16); of a database, some may stand twice, which no entry may."""
+    as_texts = np.ascontiguousarray(own_ids).view("V16").ravel()
     places = np.arange(len(own_ids), dtype=np.int32)
+    if len({*as_texts.tolist()}) < len(own_ids):
+        first: dict[bytes, int] = {}
+        places = np.array([first.setdefault(each, len(first)) for each in as_texts.tolist()], np.int32)
+        own_ids = raw_ids([*first])
     return pa.DictionaryArray.from_arrays(arrow.numbers(places, pa.int32()), arrow.uuids(own_ids))
 
 
@@ -253,36 +257,6 @@ def _use_kept(
             if known.id is not None:
                 own_ids[row] = np.frombuffer(known.id, np.uint8)
         first += count
-
-
-def default_revisions(session: Session) -> list[bool]:
-    """Tell for each dataset of a session, in the order of `Session.datasets`, whether it is the default revision.
-
-    Exactly one revision of a dataset is: the last in lexicographic order, as in ``one.alf.spec``; a dataset outside
-    any revision folder is the oldest.
-    """
-    split = [alf.split_revision(folder.folder) for folder in session.folders]
-    revised = {collection for collection, revision in split if revision}
-    if not revised:
-        return [True] * session.n_datasets
-    rows = zip(split, session.folders, strict=True)
-    parts = tuple((*each, folder.packed.names) for each, folder in rows if each[0] in revised)
-    newest = iter(_are_newest(parts))
-    defaults: list[bool] = []
-    for (collection, _), folder in zip(split, session.folders, strict=True):
-        defaults += next(newest) if collection in revised else [True] * len(folder.packed.names)
-    return defaults
-
-
-# Sessions have the same revisions of the same files again and again.
-@lru_cache(maxsize=1 << 8)
-def _are_newest(parts: tuple[tuple[str, str, tuple[str, ...]], ...]) -> list[list[bool]]:
-    """Tell for each name in each (collection, revision, names) whether no later revision has it."""
-    newest: dict[tuple[str, str], str] = {}
-    for collection, revision, names in parts:
-        for name in names:
-            newest[collection, name] = max(revision, newest.get((collection, name), ""))
-    return [[newest[collection, name] == revision for name in names] for collection, revision, names in parts]
 
 
 def sorted_by_eid(snapshot: Snapshot, eids: Mapping[str, bytes]) -> list[tuple[bytes, Session]]:

@@ -14,8 +14,7 @@ import pyarrow as pa
 
 from alfwatchd.core import ids
 from alfwatchd.core.alf import SessionKey
-from alfwatchd.core.encode import QC_CATEGORIES
-from alfwatchd.core.rows import Kept, KeptDataset, KeptSession
+from alfwatchd.core.rows import QC_CATEGORIES, Kept, KeptDataset, KeptSession
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
 

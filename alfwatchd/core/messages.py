@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from alfwatchd.core.adoption import Adoption
 from alfwatchd.core.tables import Snapshot
 
 
@@ -92,6 +93,25 @@ class Hashed:
 
 
 @dataclass(frozen=True, slots=True)
+class Adopted:
+    """What a look at the database gave; `adoption` is None where nothing changes, `error` empty where all went well."""
+
+    adoption: Adoption | None
+    error: str
+    when: str
+    """UTC, ISO 8601."""
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """How many rows of the tables the database knows, and how many ids this has changed."""
+
+    n_sessions: int
+    n_datasets: int
+    n_changes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """Flush and end."""
 
@@ -168,5 +188,16 @@ class TablesView:
 
 AnyRequest = StatusRequest | SyncRequest | FlushRequest | RescanRequest | SnapshotRequest
 Message = (
-    PathsChanged | EventsLost | Crawled | Flushed | FlushFailed | Hashed | PrunedNotice | Stop | Reload | AnyRequest
+    PathsChanged
+    | EventsLost
+    | Crawled
+    | Flushed
+    | FlushFailed
+    | Hashed
+    | Adopted
+    | Announced
+    | PrunedNotice
+    | Stop
+    | Reload
+    | AnyRequest
 )

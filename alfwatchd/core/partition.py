@@ -12,7 +12,7 @@ from functools import lru_cache
 from itertools import compress, groupby
 from operator import is_not
 
-from alfwatchd.core.encode import Encoding
+from alfwatchd.core.encoding import Encoding
 from alfwatchd.core.ids import md5
 from alfwatchd.core.rows import Session
 from alfwatchd.core.tables import Snapshot
@@ -35,7 +35,7 @@ class Partition:
     n_bits : int
         There are ``2 ** n_bits`` groups.
     n_rows : int
-        Datasets, and sessions, as those without datasets are rows, too.
+        Datasets, and sessions, as those without datasets are rows, too; about.
     sessions : mapping of str to Session
         By session path.
     eids : mapping of str to bytes
@@ -104,7 +104,7 @@ def plan_all(snapshot: Snapshot, encoding: Encoding, n_bits: int | None = None) 
         As in the file in force; None, or where that does not fit any more, for what suits the number of rows.
     """
     eids = encoding.eids(snapshot)
-    n_rows = sum(map(_n_rows, snapshot.sessions.values()))
+    n_rows = sum(map(encoding.n_rows, snapshot.sessions.values()))
     if n_bits is None or not _fits(n_bits, n_rows):
         n_bits = min(_MOST_BITS, (n_rows // ROWS_PER_GROUP).bit_length())
     members: dict[int, list[Member]] = {group: [] for group in range(1 << n_bits)}
@@ -122,12 +122,12 @@ def plan_changes(old: Partition, snapshot: Snapshot, encoding: Encoding) -> Plan
     changed = list(compress(after, map(is_not, map(before.get, after), after.values())))
     came = [path for path in changed if path not in before]
     left = before.keys() - after.keys() if len(before) + len(came) != len(after) else set()
-    n_rows = old.n_rows + sum(_n_rows(after[path]) for path in changed)
-    n_rows -= sum(_n_rows(before[path]) for path in [*left, *changed] if path in before)
+    n_rows = old.n_rows + sum(encoding.n_rows(after[path]) for path in changed)
+    n_rows -= sum(encoding.n_rows(before[path]) for path in [*left, *changed] if path in before)
     if not _fits(old.n_bits, n_rows):
         return None
     eids = _new_eids(old, came, left, snapshot, encoding)
-    moved = set() if eids is old.eids or not encoding.has_kept_eids else _moved(old.eids, eids)
+    moved = set() if eids is old.eids or not encoding.has_shared_eids else _moved(old.eids, eids)
     added = frozenset((eids[path], path) for path in {*came, *moved})
     gone = frozenset((old.eids[path], path) for path in left | moved)
     sessions = {_group_of(eid, old.n_bits) for eid, _ in added | gone}
@@ -184,7 +184,7 @@ def _new_eids(
     """Return the eids of all sessions; where none follows from others, only those of new sessions are made."""
     if not (came or left):
         return old.eids
-    if encoding.has_kept_eids:
+    if encoding.has_shared_eids:
         return encoding.eids(snapshot)
     eids = dict(old.eids)
     for path in left:
@@ -200,10 +200,6 @@ def _moved(old: Mapping[str, bytes], new: Mapping[str, bytes]) -> set[str]:
 
 def _group_of(eid: bytes, n_bits: int) -> int:
     return int.from_bytes(eid[:2]) >> (16 - n_bits)
-
-
-def _n_rows(session: Session) -> int:
-    return session.n_datasets + 1
 
 
 def _fits(n_bits: int, n_rows: int) -> bool:

@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow as pa
 
 from alfwatchd.core import arrow
-from alfwatchd.core.encode import QC_CATEGORIES, Encoding, raw_ids, with_pandas_index
-from alfwatchd.core.rows import NO_DIGEST, KeptDataset, KeptSession, Session, digest_of, unpack_signature
+from alfwatchd.core.encode import raw_ids, with_pandas_index
+from alfwatchd.core.encoding import Encoding
+from alfwatchd.core.rows import NO_DIGEST, QC_CATEGORIES, KeptDataset, KeptSession, Session, digest_of, unpack_signature
 from alfwatchd.core.tables import Snapshot
 
 _NO_SESSION = KeptSession(None, "", "")

@@ -34,6 +34,42 @@ class RescanNote:
 
 
 @dataclass(frozen=True, slots=True)
+class AdoptStatus:
+    """The database that the tables agree with. Null: not known yet."""
+
+    source: str
+    read_at: str | None
+    """When it was last looked at without error."""
+    last_error: str | None
+    """Why it could not be read at the last look; null if it could."""
+    n_sessions: int | None
+    n_datasets: int | None
+    """Rows of the database that can be adopted."""
+    n_matched_sessions: int | None
+    n_matched_datasets: int | None
+    """Rows of the tables that it knew when it last changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class IdStep:
+    """One change of an id: of what (path relative to the root), when (UTC, ISO 8601), to which."""
+
+    old: str
+    new: str
+    path: str
+    when: str
+
+
+@dataclass(frozen=True, slots=True)
+class IdsReply:
+    """What became of an id: `new` is the one to use; `steps` is empty if no change of it is known."""
+
+    old: str
+    new: str
+    steps: list[IdStep]
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """The daemon as it is now. Times are UTC, ISO 8601; null means never."""
 
@@ -71,6 +107,8 @@ class Status:
     unwatched: int = 0
     """Folders that are scanned now and then instead of watched."""
     hashes_pending: int = 0
+    adopt: AdoptStatus | None = None
+    """Null where nothing is adopted."""
     problems: list[ProblemReply] = field(default_factory=list)
     """At most a thousand; `n_problems` counts all."""
     n_problems: int = 0

@@ -79,6 +79,8 @@ def digest_of(value: bytes) -> bytes:
     return value[SIGNATURE_SIZE:]
 
 
+QC_CATEGORIES = ("NOT_SET", "PASS", "WARNING", "FAIL", "CRITICAL")
+"""``one.alf.cache.QC_TYPE``: One compares them in this order, so all five must be there, ordered."""
 DIGEST_SIZE = 16
 NO_DIGEST = bytes(DIGEST_SIZE)
 """Stands for a digest that is not known, where each has its place."""
@@ -333,7 +335,7 @@ class KeptDataset:
     id : bytes or None
         16 bytes; None where it is the id that the path gives anyway.
     qc : int
-        Index into `encode.QC_CATEGORIES`.
+        Index into `QC_CATEGORIES`.
     file_size : int or None
         Size in bytes that `digest` was made for.
     digest : bytes

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from alfwatchd import hash_queue
-from alfwatchd.core.encode import Encoding
+from alfwatchd.core.encoding import Encoding
 from alfwatchd.core.folder import Look
 from alfwatchd.core.messages import Hashed
 from alfwatchd.core.rows import digest_of, either_way

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 import alfwatchd
 from alfwatchd import store
 from alfwatchd.core import encode, partition
-from alfwatchd.core.encode import Encoding, datasets_table, sessions_table
+from alfwatchd.core.encode import datasets_table, sessions_table
+from alfwatchd.core.encoding import Encoding
 from alfwatchd.core.rows import Kept, KeptSession, Session, pack_signature
 from alfwatchd.core.tables import Snapshot
 from alfwatchd.errors import TablesError

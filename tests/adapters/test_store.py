@@ -23,7 +23,8 @@ from watchdog.observers.inotify_c import InotifyConstants, InotifyFD, inotify_ad
 from alfwatchd import atomic
 from alfwatchd import store as store_module
 from alfwatchd.atomic import one_lock
-from alfwatchd.core.encode import Encoding, datasets_table, sessions_table
+from alfwatchd.core.encode import datasets_table, sessions_table
+from alfwatchd.core.encoding import Encoding
 from alfwatchd.core.folder import Changes
 from alfwatchd.core.rows import Kept, KeptSession, Session, pack_signature
 from alfwatchd.core.tables import Snapshot
@@ -121,6 +122,8 @@ def test_metadata(out_dir):
                 "lab": encoding.lab,
                 "with_hashes": encoding.with_hashes,
                 "has_kept": encoding.kept is kept,
+                "adopted": "",
+                "keep_missing": False,
             }
             assert b"pandas" in metadata
 

@@ -10,13 +10,9 @@ import pytest
 from one.alf.cache import DATASETS_COLUMNS, QC_TYPE, SESSIONS_COLUMNS
 
 from alfwatchd.core import ids
-from alfwatchd.core.encode import (
-    QC_CATEGORIES,
-    Encoding,
-    datasets_table,
-    default_revisions,
-    sessions_table,
-)
+from alfwatchd.core.encode import QC_CATEGORIES, datasets_table, sessions_table
+from alfwatchd.core.encoding import Encoding
+from alfwatchd.core.revisions import default_revisions
 from alfwatchd.core.rows import Kept, KeptDataset, KeptSession, Session, pack_signature
 from alfwatchd.core.tables import Snapshot
 from rows import folder_rows
@@ -324,7 +320,8 @@ def test_all_qc_values_survive_pandas():
 def test_pandas_is_not_imported():
     code = """
 import sys
-from alfwatchd.core.encode import Encoding, datasets_table, sessions_table
+from alfwatchd.core.encode import datasets_table, sessions_table
+from alfwatchd.core.encoding import Encoding
 from alfwatchd.core.rows import FolderRows, PackedFiles, Session, pack_signature
 from alfwatchd.core.tables import Snapshot
 packed = PackedFiles.pack({"a.b.c": pack_signature(1, 2, 3, False)})

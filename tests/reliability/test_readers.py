@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from alfwatchd.core import partition
-from alfwatchd.core.encode import Encoding
+from alfwatchd.core.encoding import Encoding
 from alfwatchd.core.rows import Session, pack_signature
 from alfwatchd.core.tables import Snapshot
 from alfwatchd.store import Store

@@ -13,8 +13,8 @@ import pytest
 import alfwatchd
 from alfwatchd import connections, desk, errors, server, store, stored
 from alfwatchd.core import messages, replies
-from alfwatchd.core.encode import QC_CATEGORIES, Encoding
-from alfwatchd.core.rows import Session, pack_signature
+from alfwatchd.core.encoding import Encoding
+from alfwatchd.core.rows import QC_CATEGORIES, Session, pack_signature
 from alfwatchd.core.tables import Snapshot
 from control_box import control_box
 from rows import folder_rows
@@ -151,7 +151,7 @@ def test_endpoints():
 
 
 KINDS = [
-    replies.Status, replies.RescanNote, replies.ProblemReply, replies.SyncReply, replies.FlushReply,
+    replies.Status, replies.AdoptStatus, replies.IdsReply, replies.IdStep, replies.RescanNote, replies.ProblemReply, replies.SyncReply, replies.FlushReply,
     replies.RescanReply, replies.PruneReply, replies.PruneItem, desk.RescanBody, desk.PlanBody, desk.ApplyBody,
 ]  # fmt: skip
 

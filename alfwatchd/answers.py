@@ -1,0 +1,51 @@
+"""What clients ask of the engine, and how it is answered: at once, or by a barrier when all that it takes is done."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from alfwatchd.barriers import Barrier, answer_flush, answer_rescan
+from alfwatchd.core import messages
+from alfwatchd.errors import UsageError
+from alfwatchd.report import make_status
+
+if TYPE_CHECKING:
+    from alfwatchd.engine import Engine
+
+
+def answer_request(engine: Engine, message: messages.AnyRequest, now: float) -> None:
+    """Answer a request, or see to it that it is answered. Engine's thread only.
+
+    Raises
+    ------
+    AlfwatchdError
+        To be the answer.
+    """
+    match message:
+        case messages.StatusRequest():
+            messages.answer(message.reply, make_status(engine, now))
+        case messages.SyncRequest():
+            engine.require_root(now)
+            engine.look_for_foreign_writes()
+            engine.barriers.begin_sync(message.reply, now, by_scan=engine.is_polled, flushed=message.flushed)
+        case messages.FlushRequest():
+            engine.require_root(now)
+            engine.look_for_foreign_writes()
+            engine.barriers.add(Barrier(message.reply, now, answer_flush))
+        case messages.RescanRequest():
+            engine.barriers.add(_begin_rescan(engine, message, now))
+        case messages.SnapshotRequest():
+            engine.require_online()
+            unsure = [folder.path for folder in engine.indexer.unreadable] + list(engine.indexer.guard.missing)
+            messages.answer(message.reply, messages.TablesView(engine.indexer.tables.snapshot(), tuple(unsure)))
+
+
+def _begin_rescan(engine: Engine, message: messages.RescanRequest, now: float) -> Barrier:
+    if message.accept_root:
+        engine.open_root(now, accept=True)
+    engine.require_root(now)
+    top = engine.indexer.tree.find("/".join(part for part in message.path.split("/") if part not in ("", ".")))
+    if top is None:
+        raise UsageError(f"{message.path}: no folder of this path is indexed; give one relative to the root")
+    running = engine.indexer.start_pass(f"rescan {message.path}".strip(), now, top=top)
+    return Barrier(message.reply, now, answer_rescan, passes=[running])

@@ -1,0 +1,349 @@
+"""What a database knows of sessions and datasets, and which of its rows stand for which files.
+
+Sessions are the same where lab, subject, date and number are; datasets, where the session and the rel_path are. Either
+side may carry the dataset's UUID in the file name, as Alyx's data servers do (``one.alf.path.add_uuid_string``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from alfwatchd.core import alf, ids
+from alfwatchd.core.database import DatabaseDatasets, Ids, read_datasets, read_sessions
+from alfwatchd.core.rows import Kept, KeptDataset, Problem, Session
+
+_UUID_PART = re.compile(rb"\.([0-9a-f]{8}-[0-9a-f]{4}-[34][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12})(?=\.\w+$)")
+"""``one.alf.path.remove_uuid_string``: the last part before the extension."""
+_MOST_PROBLEMS = 1000
+_NOTHING = KeptDataset(None, 0, None, b"")
+_CODE_BITS = 32
+
+Places = npt.NDArray[np.int64]
+"""For each dataset the number of its row in `DatabaseRows`; -1 where the database has none."""
+
+
+class AdoptedSession(NamedTuple):
+    """What a database knows of one session; its datasets are the rows `first` to `last` of `DatabaseRows`."""
+
+    eid: bytes
+    """16 bytes."""
+    task_protocol: str
+    projects: str
+    number: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseRows:
+    """Datasets of all adopted sessions, in the order of (session, path); `n_rows` of each.
+
+    Parameters
+    ----------
+    keys : numpy.ndarray of int64
+        Number of the session, then the code of the path, in 32 bits each; sorted.
+    ids, digests : numpy.ndarray of uint8
+        Shape (n_rows, 16); digests are zeros where unknown.
+    file_sizes : numpy.ndarray of int64
+        Bytes; -1 where unknown.
+    qc : numpy.ndarray of int8
+        Index into `QC_CATEGORIES`.
+    defaults : numpy.ndarray of int8
+        Whether it is the default revision: 0, 1, or -1 where unknown.
+    """
+
+    keys: npt.NDArray[np.int64]
+    ids: Ids
+    digests: npt.NDArray[np.uint8]
+    file_sizes: npt.NDArray[np.int64]
+    qc: npt.NDArray[np.int8]
+    defaults: npt.NDArray[np.int8]
+
+
+@dataclass(frozen=True)
+class Adoption:
+    """All that is taken over from one state of a database. Frozen: any thread may read it.
+
+    Parameters
+    ----------
+    digest : str
+        Equal for equal content.
+    sessions : mapping of str to AdoptedSession
+        By ``(lab/)subject/date/number`` with three digits.
+    rows : DatabaseRows
+    paths : sequence of bytes
+        By code: each rel_path once.
+    codes : mapping of bytes to int
+        rel_path -> its code.
+    plain : mapping of bytes to tuple of int
+        rel_path without the UUID in its name -> codes of those that have one.
+    problems : tuple of Problem
+        What the database contradicts itself in; the rows in question are not adopted.
+    keep_missing : bool
+        Whether rows whose file is not here are rows of the tables, too.
+    """
+
+    digest: str
+    sessions: Mapping[str, AdoptedSession]
+    rows: DatabaseRows
+    paths: Sequence[bytes]
+    codes: Mapping[bytes, int]
+    plain: Mapping[bytes, tuple[int, ...]]
+    problems: tuple[Problem, ...]
+    keep_missing: bool
+
+    def find(self, sessions: Sequence[AdoptedSession | None], counts: Sequence[int], paths: Sequence[bytes]) -> Places:
+        """Tell which rows stand for which datasets.
+
+        Parameters
+        ----------
+        sessions : sequence of AdoptedSession or None
+            None for a session that the database does not know.
+        counts : sequence of int
+            Number of datasets of each of these sessions.
+        paths : sequence of bytes
+            rel_path of each dataset, session after session.
+
+        Returns
+        -------
+        numpy.ndarray
+            `Places`, of the length of `paths`. No row stands for two datasets.
+        """
+        numbers = np.repeat(np.array([each.number if each else -1 for each in sessions], np.int64), counts)
+        get = self.codes.get
+        codes = np.array([get(path, -1) for path in paths], np.int64)
+        wanted = (numbers << _CODE_BITS) | codes
+        places = np.searchsorted(self.rows.keys, wanted)
+        is_known = (numbers >= 0) & (codes >= 0) & (places < len(self.rows.keys))
+        is_known[is_known] = self.rows.keys[places[is_known]] == wanted[is_known]
+        places = np.where(is_known, places, -1)
+        taken: set[int] | None = None
+        for row in np.flatnonzero((numbers >= 0) & ~is_known).tolist():
+            found = self._find_by_uuid(int(numbers[row]), paths[row])
+            if found >= 0:
+                taken = set(places.tolist()) if taken is None else taken
+                places[row] = -1 if found in taken else found
+                taken.add(found)
+        return places
+
+    @cached_property
+    def has_digests(self) -> bool:
+        """Whether the md5 of any dataset is known."""
+        return bool(self.rows.digests.any())
+
+    @cached_property
+    def placeholders(self) -> Mapping[str, Session]:
+        """Sessions with datasets, by their key in `sessions`, as if their folders were here and empty.
+
+        The same objects at each look. What ONE could not open is left out.
+        """
+        found = {}
+        for key, session in self.sessions.items():
+            *lab, subject, date, number = key.split("/")
+            path = "/".join([*lab, *(["Subjects"] if lab else []), subject, date, number])
+            if session.last > session.first and alf.parse_session(path) is not None:
+                found[key] = Session(path)
+        return found
+
+    def near_misses(self, sessions: Iterable[Session], lab: str) -> list[Problem]:
+        """Return what keeps sessions from being matched that nearly agree with the database.
+
+        Parameters
+        ----------
+        sessions : iterable of Session
+            All that are here.
+        lab : str
+            Lab of those in no lab folder; empty for none.
+        """
+        found: list[Problem] = []
+        n_in_labs: Counter[str] = Counter()
+        for session in sessions:
+            path = replace(session.key, lab=session.key.lab or lab).eid_path
+            if path in self.sessions:
+                continue
+            if other := self._folded.get(path.casefold()):
+                message = f"the database spells it {other}, and is not adopted here: rename one of the two"
+                found.append(Problem("adopt_spelling", session.path, message))
+            elif path.count("/") == 2:
+                n_in_labs.update(self._labs.get(path, ()))
+        found += [
+            Problem("adopt_lab", "", f"{n} sessions in no lab folder are in lab {name!r} in the database: set lab")
+            for name, n in sorted(n_in_labs.items())
+        ]
+        return found[:_MOST_PROBLEMS]
+
+    @cached_property
+    def _folded(self) -> Mapping[str, str]:
+        """Keys of `sessions` by how they read where case does not matter."""
+        return {path.casefold(): path for path in self.sessions}
+
+    @cached_property
+    def _labs(self) -> Mapping[str, set[str]]:
+        """``subject/date/number`` -> labs that have such a session."""
+        labs: dict[str, set[str]] = defaultdict(set)
+        for path in self.sessions:
+            lab, _, rest = path.partition("/")
+            if rest.count("/") == 2:
+                labs[rest].add(lab)
+        return labs
+
+    def without_adopted(self, kept: Kept) -> Kept:
+        """Return what is kept from earlier tables without what is adopted; digests stay, as hashing looks for them."""
+        sessions = {path: row for path, row in kept.sessions.items() if path not in self.sessions}
+        datasets = {}
+        for path, rows in kept.datasets.items():
+            if path not in self.sessions:
+                datasets[path] = rows
+                continue
+            names = [*rows]
+            places = self.find([self.sessions[path]], [len(names)], [name.encode() for name in names])
+            left = {
+                name: rows[name] if place < 0 else KeptDataset(None, 0, rows[name].file_size, rows[name].digest)
+                for name, place in zip(names, places.tolist(), strict=True)
+            }
+            datasets[path] = {name: row for name, row in left.items() if row != _NOTHING}
+        return Kept(sessions, datasets, kept.lab)
+
+    def missing(self, session: AdoptedSession, places: Places) -> list[int]:
+        """Return the rows of a session that stand for none of these datasets, but for a valid path."""
+        here = set(places.tolist())
+        return [row for row in range(session.first, session.last) if row not in here and self._is_valid(row)]
+
+    def path_of(self, row: int) -> bytes:
+        """Return the rel_path of a row."""
+        return self.paths[int(self.rows.keys[row]) & ((1 << _CODE_BITS) - 1)]
+
+    def _is_valid(self, row: int) -> bool:
+        return alf.is_rel_path(self.path_of(row).decode())
+
+    def _find_by_uuid(self, number: int, path: bytes) -> int:
+        """Return the row of a dataset that has its UUID in the file name here, or there; -1 if that is not sure."""
+        bare, own_id = _split_uuid(path)
+        codes = [*self.plain.get(bare, ())]
+        if own_id is not None and bare in self.codes:
+            codes.append(self.codes[bare])
+        found = [place for code in codes if (place := self._place(number, code)) >= 0]
+        if own_id is not None:  # a name that tells another dataset is no match
+            found = [place for place in found if self.rows.ids[place].tobytes() == own_id]
+        return found[0] if len(found) == 1 else -1
+
+    def _place(self, number: int, code: int) -> int:
+        key = (number << _CODE_BITS) | code
+        place = int(np.searchsorted(self.rows.keys, key))
+        return place if place < len(self.rows.keys) and self.rows.keys[place] == key else -1
+
+
+def adopt(sessions: pa.Table, datasets: pa.Table, *, keep_missing: bool = False) -> Adoption:
+    """Take over the tables of a database.
+
+    Parameters
+    ----------
+    sessions, datasets : pyarrow.Table
+        As any version of ONE since 1.13 writes them, with their index as plain columns; see `core.database`.
+    keep_missing : bool
+        Whether rows whose file is not here are rows of the tables, too.
+    """
+    problems: list[Problem] = []
+    known = _known_sessions(sessions, problems)
+    found = read_datasets(datasets)
+    numbers = {eid: number for number, (eid, *_) in enumerate(known.values())}
+    of_eid = np.array([*(numbers.get(eid.tobytes(), -1) for eid in found.eids), -1], np.int64)
+    rows, firsts = _sort_rows(found, of_eid[found.eid_codes], [*known], problems)
+    adopted = {
+        path: AdoptedSession(eid, protocol, projects, number, int(firsts[number]), int(firsts[number + 1]))
+        for number, (path, (eid, protocol, projects)) in enumerate(known.items())
+    }
+    plain: dict[bytes, list[int]] = defaultdict(list)
+    for code, path in enumerate(found.paths):
+        bare, uuid = _split_uuid(path)
+        if uuid is not None:
+            plain[bare].append(code)
+    digest = ids.md5(b"\0".join(found.paths) + repr((*adopted.items(), keep_missing)).encode())
+    for column in (rows.keys, rows.ids, rows.digests, rows.file_sizes, rows.qc, rows.defaults):
+        digest.update(column.data)
+    return Adoption(
+        digest.hexdigest(),
+        adopted,
+        rows,
+        found.paths,
+        {path: code for code, path in enumerate(found.paths)},
+        {path: tuple(codes) for path, codes in plain.items()},
+        tuple(problems[:_MOST_PROBLEMS]),
+        keep_missing,
+    )
+
+
+def _known_sessions(table: pa.Table, problems: list[Problem]) -> dict[str, tuple[bytes, str, str]]:
+    """Return ``(lab/)subject/date/number`` -> eid, protocol, projects, of sessions that are told once."""
+    found = read_sessions(table)
+    rows = zip(found.keys, (eid.tobytes() for eid in found.eids), found.task_protocols, found.projects, strict=True)
+    told = {(key.eid_path, eid): (eid, protocol, projects) for key, eid, protocol, projects in rows if key is not None}
+    n_eids, n_paths = Counter(path for path, _ in told), Counter(eid for _, eid in told)
+    known = {}
+    for (path, eid), session in told.items():
+        if not any(eid):
+            message = "the database gives this session an id that ONE does not accept; it keeps its own"
+        elif n_eids[path] > 1:
+            message = f"the database has {n_eids[path]} sessions of this path: none is adopted until one is left"
+        elif n_paths[eid] > 1:
+            message = f"the database has {n_paths[eid]} sessions of this id: none is adopted until one is left"
+        else:
+            known[path] = session
+            continue
+        problems.append(Problem("adopt_conflict", path, message))
+    return known
+
+
+def _sort_rows(
+    found: DatabaseDatasets, numbers: npt.NDArray[np.int64], sessions: Sequence[str], problems: list[Problem]
+) -> tuple[DatabaseRows, npt.NDArray[np.int64]]:
+    """Return the rows that can be adopted, and where those of each session begin, and the last one ends."""
+    usable = (numbers >= 0) & (found.path_codes >= 0) & found.ids.any(axis=1)
+    keys = (numbers << _CODE_BITS) | found.path_codes
+    order = np.flatnonzero(usable)
+    order = order[np.argsort(keys[order], kind="stable")]
+    keys = keys[order]
+    is_again = np.concatenate([[False], keys[1:] == keys[:-1]]) if len(keys) else np.zeros(0, np.bool_)
+    if is_again.any():
+        keep = _keep_unambiguous(found, keys, order, is_again, sessions, problems)
+        keys, order = keys[keep], order[keep]
+    rows = DatabaseRows(
+        keys, found.ids[order], found.digests[order], found.file_sizes[order], found.qc[order], found.defaults[order]
+    )
+    return rows, np.searchsorted(keys, np.arange(len(sessions) + 1, dtype=np.int64) << _CODE_BITS)
+
+
+def _keep_unambiguous(
+    found: DatabaseDatasets,
+    keys: npt.NDArray[np.int64],
+    order: npt.NDArray[np.int64],
+    is_again: npt.NDArray[np.bool_],
+    sessions: Sequence[str],
+    problems: list[Problem],
+) -> npt.NDArray[np.bool_]:
+    """Tell which rows stay where several have one path: the first if they agree on the id, none if they do not."""
+    keep = ~is_again
+    for key in np.unique(keys[is_again]).tolist():
+        rows = np.flatnonzero(keys == key)
+        if len({found.ids[order[row]].tobytes() for row in rows}) > 1:
+            keep[rows] = False
+            path = found.paths[key & ((1 << _CODE_BITS) - 1)].decode()
+            message = f"the database has {len(rows)} datasets of this path: none is adopted until one is left"
+            problems.append(Problem("adopt_conflict", f"{sessions[key >> _CODE_BITS]}/{path}", message))
+    return keep
+
+
+def _split_uuid(path: bytes) -> tuple[bytes, bytes | None]:
+    """Return a rel_path without the UUID in its file name, and that UUID's 16 bytes; None where it has none."""
+    if len(path) < 40 or (match := _UUID_PART.search(path)) is None:
+        return path, None
+    return path[: match.start()] + path[match.end() :], bytes.fromhex(match[1].replace(b"-", b"").decode())

@@ -1,0 +1,132 @@
+"""Which ids a new version of the tables changes, so that whoever holds an old one can find the new one."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+import pyarrow as pa
+
+from alfwatchd.core import arrow
+from alfwatchd.core.adopted_rows import DatasetColumns
+from alfwatchd.core.adoption import Adoption
+from alfwatchd.core.encode import dataset_columns, dataset_paths, raw_ids
+from alfwatchd.core.encoding import Encoding
+from alfwatchd.core.replies import IdStep
+from alfwatchd.core.rows import Session
+
+SCHEMA = pa.schema(
+    [("old", pa.string()), ("new", pa.string()), ("path", pa.string()), ("when", pa.timestamp("us", tz="UTC"))]
+)
+"""Old and new id; path of the session or dataset relative to the root; when the change was made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """What a new version of the tables changes.
+
+    Parameters
+    ----------
+    changes : pyarrow.Table
+        Of `SCHEMA`, `n_changes` rows.
+    n_sessions, n_datasets : int
+        Rows that a database knows.
+    """
+
+    changes: pa.Table
+    n_sessions: int
+    n_datasets: int
+
+
+def announce(
+    before: Adoption | None, groups: Sequence[Sequence[tuple[bytes, Session]]], encoding: Encoding, when: datetime
+) -> Announcement:
+    """Compare the ids that tables held with those that they are about to hold.
+
+    Parameters
+    ----------
+    before : Adoption or None
+        The tables as they are, read as if they were to be adopted; None where there are none.
+    groups : sequence of sequence of (bytes, Session)
+        Eid and session of all that is about to be written, in parts, to bound what is in memory at once.
+    encoding : Encoding
+    when : datetime
+        With its time zone.
+    """
+    parts: list[pa.Table] = [SCHEMA.empty_table()]
+    n_sessions = n_datasets = 0
+    for group in groups:
+        adopted = [encoding.adopted_session(eid, session) for eid, session in group]
+        n_sessions += sum(session is not None for session in adopted)
+        if before is not None:
+            columns, places = dataset_columns(group, adopted, encoding)
+            parts.append(_changes(before, group, columns, encoding, when))
+        elif encoding.adopted is not None:
+            counts = [session.n_datasets for _, session in group]
+            places = encoding.adopted.find(adopted, counts, dataset_paths(group))
+        else:
+            continue
+        n_datasets += int((places[: sum(session.n_datasets for _, session in group)] >= 0).sum())
+    return Announcement(pa.concat_tables(parts), n_sessions, n_datasets)
+
+
+def _changes(
+    before: Adoption,
+    group: Sequence[tuple[bytes, Session]],
+    columns: DatasetColumns,
+    encoding: Encoding,
+    when: datetime,
+) -> pa.Table:
+    known = [before.sessions.get(encoding.filled_path(session)) for _, session in group]
+    old = [each.eid if each else eid for each, (eid, _) in zip(known, group, strict=True)]
+    new = [eid for eid, _ in group]
+    paths = [session.path.encode() for _, session in group]
+    is_other = [was != now for was, now in zip(old, new, strict=True)]
+    order = np.argsort(columns.sessions, kind="stable")  # rows whose file is not here come last
+    numbers = columns.sessions[order]
+    rel_paths = [columns.paths[row] for row in order.tolist()]
+    places = before.find(known, np.bincount(numbers, minlength=len(group)).tolist(), rel_paths)
+    ids = columns.ids[order]
+    rows = np.flatnonzero(places >= 0)
+    rows = rows[(before.rows.ids[places[rows]] != ids[rows]).any(axis=1)]
+    olds = np.concatenate([raw_ids(_chosen(old, is_other)), before.rows.ids[places[rows]]])
+    news = np.concatenate([raw_ids(_chosen(new, is_other)), ids[rows]])
+    told = _chosen(paths, is_other) + [paths[numbers[row]] + b"/" + rel_paths[row] for row in rows.tolist()]
+    moment = arrow.numbers(np.full(len(told), int(when.timestamp() * 1e6), np.int64), SCHEMA.field("when").type)
+    return pa.table([arrow.uuids(olds), arrow.uuids(news), arrow.strings(told), moment], schema=SCHEMA)
+
+
+def _chosen(values: Sequence[bytes], is_chosen: Sequence[bool]) -> list[bytes]:
+    return [value for value, chosen in zip(values, is_chosen, strict=True) if chosen]
+
+
+def follow(changes: Sequence[Mapping[str, object]], old: str) -> list[IdStep]:
+    """Return how an id changed, one step after the other; empty where it never did.
+
+    Parameters
+    ----------
+    changes : sequence of mapping
+        Rows of `SCHEMA`, in any order, of all ids that may be met on the way.
+    old : str
+        Any id that tables once held.
+    """
+    steps: list[IdStep] = []
+    current, time = old, None
+    for row in sorted(changes, key=lambda row: str(row["when"])):
+        when = row["when"]
+        assert isinstance(when, datetime), "a column of times"
+        if row["old"] == current and (time is None or when > time):
+            current, time = str(row["new"]), when
+            steps.append(IdStep(str(row["old"]), current, str(row["path"]), when.isoformat(timespec="seconds")))
+    return steps
+
+
+def parse(text: str) -> str | None:
+    """Return an id as tables hold it, lower case with hyphens; None where it is no UUID."""
+    try:
+        return str(uuid.UUID(text))
+    except ValueError:
+        return None

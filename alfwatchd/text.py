@@ -1,0 +1,73 @@
+"""Answers as people read them."""
+
+from __future__ import annotations
+
+from alfwatchd.core.replies import AdoptStatus, PruneReply, Status
+
+
+def status_lines(status: Status) -> list[str]:
+    """Return what the daemon knows, line by line."""
+    unflushed = status.oldest_unflushed_seconds
+    saved = "saved" if status.saved else f"NOT SAVED: {status.last_flush_error}"
+    lines = [
+        f"state      {status.state} since {status.since}: {status.detail}",
+        f"root       {status.root}",
+        f"tables     {status.out_dir}",
+        f"rows       {status.n_sessions} sessions, {status.n_datasets} datasets, {show_bytes(status.n_bytes)}; "
+        f"{status.n_ignored} other entries",
+        f"flush      {saved}; generation {status.flushed_generation} of {status.generation}, "
+        f"last {status.last_flush or 'never'}"
+        + (f", oldest change {unflushed:.1f} s ago" if unflushed is not None else ""),
+        f"watches    {status.watches}" + (f" of {status.watches_limit}" if status.watches_limit else "")
+        + (f", {status.unwatched} folders not watched" if status.unwatched else ""),
+        f"events     lost {status.events_lost} times",
+    ]  # fmt: skip
+    if status.adopt:
+        lines.append(f"adopt      {_adopt_line(status.adopt)}")
+    if status.hashes_pending:
+        lines.append(f"hashes     {status.hashes_pending} files to go")
+    lines += [f"scan       {scan.started} {scan.reason}: {_show_seconds(scan.seconds)}" for scan in status.rescans[-3:]]
+    lines += [f"problem    {problem.path or '.'}: {problem.message}" for problem in status.problems[:20]]
+    if status.n_problems > 20:
+        lines.append(f"           and {status.n_problems - 20} more: alfwatchd status --json")
+    return lines
+
+
+def _adopt_line(adopt: AdoptStatus) -> str:
+    if adopt.last_error:
+        return f"NOT READ: {adopt.last_error}"
+    if adopt.n_sessions is None:
+        return f"{adopt.source} is being read"
+    known = f"{adopt.source}: {adopt.n_sessions} sessions, {adopt.n_datasets} datasets, read {adopt.read_at}"
+    if adopt.n_matched_datasets is None:
+        return known
+    return f"{known}; {adopt.n_matched_sessions} and {adopt.n_matched_datasets} of them are here"
+
+
+def prune_lines(reply: PruneReply) -> list[str]:
+    """Return what would go, or went, line by line."""
+    verb = "deleted" if reply.applied else "would go"
+    lines = [f"{verb}: {item.path} ({show_bytes(item.file_size or 0)})" for item in reply.files]
+    lines += [f"{verb}: {item.path}/" for item in reply.folders]
+    lines += [f"kept: {item.path}: {item.reason}" for item in reply.kept]
+    lines += [f"note: {note}" for note in reply.notes]
+    lines.append(
+        f"{len(reply.files)} files and {len(reply.folders)} folders, {show_bytes(reply.n_bytes)}, {verb} of "
+        f"{reply.n_datasets} datasets; reference: {reply.reference}; plan {reply.plan_id}"
+    )
+    if not reply.applied and (reply.files or reply.folders):
+        lines.append("nothing was deleted; add --apply to delete")
+    return lines
+
+
+def show_bytes(number: float) -> str:
+    """Return a number of bytes with a unit."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} TB"
+
+
+def _show_seconds(seconds: float | None) -> str:
+    return "running" if seconds is None else f"{seconds:.2f} s"
