@@ -136,7 +136,7 @@ class EngineBox:
                 flusher=self.flusher,
                 inbox=self.inbox,
                 adopting=None,
-        hashes=None,
+                hashes=None,
                 first_pass_done=started.finish_first_pass,
                 reload=lambda: self.settings(),
                 wall_clock=lambda: datetime.fromtimestamp(self.now, UTC),

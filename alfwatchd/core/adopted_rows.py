@@ -65,7 +65,7 @@ def take_over(
     columns = _with_known(columns, places, adoption)
     if adoption.keep_missing:
         columns, places = _with_missing(columns, places, counts, sessions, adoption)
-    return replace(columns, defaults=_defaults(columns, places, sessions, adoption)), places
+    return replace(columns, defaults=_defaults(columns, places, adoption)), places
 
 
 def _with_known(columns: DatasetColumns, places: Places, adoption: Adoption) -> DatasetColumns:
@@ -110,9 +110,7 @@ def _with_missing(
     return joined, np.concatenate([places, more])
 
 
-def _defaults(
-    columns: DatasetColumns, places: Places, sessions: Sequence[AdoptedSession | None], adoption: Adoption
-) -> npt.NDArray[np.bool_]:
+def _defaults(columns: DatasetColumns, places: Places, adoption: Adoption) -> npt.NDArray[np.bool_]:
     """Choose anew in the sessions where the database may have a say: it tells another revision, or rows were added."""
     told = np.where(places >= 0, adoption.rows.defaults[places] if len(adoption.rows.keys) else -1, -1)
     is_open = (told == 1) & ~columns.defaults | ~columns.exists

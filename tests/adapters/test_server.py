@@ -880,13 +880,13 @@ def test_the_description_names_all_replies(box: Box):
     assert status == 200
     assert described["openapi"].startswith("3.")
     assert {(method, path) for path, methods in described["paths"].items() for method in methods} == {
-        ("get", "/v1/status"),
+        *(("get", f"/v1/{name}") for name in ("status", "ids/{old}")),
         *(("post", f"/v1/{name}") for name in ("sync", "flush", "rescan", "prune/plan", "prune/apply")),
     }
     schemas = described["components"]["schemas"]
     for kind in (
         replies.Status, replies.SyncReply, replies.FlushReply, replies.RescanReply, replies.PruneReply,
-        replies.PruneItem, replies.ProblemReply, replies.RescanNote, server.ErrorReply,
+        replies.PruneItem, replies.IdsReply, replies.IdStep, replies.AdoptStatus, replies.ProblemReply, replies.RescanNote, server.ErrorReply,
         desk.RescanBody, desk.PlanBody, desk.ApplyBody,
     ):  # fmt: skip
         names = kind.model_fields if hasattr(kind, "model_fields") else [field.name for field in fields(kind)]
