@@ -63,6 +63,16 @@ class SourceMissing(SourceError):
     """There is nothing where the tables should be, or nobody is to know whether there is."""
 
 
+class TargetError(AlfwatchdError):
+    """A place that gets the tables could not be read or written; it is as it was, or tried again."""
+
+
+class TargetChanged(TargetError):
+    """Another publisher was faster; nothing of it was overwritten."""
+
+    exit_code = 75
+
+
 class StateError(AlfwatchdError):
     """The state file could not be read or written; what it holds can be made again."""
 

@@ -132,6 +132,35 @@ def open_datasets(folder: Path) -> Iterator[pq.ParquetFile | None]:
         yield file
 
 
+@contextmanager
+def open_pair(folder: Path) -> Iterator[tuple[pq.ParquetFile, pq.ParquetFile, int]]:
+    """Open sessions and datasets of one generation, to be read even after other files have replaced them.
+
+    Yields
+    ------
+    tuple
+        Sessions, datasets, and their generation, which is above 0.
+
+    Raises
+    ------
+    TablesError
+        They are not of one generation, as between the two renames of a flush; or are not ours, not there, damaged.
+    """
+    with ExitStack() as stack:
+        files = []
+        # Both at once: whoever replaces one waits for those who have opened the other.
+        for name in (SESSIONS, DATASETS):
+            try:
+                raw = stack.enter_context(_open(folder / name))
+                files.append(stack.enter_context(pq.ParquetFile(raw, page_checksum_verification=True)))
+            except (OSError, pa.ArrowException, ValueError) as error:
+                raise TablesError(f"{folder / name}: cannot be read ({error}); let alfwatchd write it") from error
+        generations = {_parse_own(file.schema_arrow.metadata).get("generation", 0) for file in files}
+        if len(generations) > 1 or not all(generations):
+            raise TablesError(f"{folder}: the two tables are not of one generation; let alfwatchd write them")
+        yield files[0], files[1], generations.pop()
+
+
 def read_ids_and_sizes(datasets: pq.ParquetFile | None) -> pa.Table | None:
     """Return what identifies datasets, and their sizes.
 

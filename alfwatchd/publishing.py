@@ -1,0 +1,196 @@
+"""One publication: tables -> target, so that a reader finds a pair that belongs together at every moment.
+
+Order: a zip under a name of its own, which nobody ever replaces; ``cache.zip``; ``cache_info.json``, which names the
+first. Both are replaced only if they still are what was there when the publication began. Whoever dies between leaves a
+``cache.zip`` that is newer than the JSON, and the next one goes on from its date.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from alfwatchd import bundle
+from alfwatchd.core import publication
+from alfwatchd.core.publication import INFO, ZIP, Found, Target, Token
+from alfwatchd.core.selection import Selection
+from alfwatchd.folder_target import FolderTarget
+from alfwatchd.settings import Publish
+
+_MOST_INFO_BYTES = 1 << 24
+_CHANGED, _UNCHANGED = True, False
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a publication came to.
+
+    Parameters
+    ----------
+    published : bool
+        False where clients had the same rows already.
+    name : str
+        The generation at the target: `<generation>-<digest>`.
+    date : str
+        Its date, as ONE writes it.
+    n_sessions, n_datasets : int
+        Rows that it has.
+    removed : tuple of str
+        Generations that were removed.
+    next_removal_seconds : float or None
+        When another one is old enough to go; None if there is none.
+    """
+
+    published: bool
+    name: str
+    date: str
+    n_sessions: int
+    n_datasets: int
+    removed: tuple[str, ...]
+    next_removal_seconds: float | None
+
+
+def open_target(settings: Publish) -> Target:
+    """Return the target of an entry of `publish`. Nothing is asked of it yet.
+
+    Raises
+    ------
+    ConfigError
+        It needs a package that is not installed, or a credential cannot be read.
+    """
+    if "://" not in settings.target:
+        return FolderTarget(Path(settings.target), settings.subset.tag)
+    from alfwatchd.s3_target import S3Target
+
+    return S3Target(settings.target, settings.subset.tag, settings.endpoint, settings.region)
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def publish(
+    out_dir: Path, settings: Publish, target: Target | None = None, *, now: Callable[[], datetime] = _utc_now
+) -> Outcome:
+    """Bring a target up to date. Any thread; several at once, also in other processes, do no harm.
+
+    Parameters
+    ----------
+    out_dir : Path
+        Folder of the tables that alfwatchd keeps.
+    settings : Publish
+    target : Target or None
+        Where to, if it is open already; it stays open.
+    now : callable
+        Time with a zone.
+
+    Raises
+    ------
+    TargetChanged
+        Another publisher was faster; try again.
+    TargetError
+        The target cannot be reached or written.
+    TablesError
+        There are no tables to publish.
+    ConfigError
+        See `open_target`.
+    """
+    with ExitStack() as stack:
+        if target is None:
+            target = open_target(settings)
+            stack.callback(target.close)
+        subset = settings.subset
+        selection = Selection(subset.projects, subset.subjects, subset.labs)
+        ours = stack.enter_context(bundle.open_bundle(out_dir, selection, subset.tag))
+        found, tokens, info = _look(target)
+        location = _location(settings, target)
+        if not publication.is_published(found, ours.content) or not _tells(info, found.name, location):
+            return _write(ours, target, found, tokens, location, settings.keep_seconds, now)
+        tables = info["tables"]
+        removed, wait = _clean(target, found, found.replaced, found.name, settings.keep_seconds, now)
+        n_sessions, n_datasets = (int(tables[name]["nrecs"]) for name in ("sessions", "datasets"))
+        return Outcome(_UNCHANGED, found.name, found.date, n_sessions, n_datasets, removed, wait)
+
+
+def remove_old(settings: Publish, target: Target, *, now: Callable[[], datetime] = _utc_now) -> float | None:
+    """Remove what was replaced long enough ago; return in how many seconds the next is due, None if nothing is.
+
+    Raises
+    ------
+    TargetError
+        The target cannot be reached or written.
+    """
+    found, _, _ = _look(target)
+    return _clean(target, found, found.replaced, found.name, settings.keep_seconds, now)[1]
+
+
+def _look(target: Target) -> tuple[Found, dict[str, Token | None], dict[str, Any]]:
+    # Tokens first: whatever is replaced while the rest is read is not overwritten, as its token is another one then.
+    tokens = {key: target.token(key) for key in (ZIP, INFO)}
+    info: dict[str, Any] = {}
+    zipped: dict[str, Any] = {}
+    if tokens[INFO] is not None:
+        with target.open(INFO) as file:
+            info = publication.parse_info(file.read(_MOST_INFO_BYTES))
+    if tokens[ZIP] is not None:
+        with target.open(ZIP) as file:
+            zipped = bundle.read_zipped_info(file)
+    return publication.find_out(info, zipped, target.generations()), tokens, info
+
+
+def _location(settings: Publish, target: Target) -> str:
+    """Return the address of the target's files for clients; empty where they are not told."""
+    tag = settings.subset.tag
+    return settings.location + (f"/{tag}" if tag else "") if settings.location else target.location
+
+
+def _tells(info: Mapping[str, Any], name: str, location: str) -> bool:
+    """Tell whether the JSON at a target is what we would write of that generation."""
+    expected = f"{location}/{publication.zip_key(name)}" if location else None
+    return info.get("location") == expected and isinstance(info.get("tables"), dict)
+
+
+def _write(
+    ours: bundle.Bundle,
+    target: Target,
+    found: Found,
+    tokens: dict[str, Token | None],
+    location: str,
+    keep_seconds: float,
+    now: Callable[[], datetime],
+) -> Outcome:
+    local = now().astimezone().replace(tzinfo=None)
+    date = publication.next_date(local, found.date, found.zip_date)
+    with ours.zipped(date, secrets.token_hex(8)) as (zipped, inner):
+        sha256 = bundle.digest_of(zipped)
+        name = publication.generation_name(ours.generation, sha256)
+        target.create(publication.zip_key(name), zipped)
+        target.replace(ZIP, zipped, tokens[ZIP])
+    replaced = publication.note_replaced(found, name, now())
+    info = publication.outer_info(inner, name, sha256, location, replaced)
+    target.replace(INFO, BytesIO(json.dumps(info, indent=1).encode()), tokens[INFO])
+    removed, wait = _clean(target, found, replaced, name, keep_seconds, now)
+    n_sessions, n_datasets = (inner["tables"][each]["nrecs"] for each in ("sessions", "datasets"))
+    return Outcome(_CHANGED, name, date, n_sessions, n_datasets, removed, wait)
+
+
+def _clean(
+    target: Target,
+    found: Found,
+    replaced: Mapping[str, str],
+    named: str,
+    keep_seconds: float,
+    now: Callable[[], datetime],
+) -> tuple[tuple[str, ...], float | None]:
+    """Remove what a JSON at the target notes as replaced long enough ago."""
+    gone, wait = publication.expired(replaced, named, found.generations, keep_seconds, now())
+    for generation in gone:
+        target.remove(generation)
+    return tuple(gone), wait

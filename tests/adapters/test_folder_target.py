@@ -1,0 +1,419 @@
+"""Publications to a folder: what a reader finds, whatever happens to publishers."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from one.api import One
+
+from alfwatchd import bundle, folder_target, publishing, stored
+from alfwatchd.core.publication import INFO, TABLES, ZIP
+from alfwatchd.errors import TablesError, TargetChanged, TargetError
+from alfwatchd.folder_target import FolderTarget
+from alfwatchd.publishing import publish
+from alfwatchd.settings import Publish, Subset
+from published import folder_reader, look, unpack, write_tables
+from trees import fast_folder
+
+LOCATION = "https://tables.example.org/one"
+START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+def places():
+    with fast_folder() as folder:
+        (folder / "target").mkdir()
+        write_tables(folder / "out", 1)
+        yield folder / "out", folder / "target"
+
+
+def entry(target, **settings):
+    return Publish(target=str(target), **({"location": LOCATION} | settings))
+
+
+def names(target):
+    return sorted(path.name for path in (target / TABLES).iterdir())
+
+
+def test_what_is_there(places):
+    out_dir, target = places
+    outcome = publish(out_dir, entry(target), now=lambda: START)
+    assert outcome.published
+    assert (outcome.n_sessions, outcome.n_datasets) == (2, 4)
+    name, date, subjects = look(folder_reader(target), LOCATION)
+    assert (name, date, subjects) == (outcome.name, outcome.date, {"s1", "s2"})
+    local = START.astimezone().replace(tzinfo=None)
+    assert date == local.isoformat(sep=" ", timespec="minutes")
+    assert (target / ZIP).read_bytes() == (target / TABLES / name / ZIP).read_bytes()
+    assert (target / ZIP).stat().st_mode & 0o777 == 0o666 & ~current_umask()
+
+
+def current_umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_nothing_is_published_where_nothing_changed(places):
+    out_dir, target = places
+    first = publish(out_dir, entry(target))
+    before = {path: path.stat() for path in target.rglob("*")}
+    write_tables(out_dir, 2)  # another generation of the same rows, as after a restart
+    again = publish(out_dir, entry(target))
+    assert not again.published
+    assert (again.name, again.date, again.n_sessions, again.n_datasets) == (first.name, first.date, 2, 4)
+    assert {path: path.stat() for path in target.rglob("*")} == before
+
+
+def test_another_location_is_told(places):
+    out_dir, target = places
+    publish(out_dir, entry(target))
+    assert publish(out_dir, entry(target, location="")).published
+    assert look(folder_reader(target))
+
+
+@pytest.mark.parametrize("lost", [ZIP, INFO, TABLES])
+def test_what_somebody_removed_comes_back(places, lost):
+    out_dir, target = places
+    first = publish(out_dir, entry(target))
+    path = target / TABLES / first.name if lost == TABLES else target / lost
+    (path / ZIP if path.is_dir() else path).unlink()
+    if path.is_dir():
+        path.rmdir()
+    assert publish(out_dir, entry(target)).published
+    assert look(folder_reader(target), LOCATION)
+
+
+def test_dates_move_forward_though_the_clock_goes_back(places):
+    out_dir, target = places
+    dates = []
+    for generation in range(1, 5):
+        write_tables(out_dir, generation, [f"s{generation}"])
+        now = START - timedelta(hours=generation)
+        dates.append(publish(out_dir, entry(target), now=lambda now=now: now).date)
+        assert look(folder_reader(target), LOCATION)[1:] == (dates[-1], {f"s{generation}"})
+    minutes = [datetime.fromisoformat(date) for date in dates]
+    assert [later - earlier for earlier, later in pairwise(minutes)] == [timedelta(minutes=1)] * 3
+
+
+def test_old_generations_go_after_their_time(places):
+    out_dir, target = places
+    published = []
+
+    def at(seconds, generation, keep=100):
+        write_tables(out_dir, generation, [f"s{generation}"])
+        return publish(out_dir, entry(target, keep_seconds=keep), now=lambda: START + timedelta(seconds=seconds))
+
+    published = [at(0, 1).name, at(300, 2).name]
+    assert names(target) == sorted(published)
+    # The first was replaced at 300, however long it was in force before.
+    outcome = at(360, 3)
+    published.append(outcome.name)
+    assert (outcome.removed, outcome.next_removal_seconds) == ((), 40)
+    outcome = at(400, 3)  # nothing new, but something old
+    assert (outcome.published, outcome.removed, outcome.next_removal_seconds) == (False, (published[0],), 60)
+    assert names(target) == sorted(published[1:])
+    place = FolderTarget(target)
+    later = START + timedelta(seconds=460)
+    assert publishing.remove_old(entry(target, keep_seconds=100), place, now=lambda: later) is None
+    assert names(target) == [published[2]]
+    later += timedelta(days=1000)
+    assert publishing.remove_old(entry(target, keep_seconds=0), place, now=lambda: later) is None
+    assert names(target) == [published[2]]
+
+
+def test_what_a_dead_publisher_left_goes_too(places):
+    out_dir, target = places
+    (target / TABLES / "9-left").mkdir(parents=True)
+    (target / TABLES / "9-left" / f".{ZIP}.tmp").write_bytes(b"half")
+    first = publish(out_dir, entry(target, keep_seconds=0))
+    assert names(target) == [first.name]
+    (target / TABLES / "mine").mkdir()
+    (target / TABLES / "mine" / "notes.txt").write_text("keep")
+    write_tables(out_dir, 2, ["s3"])
+    with pytest.raises(TargetError, match="mine"):  # what nobody published is left, and told
+        publish(out_dir, entry(target, keep_seconds=0))
+    assert (target / TABLES / "mine" / "notes.txt").exists()
+    assert look(folder_reader(target), LOCATION)[2] == {"s3"}
+
+
+@pytest.mark.parametrize(
+    ("subset", "subjects"),
+    [
+        ({"labs": ("lab",)}, {"s1", "s2"}),
+        ({"labs": ("other",)}, {"o1"}),
+        ({"subjects": ("s2", "o1")}, {"s2", "o1"}),
+        ({"projects": ("brain",)}, {"s1", "o1"}),
+        ({"projects": ("brain",), "labs": ("lab",), "tag": "mine"}, {"s1"}),
+        ({"subjects": ("nobody",), "tag": "none"}, set()),
+        ({"tag": "all"}, {"s1", "s2", "o1"}),
+    ],
+)
+def test_sub_tables(places, tmp_path, subset, subjects):
+    out_dir, target = places
+    projects = {"s1": "brain,x", "o1": "brain"}
+    write_tables(out_dir, 2, ["s1", "s2", "other/Subjects/o1/2020-01-01/001"], projects)
+    publish(out_dir, entry(target, subset=Subset(**subset)))
+    tag = subset.get("tag", "")
+    where = target / tag
+    assert look(folder_reader(where), LOCATION + (f"/{tag}" if tag else ""))[2] == subjects
+    assert not tag or sorted(path.name for path in target.iterdir()) == [tag]
+    info, _ = unpack((where / ZIP).read_bytes())
+    assert info.get("database_tags") == ([tag] if tag else None)
+    # A change elsewhere is none here.
+    if "s9" not in subjects and (subset.get("labs") or subset.get("subjects")) and subset.get("labs") != ("lab",):
+        write_tables(out_dir, 3, ["s1", "s2", "other/Subjects/o1/2020-01-01/001", "s9"], projects)
+        assert not publish(out_dir, entry(target, subset=Subset(**subset))).published
+    # One opens and searches it.
+    unpacked = tmp_path / "unpacked"
+    zipfile.ZipFile(where / ZIP).extractall(unpacked)
+    one = One(cache_dir=tmp_path, tables_dir=unpacked)
+    eids = one.search()
+    assert {one.eid2path(eid).subject for eid in eids} == subjects
+    for eid in eids:
+        assert one.list_datasets(eid) == ["alf/spikes.clusters.npy", "alf/spikes.times.npy"]
+    assert len(one.search(datasets=["spikes.times.npy"])) == len(subjects) if subjects else one.list_datasets() == []
+
+
+def test_tables_that_do_not_belong_together_are_not_published(places, tmp_path, monkeypatch):
+    out_dir, target = places
+    monkeypatch.setattr(bundle, "_PATIENCE_SECONDS", 0.3)
+    write_tables(tmp_path / "later", 2, ["s3"])
+    (out_dir / stored.SESSIONS).write_bytes((tmp_path / "later" / stored.SESSIONS).read_bytes())
+    with pytest.raises(TablesError, match="not of one generation"):
+        publish(out_dir, entry(target))
+    assert list(target.iterdir()) == []
+    mend = threading.Timer(0.1, lambda: write_tables(out_dir, 3, ["s3"]))
+    mend.start()
+    assert publish(out_dir, entry(target)).published
+    mend.join()
+
+
+def test_a_target_that_is_not_there_is_not_made(places, tmp_path):
+    with pytest.raises(TargetError, match=r"not mounted; make it"):
+        publish(places[0], entry(tmp_path / "away", subset=Subset(tag="t")))
+    assert not (tmp_path / "away").exists()
+
+
+@pytest.mark.parametrize("step", [ZIP, INFO])
+def test_what_another_publisher_wrote_meanwhile_is_not_overwritten(places, tmp_path, step):
+    out_dir, target = places
+    publish(out_dir, entry(target))
+    write_tables(out_dir, 2, ["slow"])
+    write_tables(tmp_path / "other", 2, ["fast"])
+
+    class Slow(FolderTarget):
+        def replace(self, key, content, token):
+            if key == step:
+                publish(tmp_path / "other", entry(target))
+            super().replace(key, content, token)
+
+    with pytest.raises(TargetChanged):
+        publish(out_dir, entry(target), Slow(target))
+    date, subjects = look(folder_reader(target), LOCATION)[1:]
+    assert subjects == {"fast"}
+    assert publish(out_dir, entry(target)).date > date
+    assert look(folder_reader(target), LOCATION)[2] == {"slow"}
+
+
+PUBLISHER = """
+import sys
+from pathlib import Path
+from alfwatchd.errors import TargetChanged
+from alfwatchd.publishing import publish
+from alfwatchd.settings import Publish
+entry = Publish(target=sys.argv[2], location=sys.argv[3], keep_seconds=3600)
+print("ready", flush=True)
+for line in sys.stdin:
+    try:
+        print(publish(Path(line.strip()), entry).name, flush=True)
+    except TargetChanged:
+        print("changed", flush=True)
+"""
+KILLER = """
+import os, signal
+from alfwatchd import folder_target
+left = int(os.environ["KILL_AT"])
+def count(name):
+    inner = getattr(folder_target, name)
+    def counted(*arguments):
+        global left
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return inner(*arguments)
+    setattr(folder_target, name, counted)
+for name in ("_write_whole", "_sync", "_make_folders"):
+    count(name)
+replace = folder_target.Path.replace
+def counted_replace(*arguments):
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return replace(*arguments)
+folder_target.Path.replace = counted_replace
+"""
+
+
+def test_publishers_killed_at_every_step(places):
+    """Steps are counted in a forked child, so that each is reached exactly."""
+    out_dir, target = places
+    publish(out_dir, entry(target), now=lambda: START)
+    step, ended = 0, None
+    while ended != 0:
+        step += 1
+        assert step < 60
+        write_tables(out_dir, step + 1, [f"s{step}"])
+        before = look(folder_reader(target), LOCATION)
+        ended = run_and_kill(step, out_dir, target)
+        after = look(folder_reader(target), LOCATION)
+        assert after == before or after[2] == {f"s{step}"}
+        if step % 3 == 0:  # sometimes another one goes on, sometimes the next one dies on what this one left
+            publish(out_dir, entry(target))
+            _, date, subjects = look(folder_reader(target), LOCATION)
+            assert subjects == {f"s{step}"}
+            assert unpack((target / ZIP).read_bytes())[0]["date_created"] == date > before[1]
+    assert step > 12
+    write_tables(out_dir, 99, ["last"])
+    publish(out_dir, entry(target, keep_seconds=0))
+    assert len(names(target)) == 1
+    assert not list(target.rglob("*.tmp"))
+
+
+def run_and_kill(step, out_dir, target):
+    """Publish in a child that is killed at a step; return 0 where it came to its end before."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.environ["KILL_AT"] = str(step)
+            exec(KILLER, {})
+            publish(out_dir, entry(target))
+            os._exit(0)
+        finally:
+            os._exit(1)
+    status = os.waitpid(pid, 0)[1]
+    assert status == 0 or os.WTERMSIG(status) == signal.SIGKILL
+    return status
+
+
+def test_two_publishers_race_and_die(places, scale):
+    """Real processes with different tables; one of them is killed at any moment; readers look all the time."""
+    above, target = places[1].parent, places[1]
+    choice, rounds = random.Random(1), scale(9, 300)
+    seen, errors, is_over = [], [], threading.Event()
+
+    def read():
+        while not is_over.is_set():
+            try:
+                found = look(folder_reader(target), LOCATION)
+            except Exception as error:  # noqa: BLE001 - told below
+                errors.append(error)
+                return
+            if found is not None and (not seen or found != seen[-1]):
+                seen.append(found)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    running = [start(target), start(target)]
+    try:
+        for number in range(rounds):
+            for which, process in enumerate(running):
+                out_dir = above / f"out{which}"
+                write_tables(out_dir, number + 1, [f"p{which}n{number}"])
+                process.stdin.write(f"{out_dir}\n")
+                process.stdin.flush()
+            if number % 3 == 2:
+                victim = choice.randrange(2)
+                time.sleep(choice.random() * 0.05)
+                running[victim].kill()
+                end(running[victim])
+                running[victim] = start(target)
+            for process in running:
+                if number % 3 != 2 or process is not running[victim]:
+                    assert process.stdout.readline()
+            assert not errors, errors
+    finally:
+        is_over.set()
+        reader.join()
+        for process in running:
+            process.kill()
+            end(process)
+    assert not errors, errors
+    assert len(seen) > rounds // 2
+    assert [date for _, date, _ in seen] == sorted({date for _, date, _ in seen})
+    write_tables(above / "out", 999, ["last"])
+    publish(above / "out", entry(target))
+    assert look(folder_reader(target), LOCATION)[2] == {"last"}
+
+
+def start(target):
+    process = subprocess.Popen(
+        [sys.executable, "-c", PUBLISHER, "publisher", str(target), LOCATION],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def end(process):
+    process.wait()
+    process.stdin.close()
+    process.stdout.close()
+
+
+def test_threads_race(places):
+    above, target = places[1].parent, places[1]
+    lost, errors = [], []
+
+    def run(which):
+        for number in range(8):
+            write_tables(above / f"t{which}", number + 1, [f"t{which}n{number}"])
+            try:
+                publish(above / f"t{which}", entry(target))
+            except TargetChanged:
+                lost.append(which)
+            except Exception as error:  # noqa: BLE001 - told below
+                errors.append(error)
+            look(folder_reader(target), LOCATION)
+
+    threads = [threading.Thread(target=run, args=(which,)) for which in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert len(names(target)) > 8
+    assert look(folder_reader(target), LOCATION)
+
+
+def test_a_lock_that_another_holds_is_waited_for(places):
+    out_dir, target = places
+    place = FolderTarget(target)
+    publish(out_dir, entry(target), place)
+    write_tables(out_dir, 2, ["s3"])
+    with place._lock():
+        thread = threading.Thread(target=publish, args=(out_dir, entry(target), place))
+        thread.start()
+        thread.join(0.2)
+        assert thread.is_alive()
+        assert look(folder_reader(target), LOCATION)[2] == {"s1", "s2"}
+    thread.join()
+    assert look(folder_reader(target), LOCATION)[2] == {"s3"}
+    assert folder_target.LOCK_NAME.startswith(".")
+
+
+def test_no_file_is_left_in_the_temporary_folder(places, tmp_path, monkeypatch):
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    with bundle.open_bundle(places[0], publishing.Selection()) as ours, ours.zipped("2026-01-01 00:00", "n"):
+        assert list(Path(tmp_path / "tmp").iterdir()) == []
