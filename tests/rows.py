@@ -1,4 +1,8 @@
-"""Rows as the tree makes them, for tests that need no tree."""
+"""Rows as the tree makes them, and as tables hold them, for tests that need neither."""
+
+import datetime
+
+import pyarrow as pa
 
 from alfwatchd.core.rows import FolderRows, PackedFiles
 
@@ -8,3 +12,23 @@ def folder_rows(folder, files):
     if not files:
         return None
     return FolderRows(folder, PackedFiles.pack(files))
+
+
+def sessions_of(*rows):
+    """Make a sessions table; rows are dicts that say what differs from session s/2020-01-01/001 without an id."""
+    date = datetime.date(2020, 1, 1)
+    default = {"id": None, "lab": "", "subject": "s", "date": date, "number": 1, "task_protocol": "", "projects": ""}
+    return table_of(default, rows)
+
+
+def datasets_of(*rows):
+    default = {
+        "eid": "s/2020-01-01/001", "id": None, "rel_path": "a.b.c", "file_size": 7, "hash": "", "exists": True,
+        "qc": "NOT_SET",
+    }  # fmt: skip
+    return table_of(default, rows)
+
+
+def table_of(default, rows):
+    full = [default | row for row in rows]
+    return pa.table({name: [row[name] for row in full] for name in full[0]}) if full else pa.table({})

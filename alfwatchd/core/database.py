@@ -7,6 +7,7 @@ Older tables hold each id as two integers, ``project`` instead of ``projects``, 
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from alfwatchd.core import arrow, ids, kept
+from alfwatchd.core import arrow, kept
 from alfwatchd.core.alf import SessionKey
 from alfwatchd.core.rows import DIGEST_SIZE, QC_CATEGORIES
 
@@ -151,7 +152,14 @@ def _unpack(packed: pa.FixedSizeBinaryArray) -> Ids:
 
 
 def _unpack_each(texts: Sequence[str | None]) -> Ids:
-    return np.frombuffer(b"".join([ids.parse_id(text) or bytes(16) for text in texts]), np.uint8).reshape(-1, 16)
+    return np.frombuffer(b"".join(map(_parse_id, texts)), np.uint8).reshape(-1, 16)
+
+
+def _parse_id(text: str | None) -> bytes:
+    try:
+        return uuid.UUID(text).bytes if text is not None else bytes(16)
+    except ValueError:
+        return bytes(16)
 
 
 def _strict(raw: Ids) -> Ids:

@@ -886,7 +886,8 @@ def test_the_description_names_all_replies(box: Box):
     schemas = described["components"]["schemas"]
     for kind in (
         replies.Status, replies.SyncReply, replies.FlushReply, replies.RescanReply, replies.PruneReply,
-        replies.PruneItem, replies.IdsReply, replies.IdStep, replies.AdoptStatus, replies.ProblemReply, replies.RescanNote, server.ErrorReply,
+        replies.PruneItem, replies.IdsReply, replies.IdStep, replies.AdoptStatus,
+        replies.ProblemReply, replies.RescanNote, server.ErrorReply,
         desk.RescanBody, desk.PlanBody, desk.ApplyBody,
     ):  # fmt: skip
         names = kind.model_fields if hasattr(kind, "model_fields") else [field.name for field in fields(kind)]

@@ -14,31 +14,13 @@ from alfwatchd.core.encoding import Encoding
 from alfwatchd.core.kept import carry_over, dataset_rows, session_keys
 from alfwatchd.core.rows import NOTHING_KEPT, QC_CATEGORIES, Kept, KeptDataset, KeptSession, Session, pack_signature
 from alfwatchd.core.tables import Snapshot
-from rows import folder_rows
+from rows import datasets_of, folder_rows, sessions_of
 
 DATE = datetime.date(2020, 1, 1)
 S1, S2, LAB_S1 = "s/2020-01-01/001", "s/2020-01-01/002", "lab/s/2020-01-01/001"
 V4, OTHER_V4 = (uuid.UUID(int=number, version=4) for number in (0xABC1, 0xABC2))
 V3, V5 = (uuid.UUID(int=number, version=version) for number, version in ((0xABC3, 3), (0xABC4, 5)))
 MD5 = hashlib.md5(b"content").hexdigest()
-
-
-def sessions_of(*rows):
-    """Make a sessions table; rows are dicts that say what differs from session s/2020-01-01/001 without an id."""
-    default = {"id": None, "lab": "", "subject": "s", "date": DATE, "number": 1, "task_protocol": "", "projects": ""}
-    return table_of(default, rows)
-
-
-def datasets_of(*rows):
-    default = {
-        "eid": S1, "id": None, "rel_path": "a.b.c", "file_size": 7, "hash": "", "exists": True, "qc": "NOT_SET"
-    }  # fmt: skip
-    return table_of(default, rows)
-
-
-def table_of(default, rows):
-    full = [default | row for row in rows]
-    return pa.table({name: [row[name] for row in full] for name in full[0]}) if full else pa.table({})
 
 
 def carry(sessions, datasets=None, *, namespace=ids.NAMESPACE, lab=""):
