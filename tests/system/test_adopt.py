@@ -1,0 +1,317 @@
+"""The ids of a database: all of them taken over from each kind of source, kept, announced, and never by a guess."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from one.api import One, OneAlyx
+
+from alyx_box import PASSWORD, USER, alyx_server
+from database import (
+    copy_fixture,
+    dataset,
+    fixture_tables,
+    make_tree,
+    pack,
+    session,
+    write_database,
+)
+from program import make_small_tree, program, read_tables
+from web_box import web_server
+
+pytestmark = pytest.mark.filterwarnings("ignore:The copy keyword is deprecated")  # in ONE itself
+
+S1, S2, S3 = (f"lab/Subjects/s{number}/2020-01-01/001" for number in (1, 2, 3))
+TIMES, CHOICE = "alf/spikes.times.npy", "_ibl_trials.choice.npy"
+
+
+def path_of(row: dict[str, Any]) -> str:
+    return f"{row['lab']}/Subjects/{row['subject']}/{row['date']}/{row['number']:03d}"
+
+
+def eids_of(out_dir: Path) -> dict[str, str]:
+    """Session path -> eid, as the tables in a folder have it."""
+    return {path_of(row): row["id"] for row in read_tables(out_dir)[0].to_pylist()}
+
+
+def rows_of(out_dir: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    """(session path, rel_path) -> row of the dataset."""
+    sessions, datasets = read_tables(out_dir)
+    # While a flush goes on, a session may be there with its old and its new eid.
+    paths = {row["id"]: path_of(row) for row in sessions.to_pylist()}
+    return {(paths[row["eid"]], row["rel_path"]): row for row in datasets.to_pylist()}
+
+
+def has_adopted(out_dir: Path) -> tuple[int, int]:
+    """Count the sessions and datasets whose ids are those of the database inside ONE-api; there are no others."""
+    sessions, datasets = fixture_tables()
+    eids = {row["path"]: row["id"] for row in sessions}
+    paths = {row["id"]: row["path"] for row in sessions}
+    found, rows = eids_of(out_dir), rows_of(out_dir)
+    assert (len(found), len(rows)) == (len(sessions), len(datasets))
+    n_sessions = sum(found[paths[eid]] == eid for eid in {row["eid"] for row in datasets})
+    assert sum(found[path] == eid for path, eid in eids.items()) == 26  # with those without datasets
+    return n_sessions, sum(rows[paths[row["eid"]], row["rel_path"]]["id"] == row["id"] for row in datasets)
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    return make_tree(tmp_path_factory.mktemp("adopt") / "data")
+
+
+@pytest.fixture(scope="module")
+def adopted(tree, tmp_path_factory):
+    """The tables of the tree, with what the database inside ONE-api knows."""
+    out_dir = tmp_path_factory.mktemp("tables")
+    with program(tree, out_dir) as made:
+        made.added["ALFWATCHD_ADOPT__SOURCE"] = str(copy_fixture(out_dir.parent / "folder source"))
+        made.run_once()
+    return out_dir
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A program of a small tree, and the folder that it adopts from."""
+    with program(make_small_tree(tmp_path / "data")) as made:
+        made.added["ALFWATCHD_FLUSH_INTERVAL_SECONDS"] = "0.05"
+        made.source = tmp_path / "source"
+        made.added["ALFWATCHD_ADOPT__SOURCE"] = str(made.source)
+        made.added["ALFWATCHD_ADOPT__INTERVAL_SECONDS"] = "0.05"
+        yield made
+
+
+# All of it, from everywhere.
+
+
+def test_every_session_and_dataset_of_a_folder_of_tables_is_matched(adopted):
+    assert has_adopted(adopted) == (23, 693)
+    row = rows_of(adopted)["cortexlab/Subjects/KS005/2019-04-01/001", "alf/_ibl_trials.choice.npy"]
+    assert row["exists"] is True
+    protocols = {each["id"]: each["task_protocol"] for each in read_tables(adopted)[0].to_pylist()}
+    assert protocols == {each["id"]: each["task_protocol"] for each in fixture_tables()[0]}
+
+
+@pytest.mark.parametrize("kind", ["zip", "http", "rest"])
+def test_other_sources_give_the_same_rows(tree, adopted, tmp_path, kind):
+    archive = pack(copy_fixture(tmp_path / "source"), tmp_path / "cache.zip")
+    with (
+        web_server({"/cache.zip": archive.read_bytes()}) as web,
+        alyx_server() as alyx,
+        program(tree, tmp_path) as made,
+    ):
+        source = {"zip": str(archive), "http": web.address, "rest": f"alyx+{alyx.address}"}[kind]
+        made.added["ALFWATCHD_ADOPT__SOURCE"] = source
+        made.added |= {"ALFWATCHD_CREDENTIAL_ALYX_USERNAME": USER, "ALFWATCHD_CREDENTIAL_ALYX_PASSWORD": PASSWORD}
+        said = made.run_once()
+        assert PASSWORD not in said.stdout + said.stderr
+        assert not (made.home / ".one").exists()
+        found, expected = rows_of(tmp_path), rows_of(adopted)
+        if kind == "rest":  # a database has each id once, its old tables have one twice; it tells qc, which these lack
+            assert {row.pop("qc") for row in found.values()} == {"PASS", "NOT_SET"}
+            assert sum(found.pop(key)["id"] != expected.pop(key)["id"] for key in [*_twins(expected)]) == 1
+            assert {row.pop("qc") for row in expected.values()} == {"NOT_SET"}
+            found = {key: {**row, "qc": None} for key, row in found.items()}
+            expected = {key: {**row, "qc": None} for key, row in expected.items()}
+        assert found == expected
+        assert eids_of(tmp_path) == eids_of(adopted)
+
+
+def _twins(rows):
+    """The two datasets to which the tables inside ONE-api give one id."""
+    by_id = {}
+    for key, row in rows.items():
+        by_id.setdefault(row["id"], []).append(key)
+    (keys,) = (keys for keys in by_id.values() if len(keys) > 1)
+    return keys
+
+
+@pytest.mark.parametrize("kind", ["One", "OneAlyx"])
+def test_one_finds_by_the_ids_of_the_database_what_is_on_disk(tree, adopted, kind, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    options = {"cache_dir": tree, "tables_dir": adopted, "mode": "local"}
+    if kind == "One":
+        client = One(**options)
+    else:
+        client = OneAlyx(base_url="https://alyx.invalid", silent=True, cache_rest=None, **options)
+    sessions, datasets = fixture_tables()
+    assert {str(eid) for eid in client.search()} == {row["id"] for row in sessions}
+    for row in sessions[::5]:
+        assert client.eid2path(row["id"]) == tree / row["path"]
+        assert str(client.path2eid(tree / row["path"])) == row["id"]
+    paths = {row["id"]: row["path"] for row in sessions}
+    for row in datasets[::99]:
+        file = tree / paths[row["eid"]] / row["rel_path"]
+        assert client.load_dataset(row["eid"], row["rel_path"], download_only=True) == file
+        assert str(client.path2record(file).name[-1]) == row["id"]
+
+
+# What changes, and what goes wrong, while a daemon runs.
+
+
+def test_new_ids_are_taken_announced_and_found_and_a_source_that_fails_changes_nothing(small):
+    with_times = session(S1, task_protocol="old protocol")
+    spikes = dataset(with_times["id"], TIMES)
+    write_database(small.source, [with_times], [spikes])
+    small.start()
+    assert eids_of(small.root)[S1] == with_times["id"]
+    row = rows_of(small.root)[S1, TIMES]
+    assert row["id"] == spikes["id"]
+    own = rows_of(small.root)[S1, CHOICE]["id"]  # unknown there
+    newer, news = session(S1, task_protocol="new protocol"), dataset("", TIMES, qc="FAIL")
+    write_database(small.source, [newer, session(S2)], [{**news, "eid": newer["id"]}])
+    small.wait(lambda: eids_of(small.root)[S1] == newer["id"])
+    small.client.sync()
+    assert rows_of(small.root)[S1, TIMES]["id"] == news["id"]
+    assert rows_of(small.root)[S1, TIMES]["qc"] == "FAIL"
+    changes = {change["old"]: change for change in pq.read_table(small.home / "state/id_changes.parquet").to_pylist()}
+    assert changes[with_times["id"]]["new"] == newer["id"]
+    assert changes[spikes["id"]]["new"] == news["id"]
+    assert f"id changed old={with_times['id']} new={newer['id']}" in small.log
+    assert small.run("ids", with_times["id"]).stdout.splitlines()[-1] == newer["id"]
+    assert small.run("ids", spikes["id"]).stdout.splitlines()[-1] == news["id"]
+    assert rows_of(small.root)[S1, CHOICE]["id"] == own
+    small.run("ids", newer["id"], code=1)
+    before = rows_of(small.root)
+
+    def complaint():
+        return [problem.message for problem in small.client.status().problems if problem.kind == "adopt_source"]
+
+    (small.source / "datasets.pqt").write_bytes(b"PAR1 no more")
+    small.wait(lambda: any("datasets.pqt: is damaged" in message for message in complaint()))
+    shutil.rmtree(small.source)
+    small.wait(lambda: any("is not there" in message for message in complaint()))
+    assert "is not there" in small.client.status().adopt.last_error
+    small.client.sync()
+    assert rows_of(small.root) == before
+    small.stop()
+    small.start()
+    assert rows_of(small.root) == before
+    write_database(small.source, [newer, session(S2)], [])
+    small.wait(lambda: not complaint())
+    small.wait(lambda: rows_of(small.root)[S1, TIMES]["id"] != news["id"])
+    assert eids_of(small.root)[S1] == newer["id"]
+
+
+def test_a_new_folder_gets_the_ids_that_the_database_already_has(small):
+    here, later = session(S1), session("lab/Subjects/s9/2020-01-01/001")
+    write_database(small.source, [here, later], [known := dataset(later["id"], TIMES, file_size=128)])
+    small.start()
+    shutil.copytree(small.root / S1, small.root / "lab/Subjects/s9/2020-01-01/001")
+    small.client.sync()
+    assert eids_of(small.root)["lab/Subjects/s9/2020-01-01/001"] == later["id"]
+    assert rows_of(small.root)["lab/Subjects/s9/2020-01-01/001", TIMES]["id"] == known["id"]
+    assert small.client.status().adopt.n_sessions == 2
+
+
+# What is matched, and what is not.
+
+
+def test_columns_come_with_the_ids_and_a_hash_only_where_the_size_agrees(small):
+    size = (small.root / S1 / TIMES).stat().st_size
+    content = (small.root / S1 / TIMES).read_bytes()
+    digest = hashlib.md5(content).hexdigest()
+    one = session(S1, task_protocol="training", projects="brainwide,maps")
+    rows = [
+        dataset(one["id"], TIMES, file_size=size, hash=digest, qc="PASS"),
+        dataset(one["id"], CHOICE, file_size=1, hash="0" * 31 + "1", qc="CRITICAL"),
+    ]
+    write_database(small.source, [one], rows)
+    small.run_once("--hash-files")
+    found = rows_of(small.root)
+    assert [found[S1, name]["qc"] for name in (TIMES, CHOICE)] == ["PASS", "CRITICAL"]
+    assert found[S1, TIMES]["hash"] == digest
+    assert found[S1, CHOICE]["hash"] == hashlib.md5((small.root / S1 / CHOICE).read_bytes()).hexdigest()
+    (first,) = (row for row in read_tables(small.root)[0].to_pylist() if row["id"] == one["id"])
+    assert (first["task_protocol"], first["projects"]) == ("training", "brainwide,maps")
+
+
+def test_a_uuid_in_a_file_name_here_or_there_is_no_hindrance(small):
+    one = session(S1)
+    here, there = (dataset(one["id"], name) for name in ("alf/a.b.npy", "alf/c.d.npy"))
+    there["rel_path"] = f"alf/c.d.{there['id']}.npy"
+    write_database(small.source, [one], [here, there, dataset(one["id"], "alf/e.f.npy")])
+    (small.root / S1 / f"alf/a.b.{here['id']}.npy").touch()
+    (small.root / S1 / "alf/c.d.npy").touch()
+    stranger = dataset(one["id"], "alf/e.f.npy")["id"]
+    (small.root / S1 / f"alf/e.f.{stranger}.npy").touch()
+    small.run_once()
+    found = {path: row["id"] for (folder, path), row in rows_of(small.root).items() if folder == S1}
+    assert found[f"alf/a.b.{here['id']}.npy"] == here["id"]
+    assert found["alf/c.d.npy"] == there["id"]
+    assert found[f"alf/e.f.{stranger}.npy"] not in {row["id"] for row in (here, there)}
+
+
+def test_conflicts_are_problems_and_never_a_choice(small):
+    small.added["ALFWATCHD_ADOPT__SOURCE"] = ""
+    small.run_once()
+    own = eids_of(small.root)
+    small.added["ALFWATCHD_ADOPT__SOURCE"] = str(small.source)
+    twins, other_case = [session(S1), session(S1)], session(S2.replace("lab/", "LAB/"))
+    fine = session(S3)
+    two = [dataset(fine["id"], TIMES), dataset(fine["id"], TIMES)]
+    write_database(small.source, [*twins, other_case, fine], [dataset(row["id"], TIMES) for row in twins] + two)
+    before = rows_of(small.root)
+    said = small.run_once().stderr
+    found = eids_of(small.root)
+    assert (found[S1], found[S2], found[S3]) == (own[S1], own[S2], fine["id"])
+    assert rows_of(small.root)[S1, TIMES]["id"] == before[S1, TIMES]["id"]
+    assert rows_of(small.root)[S3, TIMES]["id"] not in {row["id"] for row in two}
+    assert "the database has 2 sessions of this path" in said
+    assert "the database has 2 datasets of this path" in said
+    assert "the database spells it LAB/s2/2020-01-01/001" in said
+
+
+def test_rows_of_files_that_are_elsewhere_are_kept_if_wanted_and_prune_minds_them_not(small):
+    one, elsewhere = session(S1), session("lab/Subjects/s7/2020-01-01/001")
+    gone = dataset(one["id"], "alf/spikes.depths.npy", file_size=77)
+    away = dataset(elsewhere["id"], TIMES, file_size=78)
+    write_database(small.source, [one, elsewhere], [dataset(one["id"], TIMES), gone, away])
+    small.run_once()
+    n_rows = len(rows_of(small.root))
+    small.added["ALFWATCHD_ADOPT__KEEP_MISSING"] = "true"
+    small.start()
+    found = rows_of(small.root)
+    missing = {key: row for key, row in found.items() if not row["exists"]}
+    assert {key: (row["id"], row["file_size"]) for key, row in missing.items()} == {
+        (S1, gone["rel_path"]): (gone["id"], 77),
+        ("lab/Subjects/s7/2020-01-01/001", TIMES): (away["id"], 78),
+    }
+    assert len(found) == n_rows + 2
+    assert eids_of(small.root)["lab/Subjects/s7/2020-01-01/001"] == elsewhere["id"]
+    said = small.run("prune").stdout
+    assert "0 files and 0 folders" in said
+    (small.root / S1 / gone["rel_path"]).write_bytes(b"x" * 77)  # it comes
+    small.client.sync()
+    row = rows_of(small.root)[S1, gone["rel_path"]]
+    assert (row["exists"], row["id"]) == (True, gone["id"])
+    (small.root / S1 / TIMES).unlink()  # and one goes
+    small.client.sync()
+    assert rows_of(small.root)[S1, TIMES]["exists"] is False
+    client = One(cache_dir=small.root, mode="local")
+    assert set(map(str, client.search(datasets="spikes.times.npy"))) == set(eids_of(small.root).values()) - {
+        elsewhere["id"],
+        one["id"],
+    }
+
+
+def test_the_default_revision_is_the_databases_where_that_is_here(small):
+    one = session(S1)
+    names = ["alf/a.b.npy", "alf/#2020-01-01#/a.b.npy", "alf/#2021-01-01#/a.b.npy"]
+    for name in names[:2]:
+        (small.root / S1 / name).parent.mkdir(exist_ok=True)
+        (small.root / S1 / name).touch()
+
+    def defaults(told):
+        rows = [dataset(one["id"], name, default_revision=name == told) for name in names]
+        write_database(small.source, [one], rows)
+        small.run_once()
+        return [name for name in names if (row := rows_of(small.root).get((S1, name))) and row["default_revision"]]
+
+    assert defaults(names[0]) == [names[0]]
+    assert defaults(names[1]) == [names[1]]
+    assert defaults(names[2]) == [names[1]]  # not here: the newest that is
