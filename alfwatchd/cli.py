@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import alfwatchd
-from alfwatchd import configuration, logs, text
+from alfwatchd import configuration, logs, serve_command, text
 from alfwatchd.client import Client
 from alfwatchd.core.replies import PruneReply
 from alfwatchd.errors import AlfwatchdError, NoDaemon, UsageError
@@ -26,6 +26,7 @@ examples:
   alfwatchd --root /data/one --once          bring them up to date and end
   alfwatchd status                           ask the running daemon
   alfwatchd sync && python analysis.py       go on when all changes so far are in the tables
+  alfwatchd serve --root /data/one           give the tables to ONE(base_url="http://localhost:8310", ...)
   alfwatchd demo ./demo                      write a small tree to try all this on
 
 exit codes: 0 done, 1 failed, 2 usage, 3 no daemon, 75 busy or locked, 78 bad configuration
@@ -92,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     def add(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
         command = commands.add_parser(name, parents=[common], help=text, description=text, allow_abbrev=False)
         command.set_defaults(run=run)
-        if run is not _demo:
+        if run not in (_demo, _serve_tables):
             command.add_argument("--json", action="store_true", help="print the whole answer as JSON")
         return command
 
@@ -105,6 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     ids = add("ids", _ids, "find what became of an id that a database has replaced")
     ids.add_argument("old", metavar="OLD", help="eid or dataset id, as tables once held it")
     _add_prune_flags(add("prune", _prune, "list or delete datasets that are not in reference tables"))
+    serve_command.add_flags(add("serve", _serve_tables, "give the tables to ONE clients on other machines, over HTTP"))
     add("config", _config, "show the settings in force and where each comes from")
     demo = add("demo", _demo, "write a small realistic ALF tree to try things on")
     demo.add_argument("folder", metavar="DIR", help="folder to make; must not exist or be empty")
@@ -184,6 +186,15 @@ def _once(arguments: argparse.Namespace, loaded: Settings) -> int:
         f"{summary.added} added, {summary.changed} changed, {summary.removed} removed; "
         f"{len(summary.problems)} problem{'s' * (len(summary.problems) != 1)}; {summary.seconds:.2f} seconds"
     )
+    return 0
+
+
+def _serve_tables(arguments: argparse.Namespace) -> int:
+    loaded = configuration.load(_flags(arguments) | serve_command.read_flags(arguments)).settings
+    from alfwatchd import serve
+
+    logs.set_up(loaded.log_level)
+    serve.run(loaded)
     return 0
 
 

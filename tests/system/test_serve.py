@@ -1,0 +1,285 @@
+"""A stock client of ONE, elsewhere, gets the tables that the program keeps."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import warnings
+from collections import Counter
+
+import pytest
+import requests
+from one.api import One
+
+from program import PROGRAM, make_ibl_tree, make_small_tree, program, write_dataset
+from serve_box import connect, served, with_credentials
+
+# ruff: noqa: S105, S106 - passwords that nobody else has
+TOKEN = "correct-horse-battery"
+CHOICE = "_ibl_trials.choice.npy"
+NEW = "lab/Subjects/s1/2020-01-01/001/alf/probe.name.npy"
+
+pytestmark = pytest.mark.filterwarnings("ignore:No cache tables found", "ignore:The copy keyword is deprecated")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """Where ONE writes its parameters."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def made(tmp_path):
+    with program(make_small_tree(tmp_path / "root")) as made:
+        made.run_once()
+        yield made
+
+
+def rows(one):
+    """All that a client knows, by session path."""
+    details = one.list_datasets(details=True, query_type="local")
+    names = {str(eid): one.eid2path(eid).session_path_short(include_lab=True) for eid in one.search(query_type="local")}
+    return sorted(
+        (names[str(eid)], str(id_), row["rel_path"], row["file_size"], bool(row["exists"]))
+        for (eid, id_), row in details.iterrows()
+    )
+
+
+@pytest.mark.timeout(60)
+def test_a_client_knows_what_a_local_one_does(tmp_path):
+    root = make_ibl_tree(tmp_path / "root")
+    with program(root) as made:
+        made.run_once()
+        with served(made) as site:
+            one = connect(site, tmp_path / "cache")
+            one.load_cache()
+            local = One(cache_dir=root, mode="local")
+            assert rows(one) == rows(local)
+            assert len(rows(one)) == 693
+            for terms in ({}, {"lab": "cortexlab"}, {"subject": "KS005", "number": 3}, {"datasets": CHOICE}):
+                assert sorted(map(str, one.search(**terms))) == sorted(map(str, local.search(**terms)))
+            eid = one.search(subject="KS005")[0]
+            assert one.list_datasets(eid) == local.list_datasets(eid)
+            online = connect(site, tmp_path / "cache", mode="remote")
+            online.load_cache()
+            assert sorted(map(str, online.search(lab="cortexlab", query_type="local"))) == sorted(
+                map(str, local.search(lab="cortexlab"))
+            )
+            assert len(site.downloads()) == 1
+            with pytest.raises(requests.HTTPError, match="only the tables, not a database"):
+                online.search(lab="cortexlab")
+
+
+def test_a_client_notices_what_is_newer_and_else_gets_nothing(made, tmp_path):
+    with served(made) as site:
+        one = connect(site, tmp_path / "cache")
+        one.load_cache()
+        first = site.ask("GET", "/cache/info").json["date_created"]
+        assert len(rows(one)) == 12
+        made.run_once()  # finds nothing new
+        for _ in range(3):
+            one.load_cache()
+            one.load_cache(clobber=True)
+            connect(site, tmp_path / "cache").load_cache()  # a later session of the same user
+        assert len(site.downloads()) == site.n_new == 1
+        asked = Counter(site.requests())
+        assert (asked["POST path=/auth-token"], asked["GET path=/cache/info"]) == (1 + 3, 1 + 3 * 3 + 1)  # one is ours
+
+        for number in range(2):  # within the same minute
+            write_dataset(made.root / f"{NEW}.{number}.npy", 5)
+            made.run_once()
+            site.wait(" new=yes ", number + 2)
+            one.load_cache()
+            assert len(rows(one)) == 13 + number
+            assert len(site.downloads()) == 2 + number
+        assert site.ask("GET", "/cache/info").json["date_created"] > first
+        site.stop()
+    with served(made) as site:  # after a restart, all is as it was
+        one = connect(site, tmp_path / "cache")
+        one.load_cache()
+        assert len(rows(one)) == 14
+        assert (site.downloads(), site.n_new) == ([], 0)
+
+
+def test_beside_the_daemon(made, tmp_path):
+    made.start("--socket", str(made.socket))
+    with served(made) as site:
+        one = connect(site, tmp_path / "cache")
+        one.load_cache()
+        write_dataset(made.root / NEW, 5)
+        made.run("sync")
+        site.wait(" new=yes ", 2)
+        one.load_cache()
+        assert rows(one) == rows(One(cache_dir=made.root, mode="local"))
+        assert len(rows(one)) == 13
+    made.stop()
+
+
+def test_before_there_are_tables(tmp_path):
+    with program(make_small_tree(tmp_path / "root")) as made, served(made, wait=False) as site:
+        answer = site.ask("GET", "/cache/info")
+        assert (answer.status, "retry-after" in answer.headers) == (503, True)
+        made.run_once()
+        site.wait(" tables published ")
+        one = connect(site, tmp_path / "cache")
+        one.load_cache()
+        assert len(rows(one)) == 12
+
+
+SUBSETS = """
+root = "root"
+[[publish]]
+target = "one"
+subset = { subjects = ["s1"], tag = "first" }
+[[publish]]
+target = "two"
+subset = { subjects = ["s1"], tag = "first" }
+[[publish]]
+target = "three"
+subset = { subjects = ["s2", "s3"], tag = "zweite_ä" }
+[[publish]]
+target = "four"
+subset = { subjects = ["s3"] }
+"""
+
+
+def test_subsets_have_tags(made, tmp_path):
+    config = tmp_path / "config.toml"
+    config.write_text(SUBSETS)
+    with served(made, f"--config={config}") as site:
+        site.wait(" tables published ", 3)
+        one = connect(site, tmp_path / "cache")
+        one.load_cache()
+        assert len(rows(one)) == 12
+        for tag, subjects in (("first", ["s1"]), ("zweite_ä", ["s2", "s3"])):
+            one.load_cache(tag=tag)
+            assert sorted(set(one.list_subjects())) == subjects
+            assert len(rows(one)) == 4 * len(subjects)
+        assert site.ask("GET", "/cache/info/third").status == 404
+        n_downloads = len(site.downloads())
+        one.load_cache()  # goes on with the tag that it has
+        assert len(site.downloads()) == n_downloads == 3
+    assert not any((tmp_path / name).exists() for name in ("one", "two", "three", "four"))
+
+
+def test_only_who_has_the_token_gets_the_tables(made, tmp_path):
+    with served(made, serve_token=TOKEN) as site:
+        with pytest.raises(requests.HTTPError, match="authentication failed"):
+            connect(site, tmp_path / "cache", password="wrong")
+        with pytest.raises(requests.HTTPError, match="rejected the API token"):
+            connect(site, tmp_path / "cache", password=None, token="wrong")
+        for given in ({"password": TOKEN}, {"password": None, "token": TOKEN}, {"password": None}):  # last: remembered
+            cache = tmp_path / f"cache-{len(given)}-{given['password']}"
+            one = connect(site, cache, **given)
+            one.load_cache()
+            assert len(rows(one)) == 12
+        assert len(site.downloads()) == 3
+        assert TOKEN not in site.log
+        assert "wrong" not in site.log
+
+
+def test_a_client_with_an_old_token_logs_in_again(made, tmp_path):
+    with served(made, serve_token="an-old-token") as site:
+        connect(site, tmp_path / "cache", password="an-old-token")
+        port = site.port
+        site.stop()
+    with served(made, f"--port={port}", serve_token=TOKEN) as site:
+        one = connect(site, tmp_path / "cache", password=None)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            one.load_cache()
+        assert [each for each in told if "No password, token or cached token" in str(each.message)]
+        assert site.requests()[-1] == "POST path=/auth-token"
+        assert site.downloads() == []
+        one = connect(site, tmp_path / "cache", password=TOKEN)
+        one.load_cache()
+        assert len(rows(one)) == 12
+
+
+# The process.
+
+
+def run(made, *flags, code, **credentials):
+    ended = subprocess.run(
+        [PROGRAM, "serve", *made.places, *flags], env=with_credentials(made, credentials),
+        capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+    assert ended.returncode == code, ended.stderr
+    return ended.stderr
+
+
+def test_what_cannot_be_served(made, tmp_path):
+    with served(made) as site:
+        said = run(made, f"--port={site.port}", code=1)
+        assert f"127.0.0.1, port {site.port}: cannot listen there (Address already in use)" in said
+        said = run(made, "--port=0", code=75)
+        assert f"process {site.process.pid} serves from here" in said
+    assert "serve.host" in run(made, "--host=nowhere.invalid", code=1)
+    assert "cannot listen there" in run(made, "--host=192.0.2.1", code=1)
+    assert "serve.port = 65536 (flag --port)" in run(made, "--port=65536", code=78)
+    said = run(made, "--port=0", code=78, serve_token="two words")
+    assert "serve_token" in said
+    assert "two words" not in said
+    config = tmp_path / "config.toml"
+    config.write_text(SUBSETS.replace('["s2", "s3"], tag = "zweite_ä"', '["s2", "s3"], tag = "first"'))
+    assert "two different subsets have the tag 'first'" in run(made, f"--config={config}", code=78)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_it_ends_in_order(made, number):
+    with served(made) as site, socket.create_connection(("127.0.0.1", site.port)):
+        began = time.monotonic()
+        site.stop(number)
+        assert time.monotonic() - began < 9  # clients may take 10 to ask
+        assert site.log.rstrip().endswith("serving ended")
+        assert "ERROR" not in site.log
+
+
+def test_where_the_state_folder_cannot_be_written_archives_are_kept_elsewhere(made, tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "tmp").mkdir()
+    made.added["TMPDIR"] = str(tmp_path / "tmp")
+    with served(made, f"--state-dir={tmp_path / 'file/state'}") as site:
+        assert "archives are kept for this run only" in site.log
+        one = connect(site, tmp_path / "cache")
+        one.load_cache()
+        assert len(rows(one)) == 12
+        assert len(os.listdir(tmp_path / "tmp")) == 1
+        site.stop()
+    assert os.listdir(tmp_path / "tmp") == []
+
+
+def test_on_all_networks_without_a_token_it_warns(made):
+    warning = "everybody who can reach this address can read the tables: there is no token host=0.0.0.0"
+    with served(made, "--host=0.0.0.0") as site:
+        assert warning in site.log
+        assert site.ask("GET", "/cache/info", Host="lab.example.org").status == 200
+        site.stop()
+    with served(made, "--host=0.0.0.0", serve_token=TOKEN) as site:
+        assert "WARNING" not in site.log
+        site.stop()
+    with served(made) as site:
+        assert "WARNING" not in site.log
+        assert site.ask("GET", "/cache/info", Host="lab.example.org").status == 421
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6")
+def test_ipv6(made):
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        pytest.skip("there is no ::1 here")
+    with served(made, "--host=::1", wait=False) as site:
+        assert " serving address=http://[::1]:" in site.log
+        with socket.create_connection(("::1", site.port)) as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: [::1]\r\n\r\n")
+            assert connection.recv(100).startswith(b"HTTP/1.1 404 ")
+
+
+def test_the_command_starts_without_heavy_imports_until_it_is_needed():
+    code = "import sys, alfwatchd.cli; assert not {'pyarrow', 'uvicorn', 'pandas'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
