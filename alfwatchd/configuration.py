@@ -64,9 +64,26 @@ def load(flags: Flags, environ: Environ = os.environ) -> Loaded:
         section, _, name = key.rpartition(".")
         (nested.setdefault(section, {}) if section else nested)[name] = value
     try:
-        return Loaded(Settings(**nested), sources)
+        settings = Settings(**nested)
     except ValidationError as error:
         raise ConfigError("\n".join(_invalid(error, sources))) from error
+    _check_circle(settings, sources["adopt.source"])
+    return Loaded(settings, sources)
+
+
+def _check_circle(settings: Settings, source: str) -> None:
+    """Refuse to adopt from what we write ourselves: rows that were missing once would never go again."""
+    if not settings.adopt.source or "://" in settings.adopt.source:
+        return
+    place = Path(os.path.realpath(settings.adopt.source))
+    folders = [Path(os.path.realpath(Path(each.target, each.subset.tag))) for each in settings.publish]
+    circle = settings.out_dir if place == settings.out_dir else None
+    circle = next((folder for folder in folders if folder in (place, place.parent)), circle)
+    if circle is not None:
+        raise ConfigError(
+            f"adopt.source ({source}): {settings.adopt.source} is what this program writes to {circle}: name the "
+            "tables that the database makes"
+        )
 
 
 def find_socket(flags: Flags, environ: Environ = os.environ) -> Path:

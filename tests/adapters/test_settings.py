@@ -473,6 +473,8 @@ def flat(table: dict[str, object], prefix: str = "") -> Iterator[str]:
 def test_paths_in_entries_and_sources_are_relative_to_the_file(tmp_path):
     config = write(tmp_path / "x.toml", "adopt.source = 'db'\n[[publish]]\ntarget = 'out'\n")
     settings = load({"root": "/data", "config": config}, HOME).settings
+    # Also where the tables are, but in another folder.
+    assert load({"root": tmp_path, "config": config}, HOME).settings.adopt.source == str(tmp_path / "db")
     assert (settings.adopt.source, settings.publish[0].target) == (str(tmp_path / "db"), str(tmp_path / "out"))
 
 
@@ -487,6 +489,12 @@ BAD_ENTRIES = [
     ("[[publish]]\ntarget = 's3://key:secret@b/p'", "should hold no user and password"),
     ("adopt.source = 'https://ada:secret@alyx.org/cache.zip'", "should hold no user and password"),
     ("adopt.source = 'https:///cache.zip'", "name a host"),
+    ("adopt.source = '/data'", "is what this program writes to /data: name the tables that the database makes"),
+    ("adopt.source = '/p/cache.zip'\n[[publish]]\ntarget = '/p'", "is what this program writes to /p"),
+    (
+        "adopt.source = '/p/mine'\n[[publish]]\ntarget = '/p'\nsubset.tag = 'mine'",
+        "is what this program writes to /p/mine",
+    ),
     ("serve.base_url = 'tables.org'", "should begin with http:// or https://"),
 ]
 
