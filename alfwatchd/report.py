@@ -25,7 +25,7 @@ def make_status(engine: Engine, now: float) -> Status:
     snapshot, adopting = indexer.tables.snapshot(), engine.parts.adopting
     problems = lab_problems(settings.lab, snapshot) + indexer.problems()
     if adopting is not None:
-        problems += adopting.problems(snapshot, settings.lab)
+        problems = sorted(problems + adopting.problems(snapshot, settings.lab), key=lambda each: (each.path, each.kind))
     changed = [time for time in (flushes.changed_since, indexer.dirty.oldest) if time is not None]
 
     def iso(time: float | None) -> str | None:

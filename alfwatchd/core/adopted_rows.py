@@ -43,14 +43,16 @@ class DatasetColumns:
 
 
 def take_over(
-    columns: DatasetColumns, sessions: Sequence[AdoptedSession | None], adoption: Adoption
+    columns: DatasetColumns, places: Places, sessions: Sequence[AdoptedSession | None], adoption: Adoption
 ) -> tuple[DatasetColumns, Places]:
     """Put what a database knows into the rows, and add those whose file is not here, if they are to be kept.
 
     Parameters
     ----------
     columns : DatasetColumns
-        In the order of sessions.
+        In the order of sessions; the ids of known rows may be anything.
+    places : Places
+        Which rows of the database stand for them.
     sessions : sequence of AdoptedSession or None
         By number of the session; None where the database does not know it.
     adoption : Adoption
@@ -60,11 +62,9 @@ def take_over(
     tuple
         The rows, those that were added after all others, and which rows of the database stand for them.
     """
-    counts = np.bincount(columns.sessions, minlength=len(sessions))
-    places = adoption.find(sessions, counts.tolist(), columns.paths)
     columns = _with_known(columns, places, adoption)
     if adoption.keep_missing:
-        columns, places = _with_missing(columns, places, counts, sessions, adoption)
+        columns, places = _with_missing(columns, places, sessions, adoption)
     return replace(columns, defaults=_defaults(columns, places, adoption)), places
 
 
@@ -83,13 +83,13 @@ def _with_known(columns: DatasetColumns, places: Places, adoption: Adoption) -> 
 def _with_missing(
     columns: DatasetColumns,
     places: Places,
-    counts: npt.NDArray[np.int64],
     sessions: Sequence[AdoptedSession | None],
     adoption: Adoption,
 ) -> tuple[DatasetColumns, Places]:
     """Add the rows whose file is not here, after all others."""
     added: list[int] = []
     numbers: list[int] = []
+    counts = np.bincount(columns.sessions, minlength=len(sessions))
     ends = np.cumsum(counts)
     for number, session in enumerate(sessions):
         if session is not None and session.last - session.first > 0:

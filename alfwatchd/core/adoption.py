@@ -6,9 +6,9 @@ side may carry the dataset's UUID in the file name, as Alyx's data servers do (`
 
 from __future__ import annotations
 
-import re
+import uuid
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -19,10 +19,8 @@ import pyarrow as pa
 
 from alfwatchd.core import alf, ids
 from alfwatchd.core.database import DatabaseDatasets, Ids, read_datasets, read_sessions
-from alfwatchd.core.rows import Kept, KeptDataset, Problem, Session
+from alfwatchd.core.rows import UUID_PART, Kept, KeptDataset, Problem, Session
 
-_UUID_PART = re.compile(rb"\.([0-9a-f]{8}-[0-9a-f]{4}-[34][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12})(?=\.\w+$)")
-"""``one.alf.path.remove_uuid_string``: the last part before the extension."""
 _MOST_PROBLEMS = 1000
 _NOTHING = KeptDataset(None, 0, None, b"")
 _CODE_BITS = 32
@@ -168,9 +166,9 @@ class Adoption:
         n_in_labs: Counter[str] = Counter()
         for session in sessions:
             path = replace(session.key, lab=session.key.lab or lab).eid_path
-            if path in self.sessions:
-                continue
-            if other := self._folded.get(path.casefold()):
+            if known := self.sessions.get(path):
+                found += self._other_names(known, session)
+            elif other := self._folded.get(path.casefold()):
                 message = f"the database spells it {other}, and is not adopted here: rename one of the two"
                 found.append(Problem("adopt_spelling", session.path, message))
             elif path.count("/") == 2:
@@ -180,6 +178,16 @@ class Adoption:
             for name, n in sorted(n_in_labs.items())
         ]
         return found[:_MOST_PROBLEMS]
+
+    def _other_names(self, known: AdoptedSession, session: Session) -> Iterator[Problem]:
+        """Yield what tells another id in its file name than the database has for its path."""
+        for rel_path in session.named_by_uuid:
+            bare, own_id = _split_uuid(rel_path.encode())
+            place = self._place(known.number, self.codes.get(bare, -1))
+            if own_id is not None and place >= 0 and self.rows.ids[place].tobytes() != own_id:
+                told = uuid.UUID(bytes=self.rows.ids[place].tobytes())
+                message = f"the database has {told} for a dataset of this path: rename the file, or mend the database"
+                yield Problem("adopt_conflict", f"{session.path}/{rel_path}", message)
 
     @cached_property
     def _folded(self) -> Mapping[str, str]:
@@ -264,8 +272,8 @@ def adopt(sessions: pa.Table, datasets: pa.Table, *, keep_missing: bool = False)
     }
     plain: dict[bytes, list[int]] = defaultdict(list)
     for code, path in enumerate(found.paths):
-        bare, uuid = _split_uuid(path)
-        if uuid is not None:
+        bare, own_id = _split_uuid(path)
+        if own_id is not None:
             plain[bare].append(code)
     digest = ids.md5(b"\0".join(found.paths) + repr((*adopted.items(), keep_missing)).encode())
     for column in (rows.keys, rows.ids, rows.digests, rows.file_sizes, rows.qc, rows.defaults):
@@ -344,6 +352,6 @@ def _keep_unambiguous(
 
 def _split_uuid(path: bytes) -> tuple[bytes, bytes | None]:
     """Return a rel_path without the UUID in its file name, and that UUID's 16 bytes; None where it has none."""
-    if len(path) < 40 or (match := _UUID_PART.search(path)) is None:
+    if len(path) < 40 or (match := UUID_PART.search(text := path.decode())) is None:
         return path, None
-    return path[: match.start()] + path[match.end() :], bytes.fromhex(match[1].replace(b"-", b"").decode())
+    return (text[: match.start()] + text[match.end() :]).encode(), bytes.fromhex(match[1].replace("-", ""))

@@ -59,14 +59,39 @@ def uuids(raw: npt.NDArray[np.uint8]) -> pa.StringArray:
 
 def parse_uuids(texts: pa.StringArray) -> pa.FixedSizeBinaryArray:
     """Return the 16 bytes of each id, as `uuids` writes them; raises `ValueError` if one is not written so."""
-    _, _, data = texts.buffers()
-    start, end = (texts.offset + at for at in (0, len(texts)))
-    offsets = np.frombuffer(texts.buffers()[1], np.int32)[start : end + 1]
-    if texts.null_count or (len(texts) and (np.diff(offsets) != 36).any()):
-        raise ValueError("not all of them have 36 characters")
-    text = np.frombuffer(data, np.uint8)[offsets[0] : offsets[-1]] if len(texts) else np.zeros(0, np.uint8)
-    raw = bytes.fromhex(text.reshape(-1, 36)[:, _HEX_PLACES].tobytes().decode("ascii", "replace"))
-    return pa.Array.from_buffers(pa.binary(16), len(texts), [None, pa.py_buffer(raw)])
+    text = _cells(texts, 36)
+    return _from_hex(text[:, _HEX_PLACES], len(texts))
+
+
+def parse_digests(texts: pa.StringArray) -> pa.FixedSizeBinaryArray:
+    """Return the 16 bytes of each digest in lower-case hex; raises `ValueError` if one is not written so."""
+    cells = _cells(texts, 32)
+    if ((cells >= ord("A")) & (cells <= ord("F"))).any():
+        raise ValueError("not all of them are lower-case")
+    return _from_hex(cells, len(texts))
+
+
+def _cells(texts: pa.StringArray, width: int) -> npt.NDArray[np.uint8]:
+    """Return the characters of texts that all have the same number of them, shape (n_texts, width)."""
+    offsets = (
+        values(
+            pa.Array.from_buffers(pa.int32(), len(texts) + 1, [None, texts.buffers()[1]], offset=texts.offset),
+            np.dtype(np.int32),
+        )
+        if len(texts)
+        else np.zeros(1, np.int32)
+    )
+    if texts.null_count or (np.diff(offsets) != width).any():
+        raise ValueError(f"not all of them have {width} characters")
+    data = np.frombuffer(texts.buffers()[2], np.uint8) if len(texts) else np.zeros(0, np.uint8)
+    return data[offsets[0] : offsets[-1]].reshape(-1, width)
+
+
+def _from_hex(cells: npt.NDArray[np.uint8], n_texts: int) -> pa.FixedSizeBinaryArray:
+    raw = bytes.fromhex(cells.tobytes().decode("ascii", "replace"))
+    if len(raw) != 16 * n_texts:  # white space is no error for Python
+        raise ValueError("not all of them are hex")
+    return pa.Array.from_buffers(pa.binary(16), n_texts, [None, pa.py_buffer(raw)])
 
 
 def digests(raw: npt.NDArray[np.uint8]) -> pa.StringArray:

@@ -24,7 +24,7 @@ _VERSIONS = (3, 4)
 """Of UUIDs that ONE accepts (``one.alf.spec.is_uuid``)."""
 _QC_NUMBERS = {0: 0, 10: 1, 30: 2, 40: 3, 50: 4}
 """Values of ``one.alf.spec.QC`` -> index into `QC_CATEGORIES`."""
-_HEX = re.compile(r"[0-9a-f]*")
+_MD5 = re.compile(r"[0-9a-f]{32}")
 
 Ids = npt.NDArray[np.uint8]
 """Shape (n_rows, 16); zeros where there is no id that ONE would accept."""
@@ -202,19 +202,22 @@ def _numbers(table: pa.Table, name: str) -> npt.NDArray[np.int64]:
 
 
 def _read_digests(table: pa.Table) -> npt.NDArray[np.uint8]:
-    codes, column = _encode(table, "hash")
-    texts = column.to_pylist()
-    joined = "".join(texts)
-    if set(map(len, texts)) <= {2 * DIGEST_SIZE} and _HEX.fullmatch(joined):
-        raw = bytes.fromhex(joined)
-    else:
-        raw = b"".join([_parse_md5(text) for text in texts])
-    return np.frombuffer(raw + bytes(DIGEST_SIZE), np.uint8).reshape(-1, DIGEST_SIZE)[codes]
+    found = np.zeros((len(table), DIGEST_SIZE), np.uint8)
+    if "hash" not in table.column_names:
+        return found
+    texts = _plain(table, "hash").combine_chunks()
+    is_md5 = pc.fill_null(pc.equal(pc.binary_length(texts), 2 * DIGEST_SIZE), fill_value=False)
+    chosen = texts.filter(is_md5)
+    try:
+        digests = _unpack(arrow.parse_digests(chosen))
+    except ValueError:  # some are another thing of that length
+        digests = np.frombuffer(b"".join(map(_parse_md5, chosen.to_pylist())), np.uint8).reshape(-1, DIGEST_SIZE)
+    found[arrow.values(is_md5.cast(pa.int8()), np.dtype(np.int8)) == 1] = digests
+    return found
 
 
 def _parse_md5(text: str) -> bytes:
-    is_md5 = len(text) == 2 * DIGEST_SIZE and _HEX.fullmatch(text)
-    return bytes.fromhex(text) if is_md5 else bytes(DIGEST_SIZE)
+    return bytes.fromhex(text) if _MD5.fullmatch(text) else bytes(DIGEST_SIZE)
 
 
 def _read_qc(table: pa.Table) -> npt.NDArray[np.int8]:

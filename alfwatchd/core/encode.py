@@ -11,6 +11,7 @@ import json
 import uuid
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from itertools import compress
 
 import numpy as np
 import numpy.typing as npt
@@ -125,46 +126,58 @@ def dataset_columns(
         What the database knows of each, by `Encoding.adopted_session`.
     encoding : Encoding
     """
-    columns = _gather(sessions, adopted, encoding)
+    paths, counts = dataset_paths(sessions)
+    places = np.full(len(paths), -1, np.int64)
+    if encoding.adopted is not None and any(adopted):
+        places = encoding.adopted.find(adopted, counts, paths)
+    columns = _gather(sessions, adopted, paths, counts, places < 0, encoding)
     if encoding.adopted is None or not any(adopted):
-        return columns, np.full(len(columns.paths), -1, np.int64)
-    return take_over(columns, adopted, encoding.adopted)
+        return columns, places
+    return take_over(columns, places, adopted, encoding.adopted)
 
 
-def dataset_paths(sessions: Sequence[tuple[bytes, Session]]) -> list[bytes]:
-    """Return the rel_paths of all datasets of some sessions, in the order of `dataset_columns`."""
+def dataset_paths(sessions: Sequence[tuple[bytes, Session]]) -> tuple[list[bytes], list[int]]:
+    """Return the rel_paths of the datasets of some sessions, in the order of `dataset_columns`, and how many each has."""
     paths: list[bytes] = []
     for _, session in sessions:
         for folder, packed in session.folders:
             paths += _rel_paths(folder, packed.names)
-    return paths
+    return paths, [session.n_datasets for _, session in sessions]
 
 
 def _gather(
-    sessions: Sequence[tuple[bytes, Session]], adopted: Sequence[AdoptedSession | None], encoding: Encoding
+    sessions: Sequence[tuple[bytes, Session]],
+    adopted: Sequence[AdoptedSession | None],
+    paths: list[bytes],
+    counts: Sequence[int],
+    needs_id: npt.NDArray[np.bool_],
+    encoding: Encoding,
 ) -> DatasetColumns:
     """Return what the disk and earlier tables tell of the datasets of some sessions.
 
     Ids of datasets follow from the eid that the path gives: those that are not adopted stay when their session is.
     """
-    paths: list[bytes] = []
     signatures: list[bytes] = []
     digests: list[bytes] = []
     tails: list[bytes] = []
     defaults: list[bool] = []
-    counts: list[int] = []
     bases: list[bytes] = []
-    for (eid, session), known in zip(sessions, adopted, strict=True):
-        first, base = len(paths), eid if known is None else encoding.given_eid(session)
-        for folder, packed in session.folders:
-            paths += _rel_paths(folder, packed.names)
+    first = 0
+    for (eid, session), known, count in zip(sessions, adopted, counts, strict=True):
+        for _, packed in session.folders:
             signatures.append(packed.signatures)
             digests.append(packed.digests or bytes(DIGEST_SIZE * len(packed.names)))
-        tails += [md5(base + path).digest() for path in paths[first:]]
+        base = eid if known is None else encoding.given_eid(session)
+        own = slice(first, first + count)
+        if known is None:
+            tails += [md5(base + path).digest() for path in paths[own]]
+        else:  # an id that the database gives is not computed: that is half of the time
+            tails += [md5(base + path).digest() for path in compress(paths[own], needs_id[own].tolist())]
         defaults += default_revisions(session)
-        counts.append(len(paths) - first)
         bases.append(base)
-    own_ids = _join_ids(np.repeat(raw_ids(bases), counts, axis=0), raw_ids(tails))
+        first += count
+    own_ids = np.zeros((len(paths), 16), np.uint8)
+    own_ids[needs_id] = _join_ids(np.repeat(raw_ids(bases), counts, axis=0)[needs_id], raw_ids(tails))
     qc = np.zeros(len(paths), np.int8)
     _use_kept(sessions, counts, paths, own_ids, qc, encoding)
     return DatasetColumns(

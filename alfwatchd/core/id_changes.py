@@ -65,8 +65,8 @@ def announce(
             columns, places = dataset_columns(group, adopted, encoding)
             parts.append(_changes(before, group, columns, encoding, when))
         elif encoding.adopted is not None:
-            counts = [session.n_datasets for _, session in group]
-            places = encoding.adopted.find(adopted, counts, dataset_paths(group))
+            paths, counts = dataset_paths(group)
+            places = encoding.adopted.find(adopted, counts, paths)
         else:
             continue
         n_datasets += int((places[: sum(session.n_datasets for _, session in group)] >= 0).sum())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -224,6 +225,15 @@ class FolderRows(NamedTuple):
         return self.packed.unpack()
 
 
+UUID_PART = re.compile(r"\.([0-9a-f]{8}-[0-9a-f]{4}-[34][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12})(?=\.\w+$)")
+"""``one.alf.path.remove_uuid_string``: the last part of a file name before its extension."""
+
+
+@lru_cache(maxsize=1 << 10)
+def _named_by_uuid(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name for name in names if len(name) > 40 and UUID_PART.search(name))
+
+
 @dataclass(frozen=True)
 class Session:
     """One session and all its datasets, as last seen on disk.
@@ -257,6 +267,15 @@ class Session:
     def n_bytes(self) -> int:
         """Sum of the file sizes, in bytes."""
         return sum([folder.packed.n_bytes for folder in self.folders])
+
+    @cached_property
+    def named_by_uuid(self) -> tuple[str, ...]:
+        """rel_paths of the datasets that have a UUID in their file name."""
+        return tuple(
+            f"{folder.folder}/{name}" if folder.folder else name
+            for folder in self.folders
+            for name in _named_by_uuid(folder.packed.names)
+        )
 
     def datasets(self) -> Iterator[tuple[str, bytes]]:
         """Yield rel_path and row value of each dataset."""

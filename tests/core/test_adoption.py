@@ -208,6 +208,14 @@ def test_a_uuid_in_the_file_name(story, paths, rows, expected):
     assert found == {path: own or own_id(path) for path, own in zip(paths, expected, strict=True)}
 
 
+def test_a_file_name_that_tells_another_id_is_a_problem():
+    adoption = one_session({"rel_path": "alf/spikes.times.npy", "id": D1})
+    (problem,) = adoption.near_misses([here(named(D2), named(D1))], "")
+    assert (problem.kind, problem.path) == ("adopt_conflict", f"{S1}/{named(D2)}")
+    assert D1 in problem.message
+    assert adoption.near_misses([here("alf/spikes.times.npy", named(D2, name="spikes.amps"))], "") == []
+
+
 # --- default revisions ----------------------------------------------------------------------------------------------
 
 OLD, NEW = "#2020-01-01#/a.b.c", "#2021-01-01#/a.b.c"
