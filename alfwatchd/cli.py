@@ -186,7 +186,23 @@ def _once(arguments: argparse.Namespace, loaded: Settings) -> int:
         f"{summary.added} added, {summary.changed} changed, {summary.removed} removed; "
         f"{len(summary.problems)} problem{'s' * (len(summary.problems) != 1)}; {summary.seconds:.2f} seconds"
     )
-    return 0
+    return _publish_all(loaded)
+
+
+def _publish_all(loaded: Settings) -> int:
+    """Publish to each target, though others fail; return the exit code."""
+    from alfwatchd.publishing import publish
+
+    code = 0
+    for entry in loaded.publish:
+        try:
+            done = publish(loaded.out_dir, entry)
+            name, tag = entry.target, entry.subset.tag
+            print(text.published_line(name, tag, done.name, done.date, is_new=done.published))
+        except AlfwatchdError as error:
+            logs.complain(f"the tables are written, but not published to {entry.target}: {error}")
+            code = 1
+    return code
 
 
 def _serve_tables(arguments: argparse.Namespace) -> int:

@@ -153,6 +153,7 @@ _Reply = TypeVar("_Reply", bound="DataclassInstance")
 _ITEMS: dict[str, type[DataclassInstance]] = {
     "rescans": replies.RescanNote,
     "problems": replies.ProblemReply,
+    "targets": replies.TargetStatus,
     "files": replies.PruneItem,
     "folders": replies.PruneItem,
     "kept": replies.PruneItem,

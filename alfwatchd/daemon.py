@@ -17,7 +17,7 @@ from typing import Any
 
 from alfwatchd import control_socket, descriptors, logs, store, stored, systemd
 from alfwatchd.adopting import Adopting, make_announcer
-from alfwatchd.core.messages import Reload, Stop
+from alfwatchd.core.messages import Flushed, Message, Reload, Stop
 from alfwatchd.desk import Desk
 from alfwatchd.engine import Engine
 from alfwatchd.errors import AlfwatchdError, ConfigError, OutDirError, StateError
@@ -28,6 +28,8 @@ from alfwatchd.inbox import Inbox
 from alfwatchd.lock import Held, hold_out_dir, hold_state_dir
 from alfwatchd.mounts import WATCHABLE, find_place
 from alfwatchd.parts import Parts
+from alfwatchd.publisher import Publisher
+from alfwatchd.publishing import check_targets
 from alfwatchd.report import status_line
 from alfwatchd.server import Server, create_app
 from alfwatchd.settings import Settings
@@ -52,6 +54,7 @@ _FIXED = (
     "control",
     "adopt",
     "serve",
+    "publish",
 )
 
 _LOOK_AFTER_SECONDS = 2.0
@@ -77,6 +80,7 @@ def run(settings: Settings, load: Callable[[], Settings]) -> None:
     AlfwatchdError
         The daemon cannot start, cannot go on, or could not save the last changes.
     """
+    check_targets(settings.publish)
     descriptors.take_enough()
     store.use_system_memory()
     logs.log_uncaught()
@@ -194,7 +198,10 @@ def _assemble(frame: _Frame, stack: ExitStack) -> tuple[Engine, Threads]:
     start.indexer.scanner = replace(start.indexer.scanner, on_progress=lambda: frame.service.ping(time.monotonic()))
     announce = make_announcer(settings.adopt.source, settings.state_dir, inbox.post)
     written = Store(settings.out_dir, str(settings.root), settings.state_dir / store.LAYOUT, announce)
-    flusher = Flusher(written, inbox.post)
+    publisher = Publisher(settings.out_dir, settings.publish) if settings.publish else None
+    if publisher is not None:
+        stack.callback(publisher.close)
+    flusher = Flusher(written, _waking(publisher, inbox.post))
     stack.callback(flusher.close)
     threads = {"flusher": lambda: flusher.is_alive, "server": lambda: frame.api.is_alive}
     hashes = None
@@ -214,6 +221,7 @@ def _assemble(frame: _Frame, stack: ExitStack) -> tuple[Engine, Threads]:
         inbox=inbox,
         hashes=hashes,
         adopting=adopting,
+        publisher=publisher,
         first_pass_done=lambda: _finish_first_pass(start),
         reload=frame.in_force.read_again,
         wall_clock=lambda: datetime.now(UTC),
@@ -222,6 +230,19 @@ def _assemble(frame: _Frame, stack: ExitStack) -> tuple[Engine, Threads]:
     engine = Engine(settings, start.encoding, parts)
     stack.callback(engine.close)
     return engine, threads
+
+
+def _waking(publisher: Publisher | None, post: Callable[[Message], None]) -> Callable[[Message], None]:
+    """Return how the flusher posts: who publishes hears of a flush directly, whatever the engine is doing."""
+    if publisher is None:
+        return post
+
+    def post_and_wake(message: Message) -> None:
+        if isinstance(message, Flushed):
+            publisher.wake()
+        post(message)
+
+    return post_and_wake
 
 
 def _rounds(frame: _Frame, engine: Engine, threads: Threads) -> Iterator[None]:

@@ -11,6 +11,7 @@ from alfwatchd.flusher import Flusher
 from alfwatchd.hash_queue import HashQueue
 from alfwatchd.inbox import Inbox
 from alfwatchd.indexer import Indexer
+from alfwatchd.publisher import Publisher
 from alfwatchd.settings import Settings
 
 
@@ -27,6 +28,8 @@ class Parts:
         None where hashing is off.
     adopting : Adopting or None
         None where no database is to be adopted.
+    publisher : Publisher or None
+        None where there are no targets.
     first_pass_done : callable
         Called once, before the first flush.
     reload : callable
@@ -42,6 +45,7 @@ class Parts:
     inbox: Inbox
     hashes: HashQueue | None
     adopting: Adopting | None
+    publisher: Publisher | None
     first_pass_done: Callable[[], None]
     reload: Callable[[], Settings]
     wall_clock: Callable[[], datetime]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -70,6 +70,14 @@ def open_target(settings: Publish) -> Target:
     from alfwatchd.s3_target import S3Target
 
     return S3Target(settings.target, settings.subset.tag, settings.endpoint, settings.region)
+
+
+def check_targets(entries: Iterable[Publish]) -> None:
+    """Raise `ConfigError` for a target that could never be written, because a package or a credential lacks."""
+    if any("://" in entry.target for entry in entries):
+        from alfwatchd.s3_target import check_installed
+
+        check_installed()
 
 
 def _utc_now() -> datetime:

@@ -59,6 +59,7 @@ def make_status(engine: Engine, now: float) -> Status:
         unwatched=len(indexer.watching.unwatched),
         hashes_pending=engine.parts.hashes.n_pending if engine.parts.hashes else 0,
         adopt=adopting.status() if adopting is not None else None,
+        targets=engine.parts.publisher.status() if engine.parts.publisher is not None else [],
         problems=[ProblemReply(each.kind, each.path, each.message) for each in problems[:_MAX_PROBLEMS]],
         n_problems=len(problems),
     )

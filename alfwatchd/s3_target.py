@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from importlib.util import find_spec
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import quote, urlsplit
@@ -203,18 +204,28 @@ class _Tail(BytesIO):
         return super().tell() + self._start
 
 
+def check_installed() -> None:
+    """Raise `ConfigError` where s3fs lacks, or a credential cannot be read."""
+    if find_spec("s3fs") is None:
+        raise ConfigError("targets in S3 need s3fs: pip install 'alfwatchd[s3]'")
+    _find_credentials()
+
+
+def _find_credentials() -> dict[str, str]:
+    found = {name: credentials.find(f"aws_{long}") for name, long in _CREDENTIALS.items()}
+    return {name: value for name, value in found.items() if value}
+
+
 def _connect(endpoint: str, region: str, connect_seconds: float, read_seconds: float) -> Any:
     """Return an s3fs file system of its own, without any cache."""
-    try:
-        import s3fs
-    except ImportError as error:
-        raise ConfigError("targets in S3 need s3fs: pip install 'alfwatchd[s3]'") from error
+    check_installed()
+    import s3fs
+
     for name in _TALKATIVE:  # at the level `debug` they log requests, with all that these are signed with
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    found = {name: credentials.find(f"aws_{long}") for name, long in _CREDENTIALS.items()}
     client = {name: value for name, value in (("endpoint_url", endpoint), ("region_name", region)) if value}
     files = s3fs.S3FileSystem(
-        **{name: value for name, value in found.items() if value},
+        **_find_credentials(),
         client_kwargs=client,
         config_kwargs={
             "connect_timeout": connect_seconds,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alfwatchd.core.replies import AdoptStatus, PruneReply, Status
+from alfwatchd.core.replies import AdoptStatus, PruneReply, Status, TargetStatus
 
 
 def status_lines(status: Status) -> list[str]:
@@ -24,6 +24,7 @@ def status_lines(status: Status) -> list[str]:
     ]  # fmt: skip
     if status.adopt:
         lines.append(f"adopt      {_adopt_line(status.adopt)}")
+    lines += [f"target     {_target_line(each)}" for each in status.targets]
     if status.hashes_pending:
         lines.append(f"hashes     {status.hashes_pending} files to go")
     lines += [f"scan       {scan.started} {scan.reason}: {_show_seconds(scan.seconds)}" for scan in status.rescans[-3:]]
@@ -42,6 +43,23 @@ def _adopt_line(adopt: AdoptStatus) -> str:
     if adopt.n_matched_datasets is None:
         return known
     return f"{known}; {adopt.n_matched_sessions} and {adopt.n_matched_datasets} of them are here"
+
+
+def _target_line(target: TargetStatus) -> str:
+    name = f"{target.target}, tag {target.tag}" if target.tag else target.target
+    held = (
+        f"generation {target.generation}, right at {target.published_at}" if target.generation else "not yet published"
+    )
+    lag = f", oldest change {target.lag_seconds:.0f} s ago" if target.lag_seconds is not None else ""
+    attempt = f", next attempt {target.next_attempt}" if target.next_attempt else ""
+    failed = f"FAILED: {target.last_error}; " if target.last_error else ""
+    return f"{name}: {failed}{held}{lag}{attempt}"
+
+
+def published_line(target: str, tag: str, generation: str, date: str, *, is_new: bool) -> str:
+    """Return what became of a publication."""
+    name = f"{target}, tag {tag}" if tag else target
+    return f"{'published to' if is_new else 'unchanged at'} {name}: generation {generation} of {date}"
 
 
 def prune_lines(reply: PruneReply) -> list[str]:

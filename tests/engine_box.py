@@ -136,6 +136,7 @@ class EngineBox:
                 flusher=self.flusher,
                 inbox=self.inbox,
                 adopting=None,
+                publisher=None,
                 hashes=None,
                 first_pass_done=started.finish_first_pass,
                 reload=lambda: self.settings(),

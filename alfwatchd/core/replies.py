@@ -70,6 +70,25 @@ class IdsReply:
 
 
 @dataclass(frozen=True, slots=True)
+class TargetStatus:
+    """A place that gets the tables. Times are UTC, ISO 8601; null means not since the daemon was started."""
+
+    target: str
+    tag: str
+    """Of its subset; empty for none."""
+    generation: str | None
+    """Name of what it holds: generation of the tables, hyphen, digest."""
+    published_at: str | None
+    """When it was last brought up to date, or found to be."""
+    lag_seconds: float | None
+    """Age of the oldest flushed change that it lacks, in seconds; null if there is none."""
+    last_error: str | None
+    """Why the last attempt failed; null if it did not."""
+    next_attempt: str | None
+    """When the change that it lacks is to be published; null if there is none, or it is being published."""
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """The daemon as it is now. Times are UTC, ISO 8601; null means never."""
 
@@ -109,6 +128,8 @@ class Status:
     hashes_pending: int = 0
     adopt: AdoptStatus | None = None
     """Null where nothing is adopted."""
+    targets: list[TargetStatus] = field(default_factory=list)
+    """In the order of the settings."""
     problems: list[ProblemReply] = field(default_factory=list)
     """At most a thousand; `n_problems` counts all."""
     n_problems: int = 0

@@ -151,7 +151,7 @@ def test_endpoints():
 
 
 KINDS = [
-    replies.Status, replies.AdoptStatus, replies.IdsReply, replies.IdStep,
+    replies.Status, replies.TargetStatus, replies.AdoptStatus, replies.IdsReply, replies.IdStep,
     replies.RescanNote, replies.ProblemReply, replies.SyncReply, replies.FlushReply,
     replies.RescanReply, replies.PruneReply, replies.PruneItem, desk.RescanBody, desk.PlanBody, desk.ApplyBody,
 ]  # fmt: skip
