@@ -72,13 +72,23 @@ def look(settings: Adopt, state_dir: Path, in_force: Adoption | None = None) -> 
         copy = adopted.Copy(found.sessions, found.datasets, found.mark)
     elif in_force is not None or copy is None:
         return Reading(None, error)
+    return Reading(_adopt(settings, state_dir, copy, is_new=found is not None), error)
+
+
+def recall(settings: Adopt, state_dir: Path) -> Adoption | None:
+    """Return what was adopted last, without a look at the source: None where nothing was, or of another source."""
+    copy = adopted.load(state_dir, settings.source)
+    return None if copy is None else _adopt(settings, state_dir, copy, is_new=False)
+
+
+def _adopt(settings: Adopt, state_dir: Path, copy: adopted.Copy, *, is_new: bool) -> Adoption:
     adoption = adopt(copy.sessions, copy.datasets, keep_missing=settings.keep_missing)
-    if found is not None or adopted.kept_digest(state_dir, settings.source) != adoption.digest:
+    if is_new or adopted.kept_digest(state_dir, settings.source) != adoption.digest:
         try:
             adopted.save(state_dir, settings.source, copy, adoption.digest)
         except OSError as caught:
             _log.warning("adopted tables are not kept, so a restart needs the source error=%s", caught)
-    return Reading(adoption, error)
+    return adoption
 
 
 def make_announcer(source: str, state_dir: Path, post: Callable[[Message], None]) -> Callable[[Announcement], None]:
@@ -169,7 +179,7 @@ class Adopting:
         if message.error and message.error != self._error:
             _log.error("source not readable, what was adopted last stays in force error=%s", message.error)
         self._error = message.error
-        if not message.error:
+        if not message.error and message.when is not None:
             self._read_at = message.when
         if message.adoption is not None:
             self.adoption = message.adoption
@@ -200,7 +210,10 @@ class Adopting:
         )
 
     def _run(self) -> None:
-        in_force: Adoption | None = None
+        # A source may take its time: the ids of the last run are not to change for as long, and back.
+        in_force = recall(self._settings, self._state_dir)
+        if in_force is not None:
+            self._post(Adopted(in_force, "", None))
         is_first, last_error = True, ""
         while True:
             try:

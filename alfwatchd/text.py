@@ -39,7 +39,8 @@ def _adopt_line(adopt: AdoptStatus) -> str:
         return f"NOT READ: {adopt.last_error}"
     if adopt.n_sessions is None:
         return f"{adopt.source} is being read"
-    known = f"{adopt.source}: {adopt.n_sessions} sessions, {adopt.n_datasets} datasets, read {adopt.read_at}"
+    when = f"read {adopt.read_at}" if adopt.read_at else "not read since the start"
+    known = f"{adopt.source}: {adopt.n_sessions} sessions, {adopt.n_datasets} datasets, {when}"
     if adopt.n_matched_datasets is None:
         return known
     return f"{known}; {adopt.n_matched_sessions} and {adopt.n_matched_datasets} of them are here"

@@ -98,8 +98,8 @@ class Adopted:
 
     adoption: Adoption | None
     error: str
-    when: str
-    """UTC, ISO 8601."""
+    when: str | None
+    """UTC, ISO 8601; None for what was adopted by an earlier process."""
 
 
 @dataclass(frozen=True, slots=True)

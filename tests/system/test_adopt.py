@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +196,25 @@ def test_new_ids_are_taken_announced_and_found_and_a_source_that_fails_changes_n
     small.wait(lambda: not complaint())
     small.wait(lambda: rows_of(small.root)[S1, TIMES]["id"] != news["id"])
     assert eids_of(small.root)[S1] == newer["id"]
+
+
+def test_a_source_that_takes_its_time_at_a_restart_changes_no_ids(small, tmp_path):
+    one, answer = session(S1), threading.Event()
+    archive = pack(write_database(small.source, [one], []), tmp_path / "cache.zip")
+    with web_server({"/cache.zip": archive.read_bytes()}) as web:
+        small.added["ALFWATCHD_ADOPT__SOURCE"] = f"{web.address}/cache.zip"
+        small.start()
+        small.stop()
+        web.before = lambda _: answer.wait()
+        try:
+            (small.root / S1 / "alf/spikes.depths.npy").write_bytes(b"new")
+            small.start()  # and flush
+            assert eids_of(small.root)[S1] == one["id"]
+            assert small.client.status().adopt.read_at is None
+        finally:
+            answer.set()
+        small.wait(lambda: small.client.status().adopt.read_at is not None)
+        assert "id changed" not in small.log
 
 
 def test_a_new_folder_gets_the_ids_that_the_database_already_has(small):
