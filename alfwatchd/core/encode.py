@@ -137,7 +137,7 @@ def dataset_columns(
 
 
 def dataset_paths(sessions: Sequence[tuple[bytes, Session]]) -> tuple[list[bytes], list[int]]:
-    """Return the rel_paths of the datasets of some sessions, in the order of `dataset_columns`, and how many each has."""
+    """Return the rel_paths of the datasets of sessions, in the order of `dataset_columns`, and how many each has."""
     paths: list[bytes] = []
     for _, session in sessions:
         for folder, packed in session.folders:
