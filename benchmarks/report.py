@@ -31,6 +31,7 @@ _TITLES = {
     "memory": "Memory",
     "readers": "Readers",
     "hashing": "Hashing",
+    "adopt": "Adopting a database",
 }
 _BEGIN, _END = "<!-- results: written by benchmarks/report.py -->", "<!-- end of results -->"
 _MET = {True: "yes", False: "**no**", None: ""}

@@ -76,6 +76,12 @@ def test_verdicts_of_a_full_index():
 
 
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="the slow disk is made by gcc")
+def test_adopting(tmp_path):
+    printed = _run("adopt.py", "--size", 100, "--rounds", 1, "--work", tmp_path, "--json", tmp_path / "lines.json")
+    assert "### 100 datasets" in printed
+    assert [line["target"] for line in json.loads((tmp_path / "lines.json").read_text())] == ["< 1/3 of it", ""]
+
+
 def test_slow_disk(tmp_path):
     """It fails by itself if the disk was not slow."""
     lines = tmp_path / "lines.json"
