@@ -6,7 +6,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -68,11 +68,12 @@ class Served:
 @contextmanager
 def served(program: Program, *flags: str, wait: bool = True, **credentials: str) -> Iterator[Served]:
     """Serve on a free port; by default, yield when there are tables to get."""
+    named = {f"ALFWATCHD_CREDENTIAL_{name.upper()}": value for name, value in credentials.items()}
     log_file = program.home / f"serve-{time.monotonic_ns()}.log"
     with log_file.open("wb") as log:
         process = subprocess.Popen(
             [PROGRAM, "serve", *program.places, "--port=0", "--log-level=debug", *flags],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=with_credentials(program, credentials),
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=program.environment() | named,
         )  # fmt: skip
     try:
         made = Served(process, log_file)
@@ -83,11 +84,6 @@ def served(program: Program, *flags: str, wait: bool = True, **credentials: str)
     finally:
         process.kill()
         process.wait()
-
-
-def with_credentials(program: Program, credentials: Mapping[str, str]) -> dict[str, str]:
-    named = {f"ALFWATCHD_CREDENTIAL_{name.upper()}": value for name, value in credentials.items()}
-    return program.environment() | named
 
 
 def connect(served: Served, cache_dir: Path, password: str | None = "any", **options: object) -> OneAlyx:  # noqa: S107

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 UNITS = Path(__file__).parents[2] / "systemd"
-SERVICES = ["alfwatchd.service", "alfwatchd@.service"]
+SERVICES = ["alfwatchd.service", "alfwatchd@.service", "alfwatchd-serve.service"]
 
 needs_analyze = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
 
@@ -34,7 +34,7 @@ def installed(tmp_path):
 
 
 @needs_analyze
-@pytest.mark.parametrize("unit", ["alfwatchd.service", "alfwatchd@cortex.service"])
+@pytest.mark.parametrize("unit", ["alfwatchd.service", "alfwatchd@cortex.service", "alfwatchd-serve.service"])
 def test_verify(installed, unit):
     done = _analyze("verify", f"--root={installed}", "--man=no", "--recursive-errors=no", unit)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
@@ -72,6 +72,27 @@ def test_the_template_differs_from_the_plain_unit_in_names_only():
         "StateDirectory=alfwatchd/%i",
     ]
     assert len(set(plain) - set(template)) == 4
+
+
+def test_what_serves_differs_from_the_daemon_where_the_network_asks_for_it_or_it_can_do_less():
+    daemon, serve = _settings("alfwatchd.service"), _settings("alfwatchd-serve.service")
+    assert sorted(set(serve) - set(daemon)) == [
+        "After=local-fs.target remote-fs.target nss-user-lookup.target network.target alfwatchd.service",
+        "Description=ONE cache tables for clients on other machines",
+        "Environment=ALFWATCHD_STATE_DIR=%S/alfwatchd-serve",
+        "ExecStart=/opt/alfwatchd/bin/alfwatchd serve --config /etc/alfwatchd/config.toml",
+        "ProtectSystem=strict",
+        "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6",
+        "StateDirectory=alfwatchd-serve",
+        "TimeoutStartSec=2min",
+        "TimeoutStopSec=30s",
+        "UMask=0077",
+    ]
+    # It has no control socket, and must be reached.
+    lacks = {"RuntimeDirectory", "RuntimeDirectoryMode", "ExecReload", "PrivateNetwork", "IPAddressDeny"}
+    names = {line.partition("=")[0] for line in daemon} - {line.partition("=")[0] for line in serve}
+    assert names == lacks
+    assert "SystemCallFilter=@chown" not in serve
 
 
 @pytest.mark.parametrize(
