@@ -20,7 +20,7 @@ from alfwatchd.settings import Publish
 
 _log = logging.getLogger(__name__)
 
-_PATIENCE_SECONDS = 3.0
+_PATIENCE_SECONDS = 2.0
 """How long the end of the daemon waits for all targets together. A publication may be cut off anywhere."""
 _QUIET_SECONDS = 30.0
 

@@ -1,13 +1,17 @@
 """The real program publishes: with --once, and as a daemon."""
 
 import json
+import re
 import socket
 import time
+import tomllib
 import zipfile
+from pathlib import Path
 
 import pytest
 from one.api import One
 
+from alfwatchd.settings import Publish
 from program import make_ibl_tree, make_small_tree, program, write_dataset
 from published import folder_reader, look, unpack
 
@@ -120,3 +124,18 @@ def test_one_opens_what_was_published(tmp_path):
     for eid in eids[:2]:
         (name,) = theirs.list_datasets(eid, "*spikes.times.npy")[:1]
         assert len(theirs.load_dataset(eid, name))
+
+
+def test_the_page_says_what_the_settings_are():
+    text = (Path(__file__).parents[2] / "docs/publish.md").read_text()
+    rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| (\d*) \|", text, re.MULTILINE)
+    described = {key: default for keys, default in rows for key in re.findall(r"\w+", keys)}
+    assert set(described) == set(Publish.model_fields)
+    numbers = {
+        key: str(int(field.default)) for key, field in Publish.model_fields.items() if isinstance(field.default, float)
+    }
+    assert {key: default for key, default in described.items() if default} == numbers
+    for block in re.findall(r"```toml\n(.*?)```", text, re.DOTALL):
+        (entry,) = tomllib.loads(block)["publish"]
+        Publish(**entry)
+    json.loads(re.search(r"```json\n(.*?)```", text, re.DOTALL)[1])

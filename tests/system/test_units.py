@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from alfwatchd import s3_target
+
 UNITS = Path(__file__).parents[2] / "systemd"
 SERVICES = ["alfwatchd.service", "alfwatchd@.service", "alfwatchd-serve.service"]
 
@@ -46,6 +48,33 @@ def test_verify_would_find_a_mistake(installed):
     unit.write_text(unit.read_text().replace("ProtectHome=", "ProtectHomes="))
     done = _analyze("verify", f"--root={installed}", "--man=no", "--recursive-errors=no", unit.name)
     assert "'ProtectHomes'" in done.stderr
+
+
+DROP_IN = UNITS / "network.conf"
+
+
+@needs_analyze
+@pytest.mark.parametrize("with_secrets", [False, True])
+@pytest.mark.parametrize("unit", ["alfwatchd.service", "alfwatchd@cortex.service"])
+def test_verify_with_the_network(installed, unit, with_secrets):
+    text = DROP_IN.read_text()
+    assert text.count("#LoadCredential=") == 3
+    folder = installed / f"etc/systemd/system/{unit}.d"
+    folder.mkdir()
+    (folder / DROP_IN.name).write_text(text.replace("#LoadCredential=", "LoadCredential=") if with_secrets else text)
+    done = _analyze("verify", f"--root={installed}", "--man=no", "--recursive-errors=no", unit)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_the_network_drop_in_takes_back_all_that_keeps_the_network_away():
+    """Each setting of the unit that does has its counterpart; and secrets have the names that are looked for."""
+    away = [line.partition("=")[0] for line in _settings("alfwatchd.service") if re.search("Network=|Address", line)]
+    given = dict(line.split("=", 1) for line in _settings(DROP_IN.name) if "=" in line)
+    assert {name: given[name] for name in away} == {
+        "PrivateNetwork": "no", "RestrictAddressFamilies": "AF_INET AF_INET6", "IPAddressDeny": "",
+    }  # fmt: skip
+    names = re.findall(r"LoadCredential=(\w+):\S+/\1$", DROP_IN.read_text(), re.MULTILINE)
+    assert names == [f"aws_{name}" for name in s3_target._CREDENTIALS.values()]
 
 
 @needs_analyze
