@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import threading
 from pathlib import Path
@@ -12,6 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from one.api import One, OneAlyx
 
+import alfwatchd
+from alfwatchd.settings import Adopt
 from alyx_box import PASSWORD, USER, alyx_server
 from database import (
     copy_fixture,
@@ -335,3 +338,14 @@ def test_the_default_revision_is_the_databases_where_that_is_here(small):
     assert defaults(names[0]) == [names[0]]
     assert defaults(names[1]) == [names[1]]
     assert defaults(names[2]) == [names[1]]  # not here: the newest that is
+
+
+def test_the_manual_names_all_settings_problems_and_credentials():
+    text = (Path(__file__).parents[2] / "docs/adopt.md").read_text()
+    assert re.findall(r"^\| `(\w+)` \| `?[^|]+`? \| ", text, re.MULTILINE)[:3] == [*Adopt.model_fields]
+    code = "".join(path.read_text() for path in Path(alfwatchd.__file__).parent.rglob("*.py"))
+    kinds = set(re.findall(r'"(adopt_(?!token)\w+)"', code))
+    assert kinds == {"adopt_conflict", "adopt_spelling", "adopt_lab", "adopt_source"}
+    names = {"adopt_token", "alyx_token", "alyx_username", "alyx_password"}
+    assert names <= set(re.findall(r'"(\w+)"', code))
+    assert kinds | names <= set(re.findall(r"`(\w+)`", text))
