@@ -25,7 +25,7 @@ import trees
 _MOST = 1 / 3
 _READ = "import sys; from one.alf.cache import load_tables; load_tables(sys.argv[1])"
 FIND, PLAIN, ADOPTED, CHANGED, UPSTREAM = (
-    "find", "alfwatchd", "alfwatchd, adopting", "alfwatchd, all ids changed", "ONE-api, reading the database's tables",
+    "find", "alfwatchd", "alfwatchd, adopting", "alfwatchd, then another state of it", "ONE-api, reading the database's tables",
 )  # fmt: skip
 
 
@@ -36,7 +36,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--work", type=Path, help="folder for the tree, kept (default: a temporary one)")
     parser.add_argument("--json", type=Path, help="file for the lines of the report")
+    parser.add_argument("--database", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.database:
+        tables, folder, seed = options.database
+        make_database(Path(tables), Path(folder), int(seed))
+        return
     print(measure.machine())
     with tempfile.TemporaryDirectory() as temporary:
         root = (options.work or Path(temporary)) / f"tree_{options.size}"
@@ -47,29 +52,36 @@ def main() -> None:
 
 
 def _measure(root: Path, work: Path, rounds: int) -> Mapping[str, Run]:
-    out = work / "out"
-    flags = ["--root", str(root), "--out-dir", str(out), "--state-dir", str(work / "state"), "--once"]
-    databases = [work / "database", work / "other"]
-    ours = [measure.ALFWATCHD, *flags, "--log-level", "error"]
+    out, source = work / "out", work / "source"
+    ours = [measure.ALFWATCHD, "--root", str(root), "--out-dir", str(out), "--state-dir", str(work / "state")]
+    ours += ["--once", "--log-level", "error"]
+    adopting = ["env", f"ALFWATCHD_ADOPT__SOURCE={source}", *ours]
+    states = [work / "database", work / "other"]
     _forget(work)
     measure.run(ours)
-    for seed, folder in enumerate(databases):
-        make_database(out, folder, seed)
-    adopting, changed = (["env", f"ALFWATCHD_ADOPT__SOURCE={folder}", *ours] for folder in databases)
+    for seed, folder in enumerate(states):  # in processes of their own: what they need is no part of the others' peak
+        measure.run([measure.PYTHON, __file__, "--database", str(out), str(folder), str(seed)])
 
     def prepare(name: str) -> None:
         _forget(work)
+        _put(states[0], source)
         if name == CHANGED:
             measure.run(adopting)
+            _put(states[1], source)
 
     commands = {
         FIND: ["find", str(root), "-printf", "%s %p\n"],
         PLAIN: ours,
         ADOPTED: adopting,
-        CHANGED: changed,
-        UPSTREAM: [measure.PYTHON, "-c", _READ, str(databases[0])],
+        CHANGED: adopting,
+        UPSTREAM: [measure.PYTHON, "-c", _READ, str(source)],
     }
     return measure.compare(commands, rounds, prepare)
+
+
+def _put(state: Path, source: Path) -> None:
+    shutil.rmtree(source, ignore_errors=True)
+    shutil.copytree(state, source, copy_function=os.link)
 
 
 def _forget(work: Path) -> None:
@@ -116,7 +128,10 @@ def _lines(results: Mapping[str, Run], command: str) -> list[Line]:
     plain, adopted, changed = (results[name] for name in (PLAIN, ADOPTED, CHANGED))
     n_cores = len(os.sched_getaffinity(0))
     lines = []
-    for what, run, most in (("adopting", adopted, _MOST), ("adopting when all ids change", changed, None)):
+    for what, run, most in (
+        ("adopting", adopted, _MOST),
+        ("adopting another state, in which all ids differ", changed, None),
+    ):
         ratio = (run.wall - plain.wall) / plain.wall
         lines.append(
             Line(

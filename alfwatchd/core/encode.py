@@ -91,8 +91,8 @@ def datasets_table(snapshot: Snapshot, encoding: Encoding) -> pa.Table:
 def datasets_schema(snapshot: Snapshot, encoding: Encoding) -> pa.Schema:
     """Return the schema of `datasets_table`, with the metadata of its index."""
     rows = dataset_rows([], encoding)
-    has_rows = any(session.n_datasets for session in snapshot.sessions.values())
-    return with_pandas_index(rows if has_rows else rows.drop_columns(["qc"]), ("eid", "id")).schema
+    rows = rows if encoding.has_datasets(snapshot) else rows.drop_columns(["qc"])
+    return with_pandas_index(rows, ("eid", "id")).schema
 
 
 def dataset_rows(sessions: Sequence[tuple[bytes, Session]], encoding: Encoding) -> pa.Table:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from alfwatchd.core import alf, ids
 from alfwatchd.core.adoption import AdoptedSession, Adoption
 from alfwatchd.core.rows import NOTHING_KEPT, Kept, KeptSession, Session
@@ -118,6 +120,16 @@ class Encoding:
         here = {self.filled_path(session) for session in snapshot.sessions.values()}
         missing = {row.path: row for path, row in self.adopted.placeholders.items() if path not in here}
         return Snapshot(snapshot.generation, {**missing, **snapshot.sessions})
+
+    def has_datasets(self, snapshot: Snapshot) -> bool:
+        """Tell whether the datasets table has any row."""
+        sessions = snapshot.sessions.values()
+        if any(session.n_datasets for session in sessions):
+            return True
+        if self.adopted is None or not self.adopted.keep_missing:
+            return False
+        known = (adopted for session in sessions if (adopted := self._adopted(session)))
+        return any(self.adopted.missing(each, np.empty(0, np.int64)) for each in known)
 
     def makes_same_columns(self, other: Encoding) -> bool:
         """Tell whether equal rows become equal columns."""

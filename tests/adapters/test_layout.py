@@ -17,17 +17,43 @@ from hypothesis import strategies as st
 import alfwatchd
 from alfwatchd import store
 from alfwatchd.core import encode, partition
+from alfwatchd.core.adoption import adopt
 from alfwatchd.core.encode import datasets_table, sessions_table
 from alfwatchd.core.encoding import Encoding
 from alfwatchd.core.rows import Kept, KeptSession, Session, pack_signature
 from alfwatchd.core.tables import Snapshot
 from alfwatchd.errors import TablesError
 from alfwatchd.store import Store
-from alfwatchd.stored import DATASETS, METADATA_KEY, SESSIONS
-from rows import folder_rows
+from alfwatchd.stored import DATASETS, METADATA_KEY, SESSIONS, read_tables
+from rows import datasets_of, folder_rows, sessions_of
 from trees import fast_folder
 
 PLAIN = Encoding()
+
+
+def database(numbers, seed=0, *, keep_missing=False):
+    """Return what a database knows that has these sessions: of each a dataset that is here, and one that is not."""
+    eids = {number: str(uuid.UUID(int=1000 * seed + number, version=4)) for number in numbers}
+    known = [{"id": eid, "subject": f"s{number}", "projects": "p"} for number, eid in eids.items()]
+    rows = [
+        {
+            "eid": eid,
+            "rel_path": name,
+            "id": str(uuid.UUID(int=(seed << 64) + 10 * number + at, version=4)),
+            "qc": "PASS",
+        }
+        for number, eid in eids.items()
+        for at, name in enumerate(("alf/a1.b.c", "alf/away.b.c"))
+    ]
+    return adopt(sessions_of(*known), datasets_of(*rows), keep_missing=keep_missing)
+
+
+DATABASES = [
+    database(range(20)),
+    database(range(5, 60), 1),
+    database(range(20), keep_missing=True),
+    database(range(30, 80), 2, keep_missing=True),
+]
 KEPT = Kept({"s1/2020-01-01/001": KeptSession(None, "", "p")}, {})
 
 
@@ -64,6 +90,7 @@ def snapshot(numbers, generation=1, *, sizes=None):
 
 def check(out_dir, rows, encoding=PLAIN):
     """Compare both files with what a program writes that knows no row groups."""
+    rows = encoding.complete(rows)
     for name, make in ((SESSIONS, sessions_table), (DATASETS, datasets_table)):
         with pq.ParquetFile(out_dir / name) as file:
             found = file.read()
@@ -338,7 +365,8 @@ def test_whatever_happens_the_tables_are_those_of_a_plain_writer(history):
             rng = random.Random(seed)
             numbers = rng.sample(range(60), rng.choice([0, 1, 30, 58, 60]))
             rows = snapshot(numbers, generation, sizes={number: rng.randrange(9) for number in numbers[:3]})
-            encoding = rng.choice([encoding, encoding, PLAIN, Encoding(lab="lab"), Encoding(kept=KEPT)])
+            encodings = [PLAIN, Encoding(lab="lab"), Encoding(kept=KEPT), *map(PLAIN.adopt, DATABASES)]
+            encoding = rng.choice([encoding] * len(encodings) + encodings)
             if event in ("restart", "damage"):
                 store = new_store(out_dir)
             if event == "damage" and layout_of(out_dir).exists():
@@ -351,6 +379,38 @@ def test_whatever_happens_the_tables_are_those_of_a_plain_writer(history):
                     store.write(rows, encoding)
             store.write(rows, encoding)
             check(out_dir, rows, encoding)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(0, 2**32), max_size=6))
+def test_each_id_that_a_database_changes_is_told_before_the_tables_are_replaced(seeds):
+    with fast_folder() as out_dir, small_groups():
+        told, encoding = [], PLAIN
+        store = Store(out_dir, "/data", out_dir / "layout", told.append)
+        for generation, seed in enumerate([0, *seeds], 1):
+            rng = random.Random(seed)
+            rows = snapshot(rng.sample(range(60), rng.choice([30, 60])), generation)
+            encoding, last = rng.choice([PLAIN, encoding, *map(PLAIN.adopt, DATABASES)]), encoding
+            if rng.random() < 0.3:
+                store = Store(out_dir, "/data", out_dir / "layout", told.append)
+            before = ids_in(out_dir)
+            told.clear()
+            store.write(rows, encoding)
+            after = ids_in(out_dir)
+            changes = {(row["old"], row["new"]) for each in told for row in each.changes.to_pylist()}
+            same_rows = before.keys() & after.keys()
+            assert changes == {(before[row], after[row]) for row in same_rows if before[row] != after[row]}
+            assert encoding.makes_same_columns(last) or len(told) == 1
+
+
+def ids_in(out_dir):
+    """Return (subject, rel_path) -> id of what the tables hold, sessions with an empty rel_path."""
+    if not (out_dir / SESSIONS).exists():
+        return {}
+    tables = read_tables(out_dir)
+    subjects = {row["id"]: row["subject"] for row in tables.sessions.to_pylist()}
+    found = {(subject, ""): eid for eid, subject in subjects.items()}
+    return found | {(subjects[row["eid"]], row["rel_path"]): row["id"] for row in tables.datasets.to_pylist()}
 
 
 @pytest.mark.timeout(20)
