@@ -228,7 +228,8 @@ class _Publisher:
     @property
     def text(self) -> str:
         """What is served, for people: that of all tables comes first."""
-        return "; ".join(entry.text for entry in self._entries if entry.text)
+        said = ((entry.settings.subset.tag, entry.text) for entry in self._entries if entry.text)
+        return "; ".join(f"{tag}: {text}" if tag else text for tag, text in said)
 
     def close(self) -> None:
         """End. A publication that is being written is left as it is, which harms nobody: the next one goes on."""

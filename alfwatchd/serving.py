@@ -18,8 +18,9 @@ import re
 import socket
 import stat
 import struct
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ _CHUNK_BYTES = 1 << 18
 _LEAST_BYTES = 1 << 16
 """What a client takes of an answer in `connections.ANSWER_SECONDS`, or it is dropped."""
 _RETRY_SECONDS = 5
+_SELDOM_SECONDS = 30.0
 _BYTES_ACKED = 120
 """Offset of ``tcpi_bytes_acked`` in ``struct tcp_info`` of <linux/tcp.h>, unsigned and 64 bits wide."""
 
@@ -74,6 +76,20 @@ class _Refused(Exception):
 
 def _json(content: Mapping[str, Any], status: HTTPStatus = HTTPStatus.OK) -> JSONResponse:
     return JSONResponse(content, status, headers={"cache-control": "no-store"})
+
+
+class _Seldom:
+    """Logs what any client can cause, but not as often as clients can cause it."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, float] = {}
+
+    def log(self, level: int, message: str, *values: object) -> None:
+        """Log a message, unless it was logged a short while ago."""
+        now = time.monotonic()
+        if now - self._told.get(message, -_SELDOM_SECONDS) >= _SELDOM_SECONDS:
+            self._told[message] = now
+            _log.log(level, message, *values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +116,7 @@ class Site:
     base_url: str = ""
     token: str | None = None
     is_private: bool = False
+    _seldom: _Seldom = field(default_factory=_Seldom, repr=False, compare=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -113,7 +130,7 @@ class Site:
             return
         except OSError as error:
             # Nothing that a client can do leads here: too many open files, or a disk that fails.
-            _log.error("a request cannot be answered path=%s error=%s", scope["path"], error)
+            self._seldom.log(logging.ERROR, "a request cannot be answered path=%s error=%s", scope["path"][:200], error)
             detail = "the tables cannot be read at the moment; the server's log says why"
             response = _Refused(HTTPStatus.SERVICE_UNAVAILABLE, detail, retry_after=str(_RETRY_SECONDS)).response
         status = response.status_code
@@ -161,7 +178,8 @@ class Site:
             if not given.get("password"):
                 raise _Refused(HTTPStatus.BAD_REQUEST, {"password": ["This field is required."]})
             if not _is_same(given["password"], self.token):
-                _log.warning("login refused client=%s", (request.scope.get("client") or ("?",))[0])
+                client = (request.scope.get("client") or ("?",))[0]
+                self._seldom.log(logging.WARNING, "login refused client=%s", client)
                 reason = "Unable to log in with provided credentials."
                 raise _Refused(HTTPStatus.BAD_REQUEST, {"non_field_errors": [reason]})
         return _json({"token": self.token or OPEN_TOKEN})

@@ -90,5 +90,5 @@ def connect(served: Served, cache_dir: Path, password: str | None = "any", **opt
     """Return a client as a user makes it; HOME must be a folder of the test's own, as ONE writes into it."""
     cache_dir.mkdir(exist_ok=True)
     ONE.cache_clear()  # else it would be the one that was made last
-    made = {"mode": "local", "silent": True, "username": "me", "cache_dir": cache_dir, **options}
-    return ONE(base_url=served.address, password=password, **made)
+    made = {"base_url": served.address, "mode": "local", "silent": True, "username": "me", "cache_dir": cache_dir}
+    return ONE(**made | options, password=password)

@@ -183,6 +183,20 @@ def test_a_port_that_is_taken():
         pass
 
 
+@pytest.mark.parametrize("host", ["::1", "::"])
+def test_ipv6(host):
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        pytest.skip("there is no ::1 here")
+    with listen(Serve(host=host, port=0)) as listening:
+        assert serve._address(listening) == f"http://[{host}]:{listening.getsockname()[1]}"
+        for other in ["::1"] if host == "::1" else ["::1", "127.0.0.1"]:
+            with socket.create_connection((other, listening.getsockname()[1])):
+                pass
+
+
 def test_a_mark_follows_every_replacement(settings):
     marks = {find_mark(settings.out_dir)}
     change(settings)

@@ -278,14 +278,15 @@ def test_with_the_token(guarded: SiteBox):
     assert guarded.ask("GET", "/me", **WITH_TOKEN).status == 404  # so the client takes a token that was given
 
 
-def test_tokens_are_never_logged(guarded: SiteBox, caplog):
-    with caplog.at_level("DEBUG"):
+def test_tokens_are_never_logged_and_refused_logins_seldom(folder, caplog):
+    with site_box(Site(folder, token=TOKEN)) as guarded, caplog.at_level("DEBUG"):
         guarded.ask("POST", "/auth-token", urlencode({"username": "me", "password": TOKEN}), Content_Type=FORM)
-        guarded.ask("POST", "/auth-token", urlencode({"username": "me", "password": "guess"}), Content_Type=FORM)
+        for _ in range(5):
+            guarded.ask("POST", "/auth-token", urlencode({"username": "me", "password": "guess"}), Content_Type=FORM)
         guarded.ask("GET", "/cache.zip", **WITH_TOKEN)
     assert TOKEN not in caplog.text
     assert "guess" not in caplog.text
-    assert "login refused client=127.0.0.1" in caplog.text
+    assert caplog.text.count("login refused client=127.0.0.1") == 1
     assert "request client=127.0.0.1 method=GET path=/cache.zip status=200" in caplog.text
 
 
@@ -347,13 +348,13 @@ def test_slow_clients_are_dropped(folder, monkeypatch):
 def test_a_client_that_takes_nothing_is_dropped_and_one_that_goes_on_is_not(folder, monkeypatch):
     monkeypatch.setattr(connections, "REQUEST_SECONDS", 0.1)
     monkeypatch.setattr(connections, "ANSWER_SECONDS", 0.4)
-    large = os.urandom(40_000_000)
+    large = os.urandom(24_000_000)
     put_tables(folder, large, "g2")
     with site_box(Site(folder)) as box, box.connect(4096) as stuck, box.connect(1 << 18) as steady:
         for connection in (stuck, steady):
             connection.sendall(b"GET /tables/g2/cache.zip HTTP/1.1\r\nHost: localhost\r\n\r\n")
         got, began = b"", time.monotonic()
-        while time.monotonic() - began < 1.5:
+        while time.monotonic() - began < 1.0:
             got += steady.recv(1 << 17)
             time.sleep(0.01)  # it takes all that time
         wait(lambda: len(box.connections) == 1, "the client that takes nothing still has its connection")
