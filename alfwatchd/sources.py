@@ -28,6 +28,8 @@ from alfwatchd.stored import DATASETS, SESSIONS, read_file
 ZIP, INFO = "cache.zip", "cache_info.json"
 """What Alyx calls the two files that it publishes."""
 ALYX_PREFIX = "alyx+"
+TOKEN, ALYX_CREDENTIALS = "adopt_token", ("alyx_username", "alyx_password", "alyx_token")
+"""Names of credentials."""
 
 Mark: TypeAlias = dict[str, Any]
 """By which a source can be told from what it is later. Plain JSON, equal after it was saved and loaded."""
@@ -199,7 +201,7 @@ def _told_of(told: str) -> Iterator[None]:
 
 
 def _read_web(source: str, seen: Mark | None, scratch: Path | None) -> Source | None:
-    web = _Web(source, seen, scratch, credentials.find("adopt_token") or "")
+    web = _Web(source, seen, scratch, credentials.find(TOKEN) or "")
     if urlsplit(source).path.endswith(".zip"):
         return web.read_zip(source)
     location = web.find_location()
@@ -294,8 +296,7 @@ class _Web:
 
 
 def _read_alyx(source: str, seen: Mark | None) -> Source | None:
-    names = ("alyx_username", "alyx_password", "alyx_token")
-    username, password, token = (credentials.find(name) for name in names)
+    username, password, token = (credentials.find(name) for name in ALYX_CREDENTIALS)
     address = source.removeprefix(ALYX_PREFIX)
     sessions, datasets = alyx_rest.read_database(address, username, password, token)
     digest = hashlib.blake2b(digest_size=16)

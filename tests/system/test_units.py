@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from alfwatchd import s3_target
+from alfwatchd import s3_target, sources
 
 UNITS = Path(__file__).parents[2] / "systemd"
 SERVICES = ["alfwatchd.service", "alfwatchd@.service", "alfwatchd-serve.service"]
@@ -58,7 +58,7 @@ DROP_IN = UNITS / "network.conf"
 @pytest.mark.parametrize("unit", ["alfwatchd.service", "alfwatchd@cortex.service"])
 def test_verify_with_the_network(installed, unit, with_secrets):
     text = DROP_IN.read_text()
-    assert text.count("#LoadCredential=") == 3
+    assert text.count("#LoadCredential=") == 7
     folder = installed / f"etc/systemd/system/{unit}.d"
     folder.mkdir()
     (folder / DROP_IN.name).write_text(text.replace("#LoadCredential=", "LoadCredential=") if with_secrets else text)
@@ -74,7 +74,8 @@ def test_the_network_drop_in_takes_back_all_that_keeps_the_network_away():
         "PrivateNetwork": "no", "RestrictAddressFamilies": "AF_INET AF_INET6", "IPAddressDeny": "",
     }  # fmt: skip
     names = re.findall(r"LoadCredential=(\w+):\S+/\1$", DROP_IN.read_text(), re.MULTILINE)
-    assert names == [f"aws_{name}" for name in s3_target._CREDENTIALS.values()]
+    wanted = [f"aws_{name}" for name in s3_target._CREDENTIALS.values()]
+    assert names == [*wanted, sources.TOKEN, *sources.ALYX_CREDENTIALS]
 
 
 @needs_analyze
