@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import struct
 import tempfile
 import time
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -218,7 +220,7 @@ def digest_of(file: Any) -> str:
 def read_zipped_info(file: BinaryIO) -> dict[str, Any]:
     """Return the JSON in a zip that anybody has put at a target; nothing where it is none, or has none."""
     try:
-        with zipfile.ZipFile(file) as zipped:
-            return publication.parse_info(zipped.read(publication.INFO))
-    except (zipfile.BadZipFile, KeyError, ValueError, NotImplementedError, RuntimeError, EOFError):
+        with zipfile.ZipFile(file) as zipped, zipped.open(publication.INFO) as entry:
+            return publication.parse_info(entry.read(publication.MOST_INFO_BYTES))
+    except (zipfile.BadZipFile, zlib.error, struct.error, KeyError, ValueError, RuntimeError, EOFError):
         return {}

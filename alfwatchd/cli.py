@@ -191,14 +191,16 @@ def _once(arguments: argparse.Namespace, loaded: Settings) -> int:
 
 def _publish_all(loaded: Settings) -> int:
     """Publish to each target, though others fail; return the exit code."""
-    from alfwatchd.publishing import publish
+    from alfwatchd.publishing import publish_surely
 
     code = 0
     for entry in loaded.publish:
         try:
-            done = publish(loaded.out_dir, entry)
+            done = publish_surely(loaded.out_dir, entry)
             name, tag = entry.target, entry.subset.tag
             print(text.published_line(name, tag, done.name, done.date, is_new=done.published))
+            if done.removal_error:
+                logs.complain(done.removal_error)
         except AlfwatchdError as error:
             logs.complain(f"the tables are written, but not published to {entry.target}: {error}")
             code = 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -62,7 +63,7 @@ class FolderTarget:
                 _write_whole(temporary, content)
                 if self._mark(key) != token:
                     temporary.unlink()
-                    raise TargetChanged(f"{path}: another publisher has written it meanwhile; trying again later")
+                    raise TargetChanged(f"{path}: another publisher has written it meanwhile; try again")
                 temporary.replace(path)
                 _sync(path.parent)
 
@@ -79,7 +80,11 @@ class FolderTarget:
         with _told(folder), suppress(FileNotFoundError):
             for name in (ZIP, f".{ZIP}.tmp"):
                 (folder / name).unlink(missing_ok=True)
-            folder.rmdir()
+            try:
+                folder.rmdir()
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # somebody's own files
+                    raise
 
     def close(self) -> None:
         """See `Target`."""

@@ -147,7 +147,10 @@ class _Line:
             self._schedule.finish(time.monotonic(), wait)
             self._last.error, self._last.logged_error = None, ""
             if isinstance(outcome, Outcome):
+                self._last.error = outcome.removal_error or None
                 self._last.generation, self._last.published_at = outcome.name, _iso_in(0)
+        if isinstance(outcome, Outcome) and outcome.removal_error:
+            _log.warning("published, but not tidied up error=%s", outcome.removal_error)
         if isinstance(outcome, Outcome) and outcome.published:
             _log.info(
                 "published target=%s tag=%s generation=%s date=%s sessions=%d datasets=%d seconds=%.3f",

@@ -91,7 +91,7 @@ class S3Target:
             else:
                 yield BytesIO(self._read(key))
         except _Missing as error:
-            raise TargetChanged(f"{self.address}/{key}: it was removed just now; trying again later") from error
+            raise TargetChanged(f"{self.address}/{key}: it was removed just now; try again") from error
 
     def create(self, key: str, content: BinaryIO) -> None:
         """See `Target`."""
@@ -167,7 +167,7 @@ class S3Target:
         # Not from within the `except`: the cause may hold what nobody may read.
         where = f"{self.address}/{key}"
         if code in _CHANGED:
-            raise TargetChanged(f"{where}: another publisher has written it meanwhile; trying again later")
+            raise TargetChanged(f"{where}: another publisher has written it meanwhile; try again")
         if code in _MISSING:
             raise _Missing(f"{where}: there is no such object")
         raise TargetError(f"{where}: the S3 server cannot be used ({code}); check endpoint, bucket and credentials")

@@ -19,6 +19,8 @@ TABLES = "tables"
 OWN_KEY = "alfwatchd"
 MIN_API_VERSION = "1.13.0"
 """The first ONE that knows `projects`, as Alyx says it. ONE adds a missing `qc` to tables that say so."""
+MOST_INFO_BYTES = 1 << 24
+"""What is read of a ``cache_info.json``; no more of one that anybody has put there."""
 _MINUTE = timedelta(minutes=1)
 
 Token = str
@@ -186,9 +188,18 @@ def parse_info(text: bytes) -> dict[str, Any]:
     """Return what a ``cache_info.json`` holds; nothing where it is none."""
     try:
         loaded = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return loaded if isinstance(loaded, dict) else {}
+
+
+def counts(info: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Return the numbers of sessions and datasets that a ``cache_info.json`` tells; None where it does not."""
+    try:
+        n_sessions, n_datasets = (info["tables"][name]["nrecs"] for name in ("sessions", "datasets"))
+        return int(n_sessions), int(n_datasets)
+    except (LookupError, TypeError, ValueError):
+        return None
 
 
 def own_info(info: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Publications to a folder: what a reader finds, whatever happens to publishers."""
 
+import json
 import os
 import random
 import signal
@@ -140,8 +141,7 @@ def test_what_a_dead_publisher_left_goes_too(places):
     (target / TABLES / "mine").mkdir()
     (target / TABLES / "mine" / "notes.txt").write_text("keep")
     write_tables(out_dir, 2, ["s3"])
-    with pytest.raises(TargetError, match="mine"):  # what nobody published is left, and told
-        publish(out_dir, entry(target, keep_seconds=0))
+    assert publish(out_dir, entry(target, keep_seconds=0)).removal_error == ""
     assert (target / TABLES / "mine" / "notes.txt").exists()
     assert look(folder_reader(target), LOCATION)[2] == {"s3"}
 
@@ -202,6 +202,56 @@ def test_a_target_that_is_not_there_is_not_made(places, tmp_path):
     with pytest.raises(TargetError, match=r"not mounted; make it"):
         publish(places[0], entry(tmp_path / "away", subset=Subset(tag="t")))
     assert not (tmp_path / "away").exists()
+
+
+def test_what_cannot_be_removed_does_not_undo_the_publication(places):
+    out_dir, target = places
+
+    class Keeping(FolderTarget):
+        def remove(self, generation):
+            raise TargetError(f"{generation}: forbidden")
+
+    first = publish(out_dir, entry(target))
+    write_tables(out_dir, 2, ["s3"])
+    outcome = publish(out_dir, entry(target, keep_seconds=0), Keeping(target))
+    assert outcome.published
+    assert outcome.removal_error == f"what is old could not be removed: {first.name}: forbidden"
+    assert outcome.next_removal_seconds == 3600
+    assert look(folder_reader(target), LOCATION)[2] == {"s3"}
+
+
+@pytest.mark.parametrize("junk", [b"", b"PK", b"[" * 100_000, b'{"date_created": 7, "alfwatchd": {"replaced": [1]}}'])
+def test_whatever_lies_at_the_target_is_replaced(places, junk):
+    out_dir, target = places
+    (target / INFO).write_bytes(junk)
+    (target / ZIP).write_bytes(junk)
+    publish(out_dir, entry(target))
+    assert look(folder_reader(target), LOCATION)
+    whole = (target / ZIP).read_bytes()
+    (target / ZIP).write_bytes(whole[: len(whole) // 2] + bytes(50) + whole[len(whole) // 2 + 50 :])
+    publish(out_dir, entry(target))
+    broken = json.loads((target / INFO).read_text())
+    broken["tables"] = 3
+    (target / INFO).write_text(json.dumps(broken))
+    assert publish(out_dir, entry(target)).published
+    assert look(folder_reader(target), LOCATION)
+
+
+def test_once_begins_anew_where_another_was_faster(places, tmp_path, monkeypatch):
+    out_dir, target = places
+    write_tables(tmp_path / "other", 1, ["fast"])
+    replace, times = FolderTarget.replace, []
+
+    def slow(self, key, content, token):
+        if key == ZIP and not times:
+            times.append(1)
+            publish(tmp_path / "other", entry(target))
+        replace(self, key, content, token)
+
+    monkeypatch.setattr(FolderTarget, "replace", slow)
+    assert publishing.publish_surely(out_dir, entry(target)).published
+    assert times
+    assert look(folder_reader(target), LOCATION)[2] == {"s1", "s2"}
 
 
 @pytest.mark.parametrize("step", [ZIP, INFO])
