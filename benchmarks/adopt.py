@@ -24,9 +24,8 @@ import trees
 
 _MOST = 1 / 3
 _READ = "import sys; from one.alf.cache import load_tables; load_tables(sys.argv[1])"
-FIND, PLAIN, ADOPTED, CHANGED, UPSTREAM = (
-    "find", "alfwatchd", "alfwatchd, adopting", "alfwatchd, then another state of it", "ONE-api, reading the database's tables",
-)  # fmt: skip
+FIND, PLAIN, ADOPTED = "find", "alfwatchd", "alfwatchd, adopting"
+CHANGED, UPSTREAM = "alfwatchd, then another state of it", "ONE-api, reading the database's tables"
 
 
 def main() -> None:
