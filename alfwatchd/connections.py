@@ -87,7 +87,7 @@ class Protocol(H11Protocol):
     def pause_writing(self) -> None:
         """Keep what waits to be read bounded: an answer is more than the client takes."""
         super().pause_writing()
-        unread = sorted(self.connections - {self}, key=lambda each: each.began)
+        unread = self._others()
         n_bytes = sum(each.n_unread for each in self.connections)
         while n_bytes > _UNREAD_BYTES and unread:
             oldest = unread.pop(0)
@@ -138,7 +138,7 @@ class Protocol(H11Protocol):
 
     def _make_room(self) -> None:
         """Drop who has been silent for longest; if all others have asked something, refuse this one."""
-        others = sorted(self.connections - {self}, key=lambda each: each.began)
+        others = self._others()
         silent = next((each for each in others if each.is_silent), None)
         if silent is not None:
             silent.drop()
@@ -160,6 +160,10 @@ class Protocol(H11Protocol):
             self._refuse("UsageError", TOO_SLOW, HTTPStatus.REQUEST_TIMEOUT)
         else:
             self.drop()
+
+    def _others(self) -> list[Protocol]:
+        """Return all other connections, the oldest first."""
+        return sorted(self.connections - {self}, key=lambda each: each.began)
 
     def _refuse(self, kind: str, message: str, status: HTTPStatus) -> None:
         body = bytes(self.make_error(kind, message, status).body)

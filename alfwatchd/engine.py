@@ -219,6 +219,7 @@ class Engine:
         self.indexer.ended.clear()
         if self.parts.hashes is not None:
             self.parts.hashes.submit(self.indexer)
+        self.indexer.tree.rewritten.clear()  # where nothing is hashed, nobody else does
         self.indexer.committed.clear()
         self.flushes.note(self.indexer.tables.generation, now)
 

@@ -207,13 +207,13 @@ def _end(spans: Iterable[Span]) -> int:
 
 
 def _holes(spans: Iterable[Span]) -> list[Span]:
-    """Return what lies between spans, the largest first."""
+    """Return what lies between spans."""
     holes, end = [], len(_MAGIC)
     for span in sorted(spans):
         if span.start > end:
             holes.append(Span(end, span.start))
         end = max(end, span.end)
-    return sorted(holes, key=lambda hole: -hole.size)
+    return holes
 
 
 def _take_hole(holes: list[Span], size: int, before: int | None = None) -> Span | None:

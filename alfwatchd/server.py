@@ -229,10 +229,7 @@ class _Guard:
             async with asyncio.timeout(connections.REQUEST_SECONDS):
                 body = await _read_body(receive)
         except TimeoutError:
-            message = (
-                f"the request did not come within {connections.REQUEST_SECONDS:.0f} seconds; send it again, all at once"
-            )
-            await json_error("UsageError", message, HTTPStatus.REQUEST_TIMEOUT)(scope, receive, send)
+            await json_error("UsageError", connections.TOO_SLOW, HTTPStatus.REQUEST_TIMEOUT)(scope, receive, send)
             return
         if body is None:
             return

@@ -219,8 +219,8 @@ class Adoption:
                 for name, place in zip(names, places.tolist(), strict=True)
             }
             datasets[path] = {name: row for name, row in left.items() if row != _NOTHING}
-        left = Kept(sessions, datasets, kept.lab)
-        return kept if left == kept else left
+        rest = Kept(sessions, datasets, kept.lab)
+        return kept if rest == kept else rest
 
     def missing(self, session: AdoptedSession, places: Places) -> list[int]:
         """Return the rows of a session that stand for none of these datasets, but for a valid path."""
