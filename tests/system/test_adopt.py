@@ -30,7 +30,7 @@ from web_box import web_server
 
 pytestmark = pytest.mark.filterwarnings("ignore:The copy keyword is deprecated")  # in ONE itself
 
-S1, S2, S3 = (f"lab/Subjects/s{number}/2020-01-01/001" for number in (1, 2, 3))
+S1, S2, S3, S9 = (f"lab/Subjects/s{number}/2020-01-01/001" for number in (1, 2, 3, 9))
 TIMES, CHOICE = "alf/spikes.times.npy", "_ibl_trials.choice.npy"
 
 
@@ -177,7 +177,7 @@ def test_new_ids_are_taken_announced_and_found_and_a_source_that_fails_changes_n
     assert changes[spikes["id"]]["new"] == news["id"]
     assert f"id changed old={with_times['id']} new={newer['id']}" in small.log
     assert small.run("ids", with_times["id"]).stdout.splitlines()[-1] == newer["id"]
-    assert small.run("ids", spikes["id"]).stdout.splitlines()[-1] == news["id"]
+    assert small.client.ids(spikes["id"]).new == news["id"]
     assert rows_of(small.root)[S1, CHOICE]["id"] == own
     small.run("ids", newer["id"], code=1)
     before = rows_of(small.root)
@@ -202,33 +202,26 @@ def test_new_ids_are_taken_announced_and_found_and_a_source_that_fails_changes_n
 
 
 def test_a_source_that_takes_its_time_at_a_restart_changes_no_ids(small, tmp_path):
-    one, answer = session(S1), threading.Event()
-    archive = pack(write_database(small.source, [one], []), tmp_path / "cache.zip")
+    here, later = session(S1), session(S9)
+    known, answer = dataset(later["id"], TIMES), threading.Event()
+    archive = pack(write_database(small.source, [here, later], [known]), tmp_path / "cache.zip")
     with web_server({"/cache.zip": archive.read_bytes()}) as web:
         small.added["ALFWATCHD_ADOPT__SOURCE"] = f"{web.address}/cache.zip"
-        small.start()
-        small.stop()
+        small.run_once()
         web.before = lambda _: answer.wait()
         try:
-            (small.root / S1 / "alf/spikes.depths.npy").write_bytes(b"new")
+            shutil.copytree(small.root / S1, small.root / S9)
             small.start()  # and flush
-            assert eids_of(small.root)[S1] == one["id"]
             assert small.client.status().adopt.read_at is None
+            assert eids_of(small.root)[S1] == here["id"]
+            # A folder that the database knew before it came.
+            assert eids_of(small.root)[S9] == later["id"]
+            assert rows_of(small.root)[S9, TIMES]["id"] == known["id"]
         finally:
             answer.set()
         small.wait(lambda: small.client.status().adopt.read_at is not None)
+        assert small.client.status().adopt.n_sessions == 2
         assert "id changed" not in small.log
-
-
-def test_a_new_folder_gets_the_ids_that_the_database_already_has(small):
-    here, later = session(S1), session("lab/Subjects/s9/2020-01-01/001")
-    write_database(small.source, [here, later], [known := dataset(later["id"], TIMES, file_size=128)])
-    small.start()
-    shutil.copytree(small.root / S1, small.root / "lab/Subjects/s9/2020-01-01/001")
-    small.client.sync()
-    assert eids_of(small.root)["lab/Subjects/s9/2020-01-01/001"] == later["id"]
-    assert rows_of(small.root)["lab/Subjects/s9/2020-01-01/001", TIMES]["id"] == known["id"]
-    assert small.client.status().adopt.n_sessions == 2
 
 
 # What is matched, and what is not.
@@ -320,24 +313,6 @@ def test_rows_of_files_that_are_elsewhere_are_kept_if_wanted_and_prune_minds_the
         elsewhere["id"],
         one["id"],
     }
-
-
-def test_the_default_revision_is_the_databases_where_that_is_here(small):
-    one = session(S1)
-    names = ["alf/a.b.npy", "alf/#2020-01-01#/a.b.npy", "alf/#2021-01-01#/a.b.npy"]
-    for name in names[:2]:
-        (small.root / S1 / name).parent.mkdir(exist_ok=True)
-        (small.root / S1 / name).touch()
-
-    def defaults(told):
-        rows = [dataset(one["id"], name, default_revision=name == told) for name in names]
-        write_database(small.source, [one], rows)
-        small.run_once()
-        return [name for name in names if (row := rows_of(small.root).get((S1, name))) and row["default_revision"]]
-
-    assert defaults(names[0]) == [names[0]]
-    assert defaults(names[1]) == [names[1]]
-    assert defaults(names[2]) == [names[1]]  # not here: the newest that is
 
 
 def test_the_manual_names_all_settings_problems_and_credentials():
