@@ -106,6 +106,30 @@ def test_dates_move_forward_though_the_clock_goes_back(places):
     assert [later - earlier for earlier, later in pairwise(minutes)] == [timedelta(minutes=1)] * 3
 
 
+def test_the_date_of_a_publisher_that_died_before_its_json_is_not_used_again(places):
+    """Clients without a location have its zip by then, and would take the next one of the same date for the same."""
+    out_dir, target = places
+
+    class Dying(FolderTarget):
+        def replace(self, key, content, token):
+            if key == INFO:
+                raise TargetError("died")
+            super().replace(key, content, token)
+
+    publish(out_dir, entry(target), now=lambda: START)
+    write_tables(out_dir, 2, ["dying"])
+    with pytest.raises(TargetError, match="died"):
+        publish(out_dir, entry(target), Dying(target), now=lambda: START)
+    left = unpack((target / ZIP).read_bytes())[0]["date_created"]
+    write_tables(out_dir, 3, ["next"])
+    assert publish(out_dir, entry(target), now=lambda: START).date > left > look_before(target)
+
+
+def look_before(target):
+    """Return the date in the zip that was published first; its name sorts first."""
+    return unpack((target / TABLES / names(target)[0] / ZIP).read_bytes())[0]["date_created"]
+
+
 def test_old_generations_go_after_their_time(places):
     out_dir, target = places
     published = []
