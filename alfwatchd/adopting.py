@@ -107,7 +107,7 @@ def make_announcer(source: str, state_dir: Path, post: Callable[[Message], None]
         if n_changes > _MOST_TOLD:
             more = n_changes - _MOST_TOLD
             _log.warning("and more ids changed n=%d file=%s", more, state_dir / id_changes.NAME)
-        post(Announced(found.n_sessions, found.n_datasets, n_changes))
+        post(Announced(found.n_sessions, found.n_datasets, n_changes, found.n_changed_datasets))
 
     return announce
 

@@ -181,6 +181,11 @@ def _once(arguments: argparse.Namespace, loaded: Settings) -> int:
         summary = run_once(loaded, accept_root=arguments.accept_root, progress=progress.update)
     for problem in summary.problems:
         print(f"problem: {problem.path or '.'}: {problem.message}", file=sys.stderr)
+    if (known := summary.adopted) is not None:
+        print(
+            f"the database knows {known.n_sessions} of the sessions and {known.n_datasets} of the datasets; "
+            f"{known.n_changes} ids changed" + (": alfwatchd ids OLD finds the new ones" if known.n_changes else "")
+        )
     print(
         f"{summary.n_sessions} sessions, {summary.n_datasets} datasets, {text.show_bytes(summary.n_bytes)}; "
         f"{summary.added} added, {summary.changed} changed, {summary.removed} removed; "

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from alfwatchd import store, stored
 from alfwatchd.adopting import NOTHING_READ, find_problems, look, make_announcer
 from alfwatchd.core.folder import Changes
-from alfwatchd.core.messages import Crawled, Hashed, Message, TablesView
+from alfwatchd.core.messages import Announced, Crawled, Hashed, Message, TablesView
 from alfwatchd.core.rows import Problem
 from alfwatchd.errors import RootOffline
 from alfwatchd.hash_queue import HashQueue
@@ -40,7 +40,9 @@ class Summary:
     n_bytes : int
         Sum of the file sizes.
     added, changed, removed : int
-        Dataset rows, against the tables that were there before.
+        Dataset rows, against the tables that were there before; one that has another id now is changed.
+    adopted : Announced or None
+        What the database knows, where that is another state of it than before.
     problems : tuple of Problem
     seconds : float
     """
@@ -51,6 +53,7 @@ class Summary:
     added: int
     changed: int
     removed: int
+    adopted: Announced | None
     problems: tuple[Problem, ...]
     seconds: float
 
@@ -94,7 +97,7 @@ def run_once(settings: Settings, *, accept_root: bool = False, progress: Progres
         if settings.hash_files:
             run_hashing(settings, state, start)
         tables = start.indexer.tables
-        changes = _write(settings, start)
+        changes, announced = _write(settings, start)
     finally:
         state.close()
     counts, snapshot = tables.counts, tables.snapshot()
@@ -106,7 +109,7 @@ def run_once(settings: Settings, *, accept_root: bool = False, progress: Progres
     seconds = time.monotonic() - started
     return Summary(
         counts.n_sessions, counts.n_datasets, counts.n_bytes,
-        changes.added, changes.changed, changes.removed, problems, seconds,
+        changes.added, changes.changed, changes.removed, announced, problems, seconds,
     )  # fmt: skip
 
 
@@ -180,19 +183,28 @@ def index(
     start.finish_first_pass()
 
 
-def _write(settings: Settings, start: Start) -> Changes:
+def _write(settings: Settings, start: Start) -> tuple[Changes, Announced | None]:
     """Write the tables, and count the rows that differ from those that were there."""
-    tables, layout = start.indexer.tables, settings.state_dir / store.LAYOUT
+    told: list[Message] = []
     with stored.open_datasets(settings.out_dir) as old:
-        announce = make_announcer(settings.adopt.source, settings.state_dir, lambda _: None)
-        with closing(Store(settings.out_dir, str(settings.root), layout, announce)) as made:
-            may_differ = made.write(tables.snapshot(), start.encoding)
+        may_differ = _replace(settings, start, told.append)
+        announced = next((each for each in told if isinstance(each, Announced)), None)
         if not may_differ:
-            return Changes()
+            return Changes(), announced
         if old is None:
-            return Changes(added=tables.counts.n_datasets)
+            return Changes(added=start.indexer.tables.counts.n_datasets), announced
         with stored.open_datasets(settings.out_dir) as new:
-            return stored.compare(stored.read_ids_and_sizes(old), stored.read_ids_and_sizes(new))
+            found = stored.compare(stored.read_ids_and_sizes(old), stored.read_ids_and_sizes(new))
+    # Ids may also go from one row to another: such rows count as changed by what else differs in them.
+    n_renamed = min(announced.n_changed_datasets, found.added, found.removed) if announced is not None else 0
+    return Changes(found.added - n_renamed, found.changed + n_renamed, found.removed - n_renamed), announced
+
+
+def _replace(settings: Settings, start: Start, post: Callable[[Message], None]) -> bool:
+    announce = make_announcer(settings.adopt.source, settings.state_dir, post)
+    layout = settings.state_dir / store.LAYOUT
+    with closing(Store(settings.out_dir, str(settings.root), layout, announce)) as made:
+        return made.write(start.indexer.tables.snapshot(), start.encoding)
 
 
 def _hear(inbox: Inbox, indexer: Indexer) -> None:

@@ -34,11 +34,14 @@ class Announcement:
         Of `SCHEMA`, `n_changes` rows.
     n_sessions, n_datasets : int
         Rows that a database knows.
+    n_changed_datasets : int
+        How many of the changes are of datasets; the others are of sessions.
     """
 
     changes: pa.Table
     n_sessions: int
     n_datasets: int
+    n_changed_datasets: int
 
 
 def announce(
@@ -57,20 +60,22 @@ def announce(
         With its time zone.
     """
     parts: list[pa.Table] = [SCHEMA.empty_table()]
-    n_sessions = n_datasets = 0
+    n_sessions = n_datasets = n_changed = 0
     for group in groups:
         adopted = [encoding.adopted_session(eid, session) for eid, session in group]
         n_sessions += sum(session is not None for session in adopted)
         if before is not None:
             columns, places = dataset_columns(group, adopted, encoding)
-            parts.append(_changes(before, group, columns, encoding, when))
+            changes, n_of_datasets = _changes(before, group, columns, encoding, when)
+            parts.append(changes)
+            n_changed += n_of_datasets
         elif encoding.adopted is not None:
             paths, counts = dataset_paths(group)
             places = encoding.adopted.find(adopted, counts, paths)
         else:
             continue
         n_datasets += int((places[: sum(session.n_datasets for _, session in group)] >= 0).sum())
-    return Announcement(pa.concat_tables(parts), n_sessions, n_datasets)
+    return Announcement(pa.concat_tables(parts), n_sessions, n_datasets, n_changed)
 
 
 def _changes(
@@ -79,7 +84,8 @@ def _changes(
     columns: DatasetColumns,
     encoding: Encoding,
     when: datetime,
-) -> pa.Table:
+) -> tuple[pa.Table, int]:
+    """Return the changes in a group of sessions, and how many of them are of datasets."""
     known = [before.sessions.get(encoding.filled_path(session)) for _, session in group]
     old = [each.eid if each else eid for each, (eid, _) in zip(known, group, strict=True)]
     new = [eid for eid, _ in group]
@@ -96,7 +102,7 @@ def _changes(
     news = np.concatenate([raw_ids(_chosen(new, is_other)), ids[rows]])
     told = _chosen(paths, is_other) + [paths[numbers[row]] + b"/" + rel_paths[row] for row in rows.tolist()]
     moment = arrow.numbers(np.full(len(told), int(when.timestamp() * 1e6), np.int64), SCHEMA.field("when").type)
-    return pa.table([arrow.uuids(olds), arrow.uuids(news), arrow.strings(told), moment], schema=SCHEMA)
+    return pa.table([arrow.uuids(olds), arrow.uuids(news), arrow.strings(told), moment], schema=SCHEMA), len(rows)
 
 
 def _chosen(values: Sequence[bytes], is_chosen: Sequence[bool]) -> list[bytes]:

@@ -104,11 +104,12 @@ class Adopted:
 
 @dataclass(frozen=True, slots=True)
 class Announced:
-    """How many rows of the tables the database knows, and how many ids this has changed."""
+    """How many rows of the tables the database knows, and how many ids this has changed, those of datasets as well."""
 
     n_sessions: int
     n_datasets: int
     n_changes: int
+    n_changed_datasets: int
 
 
 @dataclass(frozen=True, slots=True)
