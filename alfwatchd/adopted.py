@@ -74,6 +74,13 @@ def load(state_dir: Path, source: str) -> Copy | None:
         return None
 
 
+def kept_mark(state_dir: Path, source: str) -> dict[str, Any] | None:
+    """Return by which the source of what is kept can be told from what it is now; None where nothing is kept."""
+    note = _read_note(state_dir)
+    mark = note.get("mark")
+    return mark if note.get("source") == source and isinstance(mark, dict) else None
+
+
 def kept_digest(state_dir: Path, source: str) -> str:
     """Return the digest of what is kept for a source; empty where nothing is, or where there is no source."""
     note = _read_note(state_dir)

@@ -63,16 +63,18 @@ def look(settings: Adopt, state_dir: Path, in_force: Adoption | None = None) -> 
     in_force : Adoption or None
         What is adopted already.
     """
-    copy, error = adopted.load(state_dir, settings.source), ""
     try:
-        found = read_source(settings.source, dict(copy.mark) if copy else None, state_dir)
-    except AlfwatchdError as caught:
-        found, error = None, str(caught)
-    if found is not None:
-        copy = adopted.Copy(found.sessions, found.datasets, found.mark)
-    elif in_force is not None or copy is None:
-        return Reading(None, error)
-    return Reading(_adopt(settings, state_dir, copy, is_new=found is not None), error)
+        found = read_source(settings.source, adopted.kept_mark(state_dir, settings.source), state_dir)
+        if found is None and in_force is None:
+            if (known := recall(settings, state_dir)) is not None:
+                return Reading(known, "")
+            found = read_source(settings.source, None, state_dir)  # what was kept is damaged
+    except AlfwatchdError as error:
+        return Reading(None if in_force is not None else recall(settings, state_dir), str(error))
+    if found is None:
+        return Reading(None, "")
+    copy = adopted.Copy(found.sessions, found.datasets, found.mark)
+    return Reading(_adopt(settings, state_dir, copy, is_new=True), "")
 
 
 def recall(settings: Adopt, state_dir: Path) -> Adoption | None:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from alfwatchd.core import alf, ids
-from alfwatchd.core.database import DatabaseDatasets, Ids, read_datasets, read_sessions
+from alfwatchd.core.database import DatabaseDatasets, Ids, read_datasets, read_sessions, session_paths
 from alfwatchd.core.rows import UUID_PART, Kept, KeptDataset, Problem, Session
 
 _MOST_PROBLEMS = 1000
@@ -77,6 +77,8 @@ class Adoption:
         Equal for equal content.
     sessions : mapping of str to AdoptedSession
         By ``(lab/)subject/date/number`` with three digits.
+    elsewhere : mapping of str to AdoptedSession
+        Sessions whose datasets the database tells to lie in another folder, by that one.
     rows : DatabaseRows
     paths : sequence of bytes
         By code: each rel_path once.
@@ -92,6 +94,7 @@ class Adoption:
 
     digest: str
     sessions: Mapping[str, AdoptedSession]
+    elsewhere: Mapping[str, AdoptedSession]
     rows: DatabaseRows
     paths: Sequence[bytes]
     codes: Mapping[bytes, int]
@@ -133,6 +136,10 @@ class Adoption:
                 taken.add(found)
         return places
 
+    def session_at(self, path: str) -> AdoptedSession | None:
+        """Return what the database knows of the session of a path, ``(lab/)subject/date/number``."""
+        return self.sessions.get(path) or self.elsewhere.get(path)
+
     @cached_property
     def has_digests(self) -> bool:
         """Whether the md5 of any dataset is known."""
@@ -166,7 +173,7 @@ class Adoption:
         n_in_labs: Counter[str] = Counter()
         for session in sessions:
             path = replace(session.key, lab=session.key.lab or lab).eid_path
-            if known := self.sessions.get(path):
+            if known := self.session_at(path):
                 found += self._other_names(known, session)
             elif other := self._folded.get(path.casefold()):
                 message = f"the database spells it {other}, and is not adopted here: rename one of the two"
@@ -264,6 +271,7 @@ def adopt(sessions: pa.Table, datasets: pa.Table, *, keep_missing: bool = False)
     problems: list[Problem] = []
     known = _known_sessions(sessions, problems)
     found = read_datasets(datasets)
+    by_eid = {eid: path for path, (eid, *_) in known.items()}
     numbers = {eid: number for number, (eid, *_) in enumerate(known.values())}
     of_eid = np.array([*(numbers.get(eid.tobytes(), -1) for eid in found.eids), -1], np.int64)
     rows, firsts = _sort_rows(found, of_eid[found.eid_codes], [*known], problems)
@@ -271,17 +279,23 @@ def adopt(sessions: pa.Table, datasets: pa.Table, *, keep_missing: bool = False)
         path: AdoptedSession(eid, protocol, projects, number, int(firsts[number]), int(firsts[number + 1]))
         for number, (path, (eid, protocol, projects)) in enumerate(known.items())
     }
+    elsewhere = {
+        path: adopted[known_as]
+        for eid, path in session_paths(datasets).items()
+        if (known_as := by_eid.get(eid)) is not None and path not in adopted
+    }
     plain: dict[bytes, list[int]] = defaultdict(list)
     for code, path in enumerate(found.paths):
         bare, own_id = _split_uuid(path)
         if own_id is not None:
             plain[bare].append(code)
-    digest = ids.md5(b"\0".join(found.paths) + repr((*adopted.items(), keep_missing)).encode())
+    digest = ids.md5(b"\0".join(found.paths) + repr((*adopted.items(), *elsewhere.items(), keep_missing)).encode())
     for column in (rows.keys, rows.ids, rows.digests, rows.file_sizes, rows.qc, rows.defaults):
         digest.update(column.data)
     return Adoption(
         digest.hexdigest(),
         adopted,
+        elsewhere,
         rows,
         found.paths,
         {path: code for code, path in enumerate(found.paths)},

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from alfwatchd.core import arrow, kept
-from alfwatchd.core.alf import SessionKey
+from alfwatchd.core.alf import SessionKey, parse_session
 from alfwatchd.core.rows import DIGEST_SIZE, QC_CATEGORIES
 
 _VERSIONS = (3, 4)
@@ -111,6 +112,30 @@ def read_datasets(table: pa.Table) -> DatabaseDatasets:
         _read_qc(table),
         _numbers(table, "default_revision").astype(np.int8),
     )
+
+
+def session_paths(table: pa.Table) -> dict[bytes, str]:
+    """Return the session of each folder that datasets are told to lie in, where no two sessions share it.
+
+    Returns
+    -------
+    dict of bytes to str
+        Eid -> ``(lab/)subject/date/number`` with three digits. Empty where there is no column ``session_path``, which
+        Alyx filled from the files' own paths: they may contradict what the database says of the session.
+    """
+    if "session_path" not in table.column_names:
+        return {}
+    eid_codes, eids = _read_id_codes(table, "eid")
+    path_codes, paths = _encode(table, "session_path")
+    pairs = np.unique(np.stack([eid_codes, path_codes], axis=1), axis=0)
+    texts = paths.to_pylist()
+    found = [
+        (eids[eid].tobytes(), key.eid_path)
+        for eid, path in pairs.tolist()
+        if eid >= 0 and path >= 0 and (key := parse_session(texts[path])) is not None
+    ]
+    n_sessions, n_paths = Counter(path for _, path in found), Counter(eid for eid, _ in found)
+    return {eid: path for eid, path in found if n_sessions[path] == n_paths[eid] == 1}
 
 
 def _read_ids(table: pa.Table, name: str) -> Ids:

@@ -47,11 +47,12 @@ class Encoding:
     def eids(self, snapshot: Snapshot) -> dict[str, bytes]:
         """Return session path -> eid, 16 bytes, in the order of paths.
 
-        The eid of a database, or one that was kept, goes to one session only: first to one in a folder of its lab.
+        The eid of a database, or one that was kept, goes to one session only: first to the one whose folder is that of
+        the database's session, then to one in a folder of its lab.
         """
         if not self.has_shared_eids:
             return {path: self.eid(snapshot.sessions[path]) for path in sorted(snapshot.sessions)}
-        sessions = sorted(snapshot.sessions.values(), key=lambda session: (not session.key.lab, session.path))
+        sessions = sorted(snapshot.sessions.values(), key=self._claim)
         eids: dict[str, bytes] = {}
         taken: set[bytes] = set()
         for session in sessions:
@@ -78,7 +79,8 @@ class Encoding:
     @property
     def has_shared_eids(self) -> bool:
         """Whether an eid may follow from more than the path of its session: two may ask for the same."""
-        return bool(self.adopted and self.lab) or any(session.eid for session in self.kept.sessions.values())
+        may_share = self.adopted is not None and bool(self.lab or self.adopted.elsewhere)
+        return may_share or any(session.eid for session in self.kept.sessions.values())
 
     @property
     def shows_hashes(self) -> bool:
@@ -117,8 +119,9 @@ class Encoding:
         """Add the sessions of the database of which nothing is here, if these are to be kept."""
         if self.adopted is None or not self.adopted.keep_missing:
             return snapshot
-        here = {self.filled_path(session) for session in snapshot.sessions.values()}
-        missing = {row.path: row for path, row in self.adopted.placeholders.items() if path not in here}
+        known = self.adopted.sessions
+        here = {each.eid for session in snapshot.sessions.values() if (each := self._adopted(session))}
+        missing = {row.path: row for path, row in self.adopted.placeholders.items() if known[path].eid not in here}
         return Snapshot(snapshot.generation, {**missing, **snapshot.sessions})
 
     def has_datasets(self, snapshot: Snapshot) -> bool:
@@ -136,5 +139,10 @@ class Encoding:
         digests = [each.adopted.digest if each.adopted else "" for each in (self, other)]
         return self == other and self.kept is other.kept and digests[0] == digests[1]
 
+    def _claim(self, session: Session) -> tuple[bool, bool, str]:
+        """Return by what sessions that ask for one eid are sorted."""
+        is_elsewhere = self.adopted is not None and self.filled_path(session) in self.adopted.elsewhere
+        return is_elsewhere, not session.key.lab, session.path
+
     def _adopted(self, session: Session) -> AdoptedSession | None:
-        return self.adopted.sessions.get(self.filled_path(session)) if self.adopted is not None else None
+        return self.adopted.session_at(self.filled_path(session)) if self.adopted is not None else None

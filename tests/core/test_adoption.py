@@ -86,6 +86,29 @@ def test_two_folders_for_one_session_do_not_share_its_eid():
     assert {(row["eid"], row["id"]) for row in datasets} == {(E1, D1), (OWN_EID, own_id("a.b.c"))}
 
 
+def lying_in(session_path, **row):
+    """Return datasets of E1 that the database tells to lie in a folder."""
+    table = datasets_of({"eid": E1, "id": D1, **row})
+    return table.append_column("session_path", pa.array([session_path]))
+
+
+def test_files_that_the_database_tells_to_lie_in_another_folder():
+    # Two sessions inside ONE-api: the number, or the lab, of their files' paths is another one than their own.
+    adoption = adopt(sessions_of({"id": E1, "number": 2}), lying_in("s/2020-01-01/1"), keep_missing=True)
+    for path in (S2, "s/2020-01-01/1", S1):
+        ((row,), (dataset,)) = tables([here("a.b.c", path=path)], adoption)
+        assert (row["id"], dataset["eid"], dataset["id"], dataset["exists"]) == (E1, E1, D1, True)
+    sessions, datasets = tables([here("a.b.c"), here("a.b.c", path=S2)], adoption)
+    assert {row["number"]: row["id"] for row in sessions} == {1: OWN_EID, 2: E1}
+    assert {row["eid"]: row["id"] for row in datasets} == {OWN_EID: own_id("a.b.c"), E1: D1}
+
+
+def test_a_folder_of_another_session_is_that_sessions():
+    adoption = adopt(sessions_of({"id": E1, "number": 2}, {"id": E2}), lying_in(S1))
+    assert [row["id"] for row in tables([here()], adoption)[0]] == [E2]
+    assert adopt(sessions_of({"id": E1}), lying_in("no session")).elsewhere == {}
+
+
 CONTRADICTIONS = [
     ("two sessions of one path", [{"id": E1}, {"id": E2}], "2 sessions of this path"),
     ("two paths of one session", [{"id": E1}, {"id": E1, "number": 2}], "2 sessions of this id"),

@@ -25,7 +25,7 @@ from database import (
     session,
     write_database,
 )
-from program import make_small_tree, program, read_tables
+from program import make_ibl_tree, make_small_tree, program, read_tables
 from web_box import web_server
 
 pytestmark = pytest.mark.filterwarnings("ignore:The copy keyword is deprecated")  # in ONE itself
@@ -98,6 +98,18 @@ def test_every_session_and_dataset_of_a_folder_of_tables_is_matched(adopted):
     assert row["exists"] is True
     protocols = {each["id"]: each["task_protocol"] for each in read_tables(adopted)[0].to_pylist()}
     assert protocols == {each["id"]: each["task_protocol"] for each in fixture_tables()[0]}
+
+
+def test_files_are_matched_where_the_database_says_that_they_lie(tmp_path):
+    # Of two sessions, the database tells another folder for the files than for the session.
+    root = make_ibl_tree(tmp_path / "data")
+    with program(root) as made:
+        made.added["ALFWATCHD_ADOPT__SOURCE"] = str(copy_fixture(tmp_path / "source"))
+        made.run_once()
+    _, known = fixture_tables()
+    found = [(row["eid"], row["rel_path"], row["id"]) for row in rows_of(root).values()]
+    assert sorted(found) == sorted((row["eid"], row["rel_path"], row["id"]) for row in known)
+    assert (len(found), len({eid for eid, *_ in found})) == (693, 23)
 
 
 @pytest.mark.parametrize("kind", ["zip", "http", "rest"])
