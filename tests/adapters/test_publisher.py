@@ -95,6 +95,9 @@ def test_old_generations_go_though_nothing_changes(folder):
         publisher.wake()
         wait(lambda: subjects(folder / "a") == {"s3"})
         wait(lambda: len(list((folder / "a/tables").iterdir())) == 1)
+        write_tables(folder / "out", 3, ["s4"])  # and that was not the thread's last act
+        publisher.wake()
+        wait(lambda: subjects(folder / "a") == {"s4"})
 
 
 def test_a_dead_target_delays_no_other(folder, monkeypatch):
