@@ -86,9 +86,9 @@ def served(program: Program, *flags: str, wait: bool = True, **credentials: str)
         process.wait()
 
 
-def connect(served: Served, cache_dir: Path, password: str | None = "any", **options: object) -> OneAlyx:  # noqa: S107
+def connect(served: Served, tables_dir: Path, password: str | None = "any", **options: object) -> OneAlyx:  # noqa: S107
     """Return a client as a user makes it; HOME must be a folder of the test's own, as ONE writes into it."""
-    cache_dir.mkdir(exist_ok=True)
+    tables_dir.mkdir(exist_ok=True)
     ONE.cache_clear()  # else it would be the one that was made last
-    made = {"base_url": served.address, "mode": "local", "silent": True, "username": "me", "cache_dir": cache_dir}
-    return ONE(**made | options, password=password)
+    made = {"base_url": served.address, "mode": "local", "silent": True, "username": "me", "tables_dir": tables_dir}
+    return ONE(**{"cache_dir": tables_dir} | made | options, password=password)

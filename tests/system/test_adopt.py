@@ -26,6 +26,7 @@ from database import (
     write_database,
 )
 from program import make_ibl_tree, make_small_tree, program, read_tables
+from serve_box import connect, served
 from web_box import web_server
 
 pytestmark = pytest.mark.filterwarnings("ignore:The copy keyword is deprecated")  # in ONE itself
@@ -146,14 +147,26 @@ def _twins(rows):
     return keys
 
 
-@pytest.mark.parametrize("kind", ["One", "OneAlyx"])
-def test_one_finds_by_the_ids_of_the_database_what_is_on_disk(tree, adopted, kind, tmp_path, monkeypatch):
+@pytest.fixture(params=["One", "OneAlyx", "OneAlyx with tables that are served"])
+def client(request, tree, adopted, tmp_path, monkeypatch):
+    """A client that finds the files in the tree, and knows of them by tables with adopted ids."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    options = {"cache_dir": tree, "tables_dir": adopted, "mode": "local"}
-    if kind == "One":
-        client = One(**options)
+    if request.param == "One":
+        yield One(cache_dir=tree, tables_dir=adopted, mode="local")
+    elif request.param == "OneAlyx":
+        options = {"cache_dir": tree, "tables_dir": adopted, "mode": "local"}
+        yield OneAlyx(base_url="https://alyx.invalid", silent=True, cache_rest=None, **options)
     else:
-        client = OneAlyx(base_url="https://alyx.invalid", silent=True, cache_rest=None, **options)
+        with program(tree, adopted) as made, served(made) as site:
+            fetched = tmp_path / "fetched"
+            remote = connect(site, fetched, cache_dir=tree, cache_rest=None, mode="remote")
+            remote.load_cache()
+            assert len(site.downloads()) == 1
+            remote.mode = "local"
+            yield remote
+
+
+def test_one_finds_by_the_ids_of_the_database_what_is_on_disk(tree, client):
     sessions, datasets = fixture_tables()
     assert {str(eid) for eid in client.search()} == {row["id"] for row in sessions}
     for row in sessions[::5]:
