@@ -12,7 +12,7 @@ import pytest
 
 import alfwatchd
 from alfwatchd import connections, desk, errors, server, store, stored
-from alfwatchd.core import messages, replies
+from alfwatchd.core import id_changes, messages, replies
 from alfwatchd.core.encoding import Encoding
 from alfwatchd.core.rows import QC_CATEGORIES, Session, pack_signature
 from alfwatchd.core.tables import Snapshot
@@ -90,6 +90,12 @@ def test_ids_are_those_of_the_worked_example(root):
     (session,), (dataset,) = (pq.read_table(root / f"{name}.pqt").to_pylist() for name in ("sessions", "datasets"))
     assert session["id"] == dataset["eid"] == str(found["eid"])
     assert dataset["id"] == str(found["dataset"])
+
+
+def test_changed_ids():
+    assert [(row[0].strip("`"), row[1]) for row in rows("### Changed ids")] == [
+        (field.name, str(field.type)) for field in id_changes.SCHEMA
+    ]
 
 
 def test_metadata(root):
