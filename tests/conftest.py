@@ -6,7 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+import hypothesis
 import pytest
+
+# How long an example takes says something about the machine, and what else runs on it.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 KINDS = ("operations", "faults", "overflows", "restarts", "kills", "flushes", "reads", "requests", "comparisons")
 """What trials count: changes of the disk; things made to fail; losses of events; starts of a daemon after an end; ends

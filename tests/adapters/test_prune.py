@@ -538,7 +538,7 @@ def model(before, tree, reference, *, remove_empty_sessions):
     return left
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     tree=trees,
     reference=trees,

@@ -265,7 +265,7 @@ def orphans(out_dir):
 SUBJECT_SETS = st.sets(st.sampled_from("stuv")).map(sorted)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(SUBJECT_SETS, st.booleans(), st.sampled_from(["", SESSIONS, DATASETS])), max_size=6))
 def test_every_dataset_has_its_session_at_every_moment(history):
     """Whatever is added and removed, at restarts too, and after writes that failed half-way."""

@@ -271,9 +271,7 @@ class Stories(RuleBasedStateMachine):
 def test_stories():
     run_state_machine_as_test(
         Stories,
-        settings=settings(
-            max_examples=100, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
-        ),
+        settings=settings(max_examples=100, stateful_step_count=20, suppress_health_check=list(HealthCheck)),
     )
 
 

@@ -267,7 +267,7 @@ def check_prune(tree, reference, before, planned, tally):
 
 @pytest.mark.timeout(900)
 def test_a_prune_among_writers_deletes_what_was_planned_or_less(scale, tally):
-    @settings(max_examples=scale(120, 6_000), deadline=None, database=None)
+    @settings(max_examples=scale(120, 6_000), database=None)
     @given(
         tree=contents_of_sessions,
         reference=contents_of_sessions,
