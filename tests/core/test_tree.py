@@ -1,7 +1,7 @@
 import hashlib
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from alfwatchd.core.alf import Kind
@@ -616,7 +616,6 @@ def assert_mirrors(tree, disk):
     assert n_rows == sum(len(files) for _, files in expected.values())
 
 
-@settings(deadline=None)  # the time of one example says nothing on a busy machine
 @given(st.lists(disks(), min_size=1, max_size=4), st.data())
 def test_listings_in_any_order_end_in_what_is_there(history, data):
     tree, tables = Tree("root"), Tables()
