@@ -77,24 +77,36 @@ class Bundle:
         ------
         tuple
             File, and the JSON that is in it.
+
+        Raises
+        ------
+        TablesError
+            There is no room for temporary files.
         """
         described = publication.one_metadata(date, self.origin, self.tag)
-        with ExitStack() as stack:
-            files: dict[str, Any] = {}
-            rows: dict[str, Rows] = {}
-            for name in _INDEXES:
-                files[name] = stack.enter_context(tempfile.TemporaryFile())
-                rows[name] = self._write(name, files[name], described)
-            info = publication.inner_info(described, rows, self.content, nonce)
-            made: Any = stack.enter_context(tempfile.TemporaryFile())
-            with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as zipped:
-                for name, file in files.items():
-                    file.seek(0)
-                    with zipped.open(_entry(f"{name}.pqt"), "w", force_zip64=True) as entry:
-                        copyfileobj(file, entry, _CHUNK_BYTES)
-                zipped.writestr(_entry(publication.INFO), json.dumps(info, indent=1))
-            made.seek(0)
-            yield made, info
+        try:
+            with ExitStack() as stack:
+                files = {name: stack.enter_context(tempfile.TemporaryFile()) for name in _INDEXES}
+                made = stack.enter_context(tempfile.TemporaryFile())
+                yield made, self._zip(made, files, described, nonce)
+        except OSError as error:  # also of a file that is closed before all of it could be written
+            raise TablesError(
+                f"an archive cannot be made in the folder of temporary files ({error.strerror or error}); "
+                "make room there, or set TMPDIR to another folder"
+            ) from error
+
+    def _zip(self, made: Any, files: Mapping[str, Any], described: Mapping[str, Any], nonce: str) -> dict[str, Any]:
+        """Write all that is in the zip, and return the JSON in it; the tables go through files of their own."""
+        rows = {name: self._write(name, file, described) for name, file in files.items()}
+        info = publication.inner_info(described, rows, self.content, nonce)
+        with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as zipped:
+            for name, file in files.items():
+                file.seek(0)
+                with zipped.open(_entry(f"{name}.pqt"), "w", force_zip64=True) as entry:
+                    copyfileobj(file, entry, _CHUNK_BYTES)
+            zipped.writestr(_entry(publication.INFO), json.dumps(info, indent=1))
+        made.seek(0)
+        return info
 
     def _write(self, name: str, file: BinaryIO, described: Mapping[str, Any]) -> Rows:
         """Write one table as plain Parquet: no holes, no row groups but large ones."""
@@ -220,7 +232,11 @@ def digest_of(file: Any) -> str:
 def read_zipped_info(file: BinaryIO) -> dict[str, Any]:
     """Return the JSON in a zip that anybody has put at a target; nothing where it is none, or has none."""
     try:
-        with zipfile.ZipFile(file) as zipped, zipped.open(publication.INFO) as entry:
-            return publication.parse_info(entry.read(publication.MOST_INFO_BYTES))
+        with zipfile.ZipFile(file) as zipped:
+            # Others fail in ways that look like a disk that fails, and neither we nor Alyx write them.
+            if zipped.getinfo(publication.INFO).compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                return {}
+            with zipped.open(publication.INFO) as entry:
+                return publication.parse_info(entry.read(publication.MOST_INFO_BYTES))
     except (zipfile.BadZipFile, zlib.error, struct.error, KeyError, ValueError, RuntimeError, EOFError):
         return {}

@@ -152,6 +152,8 @@ class _Line:
         if isinstance(outcome, Outcome) and outcome.removal_error:
             _log.warning("published, but not tidied up error=%s", outcome.removal_error)
         if isinstance(outcome, Outcome) and outcome.published:
+            if not outcome.n_sessions:
+                _log.warning("no session fits the subset, or there is none target=%s", self.entry.target)
             _log.info(
                 "published target=%s tag=%s generation=%s date=%s sessions=%d datasets=%d seconds=%.3f",
                 self.entry.target, self.entry.subset.tag, outcome.name, outcome.date,

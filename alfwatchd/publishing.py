@@ -127,8 +127,8 @@ def publish(
         found, tokens, info = _look(target)
         location = _location(settings, target)
         counts = publication.counts(info)
-        is_told = counts is not None and info.get("location") == _zip_location(location, found.name)
-        if counts is None or not is_told or not publication.is_published(found, ours.content):
+        is_told = info.get("location") == _zip_location(location, found.name)
+        if counts is None or not is_told or not _is_there(target, found, ours.content):
             return _write(ours, target, found, tokens, location, settings.keep_seconds, now)
         cleaned = _try_to_clean(target, found, found.replaced, found.name, settings.keep_seconds, now)
         n_sessions, n_datasets = counts
@@ -181,6 +181,11 @@ def _zip_location(location: str, name: str) -> str | None:
     return f"{location}/{publication.zip_key(name)}" if location else None
 
 
+def _is_there(target: Target, found: Found, content: str) -> bool:
+    """Tell whether the target has this content, and the zip that its JSON names."""
+    return publication.is_published(found, content) and target.token(publication.zip_key(found.name)) is not None
+
+
 def _write(
     ours: bundle.Bundle,
     target: Target,
@@ -195,8 +200,14 @@ def _write(
     with ours.zipped(date, secrets.token_hex(8)) as (zipped, inner):
         sha256 = bundle.digest_of(zipped)
         name = publication.generation_name(ours.generation, sha256)
-        target.create(publication.zip_key(name), zipped)
-        target.replace(ZIP, zipped, tokens[ZIP])
+        try:
+            target.create(publication.zip_key(name), zipped)
+            target.replace(ZIP, zipped, tokens[ZIP])
+        except TargetError:
+            # No JSON will ever name it, and a target that refuses the second is tried again and again.
+            with suppress(TargetError):
+                target.remove(name)
+            raise
     replaced = publication.note_replaced(found, name, now())
     info = publication.outer_info(inner, name, sha256, location, replaced)
     target.replace(INFO, BytesIO(json.dumps(info, indent=1).encode()), tokens[INFO])

@@ -15,7 +15,7 @@ from functools import partial
 from importlib.util import find_spec
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, BinaryIO
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from alfwatchd import credentials
 from alfwatchd.core.publication import TABLES, ZIP, Token
@@ -66,9 +66,8 @@ class S3Target:
         read_seconds: float = READ_SECONDS,
         request_seconds: float = REQUEST_SECONDS,
     ) -> None:
-        parts = urlsplit(target)
-        self._bucket = parts.netloc
-        prefix = parts.path.strip("/")
+        self._bucket, _, path = target.partition("://")[2].partition("/")
+        prefix = path.strip("/")
         self._prefix = "".join(f"{part}/" for part in (prefix, tag) if part)
         self.address = target + (f"/{tag}" if tag else "")
         self.location = _public_address(self._bucket, self._prefix.rstrip("/"), endpoint, region)
@@ -78,7 +77,7 @@ class S3Target:
     def token(self, key: str) -> Token | None:
         """See `Target`."""
         try:
-            return str(self._call(key, "head_object", Key=self._prefix + key)["ETag"])
+            return str(self._head(key, "ETag"))
         except _Missing:
             return None
 
@@ -87,7 +86,7 @@ class S3Target:
         """See `Target`. Holds all of the file, but of a zip no more than its end."""
         try:
             if key.endswith(".zip"):
-                yield _Tail(partial(self._read, key), int(self._head(key)["ContentLength"]))
+                yield _Tail(partial(self._read, key), int(self._head(key, "ContentLength")))
             else:
                 yield BytesIO(self._read(key))
         except _Missing as error:
@@ -109,7 +108,7 @@ class S3Target:
         while True:
             answer = self._call(TABLES, "list_objects_v2", Prefix=above, Delimiter="/", **more)
             found |= {each["Prefix"][len(above) :].rstrip("/") for each in answer.get("CommonPrefixes", ())}
-            if not answer.get("IsTruncated"):
+            if not answer.get("NextContinuationToken"):
                 return found
             more = {"ContinuationToken": answer["NextContinuationToken"]}
 
@@ -125,8 +124,11 @@ class S3Target:
         with suppress(Exception):
             self._files.close_session(self._files.loop, self._files.s3)
 
-    def _head(self, key: str) -> Mapping[str, Any]:
-        return self._call(key, "head_object", Key=self._prefix + key)
+    def _head(self, key: str, field: str) -> Any:
+        about = self._call(key, "head_object", Key=self._prefix + key)
+        if field not in about:
+            raise TargetError(f"{self.address}/{key}: the S3 server told no {field}; is it one, or a proxy?")
+        return about[field]
 
     def _read(self, key: str, start: int | None = None) -> bytes:
         part = {} if start is None else {"Range": f"bytes={start}-"}

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, Validati
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from alfwatchd.core import alf, ids
+from alfwatchd.core.publication import INFO, TABLES, ZIP
 
 SOCKET_PATH_LIMIT = 107
 """Bytes; ``sun_path`` of ``unix(7)`` has 108, the closing zero included."""
@@ -85,20 +86,30 @@ def _check_source(source: str) -> str:
 
 def _check_target(target: str) -> str:
     if "://" in target:
-        return _check_address(target, "s3").rstrip("/")
+        return _check_base(target, "s3")
     return str(check_place(Path(target)))
 
 
-def _check_base(address: str) -> str:
-    return _check_address(address, "http", "https").rstrip("/") if address else ""
+def _check_base(address: str, *schemes: str) -> str:
+    """Return an address that more can be put behind; an empty one stays empty."""
+    if "?" in address or "#" in address:
+        raise ValueError("should hold no '?' and no '#': what is behind them would be no part of the place")
+    return _check_address(address, *(schemes or ("http", "https"))).rstrip("/") if address else ""
 
 
 def _check_tag(tag: str) -> str:
-    if tag and (not re.fullmatch(r"[\w.-]+", tag) or tag in (".", "..", "tables")):
+    if tag and (not re.fullmatch(r"(?!\.)[\w.-]+", tag) or tag in (TABLES, INFO, ZIP)):
         raise ValueError(
-            "should hold letters, digits, '_', '.' and '-' only, and not be 'tables': it is a folder's name"
+            "should hold letters, digits, '_', '.' and '-' only, not begin with a dot, and not be the name of what a "
+            "target has already: it is a folder's name"
         )
     return tag
+
+
+def _check_project(name: str) -> str:
+    if "," in name:
+        raise ValueError("should be one name: commas are between the projects of a session")
+    return name.strip()
 
 
 _MOST_WORKERS = 4
@@ -110,6 +121,7 @@ Seconds = Annotated[float, Field(gt=0)]
 Pattern = Annotated[str, AfterValidator(_check_pattern)]
 Patterns = Annotated[tuple[Pattern, ...], NoDecode, BeforeValidator(_split_patterns)]
 Address = Annotated[str, AfterValidator(_check_base)]
+Project = Annotated[str, AfterValidator(_check_project)]
 LEAST_PUBLISH_SECONDS = 60.0
 """Clients tell tables apart by the minute in which they were made."""
 
@@ -147,7 +159,7 @@ class Adopt(_Section):
 class Subset(_Section):
     """Which rows a target gets: those that fit every list that is not empty."""
 
-    projects: tuple[str, ...] = Field((), description="Names of projects; empty: all.")
+    projects: tuple[Project, ...] = Field((), description="Names of projects; empty: all.")
     subjects: tuple[str, ...] = Field((), description="Subjects; empty: all.")
     labs: tuple[str, ...] = Field((), description="Labs; empty: all.")
     tag: Annotated[str, AfterValidator(_check_tag)] = Field(
@@ -176,9 +188,9 @@ class Serve(_Section):
 
 
 def _check_targets(targets: tuple[Publish, ...]) -> tuple[Publish, ...]:
-    places = [(each.target, each.subset.tag) for each in targets]
+    places = [f"{each.target}/{each.subset.tag}".rstrip("/") for each in targets]
     if twice := next((place for place in places if places.count(place) > 1), None):
-        raise ValueError(f"names {twice[0]} twice; give one of them another target, or a subset.tag")
+        raise ValueError(f"names {twice} twice; give one of them another target, or a subset.tag")
     return targets
 
 

@@ -1,17 +1,25 @@
-"""`scale` and `tally`: how much a trial of reliability does, and what it counts. See ``reliability.py``."""
+"""`scale` and `tally`: how much a trial of reliability does, and what it counts. See ``reliability.py``.
+
+`s3` and `connect_s3`: a bucket at a real S3 server, which all tests of a process share.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import hypothesis
 import pytest
 
+if TYPE_CHECKING:
+    from alfwatchd.s3_target import S3Target
+    from s3_box import S3Box
+
 # How long an example takes says something about the machine, and what else runs on it.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
+
 
 KINDS = ("operations", "faults", "overflows", "restarts", "kills", "flushes", "reads", "requests", "comparisons")
 """What trials count: changes of the disk; things made to fail; losses of events; starts of a daemon after an end; ends
@@ -50,3 +58,32 @@ def tally(record_property: Callable[[str, object], None]) -> Iterator[Counter[st
     assert counts.keys() <= set(KINDS), f"unknown kinds: {sorted(counts.keys() - set(KINDS))}"
     for kind, number in counts.items():
         record_property(kind, number)
+
+
+@pytest.fixture(scope="session")
+def s3_address() -> Iterator[str]:
+    """Yield the address of the S3 server."""
+    from s3_box import s3_server
+
+    with s3_server() as address:
+        yield address
+
+
+@pytest.fixture
+def s3(s3_address: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Box]:
+    """Yield a bucket, and let us have its credentials."""
+    from s3_box import KEY, SECRET, TOKEN, s3_box
+
+    for name, value in (("ACCESS_KEY_ID", KEY), ("SECRET_ACCESS_KEY", SECRET), ("SESSION_TOKEN", TOKEN)):
+        monkeypatch.setenv(f"ALFWATCHD_CREDENTIAL_AWS_{name}", value)
+    with s3_box(s3_address) as made:
+        yield made
+
+
+@pytest.fixture
+def connect_s3(s3: S3Box) -> Iterator[Callable[..., S3Target]]:
+    """Yield how to connect to the bucket."""
+    from s3_box import s3_targets
+
+    with s3_targets(s3) as connect_s3:
+        yield connect_s3

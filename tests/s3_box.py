@@ -8,10 +8,13 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from urllib.parse import quote
 
 import pytest
+
+from alfwatchd.s3_target import S3Target
 
 KEY, SECRET, TOKEN = "AKIA7EXAMPLE2KEY1234", "s3cr3tWithSlash/And+Plus0123456789abcdef", "tok3nOfASession0123456789"
 _SECONDS = 10.0
@@ -31,7 +34,10 @@ class Request:
 Fault = Callable[[Request], str]
 """What to do with a request: "" lets it through; "refuse" closes the connection; "busy" answers 503; "torn" cuts it off
 in the middle of its body; "untold" lets it through and cuts the connection before the answer; "short" cuts the answer
-off in the middle of its body; "hang" never answers; "echo" answers 403 with all that the request held."""
+off in the middle of its body; "hang" never answers; "echo" answers 403 with all that the request held; "bare" answers
+200 and nothing else."""
+FAULTS = ("refuse", "busy", "torn", "untold", "short", "hang")
+"""Those that a server far away may have any day."""
 
 
 class Proxy:
@@ -106,6 +112,8 @@ class Proxy:
         elif fault == "echo":
             answer = _xml(403, b"AccessDenied", request.head + SECRET.encode())
             client.sendall(answer.partition(b"\r\n\r\n")[0] + b"\r\n\r\n" if request.method == "HEAD" else answer)
+        elif fault == "bare":
+            client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
         elif fault == "torn":
             self._ask(request.head + request.body[: len(request.body) // 2])
         else:
@@ -144,15 +152,21 @@ class S3Box:
     def target(self) -> str:
         return f"s3://{self.bucket}/one"
 
-    def read(self, key: str) -> bytes | None:
+    def read(self, key: str, prefix: str = "one") -> bytes | None:
         try:
-            with urllib.request.urlopen(f"{self.server}/{self.bucket}/one/{key}", timeout=_SECONDS) as answer:  # noqa: S310
-                return answer.read()
+            return _ask(f"{self.server}/{self.bucket}/{quote(prefix)}/{key}")
         except urllib.error.HTTPError as error:
             error.close()
             if error.code != 404:
                 raise
             return None
+
+
+def _ask(address: str, body: bytes | None = None) -> bytes:
+    method = "GET" if body is None else "PUT"
+    request = urllib.request.Request(address, body, {"Content-Type": "application/json"}, method=method)  # noqa: S310
+    with urllib.request.urlopen(request, timeout=_SECONDS) as answer:  # noqa: S310
+        return answer.read()
 
 
 @contextmanager
@@ -172,20 +186,28 @@ def s3_server() -> Iterator[str]:
 @contextmanager
 def s3_box(server: str) -> Iterator[S3Box]:
     """Yield an empty bucket, which everyone may read."""
-    import boto3
-
     bucket = f"box-{uuid.uuid4().hex[:12]}"
-    options = {"endpoint_url": server, "aws_access_key_id": KEY, "aws_secret_access_key": SECRET}
-    client = boto3.client("s3", region_name="us-east-1", **options)
-    client.create_bucket(Bucket=bucket)
     policy = (
         '{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": "*", '
         '"Action": "s3:GetObject", "Resource": "arn:aws:s3:::%s/*"}]}'
     )
-    client.put_bucket_policy(Bucket=bucket, Policy=policy % bucket)
+    for query, body in (("", ""), ("?policy", policy % bucket)):
+        _ask(f"{server}/{bucket}{query}", body.encode())
     proxy = Proxy(int(server.rpartition(":")[2]))
     try:
         yield S3Box(bucket, server, proxy)
     finally:
         proxy.close()
-        client.close()
+
+
+@contextmanager
+def s3_targets(box: S3Box) -> Iterator[Callable[..., S3Target]]:
+    """Yield how to connect to a box through its proxy: with a tag, and time-outs."""
+    with ExitStack() as stack:
+
+        def connect(tag: str = "", **seconds: float) -> S3Target:
+            target = S3Target(box.target, tag, box.proxy.url, "us-east-1", **({"read_seconds": 2.0} | seconds))
+            stack.callback(target.close)
+            return target
+
+        yield connect

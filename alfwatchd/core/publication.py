@@ -109,21 +109,20 @@ def next_date(now: datetime, *seen: str) -> str:
     seen : str
         Dates, as ONE writes them; what is none does not count.
     """
-    dates = [now.replace(second=0, microsecond=0)]
-    for text in seen:
-        date = parse_date(text)
-        if date is not None and date < datetime.max - 2 * _MINUTE:
-            dates.append(date + _MINUTE)
+    earlier = [date for date in map(parse_date, seen) if date is not None]
+    dates = [now.replace(second=0, microsecond=0), *(date + _MINUTE for date in earlier)]
     return max(dates).isoformat(sep=" ", timespec="minutes")
 
 
 def parse_date(text: str) -> datetime | None:
-    """Return a date that ONE or Alyx wrote, rounded up to minutes; None for anything else."""
+    """Return a date that ONE or Alyx wrote, rounded up to minutes; None for anything else, and for the last of all."""
     try:
         date = datetime.fromisoformat(text)
     except (TypeError, ValueError):
         return None
     date = date.replace(tzinfo=None)
+    if date > datetime.max - 3 * _MINUTE:  # nothing could be newer
+        return None
     whole = date.replace(second=0, microsecond=0)
     return whole if whole == date else whole + _MINUTE
 
@@ -198,7 +197,7 @@ def counts(info: Mapping[str, Any]) -> tuple[int, int] | None:
     try:
         n_sessions, n_datasets = (info["tables"][name]["nrecs"] for name in ("sessions", "datasets"))
         return int(n_sessions), int(n_datasets)
-    except (LookupError, TypeError, ValueError):
+    except (LookupError, TypeError, ValueError, OverflowError):
         return None
 
 

@@ -1,14 +1,14 @@
 """Publications to a folder: what a reader finds, whatever happens to publishers."""
 
+import io
 import json
 import os
-import random
+import resource
 import signal
-import subprocess
-import sys
+import socket
 import threading
-import time
 import zipfile
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -82,14 +82,14 @@ def test_another_location_is_told(places):
     assert look(folder_reader(target))
 
 
-@pytest.mark.parametrize("lost", [ZIP, INFO, TABLES])
+@pytest.mark.parametrize("lost", [ZIP, INFO, TABLES, f"{TABLES}/{ZIP}"])
 def test_what_somebody_removed_comes_back(places, lost):
     out_dir, target = places
     first = publish(out_dir, entry(target))
-    path = target / TABLES / first.name if lost == TABLES else target / lost
-    (path / ZIP if path.is_dir() else path).unlink()
-    if path.is_dir():
-        path.rmdir()
+    named = target / TABLES / first.name
+    (named / ZIP if lost.startswith(TABLES) else target / lost).unlink()
+    if lost == TABLES:
+        named.rmdir()
     assert publish(out_dir, entry(target)).published
     assert look(folder_reader(target), LOCATION)
 
@@ -176,7 +176,7 @@ def test_what_a_dead_publisher_left_goes_too(places):
         ({"labs": ("lab",)}, {"s1", "s2"}),
         ({"labs": ("other",)}, {"o1"}),
         ({"subjects": ("s2", "o1")}, {"s2", "o1"}),
-        ({"projects": ("brain",)}, {"s1", "o1"}),
+        ({"projects": (" brain", "y")}, {"s1", "o1"}),
         ({"projects": ("brain",), "labs": ("lab",), "tag": "mine"}, {"s1"}),
         ({"subjects": ("nobody",), "tag": "none"}, set()),
         ({"tag": "all"}, {"s1", "s2", "o1"}),
@@ -220,6 +220,100 @@ def test_tables_that_do_not_belong_together_are_not_published(places, tmp_path, 
     mend.start()
     assert publish(out_dir, entry(target)).published
     mend.join()
+
+
+@pytest.mark.parametrize("link", [TABLES, "mine", f"mine/{TABLES}"])
+def test_a_link_that_somebody_has_put_there_is_not_followed(places, tmp_path, link):
+    """Who may write to a shared folder could otherwise have files replaced and removed wherever the daemon may."""
+    out_dir, target = places
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "old").mkdir(parents=True)
+    (elsewhere / "empty").mkdir()
+    (elsewhere / "old" / ZIP).write_bytes(b"not ours")
+    (elsewhere / ZIP).write_bytes(b"not ours")
+    (target / link).parent.mkdir(exist_ok=True)
+    (target / link).symlink_to(elsewhere)
+    mine = entry(target, keep_seconds=0, subset=Subset(tag="mine") if "mine" in link else Subset())
+    for generation in (1, 2):
+        write_tables(out_dir, generation, [f"s{generation}"])
+        with pytest.raises(TargetError, match=rf"{target / link}: is no folder, or a link"):
+            publish(out_dir, mine)
+    place = FolderTarget(target, mine.subset.tag)
+    with pytest.raises(TargetError, match="or a link"):
+        place.remove("old")
+    found = {path.relative_to(elsewhere).as_posix() for path in elsewhere.rglob("*")}
+    assert found == {ZIP, "old", "empty", f"old/{ZIP}"}
+    assert (elsewhere / "old" / ZIP).read_bytes() == (elsewhere / ZIP).read_bytes() == b"not ours"
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("kind", ["link", "loop", "pipe", "socket"])
+def test_what_is_no_file_is_replaced_and_not_read(places, tmp_path, kind):
+    out_dir, target = places
+    secret = tmp_path / "secret"
+    secret.write_text('{"date_created": "2999-01-01 00:00"}')
+    for name in (INFO, ZIP):
+        match kind:
+            case "pipe":
+                os.mkfifo(target / name)
+            case "socket":
+                with socket.socket(socket.AF_UNIX) as made:
+                    made.bind(str(target / name))
+            case _:
+                (target / name).symlink_to(secret if kind == "link" else target / name)
+    publish(out_dir, entry(target), now=lambda: START)
+    assert look(folder_reader(target), LOCATION)[1] < "2999"
+    assert secret.read_text() == '{"date_created": "2999-01-01 00:00"}'
+
+
+@contextmanager
+def largest_file(n_bytes):
+    """Let files grow no larger, as on a disk that is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_is_not_kept_full_by_half_a_file(places):
+    target = places[1]
+    place = FolderTarget(target)
+    with largest_file(1 << 16), pytest.raises(TargetError, match=r"File too large; check the target's folder"):
+        place.create(ZIP, io.BytesIO(bytes(1 << 17)))
+    assert [path.name for path in target.iterdir()] == [folder_target.LOCK_NAME]
+    with largest_file(1 << 10), pytest.raises(TablesError, match="make room there, or set TMPDIR"):
+        publish(places[0], entry(target))
+
+
+def test_a_target_that_takes_only_new_files_is_not_filled_by_many_tries(places):
+    out_dir, target = places
+    first = publish(out_dir, entry(target))
+
+    class Refusing(FolderTarget):
+        def replace(self, key, content, token):
+            if token is not None:
+                raise TargetError("not implemented")
+            super().replace(key, content, token)
+
+    for generation in (2, 3, 4):
+        write_tables(out_dir, generation, [f"s{generation}"])
+        with pytest.raises(TargetError, match="not implemented"):
+            publish(out_dir, entry(target), Refusing(target))
+    assert names(target) == [first.name]
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_zip_of_another_kind_that_is_damaged_is_replaced(places, method):
+    out_dir, target = places
+    with zipfile.ZipFile(target / ZIP, "w", method) as zipped:
+        zipped.writestr(INFO, '{"date_created": "2026-01-01 00:00"}' * 9)
+    content = bytearray((target / ZIP).read_bytes())
+    content[30 + len(INFO) : 60 + len(INFO)] = bytes(30)
+    (target / ZIP).write_bytes(content)
+    publish(out_dir, entry(target))
+    assert look(folder_reader(target), LOCATION)
 
 
 def test_a_target_that_is_not_there_is_not_made(places, tmp_path):
@@ -299,43 +393,22 @@ def test_what_another_publisher_wrote_meanwhile_is_not_overwritten(places, tmp_p
     assert look(folder_reader(target), LOCATION)[2] == {"slow"}
 
 
-PUBLISHER = """
-import sys
-from pathlib import Path
-from alfwatchd.errors import TargetChanged
-from alfwatchd.publishing import publish
-from alfwatchd.settings import Publish
-entry = Publish(target=sys.argv[2], location=sys.argv[3], keep_seconds=3600)
-print("ready", flush=True)
-for line in sys.stdin:
-    try:
-        print(publish(Path(line.strip()), entry).name, flush=True)
-    except TargetChanged:
-        print("changed", flush=True)
-"""
 KILLER = """
 import os, signal
+from types import SimpleNamespace
 from alfwatchd import folder_target
 left = int(os.environ["KILL_AT"])
-def count(name):
-    inner = getattr(folder_target, name)
-    def counted(*arguments):
+def counted(inner):
+    def call(*arguments, **options):
         global left
         left -= 1
         if left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
-        return inner(*arguments)
-    setattr(folder_target, name, counted)
-for name in ("_write_whole", "_sync", "_make_folders"):
-    count(name)
-replace = folder_target.Path.replace
-def counted_replace(*arguments):
-    global left
-    left -= 1
-    if left == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return replace(*arguments)
-folder_target.Path.replace = counted_replace
+        return inner(*arguments, **options)
+    return call
+counting = {name: counted(getattr(os, name)) for name in ("mkdir", "fsync", "replace", "unlink")}
+folder_target.os = SimpleNamespace(**vars(os) | counting)
+folder_target.shutil = SimpleNamespace(copyfileobj=counted(folder_target.shutil.copyfileobj))
 """
 
 
@@ -357,7 +430,7 @@ def test_publishers_killed_at_every_step(places):
             _, date, subjects = look(folder_reader(target), LOCATION)
             assert subjects == {f"s{step}"}
             assert unpack((target / ZIP).read_bytes())[0]["date_created"] == date > before[1]
-    assert step > 12
+    assert step > 15
     write_tables(out_dir, 99, ["last"])
     publish(out_dir, entry(target, keep_seconds=0))
     assert len(names(target)) == 1
@@ -378,71 +451,6 @@ def run_and_kill(step, out_dir, target):
     status = os.waitpid(pid, 0)[1]
     assert status == 0 or os.WTERMSIG(status) == signal.SIGKILL
     return status
-
-
-def test_two_publishers_race_and_die(places, scale):
-    """Real processes with different tables; one of them is killed at any moment; readers look all the time."""
-    above, target = places[1].parent, places[1]
-    choice, rounds = random.Random(1), scale(9, 300)
-    seen, errors, is_over = [], [], threading.Event()
-
-    def read():
-        while not is_over.is_set():
-            try:
-                found = look(folder_reader(target), LOCATION)
-            except Exception as error:  # noqa: BLE001 - told below
-                errors.append(error)
-                return
-            if found is not None and (not seen or found != seen[-1]):
-                seen.append(found)
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    running = [start(target), start(target)]
-    try:
-        for number in range(rounds):
-            for which, process in enumerate(running):
-                out_dir = above / f"out{which}"
-                write_tables(out_dir, number + 1, [f"p{which}n{number}"])
-                process.stdin.write(f"{out_dir}\n")
-                process.stdin.flush()
-            if number % 3 == 2:
-                victim = choice.randrange(2)
-                time.sleep(choice.random() * 0.05)
-                running[victim].kill()
-                end(running[victim])
-                running[victim] = start(target)
-            for process in running:
-                if number % 3 != 2 or process is not running[victim]:
-                    assert process.stdout.readline()
-            assert not errors, errors
-    finally:
-        is_over.set()
-        reader.join()
-        for process in running:
-            process.kill()
-            end(process)
-    assert not errors, errors
-    assert len(seen) > rounds // 2
-    assert [date for _, date, _ in seen] == sorted({date for _, date, _ in seen})
-    write_tables(above / "out", 999, ["last"])
-    publish(above / "out", entry(target))
-    assert look(folder_reader(target), LOCATION)[2] == {"last"}
-
-
-def start(target):
-    process = subprocess.Popen(
-        [sys.executable, "-c", PUBLISHER, "publisher", str(target), LOCATION],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert process.stdout.readline() == "ready\n"
-    return process
-
-
-def end(process):
-    process.wait()
-    process.stdin.close()
-    process.stdout.close()
 
 
 def test_threads_race(places):
@@ -466,7 +474,8 @@ def test_threads_race(places):
     for thread in threads:
         thread.join()
     assert not errors
-    assert len(names(target)) > 8
+    # Who lost after all but the JSON was written leaves an archive, which goes after its time.
+    assert len(names(target)) >= 24 - len(lost) > 0
     assert look(folder_reader(target), LOCATION)
 
 
@@ -484,6 +493,12 @@ def test_a_lock_that_another_holds_is_waited_for(places):
     thread.join()
     assert look(folder_reader(target), LOCATION)[2] == {"s3"}
     assert folder_target.LOCK_NAME.startswith(".")
+
+
+def test_a_lock_that_is_never_let_go_of_is_told(places, monkeypatch):
+    monkeypatch.setattr(folder_target, "_LOCK_SECONDS", 0.1)
+    with FolderTarget(places[1])._lock(), pytest.raises(TargetError, match=r"publishing.lock: another process holds"):
+        publish(places[0], entry(places[1]))
 
 
 def test_no_file_is_left_in_the_temporary_folder(places, tmp_path, monkeypatch):

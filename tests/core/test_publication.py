@@ -23,6 +23,7 @@ UTC_NOW = NOW.replace(tzinfo=UTC)
         (("2026-03-01 12:30:00.5+00:00",), "2026-03-01 12:32"),
         (("yesterday", None), "2026-03-01 12:30"),
         (("9999-12-31 23:59",), "2026-03-01 12:30"),
+        (("9999-12-31 23:59:30",), "2026-03-01 12:30"),
     ],
 )
 def test_dates_move_forward(seen, expected):
@@ -56,6 +57,12 @@ def test_tags_and_no_location():
     assert described["database_tags"] == ["mine"]
     inner = publication.inner_info(described, {}, "c", "n")
     assert "location" not in publication.outer_info(inner, "1-a", "", "", {})
+
+
+@pytest.mark.parametrize("number", [b"1e400", b"null", b"[]", b'"many"'])
+def test_counts_that_are_none(number):
+    info = publication.parse_info(b'{"tables": {"sessions": {"nrecs": %s}, "datasets": {"nrecs": 1}}}' % number)
+    assert publication.counts(info) is None
 
 
 @pytest.mark.parametrize("junk", [b"", b"[]", b"{", b"\xff", b'{"alfwatchd": 3, "date_created": []}'])

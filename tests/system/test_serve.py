@@ -263,7 +263,7 @@ def test_what_cannot_be_served(lasting):
             site.stop(signal.SIGINT)
             assert time.monotonic() - began < 9  # clients may take 10 to ask
         assert site.log.rstrip().endswith("serving ended")
-        assert not any(level in site.log for level in (" WARNING ", " ERROR ", " CRITICAL "))
+        assert not any(level in site.log for level in (" WARNING ", " ERROR ", " CRITICAL ")), site.log
     assert "serve.port = 65536 (flag --port)" in run(lasting, "--port=65536", code=78)
 
 
