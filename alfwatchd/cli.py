@@ -324,7 +324,8 @@ def _ids(arguments: argparse.Namespace) -> int:
     else:
         from alfwatchd.id_changes import find_id
 
-        reply = find_id(configuration.load(_flags(arguments)).settings.state_dir, arguments.old)
+        settings = configuration.load(_flags(arguments)).settings
+        reply = find_id(settings.state_dir, settings.out_dir, arguments.old)
     lines = [f"{step.when}  {step.old} -> {step.new}  {step.path}" for step in reply.steps]
     _print(reply, arguments, "\n".join([*lines, reply.new] if lines else [f"{reply.old}: no change of it is known"]))
     return 0 if reply.steps else 1

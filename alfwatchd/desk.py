@@ -94,8 +94,11 @@ class Desk:
         ------
         UsageError
             It is no UUID.
+        StateError
+            The file of changes cannot be read.
         """
-        return await _in_thread(find_id, self._settings().state_dir, old)
+        settings = self._settings()
+        return await _in_thread(find_id, settings.state_dir, settings.out_dir, old)
 
     async def plan(self, body: PlanBody) -> replies.PruneReply:
         """Plan a prune of what is on disk now.

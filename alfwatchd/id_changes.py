@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import errno
+import threading
+import time
 from functools import partial
 from pathlib import Path
 
@@ -10,18 +12,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from alfwatchd import stored
 from alfwatchd.atomic import write_atomically
 from alfwatchd.core.id_changes import SCHEMA, follow, parse
-from alfwatchd.core.replies import IdsReply, IdStep
-from alfwatchd.errors import UsageError
-from alfwatchd.stored import read_file
+from alfwatchd.core.replies import IdsReply
+from alfwatchd.errors import StateError, UsageError
 
 NAME = "id_changes.parquet"
 _MOST_STEPS = 1000
+_ROWS_PER_GROUP = 1 << 16
+_DAMAGED = (None, errno.EINVAL)
+"""Numbers of errors that Arrow and `stored` raise for a file that can be read and makes no sense."""
+
+_one_at_a_time = threading.Lock()
+"""Clients may ask as often as they like: what one question takes in memory is not to be taken by many at once."""
 
 
 def record(state_dir: Path, changes: pa.Table) -> None:
-    """Add changes to those that are known.
+    """Add changes to those that are known. A damaged file is put aside: somebody may be able to mend it.
 
     Parameters
     ----------
@@ -32,48 +40,76 @@ def record(state_dir: Path, changes: pa.Table) -> None:
     Raises
     ------
     OSError
-        They could not be written; the file is as it was.
+        They could not be written, or the file cannot be read now; it is as it was.
     """
     path = state_dir / NAME
-    known = _read(path)
-    if known is None and path.exists():  # not to be lost: somebody may be able to mend it
-        path.replace(path.with_name(f"{NAME}.damaged"))
-    joined = changes if known is None else pa.concat_tables([known, changes])
-    write_atomically(path, partial(pq.write_table, joined, compression="zstd"))
+    known = SCHEMA.empty_table()
+    try:
+        if path.exists():
+            known = stored.read_file(path).cast(SCHEMA)
+    except (OSError, pa.ArrowException, ValueError) as error:
+        if isinstance(error, OSError) and error.errno not in _DAMAGED:
+            raise
+        path.replace(path.with_name(f"{NAME}.damaged-{time.time_ns()}"))
+    joined = pa.concat_tables([known, changes])
+    write = partial(pq.write_table, joined, compression="zstd", row_group_size=_ROWS_PER_GROUP)
+    write_atomically(path, write)
 
 
-def find_id(state_dir: Path, old: str) -> IdsReply:
-    """Tell what became of an id.
+def find_id(state_dir: Path, out_dir: Path, old: str) -> IdsReply:
+    """Tell what became of an id. Any thread may ask.
+
+    Parameters
+    ----------
+    state_dir : Path
+    out_dir : Path
+        Of the tables: an id that they hold is the one to be found.
+    old : str
 
     Raises
     ------
     UsageError
         It is no UUID.
+    StateError
+        The file of changes cannot be read.
     """
     parsed = parse(old)
     if parsed is None:
         raise UsageError(f"{old[:80]!r}: no id; give a UUID, as in the columns eid and id of the tables")
-    steps = _steps(state_dir, parsed)
+    with _one_at_a_time:
+        rows = _rows(state_dir / NAME, parsed)
+        held = stored.held_ids(out_dir, {parsed, *(str(row["new"]) for row in rows)}) if rows else set()
+    steps = follow(rows, parsed, held)
     return IdsReply(parsed, steps[-1].new if steps else parsed, steps)
 
 
-def _steps(state_dir: Path, old: str) -> list[IdStep]:
-    changes = _read(state_dir / NAME)
-    if changes is None:
-        return []
+def _rows(path: Path, old: str) -> list[dict[str, object]]:
+    """Return the changes of an id, and of those that it changed to, in the order in which they were recorded."""
     seen: set[str] = set()
-    rows: list[dict[str, object]] = []
+    rows: dict[int, dict[str, object]] = {}
     wanted = {old}
-    while wanted and len(seen) < _MOST_STEPS:
-        part = changes.filter(pc.is_in(changes.column("old"), value_set=pa.array(sorted(wanted), pa.string())))
-        seen |= wanted
-        rows += part.to_pylist()
-        wanted = {str(new) for new in part.column("new").to_pylist()} - seen
-    return follow(rows, old)
+    try:
+        with stored.open_file(path) as file:
+            while wanted and len(seen) < _MOST_STEPS:
+                found = _rows_of(file, wanted)
+                seen |= wanted
+                rows |= found
+                wanted = {str(row["new"]) for row in found.values()} - seen
+    except FileNotFoundError:
+        return []
+    except (OSError, pa.ArrowException, ValueError, KeyError) as error:
+        raise StateError(f"{path}: cannot be read ({error}), so what became of ids is not known; restore it") from error
+    return [row for _, row in sorted(rows.items())]
 
 
-def _read(path: Path) -> pa.Table | None:
-    with suppress(OSError, pa.ArrowException):
-        table = read_file(path)
-        return table if table.schema.equals(SCHEMA) else None
-    return None
+def _rows_of(file: pq.ParquetFile, wanted: set[str]) -> dict[int, dict[str, object]]:
+    """Return by their place the rows whose old id is one of these, with one row group at a time in memory."""
+    values, found, first = pa.array(sorted(wanted), pa.string()), {}, 0
+    for group in range(file.num_row_groups):
+        olds = file.read_row_group(group, ["old"]).column("old")
+        places = pc.indices_nonzero(pc.is_in(olds, value_set=values))
+        if len(places):
+            rows = file.read_row_group(group).take(places).to_pylist()
+            found.update({first + place: row for place, row in zip(places.to_pylist(), rows, strict=True)})
+        first += len(olds)
+    return found

@@ -108,8 +108,8 @@ class Store:
         self.origin = origin
         self._layout = layout
         self._tell = announce
-        self._announced: str | None = None
-        """Digest of what was adopted when ids were last compared."""
+        self._announced: tuple[str, str] | None = None
+        """What was adopted when ids were last compared, see `_adopts`."""
         self._files = {name: GroupedFile(out_dir / name) for name in (SESSIONS, DATASETS)}
         self._readers = Readers(out_dir, SESSIONS, DATASETS)
         self._written: _Written | None = None
@@ -174,19 +174,19 @@ class Store:
         return is_changed
 
     def _announce(self, parts: Partition, encoding: Encoding) -> None:
-        """Tell which ids the next version changes, if another state of a database than before is adopted."""
-        digest = encoding.adopted.digest if encoding.adopted else ""
+        """Tell which ids the next version changes, if other sessions of a database than before are adopted."""
+        metadata = read_generation(self.out_dir)[1]
+        adopts = _adopts(encoding.adopted.digest if encoding.adopted else "", encoding.lab)
         if self._announced is None:
-            self._announced = str(read_generation(self.out_dir)[1].get("adopted", ""))
-        if self._tell is None or digest == self._announced:
+            self._announced = _adopts(str(metadata.get("adopted", "")), str(metadata.get("lab", encoding.lab)))
+        if self._tell is None or adopts == self._announced:
             return
         with self._readers.opening(SESSIONS, DATASETS):
             earlier = _read_whole(self.out_dir)
         groups = [parts.sessions_of(group) for group in sorted(parts.members)]
-        self._tell(
-            announce(adopt(*earlier) if earlier else None, groups, encoding, datetime.datetime.now(datetime.UTC))
-        )
-        self._announced = digest
+        lab, now = str(metadata.get("lab", encoding.lab)), datetime.datetime.now(datetime.UTC)
+        self._tell(announce(adopt(*earlier) if earlier else None, lab, groups, encoding, now))
+        self._announced = adopts
 
     def _take_last(self, encoding: Encoding) -> _Written | None:
         """Return what is on disk, if it is known and made in the same way; None where everything is to be written."""
@@ -344,6 +344,11 @@ class Store:
         except (KeyError, pa.ArrowException):
             return sessions
         return pa.concat_tables([sessions, kept]).sort_by("id").combine_chunks()
+
+
+def _adopts(digest: str, lab: str) -> tuple[str, str]:
+    """Return by which two states of what is adopted can be told apart: the lab decides which sessions are matched."""
+    return digest, lab if digest else ""
 
 
 def _read_whole(folder: Path) -> tuple[pa.Table, pa.Table] | None:

@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -257,6 +257,30 @@ def _read(path: Path) -> pa.Table:
             column = table.column(name).cast(pa.string())
             table = table.set_column(table.schema.get_field_index(name), name, column)
     return table
+
+
+def held_ids(folder: Path, wanted: Set[str]) -> set[str]:
+    """Return those of some ids, of sessions and datasets, that tables hold; none if they are not there or damaged."""
+    values, found = pa.array(sorted(wanted), pa.string()), set[str]()
+    for name in (SESSIONS, DATASETS):
+        with suppress(OSError, pa.ArrowException, ValueError, KeyError), open_file(folder / name) as file:
+            for group in range(file.num_row_groups):  # a million ids at once take 100 MB
+                own_ids = file.read_row_group(group, ["id"]).column("id").cast(pa.string())
+                found.update(own_ids.filter(pc.is_in(own_ids, value_set=values)).to_pylist())
+    return found
+
+
+@contextmanager
+def open_file(path: Path) -> Iterator[pq.ParquetFile]:
+    """Open a Parquet file, to be read in parts.
+
+    Raises
+    ------
+    OSError, pyarrow.ArrowException, ValueError
+        It is not there, or damaged.
+    """
+    with _open(path) as raw, pq.ParquetFile(raw, page_checksum_verification=True) as file:
+        yield file
 
 
 def read_session_ids(path: Path) -> frozenset[bytes]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import numpy as np
@@ -45,7 +46,11 @@ class Announcement:
 
 
 def announce(
-    before: Adoption | None, groups: Sequence[Sequence[tuple[bytes, Session]]], encoding: Encoding, when: datetime
+    before: Adoption | None,
+    lab: str,
+    groups: Sequence[Sequence[tuple[bytes, Session]]],
+    encoding: Encoding,
+    when: datetime,
 ) -> Announcement:
     """Compare the ids that tables held with those that they are about to hold.
 
@@ -53,6 +58,8 @@ def announce(
     ----------
     before : Adoption or None
         The tables as they are, read as if they were to be adopted; None where there are none.
+    lab : str
+        What these hold as the lab of sessions in no lab folder.
     groups : sequence of sequence of (bytes, Session)
         Eid and session of all that is about to be written, in parts, to bound what is in memory at once.
     encoding : Encoding
@@ -61,12 +68,13 @@ def announce(
     """
     parts: list[pa.Table] = [SCHEMA.empty_table()]
     n_sessions = n_datasets = n_changed = 0
+    earlier = replace(encoding, lab=lab)
     for group in groups:
         adopted = [encoding.adopted_session(eid, session) for eid, session in group]
         n_sessions += sum(session is not None for session in adopted)
         if before is not None:
             columns, places = dataset_columns(group, adopted, encoding)
-            changes, n_of_datasets = _changes(before, group, columns, encoding, when)
+            changes, n_of_datasets = _changes(before, earlier, group, columns, when)
             parts.append(changes)
             n_changed += n_of_datasets
         elif encoding.adopted is not None:
@@ -80,13 +88,13 @@ def announce(
 
 def _changes(
     before: Adoption,
+    earlier: Encoding,
     group: Sequence[tuple[bytes, Session]],
     columns: DatasetColumns,
-    encoding: Encoding,
     when: datetime,
 ) -> tuple[pa.Table, int]:
     """Return the changes in a group of sessions, and how many of them are of datasets."""
-    known = [before.sessions.get(encoding.filled_path(session)) for _, session in group]
+    known = [before.sessions.get(earlier.filled_path(session)) for _, session in group]
     old = [each.eid if each else eid for each, (eid, _) in zip(known, group, strict=True)]
     new = [eid for eid, _ in group]
     paths = [session.path.encode() for _, session in group]
@@ -109,25 +117,37 @@ def _chosen(values: Sequence[bytes], is_chosen: Sequence[bool]) -> list[bytes]:
     return [value for value, chosen in zip(values, is_chosen, strict=True) if chosen]
 
 
-def follow(changes: Sequence[Mapping[str, object]], old: str) -> list[IdStep]:
-    """Return how an id changed, one step after the other; empty where it never did.
+def follow(changes: Sequence[Mapping[str, object]], old: str, held: Set[str]) -> list[IdStep]:
+    """Return how an id changed, one step after the other; empty where it never did, or where tables hold it again.
+
+    Of several changes of one id the last counts: one before may have been recorded without ever being made, as where
+    a flush failed. And the last id on the way that tables hold is where it ends: one that a row lost may have come to
+    another row.
 
     Parameters
     ----------
     changes : sequence of mapping
-        Rows of `SCHEMA`, in any order, of all ids that may be met on the way.
+        Rows of `SCHEMA`, in the order in which they were recorded, of all ids that may be met on the way. The clock
+        may have been set back meanwhile; those of one moment were made at once.
     old : str
         Any id that tables once held.
+    held : set of str
+        Those of all these ids that tables hold now.
     """
     steps: list[IdStep] = []
-    current, time = old, None
-    for row in sorted(changes, key=lambda row: str(row["when"])):
+    places: dict[object, list[int]] = defaultdict(list)
+    for place, row in enumerate(changes):
+        places[row["old"]].append(place)
+    current, first = old, 0
+    while later := [place for place in places[current] if place >= first]:
+        row = changes[later[-1]]
         when = row["when"]
         assert isinstance(when, datetime), "a column of times"
-        if row["old"] == current and (time is None or when > time):
-            current, time = str(row["new"]), when
-            steps.append(IdStep(str(row["old"]), current, str(row["path"]), when.isoformat(timespec="seconds")))
-    return steps
+        current = str(row["new"])
+        steps.append(IdStep(str(row["old"]), current, str(row["path"]), when.isoformat(timespec="seconds")))
+        first = next((n for n in range(later[-1], len(changes)) if changes[n]["when"] != when), len(changes))
+    ends = [n for n, each in enumerate([old, *(step.new for step in steps)]) if each in held]
+    return steps[: ends[-1]] if ends else steps
 
 
 def parse(text: str) -> str | None:

@@ -348,16 +348,25 @@ def test_changed_ids_are_told_with_path_and_time():
     before = adopt(sessions_of({"id": OWN_EID}), datasets_of({"eid": OWN_EID, "id": own_id("a.b.c")}))
     session = here("a.b.c", "x.y.z")
     encoding = Encoding().adopt(one_session({"id": D1}))
-    found = announce(before, [[(uuid.UUID(E1).bytes, session)]], encoding, NOON)
+    found = announce(before, "", [[(uuid.UUID(E1).bytes, session)]], encoding, NOON)
     assert (found.n_sessions, found.n_datasets) == (1, 1)
     assert found.changes.to_pylist() == [
         {"old": OWN_EID, "new": E1, "path": S1, "when": NOON},
         {"old": own_id("a.b.c"), "new": D1, "path": f"{S1}/a.b.c", "when": NOON},
     ]
-    again = announce(one_session({"id": D1}), [[(uuid.UUID(E1).bytes, session)]], encoding, NOON)
+    again = announce(one_session({"id": D1}), "", [[(uuid.UUID(E1).bytes, session)]], encoding, NOON)
     assert len(again.changes) == 0
-    first = announce(None, [[(uuid.UUID(E1).bytes, session)]], encoding, NOON)
+    first = announce(None, "", [[(uuid.UUID(E1).bytes, session)]], encoding, NOON)
     assert (first.n_sessions, first.n_datasets, len(first.changes)) == (1, 1, 0)
+
+
+def test_ids_that_change_with_the_lab_setting_are_told():
+    # The lab that it fills in decides which sessions of the database are here.
+    adoption = adopt(sessions_of({"id": E1, "lab": "lab"}), datasets_of({"eid": E1, "rel_path": "a.b.c", "id": D1}))
+    session, encoding = here("a.b.c"), Encoding(lab="lab").adopt(adoption)
+    before = adopt(sessions_of({"id": OWN_EID}), datasets_of({"eid": OWN_EID, "id": own_id("a.b.c")}))
+    found = announce(before, "", [[(uuid.UUID(E1).bytes, session)]], encoding, NOON)
+    assert [(row["old"], row["new"]) for row in found.changes.to_pylist()] == [(OWN_EID, E1), (own_id("a.b.c"), D1)]
 
 
 def rows_of(*steps):
@@ -366,22 +375,28 @@ def rows_of(*steps):
     ]
 
 
-# (story, changes as (old, new, hour), id that is asked for, where it leads)
+# (story, changes as (old, new, hour), id that is asked for, ids that tables hold, where it leads)
 CHAINS = [
-    ("once", [("a", "b", 0)], "a", ["b"]),
-    ("twice", [("b", "c", 1), ("a", "b", 0)], "a", ["b", "c"]),
-    ("from the middle", [("a", "b", 0), ("b", "c", 1)], "b", ["c"]),
-    ("never", [("a", "b", 0)], "b", []),
-    ("there and back", [("a", "b", 0), ("b", "a", 1)], "a", ["b", "a"]),
-    ("and there again", [("a", "b", 0), ("b", "a", 1), ("a", "b", 2)], "b", ["a", "b"]),
-    ("of another at the same time", [("a", "b", 0), ("b", "c", 0)], "a", ["b"]),
-    ("told twice, as after a crash", [("a", "b", 0), ("a", "b", 1)], "a", ["b"]),
+    ("once", [("a", "b", 0)], "a", "b", ["b"]),
+    ("twice", [("a", "b", 0), ("b", "c", 1)], "a", "c", ["b", "c"]),
+    ("twice, and the row is gone", [("a", "b", 0), ("b", "c", 1)], "a", "", ["b", "c"]),
+    ("from the middle", [("a", "b", 0), ("b", "c", 1)], "b", "c", ["c"]),
+    ("never", [("a", "b", 0)], "b", "b", []),
+    ("there and back", [("a", "b", 0), ("b", "a", 1)], "b", "a", ["a"]),
+    ("and there again", [("a", "b", 0), ("b", "a", 1), ("a", "b", 2)], "a", "b", ["b"]),
+    ("of another at the same time", [("a", "b", 0), ("b", "c", 0)], "a", "bc", ["b"]),
+    ("told twice, as after a crash", [("a", "b", 0), ("a", "b", 1)], "a", "b", ["b"]),
+    ("told and never made, then made otherwise", [("a", "b", 0), ("a", "c", 1)], "a", "c", ["c"]),
+    ("told and never made", [("a", "b", 0)], "a", "a", []),
+    ("lost to one row, come to another", [("a", "b", 0)], "a", "ab", ["b"]),
+    ("the second of two is what came to another row", [("a", "b", 0), ("b", "c", 1)], "a", "b", ["b"]),
+    ("the clock was set back", [("a", "b", 1), ("b", "c", 0)], "a", "c", ["b", "c"]),
 ]
 
 
-@pytest.mark.parametrize(("story", "steps", "old", "expected"), CHAINS, ids=[case[0] for case in CHAINS])
-def test_an_id_is_followed_through_all_its_changes(story, steps, old, expected):
-    assert [step.new for step in follow(rows_of(*steps), old)] == expected
+@pytest.mark.parametrize(("story", "steps", "old", "held", "expected"), CHAINS, ids=[case[0] for case in CHAINS])
+def test_an_id_is_followed_through_all_its_changes(story, steps, old, held, expected):
+    assert [step.new for step in follow(rows_of(*steps), old, set(held))] == expected
 
 
 def test_many_sessions_at_once_get_what_each_gets_alone():

@@ -14,6 +14,7 @@ import pytest
 from one.api import One, OneAlyx
 
 import alfwatchd
+from alfwatchd.id_changes import find_id
 from alfwatchd.settings import Adopt
 from alyx_box import PASSWORD, USER, alyx_server
 from database import (
@@ -247,6 +248,46 @@ def test_a_source_that_takes_its_time_at_a_restart_changes_no_ids(small, tmp_pat
         small.wait(lambda: small.client.status().adopt.read_at is not None)
         assert small.client.status().adopt.n_sessions == 2
         assert "id changed" not in small.log
+
+
+def test_ids_that_change_with_the_lab_setting_are_announced_and_what_the_database_loses_is_let_go(small):
+    flat = "s7/2020-01-01/001"
+    shutil.copytree(small.root / S1, small.root / flat)
+    known = session("lab/Subjects/s7/2020-01-01/001")
+    write_database(small.source, [known, session(S2)], [times := dataset(known["id"], TIMES)])
+    small.run_once()
+
+    def flat_row():
+        sessions, datasets = read_tables(small.root)
+        (eid,) = (row["id"] for row in sessions.to_pylist() if row["subject"] == "s7")
+        (own,) = (row["id"] for row in datasets.to_pylist() if (row["eid"], row["rel_path"]) == (eid, TIMES))
+        return eid, own
+
+    before = flat_row()
+    small.added["ALFWATCHD_LAB"] = "lab"
+    small.run_once()
+    assert flat_row() == (known["id"], times["id"])
+    places = small.home / "state", small.root
+    assert [find_id(*places, old).new for old in before] == [known["id"], times["id"]]
+    write_database(small.source, [session(S2)], [])
+    small.run_once()
+    assert flat_row() == before
+    assert find_id(*places, known["id"]).new == before[0]
+
+
+def test_a_hash_of_the_database_is_never_taken_for_one_that_was_computed(small):
+    size = (small.root / S1 / TIMES).stat().st_size
+    one = session(S1)
+    wrong = dataset(one["id"], TIMES, file_size=size, hash="0" * 31 + "1")
+    write_database(small.source, [one], [wrong])
+    small.run_once()
+    assert rows_of(small.root)[S1, TIMES]["hash"] == wrong["hash"]
+    shutil.rmtree(small.home / "state")  # with it goes what was computed
+    small.added["ALFWATCHD_ADOPT__SOURCE"] = ""
+    small.run_once("--hash-files")
+    row = rows_of(small.root)[S1, TIMES]
+    assert row["hash"] == hashlib.md5((small.root / S1 / TIMES).read_bytes()).hexdigest()
+    assert row["id"] == wrong["id"]
 
 
 # What is matched, and what is not.
