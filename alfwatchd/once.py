@@ -87,9 +87,11 @@ def run_once(settings: Settings, *, accept_root: bool = False, progress: Progres
     store.check_out_dir(settings.out_dir)
     state = State(settings.state_dir)
     try:
+        inbox = Inbox()
+        start = prepare(settings, state, None, inbox.post)  # first: it asks what the tables were made with
         with ThreadPoolExecutor(1) as beside:  # most of the time workers scan, and Arrow reads without holding us up
             reading = beside.submit(look, settings.adopt, settings.state_dir) if settings.adopt.source else None
-            start = index_with_workers(settings, state, accept_root=accept_root, progress=progress)
+            index(start, inbox, accept_root=accept_root, progress=progress)
             start.check_lab()
             found = reading.result() if reading is not None else NOTHING_READ
         if found.adoption is not None:

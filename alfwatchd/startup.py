@@ -140,7 +140,7 @@ def prepare(
     if earlier is not None:
         tables_written = earlier.modified
         filled = _filled_lab(earlier.metadata, settings)
-        carried = kept.carry_over(earlier.sessions, earlier.datasets, settings.namespace, filled)
+        carried = kept.carry_over(earlier.sessions, _without_told_hashes(earlier), settings.namespace, filled)
     encoding = Encoding(settings.namespace, settings.lab, settings.hash_files, carried)
     return Start(indexer, encoding, tables_written, settings)
 
@@ -175,6 +175,12 @@ def _read_earlier(settings: Settings) -> StoredTables | None:
         _log.warning("what a damaged table held beside what the disk tells is lost error=%s", error)
     earlier = earlier or stored.read_sessions_alone(settings.out_dir)
     return stored.without_missing(earlier) if earlier and earlier.metadata.get("keep_missing") else earlier
+
+
+def _without_told_hashes(earlier: StoredTables) -> pa.Table:
+    """Return the datasets, without hashes where some may be a database's: hashing would take them for its own."""
+    is_told = earlier.metadata.get("adopted") and "hash" in earlier.datasets.column_names
+    return earlier.datasets.drop_columns(["hash"]) if is_told else earlier.datasets
 
 
 def _require_readable(out_dir: Path, n_bytes: int = -1) -> None:
