@@ -1,16 +1,19 @@
-"""`scale` and `tally`: how much a trial of reliability does, and what it counts. See ``reliability.py``.
+"""What all tests share: their order, and `scale` and `tally` for trials of reliability (see ``reliability.py``).
 
 `s3` and `connect_s3`: a bucket at a real S3 server, which all tests of a process share.
 """
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import hypothesis
 import pytest
+
+from alfwatchd import readers
 
 if TYPE_CHECKING:
     from alfwatchd.s3_target import S3Target
@@ -26,6 +29,7 @@ KINDS = ("operations", "faults", "overflows", "restarts", "kills", "flushes", "r
 by SIGKILL; versions of the tables; times that somebody read them; requests to the socket; tables compared with what
 they should be."""
 
+_LONGEST_FIRST = {name: place for place, name in enumerate(("system", "reliability", "properties", "adapters"))}
 _Size = TypeVar("_Size")
 
 
@@ -33,10 +37,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="trials of reliability at full size: about an hour")
 
 
+def pytest_configure() -> None:
+    """Let processes that tests start keep what they compile, or hundreds of them compile the program anew."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Begin with the longest trial: all others find their time beside it."""
+    """Begin with the folders, or at full size the trial, that take longest: all others find their time beside it."""
     if config.getoption("--long"):
         items.sort(key=lambda item: "soak" not in item.name)
+    else:
+        items.sort(key=lambda item: _LONGEST_FIRST.get(item.path.parent.name, len(_LONGEST_FIRST)))
+
+
+@pytest.fixture(scope="module")
+def no_earlier_readers() -> Iterator[None]:
+    """Let a store wait for nobody who may have opened the tables before it watched them: in these tests nobody has."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(readers, "_UNSEEN_SECONDS", 0.0)
+        yield
 
 
 @pytest.fixture

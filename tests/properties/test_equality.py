@@ -39,6 +39,8 @@ from engine_box import PATIENCE, POINTS, EngineBox
 from fuzz_disk import NUMBERS, OPERATIONS, Disk
 from fuzz_writer import Writer
 
+pytestmark = pytest.mark.usefixtures("no_earlier_readers")
+
 SECONDS = (0.0, 0.0, 0.05, 0.2, 1.5, 20.0, 70.0)
 UNITS = (1, 1, 2, 128)
 EXCLUDES = ((), (), ("probe00/",), ("*.tsv", "/t/"), ("c.d.npy",))
@@ -268,10 +270,10 @@ class Stories(RuleBasedStateMachine):
         self.trial.sync()
 
 
-def test_stories():
+def test_stories(scale):
     run_state_machine_as_test(
         Stories,
-        settings=settings(max_examples=100, stateful_step_count=20, suppress_health_check=list(HealthCheck)),
+        settings=settings(max_examples=scale(30, 400), stateful_step_count=20, suppress_health_check=list(HealthCheck)),
     )
 
 

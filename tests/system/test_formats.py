@@ -19,6 +19,8 @@ from alfwatchd.core.tables import Snapshot
 from control_box import control_box
 from rows import folder_rows
 
+pytestmark = pytest.mark.usefixtures("no_earlier_readers")
+
 REPOSITORY = Path(__file__).parents[2]
 TEXT = (REPOSITORY / "docs/formats.md").read_text()
 PATH = "lab/Subjects/subject/2020-01-01/001/alf/spikes.times.npy"

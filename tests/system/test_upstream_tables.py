@@ -33,6 +33,8 @@ from upstream import (
     write,
 )  # fmt: skip
 
+pytestmark = pytest.mark.usefixtures("no_earlier_readers")
+
 differs = pytest.mark.differs
 
 
