@@ -135,7 +135,8 @@ class Site:
             response = _Refused(HTTPStatus.SERVICE_UNAVAILABLE, detail, retry_after=str(_RETRY_SECONDS)).response
         status = response.status_code
         client = (scope.get("client") or ("?",))[0]
-        _log.debug("request client=%s method=%s path=%s status=%d", client, request.method, scope["path"], status)
+        path = printable(scope["path"][:200])
+        _log.debug("request client=%s method=%s path=%s status=%d", client, request.method, path, status)
         await response(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response | _Zip:
@@ -363,7 +364,7 @@ async def _read_form(request: Request) -> dict[str, str]:
 
 def _is_same(given: str, token: str) -> bool:
     """Compare in a time that tells nothing."""
-    first, second = (hashlib.sha256(text.encode(errors="surrogateescape")).digest() for text in (given, token))
+    first, second = (hashlib.sha256(text.encode(errors="surrogatepass")).digest() for text in (given, token))
     return hmac.compare_digest(first, second)
 
 

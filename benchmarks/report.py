@@ -32,6 +32,7 @@ _TITLES = {
     "readers": "Readers",
     "hashing": "Hashing",
     "adopt": "Adopting a database",
+    "publish": "Publishing",
 }
 _BEGIN, _END = "<!-- results: written by benchmarks/report.py -->", "<!-- end of results -->"
 _MET = {True: "yes", False: "**no**", None: ""}

@@ -243,6 +243,7 @@ def test_login_without_a_token_gives_one_that_opens_nothing(shared: SiteBox, gua
         (b"[1]", "application/json", 400),
         (b"[" * 8000, "application/json", 400),
         (b'{"password": 1}', "application/json", 400),
+        (b'{"password": "\\ud800"}', "application/json", 400),
         (b"&".join(b"a=b" for _ in range(1000)), FORM, 400),
         (b"\xff=\xfe", FORM, 400),
     ],
@@ -288,6 +289,13 @@ def test_tokens_are_never_logged_and_refused_logins_seldom(folder, caplog):
     assert "guess" not in caplog.text
     assert caplog.text.count("login refused client=127.0.0.1") == 1
     assert "request client=127.0.0.1 method=GET path=/cache.zip status=200" in caplog.text
+
+
+def test_a_path_forges_no_line_of_the_log(shared: SiteBox, caplog):
+    with caplog.at_level("DEBUG"):
+        shared.ask("GET", "/a%0a%1b[31m%e2%80%a8CRITICAL" + "x" * 10_000)
+    assert r"path=/a\n\x1b[31m\u2028CRITICALx" in caplog.text
+    assert max(map(len, caplog.text.splitlines())) < 500
 
 
 @pytest.mark.parametrize("host", ["a b", "a/b", "a@b", "a:b", "", "evil.example/x?", "[::1", "x" * 254, "a:123456"])

@@ -75,13 +75,22 @@ def test_verdicts_of_a_full_index():
     }
 
 
-@pytest.mark.skipif(shutil.which("gcc") is None, reason="the slow disk is made by gcc")
 def test_adopting(tmp_path):
     printed = _run("adopt.py", "--size", 100, "--rounds", 1, "--work", tmp_path, "--json", tmp_path / "lines.json")
     assert "### 100 datasets" in printed
     assert [line["target"] for line in json.loads((tmp_path / "lines.json").read_text())] == ["< 1/3 of it", ""]
 
 
+def test_publishing(tmp_path):
+    """It fails by itself if what should be published was not, or a client got nothing."""
+    printed = _run("publish.py", "--size", 100, "--rounds", 1, "--work", tmp_path, "--json", tmp_path / "lines.json")
+    assert "| publish, nothing changed |" in printed
+    items = [line["item"] for line in json.loads((tmp_path / "lines.json").read_text())]
+    assert items[0] == "a publication of 100 datasets, beyond imports"
+    assert len(items) == 2
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="the slow disk is made by gcc")
 def test_slow_disk(tmp_path):
     """It fails by itself if the disk was not slow."""
     lines = tmp_path / "lines.json"
