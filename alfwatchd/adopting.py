@@ -9,8 +9,11 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+
+import pyarrow as pa
 
 from alfwatchd import adopted, id_changes
 from alfwatchd.core.adoption import Adoption, adopt
@@ -19,7 +22,7 @@ from alfwatchd.core.messages import Adopted, Announced, Message
 from alfwatchd.core.replies import AdoptStatus
 from alfwatchd.core.rows import Problem
 from alfwatchd.core.tables import Snapshot
-from alfwatchd.errors import AlfwatchdError
+from alfwatchd.errors import AlfwatchdError, SourceError
 from alfwatchd.settings import Adopt
 from alfwatchd.sources import read_source
 
@@ -69,22 +72,27 @@ def look(settings: Adopt, state_dir: Path, in_force: Adoption | None = None) -> 
             if (known := recall(settings, state_dir)) is not None:
                 return Reading(known, "")
             found = read_source(settings.source, None, state_dir)  # what was kept is damaged
+        if found is None:
+            return NOTHING_READ
+        copy = adopted.Copy(found.sessions, found.datasets, found.mark)
+        return Reading(_adopt(settings, state_dir, copy, is_new=True), "")
     except AlfwatchdError as error:
         return Reading(None if in_force is not None else recall(settings, state_dir), str(error))
-    if found is None:
-        return Reading(None, "")
-    copy = adopted.Copy(found.sessions, found.datasets, found.mark)
-    return Reading(_adopt(settings, state_dir, copy, is_new=True), "")
 
 
 def recall(settings: Adopt, state_dir: Path) -> Adoption | None:
     """Return what was adopted last, without a look at the source: None where nothing was, or of another source."""
     copy = adopted.load(state_dir, settings.source)
-    return None if copy is None else _adopt(settings, state_dir, copy, is_new=False)
+    with suppress(SourceError):
+        return None if copy is None else _adopt(settings, state_dir, copy, is_new=False)
+    return None
 
 
 def _adopt(settings: Adopt, state_dir: Path, copy: adopted.Copy, *, is_new: bool) -> Adoption:
-    adoption = adopt(copy.sessions, copy.datasets, keep_missing=settings.keep_missing)
+    try:
+        adoption = adopt(copy.sessions, copy.datasets, keep_missing=settings.keep_missing)
+    except (ArithmeticError, ValueError, pa.ArrowException) as error:  # numbers and dates beyond all bounds
+        raise SourceError(f"{settings.source}: its tables make no sense: {error}; have them made anew") from error
     if is_new or adopted.kept_digest(state_dir, settings.source) != adoption.digest:
         try:
             adopted.save(state_dir, settings.source, copy, adoption.digest)

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, TypeAlias
 from urllib.parse import urljoin, urlsplit
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from alfwatchd import alyx_rest, credentials
 from alfwatchd.downloads import MOST_BYTES, Version, fetch, origin, shown
@@ -335,6 +336,18 @@ _DATASETS = _Wanted(
 )
 
 
+_TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+_NUMBERS = (pa.types.is_integer, pa.types.is_floating)
+_KINDS = {
+    **dict.fromkeys([f"{name}_{half}" for name in ("id", "eid") for half in (0, 1)], _NUMBERS),
+    **dict.fromkeys(["number", "file_size"], _NUMBERS),
+    **dict.fromkeys(["default_revision", "exists"], (pa.types.is_boolean, *_NUMBERS)),
+    "date": (pa.types.is_date, pa.types.is_timestamp),
+    "qc": (*_TEXTS, pa.types.is_integer),
+}
+"""What columns may hold but nulls, where that is not texts."""
+
+
 def _read_table(path: Path, wanted: _Wanted, told: str) -> pa.Table:
     with _told_of(told):
         table = read_file(path, wanted.columns)
@@ -353,6 +366,14 @@ def _check(table: pa.Table, wanted: _Wanted, told: str) -> pa.Table:
     if wanted is _SESSIONS and not len(table):
         raise SourceError(f"{told}: holds no sessions: nothing to adopt; have it made anew")
     for place, field in enumerate(table.schema):
+        column = table.column(place)
         if pa.types.is_dictionary(field.type):
-            table = table.set_column(place, field.name, table.column(place).cast(field.type.value_type))
+            table = table.set_column(place, field.name, column.cast(field.type.value_type))
+        elif pa.types.is_floating(field.type) and not pc.any(pc.is_finite(column)).as_py():
+            table = table.set_column(place, field.name, pa.nulls(len(table)))  # to pandas, no text is no number
+    for field in table.schema:
+        if not any(is_kind(field.type) for is_kind in (pa.types.is_null, *_KINDS.get(field.name, _TEXTS))):
+            raise SourceError(
+                f"{told}: column {field.name} holds {field.type}, as no table that Alyx or ONE makes; check adopt.source"
+            )
     return table.replace_schema_metadata(None)

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 import alfwatchd
 from alfwatchd.atomic import FileMark, file_mark, write_atomically
 from alfwatchd.core import encode, ids
-from alfwatchd.core.adoption import adopt
+from alfwatchd.core.adoption import Adoption, adopt
 from alfwatchd.core.encoding import Encoding
 from alfwatchd.core.id_changes import Announcement, announce
 from alfwatchd.core.partition import Digests, Partition, Plan, digest_groups, leave_out_equal, plan_all, plan_changes
@@ -182,10 +182,10 @@ class Store:
         if self._tell is None or adopts == self._announced:
             return
         with self._readers.opening(SESSIONS, DATASETS):
-            earlier = _read_whole(self.out_dir)
+            earlier = _adopt_whole(self.out_dir)
         groups = [parts.sessions_of(group) for group in sorted(parts.members)]
         lab, now = str(metadata.get("lab", encoding.lab)), datetime.datetime.now(datetime.UTC)
-        self._tell(announce(adopt(*earlier) if earlier else None, lab, groups, encoding, now))
+        self._tell(announce(earlier, lab, groups, encoding, now))
         self._announced = adopts
 
     def _take_last(self, encoding: Encoding) -> _Written | None:
@@ -351,11 +351,11 @@ def _adopts(digest: str, lab: str) -> tuple[str, str]:
     return digest, lab if digest else ""
 
 
-def _read_whole(folder: Path) -> tuple[pa.Table, pa.Table] | None:
-    """Read both tables; None where they are not there, or damaged: nobody can hold an id of them then."""
+def _adopt_whole(folder: Path) -> Adoption | None:
+    """Read both tables as if to adopt them; None where they are not there, or make no sense: nobody has ids of them."""
     try:
-        return read_file(folder / SESSIONS), read_file(folder / DATASETS, ["id", "eid", "rel_path"])
-    except (OSError, pa.ArrowException, KeyError):
+        return adopt(read_file(folder / SESSIONS), read_file(folder / DATASETS, ["id", "eid", "rel_path"]))
+    except (OSError, pa.ArrowException, KeyError, ValueError, ArithmeticError):
         return None
 
 

@@ -239,7 +239,9 @@ class Adoption:
         return self.paths[int(self.rows.keys[row]) & ((1 << _CODE_BITS) - 1)]
 
     def _is_valid(self, row: int) -> bool:
-        return alf.is_rel_path(self.path_of(row).decode())
+        """Tell whether a file of this path can lie in a session: ALF alone would also allow ``../a.b.c``."""
+        path = self.path_of(row).decode()
+        return alf.is_rel_path(path) and not {"", ".", ".."} & {*path.split("/")}
 
     def _find_by_uuid(self, number: int, path: bytes) -> int:
         """Return the row of a dataset that has its UUID in the file name here, or there; -1 if that is not sure."""

@@ -145,12 +145,35 @@ def test_a_mark_of_another_source_counts_for_nothing(folder, tmp_path):
             "holds no sessions",
         ),
         (lambda folder: ((folder / "sessions.pqt").unlink(), os.mkfifo(folder / "sessions.pqt")), "no regular file"),
+        # What would be read as a table in which no session is known.
+        (lambda folder: _retype(folder / "sessions.pqt", "date", pa.string()), "column date holds string"),
+        (lambda folder: _retype(folder / "sessions.pqt", "number", pa.string()), "column number holds string"),
+        (lambda folder: _retype(folder / "datasets.pqt", "rel_path", pa.binary()), "column rel_path holds binary"),
+        (lambda folder: _retype(folder / "datasets.pqt", "file_size", pa.string()), "column file_size holds string"),
     ],
 )
 def test_what_is_wrong_with_a_folder_is_said(folder, spoil, says):
     spoil(folder)
     with pytest.raises(SourceError, match=says):
         read_source(str(folder), None)
+
+
+def _retype(path, name, kind):
+    table = pq.read_table(path)
+    place, column = table.column_names.index(name), table.column(name)
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(pa.string())
+    pq.write_table(table.set_column(place, name, column.cast(kind)), path)
+
+
+def test_a_column_of_no_numbers_is_one_without_values(folder):
+    # What pandas makes of texts of which there are none.
+    table = pq.read_table(folder / "sessions.pqt")
+    nothing = pa.array([float("nan")] * len(table))
+    name = "task_protocol"
+    place = table.column_names.index(name)
+    pq.write_table(table.set_column(place, name, nothing), folder / "sessions.pqt")
+    assert read_source(str(folder), None).sessions.column(name).null_count == len(table)
 
 
 def test_flipped_bits_are_found_where_the_writer_made_checksums(folder):

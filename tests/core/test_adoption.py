@@ -289,7 +289,9 @@ def test_rows_whose_file_is_not_here_are_left_out_or_kept():
 
 def test_what_one_could_not_open_is_not_kept():
     known = sessions_of({"id": E1}, {"id": E2, "subject": "no subject"})
-    rows = [{"eid": E1, "id": D1, "rel_path": "no.dataset"}, {"eid": E2, "id": D2, "rel_path": "a.b.c"}]
+    paths = ["no.dataset", "../a.b.c", "/a.b.c", "alf//a.b.c", "alf/./a.b.c", "alf/a.b\0.c", ""]
+    rows = [{"eid": E1, "id": D1, "rel_path": path} for path in paths]
+    rows.append({"eid": E2, "id": D2, "rel_path": "a.b.c"})
     adoption = adopt(known, datasets_of(*rows), keep_missing=True)
     assert tables([], adoption) == (tables([here()], adoption)[0], [])
 

@@ -290,6 +290,16 @@ def test_a_hash_of_the_database_is_never_taken_for_one_that_was_computed(small):
     assert row["id"] == wrong["id"]
 
 
+def test_tables_that_make_no_sense_change_nothing_and_are_told(small):
+    one = session(S1)
+    write_database(small.source, [one], [dataset(one["id"], TIMES)])
+    small.run_once()
+    before = rows_of(small.root)
+    write_database(small.source, [one], [dataset(one["id"], TIMES, file_size=2**64 - 1)])
+    assert "its tables make no sense" in small.run_once().stderr
+    assert rows_of(small.root) == before
+
+
 # What is matched, and what is not.
 
 
