@@ -141,7 +141,7 @@ class Box:
         while not condition():
             if time.monotonic() > end:
                 raise AssertionError(f"not within {timeout} s\n{self.journal()}")
-            time.sleep(0.02)
+            time.sleep(0.1)  # to ask starts processes
 
 
 @contextmanager

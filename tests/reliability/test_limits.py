@@ -15,6 +15,7 @@ from alfwatchd.errors import Busy, RequestFailed, TablesError
 from children import needs_root
 from mount_box import mount_box
 from program import assert_same_tables, make_small_tree, program
+from truth import assert_equals_fresh_index, index
 
 SESSION = "lab/Subjects/s1/2020-01-01/001"
 FAST = "poll_interval_seconds = 0.5\nflush_interval_seconds = 0.1\nreconcile_entries_per_second = 0\n"
@@ -68,7 +69,7 @@ def test_too_few_watches(tmp_path, root, tally, n_watches, is_enough):
         start(made, tmp_path)
         for number in range(3):
             assert made.client.sync().exactness in ("exact", "scanned")
-            made.assert_tables_equal_fresh_index()
+            assert_equals_fresh_index(made)
             tally["comparisons"] += 1
             status = made.client.status()
             assert status.state == ("live" if is_enough else "polled"), status
@@ -83,7 +84,8 @@ def test_too_few_watches(tmp_path, root, tally, n_watches, is_enough):
             made.wait(lambda: made.state == "live", HEARTBEAT_SECONDS)
             assert made.client.status().problems == []
             assert made.client.status().watches == n - 2
-        made.assert_equals_fresh_index()
+        made.client.sync()
+        assert_equals_fresh_index(made)
         assert made.client.sync().exactness == "exact"
         made.stop()
 
@@ -96,10 +98,11 @@ def test_no_inotify_instances(tmp_path, root, tally):
         assert "fs.inotify.max_user_instances" in made.client.status().problems[0].message
         (root / SESSION / "one.file.npy").write_bytes(b"1")
         assert made.client.sync().exactness == "scanned"
-        made.assert_tables_equal_fresh_index()
+        assert_equals_fresh_index(made)
         set_limit(made, "max_inotify_instances", 10)
         made.wait(lambda: made.state == "live", HEARTBEAT_SECONDS)
-        made.assert_equals_fresh_index()
+        made.client.sync()
+        assert_equals_fresh_index(made)
         assert made.client.status().problems == []
         tally.update(faults=1, comparisons=2, operations=1)
         made.stop()
@@ -145,18 +148,14 @@ def test_the_fewest_descriptors(tmp_path, root, tally, scale):
         assert n_answered > n_requests / 20
         tally.update(requests=n_requests, operations=n_requests)
         made.wait(lambda: made.client.sync() and not made.client.status().hashes_pending)
-        made.prefix = []
-        made.assert_equals_fresh_index()
+        made.client.sync()
+        assert_equals_fresh_index(made, hash_files=True)
         assert made.client.status().problems == []
         assert "Too many open files" not in made.log
         made.stop()
 
 
 # Full, read-only, gone.
-
-
-def places(root, out_dir):
-    return [f"--root={root}", f"--out-dir={out_dir}", f"--state-dir={out_dir / 'state'}"]
 
 
 def fill(folder):
@@ -216,7 +215,7 @@ def test_no_room_for_tables_or_state(tmp_path, root, tally, scale):
             made.client.sync()
             fresh = tmp_path / f"fresh{tally['comparisons']}"
             fresh.mkdir()
-            made.run_bare("--once", "--hash-files", *places(root, fresh))
+            index(root, fresh, hash_files=True)
             assert_same_tables(box.path(out), fresh)
             tally["comparisons"] += 1
             assert made.client.status().problems == []
@@ -277,13 +276,14 @@ def test_a_deep_tree(tmp_path, root, tally, scale):
         for _ in range(2):
             assert made.client.sync().exactness == ("partial" if is_too_long else "exact")
             assert made.client.status().n_problems == is_too_long
-            made.assert_tables_equal_fresh_index()
+            assert_equals_fresh_index(made)
             tally["comparisons"] += 1
             made.kill()
             start(made, tmp_path)
             tally.update(kills=1, restarts=1)
         shutil.move(root / SESSION, root / "away")
-        made.assert_equals_fresh_index()
+        made.client.sync()
+        assert_equals_fresh_index(made)
         assert made.client.status().problems == []
         subprocess.run(["rm", "-rf", root / "away"], check=True)
         made.stop()

@@ -252,39 +252,40 @@ def count_flushes(made):
     return made.log.count("flush done")
 
 
-@contextmanager
-def running(root, out_dir):
-    """Yield a program that flushes as often as it can."""
-    with program(root, out_dir) as made:
+@pytest.fixture
+def made(tmp_path):
+    """Yield a program that flushes as often as it can, with the tables of a tree but without a daemon."""
+    (tmp_path / "tables").mkdir()
+    with program(make_ibl_tree(tmp_path / "root"), tmp_path / "tables") as made:
         config = made.home / "config.toml"
         config.write_text("flush_interval_seconds = 0.02\nsettle_seconds = 0.01\n")
         made.flags = [f"--config={config}"]
+        made.run_once()
         yield made
 
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-def test_a_reader_finds_nothing_wrong_while_the_daemon_is_killed_and_started(tmp_path, scale, tally):
+def test_a_reader_finds_nothing_wrong_while_the_daemon_is_killed_and_started(made, scale, tally):
     chance = random.Random()
-    root, out_dir = make_ibl_tree(tmp_path / "root"), tmp_path / "tables"
-    out_dir.mkdir()
-    with running(root, out_dir) as made:
-        made.run_once()
-        with reading(out_dir, "load_tables", tally=tally, n_datasets=0), recordings(chance.randrange(1 << 32), root):
-            while count_flushes(made) < scale(3, 300):
-                made.start(wait=False)
-                at = count_flushes(made) + chance.randrange(5, scale(8, 60))
-                made.wait(lambda at=at: count_flushes(made) >= at)
-                if chance.random() < 0.3:
-                    made.stop()
-                else:
-                    made.kill()
-                    tally["kills"] += 1
-                tally["restarts"] += 1
-        tally["flushes"] += count_flushes(made)
-        made.start()
-        made.assert_equals_fresh_index()
-        made.stop()
+    with (
+        reading(made.out_dir, "load_tables", tally=tally, n_datasets=0),
+        recordings(chance.randrange(1 << 32), made.root),
+    ):
+        while count_flushes(made) < scale(3, 300):
+            made.start(wait=False)
+            at = count_flushes(made) + chance.randrange(5, scale(8, 60))
+            made.wait(lambda at=at: count_flushes(made) >= at)
+            if chance.random() < 0.3:
+                made.stop()
+            else:
+                made.kill()
+                tally["kills"] += 1
+            tally["restarts"] += 1
+    tally["flushes"] += count_flushes(made)
+    made.start()
+    made.assert_equals_fresh_index()
+    made.stop()
 
 
 # Saves what it read before, as fast as it can, but for rests of up to 50 ms.
@@ -315,31 +316,27 @@ def stale_client(folder):
 
 
 @pytest.mark.timeout(900)
-def test_what_a_client_saves_that_knows_old_rows_is_undone(tmp_path, scale, tally):
+def test_what_a_client_saves_that_knows_old_rows_is_undone(made, scale, tally):
     """Between flushes, while they run, and while there is no daemon."""
     chance = random.Random()
-    root, out_dir = make_ibl_tree(tmp_path / "root"), tmp_path / "tables"
-    out_dir.mkdir()
-    with running(root, out_dir) as made:
-        made.run_once()
-        for number in range(1, 1 + scale(1, 15)):
-            with stale_client(out_dir) as client:
-                for _ in range(number % 2):
+    for number in range(1, 1 + scale(1, 15)):
+        with stale_client(made.out_dir) as client:
+            for _ in range(number % 2):
+                assert client.stdout.readline() == "saved\n"
+            made.start(wait=False)
+            with recordings(chance.randrange(1 << 32), made.root):
+                for _ in range(scale(5, 20)):
                     assert client.stdout.readline() == "saved\n"
-                made.start(wait=False)
-                with recordings(chance.randrange(1 << 32), root):
-                    for _ in range(scale(5, 20)):
-                        assert client.stdout.readline() == "saved\n"
-                        tally["operations"] += 1
-                    time.sleep(chance.uniform(0, 0.3))
-                    if number % 3 == 2:
-                        made.kill()
-                        tally["kills"] += 1
-            if number % 3 == 2:
-                made.start()
-            made.wait(lambda: made.state not in ("starting", "offline"))
-            made.assert_equals_fresh_index()
-            tally["comparisons"] += 1
-            tally["restarts"] += 1
-            made.stop()
-        tally["flushes"] += count_flushes(made)
+                    tally["operations"] += 1
+                time.sleep(chance.uniform(0, 0.3))
+                if number % 3 == 2:
+                    made.kill()
+                    tally["kills"] += 1
+        if number % 3 == 2:
+            made.start()
+        made.wait(lambda: made.state not in ("starting", "offline"))
+        made.assert_equals_fresh_index()
+        tally["comparisons"] += 1
+        tally["restarts"] += 1
+        made.stop()
+    tally["flushes"] += count_flushes(made)

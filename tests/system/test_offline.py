@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from alfwatchd.errors import RootOffline
 from mount_box import mount_box
 from program import listed, make_small_tree, program, read_tables, walk
 
@@ -53,8 +54,13 @@ def untouched(made):
 
 def assert_offline(made, why):
     """Every command that promises something about the disk fails, at once, and says since when and why."""
-    for command in ("sync", "flush", "rescan"):
-        error = made.run(command, code=1).stderr
+    errors = [made.run("sync", code=1).stderr]
+    for request in (made.client.flush, made.client.rescan):
+        with pytest.raises(RootOffline) as failed:
+            request()
+        assert failed.value.exit_code == 1
+        errors.append(str(failed.value))
+    for error in errors:
         assert why in error
         assert re.search(r"offline since \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", error)
     status = made.client.status()

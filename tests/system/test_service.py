@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import contextmanager
 
 import pytest
 
@@ -95,14 +96,22 @@ def test_a_bad_setting_at_reload_leaves_it_running(lab):
     assert (lab.show("MainPID"), lab.status()["state"]) == (pid, "live")
 
 
-def test_restart_after_kill_9(lab):
+@contextmanager
+def restarted(lab, signal):
+    """Send a signal to the service just after a change, wait until systemd has restarted it, and see it caught up."""
     lab.start()
     lab.alfwatchd("sync")
     lab.add_dataset()
-    lab.box.run("systemctl", "kill", "--signal=KILL", "alfwatchd")
+    lab.box.run("systemctl", "kill", f"--signal={signal}", "alfwatchd")
     lab.box.wait(lambda: (lab.show("NRestarts"), lab.show("ActiveState")) == ("1", "active"))
+    yield
     lab.alfwatchd("sync")
     assert lab.lists_added()
+
+
+def test_restart_after_kill_9(lab):
+    with restarted(lab, "KILL"):
+        pass
 
 
 def test_restart_by_the_watchdog_when_the_loop_hangs(lab):
@@ -122,15 +131,8 @@ def test_restart_by_the_watchdog_when_the_loop_hangs(lab):
 
 
 def test_restart_by_the_watchdog_when_the_whole_process_hangs(lab):
-    with short_watchdog(lab):
-        lab.start()
-        lab.alfwatchd("sync")
-        lab.add_dataset()
-        lab.box.run("systemctl", "kill", "--signal=STOP", "alfwatchd")
-        lab.box.wait(lambda: (lab.show("NRestarts"), lab.show("ActiveState")) == ("1", "active"))
+    with short_watchdog(lab), restarted(lab, "STOP"):
         assert "Watchdog timeout (limit 2s)" in lab.box.journal("alfwatchd")
-        lab.alfwatchd("sync")
-        assert lab.lists_added()
 
 
 @pytest.mark.parametrize("settings", ['rooot = "/srv/alf"\n', "root = \n"], ids=["unknown key", "no TOML"])
@@ -215,14 +217,19 @@ RIGHTS = {
 }
 
 
+def start_with_reference(lab, settings):
+    """Start a service that may prune, and copy its tables to where a prune may find them."""
+    lab.start(f"{PLAIN}{settings}prune.enabled = true\n")
+    lab.alfwatchd("sync")
+    lab.box.run("sh", "-c", "mkdir /srv/reference && cp /srv/alf/*.pqt /srv/reference")
+
+
 @pytest.mark.parametrize(("group", "mode", "expected"), RIGHTS.values(), ids=RIGHTS)
 def test_who_may_do_what(lab, group, mode, expected):
     lab.box.write("/etc/sysusers.d/people.conf", "u outsider -\nu member -\nm member lab\n")
     lab.box.run("systemd-sysusers")
     lab.box.write("/tmp/ask_as.py", ASK_AS)
-    lab.start(PLAIN + f'control.group = "{group}"\nprune.enabled = true\n')
-    lab.alfwatchd("sync")
-    lab.box.run("sh", "-c", "mkdir /srv/reference && cp /srv/alf/*.pqt /srv/reference")
+    start_with_reference(lab, f'control.group = "{group}"\n')
     socket = "/run/alfwatchd/alfwatchd.sock"
     about = lab.box.run("stat", "--format=%U:%G %a", socket).stdout
     assert about == ("alfwatchd:lab 660\n" if group else "alfwatchd:alfwatchd 600\n")
@@ -234,9 +241,7 @@ def test_who_may_do_what(lab, group, mode, expected):
 
 
 def test_prune_deletes_inside_the_sandbox(lab):
-    lab.start(PLAIN + "[prune]\nenabled = true\n")
-    lab.alfwatchd("sync")
-    lab.box.run("sh", "-c", "mkdir /srv/reference && cp /srv/alf/*.pqt /srv/reference")
+    start_with_reference(lab, "")
     before = lab.datasets()
     added = lab.add_dataset()
     lab.alfwatchd("sync")
