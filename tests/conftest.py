@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import hypothesis
 import pytest
 
-from alfwatchd import readers
+from alfwatchd import readers, store
 
 if TYPE_CHECKING:
     from alfwatchd.s3_target import S3Target
@@ -52,10 +52,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(scope="module")
-def no_earlier_readers() -> Iterator[None]:
-    """Let a store wait for nobody who may have opened the tables before it watched them: in these tests nobody has."""
+def no_readers() -> Iterator[None]:
+    """Let a store wait for nobody who reads the tables: in these tests only the test does, when they are written."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(readers, "_UNSEEN_SECONDS", 0.0)
+        patch.setattr(store, "_TO_SESSIONS", 0.0)
+        patch.setattr(store, "_TO_DATASETS", 0.0)
         yield
 
 

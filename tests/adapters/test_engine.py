@@ -26,7 +26,7 @@ from children import as_nobody, needs_root
 from engine_box import EngineBox
 from fuzz_disk import exchange
 
-pytestmark = pytest.mark.usefixtures("no_earlier_readers")
+pytestmark = pytest.mark.usefixtures("no_readers")
 
 S1, S2, T1 = "s/2020-01-01/001", "s/2020-01-01/002", "t/2020-01-01/001"
 EXACT, SCANNED, PARTIAL = "exact", "scanned", "partial"

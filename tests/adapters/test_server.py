@@ -28,7 +28,7 @@ from alfwatchd.errors import AlfwatchdError, RootOffline
 from alfwatchd.once import look_once
 from control_box import HOLD, STATUS, WAIT_SECONDS, Box, control_box, give, open_files, read_all, wait
 
-pytestmark = pytest.mark.usefixtures("no_earlier_readers")
+pytestmark = pytest.mark.usefixtures("no_readers")
 
 GET_STATUS = b"GET /v1/status HTTP/1.1\r\nHost: d\r\n\r\n"
 

@@ -45,7 +45,7 @@ from children import mount_tmpfs, needs_root, with_own_mounts
 from rows import folder_rows
 from trees import fast_folder, write
 
-pytestmark = pytest.mark.usefixtures("no_earlier_readers")
+pytestmark = pytest.mark.usefixtures("no_readers")
 
 PATIENCE = 20.0
 
@@ -322,9 +322,7 @@ def failing(out_dir, name):
             shutil.rmtree(place)
 
 
-def test_a_reader_never_sees_half_a_file(out_dir, monkeypatch):
-    monkeypatch.setattr(store_module, "_TO_SESSIONS", 0.0)  # each file for itself: these readers want no pairs
-    monkeypatch.setattr(store_module, "_TO_DATASETS", 0.0)
+def test_a_reader_never_sees_half_a_file(out_dir):
     store = Store(out_dir, "/data")
     store.write(snapshot("s", n_datasets=2000), Encoding())
     done, n_reads, errors = threading.Event(), [0, 0], []

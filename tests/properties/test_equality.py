@@ -39,7 +39,7 @@ from engine_box import PATIENCE, POINTS, EngineBox
 from fuzz_disk import NUMBERS, OPERATIONS, Disk
 from fuzz_writer import Writer
 
-pytestmark = pytest.mark.usefixtures("no_earlier_readers")
+pytestmark = pytest.mark.usefixtures("no_readers")
 
 SECONDS = (0.0, 0.0, 0.05, 0.2, 1.5, 20.0, 70.0)
 UNITS = (1, 1, 2, 128)

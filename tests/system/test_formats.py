@@ -19,7 +19,7 @@ from alfwatchd.core.tables import Snapshot
 from control_box import control_box
 from rows import folder_rows
 
-pytestmark = pytest.mark.usefixtures("no_earlier_readers")
+pytestmark = pytest.mark.usefixtures("no_readers")
 
 REPOSITORY = Path(__file__).parents[2]
 TEXT = (REPOSITORY / "docs/formats.md").read_text()

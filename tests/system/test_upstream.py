@@ -19,7 +19,7 @@ from pandas.testing import assert_frame_equal
 
 from upstream import OURS, S1, S2, SPIKES, THEIRS, by_path, files, make, open_one, plant, tables, write
 
-pytestmark = pytest.mark.usefixtures("no_earlier_readers")
+pytestmark = pytest.mark.usefixtures("no_readers")
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from one.alf.cache import load_tables
 from alfwatchd.errors import PruneRefused, RootOffline
 from upstream import OURS, S1, S2, SPIKES, THEIRS, files, folder_of_nobody, tables, write
 
-pytestmark = pytest.mark.usefixtures("no_earlier_readers")
+pytestmark = pytest.mark.usefixtures("no_readers")
 
 differs = pytest.mark.differs
 

@@ -33,7 +33,7 @@ from upstream import (
     write,
 )  # fmt: skip
 
-pytestmark = pytest.mark.usefixtures("no_earlier_readers")
+pytestmark = pytest.mark.usefixtures("no_readers")
 
 differs = pytest.mark.differs
 
