@@ -6,10 +6,11 @@ A source that cannot be read changes nothing: what was adopted last, kept in the
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from alfwatchd.core.adoption import Adoption, adopt
 from alfwatchd.core.id_changes import Announcement
 from alfwatchd.core.messages import Adopted, Announced, Message
 from alfwatchd.core.replies import AdoptStatus
-from alfwatchd.core.rows import Problem
+from alfwatchd.core.rows import Kept, Problem
 from alfwatchd.core.tables import Snapshot
 from alfwatchd.errors import AlfwatchdError, SourceError
 from alfwatchd.settings import Adopt
@@ -32,6 +33,8 @@ _MOST_TOLD = 20
 """Changed ids that are logged one by one."""
 _PATIENCE_SECONDS = 120.0
 """How long the first flush waits for the database: tables with ids of their own are better than none."""
+_RETRY_SECONDS = 300.0
+"""How long to wait at most after a source could not be read: it may be a day until the next look is due."""
 _JOIN_SECONDS = 1.0
 
 
@@ -147,14 +150,18 @@ class Adopting:
     settings : Adopt
         With a source.
     state_dir : Path
+    kept : Kept
+        What earlier tables hold.
     post : callable
         Gets an `Adopted` after each look that changed something, and the first one in any case.
     """
 
-    def __init__(self, settings: Adopt, state_dir: Path, post: Callable[[Message], None]) -> None:
+    def __init__(self, settings: Adopt, state_dir: Path, kept: Kept, post: Callable[[Message], None]) -> None:
         self.adoption: Adoption | None = None
         self._settings = settings
         self._state_dir = state_dir
+        self._kept = kept
+        """The thread's own: with a million datasets, to sort out what is adopted takes it two seconds."""
         self._post = post
         self._error = ""
         self._read_at: str | None = None
@@ -183,8 +190,8 @@ class Adopting:
         self._waits_since = now if self._waits_since is None else self._waits_since
         return now - self._waits_since < _PATIENCE_SECONDS
 
-    def take(self, message: Adopted) -> Adoption | None:
-        """Take note of a look; return what is to be adopted from now on, or None where nothing changes."""
+    def take(self, message: Adopted) -> None:
+        """Take note of a look."""
         self._has_heard = True
         if message.error and message.error != self._error:
             _log.error("source not readable, what was adopted last stays in force error=%s", message.error)
@@ -193,7 +200,6 @@ class Adopting:
             self._read_at = message.when
         if message.adoption is not None:
             self.adoption = message.adoption
-        return message.adoption
 
     def take_counts(self, message: Announced) -> None:
         """Take note of how many rows the database knows."""
@@ -223,7 +229,7 @@ class Adopting:
         # A source may take its time: the ids of the last run are not to change for as long, and back.
         in_force = recall(self._settings, self._state_dir)
         if in_force is not None:
-            self._post(Adopted(in_force, "", None))
+            self._tell(in_force, "", None)
         is_first, last_error = True, ""
         while True:
             try:
@@ -236,7 +242,13 @@ class Adopting:
             in_force = reading.adoption or in_force
             if is_first or reading.adoption is not None or reading.error != last_error or not reading.error:
                 when = datetime.now(UTC).isoformat(timespec="seconds")
-                self._post(Adopted(reading.adoption, reading.error, when))
+                self._tell(reading.adoption, reading.error, when)
             is_first, last_error = False, reading.error
-            if self._ended.wait(self._settings.interval_seconds):
+            most = _RETRY_SECONDS if reading.error else math.inf
+            if self._ended.wait(min(self._settings.interval_seconds, most)):
                 return
+
+    def _tell(self, adoption: Adoption | None, error: str, when: str | None) -> None:
+        if adoption is not None:
+            self._kept = adoption.without_adopted(self._kept)
+        self._post(Adopted(adoption, self._kept if adoption is not None else None, error, when))

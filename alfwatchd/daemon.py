@@ -212,7 +212,7 @@ def _assemble(frame: _Frame, stack: ExitStack) -> tuple[Engine, Threads]:
         hashes = HashQueue(hasher, state, start.encoding, start.tables_written)
     adopting = None
     if settings.adopt.source:
-        adopting = Adopting(settings.adopt, settings.state_dir, inbox.post)
+        adopting = Adopting(settings.adopt, settings.state_dir, start.encoding.kept, inbox.post)
         stack.callback(adopting.close)
         threads["adopter"] = lambda: adopting.is_alive
     parts = Parts(

@@ -335,9 +335,10 @@ class Engine:
         return self.flushes.due(self.indexer.tables.generation, awaited=self.barriers.await_flush)
 
     def _adopt(self, message: messages.Adopted) -> None:
-        adopted = self.parts.adopting.take(message) if self.parts.adopting is not None else None
-        if adopted is not None:
-            self.encoding = self.encoding.adopt(adopted)
+        if self.parts.adopting is not None:
+            self.parts.adopting.take(message)
+        if message.adoption is not None and message.kept is not None:
+            self.encoding = replace(self.encoding, adopted=message.adoption, kept=message.kept)
             self.flushes.is_forced = True
 
     def _awaits_database(self, now: float) -> bool:

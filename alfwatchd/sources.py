@@ -373,7 +373,5 @@ def _check(table: pa.Table, wanted: _Wanted, told: str) -> pa.Table:
             table = table.set_column(place, field.name, pa.nulls(len(table)))  # to pandas, no text is no number
     for field in table.schema:
         if not any(is_kind(field.type) for is_kind in (pa.types.is_null, *_KINDS.get(field.name, _TEXTS))):
-            raise SourceError(
-                f"{told}: column {field.name} holds {field.type}, as no table that Alyx or ONE makes; check adopt.source"
-            )
+            raise SourceError(f"{told}: column {field.name} holds {field.type}: no table that Alyx or ONE makes")
     return table.replace_schema_metadata(None)

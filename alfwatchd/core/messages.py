@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from alfwatchd.core.adoption import Adoption
+from alfwatchd.core.rows import Kept
 from alfwatchd.core.tables import Snapshot
 
 
@@ -97,6 +98,8 @@ class Adopted:
     """What a look at the database gave; `adoption` is None where nothing changes, `error` empty where all went well."""
 
     adoption: Adoption | None
+    kept: Kept | None
+    """What is left of what earlier tables hold; None where nothing changes."""
     error: str
     when: str | None
     """UTC, ISO 8601; None for what was adopted by an earlier process."""
