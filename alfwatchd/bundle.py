@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from alfwatchd.core import publication
+from alfwatchd.core import arrow, publication
 from alfwatchd.core.encode import with_pandas_index
 from alfwatchd.core.publication import Rows
 from alfwatchd.core.selection import ContentDigest, Selection, as_rows_of, plain_ids, select_datasets
@@ -196,7 +196,7 @@ def _joined(batches: Iterator[pa.Table]) -> Iterator[pa.Table]:
 
 
 def _selected_eids(sessions: pq.ParquetFile, selection: Selection) -> pa.Array:
-    parts = [pa.array([], pa.string())]
+    parts = [arrow.strings([])]
     for number in range(0 if selection.is_all else sessions.num_row_groups):
         chosen = selection.sessions(plain_ids(sessions.read_row_group(number)))
         parts.append(chosen.column("id").combine_chunks().cast(pa.string()))

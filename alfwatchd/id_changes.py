@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from alfwatchd import stored
 from alfwatchd.atomic import write_atomically
+from alfwatchd.core import arrow
 from alfwatchd.core.id_changes import SCHEMA, follow, parse
 from alfwatchd.core.replies import IdsReply
 from alfwatchd.errors import StateError, UsageError
@@ -104,7 +105,7 @@ def _rows(path: Path, old: str) -> list[dict[str, object]]:
 
 def _rows_of(file: pq.ParquetFile, wanted: set[str]) -> dict[int, dict[str, object]]:
     """Return by their place the rows whose old id is one of these, with one row group at a time in memory."""
-    values, found, first = pa.array(sorted(wanted), pa.string()), {}, 0
+    values, found, first = arrow.strings(sorted(wanted)), {}, 0
     for group in range(file.num_row_groups):
         olds = file.read_row_group(group, ["old"]).column("old")
         places = pc.indices_nonzero(pc.is_in(olds, value_set=values))

@@ -261,7 +261,7 @@ def _read(path: Path) -> pa.Table:
 
 def held_ids(folder: Path, wanted: Set[str]) -> set[str]:
     """Return those of some ids, of sessions and datasets, that tables hold; none if they are not there or damaged."""
-    values, found = pa.array(sorted(wanted), pa.string()), set[str]()
+    values, found = arrow.strings(sorted(wanted)), set[str]()
     for name in (SESSIONS, DATASETS):
         with suppress(OSError, pa.ArrowException, ValueError, KeyError), open_file(folder / name) as file:
             for group in range(file.num_row_groups):  # a million ids at once take 100 MB

@@ -26,10 +26,27 @@ def numbers(values: npt.NDArray[np.generic], kind: pa.DataType) -> pa.Array:
     return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(np.ascontiguousarray(values))])
 
 
-def values(array: pa.Array, kind: np.dtype[Any]) -> npt.NDArray[Any]:
-    """Return the numbers of an array of the same width without nulls; unlike `Array.to_numpy`, without pandas."""
-    assert not array.null_count, "a null has no number"
-    return np.frombuffer(array.buffers()[1], kind)[array.offset : array.offset + len(array)]
+def values(array: pa.Array, kind: np.dtype[Any], missing: float = 0) -> npt.NDArray[Any]:
+    """Return the numbers of an array of the same width; unlike `Array.to_numpy`, without pandas.
+
+    Parameters
+    ----------
+    array : pyarrow.Array
+    kind : numpy.dtype
+    missing : number
+        Stands in the place of nulls.
+    """
+    found = np.frombuffer(array.buffers()[1], kind)[array.offset : array.offset + len(array)]
+    return np.where(is_valid(array), found, found.dtype.type(missing)) if array.null_count else found
+
+
+def is_valid(array: pa.Array) -> npt.NDArray[np.bool_]:
+    """Tell for each value whether it is no null."""
+    bits = array.buffers()[0]
+    if bits is None:
+        return np.full(len(array), array.null_count == 0, np.bool_)
+    unpacked = np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little", count=array.offset + len(array))
+    return unpacked[array.offset :].astype(np.bool_)
 
 
 def booleans(values: npt.NDArray[np.bool_]) -> pa.BooleanArray:

@@ -25,6 +25,7 @@ _VERSIONS = (3, 4)
 """Of UUIDs that ONE accepts (``one.alf.spec.is_uuid``)."""
 _QC_NUMBERS = {0: 0, 10: 1, 30: 2, 40: 3, 50: 4}
 """Values of ``one.alf.spec.QC`` -> index into `QC_CATEGORIES`."""
+_MOST = 1 << 52
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
 Ids = npt.NDArray[np.uint8]
@@ -167,7 +168,7 @@ def _join_halves(table: pa.Table, name: str) -> Ids:
     columns = [table.column(half).combine_chunks() for half in halves]
     if not all(pa.types.is_int64(column.type) for column in columns):
         return np.zeros((len(table), 16), np.uint8)
-    numbers = [arrow.values(pc.fill_null(column, 0), np.dtype("<i8")) for column in columns]
+    numbers = [arrow.values(column, np.dtype("<i8")) for column in columns]
     return _strict(np.ascontiguousarray(np.stack(numbers, axis=1)).view(np.uint8).reshape(-1, 16))
 
 
@@ -206,7 +207,7 @@ def _encode(table: pa.Table, name: str) -> tuple[npt.NDArray[np.int32], pa.Strin
     if name not in table.column_names:
         return np.full(len(table), -1, np.int32), arrow.strings([])
     encoded = _plain(table, name).combine_chunks().dictionary_encode()
-    return arrow.values(pc.fill_null(encoded.indices.cast(pa.int32()), -1), np.dtype(np.int32)), encoded.dictionary
+    return arrow.values(encoded.indices.cast(pa.int32()), np.dtype(np.int32), -1), encoded.dictionary
 
 
 def _texts(table: pa.Table, name: str) -> list[str]:
@@ -222,8 +223,10 @@ def _numbers(table: pa.Table, name: str) -> npt.NDArray[np.int64]:
     column = table.column(name).combine_chunks()
     if pa.types.is_boolean(column.type):
         column = column.cast(pa.int8())
-    column = pc.if_else(pc.and_(pc.greater_equal(column, 0), pc.less(column, 1 << 52)), column, None)
-    return arrow.values(pc.fill_null(column.cast(pa.int64(), safe=False), -1), np.dtype(np.int64))
+    # As floats: they hold whole numbers up to 2**53, which no file has as bytes.
+    numbers = arrow.values(column.cast(pa.float64(), safe=False), np.dtype(np.float64), -1)
+    is_good = (numbers >= 0) & (numbers < _MOST)
+    return np.where(is_good, numbers, -1).astype(np.int64)
 
 
 def _read_digests(table: pa.Table) -> npt.NDArray[np.uint8]:
@@ -231,13 +234,13 @@ def _read_digests(table: pa.Table) -> npt.NDArray[np.uint8]:
     if "hash" not in table.column_names:
         return found
     texts = _plain(table, "hash").combine_chunks()
-    is_md5 = pc.fill_null(pc.equal(pc.binary_length(texts), 2 * DIGEST_SIZE), fill_value=False)
-    chosen = texts.filter(is_md5)
+    is_md5 = arrow.values(pc.binary_length(texts), np.dtype(np.int32)) == 2 * DIGEST_SIZE
+    chosen = texts.filter(arrow.booleans(is_md5))
     try:
         digests = _unpack(arrow.parse_digests(chosen))
     except ValueError:  # some are another thing of that length
         digests = np.frombuffer(b"".join(map(_parse_md5, chosen.to_pylist())), np.uint8).reshape(-1, DIGEST_SIZE)
-    found[arrow.values(is_md5.cast(pa.int8()), np.dtype(np.int8)) == 1] = digests
+    found[is_md5] = digests
     return found
 
 

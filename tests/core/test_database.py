@@ -1,8 +1,12 @@
 """Tables of any version of ONE, as columns."""
 
+import subprocess
+import sys
 import uuid
+from pathlib import Path
 
 import numpy as np
+import one
 import pyarrow as pa
 import pytest
 
@@ -129,6 +133,20 @@ def test_paths_are_told_once():
         None,
     ]
     assert len(found.paths) == 2
+
+
+def test_a_database_is_read_without_pandas():
+    # It takes 45 MB, and a sixth of a second.
+    program = """
+import sys
+import pyarrow.parquet as pq
+from alfwatchd.core import adoption
+adoption.adopt(*(pq.ParquetFile(f"{sys.argv[1]}/{name}.pqt").read() for name in ("sessions", "datasets")))
+print("pandas" in sys.modules)
+"""
+    fixtures = Path(one.__file__).parent / "tests/fixtures"
+    command = [sys.executable, "-c", program, str(fixtures)]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == "False\n"
 
 
 def test_qc_categories_are_those_of_one():
