@@ -61,6 +61,8 @@ class Readers:
         self._closing: Callable[[], object] | None = None
         self._is_watching = False
         self._watched_since = 0.0
+        self._found: frozenset[str] = frozenset()
+        """Files that were there when the watch began: others nobody has opened unseen."""
         self._watch()
 
     def close(self) -> None:
@@ -91,7 +93,8 @@ class Readers:
         self.look()
         began = time.monotonic()
         uncounted = [self._opened[name]] if began < self._crowded_until else []
-        time.sleep(max(0.0, self._watched_since + min(seconds, _UNSEEN_SECONDS) - began))
+        if name in self._found:
+            time.sleep(max(0.0, self._watched_since + min(seconds, _UNSEEN_SECONDS) - began))
         while True:
             self.look()
             asked = [when for when in (*self._waiting[name], *uncounted) if when <= began]
@@ -122,6 +125,7 @@ class Readers:
         if wd >= 0 and not self._is_watching:
             self._watched_since = time.monotonic()
             self._opened = dict.fromkeys(self._other, self._watched_since)
+            self._found = frozenset(name for name in self._other if os.access(self._folder / name, os.F_OK))
         self._is_watching = wd >= 0
 
     def _note_all(self, own: Counter[str]) -> None:

@@ -107,6 +107,13 @@ def test_who_came_before_the_watch_is_waited_for_a_moment(folder, monkeypatch):
     assert seconds_waited(found, "s", PATIENCE) < 0.2
 
 
+def test_nobody_came_before_the_watch_to_a_file_that_was_not_there(folder, monkeypatch):
+    monkeypatch.setattr(readers, "_UNSEEN_SECONDS", PATIENCE)
+    (folder / "s").unlink()
+    found = Readers(folder, "s", "d")
+    assert seconds_waited(found, "s", PATIENCE) < 1
+
+
 def test_what_this_process_opens_does_not_count(folder):
     found = Readers(folder, "s", "d")
     started = time.monotonic()
