@@ -7,13 +7,14 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
 
 from alfwatchd.core import arrow
 from alfwatchd.core.adopted_rows import DatasetColumns
-from alfwatchd.core.adoption import Adoption
+from alfwatchd.core.adoption import AdoptedSession, Adoption
 from alfwatchd.core.encode import dataset_columns, dataset_paths, raw_ids
 from alfwatchd.core.encoding import Encoding
 from alfwatchd.core.replies import IdStep
@@ -68,13 +69,13 @@ def announce(
     """
     parts: list[pa.Table] = [SCHEMA.empty_table()]
     n_sessions = n_datasets = n_changed = 0
-    earlier = replace(encoding, lab=lab)
+    known = _known_before(before, groups, replace(encoding, lab=lab)) if before is not None else {}
     for group in groups:
         adopted = [encoding.adopted_session(eid, session) for eid, session in group]
         n_sessions += sum(session is not None for session in adopted)
         if before is not None:
             columns, places = dataset_columns(group, adopted, encoding)
-            changes, n_of_datasets = _changes(before, earlier, group, columns, when)
+            changes, n_of_datasets = _changes(before, known, group, columns, when)
             parts.append(changes)
             n_changed += n_of_datasets
         elif encoding.adopted is not None:
@@ -86,15 +87,36 @@ def announce(
     return Announcement(pa.concat_tables(parts), n_sessions, n_datasets, n_changed)
 
 
+def _known_before(
+    before: Adoption, groups: Sequence[Sequence[tuple[bytes, Session]]], encoding: Encoding
+) -> dict[str, AdoptedSession]:
+    """Return by path what tables held of each session: where it may be of two, of the one that has its eid still.
+
+    Parameters
+    ----------
+    before : Adoption
+    groups : sequence of sequence of (bytes, Session)
+    encoding : Encoding
+        With the lab of these tables.
+    """
+    known, stays = {}, {}
+    for eid, session in chain.from_iterable(groups):
+        if (found := before.sessions.get(encoding.filled_path(session))) is not None:
+            known[session.path] = found
+            if found.eid == eid:
+                stays[found.number] = session.path
+    return {path: found for path, found in known.items() if stays.get(found.number, path) == path}
+
+
 def _changes(
     before: Adoption,
-    earlier: Encoding,
+    known_before: Mapping[str, AdoptedSession],
     group: Sequence[tuple[bytes, Session]],
     columns: DatasetColumns,
     when: datetime,
 ) -> tuple[pa.Table, int]:
     """Return the changes in a group of sessions, and how many of them are of datasets."""
-    known = [before.sessions.get(earlier.filled_path(session)) for _, session in group]
+    known = [known_before.get(session.path) for _, session in group]
     old = [each.eid if each else eid for each, (eid, _) in zip(known, group, strict=True)]
     new = [eid for eid, _ in group]
     paths = [session.path.encode() for _, session in group]
@@ -121,8 +143,8 @@ def follow(changes: Sequence[Mapping[str, object]], old: str, held: Set[str]) ->
     """Return how an id changed, one step after the other; empty where it never did, or where tables hold it again.
 
     Of several changes of one id the last counts: one before may have been recorded without ever being made, as where
-    a flush failed. And the last id on the way that tables hold is where it ends: one that a row lost may have come to
-    another row.
+    a flush failed. An id that tables hold is the one to be found, even where a row lost it and it came to another: so
+    is the last of those on the way.
 
     Parameters
     ----------
@@ -134,6 +156,8 @@ def follow(changes: Sequence[Mapping[str, object]], old: str, held: Set[str]) ->
     held : set of str
         Those of all these ids that tables hold now.
     """
+    if old in held:
+        return []
     steps: list[IdStep] = []
     places: dict[object, list[int]] = defaultdict(list)
     for place, row in enumerate(changes):
@@ -146,7 +170,7 @@ def follow(changes: Sequence[Mapping[str, object]], old: str, held: Set[str]) ->
         current = str(row["new"])
         steps.append(IdStep(str(row["old"]), current, str(row["path"]), when.isoformat(timespec="seconds")))
         first = next((n for n in range(later[-1], len(changes)) if changes[n]["when"] != when), len(changes))
-    ends = [n for n, each in enumerate([old, *(step.new for step in steps)]) if each in held]
+    ends = [n for n, step in enumerate(steps, 1) if step.new in held]
     return steps[: ends[-1]] if ends else steps
 
 

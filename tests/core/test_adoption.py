@@ -2,6 +2,7 @@
 
 import datetime
 import uuid
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -371,6 +372,17 @@ def test_ids_that_change_with_the_lab_setting_are_told():
     assert [(row["old"], row["new"]) for row in found.changes.to_pylist()] == [(OWN_EID, E1), (own_id("a.b.c"), D1)]
 
 
+def test_a_row_that_comes_beside_one_that_keeps_its_id_is_no_change_of_it():
+    # The setting lab is taken away; the database has a session of that lab, of which nothing is here then.
+    adoption = adopt(sessions_of({"id": E1, "lab": "lab"}), datasets_of({"eid": E1, "rel_path": "a.b.c", "id": D1}))
+    adoption = replace(adoption, keep_missing=True)
+    before = adopt(sessions_of({"id": OWN_EID, "lab": "lab"}), datasets_of({"eid": OWN_EID, "id": own_id("a.b.c")}))
+    both = [(uuid.UUID(E1).bytes, Session(f"lab/Subjects/{S1}")), (uuid.UUID(OWN_EID).bytes, here("a.b.c"))]
+    for groups in (both, both[::-1]):
+        found = announce(before, "lab", [[each] for each in groups], Encoding().adopt(adoption), NOON)
+        assert found.changes.to_pylist() == []
+
+
 def rows_of(*steps):
     return [
         {"old": old, "new": new, "path": "p", "when": NOON + datetime.timedelta(hours=at)} for old, new, at in steps
@@ -390,7 +402,7 @@ CHAINS = [
     ("told twice, as after a crash", [("a", "b", 0), ("a", "b", 1)], "a", "b", ["b"]),
     ("told and never made, then made otherwise", [("a", "b", 0), ("a", "c", 1)], "a", "c", ["c"]),
     ("told and never made", [("a", "b", 0)], "a", "a", []),
-    ("lost to one row, come to another", [("a", "b", 0)], "a", "ab", ["b"]),
+    ("lost to one row, come to another", [("a", "b", 0)], "a", "ab", []),
     ("the second of two is what came to another row", [("a", "b", 0), ("b", "c", 1)], "a", "b", ["b"]),
     ("the clock was set back", [("a", "b", 1), ("b", "c", 0)], "a", "c", ["b", "c"]),
 ]

@@ -94,6 +94,8 @@ class Story:
                 self.settings["adopt.keep_missing"] = not self.settings["adopt.keep_missing"]
             case "lab" if not self.has_labs:
                 self.settings["lab"] = "" if self.settings["lab"] else "lab"
+                if not self.settings["lab"]:  # what was one row may be two, the file's and the database's without it
+                    self.ever.clear()
 
     def lose(self) -> None:
         """Lose the state folder or the tables: nobody can tell any more what the ids were."""
@@ -133,7 +135,7 @@ class Story:
         held = self.held
         for key, own in here.items():
             for old in self.ever.setdefault(key, []):
-                # An id that went to another row leads there, too.
+                # An id that went to another row leads there.
                 assert find_id(self.home / "state", self.home / "out", old).new in {own} | (held & {old}), (key, old)
             if own not in self.ever[key]:
                 self.ever[key].append(own)
