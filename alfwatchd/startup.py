@@ -60,6 +60,7 @@ class Start:
         if indexer.unreadable or indexer.guard.missing:
             earlier = _read_earlier(self._settings)
             if earlier is not None:
+                earlier = _without_missing(earlier)
                 indexer.restore(_rows(earlier, _filled_lab(earlier.metadata, self._settings)))
 
     def check_lab(self) -> None:
@@ -173,8 +174,11 @@ def _read_earlier(settings: Settings) -> StoredTables | None:
     except TablesError as error:
         _require_readable(settings.out_dir)
         _log.warning("what a damaged table held beside what the disk tells is lost error=%s", error)
-    earlier = earlier or stored.read_sessions_alone(settings.out_dir)
-    return stored.without_missing(earlier) if earlier and earlier.metadata.get("keep_missing") else earlier
+    return earlier or stored.read_sessions_alone(settings.out_dir)
+
+
+def _without_missing(earlier: StoredTables) -> StoredTables:
+    return stored.without_missing(earlier) if earlier.metadata.get("keep_missing") else earlier
 
 
 def _without_told_hashes(earlier: StoredTables) -> pa.Table:
@@ -212,7 +216,7 @@ def _sessions_here(settings: Settings, metadata: Mapping[str, Any], earlier: Sto
     """Return the sessions in earlier tables whose folders were here."""
     if earlier is None and metadata.get("keep_missing"):
         earlier = _read_earlier(settings)
-    return stored.read_sessions(settings.out_dir) if earlier is None else earlier.sessions
+    return stored.read_sessions(settings.out_dir) if earlier is None else _without_missing(earlier).sessions
 
 
 def _filled_lab(metadata: Mapping[str, Any], settings: Settings) -> str:

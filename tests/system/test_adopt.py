@@ -290,6 +290,23 @@ def test_a_hash_of_the_database_is_never_taken_for_one_that_was_computed(small):
     assert row["id"] == wrong["id"]
 
 
+def test_ids_stay_where_adoption_is_switched_off_also_of_folders_without_files(small):
+    for file in (path for path in (small.root / S1).rglob("*") if path.is_file()):
+        file.unlink()
+    empty, full = session(S1), session(S2)
+    away = dataset(empty["id"], TIMES)
+    write_database(small.source, [empty, full], [away, here := dataset(full["id"], TIMES)])
+    small.added["ALFWATCHD_ADOPT__KEEP_MISSING"] = "true"
+    small.run_once()
+    assert rows_of(small.root)[S1, TIMES]["exists"] is False
+    small.added["ALFWATCHD_ADOPT__SOURCE"] = ""
+    for _ in range(2):
+        small.run_once()
+        assert (eids_of(small.root)[S1], eids_of(small.root)[S2]) == (empty["id"], full["id"])
+        assert rows_of(small.root)[S2, TIMES]["id"] == here["id"]
+        assert (S1, TIMES) not in rows_of(small.root)
+
+
 def test_tables_that_make_no_sense_change_nothing_and_are_told(small):
     one = session(S1)
     write_database(small.source, [one], [dataset(one["id"], TIMES)])
