@@ -44,15 +44,15 @@ def record(state_dir: Path, changes: pa.Table) -> None:
         They could not be written, or the file cannot be read now; it is as it was.
     """
     path = state_dir / NAME
-    known = SCHEMA.empty_table()
+    known: list[pa.Table] = []
     try:
         if path.exists():
-            known = stored.read_file(path).cast(SCHEMA)
+            known = [stored.read_file(path).cast(SCHEMA)]
     except (OSError, pa.ArrowException, ValueError) as error:
         if isinstance(error, OSError) and error.errno not in _DAMAGED:
             raise
         path.replace(path.with_name(f"{NAME}.damaged-{time.time_ns()}"))
-    joined = pa.concat_tables([known, changes])
+    joined = pa.concat_tables([*known, changes])
     write = partial(pq.write_table, joined, compression="zstd", row_group_size=_ROWS_PER_GROUP)
     write_atomically(path, write)
 

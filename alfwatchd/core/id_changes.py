@@ -15,6 +15,7 @@ import pyarrow as pa
 from alfwatchd.core import arrow
 from alfwatchd.core.adopted_rows import DatasetColumns
 from alfwatchd.core.adoption import AdoptedSession, Adoption
+from alfwatchd.core.database import Ids
 from alfwatchd.core.encode import dataset_columns, dataset_paths, raw_ids
 from alfwatchd.core.encoding import Encoding
 from alfwatchd.core.replies import IdStep
@@ -67,7 +68,7 @@ def announce(
     when : datetime
         With its time zone.
     """
-    parts: list[pa.Table] = [SCHEMA.empty_table()]
+    parts = [_table(raw_ids([]), raw_ids([]), [], when)]
     n_sessions = n_datasets = n_changed = 0
     known = _known_before(before, groups, replace(encoding, lab=lab)) if before is not None else {}
     for group in groups:
@@ -131,8 +132,13 @@ def _changes(
     olds = np.concatenate([raw_ids(_chosen(old, is_other)), before.rows.ids[places[rows]]])
     news = np.concatenate([raw_ids(_chosen(new, is_other)), ids[rows]])
     told = _chosen(paths, is_other) + [paths[numbers[row]] + b"/" + rel_paths[row] for row in rows.tolist()]
-    moment = arrow.numbers(np.full(len(told), int(when.timestamp() * 1e6), np.int64), SCHEMA.field("when").type)
-    return pa.table([arrow.uuids(olds), arrow.uuids(news), arrow.strings(told), moment], schema=SCHEMA), len(rows)
+    return _table(olds, news, told, when), len(rows)
+
+
+def _table(olds: Ids, news: Ids, paths: Sequence[bytes], when: datetime) -> pa.Table:
+    moment = np.full(len(paths), int(when.timestamp() * 1e6), np.int64)
+    columns = [arrow.uuids(olds), arrow.uuids(news), arrow.strings(paths)]
+    return pa.table([*columns, arrow.numbers(moment, SCHEMA.field("when").type)], schema=SCHEMA)
 
 
 def _chosen(values: Sequence[bytes], is_chosen: Sequence[bool]) -> list[bytes]:

@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from one.api import One, OneAlyx
@@ -312,9 +313,25 @@ def test_tables_that_make_no_sense_change_nothing_and_are_told(small):
     write_database(small.source, [one], [dataset(one["id"], TIMES)])
     small.run_once()
     before = rows_of(small.root)
-    write_database(small.source, [one], [dataset(one["id"], TIMES, file_size=2**64 - 1)])
+    sessions = pq.read_table(small.source / "sessions.pqt")
+    in_30000_years = pa.array([10**7], pa.int32()).cast(pa.date32())
+    sessions = sessions.set_column(sessions.column_names.index("date"), "date", in_30000_years)
+    pq.write_table(sessions, small.source / "sessions.pqt")
     assert "its tables make no sense" in small.run_once().stderr
     assert rows_of(small.root) == before
+
+
+def test_a_size_that_makes_no_sense_is_as_good_as_none(small):
+    one = session(S1)
+    row = dataset(one["id"], TIMES, file_size=2**64 - 1, hash="0" * 32)
+    write_database(small.source, [one], [row])
+    small.run_once()
+    found = rows_of(small.root)[S1, TIMES]
+    assert (found["id"], found["file_size"], found["hash"]) == (
+        row["id"],
+        (small.root / S1 / TIMES).stat().st_size,
+        None,
+    )
 
 
 # What is matched, and what is not.
