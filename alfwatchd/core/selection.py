@@ -80,7 +80,7 @@ def as_rows_of(schema: pa.Schema, table: pa.Table) -> pa.Table:
 
 def _as_dictionary(texts: pa.StringArray, unused: pa.StringArray) -> pa.DictionaryArray:
     encoded = pc.dictionary_encode(texts)
-    places = np.asarray(encoded.indices, np.int32) + np.int32(len(unused))
+    places = arrow.values(encoded.indices, np.dtype(np.int32)) + np.int32(len(unused))
     entries = pa.concat_arrays([unused, encoded.dictionary.cast(pa.string())])
     return pa.DictionaryArray.from_arrays(arrow.numbers(places, pa.int32()), entries)
 
@@ -110,8 +110,8 @@ class ContentDigest:
                 nulls.update(_bytes_of(pc.is_null(column).cast(pa.uint8())))
                 if pa.types.is_null(column.type):
                     continue
+                column = column.drop_null()  # where there are some was told
                 if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-                    column = pc.fill_null(column, "")
                     sizes.update(_bytes_of(pc.binary_length(column)))
                     values.update(_text_of(column))
                 else:
@@ -126,11 +126,9 @@ class ContentDigest:
 def _as_numbers(column: pa.Array) -> pa.Array:
     kind = column.type
     if pa.types.is_boolean(kind):
-        return pc.fill_null(column.cast(pa.uint8()), 0)
-    if pa.types.is_primitive(kind) and not column.null_count:
-        return column
+        return column.cast(pa.uint8())
     # Columns of other programs: of whatever type, and never many.
-    return pc.fill_null(column.cast(pa.string()), "")
+    return column if pa.types.is_primitive(kind) else column.cast(pa.string())
 
 
 def _bytes_of(column: pa.Array) -> bytes | memoryview:
