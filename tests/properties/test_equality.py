@@ -328,7 +328,7 @@ def tell(seed: int, tried: Counter[str]) -> None:
 
 def test_seeded_stories(scale, tally):
     seed = int(os.environ.get("ALFWATCHD_SEED", time.time_ns() % 1_000_000_000))
-    end = time.monotonic() + float(os.environ.get("ALFWATCHD_SECONDS", scale(3.0, 300.0)))
+    end = time.monotonic() + float(os.environ.get("ALFWATCHD_SECONDS", scale(2.0, 300.0)))
     while time.monotonic() < end:
         try:
             tell(seed, tally)

@@ -141,7 +141,7 @@ def test_more_folders_than_the_queue_has_room(daemon, scale, tally):
 
 def test_overflow_without_end(daemon, tmp_path, scale, tally):
     """While it lasts, clients are answered, memory is bounded, and not every second goes into scanning."""
-    seconds = scale(3.0, 60.0)
+    seconds = scale(2.0, 60.0)
     process = psutil.Process(daemon.pid)
     before, began, largest = n_scans(daemon), time.monotonic(), 0
     with ExitStack() as stack:

@@ -225,7 +225,7 @@ def test_a_reader_in_a_loop_finds_nothing_wrong(tmp_path, kind, n_rows, scale, t
     with groups_of(n_rows):
         table = Table(tmp_path, seed, 60)
         with reading(tmp_path, kind, tally=tally):
-            for _ in range(scale(20, 1000)):
+            for _ in range(scale(12, 1000)):
                 table.step()
                 tally["flushes"] += 1
 

@@ -38,7 +38,7 @@ class Sample:
 
 
 def test_soak(tmp_path, scale, tally):
-    seconds, round_seconds = scale((3.0, 1.0), (1800.0, 30.0))
+    seconds, round_seconds = scale((2.0, 1.0), (1800.0, 30.0))
     out_dir = tmp_path / "out"
     out_dir.mkdir()
     disk = Disk(tmp_path / "root", tmp_path / "outside")
