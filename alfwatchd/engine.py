@@ -329,7 +329,7 @@ class Engine:
 
     def _flush_due(self, now: float) -> float | None:
         """Return when to flush. Never before the first scan is complete, and never into a root that is gone."""
-        is_complete = self.indexer.passes_done and not self._awaits_database(now)
+        is_complete = self.indexer.passes_done and not self.awaits_database(now)
         if self.offline or not is_complete or not self.may_flush:
             return None
         return self.flushes.due(self.indexer.tables.generation, awaited=self.barriers.await_flush)
@@ -341,7 +341,8 @@ class Engine:
             self.encoding = replace(self.encoding, adopted=message.adoption, kept=message.kept)
             self.flushes.is_forced = True
 
-    def _awaits_database(self, now: float) -> bool:
+    def awaits_database(self, now: float) -> bool:
+        """Tell whether nothing is flushed before the database has been looked at."""
         return self.parts.adopting is not None and self.parts.adopting.is_pending(now)
 
     # The end.
@@ -352,7 +353,7 @@ class Engine:
             return
         self.last_flush = Barrier(Future(), now, answer_flush, scans=False)
         self.flushes.retry_now()
-        if self.offline or not self.indexer.passes_done or self._awaits_database(now):
+        if self.offline or not self.indexer.passes_done or self.awaits_database(now):
             self.last_flush.finish(now)
             return
         if not self.is_polled:

@@ -70,7 +70,7 @@ def find_state(engine: Engine, now: float) -> State:
     if engine.offline:
         return "offline"
     indexer = engine.indexer
-    if not indexer.passes_done:
+    if not indexer.passes_done or engine.awaits_database(now):
         return "starting"
     oldest = indexer.dirty.oldest
     is_late = oldest is not None and now - oldest > 2 * engine.settings.longest_wait_seconds
@@ -85,7 +85,8 @@ def _detail(engine: Engine) -> str:
         case "offline":
             return engine.offline
         case "starting":
-            return "the first scan runs; the tables on disk are those of the last run"
+            what = "the tables wait for the database" if engine.indexer.passes_done else "the first scan runs"
+            return f"{what}; the tables on disk are those of the last run"
         case "catching up":
             return "changes are being taken in"
         case "polled":

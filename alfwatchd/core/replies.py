@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 State = Literal["starting", "catching up", "live", "polled", "offline"]
-"""starting: no scan has been completed yet. catching up: changes are known of that the tables do not hold.
-live: every change is seen at once. polled: a part of the tree is only looked at now and then. offline: the root is not
-what it was; rows are kept as they are."""
+"""starting: no scan has been completed yet, or the database to adopt was not looked at. catching up: changes are known
+of that the tables do not hold. live: every change is seen at once. polled: a part of the tree is only looked at now and
+then. offline: the root is not what it was; rows are kept as they are."""
 
 Exactness = Literal["exact", "scanned", "partial"]
 """exact: a sync cookie proved that every earlier change is in. scanned: as of a scan that began after the call.

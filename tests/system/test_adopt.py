@@ -251,6 +251,26 @@ def test_a_source_that_takes_its_time_at_a_restart_changes_no_ids(small, tmp_pat
         assert "id changed" not in small.log
 
 
+def test_the_first_tables_wait_for_a_source_that_takes_its_time(small, tmp_path):
+    known, answer = session(S1), threading.Event()
+    archive = pack(write_database(small.source, [known], [dataset(known["id"], TIMES)]), tmp_path / "cache.zip")
+    with web_server({"/cache.zip": archive.read_bytes()}) as web:
+        small.added["ALFWATCHD_ADOPT__SOURCE"] = f"{web.address}/cache.zip"
+        web.before = lambda _: answer.wait()
+        try:
+            small.start(wait=False)
+            small.wait(lambda: small.state == "starting")
+            small.wait(lambda: "the tables wait for the database" in small.client.status().detail)
+            assert small.client.status().state == "starting"
+            assert not (small.root / "sessions.pqt").exists()
+        finally:
+            answer.set()
+        small.client.sync()
+        assert eids_of(small.root)[S1] == known["id"]
+        assert small.client.status().state == "live"
+        assert "id changed" not in small.log
+
+
 def test_ids_that_change_with_the_lab_setting_are_announced_and_what_the_database_loses_is_let_go(small):
     flat = "s7/2020-01-01/001"
     shutil.copytree(small.root / S1, small.root / flat)
