@@ -259,7 +259,7 @@ def test_the_first_tables_wait_for_a_source_that_takes_its_time(small, tmp_path)
         web.before = lambda _: answer.wait()
         try:
             small.start(wait=False)
-            small.wait(lambda: small.state == "starting")
+            small.wait(lambda: "daemon started" in small.log)
             small.wait(lambda: "the tables wait for the database" in small.client.status().detail)
             assert small.client.status().state == "starting"
             assert not (small.root / "sessions.pqt").exists()
