@@ -128,7 +128,7 @@ def test_a_server_that_says_yes_to_everything(s3, connect_s3, tmp_path):
         publish(tmp_path, entry(s3), connect_s3())
 
 
-@pytest.mark.parametrize("prefix", ["a+b %20", "ä/x&y=z", "a//b.npy"])
+@pytest.mark.parametrize("prefix", ["ä+b %20/x&y=z", "a//b.npy"])
 def test_prefixes_with_odd_characters(s3, tmp_path, prefix):
     write_tables(tmp_path, 1)
     settings = Publish(target=f"s3://{s3.bucket}/{prefix}", endpoint=s3.proxy.url, region="us-east-1", keep_seconds=0)

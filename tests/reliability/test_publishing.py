@@ -72,7 +72,7 @@ def test_each_fault_at_each_request(s3, connect_s3, tmp_path, fault, scale):
 
 def test_publishers_race_through_faults(s3, connect_s3, tmp_path, scale):
     """Two publishers with different tables, every fault by chance, and a reader who looks all the time."""
-    choice, rounds = random.Random(7), scale(4, 300)
+    choice, rounds = random.Random(7), scale(3, 300)
     weights = [12, *[1] * len(FAULTS)]
     s3.proxy.fault = lambda request: choice.choices(["", *FAULTS], weights)[0]
     seen, errors, is_over, counts = [], [], threading.Event(), {"": 0}
