@@ -192,6 +192,7 @@ def tell(home: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> int:
     return n_chapters
 
 
+@pytest.mark.timeout(600)
 def test_seeded_stories_of_adoption(tmp_path, monkeypatch, scale, tally):
     seed = int(os.environ.get("ALFWATCHD_SEED", time.time_ns() % 1_000_000_000))
     end = time.monotonic() + float(os.environ.get("ALFWATCHD_SECONDS", scale(3.0, 120.0)))
