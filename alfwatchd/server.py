@@ -49,6 +49,8 @@ _MAX_HEAD_BYTES = 1 << 14
 _MOST_MISTAKES = 5
 """How many mistakes in a body are told."""
 _GRACE_SECONDS = 5
+_MEETING_SECONDS = 0.05
+"""How often the end looks for connections that were accepted just before it."""
 _END_SECONDS = 20.0
 """How long the end of the thread is waited for: nothing that it still does may keep the daemon from ending."""
 _TAKEN_AT_ONCE = 32
@@ -201,6 +203,17 @@ class _QuietServer(uvicorn.Server):
         self._ended = asyncio.Event()
         if not await self.on_tick(0):  # `end` may have come first
             await self._ended.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End in order. Who was accepted just before is met only now, and asked to end like all others."""
+        met = set(self.server_state.connections)
+        ending = asyncio.ensure_future(super().shutdown(sockets))
+        while not ending.done():
+            await asyncio.wait({ending}, timeout=_MEETING_SECONDS)
+            for connection in self.server_state.connections - met:
+                met.add(connection)
+                connection.shutdown()
+        await ending
 
     @contextlib.contextmanager
     def capture_signals(self) -> Any:

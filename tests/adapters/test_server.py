@@ -293,6 +293,26 @@ def test_a_client_that_has_no_more_to_say_is_answered():
         assert b'"generation":1' in read_all(connection)
 
 
+@pytest.mark.parametrize("n_rounds", range(8))
+def test_who_comes_at_the_very_end_is_not_waited_for(n_rounds, caplog):
+    # asyncio accepts first and tells the server some rounds of its loop later, in which it may have begun to end.
+    with control_box() as box:
+        running, client = box.server._server, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+
+        def come() -> None:
+            client.connect(str(box.path))
+            go_on(n_rounds)
+
+        def go_on(left: int) -> None:
+            running._loop.call_soon(go_on, left - 1) if left else running.end()
+
+        wait(lambda: running._ended is not None)
+        running._loop.call_soon_threadsafe(come)
+        box.server._thread.join(WAIT_SECONDS)
+        client.close()
+    assert "graceful" not in caplog.text
+
+
 def test_200_clients_at_once(box: Box):
     before = open_files()
     connections = [box.connect() for _ in range(200)]
