@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -16,6 +15,8 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 import one
 import pyarrow.parquet as pq
+
+from web_box import listening
 
 FIXTURES = Path(one.__file__).parent / "tests" / "fixtures"
 USER, PASSWORD, TOKEN = "somebody", "a-password", "a-token"
@@ -127,13 +128,5 @@ def _handler(alyx: Alyx) -> type[BaseHTTPRequestHandler]:
 def alyx_server(alyx: Alyx | None = None) -> Iterator[Alyx]:
     """Serve a database until the context ends; by default, that of the tables inside ONE-api."""
     alyx = alyx or fixture_alyx()
-    with ThreadingHTTPServer(("127.0.0.1", 0), _handler(alyx)) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        alyx.address = f"http://127.0.0.1:{server.server_port}"
-        try:
-            yield alyx
-        finally:
-            server.shutdown()
-            thread.join()
+    with listening(_handler(alyx)) as alyx.address:
+        yield alyx

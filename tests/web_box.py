@@ -84,13 +84,19 @@ def _handler(web: Web) -> type[BaseHTTPRequestHandler]:
 def web_server(files: dict[str, bytes | int | str] | None = None) -> Iterator[Web]:
     """Serve files until the context ends."""
     web = Web(files or {})
-    with ThreadingHTTPServer(("127.0.0.1", 0), _handler(web)) as server:
+    with listening(_handler(web)) as web.address:
+        yield web
+
+
+@contextmanager
+def listening(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Let a handler answer at a free port of this machine until the context ends; yield the address."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         server.daemon_threads = True
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
-        web.address = f"http://127.0.0.1:{server.server_port}"
         try:
-            yield web
+            yield f"http://127.0.0.1:{server.server_port}"
         finally:
             server.shutdown()
             thread.join()
