@@ -1,0 +1,131 @@
+"""System calls of Linux that Python's `os` does not offer: ``statx``, ``openat2``, ``renameat2``.
+
+The only importer of ctypes. Each function raises the `OSError` that the kernel gives; where the kernel or a sandbox
+does not know a call, that is ENOSYS (or EPERM), and the functions below that have another way say so.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+AT_FDCWD = -100
+_AT_SYMLINK_NOFOLLOW, _AT_EMPTY_PATH, _AT_NO_AUTOMOUNT = 0x100, 0x1000, 0x800
+_STATX_BASIC_STATS, _STATX_BTIME, _STATX_MNT_ID = 0x7FF, 0x800, 0x1000
+_STATX_BUFFER = 256
+# struct statx of <linux/stat.h>, up to stx_mnt_id: times are (seconds, nanoseconds, padding).
+_STATX = struct.Struct("=IIQIIIHxxQQQQqIxxxxqIxxxxqIxxxxqIxxxxIIIIQ")
+_SYS_OPENAT2 = 437
+"""The same number on every architecture."""
+_RESOLVE_NO_XDEV, _RESOLVE_NO_MAGICLINKS, _RESOLVE_NO_SYMLINKS, _RESOLVE_BENEATH = 0x01, 0x02, 0x04, 0x08
+_RENAME_NOREPLACE = 1
+_SECOND = 1_000_000_000
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """What the kernel tells of a file or folder; times in nanoseconds since 1970, UTC.
+
+    Parameters
+    ----------
+    dev, ino : int
+    mode, nlink, uid, gid : int
+    size : int
+        Bytes.
+    mtime_ns, ctime_ns : int
+    btime_ns : int or None
+        When the inode was made; None where the file system does not record it.
+    mount_id : int or None
+        Of the mount that the file was reached through; None before Linux 5.8.
+    """
+
+    dev: int
+    ino: int
+    mode: int
+    nlink: int
+    uid: int
+    gid: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    btime_ns: int | None
+    mount_id: int | None
+
+
+def statx(path: str | bytes, *, dir_fd: int = AT_FDCWD, follow_symlinks: bool = False) -> Stat:
+    """Look at a file; an empty path means what `dir_fd` has open. Without ``statx``, birth time and mount are None."""
+    if not hasattr(_libc, "statx"):
+        return _plain_stat(path, dir_fd, follow_symlinks=follow_symlinks)
+    flags = _AT_NO_AUTOMOUNT | (0 if follow_symlinks else _AT_SYMLINK_NOFOLLOW) | (0 if path else _AT_EMPTY_PATH)
+    mask = _STATX_BASIC_STATS | _STATX_BTIME | _STATX_MNT_ID
+    buffer = ctypes.create_string_buffer(_STATX_BUFFER)
+    if _libc.statx(dir_fd, os.fsencode(path), flags, mask, buffer) != 0:
+        code = ctypes.get_errno()
+        if code in (errno.ENOSYS, errno.EPERM):  # an old kernel, or a sandbox that does not know the call
+            return _plain_stat(path, dir_fd, follow_symlinks=follow_symlinks)
+        raise _error(code, path)
+    fields = _STATX.unpack_from(buffer)
+    found, _, _, nlink, uid, gid, mode, ino, size, _, _ = fields[:11]
+    _atime, _atime_ns, btime, btime_ns, ctime, ctime_ns, mtime, mtime_ns = fields[11:19]
+    _rdev_major, _rdev_minor, dev_major, dev_minor, mount_id = fields[19:24]
+    return Stat(
+        os.makedev(dev_major, dev_minor), ino, mode, nlink, uid, gid, size,
+        mtime * _SECOND + mtime_ns, ctime * _SECOND + ctime_ns,
+        btime * _SECOND + btime_ns if found & _STATX_BTIME else None,
+        mount_id if found & _STATX_MNT_ID else None,
+    )  # fmt: skip
+
+
+def open_in_mount(path: str, flags: int, *, dir_fd: int) -> int:
+    """Open a path below an open folder, through no link and into no other mount than the folder's own.
+
+    Raises
+    ------
+    OSError
+        EXDEV for what lies in another mount, bind mounts of the same file system included; ELOOP for a link; ENOSYS
+        (or EPERM in a sandbox) where ``openat2`` is not there: before Linux 5.6.
+    """
+    resolve = _RESOLVE_NO_XDEV | _RESOLVE_NO_MAGICLINKS | _RESOLVE_NO_SYMLINKS | _RESOLVE_BENEATH
+    how = struct.pack("=QQQ", flags | os.O_CLOEXEC, 0, resolve)
+    fd = _libc.syscall(_SYS_OPENAT2, dir_fd, os.fsencode(path), how, ctypes.c_size_t(len(how)))
+    if fd < 0:
+        raise _error(ctypes.get_errno(), path)
+    return int(fd)
+
+
+def rename_no_replace(source: str, target: str, *, source_dir_fd: int, target_dir_fd: int) -> None:
+    """Rename a file or folder, and never over anything.
+
+    Raises
+    ------
+    OSError
+        EEXIST if the target is there; EXDEV for another file system or mount; EINVAL or ENOSYS where the file system
+        (bindfs, some network ones), or the C library, does not know the flag.
+    """
+    if not hasattr(_libc, "renameat2"):
+        raise _error(errno.ENOSYS, target)
+    names = os.fsencode(source), os.fsencode(target)
+    if _libc.renameat2(source_dir_fd, names[0], target_dir_fd, names[1], _RENAME_NOREPLACE) != 0:
+        raise _error(ctypes.get_errno(), target)
+
+
+def _plain_stat(path: str | bytes, dir_fd: int, *, follow_symlinks: bool) -> Stat:
+    if path:
+        base = None if dir_fd == AT_FDCWD else dir_fd
+        about = os.stat(path, dir_fd=base, follow_symlinks=follow_symlinks)
+    else:
+        about = Path().stat() if dir_fd == AT_FDCWD else os.fstat(dir_fd)
+    return Stat(
+        about.st_dev, about.st_ino, about.st_mode, about.st_nlink, about.st_uid, about.st_gid, about.st_size,
+        about.st_mtime_ns, about.st_ctime_ns, None, None,
+    )  # fmt: skip
+
+
+def _error(code: int, path: str | bytes) -> OSError:
+    return OSError(code, os.strerror(code), os.fsdecode(path))

@@ -1,0 +1,91 @@
+"""System calls that `os` does not offer, against what `os` says and what the kernel does."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import time
+
+import pytest
+
+from alfwatchd import linux
+
+
+def test_statx_tells_what_stat_tells_and_when_a_file_was_made(tmp_path):
+    before = time.time_ns()
+    path = tmp_path / "x"
+    path.write_bytes(b"abc")
+    os.utime(path, ns=(1, 1_500_000_000_123_456_789))
+    about, found = path.stat(), linux.statx(str(path))
+
+    assert (found.dev, found.ino, found.mode, found.nlink) == (about.st_dev, about.st_ino, about.st_mode, 1)
+    assert (found.uid, found.gid, found.size) == (about.st_uid, about.st_gid, 3)
+    assert (found.mtime_ns, found.ctime_ns) == (about.st_mtime_ns, about.st_ctime_ns)
+    assert found.btime_ns is None or abs(found.btime_ns - before) < 60e9
+    fd = os.open(tmp_path, os.O_RDONLY)
+    try:
+        assert linux.statx("x", dir_fd=fd) == found
+        assert linux.statx("", dir_fd=fd).ino == tmp_path.stat().st_ino
+    finally:
+        os.close(fd)
+
+
+def test_statx_looks_at_a_link_or_through_it(tmp_path):
+    (tmp_path / "x").write_bytes(b"abc")
+    (tmp_path / "link").symlink_to("x")
+
+    assert linux.statx(str(tmp_path / "link")).ino == (tmp_path / "link").lstat().st_ino
+    assert linux.statx(str(tmp_path / "link"), follow_symlinks=True).ino == (tmp_path / "x").stat().st_ino
+    with pytest.raises(FileNotFoundError):
+        linux.statx(str(tmp_path / "missing"))
+
+
+def test_without_statx_there_is_no_birth_time(tmp_path):
+    (tmp_path / "x").write_bytes(b"abc")
+    whole = linux.statx(str(tmp_path / "x"))
+    plain = linux._plain_stat(str(tmp_path / "x"), linux.AT_FDCWD, follow_symlinks=False)
+
+    assert (plain.ino, plain.mtime_ns, plain.btime_ns, plain.mount_id) == (whole.ino, whole.mtime_ns, None, None)
+
+
+def test_open_in_mount_refuses_links_and_what_lies_above(tmp_path):
+    (tmp_path / "a/b").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("a")
+    fd = os.open(tmp_path, os.O_RDONLY)
+    try:
+        os.close(linux.open_in_mount("a/b", os.O_PATH, dir_fd=fd))
+        for path, code in (("link/b", errno.ELOOP), ("a/../..", errno.EXDEV)):
+            with pytest.raises(OSError, match=r".") as raised:
+                linux.open_in_mount(path, os.O_PATH, dir_fd=fd)
+            assert raised.value.errno == code
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may mount")
+def test_open_in_mount_refuses_a_bind_mount_of_the_same_file_system(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    script = (
+        f"mount --bind {tmp_path}/a {tmp_path}/b && exec {os.sys.executable} -c "
+        f"\"import os; from alfwatchd import linux; fd = os.open('{tmp_path}', os.O_RDONLY)\n"
+        "try: linux.open_in_mount('b', os.O_PATH, dir_fd=fd)\nexcept OSError as e: print(e.errno)\""
+    )
+    done = subprocess.run(["unshare", "-m", "sh", "-c", script], capture_output=True, text=True, check=False)
+
+    assert done.stdout.strip() == str(errno.EXDEV), done.stderr
+
+
+def test_rename_no_replace_never_overwrites(tmp_path):
+    (tmp_path / "a").write_text("a")
+    (tmp_path / "b").write_text("b")
+    fd = os.open(tmp_path, os.O_RDONLY)
+    try:
+        with pytest.raises(FileExistsError):
+            linux.rename_no_replace("a", "b", source_dir_fd=fd, target_dir_fd=fd)
+        linux.rename_no_replace("a", "c", source_dir_fd=fd, target_dir_fd=fd)
+    finally:
+        os.close(fd)
+
+    assert {each.name: each.read_text() for each in tmp_path.iterdir()} == {"b": "b", "c": "a"}
