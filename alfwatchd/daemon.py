@@ -209,7 +209,7 @@ def _assemble(frame: _Frame, stack: ExitStack) -> tuple[Engine, Threads]:
         hasher = Hasher(str(settings.root), state, settings.hash_threads, inbox.post)
         stack.callback(hasher.close)
         threads["hasher"] = lambda: hasher.is_alive
-        hashes = HashQueue(hasher, state, start.encoding, start.tables_written)
+        hashes = HashQueue(hasher, state)
     adopting = None
     if settings.adopt.source:
         adopting = Adopting(settings.adopt, settings.state_dir, start.encoding.kept, inbox.post)

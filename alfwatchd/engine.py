@@ -125,7 +125,7 @@ class Engine:
                 self._take_failed_flush(message.error, now)
             case messages.Hashed():
                 if self.parts.hashes is not None:
-                    self.parts.hashes.take(message, self.indexer)
+                    self.parts.hashes.take(message, self.indexer, now)
             case messages.Adopted():
                 self._adopt(message)
             case messages.Announced():

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from alfwatchd.core.encoding import Encoding
+from alfwatchd.core.content import inode_key
 from alfwatchd.core.guard import Place
 from alfwatchd.core.messages import Hashed
-from alfwatchd.core.rows import SIGNATURE_SIZE, Session, inode_of, unpack_signature
+from alfwatchd.core.rows import SIGNATURE_SIZE, Session, inode_of, is_of_link, unpack_signature
 from alfwatchd.errors import StateError
 from alfwatchd.hashing import Hasher, HashJob
 from alfwatchd.indexer import Indexer
@@ -27,17 +27,11 @@ class HashQueue:
     ----------
     hasher : Hasher
     state : State
-    encoding : Encoding
-        Knows the digests of earlier tables.
-    tables_written : float
-        When those were written, in seconds since 1970.
     """
 
-    def __init__(self, hasher: Hasher, state: State, encoding: Encoding, tables_written: float) -> None:
+    def __init__(self, hasher: Hasher, state: State) -> None:
         self._hasher = hasher
         self._state = state
-        self._encoding = encoding
-        self._tables_written_ns = int(tables_written * 1e9)
 
     @property
     def n_pending(self) -> int:
@@ -58,18 +52,26 @@ class HashQueue:
             if jobs:
                 self._hasher.submit(self._take_recorded(session, jobs, indexer))
 
-    def take(self, message: Hashed, indexer: Indexer) -> None:
-        """Put digests into the rows that still have the signature they were made for; of an old version, ask again."""
+    def take(self, message: Hashed, indexer: Indexer, now: float | None = None) -> None:
+        """Put digests into the rows that still have the signature they were made for; of an old version, ask again.
+
+        Where the file has another change time than its row, no event may have told of it, as of a hard link: with
+        `now`, on the caller's clock in seconds, it is marked to be looked at.
+        """
         digests: dict[str, dict[str, tuple[bytes, bytes]]] = {}
         again = []
         for path, files in message.digests.items():
             for name, (signature, digest, version) in files.items():
-                now = self._hasher.version(signature)
-                if version == now:
+                latest = self._hasher.version(signature)
+                if not digest:
+                    folder = indexer.tree.find(path)
+                    if folder is not None and now is not None:
+                        indexer.dirty.mark(folder, now).names.add(name)
+                elif version == latest:
                     digests.setdefault(path, {})[name] = signature, digest
                 else:
                     age_key = -unpack_signature(signature).mtime_ns
-                    again.append(HashJob(age_key, path, name, signature, version=now))
+                    again.append(HashJob(age_key, path, name, signature, latest))
         self._set(digests, indexer)
         if again:
             self._hasher.submit(again)
@@ -83,17 +85,17 @@ class HashQueue:
         fsid = _fsid_below(session, indexer.guard.places)
         if fsid is None:
             return jobs
-        sure = [job.signature for job in jobs if not (job.version or unpack_signature(job.signature).is_link)]
+        keys = [None if job.version or is_of_link(job.signature) else inode_key(job.signature) for job in jobs]
         try:
-            known = self._state.find_digests(fsid, sure)
+            known = self._state.find_digests(fsid, [key for key in keys if key is not None])
         except StateError as error:
             _log.warning("recorded digests not readable error=%s", error)
             return jobs
         digests: dict[str, dict[str, tuple[bytes, bytes]]] = {}
         left = []
-        for job in jobs:
-            if job.signature in known:
-                digests.setdefault(job.folder, {})[job.name] = (job.signature, known[job.signature])
+        for job, key in zip(jobs, keys, strict=True):
+            if key is not None and key in known:
+                digests.setdefault(job.folder, {})[job.name] = (job.signature, known[key])
             else:
                 left.append(job)
         self._set(digests, indexer)
@@ -106,19 +108,13 @@ class HashQueue:
                 indexer.tree.set_digest(folder, found)
 
     def _jobs(self, session: Session) -> list[HashJob]:
-        kept = self._encoding.kept.datasets.get(self._encoding.kept_key(session.key), {})
         jobs = []
         for folder in session.folders:
             path = f"{session.path}/{folder.folder}" if folder.folder else session.path
             for name, value in folder.files.items():
                 if len(value) > SIGNATURE_SIZE:
                     continue
-                about = unpack_signature(value)
-                row = kept.get(f"{folder.folder}/{name}" if folder.folder else name)
-                is_known = row is not None and row.file_size == about.file_size
-                known = row.digest if row and is_known else b""
-                version = self._hasher.version(value)
-                jobs.append(HashJob(-about.mtime_ns, path, name, value, known, self._tables_written_ns, version))
+                jobs.append(HashJob(-unpack_signature(value).mtime_ns, path, name, value, self._hasher.version(value)))
         return jobs
 
 

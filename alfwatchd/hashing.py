@@ -1,4 +1,7 @@
-"""md5 of dataset files in background threads: newest first, once per content, never of a file being written."""
+"""md5 of dataset files in background threads: newest first, once per content, never of a file being written.
+
+A digest is recorded for the next run only where a later change cannot leave the file looking as it did: `core.content`.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+from alfwatchd import linux
+from alfwatchd.core.content import Key, is_final, is_settled, record_key
 from alfwatchd.core.messages import Hashed, Message
-from alfwatchd.core.rows import either_way, pack_signature, unpack_signature
+from alfwatchd.core.rows import differs_in_ctime, either_way, pack_signature, unpack_signature
 from alfwatchd.errors import StateError
 
 _log = logging.getLogger(__name__)
@@ -48,11 +53,6 @@ class HashJob:
         Folder relative to the root, and file name.
     signature : bytes
         Packed; the digest counts for this state of the file only.
-    known : bytes
-        Digest from earlier tables; empty if there is none.
-    known_ns : int
-        When they were written, in nanoseconds since 1970: `known` holds unless the file has changed since. Its ctime
-        tells, as nobody can set that back; its mtime may be that of a file it was copied from.
     version : int
         How often the file was rewritten since, as far as events told, without a change of its signature. A digest
         counts for the last version only, and of any but the first, nothing that was recorded counts.
@@ -62,22 +62,39 @@ class HashJob:
     folder: str
     name: str
     signature: bytes = field(compare=False)
-    known: bytes = field(default=b"", compare=False)
-    known_ns: int = field(default=0, compare=False)
     version: int = field(default=0, compare=False)
 
 
 class Digests(Protocol):
     """Where digests are recorded over restarts; `state.State` is one. Each method may raise `StateError`."""
 
-    def find_digest(self, fsid: int, signature: bytes) -> bytes | None:
-        """Return the digest of a file with this signature on this file system, or None."""
+    def find_digest(self, fsid: int, key: Key) -> bytes | None:
+        """Return the digest of a file on this file system, or None."""
 
-    def save_digests(self, rows: Iterable[tuple[int, bytes, bytes]]) -> None:
-        """Record (fsid, packed signature, digest)."""
+    def save_digests(self, rows: Iterable[tuple[int, Key, bytes]]) -> None:
+        """Record (fsid, key, digest)."""
 
     def forget_digests(self, signatures: Iterable[bytes]) -> None:
         """Forget the digests of all files with these signatures."""
+
+
+class _Found(NamedTuple):
+    """What a job gave.
+
+    Parameters
+    ----------
+    job : HashJob
+    digest : bytes
+        Empty where only the change time of the file is another one: somebody must look at it again.
+    fsid : int
+    key : Key or None
+        Under what the digest is to be recorded; None where it must not be.
+    """
+
+    job: HashJob
+    digest: bytes
+    fsid: int = 0
+    key: Key | None = None
 
 
 class Hasher:
@@ -93,7 +110,7 @@ class Hasher:
     post : callable
         Gets `Hashed` messages, in a hashing thread.
     settle_seconds : float
-        A file that was modified less than this ago may still be written, and waits.
+        A file that was changed less than this ago may still be written, and waits.
     """
 
     def __init__(
@@ -111,6 +128,8 @@ class Hasher:
         self._post = post
         # A heap compares often, and tuples do that in C.
         self._jobs: list[tuple[int, str, str, int, HashJob]] = []
+        self._unsettled: list[tuple[int, int, HashJob]] = []
+        """A heap of files that may still be written, by their change time."""
         self._numbers = itertools.count()
         self._queued: dict[tuple[str, str], HashJob] = {}
         # Jobs that a thread has taken and not posted yet -> one for the same state of the file that came meanwhile.
@@ -167,7 +186,10 @@ class Hasher:
 
     def _push(self, job: HashJob) -> None:
         self._queued[job.folder, job.name] = job
-        heapq.heappush(self._jobs, (job.age_key, job.folder, job.name, next(self._numbers), job))
+        if is_settled(job.signature, time.time_ns(), self._settle_ns):
+            heapq.heappush(self._jobs, (job.age_key, job.folder, job.name, next(self._numbers), job))
+        else:
+            heapq.heappush(self._unsettled, (unpack_signature(job.signature).ctime_ns, next(self._numbers), job))
 
     def close(self) -> None:
         """Let each thread end after the chunk it is reading."""
@@ -178,7 +200,7 @@ class Hasher:
             thread.join()
 
     def _run(self) -> None:
-        done: list[tuple[HashJob, int, bytes]] = []
+        done: list[_Found] = []
         posted = time.monotonic()
         # One buffer for all files: to clear new memory takes longer than a tiny file.
         buffer = memoryview(bytearray(_CHUNK_SIZE))
@@ -187,14 +209,14 @@ class Hasher:
             if job is not None:
                 found = self._digest(job, buffer)
                 if found is not None:
-                    done.append((job, *found))
+                    done.append(found)
                     self._waits.pop((job.folder, job.name), None)
                 else:
                     self._finish([job], posted=False)
             is_late = time.monotonic() - posted > _POST_SECONDS
             if done and (is_late or not self._queued or len(done) >= _POST_FILES):
                 self._report(done)
-                self._finish([job for job, _, _ in done], posted=True)
+                self._finish([each.job for each in done], posted=True)
                 done, posted = [], time.monotonic()
         if done:
             self._report(done)
@@ -213,28 +235,28 @@ class Hasher:
             if not self._queued:
                 self._changed.wait(_POST_SECONDS)
             self._push_failed()
-            waiting = []
-            job = None
-            while self._jobs and job is None:
-                entry = heapq.heappop(self._jobs)
-                candidate = entry[-1]
-                if self._queued.get((candidate.folder, candidate.name)) is not candidate:
-                    continue
-                if abs(time.time_ns() + candidate.age_key) < self._settle_ns:
-                    waiting.append(entry)
-                else:
-                    job = candidate
-                    del self._queued[candidate.folder, candidate.name]
-                    self._taken[_state_of(candidate)] = None
-            for entry in waiting:
-                heapq.heappush(self._jobs, entry)
-            if job is None and waiting and not self._stopping:
+            self._push_settled()
+            while self._jobs:
+                job = heapq.heappop(self._jobs)[-1]
+                if self._queued.get((job.folder, job.name)) is job:
+                    del self._queued[job.folder, job.name]
+                    self._taken[_state_of(job)] = None
+                    return job
+            if self._unsettled and not self._stopping:
                 self._changed.wait(_POST_SECONDS)
-            return job
+            return None
 
-    def _digest(self, job: HashJob, buffer: memoryview) -> tuple[int, bytes] | None:
-        """Return file system id and digest of a file, or None if it is gone or no longer what the job says."""
+    def _push_settled(self) -> None:
+        """Queue what has been left alone for long enough."""
+        now = time.time_ns()
+        while self._unsettled and is_settled(self._unsettled[0][-1].signature, now, self._settle_ns):
+            _, number, job = heapq.heappop(self._unsettled)
+            heapq.heappush(self._jobs, (job.age_key, job.folder, job.name, number, job))
+
+    def _digest(self, job: HashJob, buffer: memoryview) -> _Found | None:
+        """Return what is to be told of a file, or None if it is gone or another one than the job says."""
         path = f"{self._root}/{job.folder}/{job.name}"
+        started = time.time_ns()
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
@@ -242,12 +264,16 @@ class Hasher:
             return None
         try:
             if not _is_same(fd, job):
-                return None
+                return _Found(job, b"") if _is_renewed(fd, job) else None
             fsid = os.fstatvfs(fd).f_fsid
-            n_bytes = unpack_signature(job.signature).file_size
-            recorded = (self._recorded(fsid, job) or _known(fd, job)) if job.version == 0 else None
-            digest = recorded or self._read(fd, n_bytes, buffer)
-            return (fsid, digest) if digest and _is_same(fd, job) else None
+            key = record_key(linux.file_system_type(fd), f"{job.folder}/{job.name}", job.signature)
+            recorded = self._recorded(fsid, key) if key is not None and job.version == 0 else None
+            digest = recorded or self._read(fd, unpack_signature(job.signature).file_size, buffer)
+            if digest is None:
+                return None
+            if not _is_same(fd, job):
+                return _Found(job, b"") if _is_renewed(fd, job) else None
+            return _Found(job, digest, fsid, key if is_final(job.signature, started) else None)
         except OSError as error:
             self._try_again(job, error)
             return None
@@ -275,10 +301,10 @@ class Hasher:
             if (job.folder, job.name) not in self._queued and _state_of(job) not in self._taken:
                 self._push(job)
 
-    def _recorded(self, fsid: int, job: HashJob) -> bytes | None:
+    def _recorded(self, fsid: int, key: Key) -> bytes | None:
         # Asked only now, though whoever made the job may have asked, too: it may have been hashed meanwhile.
         try:
-            return self._digests.find_digest(fsid, job.signature)
+            return self._digests.find_digest(fsid, key)
         except StateError as error:
             _log.warning("recorded digests not readable error=%s", error)
             return None
@@ -293,15 +319,17 @@ class Hasher:
                 return None
         return md5.digest()
 
-    def _report(self, done: list[tuple[HashJob, int, bytes]]) -> None:
+    def _report(self, done: list[_Found]) -> None:
         try:
-            self._digests.save_digests((fsid, job.signature, digest) for job, fsid, digest in done)
+            self._digests.save_digests([(each.fsid, each.key, each.digest) for each in done if each.key is not None])
         except StateError as error:  # they are in the tables all the same, and made again after a restart
             _log.warning("digests not recorded error=%s", error)
         # Asked after they were recorded: whoever forgets one later will find it there.
-        self._forget_recorded([job.signature for job, _, _ in done if job.version != self.version(job.signature)])
+        self._forget_recorded(
+            [job.signature for job, *_ in done if job.version != self.version(job.signature)]
+        )
         digests: dict[str, dict[str, tuple[bytes, bytes, int]]] = {}
-        for job, _, digest in done:
+        for job, digest, *_ in done:
             digests.setdefault(job.folder, {})[job.name] = (job.signature, digest, job.version)
         self._post(Hashed(digests))
 
@@ -315,13 +343,18 @@ class Hasher:
 
 def _is_same(fd: int, job: HashJob) -> bool:
     about = os.fstat(fd)
+    return stat.S_ISREG(about.st_mode) and _signature(about, job) == job.signature
+
+
+def _is_renewed(fd: int, job: HashJob) -> bool:
+    """Tell whether a file differs from what its job says in nothing but the change time: a hard link has no event."""
+    about = os.fstat(fd)
+    return stat.S_ISREG(about.st_mode) and differs_in_ctime(_signature(about, job), job.signature)
+
+
+def _signature(about: os.stat_result, job: HashJob) -> bytes:
     is_link = unpack_signature(job.signature).is_link
-    now = pack_signature(about.st_size, about.st_mtime_ns, about.st_ino, is_link)
-    return stat.S_ISREG(about.st_mode) and now == job.signature
-
-
-def _known(fd: int, job: HashJob) -> bytes:
-    return job.known if os.fstat(fd).st_ctime_ns < job.known_ns else b""
+    return pack_signature(about.st_size, about.st_mtime_ns, about.st_ino, is_link, about.st_ctime_ns)
 
 
 def _state_of(job: HashJob) -> _State:

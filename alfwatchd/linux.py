@@ -1,4 +1,5 @@
-"""System calls of Linux that Python's `os` does not offer: ``statx``, ``openat2``, ``renameat2``.
+"""System calls of Linux that Python's `os` does not offer: ``statx``, ``statfs``, ``openat2``,
+``renameat2``.
 
 The only importer of ctypes. Each function raises the `OSError` that the kernel gives; where the kernel or a sandbox
 does not know a call, that is ENOSYS (or EPERM), and the functions below that have another way say so.
@@ -17,6 +18,7 @@ AT_FDCWD = -100
 _AT_SYMLINK_NOFOLLOW, _AT_EMPTY_PATH, _AT_NO_AUTOMOUNT = 0x100, 0x1000, 0x800
 _STATX_BASIC_STATS, _STATX_BTIME, _STATX_MNT_ID = 0x7FF, 0x800, 0x1000
 _STATX_BUFFER = 256
+_STATFS_BUFFER = 512
 # struct statx of <linux/stat.h>, up to stx_mnt_id: times are (seconds, nanoseconds, padding).
 _STATX = struct.Struct("=IIQIIIHxxQQQQqIxxxxqIxxxxqIxxxxqIxxxxIIIIQ")
 _SYS_OPENAT2 = 437
@@ -80,6 +82,14 @@ def statx(path: str | bytes, *, dir_fd: int = AT_FDCWD, follow_symlinks: bool = 
         btime * _SECOND + btime_ns if found & _STATX_BTIME else None,
         mount_id if found & _STATX_MNT_ID else None,
     )  # fmt: skip
+
+
+def file_system_type(fd: int) -> int:
+    """Return the type of the file system that an open file is on: ``f_type`` of statfs(2), as <linux/magic.h> has it."""
+    buffer = ctypes.create_string_buffer(_STATFS_BUFFER)
+    if _libc.fstatfs(fd, buffer) != 0:
+        raise _error(ctypes.get_errno(), "")
+    return int(ctypes.c_long.from_buffer(buffer).value) & 0xFFFFFFFF
 
 
 def open_in_mount(path: str, flags: int, *, dir_fd: int) -> int:

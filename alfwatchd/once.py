@@ -222,7 +222,7 @@ def run_hashing(settings: Settings, state: State, start: Start) -> None:
     """Hash all files that have no recorded digest, and wait for it."""
     inbox = Inbox()
     hasher = Hasher(str(settings.root), state, settings.hash_threads, inbox.post, settle_seconds=0.0)
-    hashes = HashQueue(hasher, state, start.encoding, start.tables_written)
+    hashes = HashQueue(hasher, state)
     try:
         start.indexer.committed.extend(start.indexer.tables.snapshot().sessions.values())
         hashes.submit(start.indexer)

@@ -135,7 +135,9 @@ class Scanner:
             elif not stat.S_ISREG(about.st_mode):
                 gone.add(name)
             else:
-                look.files[name] = pack_signature(about.st_size, about.st_mtime_ns, about.st_ino, False)  # noqa: FBT003
+                look.files[name] = pack_signature(
+                    about.st_size, about.st_mtime_ns, about.st_ino, False, about.st_ctime_ns  # noqa: FBT003
+                )
         return look
 
     def _list_layout(
@@ -211,7 +213,9 @@ class Scanner:
                     odd.add_file(fd, name, files)
                     continue
                 n_bytes += of_file.st_size
-                files[name] = pack_signature(of_file.st_size, of_file.st_mtime_ns, of_file.st_ino, False)  # noqa: FBT003
+                files[name] = pack_signature(
+                    of_file.st_size, of_file.st_mtime_ns, of_file.st_ino, False, of_file.st_ctime_ns  # noqa: FBT003
+                )
                 if not len(files) & _PROGRESS_MASK:
                     self.on_progress()
         found, hidden = self._choose_collections(folders, folder) if folders else ({}, [])
@@ -286,7 +290,7 @@ class _Oddities:
             return
         if about.st_nlink > 1 and not is_link:
             self.shared_inodes.add(about.st_ino)
-        files[name] = pack_signature(about.st_size, about.st_mtime_ns, about.st_ino, is_link)
+        files[name] = pack_signature(about.st_size, about.st_mtime_ns, about.st_ino, is_link, about.st_ctime_ns)
 
     def add_to(self, listing: Listing) -> Listing:
         """Return a listing with these added."""

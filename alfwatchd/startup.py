@@ -45,13 +45,10 @@ class Start:
         Knows nothing of the disk yet.
     encoding : Encoding
         Carries over what earlier tables hold.
-    tables_written : float
-        When the earlier tables were written, in seconds since 1970; 0 if nothing is carried over.
     """
 
     indexer: Indexer
     encoding: Encoding
-    tables_written: float
     _settings: Settings
 
     def finish_first_pass(self) -> None:
@@ -132,18 +129,16 @@ def prepare(
     )
     is_ours = metadata.get("namespace") == str(settings.namespace) and not metadata.get("has_kept", True)
     is_ours &= metadata.get("adopted", "") == adopted.kept_digest(settings.state_dir, settings.adopt.source)
-    needs_digests = settings.hash_files and (state is None or state.is_new)
-    carried, tables_written = NOTHING_KEPT, 0.0
-    earlier = None if is_ours and not needs_digests else _read_earlier(settings)
+    carried = NOTHING_KEPT
+    earlier = None if is_ours else _read_earlier(settings)
     sessions = _sessions_here(settings, metadata, earlier)
     if sessions is not None:
         indexer.known_before = _top_folders(sessions, _filled_lab(metadata, settings))
     if earlier is not None:
-        tables_written = earlier.modified
         filled = _filled_lab(earlier.metadata, settings)
         carried = kept.carry_over(earlier.sessions, _without_told_hashes(earlier), settings.namespace, filled)
     encoding = Encoding(settings.namespace, settings.lab, settings.hash_files, carried)
-    return Start(indexer, encoding, tables_written, settings)
+    return Start(indexer, encoding, settings)
 
 
 class _Record:

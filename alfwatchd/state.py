@@ -16,24 +16,26 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from alfwatchd.core.content import Key, forgotten
 from alfwatchd.core.guard import Place
 from alfwatchd.errors import StateError
 
 _log = logging.getLogger(__name__)
 
-_SCHEMA_VERSION = 2
+_SCHEMA_VERSION = 3
 _MOST_PARAMETERS = 500
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS places (
     path BLOB PRIMARY KEY, fsid TEXT, dev TEXT, ino TEXT, mount_id TEXT, fs_type TEXT, seal BLOB
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS digests (
-    fsid TEXT, signature BLOB, md5 BLOB, seal BLOB, PRIMARY KEY (fsid, signature)
+    place BLOB, fsid TEXT, stamp BLOB, md5 BLOB, seal BLOB, PRIMARY KEY (place, fsid)
 ) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS digests_by_path ON digests (stamp) WHERE length(place) > 8;
 """
 _EXPECTED = (
     "SELECT path, fsid, dev, ino, mount_id, fs_type, seal FROM places",
-    "SELECT fsid, signature, md5, seal FROM digests",
+    "SELECT place, fsid, stamp, md5, seal FROM digests",
 )
 
 
@@ -94,40 +96,46 @@ class State:
             self._db.executemany("INSERT INTO places VALUES (?, ?, ?, ?, ?, ?, ?)", sealed)
         self._places = dict(places)
 
-    def find_digest(self, fsid: int, signature: bytes) -> bytes | None:
-        """Return the md5 digest, 16 bytes, of a file with this signature on this file system, or None."""
+    def find_digest(self, fsid: int, key: Key) -> bytes | None:
+        """Return the md5 digest, 16 bytes, of a file on this file system, or None."""
         with self._access():  # no transaction: each file is looked up, and to end one takes as long as the look
             row = self._db.execute(
-                "SELECT md5, seal FROM digests WHERE fsid = ? AND signature = ?", (str(fsid), signature)
+                "SELECT md5, seal FROM digests WHERE place = ? AND fsid = ? AND stamp = ?",
+                (key.place, str(fsid), key.stamp),
             ).fetchone()
-        return row[0] if row and row[1] == _seal(str(fsid), signature, row[0]) else None
+        return row[0] if row and row[1] == _seal(str(fsid), *key, row[0]) else None
 
-    def find_digests(self, fsid: int, signatures: Sequence[bytes]) -> dict[bytes, bytes]:
-        """Return signature -> md5 digest, 16 bytes, of those files on one file system whose digest is recorded."""
-        found: dict[bytes, bytes] = {}
+    def find_digests(self, fsid: int, keys: Sequence[Key]) -> dict[Key, bytes]:
+        """Return key -> md5 digest, 16 bytes, of those files on one file system whose digest is recorded."""
+        found: dict[Key, bytes] = {}
         with self._access():
-            for start in range(0, len(signatures), _MOST_PARAMETERS):
-                some = signatures[start : start + _MOST_PARAMETERS]
+            for start in range(0, len(keys), _MOST_PARAMETERS):
+                some = keys[start : start + _MOST_PARAMETERS]
                 marks = ",".join("?" * len(some))
                 rows = self._db.execute(
-                    f"SELECT signature, md5, seal FROM digests WHERE fsid = ? AND signature IN ({marks})",
-                    (str(fsid), *some),
+                    f"SELECT place, stamp, md5, seal FROM digests WHERE fsid = ? AND place IN ({marks})",
+                    (str(fsid), *[key.place for key in some]),
                 )
-                found.update((each, digest) for each, digest, seal in rows if seal == _seal(str(fsid), each, digest))
+                sound = {Key(*key): md5 for *key, md5, seal in rows if seal == _seal(str(fsid), *key, md5)}
+                found.update((key, sound[key]) for key in some if key in sound)
         return found
 
-    def save_digests(self, rows: Iterable[tuple[int, bytes, bytes]]) -> None:
-        """Record (fsid, packed signature, md5 digest) of files."""
+    def save_digests(self, rows: Iterable[tuple[int, Key, bytes]]) -> None:
+        """Record (fsid, key, md5 digest) of files, each in the place of what was recorded for its `Key.place`."""
         with self._transaction():
             self._db.executemany(
-                "INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)",
-                [(str(fsid), signature, md5, _seal(str(fsid), signature, md5)) for fsid, signature, md5 in rows],
+                "INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?, ?)",
+                [(key.place, str(fsid), key.stamp, md5, _seal(str(fsid), *key, md5)) for fsid, key, md5 in rows],
             )
 
     def forget_digests(self, signatures: Iterable[bytes]) -> None:
         """Forget the digests of files that were rewritten without any change of their signature."""
+        keys = [forgotten(each) for each in signatures]
         with self._transaction():
-            self._db.executemany("DELETE FROM digests WHERE signature = ?", [(each,) for each in signatures])
+            self._db.executemany("DELETE FROM digests WHERE place = ? AND stamp = ?", [key for key, _ in keys])
+            self._db.executemany(
+                "DELETE FROM digests WHERE stamp = ? AND length(place) > 8", [(stamp,) for _, stamp in keys]
+            )
 
     def close(self) -> None:
         """Close the file."""

@@ -33,7 +33,9 @@ from alfwatchd.core.rows import (
 from alfwatchd.core.tables import Snapshot
 
 _EPOCH = datetime.date(1970, 1, 1).toordinal()
-_SIGNATURE_DTYPE = np.dtype([("file_size", "<u8"), ("mtime_ns", "<i8"), ("inode", "<u8"), ("is_link", "?")])
+_SIGNATURE_DTYPE = np.dtype(
+    [("file_size", "<u8"), ("mtime_ns", "<i8"), ("inode", "<u8"), ("ctime_ns", "<i8"), ("is_link", "?")]
+)
 _NO_SESSION = KeptSession(None, "", "")
 _NO_DATASET = KeptDataset(None, 0, None, b"")
 _UNUSED = arrow.strings([str(uuid.UUID(int=0)), uuid.UUID(int=0).hex])

@@ -79,20 +79,22 @@ class Look:
 
 @dataclass(slots=True)
 class Changes:
-    """How many dataset rows a scan added, changed and removed."""
+    """How many dataset rows a scan added, changed and removed; of `renewed` ones only the change time differs."""
 
     added: int = 0
     changed: int = 0
     removed: int = 0
+    renewed: int = 0
 
     def __iadd__(self, other: Changes) -> Changes:
         self.added += other.added
         self.changed += other.changed
         self.removed += other.removed
+        self.renewed += other.renewed
         return self
 
     def __bool__(self) -> bool:
-        return bool(self.added or self.changed or self.removed)
+        return bool(self.added or self.changed or self.removed or self.renewed)
 
 
 NO_FOLDERS = cast("dict[str, Folder]", MappingProxyType({}))

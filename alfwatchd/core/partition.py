@@ -12,9 +12,11 @@ from functools import lru_cache
 from itertools import compress, groupby
 from operator import is_not
 
+import numpy as np
+
 from alfwatchd.core.encoding import Encoding
 from alfwatchd.core.ids import md5
-from alfwatchd.core.rows import Session
+from alfwatchd.core.rows import FILE_SIZE_BYTES, SIGNATURE_SIZE, Session
 from alfwatchd.core.tables import Snapshot
 
 ROWS_PER_GROUP = 1 << 14
@@ -165,12 +167,16 @@ def _digest_sessions(members: Sequence[Member]) -> bytes:
 
 def _digest_datasets(sessions: Sequence[tuple[bytes, Session]]) -> bytes:
     parts: list[bytes] = []
+    signatures: list[bytes] = []
     for eid, session in sessions:
         parts.append(eid + b"%d\0" % len(session.folders))
         for folder, packed in session.folders:
-            parts.append(_as_bytes(folder, packed.names) + packed.signatures)
+            parts.append(_as_bytes(folder, packed.names))
+            signatures.append(packed.signatures)
             parts.append(b"%d\0" % len(packed.digests) + packed.digests)
-    return md5(b"".join(parts)).digest()
+    # Of signatures the tables show the sizes only: times and inodes of a restored disk are others.
+    sizes = np.frombuffer(b"".join(signatures), np.uint8).reshape(-1, SIGNATURE_SIZE)[:, :FILE_SIZE_BYTES]
+    return md5(b"".join([*parts, sizes.tobytes()])).digest()
 
 
 @lru_cache(maxsize=1 << 10)  # as in `encode`: most sessions have the same

@@ -12,11 +12,14 @@ from typing import NamedTuple
 
 from alfwatchd.core import alf
 
-_SIGNATURE = struct.Struct("<QqQ?")
-_SIZE = struct.Struct("<Q17x")
+_SIGNATURE = struct.Struct("<QqQq?")
+_SIZE = struct.Struct("<Q25x")
+_CTIME = slice(24, 32)
 _HALF_OF_TIME = 1 << 63
 SIGNATURE_SIZE = _SIGNATURE.size
 """Bytes of a signature; what follows it in a row value is the md5 digest, 16 bytes, where it is known."""
+FILE_SIZE_BYTES = 8
+"""Bytes at the start of a signature that hold the file size."""
 
 
 class Signature(NamedTuple):
@@ -31,14 +34,17 @@ class Signature(NamedTuple):
     """Modification time in nanoseconds since 1970, UTC, as `wrap_time` returns it; of the target for a link."""
     inode: int
     is_link: bool
+    ctime_ns: int = 0
+    """Change time, likewise. No program can set it, so a file whose ctime is that of before has the content of before.
+    A rename of a folder above leaves it as it is."""
 
 
-def pack_signature(file_size: int, mtime_ns: int, inode: int, is_link: bool) -> bytes:  # noqa: FBT001 - as a struct
+def pack_signature(file_size: int, mtime_ns: int, inode: int, is_link: bool, ctime_ns: int = 0) -> bytes:  # noqa: FBT001 - as a struct
     """Return `SIGNATURE_SIZE` bytes."""
     try:
-        return _SIGNATURE.pack(file_size, mtime_ns, inode, is_link)
+        return _SIGNATURE.pack(file_size, mtime_ns, inode, ctime_ns, is_link)
     except struct.error:
-        return _SIGNATURE.pack(file_size, wrap_time(mtime_ns), inode, is_link)
+        return _SIGNATURE.pack(file_size, wrap_time(mtime_ns), inode, wrap_time(ctime_ns), is_link)
 
 
 def wrap_time(time_ns: int) -> int:
@@ -48,7 +54,8 @@ def wrap_time(time_ns: int) -> int:
 
 def unpack_signature(value: bytes) -> Signature:
     """Open the signature at the start of a row value."""
-    return Signature(*_SIGNATURE.unpack_from(value))
+    file_size, mtime_ns, inode, ctime_ns, is_link = _SIGNATURE.unpack_from(value)
+    return Signature(file_size, mtime_ns, inode, is_link, ctime_ns)
 
 
 pack_inode = struct.Struct("<Q").pack
@@ -65,6 +72,11 @@ def either_way(signature: bytes) -> tuple[bytes, bytes]:
     return signature[:-1] + b"\0", signature[:-1] + b"\1"
 
 
+def without_inode(signature: bytes) -> bytes:
+    """Return the signature of a file whose inode number says nothing."""
+    return signature[:16] + bytes(8) + signature[_CTIME.start :]
+
+
 def is_of_link(value: bytes) -> bool:
     """Tell whether the file of a row value was reached through a symbolic link."""
     return value[SIGNATURE_SIZE - 1] != 0
@@ -72,7 +84,13 @@ def is_of_link(value: bytes) -> bool:
 
 def is_same_content(value: bytes, other: bytes) -> bool:
     """Tell whether two row values tell the same of one file; one may be reached through a symbolic link."""
-    return value[:24] == other[:24]
+    return value[: _CTIME.stop] == other[: _CTIME.stop]
+
+
+def differs_in_ctime(value: bytes, other: bytes) -> bool:
+    """Tell whether the signatures of two row values differ in nothing but the change time."""
+    same = value[: _CTIME.start] == other[: _CTIME.start] and is_of_link(value) == is_of_link(other)
+    return same and value[_CTIME] != other[_CTIME]
 
 
 def digest_of(value: bytes) -> bytes:
@@ -165,6 +183,15 @@ class PackedFiles(NamedTuple):
     def inodes(self) -> list[bytes]:
         """Return the inode of each file as `inode_of` does, in little time."""
         return [self.signatures[at : at + 8] for at in range(16, len(self.signatures), SIGNATURE_SIZE)]
+
+    def without_ctimes(self) -> PackedFiles:
+        """Return the same with no change times."""
+        none = bytes(_CTIME.stop - _CTIME.start)
+        parts = [
+            self.signatures[at : at + _CTIME.start] + none + self.signatures[at + _CTIME.stop : at + SIGNATURE_SIZE]
+            for at in range(0, len(self.signatures), SIGNATURE_SIZE)
+        ]
+        return self._replace(signatures=b"".join(parts))
 
     @property
     def has_links(self) -> bool:

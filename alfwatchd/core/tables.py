@@ -68,6 +68,8 @@ class Tables:
         elif old == session:
             return
         self._sessions[session.path] = session
+        if old is not None and _shows_same(old, session):
+            return  # a `chmod -R` is no new generation
         self._count(old, session)
 
     def drop_session(self, path: str) -> None:
@@ -118,3 +120,13 @@ class Tables:
             counts.n_bytes + (new.n_bytes if new else 0) - (old.n_bytes if old else 0),
         )
         self.generation += 1
+
+
+def _shows_same(session: Session, other: Session) -> bool:
+    """Tell whether two rows of one session differ in nothing but change times, which no table shows."""
+    if session.is_link != other.is_link or len(session.folders) != len(other.folders):
+        return False
+    return all(
+        one is two or (one.folder == two.folder and one.packed.without_ctimes() == two.packed.without_ctimes())
+        for one, two in zip(session.folders, other.folders, strict=True)
+    )

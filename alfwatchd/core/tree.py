@@ -20,6 +20,7 @@ from alfwatchd.core.rows import (
     PackedFiles,
     Problem,
     Session,
+    differs_in_ctime,
     inode_of,
     pack_signature,
     shared,
@@ -169,6 +170,8 @@ class Tree:
             values[name] = signature
             if before is None:
                 changes.added += 1
+            elif name not in rewritten and differs_in_ctime(before, signature):
+                changes.renewed += 1
             else:
                 changes.changed += 1
         if changes:
