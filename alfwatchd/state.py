@@ -31,8 +31,9 @@ CREATE TABLE IF NOT EXISTS places (
 CREATE TABLE IF NOT EXISTS digests (
     place BLOB, fsid TEXT, stamp BLOB, md5 BLOB, seal BLOB, PRIMARY KEY (place, fsid)
 ) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS digests_by_path ON digests (stamp) WHERE length(place) > 8;
 """
+_INDEX = "CREATE INDEX IF NOT EXISTS digests_by_path ON digests (stamp) WHERE length(place) > 8"
+"""For `State.forget_digests`, of files that are recorded by path; see `core.content.Key`."""
 _EXPECTED = (
     "SELECT path, fsid, dev, ino, mount_id, fs_type, seal FROM places",
     "SELECT place, fsid, stamp, md5, seal FROM digests",
@@ -232,6 +233,7 @@ def _connect(path: Path) -> sqlite3.Connection:
             raise sqlite3.DatabaseError("damaged")
         db.executescript(_SCHEMA)
         _check_columns(db)
+        db.execute(_INDEX)
         db.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
         db.commit()
     except sqlite3.DatabaseError:

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 
 from alfwatchd import hash_queue
-from alfwatchd.core.encoding import Encoding
+from alfwatchd.core.content import inode_key
 from alfwatchd.core.folder import Look
 from alfwatchd.core.messages import Hashed
-from alfwatchd.core.rows import digest_of, either_way
+from alfwatchd.core.rows import SIGNATURE_SIZE, digest_of, either_way
 from alfwatchd.hash_queue import HashQueue
 from alfwatchd.hashing import Hasher
 from alfwatchd.state import State
@@ -37,7 +37,7 @@ class Box:
     def __init__(self, root, state, indexer):
         self.root, self.state, self.indexer = root, state, indexer
         self.hasher = Jobs(root, state)
-        self.queue = HashQueue(self.hasher, state, Encoding(with_hashes=True), 0.0)
+        self.queue = HashQueue(self.hasher, state)
 
     def submit(self):
         self.hasher.paths.clear()
@@ -53,7 +53,7 @@ class Box:
     def record(self, *paths, fsid=None):
         fsid = self.indexer.guard.places[""].fsid if fsid is None else fsid
         rows = self.rows()
-        self.state.save_digests([(fsid, rows[path][:25], RECORDED) for path in paths])
+        self.state.save_digests([(fsid, inode_key(rows[path][:SIGNATURE_SIZE]), RECORDED) for path in paths])
 
     def digests(self):
         return {path: digest_of(value) for path, value in self.rows().items()}
@@ -92,13 +92,13 @@ def test_a_file_that_changed_since_goes_to_the_hasher(box):
 
 def test_a_file_that_was_rewritten_with_equal_size_and_time_goes_to_the_hasher(box):
     box.record(f"{SESSION}/a.b.c")
-    box.indexer.tree.rewritten.append(box.rows()[f"{SESSION}/a.b.c"][:25])
+    box.indexer.tree.rewritten.append(box.rows()[f"{SESSION}/a.b.c"][:SIGNATURE_SIZE])
     assert f"{SESSION}/a.b.c" in box.submit()
 
 
 def test_a_digest_that_was_made_before_a_file_was_rewritten_does_not_count(box):
     """It was on its way when the event came, and stood in the row for ever: size and time were those of before."""
-    signature = box.rows()[f"{SESSION}/a.b.c"][:25]
+    signature = box.rows()[f"{SESSION}/a.b.c"][:SIGNATURE_SIZE]
     box.submit()
     box.indexer.tree.rewritten.append(signature)
     box.submit()
@@ -115,10 +115,10 @@ def test_a_file_that_was_rewritten_in_secret_by_one_of_its_names(box):
     first, second = f"{SESSION}/a.b.c", "t/2020-01-01/001/second.b.c"
     os.link(box.root / first, box.root / second)
     scan_all(box.indexer)
-    signature = box.rows()[first][:25]
+    signature = box.rows()[first][:SIGNATURE_SIZE]
     for name in (first, second, link := f"{SESSION}/link.b.c"):
         folder = box.indexer.tree.find(os.path.dirname(name))
-        box.indexer.tree.set_digest(folder, {os.path.basename(name): (box.rows()[name][:25], RECORDED)})
+        box.indexer.tree.set_digest(folder, {os.path.basename(name): (box.rows()[name][:SIGNATURE_SIZE], RECORDED)})
     box.indexer.scan(0.0)
     assert {box.digests()[name] for name in (first, second, link)} == {RECORDED}
     folder = box.indexer.tree.find(SESSION)

@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from alfwatchd.core.content import Key, inode_key, record_key
 from alfwatchd.core.guard import Place
 from alfwatchd.core.rows import pack_signature
 from alfwatchd.errors import StateError
@@ -16,6 +17,8 @@ LARGE = 2**64 - 1
 PLACE = Place(fsid=LARGE, dev=LARGE - 1, ino=LARGE - 2, mount_id=2**63, fs_type="ext4")
 OTHER = Place(fsid=0, dev=1, ino=2, mount_id=3, fs_type="nfs4")
 SIGNATURE, MD5 = pack_signature(7, 1_700_000_000_000_000_000, LARGE, False), bytes(range(16))
+KEY = inode_key(SIGNATURE)
+FUSE = 0x65735546
 
 
 @pytest.fixture
@@ -35,7 +38,7 @@ def is_open(fd):
 def fill(folder):
     state = State(folder)
     state.save_places({"": PLACE, "mount": OTHER})
-    state.save_digests([(1, SIGNATURE, MD5)])
+    state.save_digests([(1, KEY, MD5)])
     state.close()
 
 
@@ -43,7 +46,7 @@ def load(folder):
     """Return what a next run finds: is_new, places, digest."""
     state = State(folder)
     try:
-        return state.is_new, state.load_places(), state.find_digest(1, SIGNATURE)
+        return state.is_new, state.load_places(), state.find_digest(1, KEY)
     finally:
         state.close()
 
@@ -67,7 +70,7 @@ def test_everything_outlives_a_kill(folder):
     def run():
         state = State(folder)
         state.save_places({"": PLACE, "mount": OTHER})
-        state.save_digests([(1, SIGNATURE, MD5)])
+        state.save_digests([(1, KEY, MD5)])
         return 1  # the child ends without closing
 
     assert in_child(run) == 1
@@ -101,37 +104,63 @@ def test_places_have_any_path(folder):
         (1, pack_signature(8, 1_700_000_000_000_000_000, LARGE, False), False),
         (1, pack_signature(7, 1_700_000_000_000_000_001, LARGE, False), False),
         (1, pack_signature(7, 1_700_000_000_000_000_000, LARGE - 1, False), False),
-        (1, pack_signature(7, 1_700_000_000_000_000_000, LARGE, True), False),
+        (1, pack_signature(7, 1_700_000_000_000_000_000, LARGE, False, 1), False),
+        (1, pack_signature(7, 1_700_000_000_000_000_000, LARGE, True), True),  # the same file, reached by a link
     ],
 )
-def test_a_digest_is_found_by_file_system_and_signature(folder, fsid, signature, found):
+def test_a_digest_is_found_by_file_system_and_key(folder, fsid, signature, found):
     state = State(folder)
-    state.save_digests([(1, SIGNATURE, MD5)])
-    assert state.find_digest(fsid, signature) == (MD5 if found else None)
+    state.save_digests([(1, KEY, MD5)])
+    key = inode_key(signature)
+    assert state.find_digest(fsid, key) == (MD5 if found else None)
+    assert state.find_digests(fsid, [key]) == ({key: MD5} if found else {})
     state.close()
 
 
 @pytest.mark.parametrize("n_asked", [0, 1, 500, 501, 1200])
 def test_many_digests_are_found_at_once(folder, n_asked):
-    signatures = [pack_signature(number, 1, 1, False) for number in range(1200)]
-    known = {signature: bytes([number % 256] * 16) for number, signature in enumerate(signatures) if number % 3}
+    keys = [inode_key(pack_signature(number, 1, number, False)) for number in range(1200)]
+    known = {key: bytes([number % 256] * 16) for number, key in enumerate(keys) if number % 3}
     state = State(folder)
     state.save_digests((1, *row) for row in known.items())
-    state.save_digests((2, signature, MD5) for signature in signatures)
-    assert state.find_digests(1, signatures[:n_asked]) == {
-        each: known[each] for each in signatures[:n_asked] if each in known
-    }
+    state.save_digests((2, key, MD5) for key in keys)
+    assert state.find_digests(1, keys[:n_asked]) == {each: known[each] for each in keys[:n_asked] if each in known}
     state.close()
 
 
 def test_digests_are_replaced_and_forgotten(folder):
-    other = pack_signature(1, -1, 1, False)
+    other = inode_key(pack_signature(1, -1, 1, False))
     state = State(folder)
-    state.save_digests([(1, SIGNATURE, MD5), (LARGE, SIGNATURE, MD5), (1, other, MD5)])
-    state.save_digests((1, signature, bytes(16)) for signature in [SIGNATURE])
-    assert state.find_digest(1, SIGNATURE) == bytes(16)
+    state.save_digests([(1, KEY, MD5), (LARGE, KEY, MD5), (1, other, MD5)])
+    state.save_digests((1, key, bytes(16)) for key in [KEY])
+    assert state.find_digest(1, KEY) == bytes(16)
     state.forget_digests([SIGNATURE, pack_signature(9, 9, 9, False)])
-    assert [state.find_digest(*each) for each in ((1, SIGNATURE), (LARGE, SIGNATURE), (1, other))] == [None, None, MD5]
+    assert [state.find_digest(*each) for each in ((1, KEY), (LARGE, KEY), (1, other))] == [None, None, MD5]
+    state.close()
+
+
+def test_digests_that_are_recorded_by_path_are_forgotten(folder):
+    signature = pack_signature(7, 8, 9, False, 10)
+    keys = [record_key(FUSE, path, signature) for path in ("a/b", "a/c")]
+    other = record_key(FUSE, "a/b", pack_signature(7, 8, 9, False, 11))
+    state = State(folder)
+    state.save_digests((1, key, MD5) for key in keys)
+    state.save_digests([(2, other, MD5)])
+    assert [state.find_digest(1, key) for key in keys] == [MD5, MD5]
+    state.forget_digests([pack_signature(7, 8, 1234, False, 10)])  # the file system has given it another inode
+    assert [state.find_digest(1, key) for key in keys] == [None, None]
+    assert state.find_digest(2, other) == MD5
+    state.close()
+
+
+def test_one_digest_is_recorded_for_an_inode_however_often_its_file_changes(folder):
+    """A nightly `chmod -R` of a million files left a million rows more each time."""
+    state = State(folder)
+    for night in range(5):
+        state.save_digests((1, inode_key(pack_signature(7, 8, inode, False, night)), MD5) for inode in range(3))
+    assert state._db.execute("SELECT count(*) FROM digests").fetchone() == (3,)
+    assert state.find_digest(1, inode_key(pack_signature(7, 8, 2, False, 3))) is None
+    assert state.find_digest(1, inode_key(pack_signature(7, 8, 2, False, 4))) == MD5
     state.close()
 
 
@@ -141,9 +170,9 @@ def test_any_thread_may_call(folder):
 
     def work(number):
         for each in range(50):
-            signature = pack_signature(number, each, 0, False)
-            state.save_digests([(1, signature, bytes([number, each] * 8))])
-            if state.find_digest(1, signature) != bytes([number, each] * 8):
+            key = Key(bytes([number, each]), b"stamp")
+            state.save_digests([(1, key, bytes([number, each] * 8))])
+            if state.find_digest(1, key) != bytes([number, each] * 8):
                 wrong.append((number, each))
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
@@ -187,7 +216,7 @@ DAMAGES = {
 def test_a_file_that_is_damaged_or_of_another_version_is_made_anew(folder, damage):
     fill(folder)
     state = State(folder)
-    state.save_digests((1, pack_signature(number, 0, 0, False), MD5) for number in range(2000))
+    state.save_digests((1, Key(number.to_bytes(8), b"stamp"), MD5) for number in range(2000))
     state.close()
     damage(folder / "state.sqlite")
     assert load(folder) == ANEW
@@ -205,7 +234,7 @@ def test_an_empty_file_is_filled(folder):
 def test_leftovers_of_a_file_that_was_deleted_do_no_harm(folder):
     fill(folder)
     state = State(folder)
-    state.save_digests([(2, SIGNATURE, MD5)])
+    state.save_digests([(2, KEY, MD5)])
     (folder / "state.sqlite").unlink()  # the write-ahead log stays
     assert (folder / "state.sqlite-wal").exists()
     leftover = folder / "state.sqlite-wal"
@@ -260,8 +289,8 @@ def test_what_fails_later_is_told_as_such(folder):
     for fail in (
         state.load_places,
         lambda: state.save_places({}),
-        lambda: state.find_digest(1, SIGNATURE),
-        lambda: state.save_digests([(1, SIGNATURE, MD5)]),
+        lambda: state.find_digest(1, KEY),
+        lambda: state.save_digests([(1, KEY, MD5)]),
         lambda: state.forget_digests([SIGNATURE]),
     ):
         with pytest.raises(StateError, match=r"state\.sqlite"):
@@ -292,8 +321,8 @@ def test_what_is_removed_under_the_daemon_is_made_anew(folder, remove):
     state.save_places({"": PLACE})
     remove(state_dir)
     state.save_places({"": PLACE})
-    state.save_digests([(1, SIGNATURE, MD5)])
-    assert state.find_digest(1, SIGNATURE) == MD5
+    state.save_digests([(1, KEY, MD5)])
+    assert state.find_digest(1, KEY) == MD5
     state.close()
     assert load(state_dir) == (False, {"": PLACE}, MD5)
 
@@ -323,7 +352,7 @@ def test_what_cannot_be_recorded_is_once_it_can(folder):
             with pytest.raises(StateError, match="may be deleted"):
                 state.save_places({"": PLACE})
             with pytest.raises(StateError):
-                state.find_digest(1, SIGNATURE)
+                state.find_digest(1, KEY)
         (folder / "state").unlink()
         state.save_places({"": PLACE})
         state.close()
@@ -344,14 +373,14 @@ def rewrite(folder, query):
 @pytest.mark.parametrize("query", ["UPDATE digests SET md5 = zeroblob(16)", "UPDATE digests SET seal = zeroblob(4)"])
 def test_a_digest_whose_bytes_were_changed_is_not_used(folder, query):
     state = State(folder)
-    state.save_digests([(1, SIGNATURE, MD5)])
+    state.save_digests([(1, KEY, MD5)])
     state.close()
     rewrite(folder, query)
     state = State(folder)
-    assert state.find_digest(1, SIGNATURE) is None
-    assert state.find_digests(1, [SIGNATURE]) == {}
-    state.save_digests([(1, SIGNATURE, MD5)])
-    assert state.find_digest(1, SIGNATURE) == MD5
+    assert state.find_digest(1, KEY) is None
+    assert state.find_digests(1, [KEY]) == {}
+    state.save_digests([(1, KEY, MD5)])
+    assert state.find_digest(1, KEY) == MD5
     state.close()
 
 
@@ -383,7 +412,7 @@ def test_columns_of_another_program_are_made_anew(folder, caplog):
     state = State(folder)
     assert state.is_new
     assert "made anew" in caplog.text
-    state.save_digests([(1, SIGNATURE, MD5)])
+    state.save_digests([(1, KEY, MD5)])
     state.close()
 
 
@@ -395,14 +424,14 @@ def test_what_is_no_file_is_replaced(folder, name, make):
     make(folder / name)
     state = State(folder)
     assert state.is_new
-    state.save_digests([(1, SIGNATURE, MD5)])
-    assert state.find_digest(1, SIGNATURE) == MD5
+    state.save_digests([(1, KEY, MD5)])
+    assert state.find_digest(1, KEY) == MD5
     state.close()
 
 
 def test_damage_while_it_is_open_is_mended_by_the_next_that_is_written(folder):
     state = State(folder)
-    state.save_digests([(1, SIGNATURE, MD5)])
+    state.save_digests([(1, KEY, MD5)])
     state.close()
     state = State(folder)
     state._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -411,9 +440,9 @@ def test_damage_while_it_is_open_is_mended_by_the_next_that_is_written(folder):
         file.write(b"x" * 20_000)
     with pytest.raises(StateError):
         for number in range(3):
-            state.save_digests([(number, SIGNATURE, MD5)])
-    state.save_digests([(1, SIGNATURE, MD5)])
-    assert state.find_digest(1, SIGNATURE) == MD5
+            state.save_digests([(number, KEY, MD5)])
+    state.save_digests([(1, KEY, MD5)])
+    assert state.find_digest(1, KEY) == MD5
     state.close()
 
 
@@ -426,7 +455,7 @@ def test_a_file_of_another_user_is_replaced_where_the_folder_allows_it(folder, m
 
     def run():
         state = State(folder)
-        state.save_digests([(1, SIGNATURE, MD5)])
+        state.save_digests([(1, KEY, MD5)])
         state.close()
         return state.is_new
 

@@ -10,7 +10,9 @@ from alfwatchd.core.rows import (
     NO_FILES,
     SIGNATURE_SIZE,
     PackedFiles,
+    differs_in_ctime,
     inode_of,
+    is_same_content,
     pack_signature,
     unpack_signature,
     wrap_time,
@@ -67,7 +69,34 @@ def test_nothing_packed_is_nothing():
 )
 def test_any_time_that_a_file_system_tells_can_be_packed(mtime_ns):
     """As of `touch -d 2500-01-01`: who may touch a dataset must not be able to end the daemon."""
-    signature = unpack_signature(pack_signature(1, mtime_ns, 2, False))
-    assert signature == (1, wrap_time(mtime_ns), 2, False)
+    signature = unpack_signature(pack_signature(1, mtime_ns, 2, False, mtime_ns))
+    assert signature == (1, wrap_time(mtime_ns), 2, False, wrap_time(mtime_ns))
     assert (signature.mtime_ns == mtime_ns) == (-(2**63) <= mtime_ns < 2**63)
     assert pack_signature(1, mtime_ns, 2, False) != pack_signature(1, mtime_ns + 1, 2, False)
+    assert pack_signature(1, 0, 2, False, mtime_ns) != pack_signature(1, 0, 2, False, mtime_ns + 1)
+
+
+ABOUT = (1, 2, 3, False, 4)
+OTHERS = {"size": (9, 2, 3, False, 4), "mtime": (1, 9, 3, False, 4), "inode": (1, 2, 9, False, 4)}
+LINKED, LATER = (1, 2, 3, True, 4), (1, 2, 3, False, 9)
+
+
+@pytest.mark.parametrize(
+    ("name", "other", "is_same", "is_later"),
+    [
+        ("equal", ABOUT, True, False),
+        ("reached through a link", LINKED, True, False),
+        ("another change time", LATER, False, True),
+        ("another change time, and a link", (1, 2, 3, True, 9), False, False),
+        *[(name, other, False, False) for name, other in OTHERS.items()],
+        *[(f"{name} and change time", (*other[:4], 9), False, False) for name, other in OTHERS.items()],
+    ],
+)
+def test_a_change_time_is_part_of_what_a_file_is(name, other, is_same, is_later):
+    first, second = pack_signature(*ABOUT), pack_signature(*other)
+    assert (first == second) == (other == ABOUT)
+    assert is_same_content(first, second + b"digest of 16 byt") is is_same
+    assert differs_in_ctime(first + b"digest of 16 byt", second) is is_later
+    without = [PackedFiles.pack({"a": each}).without_ctimes() for each in (first, second)]
+    assert (without[0] == without[1]) == (other[:4] == ABOUT[:4])
+    assert unpack_signature(second) == other

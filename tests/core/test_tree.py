@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from alfwatchd.core.alf import Kind
 from alfwatchd.core.folder import NOT_WATCHED, Changes, Listing, Look
-from alfwatchd.core.rows import PackedFiles, Problem, digest_of, pack_signature, unpack_signature
+from alfwatchd.core.rows import SIGNATURE_SIZE, PackedFiles, Problem, digest_of, pack_signature, unpack_signature
 from alfwatchd.core.tables import Tables
 from alfwatchd.core.tree import Tree
 
@@ -14,8 +14,8 @@ SESSION = "s/2020-01-01/001"
 MD5 = bytes(range(16))
 
 
-def sig(size, mtime=0, inode=0):
-    return pack_signature(size, mtime, inode, False)
+def sig(size, mtime=0, inode=0, ctime=0):
+    return pack_signature(size, mtime, inode, False, ctime)
 
 
 def md5(value):
@@ -628,7 +628,7 @@ def test_listings_in_any_order_end_in_what_is_there(history, data):
                 _, _, changes = tree.apply(folder, seen(here))
                 n_rows += changes.added - changes.removed
             if tree.is_attached(folder) and folder.rows and data.draw(st.booleans()):
-                tree.set_digest(folder, {name: (v[:25], md5(v[:25])) for name, v in folder.rows.files.items()})
+                tree.set_digest(folder, {name: (v[:SIGNATURE_SIZE], md5(v[:SIGNATURE_SIZE])) for name, v in folder.rows.files.items()})
             if data.draw(st.booleans()):
                 carry_over(tree, tables)
         assert n_rows == sum(len(folder.rows.files) for folder in tree.root.walk() if folder.rows)
