@@ -191,6 +191,7 @@ class Engine:
         self.events_lost += 1
         _log.warning("events lost, scanning everything reason=%s", reason)
         self.pending_pass = reason
+        self.indexer.heard.lose()
 
     def _start_pending_pass(self, now: float) -> None:
         """Scan everything after events were lost.

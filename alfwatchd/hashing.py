@@ -325,9 +325,7 @@ class Hasher:
         except StateError as error:  # they are in the tables all the same, and made again after a restart
             _log.warning("digests not recorded error=%s", error)
         # Asked after they were recorded: whoever forgets one later will find it there.
-        self._forget_recorded(
-            [job.signature for job, *_ in done if job.version != self.version(job.signature)]
-        )
+        self._forget_recorded([job.signature for job, *_ in done if job.version != self.version(job.signature)])
         digests: dict[str, dict[str, tuple[bytes, bytes, int]]] = {}
         for job, digest, *_ in done:
             digests.setdefault(job.folder, {})[job.name] = (job.signature, digest, job.version)

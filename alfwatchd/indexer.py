@@ -13,6 +13,7 @@ from alfwatchd.core.alf import Kind
 from alfwatchd.core.dirty import DirtySet, Mark
 from alfwatchd.core.exclude import compile_exclude
 from alfwatchd.core.folder import NOT_WATCHED, Changes, Folder, Listing
+from alfwatchd.core.heard import Heard
 from alfwatchd.core.messages import Crawled, FolderEvents
 from alfwatchd.core.rows import Problem, Session
 from alfwatchd.core.tables import Tables
@@ -23,7 +24,7 @@ from alfwatchd.identities import Identities
 from alfwatchd.intake import EarlierRow, Intake, Unreadable, removes
 from alfwatchd.mounts import WATCHABLE
 from alfwatchd.places import Guard
-from alfwatchd.scanner import GONE, Scanner, open_folder, printable
+from alfwatchd.scanner import GONE, Scanner, open_folder
 from alfwatchd.watching import Watching
 
 _FOLDERS_PER_UNIT = 128
@@ -66,6 +67,7 @@ class Indexer:
         self.tables = Tables(generation)
         self.dirty: DirtySet[Folder] = DirtySet(settle_seconds, longest_wait_seconds)
         self.work = Work()
+        self.heard = Heard()
         self.unreadable = self.intake.unreadable
         """What could not be read. Its rows are kept."""
         self.linked = self.intake.linked
@@ -145,7 +147,9 @@ class Indexer:
         What changes from now on is seen by it or marked by events. If a pass runs already, exactly one more follows.
         """
         folder = top or self.tree.root
-        return self.work.start_pass(Pass(reason, now, paced, folder.path), self.tree.root, folder)
+        begun = self.work.start_pass(Pass(reason, now, paced, folder.path), self.tree.root, folder)
+        self.heard.begin(begun)
+        return begun
 
     def queue_dirty(self) -> Ticket:
         """Queue all that is dirty now, due or not, and all that events cannot tell about; take a place behind it."""
@@ -156,6 +160,7 @@ class Indexer:
 
     def forget_work(self) -> None:
         """Forget what was to be looked at; a pass must follow."""
+        self.heard.lose()
         self.work.clear()
         self.dirty.pop_all()
         if self.crawlers is not None:
@@ -208,13 +213,17 @@ class Indexer:
         if ended is not None:
             self.guard.is_certain("")  # an unmounted disk shall not become the first tables of a run
             self.ended.append(ended)
+            self.heard.end(ended)
             self.passes_done += 1
         return n_entries
 
     def _do(self, task: Task, now: float) -> int:
         """Look at one folder, or hand it out; return the number of entries seen."""
         folder = task.folder
-        if not self.tree.is_attached(folder) or (self.guard.missing and self.guard.is_missing(folder.path)):
+        if not self.tree.is_attached(folder):
+            return 0
+        if self.guard.missing and self.guard.is_missing(folder.path):
+            self.heard.lose()
             return 0
         if task.is_unit and not self.guard.missing:
             if self.crawlers is not None and not self.crawlers.problem:
@@ -294,11 +303,13 @@ class Indexer:
         if look.gone and not self.guard.is_certain(folder.path):
             self.work.retry(task, now)
             return 0
-        self.intake.take_look(folder, look, mark.rewritten)
+        self.intake.take_look(folder, look, mark.rewritten, self.heard.unwritten(mark))
         return len(mark.names)
 
     def _list(self, task: Task, fd: int, now: float) -> int:
         folder = task.folder
+        is_heard = folder.wd != NOT_WATCHED and folder not in self.unreadable
+        unwritten = self.heard.unwritten(task.mark if is_heard else None)
         self.watching.arm(folder, fd)
         listing = self.scanner.list_folder(fd, folder)
         if removes(folder, listing):
@@ -307,7 +318,7 @@ class Indexer:
                 return 0
             self._check_emptied(task, listing)
         rewritten = task.mark.rewritten if task.mark is not None else frozenset()
-        new = self.intake.take(folder, listing, rewritten, is_first=not self.passes_done)
+        new = self.intake.take(folder, listing, rewritten, unwritten, is_first=not self.passes_done)
         self._follow(task, new)
         return len(listing.packed.names) + len(listing.folders) + listing.n_ignored
 
@@ -376,15 +387,7 @@ class Indexer:
     def problems(self) -> list[Problem]:
         """Return what a person should act on, sorted by path."""
         found = [problem for folder in self.tree.with_problems for problem in folder.problems]
-        found += [
-            Problem("unreadable", printable(folder.path), f"{what.why}: last known rows are kept; make it readable")
-            for folder, what in self.unreadable.items()
-            if not self.guard.is_missing(folder.path)
-        ]
-        found += self.tables.problems() + self.guard.problems()
-        if self.watching.problem:
-            what = f"{len(self.watching.unwatched)} folders are" if self.watching.is_on else "all folders are"
-            found.append(Problem("not_watched", "", f"{what} not watched: {self.watching.problem}"))
+        found += self.intake.problems() + self.tables.problems() + self.guard.problems() + self.watching.problems()
         return sorted(found, key=lambda problem: (problem.path, problem.kind))
 
     def _mark(self, folder: Folder, events: FolderEvents, now: float) -> None:
@@ -393,7 +396,4 @@ class Indexer:
             if events.listing or any(folder.child_kind(name) is Kind.SESSION for name in events.names):
                 self.dirty.mark(folder, now).listing = True
             return
-        mark = self.dirty.mark(folder, now)
-        mark.listing |= events.listing
-        mark.names |= events.names
-        mark.rewritten |= events.rewritten
+        self.dirty.mark(folder, now).note(events)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from alfwatchd.core.folder import NOT_WATCHED, Changes, Folder, Listing, Look
-from alfwatchd.core.rows import NO_FILES
+from alfwatchd.core.rows import NO_FILES, Problem, inode_of, pack_inode
 from alfwatchd.core.shared import SharedFiles
 from alfwatchd.core.tree import Tree
 from alfwatchd.crawl import Found
@@ -88,7 +88,15 @@ class Intake:
         self._guard = guard
         self._watching = watching
 
-    def take(self, folder: Folder, listing: Listing, rewritten: AbstractSet[str], *, is_first: bool) -> list[Folder]:
+    def take(
+        self,
+        folder: Folder,
+        listing: Listing,
+        rewritten: AbstractSet[str],
+        unwritten: AbstractSet[str] = frozenset(),
+        *,
+        is_first: bool,
+    ) -> list[Folder]:
         """Make a folder equal to its listing, which the caller has found trustworthy; parameters as for `Tree.apply`.
 
         Returns
@@ -101,7 +109,9 @@ class Intake:
         if self._guard.missing:  # what is mounted on these folders is elsewhere now: what was there stays
             missing = {name for name, child in folder.children.items() if self._guard.is_missing(child.path)}
             known = listing._replace(unknown=listing.unknown | missing)
-        new, freed, changes = self.tree.apply(folder, known, rewritten)
+        if unwritten:
+            unwritten = self._with_one_name(unwritten, listing.packed.unpack(), listing.shared_inodes)
+        new, freed, changes = self.tree.apply(folder, known, rewritten, unwritten)
         if freed:
             self._watching.release(freed)
         if listing.has_links or folder in self.linked:
@@ -119,17 +129,34 @@ class Intake:
             self.shared.note_gone(gone, None)
         return new
 
-    def take_look(self, folder: Folder, look: Look, rewritten: AbstractSet[str]) -> None:
+    def take_look(
+        self, folder: Folder, look: Look, rewritten: AbstractSet[str], unwritten: AbstractSet[str] = frozenset()
+    ) -> None:
         """Change the rows of the names that were looked at."""
         old = folder.rows
-        self.changes += self.tree.patch(folder, look, rewritten)
+        self.changes += self.tree.patch(folder, look, rewritten, self._with_one_name(unwritten, look.files))
         self.shared.note_gone(old, folder.rows)
+
+    def _with_one_name(
+        self, names: AbstractSet[str], files: Mapping[str, bytes], shared_inodes: AbstractSet[int] = frozenset()
+    ) -> AbstractSet[str]:
+        """Return those files that never had another name: an event tells only of the name that was written through."""
+        shared = self.shared.inodes_among(files.values()) | set(map(pack_inode, shared_inodes)) if names else set()
+        return {name for name in names if name in files and inode_of(files[name]) not in shared} if shared else names
 
     def note_unreadable(self, folder: Folder, why: str) -> None:
         """Note that nothing is known of a folder now; its rows stay."""
         if folder not in self.unreadable:
             _log.warning("folder not readable path=%s error=%s", printable(folder.path), why)
         self.unreadable[folder] = Unreadable(why)
+
+    def problems(self) -> list[Problem]:
+        """Return one problem per folder that could not be read."""
+        return [
+            Problem("unreadable", printable(folder.path), f"{what.why}: last known rows are kept; make it readable")
+            for folder, what in self.unreadable.items()
+            if not self._guard.is_missing(folder.path)
+        ]
 
     def restore(self, rows: Iterable[EarlierRow]) -> None:
         """Put back rows of earlier tables that lie where nothing could be read now.

@@ -1,5 +1,4 @@
-"""System calls of Linux that Python's `os` does not offer: ``statx``, ``statfs``, ``openat2``,
-``renameat2``.
+"""System calls of Linux that Python's `os` does not offer: ``statx``, ``statfs``, ``openat2``, ``renameat2``.
 
 The only importer of ctypes. Each function raises the `OSError` that the kernel gives; where the kernel or a sandbox
 does not know a call, that is ENOSYS (or EPERM), and the functions below that have another way say so.
@@ -85,7 +84,7 @@ def statx(path: str | bytes, *, dir_fd: int = AT_FDCWD, follow_symlinks: bool = 
 
 
 def file_system_type(fd: int) -> int:
-    """Return the type of the file system that an open file is on: ``f_type`` of statfs(2), as <linux/magic.h> has it."""
+    """Return the type of the file system of an open file: ``f_type`` of statfs(2), as in <linux/magic.h>."""
     buffer = ctypes.create_string_buffer(_STATFS_BUFFER)
     if _libc.fstatfs(fd, buffer) != 0:
         raise _error(ctypes.get_errno(), "")

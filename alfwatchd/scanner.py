@@ -29,6 +29,7 @@ _PROGRESS_MASK = 255
 _MISPLACED_DEPTH = 6
 _MISPLACED_FOLDERS = 2000
 _HIDDEN_FOLDERS = 100
+_NO_LINK = False
 
 
 def printable(path: str) -> str:
@@ -136,7 +137,7 @@ class Scanner:
                 gone.add(name)
             else:
                 look.files[name] = pack_signature(
-                    about.st_size, about.st_mtime_ns, about.st_ino, False, about.st_ctime_ns  # noqa: FBT003
+                    about.st_size, about.st_mtime_ns, about.st_ino, _NO_LINK, about.st_ctime_ns
                 )
         return look
 
@@ -214,7 +215,7 @@ class Scanner:
                     continue
                 n_bytes += of_file.st_size
                 files[name] = pack_signature(
-                    of_file.st_size, of_file.st_mtime_ns, of_file.st_ino, False, of_file.st_ctime_ns  # noqa: FBT003
+                    of_file.st_size, of_file.st_mtime_ns, of_file.st_ino, _NO_LINK, of_file.st_ctime_ns
                 )
                 if not len(files) & _PROGRESS_MASK:
                     self.on_progress()

@@ -264,6 +264,10 @@ def _add_event(events: FolderEvents, mask: int, name: bytes) -> None:
         events.listing = True
         return
     text = os.fsdecode(name)
+    if not mask & _IN.IN_ATTRIB:
+        events.attributes.discard(text)
+    elif text not in events.names:
+        events.attributes.add(text)
     events.names.add(text)
     if mask & _WRITTEN:
         events.rewritten.add(text)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 
 from alfwatchd.core.claims import Claims
 from alfwatchd.core.folder import NOT_WATCHED, Folder
+from alfwatchd.core.rows import Problem
 from alfwatchd.errors import WatchError, WatchLimit
 from alfwatchd.watcher import Watcher
 
@@ -118,6 +119,13 @@ class Watching:
         if self._watcher is not None:
             for wd in freed:
                 self._watcher.remove(wd)
+
+    def problems(self) -> list[Problem]:
+        """Return what a person should do to have everything watched."""
+        if not self.problem:
+            return []
+        what = f"{len(self.unwatched)} folders are" if self.is_on else "all folders are"
+        return [Problem("not_watched", "", f"{what} not watched: {self.problem}")]
 
     def drop_cookie(self) -> str:
         """Drop a sync cookie and return its name, by which `PathsChanged` will tell that it came back.

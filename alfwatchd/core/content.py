@@ -8,7 +8,7 @@ from typing import NamedTuple
 from alfwatchd.core.rows import either_way, inode_of, unpack_signature, without_inode
 
 COARSEST_CLOCK_NS = 2_000_000_000
-"""The longest time in which a file system gives two changes the same time: FAT counts 2 s, ext3 one, ext4 milliseconds."""
+"""For how long a file system may give all changes the same time: 2 s for FAT, 1 s for ext3, 4 ms for most others."""
 
 _LASTING_INODES = frozenset(
     {
@@ -96,5 +96,5 @@ def is_final(signature: bytes, read_ns: int) -> bool:
 
 
 def is_settled(signature: bytes, now_ns: int, settle_ns: int) -> bool:
-    """Tell whether a file was left alone for a while; one that a wrong clock has put into the future waits for nothing."""
+    """Tell whether a file was left alone for a while; one that a wrong clock has put into the future does not wait."""
     return abs(now_ns - unpack_signature(signature).ctime_ns) >= settle_ns

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Generic, TypeVar
 
+from alfwatchd.core.messages import FolderEvents
+
 K = TypeVar("K", bound=Hashable)
 
 
@@ -25,6 +27,8 @@ class Mark:
         Files to look at.
     rewritten : set of str
         Files whose content changed, whatever their size and time say.
+    attributes : set of str
+        Files of which nothing else was told than that their attributes changed.
     """
 
     first: float
@@ -32,6 +36,16 @@ class Mark:
     listing: bool = False
     names: set[str] = field(default_factory=set)
     rewritten: set[str] = field(default_factory=set)
+    attributes: set[str] = field(default_factory=set)
+
+    def note(self, events: FolderEvents) -> None:
+        """Note what happened to files in the folder."""
+        if events.attributes or self.attributes:
+            self.attributes |= events.attributes - self.names
+            self.attributes -= events.names - events.attributes
+        self.listing |= events.listing
+        self.names |= events.names
+        self.rewritten |= events.rewritten
 
 
 class DirtySet(Generic[K]):

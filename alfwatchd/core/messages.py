@@ -25,11 +25,14 @@ class FolderEvents:
         Those whose content was written to.
     listing : bool
         Whether sub-folders or the folder itself came, went or moved.
+    attributes : set of str
+        Those of which nothing else was told than that mode, owner, times or other attributes changed.
     """
 
     names: set[str] = field(default_factory=set)
     rewritten: set[str] = field(default_factory=set)
     listing: bool = False
+    attributes: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)

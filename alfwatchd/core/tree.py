@@ -21,7 +21,9 @@ from alfwatchd.core.rows import (
     Problem,
     Session,
     differs_in_ctime,
+    digest_of,
     inode_of,
+    is_of_link,
     pack_signature,
     shared,
 )
@@ -68,7 +70,11 @@ class Tree:
         return folder
 
     def apply(
-        self, folder: Folder, listing: Listing, rewritten: AbstractSet[str] = frozenset()
+        self,
+        folder: Folder,
+        listing: Listing,
+        rewritten: AbstractSet[str] = frozenset(),
+        unwritten: AbstractSet[str] = frozenset(),
     ) -> tuple[list[Folder], list[int], Changes]:
         """Make a folder equal to its listing.
 
@@ -79,6 +85,8 @@ class Tree:
         listing : Listing
         rewritten : set of str
             Files whose content changed whatever their signature says: their digests are forgotten.
+        unwritten : set of str
+            Files whose content is that of before though their change time is not: their digests stay.
 
         Returns
         -------
@@ -99,7 +107,9 @@ class Tree:
         if folder.children or listing.folders:
             changes += self._compare_folders(folder, listing, new, freed)
         if folder.rows is not None:
-            changes += self._compare_rows(folder, folder.rows.packed, listing, rewritten)
+            if rewritten or not _are_equal(folder.rows.packed, listing.packed):
+                gone = set(folder.rows.packed.names) - set(listing.packed.names) - listing.unknown
+                changes += self.patch(folder, Look(listing.packed.unpack(), gone), rewritten, unwritten)
         elif listing.packed.names:
             self._set_rows(folder, listing.packed)
             changes.added += len(listing.packed.names)
@@ -142,15 +152,13 @@ class Tree:
                 new.append(self._add(folder, name, ino, is_link=is_link))
         return changes
 
-    def _compare_rows(self, folder: Folder, old: PackedFiles, listing: Listing, rewritten: AbstractSet[str]) -> Changes:
-        """Change the rows of a folder that has some to those of a listing."""
-        found = listing.packed
-        if not rewritten and found.signatures == old.signatures and found.names == old.names:
-            return Changes()  # nearly always: the rest takes a hundred times as long
-        gone = set(old.names) - set(found.names) - listing.unknown
-        return self.patch(folder, Look(found.unpack(), gone), rewritten)
-
-    def patch(self, folder: Folder, look: Look, rewritten: AbstractSet[str] = frozenset()) -> Changes:
+    def patch(
+        self,
+        folder: Folder,
+        look: Look,
+        rewritten: AbstractSet[str] = frozenset(),
+        unwritten: AbstractSet[str] = frozenset(),
+    ) -> Changes:
         """Change only the rows of the names that were looked at; parameters and result as for `apply`."""
         old = folder.rows.packed if folder.rows else NO_FILES
         values: dict[str, bytes | None] = {}
@@ -172,6 +180,8 @@ class Tree:
                 changes.added += 1
             elif name not in rewritten and differs_in_ctime(before, signature):
                 changes.renewed += 1
+                if name in unwritten and not is_of_link(signature):
+                    values[name] = signature + digest_of(before)
             else:
                 changes.changed += 1
         if changes:
@@ -325,3 +335,8 @@ class Tree:
         session = folder.session
         if session is not None:
             self.touched.add(session)
+
+
+def _are_equal(old: PackedFiles, found: PackedFiles) -> bool:
+    """Tell whether a listing has nothing new, as nearly always: to compare one by one takes a hundred times as long."""
+    return found.signatures == old.signatures and found.names == old.names

@@ -38,7 +38,13 @@ def test_a_file_is_known_by_its_inode_where_that_lasts_and_else_by_its_path(file
 
 @pytest.mark.parametrize(
     ("file_system", "ctime", "is_recorded"),
-    [(EXT4, NOW - SECOND, True), (FUSE, NOW, True), (FUSE, NOW - SECOND, False), (FAT, NOW - SECOND, False), (FUSE, 0, False)],
+    [
+        (EXT4, NOW - SECOND, True),
+        (FUSE, NOW, True),
+        (FUSE, NOW - SECOND, False),
+        (FAT, NOW - SECOND, False),
+        (FUSE, 0, False),
+    ],
 )
 def test_nothing_is_recorded_where_the_change_time_is_the_modification_time(file_system, ctime, is_recorded):
     """sshfs and FAT have no change time: a file that is rewritten, and its time restored, looks as before."""

@@ -628,7 +628,10 @@ def test_listings_in_any_order_end_in_what_is_there(history, data):
                 _, _, changes = tree.apply(folder, seen(here))
                 n_rows += changes.added - changes.removed
             if tree.is_attached(folder) and folder.rows and data.draw(st.booleans()):
-                tree.set_digest(folder, {name: (v[:SIGNATURE_SIZE], md5(v[:SIGNATURE_SIZE])) for name, v in folder.rows.files.items()})
+                tree.set_digest(
+                    folder,
+                    {name: (v[:SIGNATURE_SIZE], md5(v[:SIGNATURE_SIZE])) for name, v in folder.rows.files.items()},
+                )
             if data.draw(st.booleans()):
                 carry_over(tree, tables)
         assert n_rows == sum(len(folder.rows.files) for folder in tree.root.walk() if folder.rows)
