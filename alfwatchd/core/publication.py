@@ -6,12 +6,13 @@ One more, `OWN_KEY`, is ours: which content this is, and when earlier generation
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, BinaryIO, Protocol
+
+from alfwatchd.core.bounded_json import parse as parse_json
 
 INFO = "cache_info.json"
 ZIP = "cache.zip"
@@ -19,7 +20,7 @@ TABLES = "tables"
 OWN_KEY = "alfwatchd"
 MIN_API_VERSION = "1.13.0"
 """The first ONE that knows `projects`, as Alyx says it. ONE adds a missing `qc` to tables that say so."""
-MOST_INFO_BYTES = 1 << 24
+MOST_INFO_BYTES = 1 << 22
 """What is read of a ``cache_info.json``; no more of one that anybody has put there."""
 _MINUTE = timedelta(minutes=1)
 
@@ -186,8 +187,8 @@ def generation_name(generation: int, sha256: str) -> str:
 def parse_info(text: bytes) -> dict[str, Any]:
     """Return what a ``cache_info.json`` holds; nothing where it is none."""
     try:
-        loaded = json.loads(text)
-    except (ValueError, RecursionError):
+        loaded = parse_json(text, MOST_INFO_BYTES)
+    except ValueError:
         return {}
     return loaded if isinstance(loaded, dict) else {}
 

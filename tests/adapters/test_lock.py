@@ -136,7 +136,7 @@ def test_a_hard_link_to_another_file_is_never_written_through(folder, hold, erro
     (folder / name).unlink()
     (folder / "target").write_text("precious")
     os.link(folder / "target", folder / name)
-    with pytest.raises(error, match="hard link.*remove this name"), hold(folder):
+    with pytest.raises(error, match=r"hard link.*remove this name"), hold(folder):
         pass
     assert (folder / "target").read_text() == "precious"
     assert (folder / name).samefile(folder / "target")
