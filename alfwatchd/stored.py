@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from alfwatchd.checked import CheckedFile, open_checked, read_metadata
-from alfwatchd.core import arrow, ids
+from alfwatchd.core import arrow, ids, publication
 from alfwatchd.core.bounded_json import parse as parse_json
 from alfwatchd.core.folder import Changes
 from alfwatchd.errors import TablesError
@@ -114,7 +114,9 @@ def read_created(folder: Path) -> str:
     for name in (SESSIONS, DATASETS):
         with suppress(OSError, pa.ArrowException, ValueError, KeyError, TypeError):
             created = parse_json(read_metadata(folder / name)[b"one_metadata"])["date_created"]
-            latest = max(latest, datetime.fromisoformat(created).isoformat(sep=" ", timespec="minutes"))
+            date = datetime.fromisoformat(created)
+            if publication.is_believable(date, datetime.now(date.tzinfo)):
+                latest = max(latest, date.isoformat(sep=" ", timespec="minutes"))
     return latest
 
 
