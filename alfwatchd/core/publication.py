@@ -103,8 +103,8 @@ class Found:
 def next_date(now: datetime, *seen: str) -> str:
     """Return a date for new tables: now, but at least a minute after all dates that were seen at the target.
 
-    Clients tell tables apart by the minute, and take only those that are newer by one. What is more than a hundred years
-    ahead was no publisher's date and does not count: from the last of all dates, none could go on.
+    Clients tell tables apart by the minute, and take only those that are newer by one. What is more than a hundred
+    years ahead was no publisher's date and does not count: from the last of all dates, none could go on.
 
     Parameters
     ----------
