@@ -240,7 +240,7 @@ def test_a_thread_that_dies_is_noticed_and_what_it_did_goes_on(tmp_path, tally, 
                 tally["restarts"] += 1
             made.wait(lambda: made.client.status().hashes_pending == 0)
             assert_right(made, hash_files=True)
-            if "without worker processes" in made.log[n_said:]:  # for the rest of its life
+            if "without worker processes" in made.log[n_said:]:  # for a while
                 made.stop()
             tally.update(faults=1, comparisons=1)
         if made.process is not None:
