@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alfwatchd.atomic import write_atomically
+from alfwatchd.core.bounded_json import parse as parse_json
 from alfwatchd.stored import read_file
 
 _FOLDER = "adopted"
@@ -93,7 +94,7 @@ def _write_text(text: str, path: Path) -> None:
 
 def _read_note(state_dir: Path) -> Mapping[str, Any]:
     try:
-        note = json.loads((state_dir / _FOLDER / _NOTE).read_text(encoding="utf-8"))
+        note = parse_json((state_dir / _FOLDER / _NOTE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return note if isinstance(note, dict) else {}

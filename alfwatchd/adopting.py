@@ -245,7 +245,7 @@ class Adopting:
                 self._tell(reading.adoption, reading.error, when)
             is_first, last_error = False, reading.error
             most = _RETRY_SECONDS if reading.error else math.inf
-            if self._ended.wait(min(self._settings.interval_seconds, most)):
+            if self._ended.wait(min(self._settings.interval_seconds, most, threading.TIMEOUT_MAX)):
                 return
 
     def _tell(self, adoption: Adoption | None, error: str, when: str | None) -> None:

@@ -228,7 +228,7 @@ def _explained(doing: str) -> Iterator[None]:
         status = getattr(error.response, "status_code", 0)
         what = "check credentials and rights" if status in (400, 401, 403) else "check the address, or try again"
         raise _Failed(f"{doing}: Alyx answered {status}: {what}") from error
-    except (ValueError, AssertionError, AttributeError, TypeError, KeyError) as error:
+    except (ValueError, AssertionError, AttributeError, TypeError, KeyError, RecursionError) as error:
         raise _Failed(f"{doing}: {type(error).__name__}: no answer of Alyx; check adopt.source") from error
     except OSError as error:  # those of requests are
         raise _Failed(f"{doing}: {type(error).__name__}; check address and network") from error

@@ -19,7 +19,10 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from alfwatchd.archives import check_member, open_zip
+from alfwatchd.checked import CheckedFile
 from alfwatchd.core import arrow, publication
+from alfwatchd.core.bounded_json import parse as parse_json
 from alfwatchd.core.encode import with_pandas_index
 from alfwatchd.core.publication import Rows
 from alfwatchd.core.selection import ContentDigest, Selection, as_rows_of, plain_ids, select_datasets
@@ -48,7 +51,7 @@ class Bundle:
         Digest of all that readers get but dates.
     tag : str
     selection : Selection
-    sessions, datasets : pyarrow.parquet.ParquetFile
+    sessions, datasets : CheckedFile
     eids : pyarrow.Array
         Ids of the selected sessions; only where the selection leaves something out.
     """
@@ -58,8 +61,8 @@ class Bundle:
     content: str
     tag: str
     selection: Selection
-    sessions: pq.ParquetFile
-    datasets: pq.ParquetFile
+    sessions: CheckedFile
+    datasets: CheckedFile
     eids: pa.Array
 
     @contextmanager
@@ -148,7 +151,7 @@ def open_bundle(out_dir: Path, selection: Selection, tag: str = "") -> Iterator[
     with ExitStack() as stack:
         sessions, datasets, generation = _open_patiently(stack, out_dir)
         try:
-            origin = json.loads(sessions.schema_arrow.metadata[b"one_metadata"])["origin"]
+            origin = parse_json(sessions.schema_arrow.metadata[b"one_metadata"])["origin"]
             eids = _selected_eids(sessions, selection)
             bundle = Bundle(generation, origin, "", tag, selection, sessions, datasets, eids)
             digest = ContentDigest(publication.one_metadata("", origin, tag))
@@ -160,7 +163,7 @@ def open_bundle(out_dir: Path, selection: Selection, tag: str = "") -> Iterator[
         yield Bundle(generation, origin, digest.hexdigest(), tag, selection, sessions, datasets, eids)
 
 
-def _open_patiently(stack: ExitStack, out_dir: Path) -> tuple[pq.ParquetFile, pq.ParquetFile, int]:
+def _open_patiently(stack: ExitStack, out_dir: Path) -> tuple[CheckedFile, CheckedFile, int]:
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while True:
         try:
@@ -195,7 +198,7 @@ def _joined(batches: Iterator[pa.Table]) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting)
 
 
-def _selected_eids(sessions: pq.ParquetFile, selection: Selection) -> pa.Array:
+def _selected_eids(sessions: CheckedFile, selection: Selection) -> pa.Array:
     parts = [arrow.strings([])]
     for number in range(0 if selection.is_all else sessions.num_row_groups):
         chosen = selection.sessions(plain_ids(sessions.read_row_group(number)))
@@ -203,7 +206,7 @@ def _selected_eids(sessions: pq.ParquetFile, selection: Selection) -> pa.Array:
     return pa.concat_arrays(parts)
 
 
-def _schema_of(file: pq.ParquetFile) -> pa.Schema:
+def _schema_of(file: CheckedFile) -> pa.Schema:
     return file.schema_arrow
 
 
@@ -232,10 +235,8 @@ def digest_of(file: Any) -> str:
 def read_zipped_info(file: BinaryIO) -> dict[str, Any]:
     """Return the JSON in a zip that anybody has put at a target; nothing where it is none, or has none."""
     try:
-        with zipfile.ZipFile(file) as zipped:
-            # Others fail in ways that look like a disk that fails, and neither we nor Alyx write them.
-            if zipped.getinfo(publication.INFO).compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                return {}
+        with open_zip(file) as zipped:
+            check_member(zipped.getinfo(publication.INFO))  # others fail in ways that look like a disk that fails
             with zipped.open(publication.INFO) as entry:
                 return publication.parse_info(entry.read(publication.MOST_INFO_BYTES))
     except (zipfile.BadZipFile, zlib.error, struct.error, KeyError, ValueError, RuntimeError, EOFError):

@@ -17,12 +17,14 @@ from urllib.parse import quote
 
 from alfwatchd import errors
 from alfwatchd.core import replies
+from alfwatchd.core.bounded_json import parse as parse_json
 from alfwatchd.errors import AlfwatchdError, NoDaemon, NotAllowed, RequestFailed
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 _CONNECT_SECONDS = 5
+_MOST_ANSWER_BYTES = 1 << 30
 
 
 class Client:
@@ -105,7 +107,7 @@ class Client:
             with suppress(BrokenPipeError, ConnectionResetError):  # it may answer without reading, and close
                 connection.request(method, path, json.dumps(body) if body is not None else None, headers)
             response = connection.getresponse()
-            answer = json.loads(response.read())
+            answer = parse_json(response.read(_MOST_ANSWER_BYTES + 1), _MOST_ANSWER_BYTES)
         except TimeoutError as error:
             raise RequestFailed(f"{self.socket_path}: no answer within {self.timeout} seconds; is it busy?") from error
         except (OSError, http.client.HTTPException, ValueError) as error:

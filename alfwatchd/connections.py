@@ -21,6 +21,7 @@ TOO_SLOW = f"the request did not come within {REQUEST_SECONDS:.0f} seconds; send
 ANSWER_SECONDS = 60.0
 """How long a client may take to read an answer that does not fit into the socket's own buffers."""
 
+_MOST_HEAD_BYTES = 1 << 14
 _MOST = 1024
 _FEWEST = 8
 _UNREAD_BYTES = 1 << 27
@@ -52,6 +53,8 @@ class Protocol(H11Protocol):
         # uvicorn would count only whole requests, and refuse them in plain text.
         self._room, self.limit_concurrency = self.limit_concurrency or _MOST, None
         self.began = self.loop.time()
+        self._most_head_bytes = self.config.h11_max_incomplete_event_size or _MOST_HEAD_BYTES
+        self._n_head_bytes = 0
         self._unread_seconds = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -74,6 +77,20 @@ class Protocol(H11Protocol):
     def has_stalled(self, unread_seconds: float) -> bool:
         """Tell whether a client that has not taken its answer for so long is to be dropped."""
         return unread_seconds >= ANSWER_SECONDS
+
+    def data_received(self, data: bytes) -> None:
+        """Show h11 what has come in pieces: of a head that comes at once, it does not ask how long it is."""
+        while data and self.cycle is None and not self.transport.is_closing():
+            room = self._most_head_bytes - self._n_head_bytes
+            if not room:
+                self.send_400_response(f"The head of the request has more than {self._most_head_bytes} bytes.")
+                return
+            self._n_head_bytes += len(data[:room])
+            super().data_received(data[:room])
+            data = data[room:]
+        while data and not self.transport.is_closing():  # the head of a chunk, and trailers, have no more, too
+            super().data_received(data[: self._most_head_bytes])
+            data = data[self._most_head_bytes :]
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it."""

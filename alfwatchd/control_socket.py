@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import grp
 import os
@@ -9,16 +10,19 @@ import pwd
 import socket
 import stat
 import struct
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from alfwatchd import linux
 from alfwatchd.errors import AlfwatchdError, ConfigError, Locked
 
 BACKLOG = 4096
 """Connections that may wait to be taken; the kernel's own limit (net.core.somaxconn) may be less."""
 
+_MOST_PATH_BYTES = 107  # `sun_path` of unix(7) has 108, the closing zero included
 _PEER_GROUPS = 59  # SO_PEERGROUPS of <asm-generic/socket.h>, which Python lacks
 _MOST_GROUP_BYTES = 1024  # of Python's getsockopt: 256 groups
 _UCRED = struct.Struct("iII")  # pid_t, uid_t, gid_t: unix(7)
@@ -92,7 +96,16 @@ def find_group(group: str) -> int:
 
 @contextmanager
 def listen(path: Path, group: str) -> Iterator[socket.socket]:
-    """Make the control socket, and remove it at the end.
+    """Make the control socket, and remove it at the end; raises as `ControlSocket`."""
+    control = ControlSocket(path, group)
+    try:
+        yield control.listening
+    finally:
+        control.close()
+
+
+class ControlSocket:
+    """The control socket. Used by one thread.
 
     Its owner may connect, and `group` if one is set. A lock file beside it keeps two daemons that start at the same
     time apart; a socket that nobody serves is replaced, and nothing else ever is.
@@ -113,25 +126,81 @@ def listen(path: Path, group: str) -> Iterator[socket.socket]:
     AlfwatchdError
         The socket cannot be made.
     """
-    gid = find_group(group) if group else None
-    lock_fd = _lock(path)
+
+    def __init__(self, path: Path, group: str) -> None:
+        self.path = path
+        self._gid = find_group(group) if group else None
+        self._lock_fd = _lock(path)
+        try:
+            self.listening = self._make()
+        except BaseException:
+            os.close(self._lock_fd)
+            raise
+
+    def renew(self) -> socket.socket | None:
+        """Make the socket, and its lock, again if somebody has removed them.
+
+        Returns
+        -------
+        socket.socket or None
+            What to listen on from now on; `listening` is it as well. None where the old one is in its place.
+
+        Raises
+        ------
+        AlfwatchdError
+            It cannot be made now, or another program has put something in its place, which is left alone.
+        """
+        if _identity(self._lock_path) != _identity(self._lock_fd):
+            lock_fd = _lock(self.path)
+            os.close(self._lock_fd)
+            self._lock_fd = lock_fd
+        if self._is_in_place():
+            return None
+        self.listening = self._make()
+        return self.listening
+
+    def close(self) -> None:
+        """Listen no more, and remove the socket if it is the one that was made here."""
+        self.listening.close()
+        with suppress(OSError):
+            if self._is_in_place():
+                self.path.unlink()
+        os.close(self._lock_fd)
+
+    @property
+    def _lock_path(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.lock")
+
+    def _is_in_place(self) -> bool:
+        return _identity(self.path) == self._made
+
+    def _make(self) -> socket.socket:
+        _remove_stale(self.path)
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._made = _bind(listening, self.path, self._gid)
+        except OSError as error:
+            listening.close()
+            raise _cannot_make(self.path, error) from error
+        except BaseException:
+            listening.close()
+            raise
+        return listening
+
+
+def _identity(file: Path | int) -> tuple[int, int] | None:
+    """Return device and inode of a file; None if there is none."""
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
-            _remove_stale(path)
-            _bind(listening, path, gid)
-            try:
-                yield listening
-            finally:
-                listening.close()
-                path.unlink(missing_ok=True)
-    finally:
-        os.close(lock_fd)
+        about = os.stat(file, follow_symlinks=False) if isinstance(file, Path) else os.fstat(file)
+    except OSError:
+        return None
+    return about.st_dev, about.st_ino
 
 
 def _lock(path: Path) -> int:
     lock = path.with_name(f"{path.name}.lock")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
         lock_fd = os.open(lock, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
     except OSError as error:
         raise _cannot_make(path, error) from error
@@ -169,30 +238,83 @@ def _is_served(path: Path) -> bool:
         return True
 
 
-def _bind(listening: socket.socket, path: Path, gid: int | None) -> None:
-    try:
-        old_mask = os.umask(0o177)
-        try:
-            listening.bind(str(path))
-        finally:
-            os.umask(old_mask)
+def _bind(listening: socket.socket, path: Path, gid: int | None) -> tuple[int, int]:
+    """Make the socket in a folder that nobody else may enter, give it to the group, and only then put it in its place.
+
+    What is changed by its path, in a folder that others may write to, can be another file by then.
+
+    Returns
+    -------
+    tuple of int
+        Device and inode of its file.
+    """
+    if len(os.fsencode(path)) > _MOST_PATH_BYTES:
+        raise OSError("AF_UNIX path too long")
+    with ExitStack() as stack:
+        above_fd = _open_folder(path.parent, stack)
+        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        stack.callback(_remove_folder, folder)
+        folder_fd = _open_folder(folder, stack)
+        about = os.fstat(folder_fd)
+        if about.st_uid != os.geteuid() or stat.S_IMODE(about.st_mode) != 0o700:
+            raise OSError("somebody else has put a folder there meanwhile")
+        # Not by its path, which may be too long, and may lead elsewhere by now.
+        listening.bind(f"/proc/self/fd/{folder_fd}/{path.name}")
+        stack.callback(_remove_file, path.name, folder_fd)
+        os.chmod(path.name, 0o600, dir_fd=folder_fd)
         if gid is not None:
-            _hand_over(path, gid)
+            _hand_over(path, gid, folder_fd)
         listening.listen(BACKLOG)
-    except OSError as error:
-        raise _cannot_make(path, error) from error
+        made = os.stat(path.name, dir_fd=folder_fd, follow_symlinks=False)
+        _check_folder(path, above_fd)
+        _put(path.name, folder_fd, above_fd)
+        return made.st_dev, made.st_ino
 
 
-def _hand_over(path: Path, gid: int) -> None:
+def _open_folder(path: Path, stack: ExitStack) -> int:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    stack.callback(os.close, fd)
+    return fd
+
+
+def _remove_folder(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def _remove_file(name: str, folder_fd: int) -> None:
+    with suppress(OSError):
+        os.unlink(name, dir_fd=folder_fd)
+
+
+def _hand_over(path: Path, gid: int, folder_fd: int) -> None:
     try:
-        os.chown(path, -1, gid)
-        path.chmod(0o660)
+        os.chown(path.name, -1, gid, dir_fd=folder_fd, follow_symlinks=False)
+        os.chmod(path.name, 0o660, dir_fd=folder_fd)
     except OSError as error:
-        with suppress(OSError):
-            path.unlink()
         raise AlfwatchdError(
             f"control.group: {path} cannot be given to the group ({error.strerror}); the daemon's user must be in it"
         ) from error
+
+
+def _check_folder(path: Path, folder_fd: int) -> None:
+    """Make sure that not everybody can put another socket in the place of this one, and hear what clients ask."""
+    mode = os.fstat(folder_fd).st_mode
+    if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+        raise AlfwatchdError(
+            f"{path}: everybody may write to its folder, and could put another socket in its place; "
+            f"run chmod o-w {path.parent}, or set --socket"
+        )
+
+
+def _put(name: str, source_fd: int, target_fd: int) -> None:
+    """Move a file to another folder of the same file system, and never over anything."""
+    try:
+        linux.rename_no_replace(name, name, source_dir_fd=source_fd, target_dir_fd=target_fd)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EPERM):
+            raise
+        os.link(name, name, src_dir_fd=source_fd, dst_dir_fd=target_fd, follow_symlinks=False)
 
 
 def _served(path: Path) -> Locked:

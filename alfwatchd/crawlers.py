@@ -33,6 +33,9 @@ _BATCHES_AHEAD = 2
 """For one worker at a time, so that it never waits for the next."""
 _SILENT_SECONDS = 30.0
 """After which workers that owe an answer are taken for stopped."""
+_FIRST_REST_SECONDS, _LONGEST_REST_SECONDS = 5.0, 86400.0
+"""How long no workers are started after some have died. Each time it is four times as long, until some end in order: a
+death may let the scan begin again, so the rest must become longer than a whole scan without workers."""
 _DEAF = "a worker process ended, or the thread that hears them"
 _PACKAGES = Path(__file__).parent.parent
 
@@ -72,7 +75,7 @@ class Crawlers:
         self.patterns = patterns
         self.n_workers = n_workers
         self.problem = ""
-        """Why no workers are used any more; empty if all is well."""
+        """Why no workers are used for a while; empty if all is well."""
         self._post = post
         self._waiting: deque[Task] = deque()
         self._done: list[Unit] = []
@@ -82,6 +85,9 @@ class Crawlers:
         self._n_units = 0
         self._is_watching = False
         self._hearer: threading.Thread | None = None
+        self._n_deaths = 0
+        """How often workers died since some ended in order."""
+        self._rests_until = 0.0
         self._heard = 0.0
         """When a worker last answered or was asked for the first time, on the monotonic clock."""
 
@@ -102,6 +108,8 @@ class Crawlers:
         inotify_fd : int
             Where they add watches; -1 for none.
         """
+        if self.problem and time.monotonic() >= self._rests_until:
+            self.problem = ""
         if self._workers:
             self._look_after()
             self._share()
@@ -157,6 +165,7 @@ class Crawlers:
         done, self._done = self._done, []
         if self._workers and not self._waiting and not any(worker.out for worker in self._workers.values()):
             self._stop()
+            self._n_deaths = 0
         elif not self._workers and (is_last or self.problem):
             done += [Unit(task, None) for task in self._waiting]
             self._waiting.clear()
@@ -230,8 +239,11 @@ class Crawlers:
         process.wait()
 
     def _give_up(self, problem: str) -> None:
-        """Read everything here from now on."""
-        _log.error("full scans go on without worker processes error=%s", problem)
+        """Give everything back, to be read without workers, and start others after a while."""
+        seconds = min(_FIRST_REST_SECONDS * 4 ** min(self._n_deaths, 10), _LONGEST_REST_SECONDS)
+        _log.error("full scans go on without worker processes for seconds=%.0f error=%s", seconds, problem)
+        self._n_deaths += 1
+        self._rests_until = time.monotonic() + seconds
         self.problem = problem
         self.stop()
         if self._is_watching:  # they may have added watches that nobody knows

@@ -6,17 +6,17 @@ import gc
 import logging
 import os
 import signal
-import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from alfwatchd import control_socket, descriptors, logs, store, stored, systemd
+from alfwatchd import descriptors, logs, store, stored, systemd
 from alfwatchd.adopting import Adopting, make_announcer
+from alfwatchd.control import Control
 from alfwatchd.core.messages import Flushed, Message, Reload, Stop
 from alfwatchd.desk import Desk
 from alfwatchd.engine import Engine
@@ -92,18 +92,17 @@ def run(settings: Settings, load: Callable[[], Settings]) -> None:
         held = stack.enter_context(ExitStack())
         locks: dict[str, Held] = {}
         trouble = _try_to_hold(held, settings, locks)
-        listening = stack.enter_context(_listen(settings))
+        control = Control(settings)
+        stack.callback(control.close)
         # First of all: the state of another daemon that runs is not to be mended.
         locks["state_dir"] = stack.enter_context(_hold_state_dir(settings.state_dir))
         state = State(settings.state_dir)
         stack.callback(state.close)
-        api = Server(create_app(Desk(inbox.post, lambda: in_force.settings)), listening)
+        api = Server(create_app(Desk(inbox.post, lambda: in_force.settings)), control.listening)
         stack.callback(api.close)
         stack.callback(inbox.close)
-        _log.info(
-            "daemon started root=%s out_dir=%s socket=%s", settings.root, settings.out_dir, listening.getsockname()
-        )
-        frame = _Frame(in_force, inbox, service, state, api, locks, listening.getsockname())
+        _log.info("daemon started root=%s out_dir=%s socket=%s", settings.root, settings.out_dir, control.path)
+        frame = _Frame(in_force, inbox, service, state, api, locks, control)
         while _work(frame, trouble):
             held.close()
             _hold_out_dir(held, settings, locks)
@@ -145,7 +144,7 @@ class _Frame:
     state: State
     api: Server
     locks: dict[str, Held]
-    socket: str
+    control: Control
 
 
 def _work(frame: _Frame, trouble: OutDirError | None) -> bool:
@@ -247,29 +246,27 @@ def _waking(publisher: Publisher | None, post: Callable[[Message], None]) -> Cal
 
 def _rounds(frame: _Frame, engine: Engine, threads: Threads) -> Iterator[None]:
     """Step the engine until it is done. systemd's watchdog is fed here, by the loop that does the work."""
-    looked_after, was_reachable = time.monotonic(), True
+    looked_after = time.monotonic()
     while not engine.is_done:
         sleep = engine.step(time.monotonic())
         yield
         for name, is_alive in threads.items():
             if not is_alive():
                 raise AlfwatchdError(f"the {name} thread has ended, which it never should; the log says why")
-        if time.monotonic() - looked_after > _LOOK_AFTER_SECONDS and not engine.offline:
+        if time.monotonic() - looked_after > _LOOK_AFTER_SECONDS:
             looked_after = time.monotonic()
-            was_reachable = _look_after(frame, was_reachable=was_reachable)
+            _look_after(frame, is_offline=bool(engine.offline))
         is_stopping = engine.last_flush is not None
         until_ping = frame.service.tell(time.monotonic(), status_line(engine), is_stopping=is_stopping)
         frame.inbox.wait(min(sleep, until_ping))
 
 
-def _look_after(frame: _Frame, *, was_reachable: bool) -> bool:
-    """Take locks again that somebody has removed; tell whether clients can still find the socket."""
-    for lock in frame.locks.values():
+def _look_after(frame: _Frame, *, is_offline: bool) -> None:
+    """Take locks again that somebody has removed, and make the control socket again."""
+    for lock in frame.locks.values() if not is_offline else ():  # the folders may lie in the root
         lock.keep()
-    is_reachable = os.access(frame.socket, os.F_OK)
-    if was_reachable and not is_reachable:
-        _log.error("the control socket was removed, clients find no daemon until it is restarted path=%s", frame.socket)
-    return is_reachable
+    if frame.api.is_listening:
+        frame.control.keep(frame.api.replace)
 
 
 def _finish_first_pass(start: Start) -> None:
@@ -332,20 +329,6 @@ def _has_tables(settings: Settings) -> bool:
 
 
 # The world outside.
-
-
-@contextmanager
-def _listen(settings: Settings) -> Iterator[socket.socket]:
-    """Take the socket that systemd passed, whose file is systemd's, or make one."""
-    passed = systemd.listen_fds()
-    if not passed:
-        with control_socket.listen(settings.socket, settings.control.group) as listening:
-            yield listening
-        return
-    with socket.socket(fileno=passed[0]) as listening:
-        if len(passed) > 1 or listening.family != socket.AF_UNIX or listening.type != socket.SOCK_STREAM:
-            raise ConfigError("the socket unit should have exactly one ListenStream=, and that should be a path")
-        yield listening
 
 
 def _catch_signals(inbox: Inbox) -> None:

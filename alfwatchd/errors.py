@@ -77,6 +77,10 @@ class StateError(AlfwatchdError):
     """The state file could not be read or written; what it holds can be made again."""
 
 
+class StateLocked(Locked, StateError):
+    """Another process has the state file open."""
+
+
 class WatchError(AlfwatchdError):
     """A folder could not be watched."""
 

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from alfwatchd import stored
 from alfwatchd.atomic import write_atomically
+from alfwatchd.checked import CheckedFile, open_checked
 from alfwatchd.core import arrow
 from alfwatchd.core.id_changes import SCHEMA, follow, parse
 from alfwatchd.core.replies import IdsReply
@@ -90,7 +91,7 @@ def _rows(path: Path, old: str) -> list[dict[str, object]]:
     rows: dict[int, dict[str, object]] = {}
     wanted = {old}
     try:
-        with stored.open_file(path) as file:
+        with open_checked(path) as file:
             while wanted and len(seen) < _MOST_STEPS:
                 found = _rows_of(file, wanted)
                 seen |= wanted
@@ -103,7 +104,7 @@ def _rows(path: Path, old: str) -> list[dict[str, object]]:
     return [row for _, row in sorted(rows.items())]
 
 
-def _rows_of(file: pq.ParquetFile, wanted: set[str]) -> dict[int, dict[str, object]]:
+def _rows_of(file: CheckedFile, wanted: set[str]) -> dict[int, dict[str, object]]:
     """Return by their place the rows whose old id is one of these, with one row group at a time in memory."""
     values, found, first = arrow.strings(sorted(wanted)), {}, 0
     for group in range(file.num_row_groups):

@@ -14,7 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from alfwatchd.atomic import remove
+from alfwatchd.core.bounded_json import parse as parse_json
 from alfwatchd.core.ids import md5
 from alfwatchd.core.partition import Digests
 from alfwatchd.grouped import Group, Span, open_regular
@@ -80,9 +83,14 @@ def load_layout(path: Path, made_for: dict[str, Any]) -> Layout | None:
     if content[:start] != _MAGIC + md5(body).digest():
         return None
     line, _, packed = bytes(body).partition(b"\n")
-    head = json.loads(line)
-    if head["made_for"] != made_for:
-        return None
+    try:
+        head = parse_json(line, len(line))
+        return _unpack(head, packed, made_for) if head["made_for"] == made_for else None
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, OSError, pa.ArrowException):
+        return None  # the digest is no seal: anybody can make one that fits
+
+
+def _unpack(head: dict[str, Any], packed: bytes, made_for: dict[str, Any]) -> Layout:
     sessions, datasets = (
         {int(group): bytes.fromhex(digest) for group, digest in head[name].items()} for name in ("sessions", "datasets")
     )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
+import re
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +17,9 @@ from alfwatchd.errors import Locked, OutDirError, StateError
 _log = logging.getLogger(__name__)
 
 LOCK_NAME = ".alfwatchd.lock"
+_MOST_BYTES = 32
+_NUMBER = re.compile(rb"\d{0,30}\n?")
+_NOT_OURS = "it is a hard link to somebody's file; remove this name"
 _STATE_LOCK_NAME = "daemon.lock"  # another one: a state folder may be an output folder as well
 
 
@@ -67,14 +73,20 @@ class Held:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            holder = os.pread(fd, 32, 0).decode(errors="replace").strip()
+            holder = os.pread(fd, _MOST_BYTES, 0).decode(errors="replace").strip()
             os.close(fd)
             raise self._refuse(holder or "of unknown number") from error
         except OSError:
             os.close(fd)
             raise
-        _write(fd, f"{os.getpid()}\n")
-        return fd
+        if not _is_shared(fd):
+            _write(fd, f"{os.getpid()}\n")
+            return fd
+        try:
+            _leave(fd, self._path)
+            return self._take()  # while the old file is locked, so that nobody takes it for free
+        finally:
+            os.close(fd)
 
     def _is_in_place(self) -> bool:
         try:
@@ -133,7 +145,7 @@ def hold_state_dir(state_dir: Path) -> Iterator[Held]:
     try:
         held = Held(path, refuse)
     except OSError as error:
-        raise StateError(f"{path}: cannot be made ({error.strerror}); choose another --state-dir") from error
+        raise StateError(f"{path}: cannot be made ({error.strerror}); or choose another --state-dir") from error
     try:
         yield held
     finally:
@@ -151,10 +163,38 @@ def _open(path: Path) -> int:
         return os.open(path, os.O_RDONLY | flags)
 
 
+def _is_shared(fd: int) -> bool:
+    """Tell whether the file has other names: hard links, as of a backup (``cp -al``), or of somebody's own file."""
+    about = os.fstat(fd)
+    return stat.S_ISREG(about.st_mode) and about.st_nlink > 1
+
+
+def _leave(fd: int, path: Path) -> None:
+    """Give up a name that leads to a file with other names, which no process holds.
+
+    Raises
+    ------
+    OSError
+        EMLINK: it does not hold a process id, so this program did not write it.
+    """
+    if not _holds_number(fd):
+        raise OSError(errno.EMLINK, _NOT_OURS, str(path))
+    if os.path.samestat(os.fstat(fd), path.lstat()):
+        path.unlink()
+
+
+def _holds_number(fd: int) -> bool:
+    return _NUMBER.fullmatch(os.pread(fd, _MOST_BYTES + 1, 0)) is not None
+
+
 def _write(fd: int, text: str) -> None:
-    """Replace the content, for people; where the file or the disk does not allow that, the lock holds all the same."""
+    """Replace the content, for people; where the file or the disk does not allow that, the lock holds all the same.
+
+    What is no process id was not written by this program: another user may have moved a file here.
+    """
     try:
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, text.encode(), 0)
+        if _holds_number(fd) and not _is_shared(fd):
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, text.encode(), 0)
     except OSError:
         return

@@ -131,7 +131,7 @@ class _Line:
                     must_publish = self._schedule.must_publish
                     self._schedule.begin(now)
                     return must_publish
-                self._news.wait(seconds)
+                self._news.wait(None if seconds is None else min(seconds, threading.TIMEOUT_MAX))
         return None
 
     def _attempt(self, *, must_publish: bool) -> Outcome | float | None:

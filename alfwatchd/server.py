@@ -171,6 +171,15 @@ class Server:
         """Whether the thread runs."""
         return self._thread.is_alive()
 
+    @property
+    def is_listening(self) -> bool:
+        """Whether the thread has begun to take connections, and `replace` may be called."""
+        return self._server.started
+
+    def replace(self, listening: socket.socket) -> None:
+        """Take connections from another socket, which is closed at the end, and no more from the one before."""
+        self._server.replace_soon(listening)
+
     def close(self) -> None:
         """Answer what was asked, for a few seconds at most, then end. A prune stops before its next session."""
         self._server.end()
@@ -192,14 +201,29 @@ class _QuietServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to take connections. asyncio lets as many wait as it takes in one go."""
-        asyncio.get_running_loop().set_exception_handler(self._note_trouble)
+        self._loop = asyncio.get_running_loop()
+        self._loop.set_exception_handler(self._note_trouble)
         await super().startup(sockets)
         for listening in sockets or ():
             listening.listen(BACKLOG)
 
+    def replace_soon(self, listening: socket.socket) -> None:
+        """Listen elsewhere. Any thread but its own."""
+
+        def begin() -> None:
+            self._replacing = asyncio.ensure_future(self._replace(listening))
+
+        with contextlib.suppress(RuntimeError):  # the loop has ended by itself
+            self._loop.call_soon_threadsafe(begin)
+
+    async def _replace(self, listening: socket.socket) -> None:
+        before = self.servers
+        await self.startup([listening])
+        for server in before:
+            server.close()
+
     async def main_loop(self) -> None:
         """Wait for the end. uvicorn looks ten times a second whether it has come, which takes 0.1 % of a core."""
-        self._loop = asyncio.get_running_loop()
         self._ended = asyncio.Event()
         if not await self.on_tick(0):  # `end` may have come first
             await self._ended.wait()

@@ -33,6 +33,8 @@ from starlette.types import Receive, Scope, Send
 
 from alfwatchd import connections
 from alfwatchd.connections import Protocol
+from alfwatchd.core.bounded_json import parse as parse_json
+from alfwatchd.core.publication import MOST_INFO_BYTES, parse_info
 from alfwatchd.scanner import printable
 
 _log = logging.getLogger(__name__)
@@ -47,7 +49,6 @@ _INFO_PATH = re.compile(r"/cache/info(?:/(?P<tag>[\w.-]+))?/?")
 _LOCATION = re.compile(r"(?:tables/[\w.-]+/)?cache\.zip$")
 _HOST = re.compile(r"(?P<name>[A-Za-z0-9_.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?")
 _MOST_BODY_BYTES = 1 << 13
-_MOST_INFO_BYTES = 1 << 24
 _CHUNK_BYTES = 1 << 18
 _LEAST_BYTES = 1 << 16
 """What a client takes of an answer in `connections.ANSWER_SECONDS`, or it is dropped."""
@@ -204,11 +205,13 @@ class Site:
 
     def _tell_info(self, request: Request, tag: str, host: str) -> Response:
         file = self._open(tag, INFO)
-        if file is None:
+        info = {}
+        if file is not None:
+            with os.fdopen(file, "rb") as opened:
+                info = parse_info(opened.read(MOST_INFO_BYTES))
+        if not info:
             detail = "there are no tables yet; ask again in a while"
             raise _Refused(HTTPStatus.SERVICE_UNAVAILABLE, detail, retry_after=str(_RETRY_SECONDS))
-        with os.fdopen(file, "rb") as opened:
-            info = json.loads(opened.read(_MOST_INFO_BYTES))
         found = _LOCATION.search(str(info.get("location", "")))
         # Below the very address that the client uses, or it would not send its token along.
         parts = [self.base_url or f"http://{host}", tag, found[0] if found else ZIP]
@@ -355,9 +358,9 @@ async def _read_form(request: Request) -> dict[str, str]:
         text = body.decode()
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             return dict(parse_qsl(text, max_num_fields=10))
-        given = json.loads(text or "{}")
+        given = parse_json(text or "{}")
         return {name: value for name, value in given.items() if isinstance(value, str)}
-    except (ValueError, AttributeError, RecursionError) as error:
+    except (ValueError, AttributeError) as error:
         detail = "the login should be a form, or a JSON object, with username and password"
         raise _Refused(HTTPStatus.BAD_REQUEST, detail) from error
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import shutil
 import tempfile
 import time
@@ -21,6 +20,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from alfwatchd import alyx_rest, credentials
+from alfwatchd.archives import check_member, open_zip
+from alfwatchd.core.bounded_json import parse as parse_json
 from alfwatchd.downloads import MOST_BYTES, Version, fetch, origin, shown
 from alfwatchd.errors import SourceError, SourceMissing
 from alfwatchd.grouped import open_regular
@@ -165,7 +166,7 @@ def _read_zip_at(path: Path, scratch: Path | None) -> tuple[pa.Table, pa.Table]:
 
 def _read_zip(file: BinaryIO, told: str, scratch: Path | None) -> tuple[pa.Table, pa.Table]:
     """Read the two tables in a zip file. What else is in it is not touched."""
-    with _told_of(told), zipfile.ZipFile(file) as zipped:
+    with _told_of(told), open_zip(file) as zipped:
         with _unpacked(zipped, SESSIONS, told, scratch) as path:
             sessions = _read_table(path, _SESSIONS, f"{SESSIONS} in {told}")
         with _unpacked(zipped, DATASETS, told, scratch) as path:
@@ -178,6 +179,7 @@ def _unpacked(zipped: zipfile.ZipFile, name: str, told: str, scratch: Path | Non
     members = [member for member in zipped.infolist() if member.filename == name]
     if len(members) != 1:
         raise SourceError(f"{told}: holds {len(members)} files named {name} instead of one; check adopt.source")
+    check_member(members[0])
     with tempfile.TemporaryFile(dir=scratch) as unpacked:
         free = shutil.disk_usage(f"/proc/self/fd/{unpacked.fileno()}").free
         if (size := members[0].file_size) > min(MOST_BYTES, free):
@@ -242,7 +244,7 @@ class _Web:
         except SourceMissing:
             return ""
         try:
-            location = json.loads(content.getvalue()).get("location") or ""
+            location = parse_json(content.getvalue()).get("location") or ""
             location = urljoin(address, location)
             is_web = urlsplit(location).scheme in ("http", "https")
         except (ValueError, AttributeError, TypeError) as error:

@@ -6,8 +6,11 @@ makes it anew.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import logging
 import os
+import shutil
 import sqlite3
 import stat
 import threading
@@ -18,12 +21,14 @@ from pathlib import Path
 
 from alfwatchd.core.content import Key, forgotten
 from alfwatchd.core.guard import Place
-from alfwatchd.errors import StateError
+from alfwatchd.errors import StateError, StateLocked
 
 _log = logging.getLogger(__name__)
 
 _SCHEMA_VERSION = 3
 _MOST_PARAMETERS = 500
+_SQLITE_LOCKED_FROM, _SQLITE_LOCKS = 0x40000000, 512
+"""Where SQLite locks a file: pending, reserved and shared bytes (os_unix.c)."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS places (
     path BLOB PRIMARY KEY, fsid TEXT, dev TEXT, ino TEXT, mount_id TEXT, fs_type TEXT, seal BLOB
@@ -52,6 +57,8 @@ class State:
     ------
     StateError
         The folder cannot be made or the file cannot be opened.
+    StateLocked
+        Another process has it open: one at a time.
     """
 
     def __init__(self, state_dir: Path) -> None:
@@ -65,6 +72,11 @@ class State:
             self._db = self._open()
             self._mark: tuple[int, int] | None = _mark(self.path)
         except (OSError, sqlite3.Error) as error:
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY or _is_in_use(error):
+                raise StateLocked(
+                    f"{state_dir}: the state is locked by another process, which keeps it while it runs; stop it, or "
+                    "choose another folder with --state-dir"
+                ) from error
             raise StateError(
                 f"{state_dir}: cannot keep state here ({error}); choose another folder with --state-dir"
             ) from error
@@ -179,8 +191,10 @@ class State:
 
     def _open(self) -> sqlite3.Connection:
         """Open the file; one that is damaged or of another version is made anew, as it holds nothing but shortcuts."""
-        files = [Path(f"{self.path}{end}") for end in ("", "-wal", "-shm")]
+        files = [Path(f"{self.path}{end}") for end in ("", "-wal", "-shm", "-journal")]
         try:
+            for each in files:
+                _unshare(each)
             if not all(_is_usable(each) for each in files):
                 raise sqlite3.DatabaseError("not a file that can be read and written")
             return _connect(self.path)
@@ -211,9 +225,31 @@ def _is_damage(error: Exception) -> bool:
 
 def _is_usable(path: Path) -> bool:
     try:
-        return stat.S_ISREG(path.stat().st_mode) and os.access(path, os.R_OK | os.W_OK)
+        return stat.S_ISREG(path.lstat().st_mode) and os.access(path, os.R_OK | os.W_OK)
     except FileNotFoundError:
-        return not path.is_symlink()
+        return True
+
+
+def _unshare(path: Path) -> None:
+    """Put a copy in the place of a file with other names: SQLite would write to what these lead to as well."""
+    try:
+        about = path.lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(about.st_mode) or about.st_nlink == 1 or not os.access(path, os.R_OK | os.W_OK):
+        return
+    temporary = path.with_name(f"{path.name}.tmp")
+    with path.open("r+b") as shared:
+        fcntl.lockf(shared, fcntl.LOCK_EX | fcntl.LOCK_NB, _SQLITE_LOCKS, _SQLITE_LOCKED_FROM)
+        temporary.unlink(missing_ok=True)
+        with temporary.open("xb") as copy:
+            shutil.copyfileobj(shared, copy, 1 << 20)
+        temporary.replace(path)
+
+
+def _is_in_use(error: Exception) -> bool:
+    """Tell whether `_unshare` failed because another process has the file open."""
+    return isinstance(error, OSError) and error.errno in (errno.EAGAIN, errno.EACCES) and error.filename is None
 
 
 def _mark(path: Path) -> tuple[int, int]:
@@ -224,6 +260,9 @@ def _mark(path: Path) -> tuple[int, int]:
 def _connect(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(path, check_same_thread=False)
     try:
+        # Before WAL: so there is no shared memory file, whose truncation by anybody would end this process (SIGBUS).
+        db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        db.execute("PRAGMA mmap_size = 0")
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
         (version,) = db.execute("PRAGMA user_version").fetchone()

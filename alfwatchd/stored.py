@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
-import os
-import stat
 from collections.abc import Iterator, Set
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -15,9 +12,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from alfwatchd.core import arrow, ids
+from alfwatchd.checked import CheckedFile, open_checked, read_metadata
+from alfwatchd.core import arrow, ids, publication
+from alfwatchd.core.bounded_json import parse as parse_json
 from alfwatchd.core.folder import Changes
 from alfwatchd.errors import TablesError
 
@@ -25,7 +23,6 @@ SESSIONS = "sessions.pqt"
 DATASETS = "datasets.pqt"
 METADATA_KEY = b"alfwatchd"
 """Schema metadata of our own; `one_metadata` stays exactly what ONE writes."""
-_MOST_FOOTER_BYTES = 1 << 28
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +103,8 @@ def read_generation(folder: Path) -> tuple[int, dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for name in (SESSIONS, DATASETS):
         found.append({})
-        with suppress(OSError, pa.ArrowException, ValueError), _open(folder / name) as raw:
-            found[-1] = _parse_own(pq.read_metadata(raw).metadata)
+        with suppress(OSError, pa.ArrowException, ValueError):
+            found[-1] = _parse_own(read_metadata(folder / name))
     return max(metadata.get("generation", 0) for metadata in found), found[1]
 
 
@@ -115,25 +112,26 @@ def read_created(folder: Path) -> str:
     """Return when the tables in a folder were made, the later one, as `one_metadata` has it; empty if none tells."""
     latest = ""
     for name in (SESSIONS, DATASETS):
-        with suppress(OSError, pa.ArrowException, ValueError, KeyError, TypeError), _open(folder / name) as raw:
-            created = json.loads((pq.read_metadata(raw).metadata or {})[b"one_metadata"])["date_created"]
-            latest = max(latest, datetime.fromisoformat(created).isoformat(sep=" ", timespec="minutes"))
+        with suppress(OSError, pa.ArrowException, ValueError, KeyError, TypeError):
+            created = parse_json(read_metadata(folder / name)[b"one_metadata"])["date_created"]
+            date = datetime.fromisoformat(created)
+            if publication.is_believable(date, datetime.now(date.tzinfo)):
+                latest = max(latest, date.isoformat(sep=" ", timespec="minutes"))
     return latest
 
 
 @contextmanager
-def open_datasets(folder: Path) -> Iterator[pq.ParquetFile | None]:
+def open_datasets(folder: Path) -> Iterator[CheckedFile | None]:
     """Open the datasets in a folder, to be read even after another file has replaced them; None if there are none."""
     with ExitStack() as stack:
         file = None
         with suppress(OSError, pa.ArrowException, ValueError):
-            raw = stack.enter_context(_open(folder / DATASETS))
-            file = stack.enter_context(pq.ParquetFile(raw))
+            file = stack.enter_context(open_checked(folder / DATASETS))
         yield file
 
 
 @contextmanager
-def open_pair(folder: Path) -> Iterator[tuple[pq.ParquetFile, pq.ParquetFile, int]]:
+def open_pair(folder: Path) -> Iterator[tuple[CheckedFile, CheckedFile, int]]:
     """Open sessions and datasets of one generation, to be read even after other files have replaced them.
 
     Yields
@@ -151,8 +149,7 @@ def open_pair(folder: Path) -> Iterator[tuple[pq.ParquetFile, pq.ParquetFile, in
         # Both at once: whoever replaces one waits for those who have opened the other.
         for name in (SESSIONS, DATASETS):
             try:
-                raw = stack.enter_context(_open(folder / name))
-                files.append(stack.enter_context(pq.ParquetFile(raw, page_checksum_verification=True)))
+                files.append(stack.enter_context(open_checked(folder / name)))
             except (OSError, pa.ArrowException, ValueError) as error:
                 raise TablesError(f"{folder / name}: cannot be read ({error}); let alfwatchd write it") from error
         generations = {_parse_own(file.schema_arrow.metadata).get("generation", 0) for file in files}
@@ -161,7 +158,7 @@ def open_pair(folder: Path) -> Iterator[tuple[pq.ParquetFile, pq.ParquetFile, in
         yield files[0], files[1], generations.pop()
 
 
-def read_ids_and_sizes(datasets: pq.ParquetFile | None) -> pa.Table | None:
+def read_ids_and_sizes(datasets: CheckedFile | None) -> pa.Table | None:
     """Return what identifies datasets, and their sizes.
 
     Returns
@@ -216,34 +213,12 @@ def read_file(path: Path, columns: list[str] | None = None) -> pa.Table:
         It cannot be read, or is damaged.
     """
     try:
-        with _open(path) as raw, pq.ParquetFile(raw, page_checksum_verification=True) as file:
+        with open_checked(path) as file:
             table = file.read(columns)
         table.validate(full=True)  # damaged text or indices would fail anywhere later
     except (UnicodeError, LookupError, TypeError, OverflowError) as error:  # pyarrow did not expect that of a footer
         raise OSError(errno.EINVAL, f"is damaged: {error}", str(path)) from error
     return table
-
-
-def _open(path: Path) -> pa.OSFile:
-    """Open a file for Arrow, which takes a text path for a URI, and no name that is not UTF-8.
-
-    A pipe would be waited for, and a device may have no end.
-    """
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        _check(fd, path)
-        return pa.OSFile(os.fsencode(f"/proc/self/fd/{fd}"))
-    finally:
-        os.close(fd)
-
-
-def _check(fd: int, path: Path) -> None:
-    about = os.fstat(fd)
-    if not stat.S_ISREG(about.st_mode):
-        raise OSError(errno.EINVAL, "is no regular file", str(path))
-    end = os.pread(fd, 8, max(0, about.st_size - 8))
-    if int.from_bytes(end[:4], "little") > _MOST_FOOTER_BYTES:  # Arrow would take as much memory, and read it all
-        raise OSError(errno.EINVAL, "is no Parquet file, or a damaged one", str(path))
 
 
 def _read(path: Path) -> pa.Table:
@@ -263,24 +238,11 @@ def held_ids(folder: Path, wanted: Set[str]) -> set[str]:
     """Return those of some ids, of sessions and datasets, that tables hold; none if they are not there or damaged."""
     values, found = arrow.strings(sorted(wanted)), set[str]()
     for name in (SESSIONS, DATASETS):
-        with suppress(OSError, pa.ArrowException, ValueError, KeyError), open_file(folder / name) as file:
+        with suppress(OSError, pa.ArrowException, ValueError, KeyError), open_checked(folder / name) as file:
             for group in range(file.num_row_groups):  # a million ids at once take 100 MB
                 own_ids = file.read_row_group(group, ["id"]).column("id").cast(pa.string())
                 found.update(own_ids.filter(pc.is_in(own_ids, value_set=values)).to_pylist())
     return found
-
-
-@contextmanager
-def open_file(path: Path) -> Iterator[pq.ParquetFile]:
-    """Open a Parquet file, to be read in parts.
-
-    Raises
-    ------
-    OSError, pyarrow.ArrowException, ValueError
-        It is not there, or damaged.
-    """
-    with _open(path) as raw, pq.ParquetFile(raw, page_checksum_verification=True) as file:
-        yield file
 
 
 def read_session_ids(path: Path) -> frozenset[bytes]:
@@ -295,7 +257,7 @@ def read_session_ids(path: Path) -> frozenset[bytes]:
 def _parse_own(metadata: dict[bytes, bytes] | None) -> dict[str, Any]:
     """Return what `Store.write` recorded in a file; nothing where it was not ours, or is damaged."""
     try:
-        loaded = json.loads((metadata or {}).get(METADATA_KEY, b"{}"))
+        loaded = parse_json((metadata or {}).get(METADATA_KEY, b"{}"))
     except ValueError:
         return {}
     is_sound = isinstance(loaded, dict) and isinstance(loaded.get("generation", 0), int)

@@ -6,12 +6,14 @@ One more, `OWN_KEY`, is ours: which content this is, and when earlier generation
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, BinaryIO, Protocol
+
+from alfwatchd.core.bounded_json import parse as parse_json
+from alfwatchd.errors import TargetError
 
 INFO = "cache_info.json"
 ZIP = "cache.zip"
@@ -19,9 +21,10 @@ TABLES = "tables"
 OWN_KEY = "alfwatchd"
 MIN_API_VERSION = "1.13.0"
 """The first ONE that knows `projects`, as Alyx says it. ONE adds a missing `qc` to tables that say so."""
-MOST_INFO_BYTES = 1 << 24
+MOST_INFO_BYTES = 1 << 22
 """What is read of a ``cache_info.json``; no more of one that anybody has put there."""
 _MINUTE = timedelta(minutes=1)
+_MOST_AHEAD, _MARGIN = timedelta(days=36525), timedelta(days=1)
 
 Token = str
 """Stands for one version of one file at a target; equal only for the same version."""
@@ -100,7 +103,8 @@ class Found:
 def next_date(now: datetime, *seen: str) -> str:
     """Return a date for new tables: now, but at least a minute after all dates that were seen at the target.
 
-    Clients tell tables apart by the minute, and take only those that are newer by one.
+    Clients tell tables apart by the minute, and take only those that are newer by one. What is more than a hundred
+    years ahead was no publisher's date and does not count: from the last of all dates, none could go on.
 
     Parameters
     ----------
@@ -108,8 +112,18 @@ def next_date(now: datetime, *seen: str) -> str:
         Local time without a zone, as ONE writes it.
     seen : str
         Dates, as ONE writes them; what is none does not count.
+
+    Raises
+    ------
+    TargetError
+        A date is at the very end of the hundred years: the next one would not count, and dates would go back.
     """
-    earlier = [date for date in map(parse_date, seen) if date is not None]
+    earlier = [date for date in map(parse_date, seen) if date is not None and date - now <= _MOST_AHEAD + _MARGIN]
+    if earlier and max(earlier) - now > _MOST_AHEAD:
+        raise TargetError(
+            f"the tables there are dated {max(earlier)}, so no later date can be given; set the clock of this "
+            f"computer, or remove {INFO} and {ZIP} there"
+        )
     dates = [now.replace(second=0, microsecond=0), *(date + _MINUTE for date in earlier)]
     return max(dates).isoformat(sep=" ", timespec="minutes")
 
@@ -125,6 +139,11 @@ def parse_date(text: str) -> datetime | None:
         return None
     whole = date.replace(second=0, microsecond=0)
     return whole if whole == date else whole + _MINUTE
+
+
+def is_believable(date: datetime, now: datetime) -> bool:
+    """Tell whether a date can be that of tables: not more than a hundred years ahead."""
+    return date - now <= _MOST_AHEAD
 
 
 def one_metadata(date: str, origin: object, tag: str) -> dict[str, Any]:
@@ -186,8 +205,8 @@ def generation_name(generation: int, sha256: str) -> str:
 def parse_info(text: bytes) -> dict[str, Any]:
     """Return what a ``cache_info.json`` holds; nothing where it is none."""
     try:
-        loaded = json.loads(text)
-    except (ValueError, RecursionError):
+        loaded = parse_json(text, MOST_INFO_BYTES)
+    except ValueError:
         return {}
     return loaded if isinstance(loaded, dict) else {}
 
@@ -247,7 +266,9 @@ def note_replaced(found: Found, name: str, now: datetime) -> dict[str, str]:
         With a zone.
     """
     moment = now.astimezone(UTC).isoformat(timespec="seconds")
-    return {each: found.replaced.get(each, moment) for each in found.generations if each != name}
+    # One that lies ahead would keep its generation for ever.
+    known = {each for each, age in _ages(found.replaced, found.generations, now) if age >= 0}
+    return {each: found.replaced[each] if each in known else moment for each in found.generations if each != name}
 
 
 def expired(
@@ -276,7 +297,7 @@ def expired(
         if age >= keep_seconds:
             gone.append(name)
         else:
-            waits.append(keep_seconds - age)
+            waits.append(keep_seconds - max(0.0, age))
     return sorted(gone), min(waits, default=None)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from alfwatchd.control_socket import Peer, find_peer, listen
+from alfwatchd.control_socket import ControlSocket, Peer, find_peer, listen
 from alfwatchd.errors import AlfwatchdError, ConfigError, Locked
 
 
@@ -159,6 +159,87 @@ def test_a_daemon_that_is_not_in_the_group_says_so(path):
         os.setegid(0)
         os.setgroups(old_groups)
     assert not path.exists()
+
+
+@pytest.mark.parametrize(("mode", "is_refused"), [(0o777, True), (0o1777, False), (0o775, False), (0o703, True)])
+def test_a_folder_where_anybody_can_replace_the_socket_is_refused(path, mode, is_refused):
+    path.parent.chmod(mode)
+    if is_refused:
+        with pytest.raises(AlfwatchdError, match=rf"everybody may write.*chmod o-w {path.parent}"), listen(path, ""):
+            pass
+    else:
+        with listen(path, ""):
+            assert connects(path)
+    assert {each.name for each in path.parent.iterdir()} <= {"s.lock"}
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file to any group")
+def test_no_file_is_changed_through_a_link_that_somebody_puts_there_meanwhile(path):
+    """Owner and mode were changed by path, after the socket was there for all to see."""
+    victim, group = path.parent / "victim", grp.getgrall()[-1]
+    victim.write_text("precious")
+    victim.chmod(0o600)
+    before = victim.stat()
+    is_over = threading.Event()
+
+    def attack():
+        while not is_over.is_set():
+            with contextlib.suppress(OSError):
+                path.unlink()
+                path.symlink_to(victim)
+
+    attacker = threading.Thread(target=attack)
+    attacker.start()
+    try:
+        for _ in range(300):
+            with contextlib.suppress(AlfwatchdError), listen(path, group.gr_name):
+                pass
+            with contextlib.suppress(OSError):
+                path.unlink()
+    finally:
+        is_over.set()
+        attacker.join()
+    after = victim.stat()
+    assert (after.st_mode, after.st_gid, after.st_uid) == (before.st_mode, before.st_gid, before.st_uid)
+
+
+def test_what_others_put_in_its_place_is_not_removed_at_the_end(path):
+    with listen(path, ""):
+        path.unlink()
+        path.write_text("precious")
+    assert path.read_text() == "precious"
+
+
+def test_a_socket_that_was_removed_is_made_again(path):
+    control = ControlSocket(path, "")
+    try:
+        assert control.renew() is None
+        first = control.listening
+        path.unlink()
+        second = control.renew()
+        assert second is control.listening is not first
+        assert connects(path)
+        first.close()
+        shutil.rmtree(path.parent)
+        assert control.renew() is not None
+        assert connects(path)
+        with pytest.raises(Locked), listen(path, ""):
+            pass
+    finally:
+        control.close()
+    assert not path.exists()
+    path.parent.mkdir(exist_ok=True)
+
+
+def test_whoever_took_its_place_keeps_it(path):
+    control = ControlSocket(path, "")
+    path.unlink()
+    path.with_name("s.lock").unlink()
+    with listen(path, ""):
+        with pytest.raises(Locked):
+            control.renew()
+        control.close()
+        assert connects(path)
 
 
 def test_peer_is_the_process_at_the_other_end():

@@ -4,7 +4,8 @@ import os
 import signal
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from types import SimpleNamespace
 
 import pytest
 
@@ -188,8 +189,72 @@ def test_what_a_dead_worker_was_to_read_is_given_back(root):
         assert not made.are_running
         made.submit(units[0].task)
         made.share(-1)
-        assert not made.are_running, "not tried again"
+        assert not made.are_running, "not tried again at once"
         assert [unit.found for unit in made.take(is_last=False)] == [None]
+
+
+def submit(made, units):
+    for unit in units:
+        made.submit(unit.task)
+    made.share(-1)
+
+
+def test_a_dead_worker_does_not_end_workers_for_good(root, monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(crawlers, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    with workers(root, 100) as (made, inbox):
+        rests = []
+        for _ in range(4):
+            assert made.are_running
+            os.killpg(made._process.pid, signal.SIGKILL)
+            while made.are_running:
+                inbox.wait(0.1)
+                for message in inbox.drain():
+                    made.receive(message)
+            units = made.take(is_last=True)
+            assert {unit.found for unit in units} >= {None}
+            began = clock.now
+            while not made.are_running:
+                clock.now += 1.0
+                submit(made, units[:50])
+                if not made.are_running:
+                    assert [unit.found for unit in made.take(is_last=False)] == [None] * 50
+            rests.append(clock.now - began)
+        assert rests == [5, 20, 80, 320]
+        while made.are_running:
+            inbox.wait(0.1)
+            for message in inbox.drain():
+                made.receive(message)
+            assert not [unit for unit in made.take(is_last=True) if unit.found is None]
+        submit(made, units[:50])
+        os.killpg(made._process.pid, signal.SIGKILL)
+        while made.are_running:
+            inbox.wait(0.1)
+            for message in inbox.drain():
+                made.receive(message)
+        clock.now += 5
+        submit(made, units[:50])
+        assert made.are_running, "those that ended in order count: the rest is short again"
+
+
+def test_a_unit_that_kills_each_worker_keeps_no_scan_from_its_end(root, monkeypatch):
+    monkeypatch.setattr(crawlers, "_FIRST_REST_SECONDS", 0.01)
+    with workers(root, 100) as (made, inbox):
+        tasks, done = {}, 0
+        deadline = time.monotonic() + PATIENCE
+        while done < 100:
+            assert time.monotonic() < deadline
+            if made._process is not None:
+                with suppress(ProcessLookupError):
+                    os.killpg(made._process.pid, signal.SIGKILL)
+            inbox.wait(0.01)
+            for message in inbox.drain():
+                made.receive(message)
+            made.share(-1)
+            taken = made.take(is_last=True)
+            tasks |= {unit.task.folder.path: unit for unit in taken}
+            done += len(taken)
+        assert len(tasks) == done == 100
 
 
 def test_the_death_of_the_thread_that_hears_workers_is_noticed(root, monkeypatch):

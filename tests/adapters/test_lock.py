@@ -129,6 +129,66 @@ def test_a_link_is_never_followed(folder, hold, error):
     assert (folder / "target").read_text() == "precious"
 
 
+@pytest.mark.parametrize(("hold", "error"), [(hold_out_dir, OutDirError), (hold_state_dir, StateError)])
+def test_a_hard_link_to_another_file_is_never_written_through(folder, hold, error):
+    with hold(folder):
+        (name,) = os.listdir(folder)
+    (folder / name).unlink()
+    (folder / "target").write_text("precious")
+    os.link(folder / "target", folder / name)
+    with pytest.raises(error, match=r"hard link.*remove this name"), hold(folder):
+        pass
+    assert (folder / "target").read_text() == "precious"
+    assert (folder / name).samefile(folder / "target")
+
+
+@pytest.mark.parametrize("content", ["", "4711\n"])
+@HOLDERS
+def test_a_lock_that_a_backup_shares_is_made_anew(folder, hold, content):
+    """`cp -al` gives the lock of a folder a second name; a process id of another program may look alike."""
+    with hold(folder):
+        (name,) = os.listdir(folder)
+    (folder / name).write_text(content)
+    os.link(folder / name, folder / "backup")
+    with hold(folder):
+        assert (folder / name).read_text() == f"{os.getpid()}\n"
+        assert f"process {os.getpid()} " in try_to_hold(hold, folder)
+    assert (folder / "backup").read_text() == content
+
+
+@HOLDERS
+def test_a_lock_that_is_held_stays_so_when_a_backup_shares_it(folder, hold):
+    with hold(folder) as held:
+        (lock,) = folder.iterdir()
+        os.link(lock, folder / "backup")
+        assert f"process {os.getpid()} " in try_to_hold(hold, folder)
+        held.keep()
+        assert f"process {os.getpid()} " in try_to_hold(hold, folder)
+
+
+@HOLDERS
+def test_what_no_process_wrote_as_its_number_is_not_replaced(folder, hold):
+    """A file that was moved there, or whose other name was removed."""
+    with hold(folder):
+        (name,) = os.listdir(folder)
+    for precious in ("precious", "4711 apples\n", "4711\n4712\n", "9" * 4000):
+        (folder / name).write_text(precious)
+        with hold(folder):
+            assert try_to_hold(hold, folder) != "held"
+        assert (folder / name).read_text() == precious
+
+
+@HOLDERS
+def test_a_hard_link_in_place_of_a_lock_that_is_held_is_not_written_through(folder, hold):
+    with hold(folder) as held:
+        (lock,) = folder.iterdir()
+        lock.unlink()
+        (folder / "target").write_text("precious")
+        os.link(folder / "target", lock)
+        held.keep()
+    assert (folder / "target").read_text() == "precious"
+
+
 @HOLDERS
 def test_a_lock_whose_file_was_removed_is_taken_again(folder, hold):
     with hold(folder) as held:

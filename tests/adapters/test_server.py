@@ -9,15 +9,18 @@ import resource
 import select
 import socket
 import stat
+import sys
 import tempfile
 import threading
 import time
+import types
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from alfwatchd import connections, control_socket, desk, errors, make_parquet_db, server
 from alfwatchd.core import messages, replies
@@ -246,6 +249,55 @@ def test_a_head_without_end_is_refused(box: Box, piece):
     assert received.startswith(b"HTTP/1.1 400 ")
     assert n_sent < 4_000_000
     assert box.engine.taken == []
+
+
+MOST_HEAD_BYTES = 16384
+HEADS = {
+    "a long line": b"X: %s\r\n",
+    "many lines": b"X: y\r\n" * 1000 + b"X: %s\r\n",
+    "a long name": b"X%s: y\r\n",
+}
+
+
+def make_head(line, size, path=b"/v1/status"):
+    start, end = b"GET " + path + b" HTTP/1.1\r\nHost: d\r\n", b"\r\n"
+    return start + line % (b"x" * (size - len(start + line + end) + 2)) + end
+
+
+@pytest.mark.parametrize("line", HEADS.values(), ids=HEADS)
+@pytest.mark.parametrize("size", [MOST_HEAD_BYTES + 1, MOST_HEAD_BYTES + 5000, 100_000, 250_000])
+def test_a_head_that_is_too_long_is_refused_though_it_comes_at_once(box: Box, line, size):
+    sent = make_head(line, size)
+    assert len(sent) == size
+    with box.connect() as connection:
+        with suppress(BrokenPipeError, ConnectionResetError):
+            connection.sendall(sent)
+        received = b""
+        with suppress(ConnectionResetError):
+            received = read_all(connection)
+    assert received.startswith(b"HTTP/1.1 400 ")
+    assert box.engine.taken == []
+
+
+@pytest.mark.parametrize("line", HEADS.values(), ids=HEADS)
+def test_the_longest_head_is_taken(box: Box, line):
+    sent = make_head(line, MOST_HEAD_BYTES)
+    assert box.exchange(sent).startswith(b"HTTP/1.1 200 ")
+    assert box.exchange(sent[:9000], sent[9000:16383], sent[16383:]).startswith(b"HTTP/1.1 200 ")
+
+
+def test_trailers_that_are_too_long_are_refused_though_they_come_at_once(box: Box):
+    head = b"POST /v1/sync HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
+    assert not box.exchange(head + b"X: " + b"x" * 60_000 + b"\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+
+
+def test_one_implementation_of_http_is_used_whatever_is_installed(monkeypatch):
+    """uvicorn takes httptools where it is there; the limits here are those of h11."""
+    assert issubclass(connections.Protocol, H11Protocol)
+    monkeypatch.setitem(sys.modules, "httptools", types.ModuleType("httptools"))
+    with control_box() as box:
+        assert box.server._server.config.http_protocol_class is connections.Protocol
+        assert box.exchange(make_head(b"X: %s\r\n", MOST_HEAD_BYTES + 1)).startswith(b"HTTP/1.1 400 ")
 
 
 def test_the_longest_body_is_taken(box: Box):

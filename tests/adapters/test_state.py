@@ -1,14 +1,17 @@
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
 from alfwatchd.core.content import Key, inode_key, record_key
 from alfwatchd.core.guard import Place
 from alfwatchd.core.rows import pack_signature
-from alfwatchd.errors import StateError
+from alfwatchd.errors import StateError, StateLocked
 from alfwatchd.state import State
 from children import as_nobody, in_child, needs_root
 from trees import fast_folder
@@ -460,3 +463,96 @@ def test_a_file_of_another_user_is_replaced_where_the_folder_allows_it(folder, m
         return state.is_new
 
     assert as_nobody(run)
+
+
+# What others may do to its files.
+
+
+def test_no_file_is_mapped_into_memory(folder):
+    """SQLite maps `-shm`, and whoever truncates a mapped file ends the process (SIGBUS)."""
+    fill(folder)
+    state = State(folder)
+    state.save_digests([(number, SIGNATURE, MD5) for number in range(100)])
+    assert not (folder / "state.sqlite-shm").exists()
+    maps = Path("/proc/self/maps").read_text()
+    assert "state.sqlite" not in maps
+    state.close()
+
+
+def test_one_process_at_a_time_keeps_it(folder, monkeypatch):
+    real = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **more: real(*args, timeout=0.05, **more))
+    fill(folder)
+    state = State(folder)
+    with pytest.raises(StateLocked, match=r"locked by another process.*--state-dir"):
+        State(folder)
+    state.save_digests([(1, SIGNATURE, MD5)])
+    state.close()
+    assert load(folder) == KEPT
+
+
+@pytest.mark.parametrize("end", ["", "-wal", "-journal"])
+def test_a_hard_link_is_never_written_through(folder, end):
+    fill(folder)
+    (folder / "precious").write_bytes(os.urandom(5000))
+    before = (folder / "precious").read_bytes()
+    (folder / f"state.sqlite{end}").unlink(missing_ok=True)
+    os.link(folder / "precious", folder / f"state.sqlite{end}")
+    fill(folder)
+    assert load(folder) == KEPT
+    assert (folder / "precious").read_bytes() == before
+
+
+def test_the_database_of_another_program_is_not_filled(folder):
+    with sqlite3.connect(folder / "precious") as db:
+        db.execute("CREATE TABLE own (text TEXT)")
+    db.close()
+    before = (folder / "precious").read_bytes()
+    os.link(folder / "precious", folder / "state.sqlite")
+    fill(folder)
+    assert (folder / "precious").read_bytes() == before
+
+
+def test_a_backup_by_hard_links_stays_as_it_is_and_costs_nothing(folder):
+    """`cp -al`, as labs do every night."""
+    fill(folder)
+    os.link(folder / "state.sqlite", folder / "backup")
+    before = (folder / "backup").read_bytes()
+    assert load(folder) == KEPT
+    state = State(folder)
+    state.save_places({"": OTHER})
+    state.close()
+    assert (folder / "backup").read_bytes() == before
+
+
+def test_a_shared_file_that_another_process_keeps_open_is_not_replaced(folder):
+    fill(folder)
+    os.link(folder / "state.sqlite", folder / "backup")
+    with subprocess.Popen(
+        [sys.executable, "-c", KEEP_OPEN, str(folder / "state.sqlite")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout.readline() == b"open\n"
+        with pytest.raises(StateLocked):
+            State(folder)
+        other.communicate(b"end\n")
+    assert (folder / "state.sqlite").samefile(folder / "backup")
+
+
+KEEP_OPEN = """
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1])
+db.execute("PRAGMA locking_mode = EXCLUSIVE")
+db.execute("PRAGMA journal_mode = WAL")
+db.execute("SELECT * FROM places").fetchall()
+print("open", flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize("end", ["", "-wal"])
+def test_a_symbolic_link_is_not_followed(folder, end):
+    (folder / "precious").write_bytes(b"precious")
+    (folder / f"state.sqlite{end}").symlink_to("precious")
+    fill(folder)
+    assert (folder / "precious").read_bytes() == b"precious"
+    assert not (folder / f"state.sqlite{end}").is_symlink()

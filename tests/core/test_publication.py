@@ -4,6 +4,7 @@ import pytest
 
 from alfwatchd.core import publication
 from alfwatchd.core.publication import Found, Rows
+from alfwatchd.errors import TargetError
 
 NOW = datetime(2026, 3, 1, 12, 30, 45)
 UTC_NOW = NOW.replace(tzinfo=UTC)
@@ -28,6 +29,36 @@ UTC_NOW = NOW.replace(tzinfo=UTC)
 )
 def test_dates_move_forward(seen, expected):
     assert publication.next_date(NOW, *seen) == expected
+
+
+@pytest.mark.parametrize("planted", ["9999-12-31 23:55", "9999-12-31 23:59", "9000-01-01 00:00", "2126-03-02 12:20"])
+def test_dates_of_no_publisher_never_make_dates_go_back(planted):
+    """One near the last of all dates was followed by three more, and then by today's."""
+    dates = [planted]
+    for _ in range(10):
+        dates.append(publication.next_date(NOW, *dates[-1:]))
+    assert dates[1:] == sorted(set(dates[1:]))
+    assert dates[1].startswith("2126" if planted.startswith("2126") else "2026")
+
+
+def test_there_is_no_date_after_the_last_one_that_counts():
+    """Else the one after it would be today's."""
+    last = "2126-03-02 12:28"
+    with pytest.raises(TargetError, match=r"no later date .* remove cache_info\.json and cache\.zip"):
+        for _ in range(10):
+            last = publication.next_date(NOW, last)
+    assert last > "2126-03-02 12:28"
+    assert publication.next_date(NOW + timedelta(minutes=20), last) > last
+
+
+def test_a_generation_that_was_replaced_in_the_future_does_not_stay_for_ever():
+    """And nobody waits for eight thousand years, which no clock can."""
+    planted = {"a": "9999-12-31T23:59:00+00:00"}
+    assert publication.expired(planted, "b", ["a", "b"], 60, UTC_NOW) == ([], 60)
+    found = Found(name="b", replaced=planted, generations=frozenset(["a", "b"]))
+    noted = publication.note_replaced(found, "c", UTC_NOW)
+    assert noted == {"a": ago(0), "b": ago(0)}
+    assert publication.expired(noted, "c", ["a", "b"], 60, UTC_NOW + timedelta(seconds=60)) == (["a", "b"], None)
 
 
 def test_info_is_what_alyx_writes_and_one_key_more():

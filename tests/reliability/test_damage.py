@@ -4,7 +4,6 @@ import os
 import random
 import re
 import shutil
-import signal
 import sqlite3
 import time
 import uuid
@@ -13,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from alfwatchd.errors import AlfwatchdError, NoDaemon, RequestFailed, TablesError
+from alfwatchd.errors import AlfwatchdError, TablesError
 from program import make_small_tree, program, read_tables, write_dataset
 from truth import assert_right, assert_whole
 
@@ -173,15 +172,6 @@ class World:
         except AlfwatchdError:  # it is about to end
             return False
 
-    def start_after_loss_of_memory(self):
-        """Start again: SQLite maps a file into memory, and what is cut off of such a file ends the process."""
-        code = self.made.process.wait(PATIENCE)
-        assert code == -signal.SIGBUS, self.made.log
-        assert "find_digest" in self.made.log or "state.py" in self.made.log
-        self.made.process = None
-        assert_whole(self.made.out_dir)
-        self.start()
-
     def clear(self, said):
         named = [path for path in self.places() if re.search(f"{path}[:']", said) and not path.is_file()]
         assert named, f"it does not say what is wrong\n{said}"
@@ -194,8 +184,6 @@ class World:
             try:
                 self.made.client.sync()
                 break
-            except (RequestFailed, NoDaemon):
-                self.start_after_loss_of_memory()
             except TablesError as error:
                 assert not self.made.client.status().saved
                 self.clear(str(error))
@@ -244,6 +232,21 @@ def test_damage_while_it_runs(world, tally, scale):
     world.start()
     world.assert_right()
     assert_whole(world.made.out_dir)
+
+
+def test_what_is_cut_off_its_files_ends_no_process(world):
+    """A file that is mapped into memory and truncated by anybody would (SIGBUS)."""
+    world.change()
+    world.assert_right()
+    process = world.made.process
+    for number in range(3):
+        for path in sorted((world.made.home / "state").iterdir()):
+            if path.is_file() and path.name != "daemon.lock":
+                os.truncate(path, (0, 1, path.stat().st_size // 2)[number])
+        world.change()
+        world.assert_right()
+    assert world.made.process is process
+    assert process.poll() is None
 
 
 # What cannot be made again.

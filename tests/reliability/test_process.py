@@ -5,6 +5,7 @@ import os
 import random
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -13,10 +14,11 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
+from alfwatchd.client import Client
 from alfwatchd.errors import AlfwatchdError
 from children import needs_root
 from fuzz_disk import Disk
-from program import make_ibl_tree, make_small_tree, program, write_dataset
+from program import WAIT_SECONDS, make_ibl_tree, make_small_tree, program, write_dataset
 from trees import write
 from truth import assert_right, assert_whole, dates
 from writers import collisions, recordings
@@ -238,7 +240,7 @@ def test_a_thread_that_dies_is_noticed_and_what_it_did_goes_on(tmp_path, tally, 
                 tally["restarts"] += 1
             made.wait(lambda: made.client.status().hashes_pending == 0)
             assert_right(made, hash_files=True)
-            if "without worker processes" in made.log[n_said:]:  # for the rest of its life
+            if "without worker processes" in made.log[n_said:]:  # for a while
                 made.stop()
             tally.update(faults=1, comparisons=1)
         if made.process is not None:
@@ -442,8 +444,59 @@ def test_a_lock_that_somebody_removed_keeps_a_second_daemon_out(tmp_path, tally)
         assert made.run_once(code=75)
         assert_right(made)
         made.socket.unlink()
-        made.wait(lambda: f"clients find no daemon until it is restarted path={made.socket}" in made.log)
+        made.wait(lambda: f"the control socket was removed and is made again path={made.socket}" in made.log)
+        assert_right(made)
         made.stop()
+
+
+@pytest.mark.parametrize("kind", ["file", "lock", "folder"])
+def test_a_control_socket_that_somebody_removed_is_made_again(tmp_path, tally, kind):
+    root = make_small_tree(tmp_path / "root")
+    with fast_program(root, tmp_path / "tables") as (made, flag):
+        folder = made.home / "run"
+        socket = folder / "s"
+        made.socket, made.client = socket, Client(socket, timeout=WAIT_SECONDS)
+        made.start(flag)
+        for _ in range(2):
+            before = socket.stat()
+            match kind:
+                case "file":
+                    socket.unlink()
+                case "lock":
+                    socket.unlink()
+                    socket.with_name("s.lock").unlink()
+                case "folder":
+                    shutil.rmtree(folder)
+            made.wait(lambda before=before: socket.exists() and socket.stat().st_ctime_ns != before.st_ctime_ns)
+            assert stat.S_IMODE(socket.stat().st_mode) == stat.S_IMODE(before.st_mode)
+            made.wait(lambda: made.client.status().state == "live")
+            assert made.run_bare(
+                f"--root={root}", f"--out-dir={made.home}", f"--state-dir={made.home / 'other'}", f"--socket={socket}",
+                code=75,
+            )  # fmt: skip
+            write_dataset(root / "lab/Subjects/s1/2020-01-01/001/alf/new.times.npy", 3)
+            assert made.client.sync().exactness == "exact"
+            tally["faults"] += 1
+        made.stop()
+        assert not socket.exists()
+
+
+def test_what_another_program_puts_in_the_place_of_the_socket_is_left_alone(tmp_path, tally):
+    root = make_small_tree(tmp_path / "root")
+    with fast_program(root, tmp_path / "tables") as (made, flag):
+        made.start(flag)
+        made.socket.unlink()
+        made.socket.write_text("precious")
+        made.wait(lambda: "clients cannot find the control socket" in made.log)
+        assert made.socket.read_text() == "precious"
+        made.socket.unlink()
+        made.wait(lambda: "the control socket was removed and is made again" in made.log)
+        assert_right(made)
+        made.socket.unlink()
+        made.socket.write_text("precious")
+        made.stop()
+        assert made.socket.read_text() == "precious"
+        tally["faults"] += 2
 
 
 # Settings.
