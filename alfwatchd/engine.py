@@ -338,7 +338,7 @@ class Engine:
         if self.parts.adopting is not None:
             self.parts.adopting.take(message)
         if message.adoption is not None and message.kept is not None:
-            self.encoding = replace(self.encoding, adopted=message.adoption, kept=message.kept)
+            self.encoding = self.encoding.take(message.adoption, message.kept)
             self.flushes.is_forced = True
 
     def awaits_database(self, now: float) -> bool:

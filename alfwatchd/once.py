@@ -205,7 +205,7 @@ def _write(settings: Settings, start: Start) -> tuple[Changes, Announced | None]
 def _replace(settings: Settings, start: Start, post: Callable[[Message], None]) -> bool:
     announce = make_announcer(settings.adopt.source, settings.state_dir, post)
     layout = settings.state_dir / store.LAYOUT
-    with closing(Store(settings.out_dir, str(settings.root), layout, announce)) as made:
+    with closing(Store(settings.out_dir, str(settings.root), layout, announce, start.notes)) as made:
         return made.write(start.indexer.tables.snapshot(), start.encoding)
 
 

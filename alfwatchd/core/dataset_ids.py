@@ -1,7 +1,7 @@
 """Which dataset gets which id, where earlier tables or a database have a say: no two of a session the same one.
 
 An id of the database comes first, then one of earlier tables, then the first of `ids.dataset_ids` that neither of them
-has for any dataset of the session, be it here or not: so the id of one file does not follow from whether another is here.
+has for any dataset of the session, be it here or not: so no id changes when another file comes or goes.
 """
 
 from __future__ import annotations
@@ -74,6 +74,8 @@ def use_kept(
         free += [row for row in kept_rows if is_own[row] and own_ids[row].tobytes() in taken]
         taken |= {row.id for row in kept.values() if row.id is not None}
         for row in free if taken else ():
+            if own_ids[row].tobytes() not in taken and row not in kept_rows:
+                continue
             new = next(own for own in ids.dataset_ids(each.base, rel_paths[row].decode()) if own not in taken)
             own_ids[row] = np.frombuffer(new, np.uint8)
 

@@ -85,7 +85,7 @@ def assign(claims: Iterable[Claim], before: Eids, namespace: uuid.UUID) -> Eids:
         What was given out last.
     namespace : uuid.UUID
     """
-    round_ = _Round(before, namespace, lambda eid: False)
+    round_ = _Round(before, namespace, frozenset[bytes]().__contains__)
     round_.give(sorted(claims))
     return Eids(round_.eids, {**before.odd, **round_.odd}, round_.adopted, round_.losers)
 

@@ -174,7 +174,9 @@ def _gather(
         members.append(Members(session, known, base, range(first, first + count)))
         first += count
     own_ids = np.zeros((len(paths), 16), np.uint8)
-    own_ids[needs_id] = _join_ids(np.repeat(raw_ids([each.base for each in members]), counts, axis=0)[needs_id], raw_ids(tails))
+    own_ids[needs_id] = _join_ids(
+        np.repeat(raw_ids([each.base for each in members]), counts, axis=0)[needs_id], raw_ids(tails)
+    )
     qc = np.zeros(len(paths), np.int8)
     use_kept(members, paths, needs_id, own_ids, qc, encoding)
     return DatasetColumns(

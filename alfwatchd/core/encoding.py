@@ -122,7 +122,13 @@ class Encoding:
 
     def adopt(self, adopted: Adoption) -> Encoding:
         """Return the same with what a newer state of a database knows."""
-        return replace(self, adopted=adopted, kept=adopted.without_adopted(self.all_kept), carried=self.all_kept)
+        return self.take(adopted, adopted.without_adopted(self.all_kept))
+
+    def take(self, adopted: Adoption, kept: Kept) -> Encoding:
+        """Do what `adopt` does where it is known what is left of what earlier tables know."""
+        if self.n_recomputed:  # after that was sorted out, perhaps
+            kept = kept.without_ids()
+        return replace(self, adopted=adopted, kept=kept, carried=self.all_kept)
 
     @property
     def all_kept(self) -> Kept:

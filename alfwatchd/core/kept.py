@@ -7,13 +7,14 @@ import math
 import re
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from alfwatchd.core import ids
+from alfwatchd.core import arrow, ids
 from alfwatchd.core.alf import SessionKey
 from alfwatchd.core.rows import NO_DATASET, NO_SESSION, QC_CATEGORIES, Kept, KeptDataset, KeptSession
 
@@ -73,6 +74,34 @@ def session_keys(sessions: pa.Table) -> list[SessionKey | None]:
     """Return what identifies each session of a table; None for a row that makes no sense."""
     rows = zip(*(_column(sessions, name) for name in ("lab", "subject", "date", "number")), strict=True)
     return [_session_key(*row) for row in rows]
+
+
+def listed(sessions: pa.Table, datasets: pa.Table, wanted: Set[str]) -> dict[str, set[str]]:
+    """Return `SessionKey.eid_path` -> rel_paths of its datasets, of those of some sessions that tables list."""
+    found: dict[str, set[str]] = {}
+    eids: dict[str, str] = {}
+    for eid, key in zip(_column(sessions, "id"), session_keys(sessions), strict=True):
+        if key is not None and key.eid_path in wanted:
+            found.setdefault(key.eid_path, set())
+            if isinstance(eid, str):
+                eids[eid] = key.eid_path
+    if eids and {"eid", "rel_path"} <= set(datasets.column_names):
+        is_wanted = pc.is_in(datasets.column("eid").cast(pa.string()), value_set=arrow.strings([*eids]))
+        rows = datasets.select(["eid", "rel_path"]).filter(is_wanted)
+        for eid, rel_path in zip(_column(rows, "eid"), _column(rows, "rel_path"), strict=True):
+            if isinstance(rel_path, str):
+                found[eids[eid]].add(rel_path)
+    return found
+
+
+def holders(sessions: pa.Table, eids: Set[bytes]) -> dict[bytes, str]:
+    """Return which sessions of a table have some eids: eid, 16 bytes -> `SessionKey.eid_path`."""
+    if "id" not in sessions.column_names:
+        return {}
+    texts = arrow.strings([str(uuid.UUID(bytes=eid)) for eid in eids])
+    rows = sessions.filter(pc.is_in(sessions.column("id").cast(pa.string()), value_set=texts))
+    pairs = zip(_column(rows, "id"), session_keys(rows), strict=True)
+    return {uuid.UUID(text).bytes: key.eid_path for text, key in pairs if key is not None}
 
 
 def dataset_rows(

@@ -105,9 +105,7 @@ class Digests:
         return Digests({**self.sessions, **newer.sessions}, {**self.datasets, **newer.datasets})
 
 
-def plan_all(
-    snapshot: Snapshot, encoding: Encoding, n_bits: int | None = None, before: Eids = NO_EIDS
-) -> Plan:
+def plan_all(snapshot: Snapshot, encoding: Encoding, n_bits: int | None = None, before: Eids = NO_EIDS) -> Plan:
     """Plan to write everything.
 
     Parameters
