@@ -34,8 +34,8 @@ SCHEMA = pa.schema(
 """Old and new id; path of the session or dataset relative to the root; when the change was made, and why."""
 
 REASONS = ("database", "moved", "renamed", "recomputed")
-"""Why ids change: a database knows other ids, or other sessions; another session came to its id, or left it; the session
-folder has another name now; somebody asked for it."""
+"""Why ids change: a database knows other ids, or other sessions; another session came that has this one's id, or went
+that had it; the session folder has another name now; somebody asked for it."""
 
 
 @dataclass(frozen=True, slots=True)
