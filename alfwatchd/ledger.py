@@ -139,6 +139,8 @@ class Ledger:
 
     def _note(self, notes: Notes, last: Partition | None, now: Partition, encoding: Encoding) -> None:
         kept, known = encoding.all_kept, self._encoding
+        if encoding.n_recomputed != self._n_recomputed:
+            notes.forget_ids()
         if known is None or known.all_kept is not kept or known.adopted is not encoding.adopted:
             notes.add(note_all(Snapshot(0, now.sessions), encoding))
         if last is None or not (kept.sessions or kept.datasets or last.given.odd or now.given.odd):
