@@ -110,6 +110,10 @@ class Encoding:
         adopted = self._adopted(session)
         return adopted if adopted is not None and adopted.eid == eid else None
 
+    def is_adopted(self, session: Session) -> bool:
+        """Tell whether the database knows a session, whatever folder has its eid."""
+        return self._adopted(session) is not None
+
     def n_rows(self, session: Session) -> int:
         """Return about how many rows a session has in both tables."""
         adopted = self._adopted(session) if self.adopted is not None and self.adopted.keep_missing else None

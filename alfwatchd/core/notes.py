@@ -46,8 +46,8 @@ def note_all(snapshot: Snapshot, encoding: Encoding) -> Iterator[Note]:
     here = {kept.key_of(session.key): session for session in snapshot.sessions.values()}
     for key in kept.sessions.keys() | kept.datasets.keys():
         session = here.get(key)
-        is_adopted = key not in encoding.kept.sessions
-        columns = kept.sessions.get(key, NO_SESSION) if session is None or is_adopted else NO_SESSION
+        goes = session is None or encoding.is_adopted(session)
+        columns = kept.sessions.get(key, NO_SESSION) if goes else NO_SESSION
         yield from _note(key, columns, session, encoding)
 
 
@@ -134,8 +134,15 @@ def shows_kept(snapshot: Snapshot, encoding: Encoding, odd: Mapping[str, bytes])
     kept = encoding.kept
     if odd:
         return True
-    if not kept.shows or not kept.is_noted:
-        return kept.shows
+    if not kept.shows:
+        return False
+    if encoding.adopted is not None and kept.lab != encoding.lab:  # by its keys nobody can tell what is adopted
+        rows = ((kept.key_of(each.key), each) for each in snapshot.sessions.values())
+        return any(
+            key in kept.datasets or (key in kept.sessions and not encoding.is_adopted(each)) for key, each in rows
+        )
+    if not kept.is_noted:
+        return True
     labs = {kept.lab, *kept.other_labs}
     return any(path in snapshot.sessions for key in (*kept.sessions, *kept.datasets) for path in _paths(key, labs))
 
