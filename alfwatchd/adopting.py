@@ -111,16 +111,20 @@ def make_announcer(source: str, state_dir: Path, post: Callable[[Message], None]
         n_changes = len(found.changes)
         if n_changes:
             id_changes.record(state_dir, found.changes)
-        _log.info(
-            "adopted source=%s sessions=%d datasets=%d id_changes=%d",
-            source, found.n_sessions, found.n_datasets, n_changes,
-        )  # fmt: skip
+        if found.reason == "database":
+            _log.info(
+                "adopted source=%s sessions=%d datasets=%d id_changes=%d",
+                source, found.n_sessions, found.n_datasets, n_changes,
+            )  # fmt: skip
+        else:
+            _log.info("ids changed reason=%s n=%d", found.reason, n_changes)
         for change in found.changes.slice(0, _MOST_TOLD).to_pylist():
             _log.warning("id changed old=%s new=%s path=%s", change["old"], change["new"], change["path"])
         if n_changes > _MOST_TOLD:
             more = n_changes - _MOST_TOLD
             _log.warning("and more ids changed n=%d file=%s", more, state_dir / id_changes.NAME)
-        post(Announced(found.n_sessions, found.n_datasets, n_changes, found.n_changed_datasets))
+        if found.reason in ("database", "recomputed"):
+            post(Announced(found.n_sessions, found.n_datasets, n_changes, found.n_changed_datasets))
 
     return announce
 
@@ -249,6 +253,6 @@ class Adopting:
                 return
 
     def _tell(self, adoption: Adoption | None, error: str, when: str | None) -> None:
-        if adoption is not None:
-            self._kept = adoption.without_adopted(self._kept)
-        self._post(Adopted(adoption, self._kept if adoption is not None else None, error, when))
+        # Always of all of it: what the database loses again has what earlier tables knew.
+        left = adoption.without_adopted(self._kept) if adoption is not None else None
+        self._post(Adopted(adoption, left, error, when))

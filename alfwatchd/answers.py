@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from alfwatchd.barriers import Barrier, answer_flush, answer_rescan
 from alfwatchd.core import messages
+from alfwatchd.core.replies import RecomputeReply
 from alfwatchd.errors import UsageError
 from alfwatchd.report import make_status
 
@@ -34,10 +36,24 @@ def answer_request(engine: Engine, message: messages.AnyRequest, now: float) -> 
             engine.barriers.add(Barrier(message.reply, now, answer_flush))
         case messages.RescanRequest():
             engine.barriers.add(_begin_rescan(engine, message, now))
+        case messages.RecomputeRequest():
+            engine.require_root(now)
+            engine.encoding, engine.n_recomputed_ids = engine.encoding.without_kept_ids(), 0
+            engine.flushes.is_forced = True
+            engine.barriers.add(Barrier(message.reply, now, _answer_recompute(engine)))
         case messages.SnapshotRequest():
             engine.require_online()
             unsure = [folder.path for folder in engine.indexer.unreadable] + list(engine.indexer.guard.missing)
             messages.answer(message.reply, messages.TablesView(engine.indexer.tables.snapshot(), tuple(unsure)))
+
+
+def _answer_recompute(engine: Engine) -> Callable[[Barrier, float], RecomputeReply]:
+    """Return what makes the answer to a request to make all ids anew."""
+
+    def answer(barrier: Barrier, now: float) -> RecomputeReply:
+        return RecomputeReply(barrier.generation or 0, engine.n_recomputed_ids, round(now - barrier.started, 6))
+
+    return answer
 
 
 def _begin_rescan(engine: Engine, message: messages.RescanRequest, now: float) -> Barrier:

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import alfwatchd
 from alfwatchd import configuration, logs, serve_command, text
 from alfwatchd.client import Client
-from alfwatchd.core.replies import PruneReply
+from alfwatchd.core.replies import PruneReply, RecomputeReply
 from alfwatchd.errors import AlfwatchdError, NoDaemon, UsageError
 from alfwatchd.settings import EXPLANATIONS, Settings
 
@@ -103,8 +103,9 @@ def _parser() -> argparse.ArgumentParser:
     rescan = add("rescan", _rescan, "scan the root, or one folder of it, again")
     rescan.add_argument("path", nargs="?", default="", metavar="PATH", help="folder, relative to the root")
     rescan.add_argument("--accept-root", action="store_true", help="take root and mounts as they are now")
-    ids = add("ids", _ids, "find what became of an id that a database has replaced")
-    ids.add_argument("old", metavar="OLD", help="eid or dataset id, as tables once held it")
+    ids = add("ids", _ids, "find what became of an id, or make all ids anew")
+    ids.add_argument("old", metavar="OLD", nargs="?", help="eid or dataset id, as tables once held it")
+    ids.add_argument("--recompute", action="store_true", help="make all ids anew from the paths or the database")
     _add_prune_flags(add("prune", _prune, "list or delete datasets that are not in reference tables"))
     serve_command.add_flags(add("serve", _serve_tables, "give the tables to ONE clients on other machines, over HTTP"))
     add("config", _config, "show the settings in force and where each comes from")
@@ -318,6 +319,10 @@ def _prune_alone(arguments: argparse.Namespace, reference: str | None) -> PruneR
 
 
 def _ids(arguments: argparse.Namespace) -> int:
+    if arguments.recompute == (arguments.old is not None):
+        raise UsageError("give the id to look for, or --recompute to make all ids anew: alfwatchd ids OLD")
+    if arguments.recompute:
+        return _recompute_ids(arguments)
     client = _client_for_root(arguments)
     if client is not None:
         reply = client.ids(arguments.old)
@@ -326,9 +331,26 @@ def _ids(arguments: argparse.Namespace) -> int:
 
         settings = configuration.load(_flags(arguments)).settings
         reply = find_id(settings.state_dir, settings.out_dir, arguments.old)
-    lines = [f"{step.when}  {step.old} -> {step.new}  {step.path}" for step in reply.steps]
+    lines = [f"{step.when}  {step.old} -> {step.new}  {step.path}  {step.reason}" for step in reply.steps]
     _print(reply, arguments, "\n".join([*lines, reply.new] if lines else [f"{reply.old}: no change of it is known"]))
     return 0 if reply.steps else 1
+
+
+def _recompute_ids(arguments: argparse.Namespace) -> int:
+    client = _client_for_root(arguments)
+    reply = client.recompute_ids() if client is not None else _recompute_alone(arguments)
+    finds = ": alfwatchd ids OLD finds the new ones" if reply.n_changes else ""
+    _print(reply, arguments, f"{reply.n_changes} ids changed{finds} ({reply.seconds:.2f} s)")
+    return 0
+
+
+def _recompute_alone(arguments: argparse.Namespace) -> RecomputeReply:
+    from alfwatchd.lock import hold_out_dir
+    from alfwatchd.once import recompute_ids
+
+    loaded = configuration.load(_flags(arguments)).settings
+    with hold_out_dir(loaded.out_dir):
+        return recompute_ids(loaded)
 
 
 # Without a daemon.

@@ -78,6 +78,10 @@ class Client:
         """Ask what became of the id of a session or dataset."""
         return _reply(replies.IdsReply, self._ask("GET", f"/v1/ids/{quote(old, safe='')}"))
 
+    def recompute_ids(self) -> replies.RecomputeReply:
+        """Have all ids made anew, as they follow from the paths or are the database's, whatever earlier tables hold."""
+        return _reply(replies.RecomputeReply, self._ask("POST", "/v1/ids/recompute"))
+
     def plan_prune(
         self, reference: str | None = None, *, keep_empty_sessions: bool = False, max_fraction: float | None = None
     ) -> replies.PruneReply:

@@ -196,7 +196,7 @@ def _assemble(frame: _Frame, stack: ExitStack) -> tuple[Engine, Threads]:
     stack.callback(start.indexer.guard.close)
     start.indexer.scanner = replace(start.indexer.scanner, on_progress=lambda: frame.service.ping(time.monotonic()))
     announce = make_announcer(settings.adopt.source, settings.state_dir, inbox.post)
-    written = Store(settings.out_dir, str(settings.root), settings.state_dir / store.LAYOUT, announce)
+    written = Store(settings.out_dir, str(settings.root), settings.state_dir / store.LAYOUT, announce, start.notes)
     publisher = Publisher(settings.out_dir, settings.publish) if settings.publish else None
     if publisher is not None:
         stack.callback(publisher.close)

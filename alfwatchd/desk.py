@@ -100,6 +100,20 @@ class Desk:
         settings = self._settings()
         return await _in_thread(find_id, settings.state_dir, settings.out_dir, old)
 
+    async def recompute_ids(self, peer: Peer) -> replies.RecomputeReply:
+        """Have all ids made anew.
+
+        Raises
+        ------
+        NotAllowed
+            That is not for this peer.
+        RootOffline, TablesError
+            It cannot be done now.
+        """
+        await _in_thread(self._check_may_change, peer, "make ids anew")
+        _log.warning("ids are made anew on request of %s", peer)
+        return await self.ask(messages.RecomputeRequest)  # type: ignore[no-any-return]
+
     async def plan(self, body: PlanBody) -> replies.PruneReply:
         """Plan a prune of what is on disk now.
 
@@ -159,12 +173,14 @@ class Desk:
 
     def _check_may_prune(self, peer: Peer) -> None:
         """Let root, the daemon's user and members of `control.group` prune, if pruning is enabled at all."""
-        settings = self._settings()
-        if not settings.prune.enabled:
+        if not self._settings().prune.enabled:
             raise NotAllowed("pruning over the socket is off; set prune.enabled = true in the daemon's settings")
-        group = settings.control.group
+        self._check_may_change(peer, "prune")
+
+    def _check_may_change(self, peer: Peer, what: str) -> None:
+        group = self._settings().control.group
         if peer.uid not in (0, os.getuid()) and not (group and peer.is_in(group)):
-            raise NotAllowed(f"{peer} may not prune; root, the daemon's user and members of control.group may")
+            raise NotAllowed(f"{peer} may not {what}; root, the daemon's user and members of control.group may")
 
     # In worker threads.
 

@@ -73,6 +73,8 @@ class Engine:
         """Why everything must be scanned, which has not begun; empty if nothing must."""
         self._n_mount_changes = 0
         self._has_started = False
+        self.n_recomputed_ids = 0
+        """How many ids the last tables changed of which that was told."""
 
     # The loop.
 
@@ -129,6 +131,7 @@ class Engine:
             case messages.Adopted():
                 self._adopt(message)
             case messages.Announced():
+                self.n_recomputed_ids = message.n_changes
                 if self.parts.adopting is not None:
                     self.parts.adopting.take_counts(message)
             case messages.PrunedNotice():
@@ -339,7 +342,7 @@ class Engine:
         if self.parts.adopting is not None:
             self.parts.adopting.take(message)
         if message.adoption is not None and message.kept is not None:
-            self.encoding = replace(self.encoding, adopted=message.adoption, kept=message.kept)
+            self.encoding = self.encoding.take(message.adoption, message.kept)
             self.flushes.is_forced = True
 
     def awaits_database(self, now: float) -> bool:

@@ -64,3 +64,4 @@ class Flusher:
             seconds = time.monotonic() - started
             _log.info("flush done generation=%d seconds=%.3f", snapshot.generation, seconds)
             self._post(Flushed(snapshot.generation, seconds))
+            self.store.keep()

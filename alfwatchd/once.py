@@ -13,6 +13,7 @@ from alfwatchd import store, stored
 from alfwatchd.adopting import NOTHING_READ, find_problems, look, make_announcer
 from alfwatchd.core.folder import Changes
 from alfwatchd.core.messages import Announced, Crawled, Hashed, Message, TablesView
+from alfwatchd.core.replies import RecomputeReply
 from alfwatchd.core.rows import Problem
 from alfwatchd.errors import RootOffline
 from alfwatchd.hash_queue import HashQueue
@@ -71,8 +72,19 @@ def no_garbage_collection() -> Iterator[None]:
 
 
 @no_garbage_collection()
-def run_once(settings: Settings, *, accept_root: bool = False, progress: Progress | None = None) -> Summary:
+def run_once(
+    settings: Settings, *, accept_root: bool = False, recompute_ids: bool = False, progress: Progress | None = None
+) -> Summary:
     """Bring the tables in the output folder up to date. The caller holds the lock on the folder.
+
+    Parameters
+    ----------
+    settings : Settings
+    accept_root : bool
+        See `Indexer.open_root`.
+    recompute_ids : bool
+        Whether to make all ids anew, whatever earlier tables hold.
+    progress : callable or None
 
     Raises
     ------
@@ -94,6 +106,8 @@ def run_once(settings: Settings, *, accept_root: bool = False, progress: Progres
             index(start, inbox, accept_root=accept_root, progress=progress)
             start.check_lab()
             found = reading.result() if reading is not None else NOTHING_READ
+        if recompute_ids:
+            start = replace(start, encoding=start.encoding.without_kept_ids())
         if found.adoption is not None:
             start = replace(start, encoding=start.encoding.adopt(found.adoption))
         if settings.hash_files:
@@ -113,6 +127,13 @@ def run_once(settings: Settings, *, accept_root: bool = False, progress: Progres
         counts.n_sessions, counts.n_datasets, counts.n_bytes,
         changes.added, changes.changed, changes.removed, announced, problems, seconds,
     )  # fmt: skip
+
+
+def recompute_ids(settings: Settings) -> RecomputeReply:
+    """Make all ids anew. The caller holds the lock on the folder; raises as `run_once`."""
+    summary = run_once(settings, recompute_ids=True)
+    generation, _ = stored.read_generation(settings.out_dir)
+    return RecomputeReply(generation, summary.adopted.n_changes if summary.adopted else 0, summary.seconds)
 
 
 @no_garbage_collection()
@@ -205,7 +226,7 @@ def _write(settings: Settings, start: Start) -> tuple[Changes, Announced | None]
 def _replace(settings: Settings, start: Start, post: Callable[[Message], None]) -> bool:
     announce = make_announcer(settings.adopt.source, settings.state_dir, post)
     layout = settings.state_dir / store.LAYOUT
-    with closing(Store(settings.out_dir, str(settings.root), layout, announce)) as made:
+    with closing(Store(settings.out_dir, str(settings.root), layout, announce, start.notes)) as made:
         return made.write(start.indexer.tables.snapshot(), start.encoding)
 
 

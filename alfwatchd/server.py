@@ -112,6 +112,11 @@ def create_app(desk: Desk) -> FastAPI:
         """What became of the id of a session or dataset."""
         return await desk.find_id(old)
 
+    @app.post("/v1/ids/recompute")
+    async def recompute_ids(peer: Annotated[Peer, Depends(_peer)]) -> replies.RecomputeReply:
+        """Make all ids anew: those that follow from the paths, or are the database's."""
+        return await desk.recompute_ids(peer)
+
     @app.post("/v1/prune/plan")
     async def plan_prune(body: PlanBody | None = None) -> replies.PruneReply:
         """Say what a prune would delete; deletes nothing."""

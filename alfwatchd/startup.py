@@ -18,12 +18,14 @@ from alfwatchd.core.encoding import Encoding
 from alfwatchd.core.exclude import compile_exclude
 from alfwatchd.core.guard import Place
 from alfwatchd.core.messages import Message
-from alfwatchd.core.rows import NOTHING_KEPT, Problem
+from alfwatchd.core.notes import with_notes
+from alfwatchd.core.rows import NOTHING_KEPT, Kept, Problem
 from alfwatchd.core.tables import Snapshot
 from alfwatchd.crawlers import Crawlers
 from alfwatchd.errors import LabConflict, OutDirError, StateError, TablesError
 from alfwatchd.indexer import Indexer
 from alfwatchd.intake import EarlierRow
+from alfwatchd.notes import Notes
 from alfwatchd.places import Guard
 from alfwatchd.scanner import Scanner
 from alfwatchd.settings import Settings
@@ -45,10 +47,13 @@ class Start:
         Knows nothing of the disk yet.
     encoding : Encoding
         Carries over what earlier tables hold.
+    notes : Notes or None
+        Where what only the tables hold is noted; None for a run that leaves no state.
     """
 
     indexer: Indexer
     encoding: Encoding
+    notes: Notes | None
     _settings: Settings
 
     def finish_first_pass(self) -> None:
@@ -128,6 +133,7 @@ def prepare(
         else None,
     )
     is_ours = metadata.get("namespace") == str(settings.namespace) and not metadata.get("has_kept", True)
+    is_ours &= metadata.get("lab", "") == settings.lab and (not settings.lab or bool(metadata.get("ids_with_lab")))
     is_ours &= metadata.get("adopted", "") == adopted.kept_digest(settings.state_dir, settings.adopt.source)
     carried = NOTHING_KEPT
     earlier = None if is_ours else _read_earlier(settings)
@@ -136,9 +142,13 @@ def prepare(
         indexer.known_before = _top_folders(sessions, _filled_lab(metadata, settings))
     if earlier is not None:
         filled = _filled_lab(earlier.metadata, settings)
-        carried = kept.carry_over(earlier.sessions, _without_told_hashes(earlier), settings.namespace, filled)
+        datasets = _without_told_hashes(earlier)
+        carried = kept.carry_over(earlier.sessions, datasets, settings.namespace, filled, settings.lab)
+    notes = Notes(settings.state_dir) if state is not None else None
+    if notes is not None:
+        carried = _with_notes(carried, notes, sessions, earlier)
     encoding = Encoding(settings.namespace, settings.lab, settings.hash_files, carried)
-    return Start(indexer, encoding, settings)
+    return Start(indexer, encoding, notes, settings)
 
 
 class _Record:
@@ -170,6 +180,30 @@ def _read_earlier(settings: Settings) -> StoredTables | None:
         _require_readable(settings.out_dir)
         _log.warning("what a damaged table held beside what the disk tells is lost error=%s", error)
     return earlier or stored.read_sessions_alone(settings.out_dir)
+
+
+def _with_notes(carried: Kept, notes: Notes, sessions: pa.Table | None, earlier: StoredTables | None) -> Kept:
+    """Return what earlier tables know, with what was noted of rows that went before.
+
+    Raises
+    ------
+    StateError
+        The notes cannot be read now, and would be lost for the rows that are back.
+    """
+    try:
+        noted = notes.load()
+    except OSError as error:
+        raise StateError(
+            f"{error.filename or notes.folder}: cannot be read ({error.strerror}); make it readable"
+        ) from error
+    if not noted:
+        return carried
+    keys = {each.key for each in noted}
+    listed = kept.listed(earlier.sessions, earlier.datasets, keys) if earlier is not None else {}
+    notes.come_back(listed)
+    eids = {each.session.eid for each in noted if each.session.eid is not None}
+    taken = kept.holders(sessions, eids) if sessions is not None and eids else {}
+    return with_notes(carried, noted, listed, taken)
 
 
 def _without_missing(earlier: StoredTables) -> StoredTables:

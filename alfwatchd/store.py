@@ -24,14 +24,16 @@ import pyarrow.parquet as pq
 import alfwatchd
 from alfwatchd.atomic import FileMark, file_mark, write_atomically
 from alfwatchd.core import encode, ids
-from alfwatchd.core.adoption import Adoption, adopt
 from alfwatchd.core.encoding import Encoding
-from alfwatchd.core.id_changes import Announcement, announce
+from alfwatchd.core.id_changes import Announcement
+from alfwatchd.core.notes import shows_kept
 from alfwatchd.core.partition import Digests, Partition, Plan, digest_groups, leave_out_equal, plan_all, plan_changes
 from alfwatchd.core.tables import Snapshot
 from alfwatchd.errors import OutDirError, TablesError
 from alfwatchd.grouped import GroupedFile
 from alfwatchd.layout import Layout, load_layout, save_layout
+from alfwatchd.ledger import Ledger
+from alfwatchd.notes import Notes
 from alfwatchd.readers import Readers
 from alfwatchd.stored import (
     DATASETS,
@@ -39,7 +41,6 @@ from alfwatchd.stored import (
     SESSIONS,
     read_created,
     read_file,
-    read_generation,
     read_session_ids,
 )
 
@@ -94,7 +95,9 @@ class Store:
         File in which to note what the tables hold, so that even the first write of the next process writes only what
         differs; None to note nothing.
     announce : callable or None
-        Gets what becomes of the ids, where another state of a database is adopted, before the tables are replaced.
+        Gets what becomes of ids that change, before the tables are replaced.
+    notes : Notes or None
+        Where to note what only the tables hold of rows that go, before they are replaced; None to note nothing.
     """
 
     def __init__(
@@ -103,23 +106,30 @@ class Store:
         origin: str,
         layout: Path | None = None,
         announce: Callable[[Announcement], None] | None = None,
+        notes: Notes | None = None,
     ) -> None:
         self.out_dir = out_dir
         self.origin = origin
         self._layout = layout
-        self._tell = announce
-        self._announced: tuple[str, str] | None = None
-        """What was adopted when ids were last compared, see `_adopts`."""
         self._files = {name: GroupedFile(out_dir / name) for name in (SESSIONS, DATASETS)}
         self._readers = Readers(out_dir, SESSIONS, DATASETS)
+        self._ledger = Ledger(out_dir, self._readers, announce, notes)
         self._written: _Written | None = None
+        self._has_kept = False
+        """Whether the next process must read rows to know what they hold; see `shows_kept`."""
         self._created = ""
         """What the last tables say of when they were made."""
         self._in_force: dict[str, FileMark | None] = {}
 
     def close(self) -> None:
         """Let go of what the store holds; it writes no more."""
+        self.keep(is_end=True)
         self._readers.close()
+
+    def keep(self, *, is_end: bool = False) -> None:
+        """Keep what the next process should know of sessions, if it is time for that."""
+        if self._written is not None:
+            self._ledger.keep(is_end=is_end)
 
     def write(self, snapshot: Snapshot, encoding: Encoding) -> bool:
         """Replace both files so that every dataset row has its session at every moment.
@@ -151,16 +161,18 @@ class Store:
         return is_changed
 
     def _write(self, snapshot: Snapshot, encoding: Encoding) -> bool:
-        last, snapshot = self._take_last(encoding), encoding.complete(snapshot)
+        snapshot = encoding.complete(snapshot)
+        last = self._take_last(snapshot, encoding)
         plan = plan_changes(last.partition, snapshot, encoding) if last is not None and last.partition else None
         if plan is None:
-            plan = plan_all(snapshot, encoding, last.n_bits if last is not None else None)
-        if last is None:
-            self._announce(plan.partition, encoding)
+            plan = plan_all(snapshot, encoding, last.n_bits if last is not None else None, self._ledger.given(encoding))
+        self._ledger.record(plan, encoding)
+        self._has_kept = shows_kept(snapshot, encoding, plan.partition.given.odd)
         if last is not None and last.n_bits != plan.partition.n_bits:
             self._forget()
             last = None
-        digests = digest_groups(plan) if self._layout is not None and not encoding.has_kept else None
+        is_known = last is None or last.digests is not None
+        digests = digest_groups(plan) if self._layout is not None and is_known and not self._has_kept else None
         if last is not None and last.digests is not None and digests is not None:
             plan, digests = leave_out_equal(plan, last.digests, digests), last.digests.update(digests)
         is_changed = bool(plan.sessions or plan.datasets)
@@ -173,28 +185,14 @@ class Store:
             save_layout(self._layout, Layout(self._made_for(encoding, marks), plan.partition.n_bits, digests, groups))
         return is_changed
 
-    def _announce(self, parts: Partition, encoding: Encoding) -> None:
-        """Tell which ids the next version changes, if other sessions of a database than before are adopted."""
-        metadata = read_generation(self.out_dir)[1]
-        adopts = _adopts(encoding.adopted.digest if encoding.adopted else "", encoding.lab)
-        if self._announced is None:
-            self._announced = _adopts(str(metadata.get("adopted", "")), str(metadata.get("lab", encoding.lab)))
-        if self._tell is None or adopts == self._announced:
-            return
-        with self._readers.opening(SESSIONS, DATASETS):
-            earlier = _adopt_whole(self.out_dir)
-        groups = [parts.sessions_of(group) for group in sorted(parts.members)]
-        lab, now = str(metadata.get("lab", encoding.lab)), datetime.datetime.now(datetime.UTC)
-        self._tell(announce(earlier, lab, groups, encoding, now))
-        self._announced = adopts
-
-    def _take_last(self, encoding: Encoding) -> _Written | None:
+    def _take_last(self, snapshot: Snapshot, encoding: Encoding) -> _Written | None:
         """Return what is on disk, if it is known and made in the same way; None where everything is to be written."""
         last, self._written = self._written, None
         marks = self._marks()
         self._in_force = {SESSIONS: marks[0], DATASETS: marks[1]}
         if last is None or last.marks != marks:
-            last = self._load_last(encoding, marks)
+            has_kept = shows_kept(snapshot, encoding, self._ledger.given(encoding).odd)
+            last = self._load_last(encoding, marks) if not has_kept else None
         if last is None or not last.encoding.makes_same_columns(encoding):
             self._forget()
             return None
@@ -203,7 +201,7 @@ class Store:
     def _load_last(self, encoding: Encoding, marks: tuple[FileMark | None, FileMark | None]) -> _Written | None:
         """Return what an earlier process noted, or this one before a write failed."""
         made_for = self._made_for(encoding, marks)
-        noted = load_layout(self._layout, made_for) if self._layout is not None and not encoding.has_kept else None
+        noted = load_layout(self._layout, made_for) if self._layout is not None else None
         if noted is None:
             return None
         for name, file in self._files.items():
@@ -325,7 +323,8 @@ class Store:
             "namespace": str(encoding.namespace),
             "lab": encoding.lab,
             "with_hashes": encoding.shows_hashes,
-            "has_kept": encoding.has_kept,
+            "ids_with_lab": True,
+            "has_kept": self._has_kept,
             "adopted": encoding.adopted.digest if encoding.adopted else "",
             "keep_missing": encoding.adopted is not None and encoding.adopted.keep_missing,
         }
@@ -344,19 +343,6 @@ class Store:
         except (KeyError, pa.ArrowException):
             return sessions
         return pa.concat_tables([sessions, kept]).sort_by("id").combine_chunks()
-
-
-def _adopts(digest: str, lab: str) -> tuple[str, str]:
-    """Return by which two states of what is adopted can be told apart: the lab decides which sessions are matched."""
-    return digest, lab if digest else ""
-
-
-def _adopt_whole(folder: Path) -> Adoption | None:
-    """Read both tables as if to adopt them; None where they are not there, or make no sense: nobody has ids of them."""
-    try:
-        return adopt(read_file(folder / SESSIONS), read_file(folder / DATASETS, ["id", "eid", "rel_path"]))
-    except (OSError, pa.ArrowException, KeyError, ValueError, ArithmeticError):
-        return None
 
 
 def _ahead(makers: Iterable[Callable[[], T]]) -> Iterator[T]:

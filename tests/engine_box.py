@@ -126,7 +126,7 @@ class EngineBox:
         new_watcher = self._new_watcher if settings.watch != "poll" else None
         started = prepare(settings, self.state, new_watcher, self._post if self.with_workers else None)
         self.indexer = _ambush(started.indexer, self)
-        self.flusher = Flusher(Store(settings.out_dir, str(settings.root)), self._post)
+        self.flusher = Flusher(Store(settings.out_dir, str(settings.root), notes=started.notes), self._post)
         self.n_flushes = self._n_flushes_told = 0
         self.engine = Engine(
             settings,

@@ -226,7 +226,7 @@ class Adoption:
                 for name, place in zip(names, places.tolist(), strict=True)
             }
             datasets[path] = {name: row for name, row in left.items() if row != _NOTHING}
-        rest = Kept(sessions, datasets, kept.lab)
+        rest = replace(kept, sessions=sessions, datasets=datasets)
         return kept if rest == kept else rest
 
     def missing(self, session: AdoptedSession, places: Places) -> list[int]:

@@ -20,14 +20,13 @@ import pyarrow as pa
 from alfwatchd.core import arrow
 from alfwatchd.core.adopted_rows import DatasetColumns, take_over
 from alfwatchd.core.adoption import AdoptedSession, Places
+from alfwatchd.core.dataset_ids import Members, use_kept
 from alfwatchd.core.encoding import Encoding
 from alfwatchd.core.ids import md5
 from alfwatchd.core.revisions import default_revisions
 from alfwatchd.core.rows import (
     DIGEST_SIZE,
     QC_CATEGORIES,
-    KeptDataset,
-    KeptSession,
     Session,
 )
 from alfwatchd.core.tables import Snapshot
@@ -36,8 +35,6 @@ _EPOCH = datetime.date(1970, 1, 1).toordinal()
 _SIGNATURE_DTYPE = np.dtype(
     [("file_size", "<u8"), ("mtime_ns", "<i8"), ("inode", "<u8"), ("ctime_ns", "<i8"), ("is_link", "?")]
 )
-_NO_SESSION = KeptSession(None, "", "")
-_NO_DATASET = KeptDataset(None, 0, None, b"")
 _UNUSED = arrow.strings([str(uuid.UUID(int=0)), uuid.UUID(int=0).hex])
 
 
@@ -163,7 +160,7 @@ def _gather(
     digests: list[bytes] = []
     tails: list[bytes] = []
     defaults: list[bool] = []
-    bases: list[bytes] = []
+    members: list[Members] = []
     first = 0
     for (eid, session), known, count in zip(sessions, adopted, counts, strict=True):
         for _, packed in session.folders:
@@ -176,12 +173,14 @@ def _gather(
         else:  # an id that the database gives is not computed: that is half of the time
             tails += [md5(base + path).digest() for path in compress(paths[own], needs_id[own].tolist())]
         defaults += default_revisions(session)
-        bases.append(base)
+        members.append(Members(session, known, base, range(first, first + count)))
         first += count
     own_ids = np.zeros((len(paths), 16), np.uint8)
-    own_ids[needs_id] = _join_ids(np.repeat(raw_ids(bases), counts, axis=0)[needs_id], raw_ids(tails))
+    own_ids[needs_id] = _join_ids(
+        np.repeat(raw_ids([each.base for each in members]), counts, axis=0)[needs_id], raw_ids(tails)
+    )
     qc = np.zeros(len(paths), np.int8)
-    _use_kept(sessions, counts, paths, own_ids, qc, encoding)
+    use_kept(members, paths, needs_id, own_ids, qc, encoding)
     return DatasetColumns(
         paths=paths,
         sessions=np.repeat(np.arange(len(sessions)), counts),
@@ -252,26 +251,6 @@ def _join_ids(eids: npt.NDArray[np.uint8], digests: npt.NDArray[np.uint8]) -> np
     joined = np.hstack([eids[:, :8], digests[:, :8]])
     joined[:, 8] = (joined[:, 8] & 0x3F) | 0x80
     return joined
-
-
-def _use_kept(
-    sessions: Sequence[tuple[bytes, Session]],
-    counts: Sequence[int],
-    rel_paths: Sequence[bytes],
-    own_ids: npt.NDArray[np.uint8],
-    qc: npt.NDArray[np.int8],
-    encoding: Encoding,
-) -> None:
-    """Put ids and qc of earlier tables into the rows that they belong to."""
-    first = 0
-    for (_, session), count in zip(sessions if encoding.kept.datasets else (), counts, strict=False):
-        kept = encoding.kept.datasets.get(encoding.kept_key(session.key), {})
-        for row in range(first, first + count) if kept else ():
-            known = kept.get(rel_paths[row].decode(), _NO_DATASET)
-            qc[row] = known.qc
-            if known.id is not None:
-                own_ids[row] = np.frombuffer(known.id, np.uint8)
-        first += count
 
 
 def sorted_by_eid(snapshot: Snapshot, eids: Mapping[str, bytes]) -> list[tuple[bytes, Session]]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from alfwatchd.core import alf, ids
 from alfwatchd.core.adoption import AdoptedSession, Adoption
+from alfwatchd.core.eids import NO_EIDS, Claim, Eids, assign
 from alfwatchd.core.rows import NOTHING_KEPT, Kept, KeptSession, Session
 from alfwatchd.core.tables import Snapshot
 
 _NO_SESSION = KeptSession(None, "", "")
+_PLAIN: tuple[Mapping[str, bytes], Set[str], Set[str]] = ({}, frozenset(), frozenset())
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,10 @@ class Encoding:
         Columns carried over from earlier tables.
     adopted : Adoption or None
         What is taken over from a database, before all else.
+    carried : Kept or None
+        `kept` with what a database knows better now; None where that is the same.
+    n_recomputed : int
+        How often ids that were given out before have been given up on request.
     """
 
     namespace: uuid.UUID = ids.NAMESPACE
@@ -38,34 +45,42 @@ class Encoding:
     with_hashes: bool = False
     kept: Kept = field(default=NOTHING_KEPT, compare=False)
     adopted: Adoption | None = field(default=None, compare=False)
+    carried: Kept | None = field(default=None, compare=False)
+    n_recomputed: int = 0
 
     def kept_key(self, key: alf.SessionKey) -> str:
         """Return the key under which `kept` knows a session: tables hold the filled-in lab, paths do not."""
-        filled = alf.SessionKey(key.lab or self.kept.lab, key.subject, key.date, key.number).eid_path
-        return filled if filled in self.kept.sessions or filled in self.kept.datasets else key.eid_path
+        return self.kept.key_of(key)
 
-    def eids(self, snapshot: Snapshot) -> dict[str, bytes]:
-        """Return session path -> eid, 16 bytes, in the order of paths.
+    def eids(self, snapshot: Snapshot) -> Mapping[str, bytes]:
+        """Return session path -> eid, 16 bytes, where none was given out before."""
+        return self.assign_eids(snapshot).eids
 
-        The eid of a database, or one that was kept, goes to one session only: first to the one whose folder is that of
-        the database's session, then to one in a folder of its lab.
+    def assign_eids(self, snapshot: Snapshot, before: Eids = NO_EIDS) -> Eids:
+        """Give eids to all sessions; see `core.eids`.
+
+        Parameters
+        ----------
+        snapshot : Snapshot
+        before : Eids
+            What was given out last.
         """
-        if not self.has_shared_eids:
-            return {path: self.eid(snapshot.sessions[path]) for path in sorted(snapshot.sessions)}
-        sessions = sorted(snapshot.sessions.values(), key=self._claim)
-        eids: dict[str, bytes] = {}
-        taken: set[bytes] = set()
-        for session in sessions:
-            if (adopted := self._adopted(session)) and adopted.eid not in taken:
-                eids[session.path] = adopted.eid
-                taken.add(adopted.eid)
-        for session in sessions:
-            if session.path not in eids:
-                kept = self.kept_session(session).eid
-                eid = kept if kept and kept not in taken else self.given_eid(session)
-                eids[session.path] = eid
-                taken.add(eid)
-        return dict(sorted(eids.items()))
+        if before is NO_EIDS and not self.may_collide:
+            return Eids({path: self.given_eid(snapshot.sessions[path]) for path in sorted(snapshot.sessions)}, *_PLAIN)
+        return assign(map(self.claim, snapshot.sessions.values()), before, self.namespace)
+
+    def claim(self, session: Session) -> Claim:
+        """Return what a session says for itself where eids are given out.
+
+        The eid of a database, or one that was kept, goes first to the session whose folder is that of the database's
+        session, then to one in a folder of its lab.
+        """
+        path, key = self.filled_path(session), session.key
+        adopted = self.adopted.session_at(path) if self.adopted is not None else None
+        is_elsewhere = self.adopted is not None and path in self.adopted.elsewhere
+        kept = self.kept_session(session).eid
+        rank = (is_elsewhere, not key.lab, session.path)
+        return Claim(session.path, key.eid_path, path, adopted.eid if adopted else None, kept, rank)
 
     def kept_session(self, session: Session) -> KeptSession:
         """Return what earlier tables know of a session."""
@@ -77,29 +92,27 @@ class Encoding:
         return self.kept.shows
 
     @property
-    def has_shared_eids(self) -> bool:
+    def may_collide(self) -> bool:
         """Whether an eid may follow from more than the path of its session: two may ask for the same."""
-        may_share = self.adopted is not None and bool(self.lab or self.adopted.elsewhere)
-        return may_share or any(session.eid for session in self.kept.sessions.values())
+        return self.adopted is not None or bool(self.lab) or self.kept.has_eids
 
     @property
     def shows_hashes(self) -> bool:
         """Whether the hash column holds md5."""
         return self.with_hashes or (self.adopted is not None and self.adopted.has_digests)
 
-    def eid(self, session: Session) -> bytes:
-        """Return the eid, 16 bytes, of a session that shares it with no other."""
-        adopted = self._adopted(session)
-        return adopted.eid if adopted else self.given_eid(session)
-
     def given_eid(self, session: Session) -> bytes:
-        """Return the eid, 16 bytes, that the path of a session gives."""
-        return ids.session_id(session.key.eid_path, self.namespace)
+        """Return the eid, 16 bytes, that the path of a session gives if no other session has it."""
+        return ids.session_id(self.filled_path(session), self.namespace)
 
     def adopted_session(self, eid: bytes, session: Session) -> AdoptedSession | None:
         """Return what the database knows of a session, if that is the one whose eid it has."""
         adopted = self._adopted(session)
         return adopted if adopted is not None and adopted.eid == eid else None
+
+    def is_adopted(self, session: Session) -> bool:
+        """Tell whether the database knows a session, whatever folder has its eid."""
+        return self._adopted(session) is not None
 
     def n_rows(self, session: Session) -> int:
         """Return about how many rows a session has in both tables."""
@@ -113,7 +126,24 @@ class Encoding:
 
     def adopt(self, adopted: Adoption) -> Encoding:
         """Return the same with what a newer state of a database knows."""
-        return replace(self, adopted=adopted, kept=adopted.without_adopted(self.kept))
+        return self.take(adopted, adopted.without_adopted(self.all_kept))
+
+    def take(self, adopted: Adoption, kept: Kept) -> Encoding:
+        """Do what `adopt` does where it is known what is left of what earlier tables know."""
+        if self.n_recomputed:  # after that was sorted out, perhaps
+            kept = kept.without_ids()
+        return replace(self, adopted=adopted, kept=kept, carried=self.all_kept)
+
+    @property
+    def all_kept(self) -> Kept:
+        """What earlier tables know, also where a database knows better."""
+        return self.kept if self.carried is None else self.carried
+
+    def without_kept_ids(self) -> Encoding:
+        """Return the same with the ids that paths and the database give, whatever earlier tables hold."""
+        carried = self.all_kept.without_ids()
+        kept = self.adopted.without_adopted(carried) if self.adopted is not None else carried
+        return replace(self, kept=kept, carried=carried, n_recomputed=self.n_recomputed + 1)
 
     def complete(self, snapshot: Snapshot) -> Snapshot:
         """Add the sessions of the database of which nothing is here, if these are to be kept."""
@@ -138,11 +168,6 @@ class Encoding:
         """Tell whether equal rows become equal columns."""
         digests = [each.adopted.digest if each.adopted else "" for each in (self, other)]
         return self == other and self.kept is other.kept and digests[0] == digests[1]
-
-    def _claim(self, session: Session) -> tuple[bool, bool, str]:
-        """Return by what sessions that ask for one eid are sorted."""
-        is_elsewhere = self.adopted is not None and self.filled_path(session) in self.adopted.elsewhere
-        return is_elsewhere, not session.key.lab, session.path
 
     def _adopted(self, session: Session) -> AdoptedSession | None:
         return self.adopted.session_at(self.filled_path(session)) if self.adopted is not None else None

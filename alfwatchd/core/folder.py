@@ -194,7 +194,7 @@ def compose(folder: Folder) -> Session:
             rows.append(each.rows)
         if each.children:
             stack += [each.children[name] for name in sorted(each.children, reverse=True)]
-    return Session(folder.path, tuple(rows), folder.is_link)
+    return Session(folder.path, tuple(rows), folder.is_link, folder.entry_ino)
 
 
 def patch_session(folder: Folder, rows: Mapping[str, FolderRows], known: Callable[[str], Session | None]) -> Session:
@@ -202,4 +202,4 @@ def patch_session(folder: Folder, rows: Mapping[str, FolderRows], known: Callabl
     old = known(folder.path)
     if old is None:
         return compose(folder)
-    return Session(old.path, tuple([rows.get(each.folder, each) for each in old.folders]), old.is_link)
+    return Session(old.path, tuple([rows.get(each.folder, each) for each in old.folders]), old.is_link, old.inode)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -22,9 +23,19 @@ from alfwatchd.core.replies import IdStep
 from alfwatchd.core.rows import Session
 
 SCHEMA = pa.schema(
-    [("old", pa.string()), ("new", pa.string()), ("path", pa.string()), ("when", pa.timestamp("us", tz="UTC"))]
+    [
+        ("old", pa.string()),
+        ("new", pa.string()),
+        ("path", pa.string()),
+        ("when", pa.timestamp("us", tz="UTC")),
+        ("reason", pa.string()),
+    ]
 )
-"""Old and new id; path of the session or dataset relative to the root; when the change was made."""
+"""Old and new id; path of the session or dataset relative to the root; when the change was made, and why."""
+
+REASONS = ("database", "moved", "renamed", "recomputed")
+"""Why ids change: a database knows other ids, or other sessions; another session came that has this one's id, or went
+that had it; the session folder has another name now; somebody asked for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +50,66 @@ class Announcement:
         Rows that a database knows.
     n_changed_datasets : int
         How many of the changes are of datasets; the others are of sessions.
+    reason : str
+        One of `REASONS`.
     """
 
     changes: pa.Table
     n_sessions: int
     n_datasets: int
     n_changed_datasets: int
+    reason: str = "database"
+
+
+class Change(NamedTuple):
+    """A session that has another eid than before, or that was another one before."""
+
+    old_eid: bytes
+    old: Session
+    new_eid: bytes
+    new: Session
+
+
+def announce_changes(changes: Sequence[Change], encoding: Encoding, when: datetime, reason: str) -> Announcement:
+    """Tell which ids some sessions and their datasets lose, and what these become.
+
+    Parameters
+    ----------
+    changes : sequence of Change
+    encoding : Encoding
+        Makes the ids of both sides.
+    when : datetime
+        With its time zone.
+    reason : str
+        One of `REASONS`.
+    """
+    olds: list[bytes] = []
+    news: list[bytes] = []
+    told: list[bytes] = []
+    n_sessions = 0
+    for change in changes:
+        path = change.new.path.encode()
+        if change.old_eid != change.new_eid:
+            n_sessions += 1
+            olds.append(change.old_eid)
+            news.append(change.new_eid)
+            told.append(path)
+        before, now = (_own_ids(*side, encoding) for side in (change[:2], change[2:]))
+        rows = [(before[rel_path], own, rel_path) for rel_path, own in now.items() if rel_path in before]
+        for old, new, rel_path in rows:
+            if old != new:
+                olds.append(old)
+                news.append(new)
+                told.append(path + b"/" + rel_path)
+    table = _table(raw_ids(olds), raw_ids(news), told, when, reason)
+    return Announcement(table, 0, 0, len(table) - n_sessions, reason)
+
+
+def _own_ids(eid: bytes, session: Session, encoding: Encoding) -> dict[bytes, bytes]:
+    """Return the rel_path and id of each dataset that is here."""
+    columns, _ = dataset_columns([(eid, session)], [encoding.adopted_session(eid, session)], encoding)
+    rows = zip(columns.paths, columns.ids, columns.exists.tolist(), strict=True)
+    return {path: own.tobytes() for path, own, exists in rows if exists}
 
 
 def announce(
@@ -53,6 +118,7 @@ def announce(
     groups: Sequence[Sequence[tuple[bytes, Session]]],
     encoding: Encoding,
     when: datetime,
+    reason: str = "database",
 ) -> Announcement:
     """Compare the ids that tables held with those that they are about to hold.
 
@@ -67,8 +133,10 @@ def announce(
     encoding : Encoding
     when : datetime
         With its time zone.
+    reason : str
+        One of `REASONS`.
     """
-    parts = [_table(raw_ids([]), raw_ids([]), [], when)]
+    parts = [_table(raw_ids([]), raw_ids([]), [], when, reason)]
     n_sessions = n_datasets = n_changed = 0
     known = _known_before(before, groups, replace(encoding, lab=lab)) if before is not None else {}
     for group in groups:
@@ -76,7 +144,7 @@ def announce(
         n_sessions += sum(session is not None for session in adopted)
         if before is not None:
             columns, places = dataset_columns(group, adopted, encoding)
-            changes, n_of_datasets = _changes(before, known, group, columns, when)
+            changes, n_of_datasets = _changes(before, known, group, columns, when, reason)
             parts.append(changes)
             n_changed += n_of_datasets
         elif encoding.adopted is not None:
@@ -85,7 +153,7 @@ def announce(
         else:
             continue
         n_datasets += int((places[: sum(session.n_datasets for _, session in group)] >= 0).sum())
-    return Announcement(pa.concat_tables(parts), n_sessions, n_datasets, n_changed)
+    return Announcement(pa.concat_tables(parts), n_sessions, n_datasets, n_changed, reason)
 
 
 def _known_before(
@@ -115,6 +183,7 @@ def _changes(
     group: Sequence[tuple[bytes, Session]],
     columns: DatasetColumns,
     when: datetime,
+    reason: str,
 ) -> tuple[pa.Table, int]:
     """Return the changes in a group of sessions, and how many of them are of datasets."""
     known = [known_before.get(session.path) for _, session in group]
@@ -132,13 +201,14 @@ def _changes(
     olds = np.concatenate([raw_ids(_chosen(old, is_other)), before.rows.ids[places[rows]]])
     news = np.concatenate([raw_ids(_chosen(new, is_other)), ids[rows]])
     told = _chosen(paths, is_other) + [paths[numbers[row]] + b"/" + rel_paths[row] for row in rows.tolist()]
-    return _table(olds, news, told, when), len(rows)
+    return _table(olds, news, told, when, reason), len(rows)
 
 
-def _table(olds: Ids, news: Ids, paths: Sequence[bytes], when: datetime) -> pa.Table:
+def _table(olds: Ids, news: Ids, paths: Sequence[bytes], when: datetime, reason: str) -> pa.Table:
     moment = np.full(len(paths), int(when.timestamp() * 1e6), np.int64)
     columns = [arrow.uuids(olds), arrow.uuids(news), arrow.strings(paths)]
-    return pa.table([*columns, arrow.numbers(moment, SCHEMA.field("when").type)], schema=SCHEMA)
+    columns += [arrow.numbers(moment, SCHEMA.field("when").type), arrow.strings([reason] * len(paths))]
+    return pa.table(columns, schema=SCHEMA)
 
 
 def _chosen(values: Sequence[bytes], is_chosen: Sequence[bool]) -> list[bytes]:
@@ -174,7 +244,8 @@ def follow(changes: Sequence[Mapping[str, object]], old: str, held: Set[str]) ->
         when = row["when"]
         assert isinstance(when, datetime), "a column of times"
         current = str(row["new"])
-        steps.append(IdStep(str(row["old"]), current, str(row["path"]), when.isoformat(timespec="seconds")))
+        told = when.isoformat(timespec="seconds")
+        steps.append(IdStep(str(row["old"]), current, str(row["path"]), told, str(row.get("reason", ""))))
         first = next((n for n in range(later[-1], len(changes)) if changes[n]["when"] != when), len(changes))
     ends = [n for n, step in enumerate(steps, 1) if step.new in held]
     return steps[: ends[-1]] if ends else steps

@@ -1,5 +1,7 @@
 """Session and dataset ids from the path: the same tree has the same ids, anywhere and always.
 
+The exception is an id that is taken: by a session of a database, or by one that earlier tables hold.
+
 ONE accepts UUIDs of version 3 and 4 only (``one.alf.spec.is_uuid``), so both ids carry the bits of version 3.
 """
 
@@ -7,7 +9,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import uuid
+from collections.abc import Iterator
 
 NAMESPACE = uuid.UUID("c75e382c-3624-4231-a014-392408f3c4c3")
 """Fixed for ever: changing it changes every id in the field."""
@@ -31,6 +35,23 @@ def session_id(eid_path: str, namespace: uuid.UUID = NAMESPACE) -> bytes:
         One namespace gives one set of ids.
     """
     return uuid.uuid3(namespace, eid_path).bytes
+
+
+def session_ids(eid_path: str, namespace: uuid.UUID = NAMESPACE) -> Iterator[bytes]:
+    """Yield the eids that a session may get, the best one first; a later one where another session has it already.
+
+    No path of a session holds a ``#``, so no two paths share one of the later ones.
+    """
+    yield session_id(eid_path, namespace)
+    for number in itertools.count(2):
+        yield uuid.uuid3(namespace, f"{eid_path}#{number}").bytes
+
+
+def dataset_ids(eid: bytes, rel_path: str) -> Iterator[bytes]:
+    """Yield the ids that a dataset may get, likewise; no file name of a dataset ends in ``#`` and a number."""
+    yield dataset_id(eid, rel_path)
+    for number in itertools.count(2):
+        yield dataset_id(eid, f"{rel_path}#{number}")
 
 
 def dataset_id(eid: bytes, rel_path: str) -> bytes:

@@ -7,19 +7,23 @@ import math
 import re
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from alfwatchd.core import ids
+from alfwatchd.core import arrow, ids
 from alfwatchd.core.alf import SessionKey
-from alfwatchd.core.rows import QC_CATEGORIES, Kept, KeptDataset, KeptSession
+from alfwatchd.core.rows import NO_DATASET, NO_SESSION, QC_CATEGORIES, Kept, KeptDataset, KeptSession
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
 
-def carry_over(sessions: pa.Table, datasets: pa.Table, namespace: uuid.UUID, lab: str) -> Kept:
+def carry_over(
+    sessions: pa.Table, datasets: pa.Table, namespace: uuid.UUID, lab: str, lab_now: str | None = None
+) -> Kept:
     """Gather what must survive from earlier tables, made by ONE, by Alyx or by us.
 
     Parameters
@@ -29,7 +33,9 @@ def carry_over(sessions: pa.Table, datasets: pa.Table, namespace: uuid.UUID, lab
     namespace : uuid.UUID
         Namespace of the ids that paths give.
     lab : str
-        What these tables hold as the lab of sessions in no lab folder, whose ids are made without it.
+        What these tables hold as the lab of sessions in no lab folder.
+    lab_now : str or None
+        What new tables will hold there, with which their ids would be made; None for the same.
 
     Returns
     -------
@@ -39,18 +45,28 @@ def carry_over(sessions: pa.Table, datasets: pa.Table, namespace: uuid.UUID, lab
     """
     keys = session_keys(sessions)
     eids = _unique_ids(_column(sessions, "id"))
-    own_eids: dict[str, bytes] = {}
-    kept_sessions = {}
+    own_eids: dict[object, bytes] = {}
+    kept_sessions: dict[str, KeptSession] = {}
+    plain: set[str] = set()
     projects = _column(sessions, "projects") if "projects" in sessions.column_names else _column(sessions, "project")
-    rows = zip(keys, eids, _column(sessions, "task_protocol"), projects, strict=True)
-    for key, eid, protocol, project in rows:
+    rows = zip(keys, eids, _column(sessions, "id"), _column(sessions, "task_protocol"), projects, strict=True)
+    has_other_lab = lab_now is not None and lab_now != lab
+    for key, eid, text, protocol, project in rows:
         if key is None:
             continue
-        given = ids.session_id(_given_path(key, lab), namespace)
-        own_eids[key.eid_path] = eid or given
-        row = KeptSession(None if eid == given else eid, str(protocol or ""), str(project or ""))
-        if row != KeptSession(None, "", ""):
-            kept_sessions[key.eid_path] = row
+        path, given = key.eid_path, ids.session_id(key.eid_path, namespace)
+        if isinstance(text, str):
+            own_eids[text] = eid or given
+        # Nobody can tell whether a session of this lab lies in a folder of it.
+        is_news = eid != given or (has_other_lab and key.lab == lab)
+        if eid == given:
+            plain.add(path)
+        row = KeptSession(eid if is_news else None, str(protocol or ""), str(project or ""))
+        if row != NO_SESSION:
+            kept_sessions[path] = row
+    for path in plain & kept_sessions.keys() if not has_other_lab else ():
+        # Of two folders that are one session to the tables, one has its own eid, and the other one what is next to it.
+        kept_sessions[path] = replace(kept_sessions[path], eid=None)
     return Kept(kept_sessions, _kept_datasets(sessions, datasets, keys, own_eids), lab)
 
 
@@ -58,6 +74,34 @@ def session_keys(sessions: pa.Table) -> list[SessionKey | None]:
     """Return what identifies each session of a table; None for a row that makes no sense."""
     rows = zip(*(_column(sessions, name) for name in ("lab", "subject", "date", "number")), strict=True)
     return [_session_key(*row) for row in rows]
+
+
+def listed(sessions: pa.Table, datasets: pa.Table, wanted: Set[str]) -> dict[str, set[str]]:
+    """Return `SessionKey.eid_path` -> rel_paths of its datasets, of those of some sessions that tables list."""
+    found: dict[str, set[str]] = {}
+    eids: dict[str, str] = {}
+    for eid, key in zip(_column(sessions, "id"), session_keys(sessions), strict=True):
+        if key is not None and key.eid_path in wanted:
+            found.setdefault(key.eid_path, set())
+            if isinstance(eid, str):
+                eids[eid] = key.eid_path
+    if eids and {"eid", "rel_path"} <= set(datasets.column_names):
+        is_wanted = pc.is_in(datasets.column("eid").cast(pa.string()), value_set=arrow.strings([*eids]))
+        rows = datasets.select(["eid", "rel_path"]).filter(is_wanted)
+        for eid, rel_path in zip(_column(rows, "eid"), _column(rows, "rel_path"), strict=True):
+            if isinstance(rel_path, str):
+                found[eids[eid]].add(rel_path)
+    return found
+
+
+def holders(sessions: pa.Table, eids: Set[bytes]) -> dict[bytes, str]:
+    """Return which sessions of a table have some eids: eid, 16 bytes -> `SessionKey.eid_path`."""
+    if "id" not in sessions.column_names:
+        return {}
+    texts = arrow.strings([str(uuid.UUID(bytes=eid)) for eid in eids])
+    rows = sessions.filter(pc.is_in(sessions.column("id").cast(pa.string()), value_set=texts))
+    pairs = zip(_column(rows, "id"), session_keys(rows), strict=True)
+    return {uuid.UUID(text).bytes: key.eid_path for text, key in pairs if key is not None}
 
 
 def dataset_rows(
@@ -79,7 +123,7 @@ def dataset_rows(
 
 
 def _kept_datasets(
-    sessions: pa.Table, datasets: pa.Table, keys: list[SessionKey | None], eids: dict[str, bytes]
+    sessions: pa.Table, datasets: pa.Table, keys: list[SessionKey | None], eids: dict[object, bytes]
 ) -> dict[str, dict[str, KeptDataset]]:
     by_eid = _keys_by_eid(sessions, keys)
     names = ("eid", "rel_path", "qc", "file_size", "hash")
@@ -89,7 +133,7 @@ def _kept_datasets(
         key = by_eid.get(eid) if isinstance(eid, str) else None
         if key is None or not isinstance(rel_path, str):
             continue
-        given = ids.dataset_id(eids[key.eid_path], rel_path)
+        given = ids.dataset_id(eids[eid], rel_path)
         known_size = _whole_number(file_size)
         known = known_size is not None and _parse_md5(digest)
         row = KeptDataset(
@@ -98,7 +142,7 @@ def _kept_datasets(
             file_size=known_size if known else None,
             digest=known or b"",
         )
-        if row != KeptDataset(None, 0, None, b""):
+        if row != NO_DATASET:
             kept.setdefault(key.eid_path, {})[rel_path] = row
     return kept
 
@@ -110,11 +154,6 @@ def _keys_by_eid(sessions: pa.Table, keys: list[SessionKey | None]) -> dict[str,
         if isinstance(eid, str):
             by_eid[eid] = key if by_eid.get(eid, key) == key else None
     return by_eid
-
-
-def _given_path(key: SessionKey, lab: str) -> str:
-    """Return the path that the eid of a session is made from: without a lab that only the setting gives."""
-    return (SessionKey("", key.subject, key.date, key.number) if lab and key.lab == lab else key).eid_path
 
 
 def _unique_ids(column: list[Any]) -> list[bytes | None]:

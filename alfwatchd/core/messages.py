@@ -173,6 +173,11 @@ class RescanRequest(Request):
 
 
 @dataclass(frozen=True, slots=True)
+class RecomputeRequest(Request):
+    """Answered with `RecomputeReply` when all ids are made anew, and the tables on disk have them."""
+
+
+@dataclass(frozen=True, slots=True)
 class SnapshotRequest(Request):
     """Answered with a `TablesView`; fails with `RootOffline` while the root is offline."""
 
@@ -193,7 +198,7 @@ class TablesView:
     """Folders whose rows are those of an earlier look."""
 
 
-AnyRequest = StatusRequest | SyncRequest | FlushRequest | RescanRequest | SnapshotRequest
+AnyRequest = StatusRequest | SyncRequest | FlushRequest | RescanRequest | RecomputeRequest | SnapshotRequest
 Message = (
     PathsChanged
     | EventsLost

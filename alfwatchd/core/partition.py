@@ -6,7 +6,8 @@ another group, and all groups have about the same size.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import compress, groupby
@@ -14,6 +15,7 @@ from operator import is_not
 
 import numpy as np
 
+from alfwatchd.core.eids import NO_EIDS, Eids, assign_new
 from alfwatchd.core.encoding import Encoding
 from alfwatchd.core.ids import md5
 from alfwatchd.core.rows import FILE_SIZE_BYTES, SIGNATURE_SIZE, Session
@@ -40,8 +42,8 @@ class Partition:
         Datasets, and sessions, as those without datasets are rows, too; about.
     sessions : mapping of str to Session
         By session path.
-    eids : mapping of str to bytes
-        Session path -> eid, 16 bytes.
+    given : Eids
+        Which session has which eid.
     members : mapping of int to sequence of Member
         By group; all groups are there.
     """
@@ -49,8 +51,19 @@ class Partition:
     n_bits: int
     n_rows: int
     sessions: Mapping[str, Session]
-    eids: Mapping[str, bytes]
+    given: Eids
     members: Mapping[int, Sequence[Member]]
+
+    @property
+    def eids(self) -> Mapping[str, bytes]:
+        """Session path -> eid, 16 bytes."""
+        return self.given.eids
+
+    def holder_of(self, eid: bytes) -> str | None:
+        """Return the path of the session that has an eid, or None."""
+        members = self.members[self.group_of(eid)]
+        place = bisect_left(members, (eid,))
+        return members[place][1] if place < len(members) and members[place][0] == eid else None
 
     def sessions_of(self, group: int) -> list[tuple[bytes, Session]]:
         """Return the sessions of a group with their eids, in the order of eids."""
@@ -94,7 +107,7 @@ class Digests:
         return Digests({**self.sessions, **newer.sessions}, {**self.datasets, **newer.datasets})
 
 
-def plan_all(snapshot: Snapshot, encoding: Encoding, n_bits: int | None = None) -> Plan:
+def plan_all(snapshot: Snapshot, encoding: Encoding, n_bits: int | None = None, before: Eids = NO_EIDS) -> Plan:
     """Plan to write everything.
 
     Parameters
@@ -104,15 +117,17 @@ def plan_all(snapshot: Snapshot, encoding: Encoding, n_bits: int | None = None) 
         Gives the eids.
     n_bits : int or None
         As in the file in force; None, or where that does not fit any more, for what suits the number of rows.
+    before : Eids
+        What was given out last.
     """
-    eids = encoding.eids(snapshot)
+    given = encoding.assign_eids(snapshot, before)
     n_rows = sum(map(encoding.n_rows, snapshot.sessions.values()))
     if n_bits is None or not _fits(n_bits, n_rows):
         n_bits = min(_MOST_BITS, (n_rows // ROWS_PER_GROUP).bit_length())
     members: dict[int, list[Member]] = {group: [] for group in range(1 << n_bits)}
-    for eid, path in sorted((eid, path) for path, eid in eids.items()):
+    for eid, path in sorted((eid, path) for path, eid in given.eids.items()):
         members[_group_of(eid, n_bits)].append((eid, path))
-    return Plan(Partition(n_bits, n_rows, snapshot.sessions, eids, members), set(members), set(members))
+    return Plan(Partition(n_bits, n_rows, snapshot.sessions, given, members), set(members), set(members))
 
 
 def plan_changes(old: Partition, snapshot: Snapshot, encoding: Encoding) -> Plan | None:
@@ -128,8 +143,8 @@ def plan_changes(old: Partition, snapshot: Snapshot, encoding: Encoding) -> Plan
     n_rows -= sum(encoding.n_rows(before[path]) for path in [*left, *changed] if path in before)
     if not _fits(old.n_bits, n_rows):
         return None
-    eids = _new_eids(old, came, left, snapshot, encoding)
-    moved = set() if eids is old.eids or not encoding.has_shared_eids else _moved(old.eids, eids)
+    given, moved = _new_eids(old, came, left, snapshot, encoding)
+    eids = given.eids
     added = frozenset((eids[path], path) for path in {*came, *moved})
     gone = frozenset((old.eids[path], path) for path in left | moved)
     sessions = {_group_of(eid, old.n_bits) for eid, _ in added | gone}
@@ -140,7 +155,7 @@ def plan_changes(old: Partition, snapshot: Snapshot, encoding: Encoding) -> Plan
     }
     for group, new in groupby(sorted(added), lambda member: _group_of(member[0], old.n_bits)):
         members[group] = sorted([*members[group], *new])
-    return Plan(Partition(old.n_bits, n_rows, after, eids, members), sessions, datasets, added, gone)
+    return Plan(Partition(old.n_bits, n_rows, after, given, members), sessions, datasets, added, gone)
 
 
 def digest_groups(plan: Plan) -> Digests:
@@ -185,23 +200,20 @@ def _as_bytes(folder: str, names: tuple[str, ...]) -> bytes:
 
 
 def _new_eids(
-    old: Partition, came: Sequence[str], left: Iterable[str], snapshot: Snapshot, encoding: Encoding
-) -> Mapping[str, bytes]:
-    """Return the eids of all sessions; where none follows from others, only those of new sessions are made."""
+    old: Partition, came: Sequence[str], left: Set[str], snapshot: Snapshot, encoding: Encoding
+) -> tuple[Eids, set[str]]:
+    """Return the eids of all sessions, and the paths of those that have another one than before.
+
+    As a rule only eids of new sessions are given out. One that a database knows may take its eid from another session.
+    """
     if not (came or left):
-        return old.eids
-    if encoding.has_shared_eids:
-        return encoding.eids(snapshot)
-    eids = dict(old.eids)
-    for path in left:
-        del eids[path]
-    eids.update((path, encoding.eid(snapshot.sessions[path])) for path in came)
-    return eids
-
-
-def _moved(old: Mapping[str, bytes], new: Mapping[str, bytes]) -> set[str]:
-    """Return the paths of sessions that have another eid than before: one that was kept for them became free."""
-    return {path for path, eid in new.items() if old.get(path, eid) != eid}
+        return old.given, set()
+    claims = [encoding.claim(snapshot.sessions[path]) for path in came]
+    given = assign_new(claims, left, old.given, old.holder_of, encoding.namespace)
+    if given is not None:
+        return given, set()
+    given = encoding.assign_eids(snapshot, old.given)
+    return given, {path for path, eid in given.eids.items() if old.eids.get(path, eid) != eid}
 
 
 def _group_of(eid: bytes, n_bits: int) -> int:

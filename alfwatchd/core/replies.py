@@ -52,12 +52,14 @@ class AdoptStatus:
 
 @dataclass(frozen=True, slots=True)
 class IdStep:
-    """One change of an id: of what (path relative to the root), when (UTC, ISO 8601), to which."""
+    """One change of an id: of what (path relative to the root), when (UTC, ISO 8601), to which, and why."""
 
     old: str
     new: str
     path: str
     when: str
+    reason: str = ""
+    """database, moved, renamed or recomputed; see `core.id_changes.REASONS`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,15 @@ class IdsReply:
     old: str
     new: str
     steps: list[IdStep]
+
+
+@dataclass(frozen=True, slots=True)
+class RecomputeReply:
+    """Answer to a request to make all ids anew: how many changed, of sessions and datasets together."""
+
+    generation: int
+    n_changes: int
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,6 +123,7 @@ def test_metadata(out_dir):
                 "namespace": str(encoding.namespace),
                 "lab": encoding.lab,
                 "with_hashes": encoding.with_hashes,
+                "ids_with_lab": True,
                 "has_kept": encoding.kept is kept,
                 "adopted": "",
                 "keep_missing": False,

@@ -83,8 +83,10 @@ def test_two_folders_for_one_session_do_not_share_its_eid():
     adoption = adopt(sessions_of({"id": E1, "lab": "lab"}), datasets_of({"eid": E1, "id": D1}))
     both = [here("a.b.c"), here("a.b.c", path=f"lab/Subjects/{S1}")]
     sessions, datasets = tables(both, adoption, lab="lab")
-    assert {row["id"] for row in sessions} == {E1, OWN_EID}
-    assert {(row["eid"], row["id"]) for row in datasets} == {(E1, D1), (OWN_EID, own_id("a.b.c"))}
+    eid = ids.session_id(f"lab/{S1}")
+    own = str(uuid.UUID(bytes=ids.dataset_id(eid, "a.b.c")))
+    assert {row["id"] for row in sessions} == {E1, str(uuid.UUID(bytes=eid))}
+    assert {(row["eid"], row["id"]) for row in datasets} == {(E1, D1), (str(uuid.UUID(bytes=eid)), own)}
 
 
 def lying_in(session_path, **row):
@@ -354,8 +356,8 @@ def test_changed_ids_are_told_with_path_and_time():
     found = announce(before, "", [[(uuid.UUID(E1).bytes, session)]], encoding, NOON)
     assert (found.n_sessions, found.n_datasets) == (1, 1)
     assert found.changes.to_pylist() == [
-        {"old": OWN_EID, "new": E1, "path": S1, "when": NOON},
-        {"old": own_id("a.b.c"), "new": D1, "path": f"{S1}/a.b.c", "when": NOON},
+        {"old": OWN_EID, "new": E1, "path": S1, "when": NOON, "reason": "database"},
+        {"old": own_id("a.b.c"), "new": D1, "path": f"{S1}/a.b.c", "when": NOON, "reason": "database"},
     ]
     again = announce(one_session({"id": D1}), "", [[(uuid.UUID(E1).bytes, session)]], encoding, NOON)
     assert len(again.changes) == 0

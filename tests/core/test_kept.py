@@ -176,21 +176,28 @@ def test_digests(digest, file_size, is_kept):
     assert kept == ({S1: {"a.b.c": row}} if is_kept else {})
 
 
-# (lab in the table, lab that was filled in, path that the eid of the table is made of, whether that eid is news)
+# (lab in the table, lab that was filled in, the setting now, path that the table's eid is made of, whether it is news)
 @pytest.mark.parametrize(
-    ("lab", "filled", "path", "is_news"),
+    ("lab", "filled", "now", "path", "is_news"),
     [
-        ("lab", "", LAB_S1, False),
-        ("", "", S1, False),
-        ("lab", "lab", S1, False),  # the folder has no lab
-        ("lab", "other", LAB_S1, False),
-        ("lab", "other", S1, True),
-        ("", "lab", S1, False),
-        ("lab", "", S1, True),
+        ("lab", "", "", LAB_S1, False),
+        ("", "", "", S1, False),
+        ("lab", "lab", "lab", LAB_S1, False),
+        ("lab", "lab", "lab", S1, True),  # as before the lab became a part of eids
+        ("lab", "other", "other", LAB_S1, False),
+        ("lab", "other", "other", S1, True),
+        ("", "lab", "lab", S1, False),
+        ("lab", "", "", S1, True),
+        # The setting has changed: what it filled in before stays in the eid.
+        ("lab", "lab", "other", LAB_S1, True),
+        ("lab", "lab", "", LAB_S1, True),
+        ("", "", "lab", S1, True),
+        ("lab", "", "other", LAB_S1, False),
     ],
 )
-def test_a_lab_that_was_filled_in_takes_no_part_in_eids(lab, filled, path, is_news):
-    kept = carry(sessions_of({"id": own_eid(path), "lab": lab}), lab=filled)
+def test_the_lab_is_part_of_the_eid_and_a_change_of_the_setting_changes_none(lab, filled, now, path, is_news):
+    sessions = sessions_of({"id": own_eid(path), "lab": lab})
+    kept = carry_over(sessions, datasets_of(), ids.NAMESPACE, filled, now)
     assert kept.lab == filled
     key = LAB_S1 if lab else S1
     assert kept.sessions == ({key: KeptSession(uuid.UUID(own_eid(path)).bytes, "", "")} if is_news else {})
@@ -261,6 +268,20 @@ def test_dataset_rows_tell_the_digest(digest, expected):
     assert [row[3] for row in dataset_rows(sessions, datasets, session_keys(sessions))] == [expected]
 
 
+def test_two_folders_that_are_one_session_to_tables_keep_their_two_eids():
+    first, second, *_ = (str(uuid.UUID(bytes=eid)) for eid, _ in zip(ids.session_ids(LAB_S1), range(2), strict=False))
+    for eids in ((first, second), (second, first)):
+        sessions = sessions_of(*({"id": eid, "lab": "lab", "projects": "p"} for eid in eids))
+        datasets = datasets_of(*({"eid": eid, "id": own_id(eid=eid)} for eid in eids))
+        kept = carry(sessions, datasets, lab="lab")
+        assert kept == Kept({LAB_S1: KeptSession(None, "", "p")}, {}, "lab")
+        both = Snapshot(1, {path: session(path) for path in ("lab/Subjects/s/2020-01-01/001", S1)})
+        assert [str(uuid.UUID(bytes=eid)) for eid in Encoding(lab="lab", kept=kept).eids(both).values()] == [
+            first,
+            second,
+        ]
+
+
 # Tables -> what is kept -> the same tables.
 
 
@@ -322,7 +343,7 @@ def test_digests_are_carried_over():
 def test_a_change_of_the_lab_setting_changes_no_id(before, after):
     first = Encoding(lab=before, kept=KEPT)
     tables = [make(ROWS, first) for make in (sessions_table, datasets_table)]
-    second = Encoding(lab=after, kept=carry_over(*tables, ids.NAMESPACE, before))
+    second = Encoding(lab=after, kept=carry_over(*tables, ids.NAMESPACE, before, after))
     found = [make(ROWS, second) for make in (sessions_table, datasets_table)]
     assert [table["id"] for table in found] == [table["id"] for table in tables]
     assert found[0]["projects"] == tables[0]["projects"]

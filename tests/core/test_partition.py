@@ -94,7 +94,7 @@ def test_tables_without_rows_have_one_group():
     assert (plan.sessions, plan.datasets, paths(plan, 0)) == ({0}, {0}, [])
 
 
-def test_a_kept_eid_that_becomes_free_goes_to_the_other_session(small_groups):
+def test_a_kept_eid_that_becomes_free_goes_to_no_session_that_has_another_one(small_groups):
     # Two folders of one kept session: the table filled in a lab that only one of them has.
     eid = bytes(6) + b"\x40" + bytes(1) + b"\x80" + bytes(7)
     encoding = Encoding(kept=Kept({"lab/s1/2020-01-01/001": KeptSession(eid, "", "")}, {}, "lab"))
@@ -103,12 +103,12 @@ def test_a_kept_eid_that_becomes_free_goes_to_the_other_session(small_groups):
     both = plan_all(snapshot(first, second, *others), encoding).partition
     assert both.eids[first.path] == eid
     plan = plan_changes(both, snapshot(second, *others), encoding)
-    assert plan.partition.eids[second.path] == eid
-    assert plan.partition == plan_all(snapshot(second, *others), encoding, both.n_bits).partition
-    given = ids.session_id("s1/2020-01-01/001")
-    assert plan.gone == {(eid, first.path), (given, second.path)}
-    assert plan.added == {(eid, second.path)}
-    assert plan.sessions == plan.datasets == {both.group_of(eid), both.group_of(given)}
+    assert plan.partition.eids[second.path] == both.eids[second.path] == ids.session_id("s1/2020-01-01/001")
+    assert plan.partition == plan_all(snapshot(second, *others), encoding, both.n_bits, both.given).partition
+    assert (plan.gone, plan.added) == ({(eid, first.path)}, set())
+    assert plan.sessions == plan.datasets == {both.group_of(eid)}
+    again = plan_changes(plan.partition, snapshot(first, second, *others), encoding)
+    assert again.partition.eids[first.path] == eid
 
 
 OTHERS = {
