@@ -486,7 +486,7 @@ def test_one_process_at_a_time_keeps_it(folder, monkeypatch):
     state = State(folder)
     with pytest.raises(StateLocked, match=r"locked by another process.*--state-dir"):
         State(folder)
-    state.save_digests([(1, SIGNATURE, MD5)])
+    state.save_digests([(1, KEY, MD5)])
     state.close()
     assert load(folder) == KEPT
 
