@@ -3,8 +3,10 @@
 A new version of the file is a copy, made in the kernel, of the old one; changed row groups are written into holes that
 earlier versions left, or at the end; then comes one footer that lists the row groups in force. pyarrow can join the
 metadata of row groups (`FileMetaData.append_row_groups`), but neither take it apart nor start a writer anywhere but at
-the beginning of a file. So each row group has a writer of its own, which begins at offset 0, as it insists, and finds
-the file moved to the right place before its first row group: offsets come from the file, and are right.
+the beginning of a file. So each row group has a writer of its own, which begins at offset 0, as it insists, and writes
+into a `_Sink`. This drops what comes before the row group, the magic and as many zeros as lead to the right place, and
+the footer behind it: Arrow's own counting makes the offsets right. Arrow's buffer lies between, so that the GIL is
+needed once a megabyte. Neither takes anything of pyarrow that is private.
 
 `pyarrow.parquet.read_table`, and so ONE, opens a file once for its footer and once more for its rows, and must find the
 rows of the footer it knows. So what a new version replaces stays in it for one version more, and for as long as
@@ -15,6 +17,7 @@ nothing is known of it, a new one begins behind its row groups.
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import stat
 import time
@@ -28,6 +31,9 @@ import pyarrow.parquet as pq
 
 _MAGIC = b"PAR1"
 _TAIL_SIZE = 8  # behind the footer: its length, and the magic
+_BUFFER_BYTES = 1 << 20
+_NOTHING = pa.py_buffer(mmap.mmap(-1, 1 << 26, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, mmap.PROT_READ))
+"""Zeros that are never looked at, so they take no memory."""
 _MOST_WASTE = 1.2
 _NO_WASTE = 1 << 19
 _MOST_KEPT, _KEPT_ANYWAY = 3, 1 << 22
@@ -145,19 +151,19 @@ class GroupedFile:
             The file in force is as before, and so is what is known of it.
         """
         groups = dict(self.groups)
-        with pa.OSFile(os.fsencode(target), "wb") as file:
-            file.write(_MAGIC)
-            in_force, left = self._copy_to(file.fileno(), last_opened, mark)
+        with target.open("wb", buffering=0) as file:
+            fd = file.fileno()
+            in_force, left = self._copy_to(fd, last_opened, mark)
             taken = [*in_force, *(each.span for each in left)]
             for key, table in tables:
                 groups.pop(key, None)
                 if len(table):
-                    groups[key] = _write_group(file, table, taken)
+                    groups[key] = _write_group(fd, table, taken)
                     taken.append(groups[key].span)
-            fd = file.fileno()
-            os.lseek(fd, _end(taken), os.SEEK_SET)
-            file.write(_footer(schema, [groups[key] for key in sorted(groups)]))
-            os.ftruncate(fd, os.lseek(fd, 0, os.SEEK_CUR))
+            _Sink(fd, is_on=True).write(_MAGIC)
+            end = _Sink(fd, _end(taken), is_on=True)
+            end.write(_footer(schema, [groups[key] for key in sorted(groups)]))
+            os.ftruncate(fd, end.place)
         self._successor = groups, in_force, left
 
     def commit(self) -> None:
@@ -227,26 +233,68 @@ def _take_hole(holes: list[Span], size: int, before: int | None = None) -> Span 
     return Span(hole.start, hole.start + size)
 
 
-def _write_group(file: pa.OSFile, table: pa.Table, taken: Sequence[Span]) -> Group:
+class _Sink:
+    """What Arrow takes for a file. What it writes lands in ours while `is_on`, but counts at all times.
+
+    Parameters
+    ----------
+    fd : int
+        Descriptor of our file.
+    place : int
+        Offset of what is written first.
+    """
+
+    closed = False
+
+    def __init__(self, fd: int, place: int = 0, *, is_on: bool = False) -> None:
+        self._fd = fd
+        self.place = place
+        self.is_on = is_on
+
+    def write(self, data: bytes | pa.Buffer) -> None:
+        """Write all of it. Raises `OSError`."""
+        left = memoryview(data)
+        while left and self.is_on:
+            n_written = os.pwrite(self._fd, left, self.place)
+            left, self.place = left[n_written:], self.place + n_written
+        self.place += len(left)
+
+    def tell(self) -> int:
+        """Return the offset of what is written next. Arrow counts for itself so far."""
+        return self.place
+
+    def flush(self) -> None:
+        """Do nothing, as there is no buffer."""
+
+    close = flush
+
+
+def _write_group(fd: int, table: pa.Table, taken: Sequence[Span]) -> Group:
     """Write a row group into the smallest hole that is large enough, else at the end.
 
     How large it is shows when it is written, so it is written at the end first.
     """
-    group = _write_at(file, _end(taken), table)
+    group = _write_at(fd, _end(taken), table)
     hole = _take_hole(_holes(taken), group.span.size)
-    return group if hole is None else _write_at(file, hole.start, table)
+    return group if hole is None else _write_at(fd, hole.start, table)
 
 
-def _write_at(file: pa.OSFile, start: int, table: pa.Table) -> Group:
-    fd = file.fileno()
+def _write_at(fd: int, start: int, table: pa.Table) -> Group:
     collected: list[pq.FileMetaData] = []
-    os.lseek(fd, 0, os.SEEK_SET)
-    writer = pq.ParquetWriter(file, table.schema, metadata_collector=collected, **_options(table.schema))
-    os.lseek(fd, start, os.SEEK_SET)
-    writer.write_table(table, row_group_size=len(table))
-    end = os.lseek(fd, 0, os.SEEK_CUR)
-    # Its footer must not land on the next row group, which may begin right here.
-    os.lseek(fd, 0, os.SEEK_END)
+    sink = _Sink(fd)
+    file = pa.PythonFile(sink, "w")
+    buffered = pa.BufferedOutputStream(file, _BUFFER_BYTES)
+    try:
+        writer = pq.ParquetWriter(buffered, table.schema, metadata_collector=collected, **_options(table.schema))
+        buffered.flush()
+        while n_skipped := min(start - file.tell(), _NOTHING.size):
+            file.write(_NOTHING.slice(0, n_skipped))
+        sink.is_on = True
+        writer.write_table(table, row_group_size=len(table))
+        buffered.flush()
+    finally:
+        sink.is_on = False  # what Arrow still has goes nowhere: its footer, or after a failure the rest of its buffer
+    end = file.tell()
     writer.close()
     return Group(Span(start, end), collected[0], _pack(collected[0]))
 

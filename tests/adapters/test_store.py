@@ -137,7 +137,7 @@ def test_what_is_read_is_what_was_written(out_dir):
     stored = read_tables(out_dir)
     assert stored.sessions.equals(sessions_table(snapshot("st"), encoding))
     written = datasets_table(snapshot("st"), encoding)
-    assert read_file(out_dir / DATASETS).equals(written)
+    assert read_file(out_dir / DATASETS).cast(written.schema).equals(written)  # before 20, pyarrow makes int8 int32
     assert stored.datasets.to_pylist() == written.to_pylist()
     assert (stored.datasets.schema.field("eid").type, stored.datasets.schema.field("id").type) == (pa.string(),) * 2
     assert (stored.generation, stored.metadata["lab"]) == (5, "lab")

@@ -71,7 +71,7 @@ def test_damage_within_a_page_is_no_row(tables):
     path = tables / stored.SESSIONS
     pages = pq.ParquetFile(path).metadata.row_group(0).column(0)
     content = bytearray(path.read_bytes())
-    content[pages.data_page_offset + pages.total_compressed_size - 2] ^= 1
+    content[(pages.dictionary_page_offset or pages.data_page_offset) + pages.total_compressed_size - 2] ^= 1
     path.write_bytes(content)
     with pytest.raises((OSError, pa.ArrowException)):
         stored.read_file(path)
