@@ -36,8 +36,7 @@ def answer_request(engine: Engine, message: messages.AnyRequest, now: float) -> 
             engine.barriers.add(_begin_rescan(engine, message, now))
         case messages.SnapshotRequest():
             engine.require_online()
-            unsure = [folder.path for folder in engine.indexer.unreadable] + list(engine.indexer.guard.missing)
-            messages.answer(message.reply, messages.TablesView(engine.indexer.tables.snapshot(), tuple(unsure)))
+            messages.answer(message.reply, engine.indexer.view())
 
 
 def _begin_rescan(engine: Engine, message: messages.RescanRequest, now: float) -> Barrier:

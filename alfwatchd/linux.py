@@ -16,6 +16,7 @@ from pathlib import Path
 AT_FDCWD = -100
 _AT_SYMLINK_NOFOLLOW, _AT_EMPTY_PATH, _AT_NO_AUTOMOUNT = 0x100, 0x1000, 0x800
 _STATX_BASIC_STATS, _STATX_BTIME, _STATX_MNT_ID = 0x7FF, 0x800, 0x1000
+_STATX_MNT_ID_UNIQUE = 0x4000
 _STATX_BUFFER = 256
 # struct statx of <linux/stat.h>, up to stx_mnt_id: times are (seconds, nanoseconds, padding).
 _STATX = struct.Struct("=IIQIIIHxxQQQQqIxxxxqIxxxxqIxxxxqIxxxxIIIIQ")
@@ -80,6 +81,20 @@ def statx(path: str | bytes, *, dir_fd: int = AT_FDCWD, follow_symlinks: bool = 
         btime * _SECOND + btime_ns if found & _STATX_BTIME else None,
         mount_id if found & _STATX_MNT_ID else None,
     )  # fmt: skip
+
+
+def unique_mount_id(fd: int) -> int:
+    """Return the number of the mount that an open file was reached through, which no other mount ever gets.
+
+    It is 0 where the kernel does not tell: before Linux 6.8.
+    """
+    if not hasattr(_libc, "statx"):
+        return 0
+    buffer = ctypes.create_string_buffer(_STATX_BUFFER)
+    if _libc.statx(fd, b"", _AT_EMPTY_PATH | _AT_NO_AUTOMOUNT, _STATX_MNT_ID_UNIQUE, buffer) != 0:
+        return 0
+    fields = _STATX.unpack_from(buffer)
+    return int(fields[-1]) if fields[0] & _STATX_MNT_ID_UNIQUE else 0
 
 
 def open_in_mount(path: str, flags: int, *, dir_fd: int) -> int:

@@ -25,11 +25,14 @@ class FolderEvents:
         Those whose content was written to.
     listing : bool
         Whether sub-folders or the folder itself came, went or moved.
+    gone : set of str
+        Sub-folders that were removed or moved away.
     """
 
     names: set[str] = field(default_factory=set)
     rewritten: set[str] = field(default_factory=set)
     listing: bool = False
+    gone: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +191,8 @@ class TablesView:
     snapshot: Snapshot
     unsure: tuple[str, ...]
     """Folders whose rows are those of an earlier look."""
+    held: str = ""
+    """Why rows of sessions that are gone are kept; empty if none are."""
 
 
 AnyRequest = StatusRequest | SyncRequest | FlushRequest | RescanRequest | SnapshotRequest

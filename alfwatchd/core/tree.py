@@ -45,6 +45,7 @@ class Tree:
         """Session folders of which only folders that had rows have other rows now: collection -> rows."""
         self.dropped: set[str] = set()
         """Paths of session folders that went since `take_touched`."""
+        self._drops: list[tuple[str, tuple[str, ...]]] = []
         self.with_problems: set[Folder] = set()
         self.n_ignored = 0
         """Entries that are no part of the layout, over all folders."""
@@ -245,9 +246,12 @@ class Tree:
         self._touch(folder)
         changes = Changes()
         below = list(folder.walk())
+        sessions = tuple(each.path for each in below if each.kind is Kind.SESSION)
+        if sessions:
+            self.dropped.update(sessions)
+            self._drops.append((folder.path, sessions))
         for each in below:
             if each.kind is Kind.SESSION:
-                self.dropped.add(each.path)
                 self.touched.discard(each)
                 self.patched.pop(each, None)
             changes.removed += len(each.rows.packed.names) if each.rows else 0
@@ -262,6 +266,11 @@ class Tree:
             each.parent = None
             each.children = NO_FOLDERS
         return changes
+
+    def take_drops(self) -> list[tuple[str, tuple[str, ...]]]:
+        """Return path of a dropped folder and paths of the sessions that went with it, and forget about them."""
+        drops, self._drops = self._drops, []
+        return drops
 
     def take_gone_rows(self) -> list[FolderRows]:
         """Return the rows of folders that were dropped, and forget about them."""
