@@ -7,9 +7,9 @@ an event told of goes at once. All else waits for the end of the pass, and is he
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 
-from alfwatchd.core.dirty import DirtySet, Mark
+from alfwatchd.core.alf import Kind
 from alfwatchd.core.exclude import Excluded
 from alfwatchd.core.folder import Folder
 from alfwatchd.core.known import KnownSession, sample
@@ -35,7 +35,6 @@ class Absences:
     ----------
     tables : Tables
     tree : Tree
-    dirty : DirtySet
     watching : Watching
     unreadable : mapping
         Folders that could not be read: what lay below them is not gone.
@@ -45,7 +44,6 @@ class Absences:
         self,
         tables: Tables,
         tree: Tree,
-        dirty: DirtySet[Folder],
         watching: Watching,
         unreadable: dict[Folder, Unreadable],
     ) -> None:
@@ -58,7 +56,7 @@ class Absences:
         self.excluded: Excluded | None = None
         self.accepts = False
         """Whether a person has said that what is gone is really gone."""
-        self._tables, self._tree, self._dirty, self._watching = tables, tree, dirty, watching
+        self._tables, self._tree, self._watching = tables, tree, watching
         self._unreadable = unreadable
         self._undecided: set[str] = set()
         self._unsure: set[str] = set()
@@ -66,6 +64,9 @@ class Absences:
         self._held: set[str] = set()
         self._new: set[str] = set()
         """Sessions that came since the last decision."""
+        self._told: set[str] = set()
+        """Sessions of which events told that they are gone, and no listing yet."""
+        self._pruned: set[Folder | None] = set()
         self._is_deaf = False
         """Whether events were lost, so that none proves anything until everything has been looked at."""
         self._healing: list[Pass] = []
@@ -94,30 +95,45 @@ class Absences:
 
     # What is seen.
 
-    def note(self, folder: Folder | None, mark: Mark | None) -> None:
-        """Take note of what went from the tree in the look at a folder; None for a unit, which no event asked for."""
-        for path, sessions in self._tree.take_drops():
-            above, _, name = path.rpartition("/")
-            parent = folder if folder is not None else self._tree.find(above)
-            marks = mark, self._dirty.get(parent) if parent is not None else None
-            if not self._is_deaf and any(each is not None and each.tells_gone(name) for each in marks):
-                self._undecided.difference_update(sessions)
-            else:
-                self._undecided.update(sessions)
+    def note(self, folder: Folder | None) -> None:
+        """Take note of what went from the tree in the listing of a folder; None for a unit, of which no event tells."""
+        is_pruned = folder in self._pruned
+        self._pruned.discard(folder)
+        for sessions in self._tree.take_drops() if self._tree.drops else ():
+            told = set(sessions) if is_pruned else self._told.intersection(sessions)
+            self._told -= told
+            self._undecided -= told
+            self._undecided.update(set(sessions) - told)
 
-    def tell(self, folder: Folder, names: Iterable[str]) -> None:
-        """Take note of an event that came after the look that missed these sub-folders."""
-        if not self._undecided or self._is_deaf:
+    def tell(self, folder: Folder, names: Set[str]) -> None:
+        """Take note of an event: these sub-folders are gone, whether a listing has missed them already or will.
+
+        Each with all sessions below: in its place there may be a new folder, even with its inode.
+        """
+        if self._is_deaf:
             return
         for name in names:
-            path = f"{folder.path}/{name}" if folder.parent is not None else name
-            told = {each for each in self._undecided if each == path or each.startswith(f"{path}/")}
-            self._undecided -= told
-            self._drop(told)
+            child = folder.children.get(name)
+            if child is not None:
+                self._told.update(_sessions_below(child))
+            if self._undecided:
+                path = f"{folder.path}/{name}" if folder.parent is not None else name
+                told = {each for each in self._undecided if each == path or each.startswith(f"{path}/")}
+                self._undecided -= told
+                self._drop(told)
+
+    def rest(self) -> None:
+        """Note that all that events told has been looked at."""
+        self._told.clear()
+        self._pruned.clear()
+
+    def tell_pruned(self, folder: Folder) -> None:
+        """Note that what the next listing of a folder misses was pruned."""
+        self._pruned.add(folder)
 
     def lose_events(self) -> None:
         """Let no event count as proof until a whole pass that begins from now on is over."""
-        self._is_deaf, self._healing, self._proof = True, [], ""
+        self._is_deaf, self._healing, self._proof, self._told = True, [], "", set()
 
     def begin_pass(self, whole: Pass) -> None:
         """Note that a pass over everything will be done."""
@@ -197,7 +213,7 @@ class Absences:
     def _decide(self, *, is_first: bool) -> None:
         fresh = self._undecided | self._unsure
         if fresh or self._held:
-            meant = {path for path in fresh | self._held if self._is_meant(path)}
+            meant = {path for path in fresh | self._held if self._tables.get(path) is None or self._is_meant(path)}
             self._unsure = {path for path in fresh - meant if self._is_below_unreadable(path)}
             gone = (fresh | self._held) - meant - self._unsure
             self._undecided = set()
@@ -213,18 +229,20 @@ class Absences:
         self.accepts = self.accepts and is_first
 
     def _is_too_much(self, gone: set[str]) -> bool:
-        staying = (path for path in self._tables.paths() if path not in gone and path not in self._new)
-        return is_too_much(gone, self._n_known(), staying, self.max_fraction)
+        staying = self._staying(gone)
+        return is_too_much(gone, len(staying) + len(gone), staying, self.max_fraction)
 
-    def _n_known(self) -> int:
-        return self._tables.counts.n_sessions - len(self._new)
+    def _staying(self, gone: set[str]) -> list[str]:
+        """Return the paths of the sessions that were known before and are not gone."""
+        return [path for path in self._tables.paths() if path not in gone and path not in self._new]
 
     def _hold(self, gone: set[str]) -> None:
         rows = filter(None, map(self._tables.get, gone - self._held))
         if self._ended is not None:  # they are not removed after all
             self._ended.changes.removed -= sum(row.n_datasets for row in rows)
         self._held = gone
-        self._note_loss(Loss(len(gone), self._n_known(), len(self._new), self.since))
+        n_known = len(gone) + len(self._staying(gone))
+        self._note_loss(Loss(len(gone), n_known, self._tables.counts.n_sessions - n_known, self.since))
 
     def _note_loss(self, loss: Loss) -> None:
         if self.loss is None or self.loss[:3] != loss[:3]:
@@ -291,6 +309,17 @@ class Absences:
 def canonical(session: KnownSession) -> str:
     """Return the path that stands for a session of a table: in no lab folder where it may be in none."""
     return next((path for path in session.spellings if path.count("/") == 2), session.spellings[0])
+
+
+def _sessions_below(folder: Folder) -> Iterator[str]:
+    """Yield the paths of the sessions that a folder is, or that lie in it."""
+    stack = [folder]
+    while stack:
+        each = stack.pop()
+        if each.kind is Kind.SESSION:
+            yield each.path
+        elif each.kind < Kind.SESSION:
+            stack += each.children.values()
 
 
 class KnownSessions:

@@ -71,7 +71,7 @@ class Indexer:
         """What could not be read. Its rows are kept."""
         self.linked = self.intake.linked
         """Folders with links to datasets or sessions: what those lead to changes without an event."""
-        self.absences = Absences(self.tables, self.tree, self.dirty, watching, self.unreadable)
+        self.absences = Absences(self.tables, self.tree, watching, self.unreadable)
         self.absences.excluded = scanner.excluded
         self.marks = Marks(self.intake, self.dirty, self.absences)
         self.known = guard.known = KnownSessions(self.tables, self.tree)
@@ -197,6 +197,8 @@ class Indexer:
         if ended is not None:
             self._end_pass(ended, now)
         self.absences.poll(now)
+        if not len(self.dirty) and self.work.is_caught_up:
+            self.absences.rest()
         return n_entries
 
     def _end_pass(self, ended: Pass, now: float) -> None:
@@ -233,7 +235,7 @@ class Indexer:
             left, n_entries = self.intake.take_unit(task.folder, crawl(self.scanner, task.folder), is_first=is_first)
         except OSError:
             left, n_entries = [task.folder], 0
-        self.absences.note(None, None)
+        self.absences.note(None)
         self.work.put_back(left)
         return n_entries
 
@@ -251,7 +253,7 @@ class Indexer:
                 n_entries += self._crawl(unit.task)
             else:
                 left, n_seen = self.intake.take_unit(unit.task.folder, unit.found or [], is_first=not self.passes_done)
-                self.absences.note(None, None)
+                self.absences.note(None)
                 self.work.put_back(left)
                 n_entries += n_seen
         self.intake.watch_meanwhile(is_on=crawlers.are_running)
@@ -311,7 +313,7 @@ class Indexer:
             self._check_emptied(task, listing)
         rewritten = task.mark.rewritten if task.mark is not None else frozenset()
         new = self.intake.take(folder, listing, rewritten, is_first=not self.passes_done)
-        self.absences.note(folder, task.mark)
+        self.absences.note(folder)
         self._follow(task, new)
         return len(listing.packed.names) + len(listing.folders) + listing.n_ignored
 

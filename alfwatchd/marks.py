@@ -48,9 +48,7 @@ class Marks:
             links = {name for name in events.names if folder.child_kind(name) is Kind.SESSION}
             if events.listing or links:
                 self._absences.tell(folder, events.gone | links)
-                mark = self._dirty.mark(folder, now)
-                mark.listing = True
-                mark.gone |= events.gone | links
+                self._dirty.mark(folder, now).listing = True
             return
         mark = self._dirty.mark(folder, now)
         mark.listing |= events.listing
@@ -67,10 +65,10 @@ class Marks:
         is_told : bool
             Whether somebody has removed what is missing there, and said so.
         """
-        for each in (folder, folder.parent) if folder.parent is not None else (folder,):
-            mark = self._dirty.mark(each, now)
-            mark.listing = True
-            mark.is_told |= is_told
+        folders = [folder, folder.parent] if folder.parent else [folder]
+        self._dirty.mark_listing(folders, now)
+        for each in folders if is_told else ():
+            self._absences.tell_pruned(each)
 
     def retry_unreadable(self, now: float) -> None:
         """Mark the folders that could not be read."""

@@ -25,10 +25,6 @@ class Mark:
         Files to look at.
     rewritten : set of str
         Files whose content changed, whatever their size and time say.
-    gone : set of str
-        Sub-folders that an event has told to be gone.
-    is_told : bool
-        Whether all that is gone was told, as after a prune.
     """
 
     first: float
@@ -36,12 +32,6 @@ class Mark:
     listing: bool = False
     names: set[str] = field(default_factory=set)
     rewritten: set[str] = field(default_factory=set)
-    gone: set[str] = field(default_factory=set)
-    is_told: bool = False
-
-    def tells_gone(self, name: str) -> bool:
-        """Tell whether an event has told that a sub-folder is gone."""
-        return self.is_told or name in self.gone
 
 
 class DirtySet(Generic[K]):
@@ -71,10 +61,6 @@ class DirtySet(Generic[K]):
         for mark in self._marks.values():
             return mark.first
         return None
-
-    def get(self, folder: K) -> Mark | None:
-        """Return the mark of a folder; None if it is not dirty."""
-        return self._marks.get(folder)
 
     def mark(self, folder: K, now: float) -> Mark:
         """Mark a folder dirty now and return its mark, for the caller to say what to look at."""

@@ -45,7 +45,8 @@ class Tree:
         """Session folders of which only folders that had rows have other rows now: collection -> rows."""
         self.dropped: set[str] = set()
         """Paths of session folders that went since `take_touched`."""
-        self._drops: list[tuple[str, tuple[str, ...]]] = []
+        self.drops: list[tuple[str, ...]] = []
+        """Paths of the sessions that went with each dropped folder, since `take_drops`."""
         self.with_problems: set[Folder] = set()
         self.n_ignored = 0
         """Entries that are no part of the layout, over all folders."""
@@ -249,7 +250,7 @@ class Tree:
         sessions = tuple(each.path for each in below if each.kind is Kind.SESSION)
         if sessions:
             self.dropped.update(sessions)
-            self._drops.append((folder.path, sessions))
+            self.drops.append(sessions)
         for each in below:
             if each.kind is Kind.SESSION:
                 self.touched.discard(each)
@@ -267,9 +268,9 @@ class Tree:
             each.children = NO_FOLDERS
         return changes
 
-    def take_drops(self) -> list[tuple[str, tuple[str, ...]]]:
-        """Return path of a dropped folder and paths of the sessions that went with it, and forget about them."""
-        drops, self._drops = self._drops, []
+    def take_drops(self) -> list[tuple[str, ...]]:
+        """Return what `drops` holds, and forget about it."""
+        drops, self.drops = self.drops, []
         return drops
 
     def take_gone_rows(self) -> list[FolderRows]:
