@@ -252,7 +252,8 @@ def _with_proof(expected: Place | None, found: Place, look: Callable[[], Seen]) 
     """Return a place with what is known of its inode numbers: whether a remount has left them as they were."""
     if expected is None or expected.fs_type != found.fs_type or not may_keep_inodes(found.fs_type):
         return found
-    if found.has_stable_inodes or expected.is_same_mount(found) or expected.mount_id == found.mount_id:
+    is_remounted = expected.mount_id != found.mount_id or 0 != expected.unique_id != found.unique_id
+    if found.has_stable_inodes or not is_remounted:
         return replace(found, keeps_inodes=expected.keeps_inodes)
     seen = look()
     return replace(found, keeps_inodes=seen.shows_stable_inodes if seen.n_numbered else expected.keeps_inodes)
