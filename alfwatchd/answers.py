@@ -43,8 +43,7 @@ def answer_request(engine: Engine, message: messages.AnyRequest, now: float) -> 
             engine.barriers.add(Barrier(message.reply, now, _answer_recompute(engine)))
         case messages.SnapshotRequest():
             engine.require_online()
-            unsure = [folder.path for folder in engine.indexer.unreadable] + list(engine.indexer.guard.missing)
-            messages.answer(message.reply, messages.TablesView(engine.indexer.tables.snapshot(), tuple(unsure)))
+            messages.answer(message.reply, engine.indexer.view())
 
 
 def _answer_recompute(engine: Engine) -> Callable[[Barrier, float], RecomputeReply]:

@@ -59,6 +59,11 @@ class Barrier:
         waits = self.cookie or self.needs_pass or (self.ticket is not None and not self.ticket.done)
         return not waits and all(each.done for each in self.passes)
 
+    @property
+    def has_looked(self) -> bool:
+        """Whether the request is about what is on disk."""
+        return self.ticket is not None or bool(self.passes)
+
     def finish(self, now: float) -> None:
         """Answer the request."""
         messages.answer(self.reply, self.answer(self, now))
@@ -171,8 +176,14 @@ class Barriers:
                 else:
                     barrier.ticket = self._indexer.queue_dirty()
             if barrier.generation is None and barrier.looks_done and self._indexer.passes_done:
+                if barrier.has_looked and barrier.scans and self._indexer.absences.are_undecided:
+                    self._wait_for_decision(barrier, now)
+                    waiting.append(barrier)
+                    continue
                 barrier.generation = self._indexer.tables.generation
-                if self._indexer.unreadable or self._indexer.guard.missing:
+                if self._indexer.absences.loss is not None:
+                    barrier.exactness = "held"
+                elif self._indexer.unreadable or self._indexer.guard.missing:
                     barrier.exactness = "partial"
             wanted = barrier.generation
             if wanted is not None and (not barrier.flushed or self._flushes.has_reached(wanted)):
@@ -180,6 +191,12 @@ class Barriers:
             else:
                 waiting.append(barrier)
         self._waiting = waiting
+
+    def _wait_for_decision(self, barrier: Barrier, now: float) -> None:
+        """Let a request wait until it is known whether the rows of sessions that are gone go, too."""
+        if not self._indexer.absences.await_proof:
+            running = self._indexer.work.unpaced_passes[:1]
+            barrier.passes += running or [self._indexer.start_pass("sessions are gone that no event told of", now)]
 
     def fail_flush(self, error: AlfwatchdError) -> None:
         """Answer the requests that wait for nothing but the flush that failed; the others may meet a better one."""

@@ -181,6 +181,8 @@ def _once(arguments: argparse.Namespace, loaded: Settings) -> int:
     with hold_out_dir(loaded.out_dir), ScanProgress() as progress:
         summary = run_once(loaded, accept_root=arguments.accept_root, progress=progress.update)
     for problem in summary.problems:
+        if problem.kind == "held":
+            continue  # said last of all, as that is why this fails
         print(f"problem: {problem.path or '.'}: {problem.message}", file=sys.stderr)
     if (known := summary.adopted) is not None:
         print(
@@ -192,7 +194,10 @@ def _once(arguments: argparse.Namespace, loaded: Settings) -> int:
         f"{summary.added} added, {summary.changed} changed, {summary.removed} removed; "
         f"{len(summary.problems)} problem{'s' * (len(summary.problems) != 1)}; {summary.seconds:.2f} seconds"
     )
-    return _publish_all(loaded)
+    code = _publish_all(loaded)
+    if summary.held:
+        logs.complain(summary.held)
+    return code or bool(summary.held)
 
 
 def _publish_all(loaded: Settings) -> int:
@@ -234,6 +239,9 @@ def _status(arguments: argparse.Namespace) -> int:
 def _sync(arguments: argparse.Namespace) -> int:
     reply = _client(arguments).sync()
     _print(reply, arguments, f"{reply.exactness}: generation {reply.generation} is on disk ({reply.seconds:.3f} s)")
+    if reply.exactness == "held":
+        logs.complain(_client(arguments).status().detail)
+        return 1
     return 0
 
 

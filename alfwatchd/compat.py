@@ -184,7 +184,7 @@ def _index(settings: Settings) -> Start:
     is_there = settings.out_dir.is_relative_to(settings.root) or (
         settings.root.is_dir() and any(entry.is_dir() for entry in settings.root.iterdir())
     )
-    if start.indexer.known_before and not is_there:
+    if start.indexer.known.before and not is_there:
         raise RootOffline(
             f"{settings.root}: is missing or empty, but the tables in {settings.out_dir} hold sessions of it; they "
             "were left as they are: mount it, or remove the tables if the data are really gone"
@@ -203,8 +203,11 @@ def _scan(start: Start) -> None:
 
 
 def _warn(start: Start, settings: Settings) -> None:
-    """Say what a person should act on; a warning if nothing was found, as upstream."""
+    """Say what a person should act on; a warning if nothing was found, as upstream, or if much is gone."""
     tables = start.indexer.tables
+    if start.losses:
+        text = f"{settings.root}: {start.losses[0]}; their rows are removed from the tables in {settings.out_dir}"
+        warnings.warn(text, RuntimeWarning, stacklevel=3)
     problems = [*lab_problems(settings.lab, tables.snapshot()), *start.indexer.problems()]
     for problem in problems[:_MAX_PROBLEMS]:
         _log.warning("%s: %s", os.path.normpath(settings.root / problem.path), problem.message)  # it may be `..`

@@ -156,6 +156,7 @@ class Desk:
         if plan is None:
             raise UsageError(f"plan {body.plan_id!r}: no such plan, or it is too old; make one with /v1/prune/plan")
         view: TablesView = await self.ask(messages.SnapshotRequest)  # fails while the root is offline
+        pruning.require_not_held(view)
         if view.unsure:
             raise PruneRefused(f"{view.unsure[0]}: not readable any more; nothing was deleted, make a new plan")
         reply = await _in_thread(self._apply, plan, peer)
@@ -214,6 +215,7 @@ class Desk:
         reply: Future[TablesView] = Future()
         self._post(messages.SnapshotRequest(reply))
         view = reply.result()
+        pruning.require_not_held(view)
         if view.unsure:
             raise RootOffline(f"{view.unsure[0]}: not readable any more")
 

@@ -109,9 +109,10 @@ class Engine:
     def _take(self, message: Message, now: float) -> None:
         match message:
             case messages.PathsChanged():
-                self.indexer.mark_events(message.folders, message.unwatched, now)
+                self.indexer.marks.take_events(message.folders, message.unwatched, now)
                 for name in message.cookies:
                     self.indexer.watching.take_cookie(name)
+                    self.indexer.absences.take_cookie(name)
                     self.barriers.take_cookie(name, events_lost=bool(self.pending_pass))
             case messages.EventsLost():
                 if message.reader_alive:
@@ -136,7 +137,7 @@ class Engine:
                     self.parts.adopting.take_counts(message)
             case messages.PrunedNotice():
                 for folder in filter(None, map(self.indexer.tree.find, message.folders)):
-                    self.indexer.mark_folder(folder, now)
+                    self.indexer.marks.mark_folder(folder, now, is_told=True)
             case messages.Stop():
                 self._begin_stop(now)
             case messages.Reload():
@@ -179,6 +180,7 @@ class Engine:
             return
         old, self.settings = self.settings, new
         self.flushes.interval = new.flush_interval_seconds
+        self.indexer.absences.max_fraction = new.guard.max_lost_fraction
         self.indexer.dirty.settle, self.indexer.dirty.longest_wait = new.settle_seconds, new.longest_wait_seconds
         if new.lab != old.lab:
             self.encoding = replace(self.encoding, lab=new.lab)
@@ -192,6 +194,7 @@ class Engine:
 
     def _lose_events(self, reason: str) -> None:
         self.events_lost += 1
+        self.indexer.absences.lose_events()
         _log.warning("events lost, scanning everything reason=%s", reason)
         self.pending_pass = reason
         self.indexer.heard.lose()
@@ -201,6 +204,7 @@ class Engine:
 
         Not while another scan runs, and not at once after one: a storm would keep the daemon scanning for ever.
         """
+        self.pending_pass = self.pending_pass or self.indexer.why_pass
         if self.pending_pass and now >= self._rest_until and not self.indexer.work.unpaced_passes:
             self.barriers.take_pass(self.indexer.start_pass(self.pending_pass, now))
             self.pending_pass = ""
@@ -234,12 +238,13 @@ class Engine:
             self.settings.root, counts.n_sessions, counts.n_datasets, changes.added, changes.changed, changes.removed,
             seconds, ended.reason,
         )  # fmt: skip
-        if not ended.top:
-            self._rest_until = now + max(_REST_SECONDS, 2 * seconds)
-            self._last_pass_ended = now
         if not self._has_started:
             self._has_started = True
             self.parts.first_pass_done()
+        if not ended.top:
+            self.indexer.absences.note_time(self._now_for_people())
+            self._rest_until = now + max(_REST_SECONDS, 2 * seconds)
+            self._last_pass_ended = now
 
     # The root.
 
@@ -292,9 +297,9 @@ class Engine:
         if indexer.work.current is None and indexer.passes_done and now - self._last_pass_ended >= interval:
             indexer.start_pass("reconcile", now, paced=True)
         if self._timers.is_due("links", now, settings.poll_interval_seconds):
-            indexer.mark_linked(now)
+            indexer.marks.mark_linked(now)
         if self._timers.is_due("unreadable", now, _UNREADABLE_RETRY_SECONDS):
-            indexer.retry_unreadable(now)
+            indexer.marks.retry_unreadable(now)
         if broken := indexer.watching.beat(now):
             self._lose_events(broken)
         if self._timers.is_due("foreign", now, _FOREIGN_CHECK_SECONDS):

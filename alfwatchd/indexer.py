@@ -9,12 +9,12 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from alfwatchd.core.alf import Kind
+from alfwatchd.absences import Absences, KnownSessions
 from alfwatchd.core.dirty import DirtySet, Mark
 from alfwatchd.core.exclude import compile_exclude
 from alfwatchd.core.folder import NOT_WATCHED, Changes, Folder, Listing
 from alfwatchd.core.heard import Heard
-from alfwatchd.core.messages import Crawled, FolderEvents
+from alfwatchd.core.messages import Crawled, TablesView
 from alfwatchd.core.rows import Problem, Session
 from alfwatchd.core.tables import Tables
 from alfwatchd.core.work import Pass, Task, Ticket, Work
@@ -22,6 +22,7 @@ from alfwatchd.crawl import crawl
 from alfwatchd.crawlers import Crawlers
 from alfwatchd.identities import Identities
 from alfwatchd.intake import EarlierRow, Intake, Unreadable, removes
+from alfwatchd.marks import Marks
 from alfwatchd.mounts import WATCHABLE
 from alfwatchd.places import Guard
 from alfwatchd.scanner import GONE, Scanner, open_folder
@@ -72,8 +73,12 @@ class Indexer:
         """What could not be read. Its rows are kept."""
         self.linked = self.intake.linked
         """Folders with links to datasets or sessions: what those lead to changes without an event."""
-        self.known_before: set[str] = set()
-        """Names of the top-level folders that hold rows in earlier tables."""
+        self.absences = Absences(self.tables, self.tree, watching, self.unreadable)
+        self.absences.excluded = scanner.excluded
+        self.marks = Marks(self.intake, self.dirty, self.absences)
+        self.known = guard.known = KnownSessions(self.tables, self.tree)
+        self.record_inodes: Callable[[Mapping[str, int]], None] = lambda _: None
+        """Given inodes of session folders after each whole pass; keeps them for the next run."""
         self.committed: list[Session] = []
         """Sessions that changed since the owner last cleared the list."""
         self.ended: list[Pass] = []
@@ -86,6 +91,7 @@ class Indexer:
     def exclude(self, patterns: Sequence[str]) -> None:
         """Leave other paths out from now on; a pass must follow."""
         self.scanner = replace(self.scanner, excluded=compile_exclude(patterns))
+        self.absences.excluded = self.scanner.excluded
         if self.crawlers is not None:
             self.crawlers.patterns = patterns
 
@@ -102,33 +108,12 @@ class Indexer:
 
     # What is to be looked at.
 
-    def mark_events(self, folders: Mapping[int, FolderEvents], unwatched: Iterable[int], now: float) -> None:
-        """Mark folders by what the watcher saw; costs no look at the disk."""
-        claims, meanwhile = self.tree.claims, self.intake.meanwhile
-        for wd, events in folders.items():
-            watched = claims.watched_by(wd)
-            for folder in watched:
-                self._mark(folder, events, now)
-            if not watched and meanwhile is not None:
-                meanwhile.told.add(wd)
-        for wd in unwatched:
-            for folder in claims.forget_watch(wd):
-                self.mark_folder(folder, now)
-            if meanwhile is not None:
-                meanwhile.told.add(wd)
-
-    def mark_folder(self, folder: Folder, now: float) -> None:
-        """Mark a folder, and its parent, which knows whether it is still there."""
-        self.dirty.mark_listing([folder, folder.parent] if folder.parent else [folder], now)
-
-    def retry_unreadable(self, now: float) -> None:
-        """Mark the folders that could not be read."""
-        self.dirty.mark_listing(self.unreadable, now)
-
-    def mark_linked(self, now: float) -> None:
-        """Mark the folders with links."""
-        self.linked.difference_update([folder for folder in self.linked if not self.tree.is_attached(folder)])
-        self.dirty.mark_listing(self.linked, now)
+    @property
+    def why_pass(self) -> str:
+        """Why everything must be looked at; empty if nothing must."""
+        absences = self.absences
+        must = absences.are_undecided and not absences.await_proof and self.work.current is None and self.passes_done
+        return "sessions are gone that no event told of" if must else ""
 
     def open_root(self, *, accept: bool = False) -> None:
         """Make sure that the root is what it was, or take it as it is; a pass must follow.
@@ -138,8 +123,8 @@ class Indexer:
         RootOffline
             It is not what it was.
         """
-        known = {path.split("/")[0] for path in self.tables.snapshot().sessions}
-        self.guard.open_root(known if self.passes_done else known | self.known_before, accept=accept)
+        self.guard.open_root(accept=accept)
+        self.absences.accepts |= accept
 
     def start_pass(self, reason: str, now: float, *, paced: bool = False, top: Folder | None = None) -> Pass:
         """Begin to scan all below a folder (default: the root).
@@ -147,9 +132,11 @@ class Indexer:
         What changes from now on is seen by it or marked by events. If a pass runs already, exactly one more follows.
         """
         folder = top or self.tree.root
-        begun = self.work.start_pass(Pass(reason, now, paced, folder.path), self.tree.root, folder)
-        self.heard.begin(begun)
-        return begun
+        started = self.work.start_pass(Pass(reason, now, paced, folder.path), self.tree.root, folder)
+        self.heard.begin(started)
+        if folder is self.tree.root:
+            self.absences.begin_pass(started)
+        return started
 
     def queue_dirty(self) -> Ticket:
         """Queue all that is dirty now, due or not, and all that events cannot tell about; take a place behind it."""
@@ -163,6 +150,7 @@ class Indexer:
         self.heard.lose()
         self.work.clear()
         self.dirty.pop_all()
+        self.absences.forget_passes()
         if self.crawlers is not None:
             self.crawlers.forget()
 
@@ -211,11 +199,25 @@ class Indexer:
             self._commit()
         ended = self.work.end_pass(now)
         if ended is not None:
-            self.guard.is_certain("")  # an unmounted disk shall not become the first tables of a run
-            self.ended.append(ended)
-            self.heard.end(ended)
-            self.passes_done += 1
+            self._end_pass(ended, now)
+        self.absences.poll(now)
+        if not len(self.dirty) and self.work.is_caught_up:
+            self.absences.rest()
         return n_entries
+
+    def _end_pass(self, ended: Pass, now: float) -> None:
+        self.guard.is_certain("")  # an unmounted disk shall not become the first tables of a run
+        self.absences.end_pass(ended, now, is_first=not self.passes_done)
+        self.ended.append(ended)
+        self.heard.end(ended)
+        self.passes_done += 1
+        if not ended.top and self.passes_done > 1:
+            self.note_inodes()
+
+    def note_inodes(self) -> None:
+        """Let inodes of sessions be kept for the next run, unless some of them are missing."""
+        if self.absences.loss is None and not self.absences.are_undecided:
+            self.record_inodes(self.known.inodes())
 
     def _do(self, task: Task, now: float) -> int:
         """Look at one folder, or hand it out; return the number of entries seen."""
@@ -241,6 +243,7 @@ class Indexer:
             left, n_entries = self.intake.take_unit(task.folder, crawl(self.scanner, task.folder), is_first=is_first)
         except OSError:
             left, n_entries = [task.folder], 0
+        self.absences.note(None)
         self.work.put_back(left)
         return n_entries
 
@@ -258,6 +261,7 @@ class Indexer:
                 n_entries += self._crawl(unit.task)
             else:
                 left, n_seen = self.intake.take_unit(unit.task.folder, unit.found or [], is_first=not self.passes_done)
+                self.absences.note(None)
                 self.work.put_back(left)
                 n_entries += n_seen
         self.intake.watch_meanwhile(is_on=crawlers.are_running)
@@ -319,6 +323,7 @@ class Indexer:
             self._check_emptied(task, listing)
         rewritten = task.mark.rewritten if task.mark is not None else frozenset()
         new = self.intake.take(folder, listing, rewritten, unwritten, is_first=not self.passes_done)
+        self.absences.note(folder)
         self._follow(task, new)
         return len(listing.packed.names) + len(listing.folders) + listing.n_ignored
 
@@ -365,10 +370,7 @@ class Indexer:
             self.work.current.changes += self.intake.changes
         self.intake.changes = Changes()
         sessions, dropped = self.tree.take_touched(self.tables.get)
-        for path in dropped:
-            self.tables.drop_session(path)
-        for session in sessions:
-            self.tables.replace_session(session)
+        self.absences.commit(sessions, dropped, is_first=not self.passes_done)
         self.committed += sessions
         for gone in [folder for folder in self.unreadable if not self.tree.is_attached(folder)]:
             del self.unreadable[gone]
@@ -384,16 +386,14 @@ class Indexer:
 
     # Telling.
 
+    def view(self) -> TablesView:
+        """Return the tables as they are, and what makes them less than certain."""
+        unsure = [folder.path for folder in self.unreadable] + list(self.guard.missing)
+        return TablesView(self.tables.snapshot(), tuple(unsure), self.absences.why_held)
+
     def problems(self) -> list[Problem]:
         """Return what a person should act on, sorted by path."""
         found = [problem for folder in self.tree.with_problems for problem in folder.problems]
-        found += self.intake.problems() + self.tables.problems() + self.guard.problems() + self.watching.problems()
+        found += self.intake.problems() + self.tables.problems() + self.guard.problems()
+        found += self.absences.problems() + self.watching.problems()
         return sorted(found, key=lambda problem: (problem.path, problem.kind))
-
-    def _mark(self, folder: Folder, events: FolderEvents, now: float) -> None:
-        if folder.kind < Kind.SESSION:
-            # Files above the sessions are no rows; but a link there may be a session.
-            if events.listing or any(folder.child_kind(name) is Kind.SESSION for name in events.names):
-                self.dirty.mark(folder, now).listing = True
-            return
-        self.dirty.mark(folder, now).note(events)

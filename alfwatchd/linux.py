@@ -16,6 +16,7 @@ from pathlib import Path
 AT_FDCWD = -100
 _AT_SYMLINK_NOFOLLOW, _AT_EMPTY_PATH, _AT_NO_AUTOMOUNT = 0x100, 0x1000, 0x800
 _STATX_BASIC_STATS, _STATX_BTIME, _STATX_MNT_ID = 0x7FF, 0x800, 0x1000
+_STATX_MNT_ID_UNIQUE = 0x4000
 _STATX_BUFFER = 256
 _STATFS_BUFFER = 512
 # struct statx of <linux/stat.h>, up to stx_mnt_id: times are (seconds, nanoseconds, padding).
@@ -89,6 +90,20 @@ def file_system_type(fd: int) -> int:
     if _libc.fstatfs(fd, buffer) != 0:
         raise _error(ctypes.get_errno(), "")
     return int(ctypes.c_long.from_buffer(buffer).value) & 0xFFFFFFFF
+
+
+def unique_mount_id(fd: int) -> int:
+    """Return the number of the mount that an open file was reached through, which no other mount ever gets.
+
+    It is 0 where the kernel does not tell: before Linux 6.8.
+    """
+    if not hasattr(_libc, "statx"):
+        return 0
+    buffer = ctypes.create_string_buffer(_STATX_BUFFER)
+    if _libc.statx(fd, b"", _AT_EMPTY_PATH | _AT_NO_AUTOMOUNT, _STATX_MNT_ID_UNIQUE, buffer) != 0:
+        return 0
+    fields = _STATX.unpack_from(buffer)
+    return int(fields[-1]) if fields[0] & _STATX_MNT_ID_UNIQUE else 0
 
 
 def open_in_mount(path: str, flags: int, *, dir_fd: int) -> int:

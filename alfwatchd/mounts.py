@@ -8,7 +8,9 @@ import select
 from dataclasses import dataclass
 from pathlib import Path
 
+from alfwatchd import linux
 from alfwatchd.core.guard import Place
+from alfwatchd.disk_identity import read_identity
 
 # File systems whose changes all pass through this kernel, so that inotify sees them. A network or unknown one may
 # change without any event.
@@ -31,12 +33,15 @@ class Mount:
     path : str
         Where.
     fs_type : str
+    source : str
+        What is mounted, as the mount table names it.
     """
 
     mount_id: int
     device: str
     path: str
     fs_type: str
+    source: str = ""
 
 
 def list_mounts() -> list[Mount]:
@@ -46,9 +51,14 @@ def list_mounts() -> list[Mount]:
     for line in filter(None, os.fsdecode(_MOUNTINFO.read_bytes()).split("\n")):
         before, _, after = line.partition(" - ")
         fields = before.split(" ")
-        path = _ESCAPE.sub(lambda match: chr(int(match[1], 8)), fields[4])
-        mounts.append(Mount(int(fields[0]), f"{fields[2]} {fields[3]}", path, after.split(" ")[0]))
+        fs_type, source, *_ = [*after.split(" "), ""]
+        device = f"{fields[2]} {fields[3]}"
+        mounts.append(Mount(int(fields[0]), device, _unescape(fields[4]), fs_type, _unescape(source)))
     return mounts
+
+
+def _unescape(text: str) -> str:
+    return _ESCAPE.sub(lambda match: chr(int(match[1], 8)), text)
 
 
 def mounts_near(root: str) -> tuple[list[Mount], list[Mount]]:
@@ -78,11 +88,13 @@ def find_place(path: str) -> Place:
     try:
         about = os.fstat(fd)
         fsid = os.statvfs(fd).f_fsid
-        mount_id = _mount_id(fd)
+        mount_id, unique_id = _mount_id(fd), linux.unique_mount_id(fd)
+        mount = next((each for each in list_mounts() if each.mount_id == mount_id), None)
+        fs_type, source = (mount.fs_type, mount.source) if mount is not None else ("unknown", "")
+        identity = read_identity(fd, fs_type, fsid)
     finally:
         os.close(fd)
-    fs_type = next((mount.fs_type for mount in list_mounts() if mount.mount_id == mount_id), "unknown")
-    return Place(fsid, about.st_dev, about.st_ino, mount_id, fs_type)
+    return Place(fsid, about.st_dev, about.st_ino, mount_id, fs_type, identity, source, unique_id)
 
 
 def top_folders(path: str) -> set[str]:
@@ -96,6 +108,18 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # of a link, most likely: a loop, or one into what this user must not see
         return False
+
+
+def unique_mount_id(path: str) -> int:
+    """Return `linux.unique_mount_id` of a folder; 0 where it is not known, or the folder cannot be opened."""
+    try:
+        fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return 0
+    try:
+        return linux.unique_mount_id(fd)
+    finally:
+        os.close(fd)
 
 
 class MountWatch:

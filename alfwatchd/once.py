@@ -46,6 +46,8 @@ class Summary:
         What the database knows, where that is another state of it than before.
     problems : tuple of Problem
     seconds : float
+    held : str
+        Why rows of sessions that are gone are kept; empty if none are.
     """
 
     n_sessions: int
@@ -57,6 +59,7 @@ class Summary:
     adopted: Announced | None
     problems: tuple[Problem, ...]
     seconds: float
+    held: str = ""
 
 
 @contextmanager
@@ -126,6 +129,7 @@ def run_once(
     return Summary(
         counts.n_sessions, counts.n_datasets, counts.n_bytes,
         changes.added, changes.changed, changes.removed, announced, problems, seconds,
+        start.indexer.absences.why_held,
     )  # fmt: skip
 
 
@@ -150,9 +154,7 @@ def look_once(settings: Settings) -> TablesView:
         start = index_with_workers(settings, state)
     finally:
         state.close()
-    indexer = start.indexer
-    unsure = [folder.path for folder in indexer.unreadable] + list(indexer.guard.missing)
-    return TablesView(indexer.tables.snapshot(), tuple(unsure))
+    return start.indexer.view()
 
 
 def index_with_workers(

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Mapping
-from collections.abc import Set as AbstractSet
 from contextlib import suppress
+from dataclasses import replace
 
 from alfwatchd import mounts
-from alfwatchd.core.guard import Place, judge_place
+from alfwatchd.core.guard import (
+    Place,
+    Relation,
+    Seen,
+    describe,
+    judge_data,
+    judge_place,
+    may_keep_inodes,
+    relate,
+)
 from alfwatchd.core.rows import Problem
 from alfwatchd.errors import RootOffline
+from alfwatchd.known_data import Known, Listed, look_for
 
 Record = Callable[[Mapping[str, Place]], None]
 
@@ -31,6 +42,8 @@ class Guard:
     def __init__(self, root: str, recorded: Mapping[str, Place], record: Record = lambda _: None) -> None:
         self.root = root
         self.places = dict(recorded)
+        self.known: Known = Listed()
+        """Sessions that should be there: they decide where identities do not."""
         self._record = record
         self.missing: dict[str, str] = {}
         """Mounts below the root that are not what they were -> why. Their rows are kept."""
@@ -53,13 +66,11 @@ class Guard:
         """Types of the file systems of the root and below it."""
         return {place.fs_type for place in self.places.values()}
 
-    def open_root(self, known: AbstractSet[str], *, accept: bool = False) -> None:
+    def open_root(self, *, accept: bool = False) -> None:
         """Look whether the root is what it was, and remember it.
 
         Parameters
         ----------
-        known : set of str
-            Names of the top-level folders that hold rows.
         accept : bool
             Take root and mounts as they are now.
 
@@ -68,22 +79,28 @@ class Guard:
         RootOffline
             It is not; nothing is remembered.
         """
-        found, names = self._find(self.root), set()
+        self._take_root(accept=accept)
+        self.check_mounts()
+        if not self.is_open:
+            raise self.close_root(self._why_closed)
+
+    def _take_root(self, *, accept: bool) -> None:
+        """Judge the root, and remember what it is; raises as `open_root`."""
+        found, is_empty = self._find(self.root), True
         if not isinstance(found, OSError):
             try:
-                names = mounts.top_folders(self.root)
+                is_empty = not mounts.top_folders(self.root)
             except OSError as error:
                 found = error
-        verdict = judge_place(self.places.get(""), found, known, names)
+        expected, look = self.places.get(""), self._make_look("")
+        is_known = not self.known.is_empty()
+        verdict = judge_place(expected, found, is_known=is_known, is_empty=is_empty, look=look)
         if isinstance(found, OSError) or (not verdict.is_online and not accept):
             raise RootOffline(f"{self.root}: {verdict.reason}")
         if accept:
             self.places = {}
-        self.places[""] = found
+        self.places[""] = found if accept else _with_proof(expected, found, look)
         self._mark, self._why_closed = (found.dev, found.ino, found.fsid), ""
-        self.check_mounts()
-        if not self.is_open:
-            raise self.close_root(self._why_closed)
 
     def check(self) -> None:
         """Make sure, cheaply, that the root is still the folder that was opened.
@@ -119,6 +136,7 @@ class Guard:
         if has_changed and self.is_open:
             with suppress(RootOffline):
                 self.check()  # what is mounted below another root is no matter
+                self._check_mounted_again()
         if not self.is_open:
             self.n_mount_changes += has_changed
             return has_changed
@@ -128,6 +146,23 @@ class Guard:
             self.n_mount_changes += before != (self._near, self.missing)
         self._record(self.places)
         return has_changed
+
+    def _check_mounted_again(self) -> None:
+        """Judge the root anew if it may be another mount, whose numbers are those of the one before.
+
+        Raises
+        ------
+        RootOffline
+            It is not what it was.
+        """
+        before = self.places[""]
+        if before.unique_id and mounts.unique_mount_id(self.root) == before.unique_id:
+            return
+        try:
+            self._take_root(accept=False)
+        except RootOffline as error:
+            raise self.close_root(str(error).removeprefix(f"{self.root}: ")) from error
+        self.n_mount_changes += before.unique_id != self.places[""].unique_id
 
     def is_certain(self, path: str) -> bool:
         """Tell whether what was just seen at a path is what belongs there; if not, it may be on another look.
@@ -148,9 +183,11 @@ class Guard:
         except OSError as error:
             self.close_root(f"the table of mounts cannot be read ({error.strerror})")
             return
-        self._near, self.missing, self._is_unsure = [*above, *below], {}, False
+        was_missing, self.missing = self.missing, {}
+        self._near, self._is_unsure = [*above, *below], False
         prefix = len(self.root.rstrip("/")) + 1
-        for path in sorted({mount.path[prefix:] for mount in below} | (self.places.keys() - {""})):
+        mounted = {mount.path[prefix:] for mount in below}
+        for path in sorted(mounted | (self.places.keys() - {""})):
             found = self._find(f"{self.root}/{path}")
             expected = self.places.get(path)
             if isinstance(found, OSError):
@@ -159,9 +196,31 @@ class Guard:
                     self.missing[path] = found.strerror or "unreadable"
             elif expected is None:
                 self.places[path] = found
-            elif not expected.is_same_data(found):
-                self.missing[path] = f"another file system is there ({found.fs_type})"
+            elif not (expected.is_same_mount(found) and path not in was_missing):
+                self._judge_mount(path, expected, found, is_mounted=path in mounted)
         self._record(self.places)
+
+    def _judge_mount(self, path: str, expected: Place, found: Place, *, is_mounted: bool) -> None:
+        """Tell whether a mount below the root is what it was, and remember it if it is."""
+        look, relation, reason = self._make_look(path), relate(expected, found), ""
+        if relation is Relation.DIFFERENT or not is_mounted:
+            reason = f"another file system is there {describe(found)}"
+        elif relation is Relation.UNKNOWN and (why := judge_data(expected, look())):
+            reason = f"another file system, or another folder, is there {describe(found)}: {why}"
+        if reason:
+            self.missing[path] = reason
+        else:
+            self.places[path] = _with_proof(expected, found, look)
+
+    def _make_look(self, path: str) -> Callable[[], Seen]:
+        """Return how to look, once, for the known sessions below one mount and not below those in it."""
+        inside = f"{path}/" if path else ""
+        others = tuple(f"{each}/" for each in self.places if each != path and each.startswith(inside))
+
+        def belongs(session: str) -> bool:
+            return session.startswith(inside) and not f"{session}/".startswith(others)
+
+        return functools.cache(lambda: look_for(self.root, self.known.sample(belongs)))
 
     def is_missing(self, path: str) -> bool:
         """Tell whether a folder is, or lies in, a mount that is not what it was."""
@@ -187,6 +246,17 @@ class Guard:
             return mounts.find_place(path)
         except OSError as error:
             return error
+
+
+def _with_proof(expected: Place | None, found: Place, look: Callable[[], Seen]) -> Place:
+    """Return a place with what is known of its inode numbers: whether a remount has left them as they were."""
+    if expected is None or expected.fs_type != found.fs_type or not may_keep_inodes(found.fs_type):
+        return found
+    is_remounted = expected.mount_id != found.mount_id or 0 != expected.unique_id != found.unique_id
+    if found.has_stable_inodes or not is_remounted:
+        return replace(found, keeps_inodes=expected.keeps_inodes)
+    seen = look()
+    return replace(found, keeps_inodes=seen.shows_stable_inodes if seen.n_numbered else expected.keeps_inodes)
 
 
 def _mark(root: str) -> tuple[int, int, int]:

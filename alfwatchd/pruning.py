@@ -46,6 +46,7 @@ def plan_prune(view: TablesView, settings: Settings, options: PruneOptions) -> P
     PruneRefused
         No reference tables, a part of the root could not be read, or too much would go.
     """
+    require_not_held(view)
     if view.unsure:
         raise PruneRefused(
             f"{printable(view.unsure[0])}: {len(view.unsure)} folders below {settings.root} cannot be read now, so "
@@ -61,6 +62,18 @@ def plan_prune(view: TablesView, settings: Settings, options: PruneOptions) -> P
         remove_empty_sessions=not options.keep_empty_sessions,
         max_fraction=None if fraction >= 1 else fraction,
     )
+
+
+def require_not_held(view: TablesView) -> None:
+    """Make sure that no rows of sessions that are gone are held: it may be another disk.
+
+    Raises
+    ------
+    PruneRefused
+        Some are; says what to do.
+    """
+    if view.held:
+        raise PruneRefused(f"nothing is deleted while rows are held: {view.held}")
 
 
 def preview(settings: Settings, plan: PrunePlan, may_continue: Callable[[], None]) -> PruneReply:

@@ -70,6 +70,8 @@ def find_state(engine: Engine, now: float) -> State:
     if engine.offline:
         return "offline"
     indexer = engine.indexer
+    if indexer.absences.loss is not None:
+        return "held"
     if not indexer.passes_done or engine.awaits_database(now):
         return "starting"
     oldest = indexer.dirty.oldest
@@ -84,6 +86,8 @@ def _detail(engine: Engine) -> str:
     match engine.state:
         case "offline":
             return engine.offline
+        case "held":
+            return engine.indexer.absences.why_held
         case "starting":
             what = "the tables wait for the database" if engine.indexer.passes_done else "the first scan runs"
             return f"{what}; the tables on disk are those of the last run"

@@ -138,6 +138,14 @@ class Prune(_Section):
     enabled: bool = Field(default=False, description="Whether a prune over the socket may delete.")
 
 
+class Guard(_Section):
+    """When so much is gone that nothing is removed before a person says so."""
+
+    max_lost_fraction: float = Field(
+        0.2, ge=0, le=1, description="Largest part of all sessions that may be gone without any event, 0 to 1."
+    )
+
+
 class Control(_Section):
     """Who may use the control socket."""
 
@@ -221,6 +229,7 @@ class Settings(BaseSettings, frozen=True, extra="forbid", allow_inf_nan=False):
     reconcile_entries_per_second: int = Field(2000, ge=0, description="Entries per second such scans read; 0: all.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level to log.")
     prune: Prune = Prune()
+    guard: Guard = Guard()
     control: Control = Control()
     adopt: Adopt = Adopt()
     publish: Annotated[tuple[Publish, ...], AfterValidator(_check_targets)] = Field(
@@ -244,6 +253,7 @@ EXPLANATIONS: Mapping[str, str] = {
     for prefix, model in (
         ("", Settings),
         ("prune.", Prune),
+        ("guard.", Guard),
         ("control.", Control),
         ("adopt.", Adopt),
         ("serve.", Serve),

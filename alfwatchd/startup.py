@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from alfwatchd.core.alf import SessionKey
 from alfwatchd.core.encoding import Encoding
 from alfwatchd.core.exclude import compile_exclude
 from alfwatchd.core.guard import Place
+from alfwatchd.core.known import KnownSession
+from alfwatchd.core.losses import Loss
 from alfwatchd.core.messages import Message
 from alfwatchd.core.notes import with_notes
 from alfwatchd.core.rows import NOTHING_KEPT, Kept, Problem
@@ -55,15 +57,25 @@ class Start:
     encoding: Encoding
     notes: Notes | None
     _settings: Settings
+    losses: list[Loss] = field(default_factory=list)
+    """Of the first pass: what is held, or was accepted."""
 
     def finish_first_pass(self) -> None:
-        """Do what the first complete scan allows: put back rows that cannot be read now."""
+        """Do what the first complete scan allows: put back rows that cannot be read now, or that are held."""
         indexer = self.indexer
         if indexer.unreadable or indexer.guard.missing:
-            earlier = _read_earlier(self._settings)
-            if earlier is not None:
-                earlier = _without_missing(earlier)
-                indexer.restore(_rows(earlier, _filled_lab(earlier.metadata, self._settings)))
+            indexer.restore(self._read_rows())
+        known, indexer.known.before = indexer.known.before, ()
+        loss = indexer.absences.judge_earlier(known, self._read_rows)
+        if loss is not None:
+            self.losses.append(loss)
+        indexer.note_inodes()
+
+    def _read_rows(self) -> Iterator[EarlierRow]:
+        earlier = _read_earlier(self._settings)
+        if earlier is not None:
+            earlier = _without_missing(earlier)
+            yield from _rows(earlier, _filled_lab(earlier.metadata, self._settings))
 
     def check_lab(self) -> None:
         """Make sure that the `lab` setting fits the lab folders.
@@ -118,7 +130,8 @@ def prepare(
         Gets the messages of worker processes; None for a run that is to have none.
     """
     recorded = state.load_places() if state is not None else {}
-    guard = Guard(str(settings.root), recorded, _Record(state).keep)
+    record = _Record(state)
+    guard = Guard(str(settings.root), recorded, record.keep)
     generation, metadata = stored.read_generation(settings.out_dir)
     _require_readable(settings.out_dir, n_bytes=1)
     indexer = Indexer(
@@ -138,8 +151,12 @@ def prepare(
     carried = NOTHING_KEPT
     earlier = None if is_ours else _read_earlier(settings)
     sessions = _sessions_here(settings, metadata, earlier)
+    indexer.absences.max_fraction = settings.guard.max_lost_fraction
+    if state is not None:
+        indexer.record_inodes = record.keep_inodes
     if sessions is not None:
-        indexer.known_before = _top_folders(sessions, _filled_lab(metadata, settings))
+        seen = state.load_seen() if state is not None else {}
+        indexer.known.before = _known(sessions, _filled_lab(metadata, settings), seen)
     if earlier is not None:
         filled = _filled_lab(earlier.metadata, settings)
         datasets = _without_told_hashes(earlier)
@@ -157,6 +174,7 @@ class _Record:
     def __init__(self, state: State | None) -> None:
         self._state = state
         self._trouble = ""
+        self._inodes: dict[str, int] = {}
 
     def keep(self, places: Mapping[str, Place]) -> None:
         if self._state is None:
@@ -169,6 +187,16 @@ class _Record:
             self._trouble = str(error)
         else:
             self._trouble = ""
+
+    def keep_inodes(self, inodes: Mapping[str, int]) -> None:
+        if self._state is None or inodes == self._inodes:
+            return
+        try:
+            self._state.save_seen(inodes)
+        except StateError as error:
+            _log.warning("inodes of sessions are not recorded yet error=%s", error)
+        else:
+            self._inodes = dict(inodes)
 
 
 def _read_earlier(settings: Settings) -> StoredTables | None:
@@ -270,6 +298,7 @@ def _spellings(key: SessionKey, lab: str) -> tuple[str, ...]:
     return tuple(f"{place}/{key.date.isoformat()}/{number}" for place in places for number in numbers)
 
 
-def _top_folders(sessions: pa.Table, lab: str) -> set[str]:
-    keys = filter(None, kept.session_keys(sessions))
-    return {key.lab if key.lab and key.lab != lab else key.subject for key in keys}
+def _known(sessions: pa.Table, lab: str, seen: Mapping[str, int]) -> list[KnownSession]:
+    """Return the sessions of a table, with their inodes where an earlier run has recorded them."""
+    spellings = [_spellings(key, lab) for key in dict.fromkeys(filter(None, kept.session_keys(sessions)))]
+    return [KnownSession(each, next((seen[path] for path in each if path in seen), 0)) for each in spellings]

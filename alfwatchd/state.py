@@ -1,4 +1,4 @@
-"""What must outlive a restart and is not in the tables: the root's identity and md5 digests. One SQLite file.
+"""What must outlive a restart and is not in the tables: the root's identity, some inodes, md5 digests. One SQLite file.
 
 The file may be deleted at any time: the next start scans, hashes and takes the root as it finds it. A daemon that runs
 makes it anew.
@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from alfwatchd.core.content import Key, forgotten
-from alfwatchd.core.guard import Place
+from alfwatchd.core.guard import Identity, Place
 from alfwatchd.errors import StateError, StateLocked
 
 _log = logging.getLogger(__name__)
@@ -31,8 +31,10 @@ _SQLITE_LOCKED_FROM, _SQLITE_LOCKS = 0x40000000, 512
 """Where SQLite locks a file: pending, reserved and shared bytes (os_unix.c)."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS places (
-    path BLOB PRIMARY KEY, fsid TEXT, dev TEXT, ino TEXT, mount_id TEXT, fs_type TEXT, seal BLOB
+    path BLOB PRIMARY KEY, fsid TEXT, dev TEXT, ino TEXT, mount_id TEXT, fs_type TEXT,
+    identity_kind TEXT, identity TEXT, source BLOB, keeps_inodes TEXT, seal BLOB
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS sessions_seen (path BLOB PRIMARY KEY, ino TEXT, seal BLOB) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS digests (
     place BLOB, fsid TEXT, stamp BLOB, md5 BLOB, seal BLOB, PRIMARY KEY (place, fsid)
 ) WITHOUT ROWID;
@@ -40,8 +42,9 @@ CREATE TABLE IF NOT EXISTS digests (
 _INDEX = "CREATE INDEX IF NOT EXISTS digests_by_path ON digests (stamp) WHERE length(place) > 8"
 """For `State.forget_digests`, of files that are recorded by path; see `core.content.Key`."""
 _EXPECTED = (
-    "SELECT path, fsid, dev, ino, mount_id, fs_type, seal FROM places",
+    "SELECT path, fsid, dev, ino, mount_id, fs_type, identity_kind, identity, source, keeps_inodes, seal FROM places",
     "SELECT place, fsid, stamp, md5, seal FROM digests",
+    "SELECT path, ino, seal FROM sessions_seen",
 )
 
 
@@ -88,26 +91,32 @@ class State:
         sound = [row for *row, seal in rows if seal == _seal(*row)]
         if len(sound) < len(rows):
             _log.warning("the recorded identity of root and mounts is damaged and not used path=%s", self.path)
-        self._places = {
-            os.fsdecode(path): Place(int(fsid), int(dev), int(ino), int(mount_id), fs_type)
-            for path, fsid, dev, ino, mount_id, fs_type in sound
-        }
+        self._places = {os.fsdecode(path): _unpack_place(*values) for path, *values in sound}
         return dict(self._places)
 
     def save_places(self, places: Mapping[str, Place]) -> None:
         """Record the places, replacing what was recorded; cheap where the file has them already."""
         if places == self._places and self._is_in_place():
             return
-        # Identities can be larger than SQLite's integers, and paths need not be UTF-8.
-        rows = [
-            (os.fsencode(path), *map(str, (place.fsid, place.dev, place.ino, place.mount_id)), place.fs_type)
-            for path, place in places.items()
-        ]
+        rows = [(os.fsencode(path), *_pack_place(place)) for path, place in places.items()]
         with self._transaction():
             self._db.execute("DELETE FROM places")
             sealed = [(*row, _seal(*row)) for row in rows]
-            self._db.executemany("INSERT INTO places VALUES (?, ?, ?, ?, ?, ?, ?)", sealed)
+            self._db.executemany("INSERT INTO places VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", sealed)
         self._places = dict(places)
+
+    def load_seen(self) -> dict[str, int]:
+        """Return session path -> inode of its folder, of the sessions that were last recorded."""
+        with self._transaction():
+            rows = self._db.execute(_EXPECTED[2]).fetchall()
+        return {os.fsdecode(path): int(ino) for path, ino, seal in rows if seal == _seal(path, ino)}
+
+    def save_seen(self, seen: Mapping[str, int]) -> None:
+        """Record inodes of session folders, replacing what was recorded."""
+        rows = [(os.fsencode(path), str(ino)) for path, ino in seen.items()]
+        with self._transaction():
+            self._db.execute("DELETE FROM sessions_seen")
+            self._db.executemany("INSERT INTO sessions_seen VALUES (?, ?, ?)", [(*row, _seal(*row)) for row in rows])
 
     def find_digest(self, fsid: int, key: Key) -> bytes | None:
         """Return the md5 digest, 16 bytes, of a file on this file system, or None."""
@@ -210,6 +219,24 @@ class State:
                 each.rmdir()
             each.unlink(missing_ok=True)
         return _connect(self.path)
+
+
+def _pack_place(place: Place) -> tuple[str | bytes, ...]:
+    """Return the columns of a place: its numbers can be larger than SQLite's, and its source need not be UTF-8.
+
+    Not `unique_id`, which the next boot gives again.
+    """
+    numbers = map(str, (place.fsid, place.dev, place.ino, place.mount_id))
+    identity = (place.identity.kind, place.identity.value) if place.identity is not None else ("", "")
+    return (*numbers, place.fs_type, *identity, os.fsencode(place.source), str(int(place.keeps_inodes)))
+
+
+def _unpack_place(
+    fsid: str, dev: str, ino: str, mount_id: str, fs_type: str, kind: str, value: str, source: bytes, keeps: str
+) -> Place:
+    identity = Identity(kind, value) if kind else None
+    numbers = int(fsid), int(dev), int(ino), int(mount_id)
+    return Place(*numbers, fs_type, identity, os.fsdecode(source), keeps_inodes=keeps == "1")
 
 
 def _seal(*values: object) -> bytes:

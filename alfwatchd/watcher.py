@@ -36,6 +36,7 @@ _MASK = (
 )
 _GONE = _IN.IN_IGNORED | _IN.IN_UNMOUNT
 _SELF = _IN.IN_DELETE_SELF | _IN.IN_MOVE_SELF
+_WENT = _IN.IN_DELETE | _IN.IN_MOVED_FROM
 _WRITTEN = _IN.IN_MODIFY | _IN.IN_CLOSE_WRITE
 _BUFFER_SIZE = 1 << 20
 """Room for all that the kernel keeps: 16,384 events of 32 to 64 bytes, unless names are longer than 32 bytes."""
@@ -262,6 +263,8 @@ class _Reader(InotifyFD):  # type: ignore[misc]
 def _add_event(events: FolderEvents, mask: int, name: bytes) -> None:
     if mask & (_IN.IN_ISDIR | _SELF) or not name:
         events.listing = True
+        if mask & _WENT:
+            events.gone.add(os.fsdecode(name))
         return
     text = os.fsdecode(name)
     if not mask & _IN.IN_ATTRIB:

@@ -27,12 +27,15 @@ class FolderEvents:
         Whether sub-folders or the folder itself came, went or moved.
     attributes : set of str
         Those of which nothing else was told than that mode, owner, times or other attributes changed.
+    gone : set of str
+        Sub-folders that were removed or moved away.
     """
 
     names: set[str] = field(default_factory=set)
     rewritten: set[str] = field(default_factory=set)
     listing: bool = False
     attributes: set[str] = field(default_factory=set)
+    gone: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +199,8 @@ class TablesView:
     snapshot: Snapshot
     unsure: tuple[str, ...]
     """Folders whose rows are those of an earlier look."""
+    held: str = ""
+    """Why rows of sessions that are gone are kept; empty if none are."""
 
 
 AnyRequest = StatusRequest | SyncRequest | FlushRequest | RescanRequest | RecomputeRequest | SnapshotRequest

@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-State = Literal["starting", "catching up", "live", "polled", "offline"]
+State = Literal["starting", "catching up", "live", "polled", "held", "offline"]
 """starting: no scan has been completed yet, or the database to adopt was not looked at. catching up: changes are known
 of that the tables do not hold. live: every change is seen at once. polled: a part of the tree is only looked at now and
-then. offline: the root is not what it was; rows are kept as they are."""
+then. held: so many sessions are gone that their rows are kept until a person says that this is right. offline: the root
+is not what it was; rows are kept as they are."""
 
-Exactness = Literal["exact", "scanned", "partial"]
+Exactness = Literal["exact", "scanned", "partial", "held"]
 """exact: a sync cookie proved that every earlier change is in. scanned: as of a scan that began after the call.
-partial: some folders could not be read, and keep their last known rows."""
+partial: some folders could not be read, and keep their last known rows. held: so do sessions that are gone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from alfwatchd.core.rows import Problem, Session
@@ -54,6 +54,14 @@ class Tables:
     def get(self, path: str) -> Session | None:
         """Return the row at a session path."""
         return self._sessions.get(path)
+
+    def paths(self) -> Iterator[str]:
+        """Yield the session path of each row."""
+        return iter(self._sessions)
+
+    def has_twin(self, path: str) -> bool:
+        """Tell whether a twin would take the place of a row."""
+        return bool(self._twins.get(path))
 
     def replace_session(self, session: Session) -> None:
         """Insert or replace a session with all its datasets."""

@@ -48,6 +48,8 @@ class Tree:
         """Session folders of which only folders that had rows have other rows now: collection -> rows."""
         self.dropped: set[str] = set()
         """Paths of session folders that went since `take_touched`."""
+        self.drops: list[tuple[str, ...]] = []
+        """Paths of the sessions that went with each dropped folder, since `take_drops`."""
         self.with_problems: set[Folder] = set()
         self.n_ignored = 0
         """Entries that are no part of the layout, over all folders."""
@@ -258,9 +260,12 @@ class Tree:
         self._touch(folder)
         changes = Changes()
         below = list(folder.walk())
+        sessions = tuple(each.path for each in below if each.kind is Kind.SESSION)
+        if sessions:
+            self.dropped.update(sessions)
+            self.drops.append(sessions)
         for each in below:
             if each.kind is Kind.SESSION:
-                self.dropped.add(each.path)
                 self.touched.discard(each)
                 self.patched.pop(each, None)
             changes.removed += len(each.rows.packed.names) if each.rows else 0
@@ -275,6 +280,11 @@ class Tree:
             each.parent = None
             each.children = NO_FOLDERS
         return changes
+
+    def take_drops(self) -> list[tuple[str, ...]]:
+        """Return what `drops` holds, and forget about it."""
+        drops, self.drops = self.drops, []
+        return drops
 
     def take_gone_rows(self) -> list[FolderRows]:
         """Return the rows of folders that were dropped, and forget about them."""

@@ -364,7 +364,7 @@ def test_what_cannot_be_read_keeps_its_rows_and_is_told(root, path, mode):
             scan_all(indexer)
             closed = listed(indexer), problems(indexer)
             os.chmod(root / path, 0o755)
-            indexer.retry_unreadable(20.0)
+            indexer.marks.retry_unreadable(20.0)
             while indexer.scan(30.0):
                 pass
             return before, closed, listed(indexer), problems(indexer)
