@@ -31,7 +31,7 @@ from alfwatchd.core.messages import (
     SyncRequest,
 )
 from alfwatchd.core.replies import Status, SyncReply
-from alfwatchd.core.rows import unpack_signature
+from alfwatchd.core.rows import Signature, unpack_signature
 from alfwatchd.core.tables import Snapshot
 from alfwatchd.engine import Engine
 from alfwatchd.errors import AlfwatchdError, WatchError
@@ -54,12 +54,17 @@ POINTS = ("before opening", "before a new watch", "before listing", "after listi
 """Moments within one look at a folder at which an ambush can change the disk."""
 
 
+def _shown(value: bytes) -> Signature:
+    """Return a signature without its change time: no event tells all names of a file that it has another one."""
+    return unpack_signature(value)._replace(ctime_ns=0)
+
+
 def _describe(snapshot: Snapshot) -> dict[str, Any]:
     """Return all that a snapshot holds, by path: assertions on it tell what is wrong."""
     found: dict[str, Any] = {}
     for path, session in snapshot.sessions.items():
         found[path] = session.is_link
-        found |= {f"{path}/{rel_path}": unpack_signature(value) for rel_path, value in session.datasets()}
+        found |= {f"{path}/{rel_path}": _shown(value) for rel_path, value in session.datasets()}
     return found
 
 
