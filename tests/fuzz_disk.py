@@ -372,6 +372,8 @@ class Disk:
 
     def _copy_file(self, source: str, target: str) -> None:
         """As `cp -p`."""
+        if not os.path.isfile(source):
+            raise OSError(errno.EINVAL, "a pipe would wait for a writer", source)
         with open(source, "rb") as file:
             self._write(target, file.read())
         shutil.copystat(source, target)
