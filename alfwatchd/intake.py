@@ -123,7 +123,7 @@ class Intake:
         if changes:
             self.changes += changes
         if listing.shared_inodes or self.shared:
-            self.shared.note_listing(listing, is_news=bool(rewritten or (changes and not is_first)))
+            self.shared.note_listing(listing, is_news=bool(rewritten or (changes.are_shown and not is_first)))
         self.shared.note_gone(old, folder.rows)
         for gone in self.tree.take_gone_rows():
             self.shared.note_gone(gone, None)

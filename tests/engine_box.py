@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -31,11 +32,13 @@ from alfwatchd.core.messages import (
     SyncRequest,
 )
 from alfwatchd.core.replies import Status, SyncReply
-from alfwatchd.core.rows import unpack_signature
+from alfwatchd.core.rows import Signature, digest_of, unpack_signature
 from alfwatchd.core.tables import Snapshot
 from alfwatchd.engine import Engine
 from alfwatchd.errors import AlfwatchdError, WatchError
 from alfwatchd.flusher import Flusher
+from alfwatchd.hash_queue import HashQueue
+from alfwatchd.hashing import Hasher
 from alfwatchd.inbox import Inbox
 from alfwatchd.indexer import Indexer
 from alfwatchd.parts import Parts
@@ -54,12 +57,17 @@ POINTS = ("before opening", "before a new watch", "before listing", "after listi
 """Moments within one look at a folder at which an ambush can change the disk."""
 
 
+def _shown(value: bytes) -> Signature:
+    """Return a signature without its change time: no event tells all names of a file that it has another one."""
+    return unpack_signature(value)._replace(ctime_ns=0)
+
+
 def _describe(snapshot: Snapshot) -> dict[str, Any]:
     """Return all that a snapshot holds, by path: assertions on it tell what is wrong."""
     found: dict[str, Any] = {}
     for path, session in snapshot.sessions.items():
         found[path] = session.is_link
-        found |= {f"{path}/{rel_path}": unpack_signature(value) for rel_path, value in session.datasets()}
+        found |= {f"{path}/{rel_path}": _shown(value) for rel_path, value in session.datasets()}
     return found
 
 
@@ -70,20 +78,23 @@ class EngineBox:
     ----------
     root : Path
         Made if missing. Everything else lies in a folder of its own, which `close` removes.
+    with_digests : bool
+        Whether files are hashed, in real time; the tables show nothing of it, `digests` does.
     with_workers : bool
         Whether full scans are shared with worker processes. What these read between two steps is heard in the next.
     settings
         Those that differ from the default.
     """
 
-    def __init__(self, root: Path, *, with_workers: bool = False, **settings: Any) -> None:
+    def __init__(self, root: Path, *, with_workers: bool = False, with_digests: bool = False, **settings: Any) -> None:
         self.root = root
         self.root.mkdir(exist_ok=True)
         self.home = Path(tempfile.mkdtemp(prefix="box", dir=_FAST if _FAST.is_dir() else None))
         self.out_dir, self.state_dir = self.home / "out", self.home / "state"
         self.out_dir.mkdir()
         self.new_settings = settings
-        self.with_workers = with_workers
+        self.with_workers, self.with_digests = with_workers, with_digests
+        self.hashes: HashQueue | None = None
         self.now = 1000.0
         self.refuse: Callable[[int], WatchError | None] = lambda fd: None
         """What the kernel would answer to a new watch on an open folder."""
@@ -126,6 +137,9 @@ class EngineBox:
         new_watcher = self._new_watcher if settings.watch != "poll" else None
         started = prepare(settings, self.state, new_watcher, self._post if self.with_workers else None)
         self.indexer = _ambush(started.indexer, self)
+        if self.with_digests:
+            self.hasher = Hasher(str(settings.root), self.state, 1, self.inbox.post, settle_seconds=0.02)
+            self.hashes = HashQueue(self.hasher, self.state)
         self.flusher = Flusher(Store(settings.out_dir, str(settings.root), notes=started.notes), self._post)
         self.n_flushes = self._n_flushes_told = 0
         self.engine = Engine(
@@ -137,7 +151,7 @@ class EngineBox:
                 inbox=self.inbox,
                 adopting=None,
                 publisher=None,
-                hashes=None,
+                hashes=self.hashes,
                 first_pass_done=started.finish_first_pass,
                 reload=lambda: self.settings(),
                 wall_clock=lambda: datetime.fromtimestamp(self.now, UTC),
@@ -149,6 +163,8 @@ class EngineBox:
         """End as a killed daemon does: what is not on disk is lost."""
         self.gate.set()
         self.engine.close()
+        if self.hashes is not None:
+            self.hasher.close()
         self.flusher.close()
         self.indexer.guard.close()
         self.state.close()
@@ -257,6 +273,18 @@ class EngineBox:
     def rows(self) -> View:
         """Return the tables in memory."""
         return make_view(self.indexer.tables.snapshot(), self.engine.encoding)
+
+    def digests(self, *, all_of_them: bool) -> dict[str, bytes]:
+        """Return path -> md5 of the datasets in memory whose digest is known; that of all after a while."""
+        assert self.hashes is not None
+        deadline = time.monotonic() + PATIENCE
+        while all_of_them and (self.hashes.n_pending or self.inbox.has_messages):
+            assert time.monotonic() < deadline, "the hasher does not answer"
+            time.sleep(0.01)
+            self.run(1.0)
+        sessions = self.indexer.tables.snapshot().sessions.values()
+        values = {f"{each.path}/{rel_path}": value for each in sessions for rel_path, value in each.datasets()}
+        return {path: digest_of(value) for path, value in values.items() if digest_of(value)}
 
     def paths(self) -> list[str]:
         """Return the paths of all datasets in memory, as they are on disk."""

@@ -29,6 +29,10 @@ _FOLDERS = ("alf", "alf", "probe00", "#r1#", "#2020-01-01#", "raw.x", "bad (1)",
 _FILES = ("a.b.npy", "a.b.npy", "c.d.npy", "_ns_a.b_times.x.tsv", "é.b.c", "f\udcfd.b.c", "junk.txt", ".hidden", "001")
 _LEVELS = (_TOPS, _DATES, _SESSIONS, _FOLDERS, _FOLDERS)
 _DEPTHS = (3, 4, 5, 2, 1, 4, 3)
+_SIZES = (0, 5, 9, 9, 9, 9, 30)
+"""Few, and equal ones hold different bytes: as files that one script writes."""
+_TIMES = (1_500_000_000, 1_500_000_000, 1_500_000_002, 1_600_000_000)
+"""To the second, as archives and some file systems keep them."""
 
 
 class Disk:
@@ -268,18 +272,33 @@ class Disk:
         with os.fdopen(fd, "r+b") as file:
             size = len(file.read())
             file.seek(0)
-            file.write(bytes([48 + b % 10]) * size)
+            file.write(_content(b, size))
 
     def rewrite_in_secret(self, a: int, b: int) -> None:
-        """Write other bytes, as many as there were, and let the file look as old as it did: `rsync --inplace -t`.
-
-        Not what lies outside, and is reached through a link: no event tells of it.
-        """
+        """Write other bytes, as many as there were, and let the file look as old as it did: `rsync --inplace -t`."""
         path = self.file(a)
         before = os.stat(path)
-        if os.path.realpath(path).startswith(f"{os.path.realpath(self.root)}/"):
-            self.rewrite(a, b)
-            os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        self.rewrite(a, b)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        if b % 3 == 0:
+            os.chmod(path, 0o600 + b % 0o100)
+
+    def restore(self, a: int, b: int) -> None:
+        """Remove a folder and restore it from an archive, in another order: inode numbers come back, and times."""
+        top = self.folder(a)
+        files = list(self._walk(top, want_folders=False))
+        saved = []
+        for path in files:
+            about = os.lstat(path)
+            if stat.S_ISREG(about.st_mode):
+                with open(path, "rb") as file:
+                    saved.append((path, file.read(), about.st_mtime_ns))
+        _remove(top)
+        turn = b % len(saved) if saved else 0
+        for path, content, mtime_ns in (saved[turn:] + saved[:turn])[:: -1 if b % 2 else 1]:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            self._write(path, content)
+            os.utime(path, ns=(mtime_ns, mtime_ns))
 
     def truncate(self, a: int, b: int) -> None:
         fd = self._open(self.file(a), os.O_WRONLY)
@@ -288,8 +307,16 @@ class Disk:
 
     def touch(self, a: int, b: int) -> None:
         fd = self._open(self.file(a), os.O_WRONLY)
-        os.utime(fd, ns=(b, b))
+        os.utime(fd, (_TIMES[b % len(_TIMES)], _TIMES[b % len(_TIMES)]))
         os.close(fd)
+
+    def touch_all(self, a: int, b: int) -> None:
+        """Give all files below a folder one time, as `touch -r` does."""
+        for path in self._walk(self.folder(a), want_folders=False):
+            with suppress(OSError):
+                fd = self._open(path, os.O_WRONLY)
+                os.utime(fd, (_TIMES[b % len(_TIMES)], _TIMES[b % len(_TIMES)]))
+                os.close(fd)
 
     def unlink(self, a: int, b: int) -> None:
         os.unlink(self.file(a))
@@ -302,6 +329,12 @@ class Disk:
 
     def chmod(self, a: int, b: int) -> None:
         os.chmod(self.folder(a), 0o700 + b % 0o100)
+
+    def chmod_all(self, a: int, b: int) -> None:
+        """As `chmod -R`: an event for each file, though nothing is written."""
+        for path in self._walk(self.folder(a), want_folders=False):
+            if not os.path.islink(path):
+                os.chmod(path, 0o600 + b % 0o100)
 
     # Links.
 
@@ -338,13 +371,22 @@ class Disk:
             shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True, copy_function=self._copy_file)
 
     def _copy_file(self, source: str, target: str) -> None:
-        self._fill(target, os.stat(source).st_size)
+        """As `cp -p`."""
+        if not os.path.isfile(source):
+            raise OSError(errno.EINVAL, "a pipe would wait for a writer", source)
+        with open(source, "rb") as file:
+            self._write(target, file.read())
         shutil.copystat(source, target)
 
     def _fill(self, path: str, number: int) -> None:
+        self._write(path, _content(number, _SIZES[number % len(_SIZES)]))
+        if number % 3 == 0:
+            os.utime(path, (_TIMES[number % len(_TIMES)], _TIMES[number % len(_TIMES)]))
+
+    def _write(self, path: str, content: bytes) -> None:
         fd = self._open(path, os.O_WRONLY | os.O_CREAT)
         os.ftruncate(fd, 0)
-        os.write(fd, b"." * (number % 40))
+        os.write(fd, content)
         os.close(fd)
 
     def _open(self, path: str, flags: int) -> int:
@@ -369,8 +411,9 @@ OPERATIONS: dict[str, Callable[[Disk, int, int], None]] = {
         Disk.make_folders, Disk.remove_tree, Disk.recreate, Disk.file_for_folder, Disk.rename, Disk.rename_beside,
         Disk.exchange, Disk.chain, Disk.there_and_back, Disk.move_out, Disk.change_outside, Disk.move_in,
         Disk.copy_then_rename, Disk.copy, Disk.write, Disk.write_session, Disk.append, Disk.rewrite,
-        Disk.rewrite_in_secret, Disk.truncate,
-        Disk.touch, Disk.unlink, Disk.hard_link, Disk.fifo, Disk.chmod, Disk.link_file, Disk.link_session,
+        Disk.rewrite_in_secret, Disk.restore, Disk.truncate,
+        Disk.touch, Disk.unlink, Disk.hard_link, Disk.fifo, Disk.chmod,
+        Disk.chmod_all, Disk.touch_all, Disk.link_file, Disk.link_session,
         Disk.change_linked,
     )
 }  # fmt: skip
@@ -380,6 +423,10 @@ def walk_files(root: str) -> Iterator[str]:
     """Yield the path of each file below a root, relative to it."""
     for folder, _, files in os.walk(root):
         yield from (os.path.relpath(f"{folder}/{name}", root) for name in files if os.path.isfile(f"{folder}/{name}"))
+
+
+def _content(number: int, size: int) -> bytes:
+    return (b"%d." % number * (size + 1))[:size]
 
 
 def _mix(number: int) -> int:

@@ -1,8 +1,8 @@
 """A process of its own that changes a tree, told by `Writer` what to do and when to rest.
 
-It reads one command per line: ``go PAUSE SECRETLY`` does operations of `fuzz_disk`, with so many seconds after each,
-until the next line comes; ``storm NUMBER`` changes two files in turn so many times, which makes as many events and no
-news; ``note`` takes notice of what is known to a daemon that has just synced. The answer is the number of changes.
+It reads one command per line: ``go PAUSE`` does operations of `fuzz_disk`, with so many seconds after each, until the
+next line comes; ``storm NUMBER`` changes two files in turn so many times, which makes as many events and no news;
+``note`` takes notice of what is known to a daemon that has just synced. The answer is the number of changes.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class Writer:
         self._process.kill()
         self._process.communicate()
 
-    def go(self, pause_seconds: float = 0.0, *, secretly: bool = False) -> None:
-        """Begin to change the tree; `secretly` where a daemon hears of every change, so that it must know of all."""
-        self._tell(f"go {pause_seconds} {int(secretly)}")
+    def go(self, pause_seconds: float = 0.0) -> None:
+        """Begin to change the tree."""
+        self._tell(f"go {pause_seconds}")
 
     def rest(self) -> int:
         """Change it no more, and return how many operations were done since `go`."""
@@ -77,13 +77,12 @@ def main(root: str, outside: str, seed: str) -> None:
     """Do what is told until the input ends."""
     disk, chance = Disk(Path(root), Path(outside), is_new=False), random.Random(int(seed))
     names = list(OPERATIONS)
-    no_secrets = [name for name in names if name != Disk.rewrite_in_secret.__name__]
     before = 0
     commands = os.fdopen(0, "rb", buffering=0)  # whether one more has come, only the descriptor can tell
     while command := commands.readline().decode().split():
         match command:
-            case "go", pause, secretly:
-                _change(disk, chance, names if secretly == "1" else no_secrets, float(pause))
+            case "go", pause:
+                _change(disk, chance, names, float(pause))
             case "storm", number:
                 _storm(root, int(number))
             case "note":

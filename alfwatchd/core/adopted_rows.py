@@ -43,7 +43,12 @@ class DatasetColumns:
 
 
 def take_over(
-    columns: DatasetColumns, places: Places, sessions: Sequence[AdoptedSession | None], adoption: Adoption
+    columns: DatasetColumns,
+    places: Places,
+    sessions: Sequence[AdoptedSession | None],
+    adoption: Adoption,
+    *,
+    with_digests: bool,
 ) -> tuple[DatasetColumns, Places]:
     """Put what a database knows into the rows, and add those whose file is not here, if they are to be kept.
 
@@ -56,27 +61,29 @@ def take_over(
     sessions : sequence of AdoptedSession or None
         By number of the session; None where the database does not know it.
     adoption : Adoption
+    with_digests : bool
+        Whether files that are here may have the digest that the database tells: not where they are hashed here.
 
     Returns
     -------
     tuple
         The rows, those that were added after all others, and which rows of the database stand for them.
     """
-    columns = _with_known(columns, places, adoption)
+    columns = _with_known(columns, places, adoption, with_digests=with_digests)
     if adoption.keep_missing:
         columns, places = _with_missing(columns, places, sessions, adoption)
     return replace(columns, defaults=_defaults(columns, places, adoption)), places
 
 
-def _with_known(columns: DatasetColumns, places: Places, adoption: Adoption) -> DatasetColumns:
-    """Take ids and qc of the rows that are known, and digests where the size agrees and none was made here."""
+def _with_known(columns: DatasetColumns, places: Places, adoption: Adoption, *, with_digests: bool) -> DatasetColumns:
+    """Take ids and qc of the rows that are known, and digests where the size agrees."""
     known = np.flatnonzero(places >= 0)
     rows, places = adoption.rows, places[known]
     own_ids, qc, digests = columns.ids.copy(), columns.qc.copy(), columns.digests.copy()
     own_ids[known], qc[known] = rows.ids[places], rows.qc[places]
-    is_same = rows.file_sizes[places] == columns.file_sizes[known].astype(np.int64)
-    is_same &= ~digests[known].any(axis=1)
-    digests[known[is_same]] = rows.digests[places[is_same]]
+    if with_digests:
+        is_same = rows.file_sizes[places] == columns.file_sizes[known].astype(np.int64)
+        digests[known[is_same]] = rows.digests[places[is_same]]
     return replace(columns, ids=own_ids, qc=qc, digests=digests)
 
 

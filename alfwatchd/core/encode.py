@@ -132,7 +132,7 @@ def dataset_columns(
     columns = _gather(sessions, adopted, paths, counts, places < 0, encoding)
     if encoding.adopted is None or not any(adopted):
         return columns, places
-    return take_over(columns, places, adopted, encoding.adopted)
+    return take_over(columns, places, adopted, encoding.adopted, with_digests=not encoding.with_hashes)
 
 
 def dataset_paths(sessions: Sequence[tuple[bytes, Session]]) -> tuple[list[bytes], list[int]]:

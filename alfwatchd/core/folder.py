@@ -94,7 +94,12 @@ class Changes:
         return self
 
     def __bool__(self) -> bool:
-        return bool(self.added or self.changed or self.removed or self.renewed)
+        return bool(self.are_shown or self.renewed)
+
+    @property
+    def are_shown(self) -> bool:
+        """Whether any row of the tables may be another one."""
+        return bool(self.added or self.changed or self.removed)
 
 
 NO_FOLDERS = cast("dict[str, Folder]", MappingProxyType({}))

@@ -1,6 +1,7 @@
 """Rows whose digest is recorded get it without a look at the file; all others go to the hasher."""
 
 import os
+import time
 from dataclasses import replace
 
 import pytest
@@ -108,6 +109,23 @@ def test_a_digest_that_was_made_before_a_file_was_rewritten_does_not_count(box):
         box.indexer.scan(0.0)
     assert box.digests()[f"{SESSION}/a.b.c"] == b"of the new one.."
     assert box.hasher.paths == [f"{SESSION}/a.b.c"]  # nobody else might ask for it again
+
+
+def test_a_file_whose_change_time_is_another_is_looked_at_again(box):
+    """No event tells of a hard link outside of the root: the row would have no hash until the next full scan."""
+    path = f"{SESSION}/a.b.c"
+    signature = box.rows()[path][:SIGNATURE_SIZE]
+    time.sleep(0.02)  # the clock of files goes in steps
+    os.link(box.root / path, box.root.parent / "backup")
+    box.submit()
+    box.queue.take(
+        Hashed({SESSION: {"a.b.c": (signature, b"", 0)}, "gone": {"a.b.c": (signature, b"", 0)}}), box.indexer, 5.0
+    )
+    assert box.indexer.scan(1000.0) > 0
+    assert box.rows()[path] != signature
+    assert path in box.submit()
+    box.queue.take(Hashed({SESSION: {"a.b.c": (signature, b"", 0)}}), box.indexer)
+    assert box.indexer.scan(2000.0) == 0  # a run of `--once` looks at nothing twice
 
 
 def test_a_file_that_was_rewritten_in_secret_by_one_of_its_names(box):

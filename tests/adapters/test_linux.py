@@ -89,3 +89,17 @@ def test_rename_no_replace_never_overwrites(tmp_path):
         os.close(fd)
 
     assert {each.name: each.read_text() for each in tmp_path.iterdir()} == {"b": "b", "c": "a"}
+
+
+def test_the_type_of_a_file_system_is_told(tmp_path):
+    path = tmp_path / "x"
+    path.touch()
+    types = []
+    for place in (path, "/proc/self/stat"):
+        fd = os.open(place, os.O_RDONLY)
+        types.append(linux.file_system_type(fd))
+        os.close(fd)
+    told = subprocess.run(["stat", "-f", "-c", "%t", path], check=True, capture_output=True, text=True).stdout
+    assert types == [int(told, 16), 0x9FA0]
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        linux.file_system_type(fd)

@@ -203,7 +203,7 @@ def test_rows_are_of_what_links_lead_to(root, outside):
 
 def signature(path, *, is_link=False):
     about = path.stat()
-    return Signature(about.st_size, about.st_mtime_ns, about.st_ino, is_link)
+    return Signature(about.st_size, about.st_mtime_ns, about.st_ino, is_link, about.st_ctime_ns)
 
 
 def test_a_link_is_followed_one_level_only(root, outside):

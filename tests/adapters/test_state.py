@@ -472,7 +472,7 @@ def test_no_file_is_mapped_into_memory(folder):
     """SQLite maps `-shm`, and whoever truncates a mapped file ends the process (SIGBUS)."""
     fill(folder)
     state = State(folder)
-    state.save_digests([(number, SIGNATURE, MD5) for number in range(100)])
+    state.save_digests([(1, inode_key(pack_signature(number, 8, number, False)), MD5) for number in range(100)])
     assert not (folder / "state.sqlite-shm").exists()
     maps = Path("/proc/self/maps").read_text()
     assert "state.sqlite" not in maps

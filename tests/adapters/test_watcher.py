@@ -12,6 +12,7 @@ import pytest
 from watchdog.observers.inotify_c import InotifyConstants, InotifyFD, inotify_add_watch, inotify_rm_watch
 
 from alfwatchd import watcher
+from alfwatchd.core.dirty import Mark
 from alfwatchd.core.messages import EventsLost, EventsRead, FolderEvents, PathsChanged
 from alfwatchd.errors import WatchError, WatchLimit
 from alfwatchd.watcher import Watcher, watches_limit
@@ -71,11 +72,11 @@ class Listener:
             assert isinstance(message, PathsChanged)
             unwatched += message.unwatched
             for wd, found in message.folders.items():
-                joined = events.setdefault(wd, FolderEvents())
-                joined.names |= found.names
-                joined.rewritten |= found.rewritten
-                joined.listing |= found.listing
-        return events, unwatched
+                events.setdefault(wd, Mark(0.0, 0.0)).note(found)
+        joined = {
+            wd: FolderEvents(mark.names, mark.rewritten, mark.listing, mark.attributes) for wd, mark in events.items()
+        }
+        return joined, unwatched
 
 
 @pytest.fixture
@@ -183,6 +184,14 @@ def rename_in(root):
     (root.parent / A).rename(root / "in.b.c")
 
 
+def change_mode(root):
+    (root / A).chmod(0o600)
+
+
+def change_times(root):
+    os.utime(root / A, (1, 1))
+
+
 # (story, what is done, names, those that were rewritten, whether the folder must be listed)
 EVENTS = [
     ("nothing", lambda _: None, set(), set(), False),
@@ -193,8 +202,8 @@ EVENTS = [
     ("more content", lambda root: append(root / A), {A}, {A}, False),
     ("less content", lambda root: os.truncate(root / A, 3), {A}, {A}, False),
     ("opened for writing and closed", lambda root: append(root / A, ""), {A}, {A}, False),
-    ("mode", lambda root: (root / A).chmod(0o600), {A}, set(), False),
-    ("times", lambda root: os.utime(root / A, (1, 1)), {A}, set(), False),
+    ("mode", change_mode, {A}, set(), False),
+    ("times", change_times, {A}, set(), False),
     ("removed", lambda root: (root / A).unlink(), {A}, set(), False),
     ("renamed", lambda root: (root / A).rename(root / "x.y.z"), {A, "x.y.z"}, set(), False),
     ("replaced by a rename", lambda root: (root / A).rename(root / B), {A, B}, set(), False),
@@ -222,8 +231,26 @@ def test_events(listener, act, names, rewritten, listing):
     wd = listener.watch()
     act(listener.root)
     events, unwatched = listener.changes()
-    expected = {wd: FolderEvents(names, rewritten, listing)} if names or listing else {}
+    attributes = {A} if act in (change_mode, change_times) else set()
+    expected = {wd: FolderEvents(names, rewritten, listing, attributes)} if names or listing else {}
     assert (events, unwatched) == (expected, [])
+
+
+WRITTEN = {
+    "before": lambda path: (append(path), path.chmod(0o600)),
+    "afterwards": lambda path: (path.chmod(0o600), append(path)),
+    "between": lambda path: (path.chmod(0o600), append(path), path.chmod(0o640)),
+    "replaced": lambda path: (path.chmod(0o600), path.rename(path.with_name(B)), path.with_name(B).rename(path)),
+}
+
+
+@pytest.mark.parametrize("act", WRITTEN.values(), ids=WRITTEN)
+def test_a_file_whose_attributes_changed_may_have_been_written_to_as_well(listener, act):
+    write(listener.root, A, "x.y.z")
+    wd = listener.watch()
+    act(listener.root / A)
+    os.utime(listener.root / "x.y.z")
+    assert listener.changes()[0][wd].attributes == {"x.y.z"}
 
 
 def test_reading_makes_no_event(listener):

@@ -174,6 +174,13 @@ def test_a_hash_is_taken_only_where_the_size_agrees():
     assert row["hash"] is None
 
 
+def test_where_files_are_hashed_here_a_hash_that_is_not_known_yet_is_not_the_databases():
+    """A file that was rewritten with equal size, and is hashed just now, had the hash of its old content."""
+    database = one_session({"id": D1, "hash": MD5}, {"id": D2, "rel_path": "gone.b.c", "hash": MD5})
+    (row,) = tables([here("a.b.c")], database, with_hashes=True)[1]
+    assert (row["id"], row["hash"]) == (D1, None)
+
+
 def test_a_hash_that_was_computed_here_wins():
     own = bytes(range(16))
     (row,) = tables([here("a.b.c", digest=own)], one_session({"id": D1, "hash": MD5}), with_hashes=True)[1]

@@ -1,6 +1,7 @@
 import pytest
 
-from alfwatchd.core.dirty import DirtySet
+from alfwatchd.core.dirty import DirtySet, Mark
+from alfwatchd.core.messages import FolderEvents
 
 SETTLE, LONGEST = 2.0, 10.0
 
@@ -112,3 +113,24 @@ def test_a_listing_stays_asked_for():
     dirty.mark("a", 1.0).names.add("x.y.z")
     assert [(folder, mark.listing) for folder, mark in dirty.pop_all()] == [("a", True), ("b", True)]
     assert dirty.mark("a", 2.0).listing is False
+
+
+# (files of which events told, and those of them of which only attributes changed), in batches; what is left
+BATCHES = [
+    ([("ab", "a")], "a"),
+    ([("a", "a"), ("a", "a")], "a"),
+    ([("a", ""), ("a", "a")], ""),
+    ([("a", "a"), ("a", "")], ""),
+    ([("a", "a"), ("a", ""), ("a", "a")], ""),
+    ([("a", "a"), ("b", "b")], "ab"),
+    ([("a", "a"), ("b", ""), ("c", "c")], "ac"),
+]
+
+
+@pytest.mark.parametrize(("batches", "left"), BATCHES)
+def test_only_files_of_which_no_event_told_more_have_other_attributes_alone(batches, left):
+    mark = Mark(1.0, 1.0)
+    for names, attributes in batches:
+        mark.note(FolderEvents(set(names), set(), attributes=set(attributes)))
+    assert mark.attributes == set(left)
+    assert mark.names == {name for names, _ in batches for name in names}

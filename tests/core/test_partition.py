@@ -157,3 +157,27 @@ def test_what_is_planned_step_by_step_is_what_is_planned_at_once(seed):
         rows = [(eid, each) for group in sorted(held) for eid, each in held[group]]
         eids = ENCODING.eids(now)
         assert rows == [(eids[path], now.sessions[path]) for path in sorted(eids, key=eids.__getitem__)]
+
+
+UNSHOWN = {
+    "nothing": (0, 1, False, 0),
+    "mtime": (9, 1, False, 0),
+    "inode": (0, 9, False, 0),
+    "change time": (0, 1, False, 9),
+    "reached through a link": (0, 1, True, 0),
+}
+
+
+@pytest.mark.parametrize("about", UNSHOWN.values(), ids=UNSHOWN)
+def test_what_no_table_shows_changes_no_row_group(about):
+    """A restored disk has other inodes and times: its tables are those of before."""
+    row = Session("s/2020-01-01/001", (folder_rows("alf", {"a.b.c": pack_signature(5, *about)}),))
+    before = digest_groups(
+        plan_all(
+            snapshot(Session(row.path, (folder_rows("alf", {"a.b.c": pack_signature(5, *UNSHOWN["nothing"])}),))),
+            ENCODING,
+        )
+    )
+    plan = plan_all(snapshot(row), ENCODING)
+    left = leave_out_equal(plan, before, digest_groups(plan))
+    assert (left.sessions, left.datasets) == (set(), set())

@@ -9,6 +9,7 @@ from alfwatchd.core.tables import Counts, Tables
 from rows import folder_rows
 
 SPELLINGS = ("1", "01", "001")
+S1 = "s/2020-01-01/001"
 
 
 def session(path, *sizes):
@@ -129,6 +130,21 @@ def test_generation_rises_exactly_on_change(name, change, changes):
     assert (after.generation > before.generation) is changes
     assert (after.sessions != before.sessions) is changes
     assert after.generation == tables.generation
+
+
+def test_change_times_are_no_new_generation_and_yet_kept():
+    """No table shows them: after a `chmod -R` nothing is to be flushed, but files are to be hashed as they are now."""
+    tables = Tables()
+    rows = [
+        Session(S1, (folder_rows("alf", {"a.b.c": pack_signature(1, 2, 3, False, ctime) + digest}),))
+        for ctime, digest in ((4, b""), (9, b""), (9, bytes(range(16))))
+    ]
+    generations = []
+    for row in rows:
+        tables.replace_session(row)
+        assert tables.get(S1) == row
+        generations.append(tables.generation)
+    assert generations == [1, 1, 2]
 
 
 def test_a_snapshot_never_changes():

@@ -312,6 +312,36 @@ def test_a_digest_stays_as_long_as_its_file(name, scan, kept, changed):
     assert digest_of(rows(tree)[SESSION]["a.b.c"]) == (md5(b"x") if kept else b"")
 
 
+@pytest.mark.parametrize("is_listed", [False, True])
+@pytest.mark.parametrize(
+    ("name", "after", "rewritten", "unwritten", "kept", "changes"),
+    [
+        ("attributes", sig(1, ctime=9), "", "a.b.c", True, Changes(renewed=1)),
+        ("a hard link, of which no event tells", sig(1, ctime=9), "", "", False, Changes(renewed=1)),
+        ("another file has other attributes", sig(1, ctime=9), "", "d.e.f", False, Changes(renewed=1)),
+        ("written to in secret", sig(1, ctime=9), "a.b.c", "", False, Changes(0, 1, 0)),
+        ("written to, and attributes", sig(1, ctime=9), "a.b.c", "a.b.c", False, Changes(0, 1, 0)),
+        ("another time", sig(1, 8, ctime=9), "", "a.b.c", False, Changes(0, 1, 0)),
+        ("another file", sig(1, 0, 8, 9), "", "a.b.c", False, Changes(0, 1, 0)),
+        ("the target of a link", pack_signature(1, 0, 0, True, 9), "", "a.b.c", False, Changes(0, 1, 0)),
+        ("nothing", sig(1), "", "a.b.c", True, Changes()),
+    ],
+)
+def test_a_digest_outlives_another_change_time_only_if_nothing_was_written(
+    name, after, rewritten, unwritten, kept, changes, is_listed
+):
+    """No table shows a change time: a nightly `chmod -R` must neither write rows nor read files again."""
+    tree, session = grown(files={"a.b.c": 1, "d.e.f": 1})
+    tree.set_digest(session, {"a.b.c": (sig(1), md5(b"x"))})
+    tree.take_touched()
+    found, told = {"a.b.c": after, "d.e.f": sig(1)}, ({rewritten} - {""}, {unwritten} - {""})
+    if is_listed:
+        assert tree.apply(session, listing(files=found), *told)[2] == changes
+    else:
+        assert tree.patch(session, Look(found), *told) == changes
+    assert rows(tree)[SESSION]["a.b.c"] == after + (md5(b"x") if kept else b"")
+
+
 def test_a_file_that_was_gone_has_no_digest():
     tree, session = grown(files={"a.b.c": 1})
     tree.set_digest(session, {"a.b.c": (sig(1), md5(b"x"))})

@@ -23,6 +23,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from hashlib import md5
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from alfwatchd import crawlers, indexer
+from alfwatchd.core import content
 from alfwatchd.core.folder import Folder
 from alfwatchd.core.messages import EventsLost, PathsChanged, Reload, RescanRequest, SyncRequest
 from alfwatchd.errors import WatchError, WatchLimit
@@ -58,9 +60,18 @@ class Trial:
         Sessions that are there at the start.
     with_workers : bool
         Whether worker processes share full scans, even the smallest.
+    with_digests : bool
+        Whether files are hashed.
     """
 
-    def __init__(self, units: int = 128, first: tuple[int, ...] = (), *, with_workers: bool = False) -> None:
+    def __init__(
+        self,
+        units: int = 128,
+        first: tuple[int, ...] = (),
+        *,
+        with_workers: bool = False,
+        with_digests: bool = False,
+    ) -> None:
         self.tried: Counter[str] = Counter()
         self.is_losing = False
         self.home = Path(tempfile.mkdtemp(prefix="trial"))
@@ -70,11 +81,13 @@ class Trial:
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(indexer, "_FOLDERS_PER_UNIT", units)
         self.patch.setattr(crawlers, "_ENOUGH_UNITS", 1)
+        self.patch.setattr(content, "COARSEST_CLOCK_NS", 20_000_000)
         self.denied = 0
         self.patch.setattr(indexer, "open_folder", self._open_folder)
         self.box = EngineBox(
             self.home / "root",
             with_workers=with_workers,
+            with_digests=with_digests,
             scan_workers=2,
             reconcile_interval_seconds=60,
             reconcile_entries_per_second=20,
@@ -194,10 +207,19 @@ class Trial:
         assert self.box.sync().exactness in ("exact", "scanned")
         self.box.assert_equal()
         self.disk.note_synced(self.box.paths())
+        if self.box.with_digests:
+            self.check_digests(all_of_them=self.tried["comparisons"] % 3 == 0)
         watching, folders = self.box.indexer.watching, set(self.box.indexer.tree.root.walk())
         watched = {folder for wd in watching.claims for folder in watching.claims.watched_by(wd)}
         assert (watched | watching.unwatched, watched & watching.unwatched) == (folders, set())
         assert self.box.status().state == ("polled" if watching.unwatched else "live")
+
+    def check_digests(self, *, all_of_them: bool) -> None:
+        """No digest is that of another file, or of an older content; after a while none is missing."""
+        found = self.box.digests(all_of_them=all_of_them)
+        assert found == {path: md5((self.box.root / path).read_bytes()).digest() for path in found}
+        if all_of_them:
+            assert sorted(found) == sorted(self.box.paths())
 
     def _lose_no_more(self) -> None:
         self.is_losing = False
@@ -218,9 +240,10 @@ class Stories(RuleBasedStateMachine):
         first=st.tuples(numbers, numbers, numbers),
         is_calm=st.booleans(),
         with_workers=st.sampled_from([False, False, False, True]),
+        with_digests=st.booleans(),
     )
-    def begin(self, units, first, is_calm, with_workers):
-        self.trial = Trial(units, first, with_workers=with_workers)
+    def begin(self, units, first, is_calm, with_workers, with_digests):
+        self.trial = Trial(units, first, with_workers=with_workers, with_digests=with_digests)
         self.is_calm = is_calm
 
     def teardown(self):
@@ -316,7 +339,7 @@ def tell(seed: int, tried: Counter[str]) -> None:
     """Tell the story of a seed to its end."""
     draw = random.Random(seed)
     first = tuple(draw.randrange(NUMBERS) for _ in range(3))
-    trial = Trial(draw.choice(UNITS), first, with_workers=draw.random() < 0.4)
+    trial = Trial(draw.choice(UNITS), first, with_workers=draw.random() < 0.4, with_digests=draw.random() < 0.5)
     try:
         for name, *arguments in itertools.islice(make_up(seed), draw.choice((30, 80, 200))):
             getattr(trial, name)(*arguments)
