@@ -21,8 +21,9 @@ import pyarrow.compute as pc
 
 from alfwatchd import alyx_rest, credentials
 from alfwatchd.archives import check_member, open_zip
+from alfwatchd.core.addresses import shown
 from alfwatchd.core.bounded_json import parse as parse_json
-from alfwatchd.downloads import MOST_BYTES, Version, fetch, origin, shown
+from alfwatchd.downloads import MOST_BYTES, Version, fetch, origin
 from alfwatchd.errors import SourceError, SourceMissing
 from alfwatchd.grouped import open_regular
 from alfwatchd.stored import DATASETS, SESSIONS, read_file
@@ -311,7 +312,8 @@ def _read_alyx(source: str, seen: Mark | None) -> Source | None:
     mark = {"source": source, "files": [digest.hexdigest()]}
     if seen is not None and seen.get("files") == mark["files"]:
         return None
-    return Source(_check(sessions, _SESSIONS, source), _check(datasets, _DATASETS, source), mark, source)
+    told = shown(source)
+    return Source(_check(sessions, _SESSIONS, told), _check(datasets, _DATASETS, told), mark, told)
 
 
 # Tables.
