@@ -208,3 +208,42 @@ def test_a_state_that_a_daemon_keeps_is_told(made, tmp_path):
     made.stop()
     made.run_bare("--once", *places)
     made.run_bare("prune", *places, f"--reference={made.out_dir}")
+
+
+# Much to read at the start.
+
+HELD = """
+import importlib.util, importlib.abc
+def hold():
+    import alfwatchd.startup as startup
+    real = startup.prepare
+    def prepare(*arguments):
+        while not os.path.exists(os.path.join(os.path.dirname(__file__), "go on")):
+            time.sleep(0.01)
+        return real(*arguments)
+    startup.prepare = prepare
+hold()
+"""
+
+
+def test_status_is_answered_while_earlier_tables_are_read(made):
+    made.break_it(HELD)
+    made.start(wait=False)
+    made.wait(lambda: made.socket.exists())
+    for _ in range(3):
+        status = made.client.status()
+        assert status.state == "starting"
+        assert status.detail.startswith("what earlier tables know is being read")
+    assert "starting" in made.run("status").stdout
+    (made.home / "fault/go on").touch()
+    assert made.client.sync().exactness == "exact"
+    made.stop()
+
+
+def test_a_daemon_that_reads_earlier_tables_can_be_stopped(made):
+    made.break_it(HELD)
+    made.start(wait=False)
+    made.wait(lambda: made.socket.exists())
+    assert made.client.status().state == "starting"
+    made.stop()
+    assert "Traceback" not in made.log
