@@ -149,7 +149,7 @@ class Guard:
             self.close_root(f"the table of mounts cannot be read ({error.strerror})")
             return
         self._near, self.missing, self._is_unsure = [*above, *below], {}, False
-        prefix = len(self.root.rstrip("/")) + 1
+        prefix, recorded = len(self.root.rstrip("/")) + 1, set(self.places)
         for path in sorted({mount.path[prefix:] for mount in below} | (self.places.keys() - {""})):
             found = self._find(f"{self.root}/{path}")
             expected = self.places.get(path)
@@ -161,7 +161,27 @@ class Guard:
                 self.places[path] = found
             elif not expected.is_same_data(found):
                 self.missing[path] = f"another file system is there ({found.fs_type})"
+        self._forget_moved(recorded)
         self._record(self.places)
+
+    def _forget_moved(self, recorded: AbstractSet[str]) -> None:
+        """Forget where mounts were whose folders above have been renamed, if they are elsewhere below the root.
+
+        Numbers of mounts and devices are given again, so only file systems that have an identity are known again.
+
+        Parameters
+        ----------
+        recorded : set of str
+            Paths that had been recorded before this look.
+        """
+        for path in [path for path in self.missing if not os.path.lexists(f"{self.root}/{path}")]:
+            was = self.places[path]
+            others = [(other, place) for other, place in self.places.items() if other and other not in self.missing]
+            if was.fsid and any(
+                place.is_same_data(was) and (other not in recorded or place.mount_id == was.mount_id)
+                for other, place in others
+            ):
+                del self.places[path], self.missing[path]
 
     def is_missing(self, path: str) -> bool:
         """Tell whether a folder is, or lies in, a mount that is not what it was."""
