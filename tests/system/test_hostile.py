@@ -1,6 +1,8 @@
 """What others put in the way of the real program: secrets in addresses, bombs, files that lead elsewhere."""
 
+import hashlib
 import json
+import mmap
 import os
 import stat
 
@@ -247,3 +249,48 @@ def test_a_daemon_that_reads_earlier_tables_can_be_stopped(made):
     assert made.client.status().state == "starting"
     made.stop()
     assert "Traceback" not in made.log
+
+
+# Writing through a mapping.
+
+
+def hash_of(made, rel_path):
+    """Return the digest in the tables, once there is one: a file that was just written settles first."""
+    found = []
+
+    def is_there():
+        made.client.sync()
+        rows = pq.ParquetFile(made.out_dir / "datasets.pqt").read().to_pylist()
+        found[:] = [row["hash"] for row in rows if row["rel_path"] == rel_path]
+        return found[0] is not None
+
+    made.wait(is_there)
+    return found[0]
+
+
+def md5_of(path):
+    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+
+
+def test_what_is_written_through_a_mapping(made):
+    """The kernel tells of the close, not of the writes: docs/reliability.md says what that means for digests."""
+    file = made.root / "lab/Subjects/s1/2020-01-01/001/alf/mapped.data.npy"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(bytes(5000))
+    made.start("--hash-files")
+    assert hash_of(made, "alf/mapped.data.npy") == md5_of(file)
+
+    with file.open("r+b") as opened, mmap.mmap(opened.fileno(), 0) as memory:
+        memory[:4] = b"\1\1\1\1"
+    assert hash_of(made, "alf/mapped.data.npy") == md5_of(file), "the file was closed after the last write"
+
+    before = file.stat().st_mtime_ns
+    with file.open("r+b") as opened:
+        memory = mmap.mmap(opened.fileno(), 0)  # numpy.memmap closes the file as early
+    memory[:4] = b"\2\2\2\2"
+    memory.flush()
+    memory.close()
+    if file.stat().st_mtime_ns != before:  # tmpfs leaves it
+        made.client.rescan()
+        assert hash_of(made, "alf/mapped.data.npy") == md5_of(file), "a full scan sees the new time"
+    made.stop()
