@@ -180,11 +180,11 @@ def _unpacked(zipped: zipfile.ZipFile, name: str, told: str, scratch: Path | Non
     members = [member for member in zipped.infolist() if member.filename == name]
     if len(members) != 1:
         raise SourceError(f"{told}: holds {len(members)} files named {name} instead of one; check adopt.source")
-    check_member(members[0])
     with tempfile.TemporaryFile(dir=scratch) as unpacked:
         free = shutil.disk_usage(f"/proc/self/fd/{unpacked.fileno()}").free
         if (size := members[0].file_size) > min(MOST_BYTES, free):
             raise SourceError(f"{told}: {name} would take {size} bytes, more than tables have, or than are free")
+        check_member(members[0])
         with zipped.open(members[0]) as packed:  # gives no more bytes than the size that was told
             shutil.copyfileobj(packed, unpacked, 1 << 20)
         unpacked.flush()
