@@ -60,7 +60,7 @@ def save(state_dir: Path, source: str, copy: Copy, digest: str) -> None:
     write_atomically(folder / _SESSIONS, partial(pq.write_table, copy.sessions, compression="zstd"))
     write_atomically(folder / _DATASETS, partial(pq.write_table, copy.datasets, compression="zstd"))
     note = json.dumps({"source": source, "digest": digest, "mark": dict(copy.mark)})
-    write_atomically(folder / _NOTE, partial(_write_text, note))
+    write_atomically(folder / _NOTE, partial(_write_text, note), mode=0o600)  # addresses may be signed
 
 
 def load(state_dir: Path, source: str) -> Copy | None:

@@ -17,6 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from alfwatchd import adopted, id_changes
+from alfwatchd.core.addresses import redact, shown
 from alfwatchd.core.adoption import Adoption, adopt
 from alfwatchd.core.id_changes import Announcement
 from alfwatchd.core.messages import Adopted, Announced, Message
@@ -95,7 +96,9 @@ def _adopt(settings: Adopt, state_dir: Path, copy: adopted.Copy, *, is_new: bool
     try:
         adoption = adopt(copy.sessions, copy.datasets, keep_missing=settings.keep_missing)
     except (ArithmeticError, ValueError, pa.ArrowException) as error:  # numbers and dates beyond all bounds
-        raise SourceError(f"{settings.source}: its tables make no sense: {error}; have them made anew") from error
+        raise SourceError(
+            f"{shown(settings.source)}: its tables make no sense: {error}; have them made anew"
+        ) from error
     if is_new or adopted.kept_digest(state_dir, settings.source) != adoption.digest:
         try:
             adopted.save(state_dir, settings.source, copy, adoption.digest)
@@ -114,7 +117,7 @@ def make_announcer(source: str, state_dir: Path, post: Callable[[Message], None]
         if found.reason == "database":
             _log.info(
                 "adopted source=%s sessions=%d datasets=%d id_changes=%d",
-                source, found.n_sessions, found.n_datasets, n_changes,
+                shown(source), found.n_sessions, found.n_datasets, n_changes,
             )  # fmt: skip
         else:
             _log.info("ids changed reason=%s n=%d", found.reason, n_changes)
@@ -220,7 +223,7 @@ class Adopting:
         """Report for clients."""
         adoption, counts = self.adoption, self._counts
         return AdoptStatus(
-            source=self._settings.source,
+            source=shown(self._settings.source),
             read_at=self._read_at,
             last_error=self._error or None,
             n_sessions=len(adoption.sessions) if adoption else None,
@@ -240,7 +243,9 @@ class Adopting:
                 reading = look(self._settings, self._state_dir, in_force)
             except Exception as error:  # noqa: BLE001 - it must go on looking; what was adopted stays in force
                 _log.exception("looking at the source failed")
-                reading = Reading(None, f"{self._settings.source}: {error!r}; the log has the details")
+                reading = Reading(
+                    None, f"{shown(self._settings.source)}: {redact(repr(error))}; the log has the details"
+                )
             if self._ended.is_set():
                 return
             in_force = reading.adoption or in_force

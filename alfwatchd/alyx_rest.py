@@ -21,6 +21,7 @@ from typing import IO, Any
 
 import pyarrow as pa
 
+from alfwatchd.core.addresses import shown
 from alfwatchd.errors import AlfwatchdError, ConfigError, SourceError
 
 logger = logging.getLogger(__name__)
@@ -72,8 +73,9 @@ def read_database(
     SourceError
         It cannot be read.
     """
+    told = shown(address)
     if not token and not (username and password):
-        raise SourceError(f"{address}: give the credential alyx_token, or alyx_username and alyx_password")
+        raise SourceError(f"{told}: give the credential alyx_token, or alyx_username and alyx_password")
     asked = {"address": address.rstrip("/"), "username": username, "password": password, "token": token}
     with tempfile.TemporaryFile() as tables:
         process = subprocess.Popen(
@@ -86,13 +88,13 @@ def read_database(
             try:
                 process.stdin.write(json.dumps(asked).encode() + b"\n")
                 process.stdin.close()
-                _follow(process.stderr, address)
+                _follow(process.stderr, told)
             except BaseException:
                 process.kill()
                 raise
         if process.returncode:
             failure = f"the process that reads it ended with {process.returncode}"
-            raise SourceError(f"{address}: {failure}; log_level debug shows what it said")
+            raise SourceError(f"{told}: {failure}; log_level debug shows what it said")
         with pa.OSFile(f"/proc/self/fd/{tables.fileno()}") as file:
             sessions, datasets = (pa.ipc.open_stream(file).read_all() for _ in range(2))
     return sessions, datasets

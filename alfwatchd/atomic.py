@@ -20,7 +20,7 @@ FileMark = tuple[int, int, int]
 """Inode, size in bytes and mtime_ns of a file: enough to see that another program replaced it."""
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> FileMark:
+def write_atomically(path: Path, write: Callable[[Path], None], *, mode: int = 0o666) -> FileMark:
     """Write a Parquet file under a temporary name, make it durable, and rename it under ONE's lock.
 
     The temporary name does not end in ``.pqt``: One loads every file that does.
@@ -30,6 +30,8 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> FileMark:
     path : Path
     write : callable
         Writes to the path that it is given, which leads to an empty file.
+    mode : int
+        Of the file, without the bits of the umask.
 
     Returns
     -------
@@ -43,7 +45,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> FileMark:
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with os.fdopen(_make_new(temporary), "rb") as file:
+        with os.fdopen(_make_new(temporary, mode), "rb") as file:
             # Not by its name, which whoever may write to the folder can let lead elsewhere meanwhile.
             write(Path(f"/proc/self/fd/{file.fileno()}"))
             os.fsync(file.fileno())
@@ -62,10 +64,10 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> FileMark:
     return mark
 
 
-def _make_new(path: Path) -> int:
+def _make_new(path: Path, mode: int) -> int:
     """Make a file, in place of whatever an earlier process or anybody else has left, and return its descriptor."""
     remove(path)
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
 
 
 def remove(path: Path) -> None:

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from alfwatchd.footers import check_footer
 
-_MOST_FOOTER_BYTES = 1 << 28
+_MOST_FOOTER_BYTES = 1 << 26
 _FREE_BYTES = 1 << 28
 _BYTES_PER_BYTE = 200
 """How many bytes in memory one byte on disk may become; the best that was seen with real tables is 30."""

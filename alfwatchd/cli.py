@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import alfwatchd
 from alfwatchd import configuration, logs, serve_command, text
 from alfwatchd.client import Client
+from alfwatchd.core import addresses
 from alfwatchd.core.replies import PruneReply, RecomputeReply
 from alfwatchd.errors import AlfwatchdError, NoDaemon, UsageError
 from alfwatchd.settings import EXPLANATIONS, Settings
@@ -371,6 +372,7 @@ def _config(arguments: argparse.Namespace) -> int:
         value: Any = loaded.settings
         for part in key.split("."):
             value = getattr(value, part)
+        value = addresses.shown(value) if key == "adopt.source" else value  # it can be signed
         values[key] = [entry.model_dump() for entry in value] if key == "publish" else value
     if arguments.json:
         rows = {key: {"value": value, "source": loaded.sources[key]} for key, value in values.items()}

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from pydantic_settings import EnvSettingsSource
 
 from alfwatchd import credentials
+from alfwatchd.core.addresses import redact
 from alfwatchd.errors import ConfigError
 from alfwatchd.settings import ENTRY_KEYS, EXPLANATIONS, Settings, check_place, check_socket
 
@@ -256,7 +257,7 @@ def _invalid(error: ValidationError, sources: Mapping[str, str]) -> Iterator[str
             yield _unknown(key, sources["publish"])
         elif item["type"] != "missing":
             value = str(item["input"]) if isinstance(item["input"], Path) else repr(item["input"])
-            value = re.sub(r"//[^/@]*@", "//...@", value)
+            value = redact(value)
             what = item["msg"].removeprefix("Value error, ").removeprefix("Input ").replace("tuple", "list")
             source = sources[next(each for each in (key, key.partition(".")[0]) if each in sources)]
             yield f"{key} = {value} ({source}): {what}"

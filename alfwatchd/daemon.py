@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from alfwatchd.settings import Settings
 from alfwatchd.startup import Start, prepare
 from alfwatchd.state import State
 from alfwatchd.store import Store
+from alfwatchd.waiting import wait_for
 from alfwatchd.watcher import Watcher
 
 _log = logging.getLogger(__name__)
@@ -165,7 +167,10 @@ def _work(frame: _Frame, trouble: OutDirError | None) -> bool:
     settings = frame.in_force.settings
     lacks_tables = _lies_in_root(settings) and not _has_tables(settings)
     with ExitStack() as stack:
-        engine, threads = _assemble(frame, stack)
+        assembled = _assemble(frame, stack)
+        if assembled is None:
+            return False
+        engine, threads = assembled
         engine.may_flush = trouble is None and not lacks_tables
         was_offline = False
         if trouble is None:
@@ -186,13 +191,17 @@ Threads = Mapping[str, Callable[[], bool]]
 """Name of a thread without which the daemon cannot work -> whether it runs."""
 
 
-def _assemble(frame: _Frame, stack: ExitStack) -> tuple[Engine, Threads]:
+def _assemble(frame: _Frame, stack: ExitStack) -> tuple[Engine, Threads] | None:
+    """Return engine and threads; None where the daemon is to stop before there are any."""
     settings, inbox, state = frame.in_force.settings, frame.inbox, frame.state
 
     def new_watcher() -> Watcher:
         return Watcher(inbox.post, settings.state_dir / "cookies")
 
-    start = prepare(settings, state, new_watcher if _is_watchable(settings) else None, inbox.post)
+    make = partial(prepare, settings, state, new_watcher if _is_watchable(settings) else None, inbox.post)
+    start = wait_for(make, inbox, settings, frame.service.ping)
+    if start is None:
+        return None
     stack.callback(start.indexer.guard.close)
     start.indexer.scanner = replace(start.indexer.scanner, on_progress=lambda: frame.service.ping(time.monotonic()))
     announce = make_announcer(settings.adopt.source, settings.state_dir, inbox.post)

@@ -13,6 +13,7 @@ from http.client import HTTPMessage
 from typing import IO, Any, BinaryIO
 from urllib.parse import urlsplit
 
+from alfwatchd.core.addresses import shown
 from alfwatchd.errors import SourceError, SourceMissing
 
 MOST_BYTES = 1 << 34
@@ -103,11 +104,6 @@ def fetch(address: str, into: BinaryIO, known: Version | None, token: str, most_
         raise SourceError(
             f"{shown(address)}: cannot be fetched: {_reason(error)}; check address, network and disk"
         ) from None
-
-
-def shown(address: str) -> str:
-    """Return an address as it may be told: a query can hold a secret."""
-    return urlsplit(address)._replace(query="", fragment="").geturl()
 
 
 def origin(address: str) -> tuple[str, str, int]:

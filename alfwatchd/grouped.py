@@ -348,12 +348,18 @@ def open_regular(path: Path) -> BinaryIO:
     return os.fdopen(fd, "rb")
 
 
+_MOST_FOREIGN_BYTES = 1 << 32
+"""Of a file that another program put there: copied for its readers. A sparse file of any size would fill the disk."""
+
+
 def _spans_of(file: BinaryIO) -> list[Span]:
     """Return where the row groups of a file lie, whoever wrote it, as one span; nothing where that makes no sense.
 
     Its footer is not asked which they are: pyarrow ends the process for some that are damaged.
     """
     size = os.fstat(file.fileno()).st_size
+    if size > _MOST_FOREIGN_BYTES:
+        return []
     tail = os.pread(file.fileno(), _TAIL_SIZE, max(0, size - _TAIL_SIZE))
     end = size - _TAIL_SIZE - int.from_bytes(tail[: -len(_MAGIC)], "little")
     return [Span(len(_MAGIC), end)] if tail.endswith(_MAGIC) and end > len(_MAGIC) else []

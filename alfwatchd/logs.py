@@ -8,6 +8,7 @@ import sys
 import threading
 
 from alfwatchd import systemd
+from alfwatchd.core.addresses import redact
 
 # sd-daemon(3): the journal takes the level from the prefix and adds the time itself.
 _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
@@ -20,6 +21,9 @@ class _Formatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is logging's
         return super().formatMessage(record).replace("\n", r"\n").replace("\r", r"\r")
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(record))  # also what nobody expected to hold an address, such as a traceback
 
 
 class _JournalFormatter(_Formatter):
@@ -52,7 +56,7 @@ def log_uncaught() -> None:
 
 def complain(message: str) -> None:
     """Say on stderr why the program ends: to a person, or to the journal as an error."""
-    text = f"alfwatchd: {message}"
+    text = redact(f"alfwatchd: {message}")
     sys.stderr.write((_with_priority(logging.ERROR, text) if systemd.journal_attached(sys.stderr) else text) + "\n")
 
 

@@ -185,7 +185,7 @@ class Guard:
             return
         was_missing, self.missing = self.missing, {}
         self._near, self._is_unsure = [*above, *below], False
-        prefix = len(self.root.rstrip("/")) + 1
+        prefix, recorded = len(self.root.rstrip("/")) + 1, set(self.places)
         mounted = {mount.path[prefix:] for mount in below}
         for path in sorted(mounted | (self.places.keys() - {""})):
             found = self._find(f"{self.root}/{path}")
@@ -198,6 +198,7 @@ class Guard:
                 self.places[path] = found
             elif not (expected.is_same_mount(found) and path not in was_missing):
                 self._judge_mount(path, expected, found, is_mounted=path in mounted)
+        self._forget_moved(recorded)
         self._record(self.places)
 
     def _judge_mount(self, path: str, expected: Place, found: Place, *, is_mounted: bool) -> None:
@@ -221,6 +222,26 @@ class Guard:
             return session.startswith(inside) and not f"{session}/".startswith(others)
 
         return functools.cache(lambda: look_for(self.root, self.known.sample(belongs)))
+
+    def _forget_moved(self, recorded: AbstractSet[str]) -> None:
+        """Forget where mounts were whose folders above have been renamed, if they are elsewhere below the root.
+
+        Numbers of mounts and devices are given again, so only file systems that have an identity are known again.
+
+        Parameters
+        ----------
+        recorded : set of str
+            Paths that had been recorded before this look.
+        """
+        for path in [path for path in self.missing if not os.path.lexists(f"{self.root}/{path}")]:
+            was = self.places[path]
+            others = [(other, place) for other, place in self.places.items() if other and other not in self.missing]
+            if any(
+                place.is_same_mount(was)
+                or (relate(was, place) is Relation.SAME and (other not in recorded or place.mount_id == was.mount_id))
+                for other, place in others
+            ):
+                del self.places[path], self.missing[path]
 
     def is_missing(self, path: str) -> bool:
         """Tell whether a folder is, or lies in, a mount that is not what it was."""

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import pathspec
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationInfo
@@ -69,11 +69,19 @@ def _split_patterns(value: object) -> object:
 def _check_address(address: str, *schemes: str) -> str:
     """Return an address that leads somewhere and holds no credentials: the settings file is for all to read."""
     parts = urlsplit(address)
-    if parts.scheme not in schemes or not parts.hostname:
+    if parts.scheme not in schemes or not parts.hostname or not _has_port(parts):
         raise ValueError(f"should begin with {' or '.join(f'{scheme}://' for scheme in schemes)} and name a host")
     if parts.username is not None or parts.password is not None:
         raise ValueError("should hold no user and password: see docs/operations.md, Credentials")
     return address
+
+
+def _has_port(parts: SplitResult) -> bool:
+    """Tell whether what stands for a port is one, or nothing; a password with a slash in it looks like one."""
+    try:
+        return parts.port is None or parts.port > 0
+    except ValueError:
+        return False
 
 
 def _check_source(source: str) -> str:

@@ -21,8 +21,9 @@ import pyarrow.compute as pc
 
 from alfwatchd import alyx_rest, credentials
 from alfwatchd.archives import check_member, open_zip
+from alfwatchd.core.addresses import shown
 from alfwatchd.core.bounded_json import parse as parse_json
-from alfwatchd.downloads import MOST_BYTES, Version, fetch, origin, shown
+from alfwatchd.downloads import MOST_BYTES, Version, fetch, origin
 from alfwatchd.errors import SourceError, SourceMissing
 from alfwatchd.grouped import open_regular
 from alfwatchd.stored import DATASETS, SESSIONS, read_file
@@ -179,11 +180,11 @@ def _unpacked(zipped: zipfile.ZipFile, name: str, told: str, scratch: Path | Non
     members = [member for member in zipped.infolist() if member.filename == name]
     if len(members) != 1:
         raise SourceError(f"{told}: holds {len(members)} files named {name} instead of one; check adopt.source")
-    check_member(members[0])
     with tempfile.TemporaryFile(dir=scratch) as unpacked:
         free = shutil.disk_usage(f"/proc/self/fd/{unpacked.fileno()}").free
         if (size := members[0].file_size) > min(MOST_BYTES, free):
             raise SourceError(f"{told}: {name} would take {size} bytes, more than tables have, or than are free")
+        check_member(members[0])
         with zipped.open(members[0]) as packed:  # gives no more bytes than the size that was told
             shutil.copyfileobj(packed, unpacked, 1 << 20)
         unpacked.flush()
@@ -311,7 +312,8 @@ def _read_alyx(source: str, seen: Mark | None) -> Source | None:
     mark = {"source": source, "files": [digest.hexdigest()]}
     if seen is not None and seen.get("files") == mark["files"]:
         return None
-    return Source(_check(sessions, _SESSIONS, source), _check(datasets, _DATASETS, source), mark, source)
+    told = shown(source)
+    return Source(_check(sessions, _SESSIONS, told), _check(datasets, _DATASETS, told), mark, told)
 
 
 # Tables.

@@ -10,11 +10,14 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
+import re
 import uuid
 from collections.abc import Iterator
 
 NAMESPACE = uuid.UUID("c75e382c-3624-4231-a014-392408f3c4c3")
 """Fixed for ever: changing it changes every id in the field."""
+
+_USUAL = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[34][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.ASCII)
 
 try:
     hashlib.md5(b"")
@@ -75,6 +78,8 @@ def parse_id(text: object) -> bytes | None:
     """Return the 16 bytes of an id that ONE would accept (lower case, hyphens, version 3 or 4), else None."""
     if not isinstance(text, str):
         return None
+    if _USUAL.fullmatch(text):  # a tenth of the time
+        return bytes.fromhex(text.replace("-", ""))
     try:
         parsed = uuid.UUID(text)
     except ValueError:

@@ -18,6 +18,7 @@ from alfwatchd.core import arrow, ids
 from alfwatchd.core.alf import SessionKey
 from alfwatchd.core.rows import NO_DATASET, NO_SESSION, QC_CATEGORIES, Kept, KeptDataset, KeptSession
 
+_PIECE = 1 << 13
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
 
@@ -129,6 +130,7 @@ def _kept_datasets(
     names = ("eid", "rel_path", "qc", "file_size", "hash")
     rows = zip(_unique_ids(_column(datasets, "id")), *(_column(datasets, name) for name in names), strict=True)
     kept: dict[str, dict[str, KeptDataset]] = {}
+    paths = {eid: key.eid_path for eid, key in by_eid.items() if key is not None}
     for own_id, eid, rel_path, qc, file_size, digest in rows:
         key = by_eid.get(eid) if isinstance(eid, str) else None
         if key is None or not isinstance(rel_path, str):
@@ -143,7 +145,7 @@ def _kept_datasets(
             digest=known or b"",
         )
         if row != NO_DATASET:
-            kept.setdefault(key.eid_path, {})[rel_path] = row
+            kept.setdefault(paths[eid], {})[rel_path] = row
     return kept
 
 
@@ -157,12 +159,23 @@ def _keys_by_eid(sessions: pa.Table, keys: list[SessionKey | None]) -> dict[str,
 
 
 def _unique_ids(column: list[Any]) -> list[bytes | None]:
-    counts = Counter(text for text in column if isinstance(text, str))
+    texts = [text for text in column if isinstance(text, str)]
+    if len(set(texts)) == len(texts):
+        return [ids.parse_id(text) for text in column]
+    counts = Counter(texts)
     return [ids.parse_id(text) if isinstance(text, str) and counts[text] == 1 else None for text in column]
 
 
 def _column(table: pa.Table, name: str) -> list[Any]:
-    return table.column(name).to_pylist() if name in table.column_names else [None] * len(table)
+    """Return the values of a column, made in pieces: while Arrow makes one, no other thread runs."""
+    if name not in table.column_names:
+        return [None] * len(table)
+    column, found = table.column(name), list[Any]()
+    if pa.types.is_dictionary(column.type) and column.type.value_type == pa.string():
+        column = column.cast(pa.string())
+    for start in range(0, len(column), _PIECE):
+        found += column.slice(start, _PIECE).to_pylist()
+    return found
 
 
 def _parse_md5(digest: Any) -> bytes:

@@ -192,6 +192,16 @@ def test_a_file_that_is_no_table_is_not_kept(file, content):
     assert file.grouped.groups[0].span.start == len(b"PAR1")
 
 
+def test_a_file_of_any_size_is_not_kept(file):
+    """A sparse file takes no room; a copy of it would take all that there is."""
+    with file.path.open("wb") as foreign:
+        foreign.truncate(1 << 42)
+        foreign.seek(0, 2)
+        foreign.write(bytes(4) + b"PAR1")
+    with file.path.open("rb") as foreign:
+        assert grouped._spans_of(foreign) == []
+
+
 def test_a_file_that_is_not_what_it_was_is_an_error_and_forgets_nothing(file):
     rng = random.Random(4)
     file.write({key: group(rng, 300) for key in range(4)})

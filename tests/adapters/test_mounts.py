@@ -16,6 +16,7 @@ from alfwatchd.known_data import Listed
 from alfwatchd.mounts import MountWatch, find_place, list_mounts, mounts_near, top_folders
 from alfwatchd.places import Guard
 from children import NOBODY, bind, mount_tmpfs, unmount, with_own_mounts
+from engine_box import EngineBox
 from trees import fast_folder, indexing, listed, problems, scan_all, write
 
 S1, T1 = "s/2020-01-01/001", "t/2020-01-01/001"
@@ -467,6 +468,71 @@ def test_rows_below_a_mount_outlive_it_and_others_go_on(root):
         scan_all(indexer)
         assert listed(indexer) == {S1: frozenset(), T1: {"x.y.z"}}
         assert problems(indexer) == {}
+
+
+def index_with_mount(root):
+    """Return the engine of a tree with a disk mounted in a lab."""
+    write(root, "x/Subjects/s/2020-01-01/001/a.b.c", "x/Subjects/t/")
+    mount_tmpfs(root / "x/Subjects/t")
+    write(root, "x/Subjects/t/2020-01-01/001/a.b.c")
+    box = EngineBox(root)
+    assert box.sync().exactness == "exact"
+    return box
+
+
+def change_mounts(root):
+    """Let the kernel tell of a mount; it tells nothing of a mount whose folders above are renamed."""
+    (root.parent / "elsewhere").mkdir(exist_ok=True)
+    mount_tmpfs(root.parent / "elsewhere")
+
+
+@in_own_mounts
+def test_a_mount_whose_folders_above_are_renamed_comes_back_by_itself(root):
+    box = index_with_mount(root)
+    for before, after in (("x", "y"), ("y", "z"), ("z", "x")):
+        (root / before).rename(root / after)
+        change_mounts(root)
+        box.now += 10
+        assert box.sync().exactness == "exact"
+        assert box.status().state == "live"
+        assert box.status().problems == []
+        assert sorted(box.paths()) == [f"{after}/Subjects/{name}/2020-01-01/001/a.b.c" for name in "st"]
+    box.close()
+
+
+@in_own_mounts
+def test_a_mount_that_is_mounted_again_below_a_renamed_folder_comes_back_by_itself(root):
+    disk = root.with_name("disk")
+    disk.mkdir()
+    mount_tmpfs(disk)
+    write(disk, "2020-01-01/001/a.b.c")
+    write(root, "x/Subjects/s/2020-01-01/001/a.b.c", "x/Subjects/t/")
+    bind(disk, root / "x/Subjects/t")
+    box = EngineBox(root)
+    box.sync()
+    unmount(root / "x/Subjects/t")
+    (root / "x").rename(root / "y")
+    box.now += 10
+    assert box.sync().exactness == "partial"
+    assert [each.path for each in box.status().problems] == ["x/Subjects/t"]
+    bind(disk, root / "y/Subjects/t")
+    box.now += 10
+    assert box.sync().exactness == "exact"
+    assert box.status().problems == []
+    assert sorted(box.paths()) == [f"y/Subjects/{name}/2020-01-01/001/a.b.c" for name in "st"]
+    box.close()
+
+
+@in_own_mounts
+def test_a_mount_that_is_not_elsewhere_is_missed_whatever_becomes_of_the_folders_above(root):
+    box = index_with_mount(root)
+    unmount(root / "x/Subjects/t")
+    (root / "x").rename(root / "y")
+    mount_tmpfs(root / "y/Subjects/t")  # another one
+    box.now += 10
+    assert box.sync().exactness == "partial"
+    assert [each.path for each in box.status().problems] == ["x/Subjects/t"]
+    box.close()
 
 
 def test_the_mount_table_of_this_machine_can_be_read():

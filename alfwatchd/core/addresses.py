@@ -1,0 +1,23 @@
+"""Addresses as they may be told to anybody: what follows a '?' can be a signature, what precedes an '@' a password."""
+
+from __future__ import annotations
+
+import re
+
+_ADDRESS = re.compile(r"[A-Za-z][\w+.-]*://[^\s'\"<>]*")
+
+
+def shown(address: str) -> str:
+    """Return an address without user, password, query and fragment; what is no address, as a path, stays as it is."""
+    scheme, separator, rest = address.partition("://")
+    if not separator:
+        return address
+    rest = re.split(r"[?#]", rest, maxsplit=1)[0]
+    first = rest.partition("/")[0]
+    has_secret = "@" in first or (":" in first and not re.fullmatch(r"(\[[^\]]*\]|[^:]*):\d*", first))
+    return f"{scheme}://{rest.rpartition('@')[2] if has_secret else rest}"
+
+
+def redact(text: str) -> str:
+    """Return a text with each address in it as `shown`."""
+    return _ADDRESS.sub(lambda found: shown(found[0]), text)

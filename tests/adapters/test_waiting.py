@@ -1,0 +1,58 @@
+"""What clients hear while what earlier runs left is read."""
+
+import gc
+import threading
+from concurrent.futures import Future
+from pathlib import Path
+
+import pytest
+
+from alfwatchd.core import messages
+from alfwatchd.errors import OutDirError
+from alfwatchd.inbox import Inbox
+from alfwatchd.settings import Adopt, Settings
+from alfwatchd.waiting import wait_for
+
+SETTINGS = Settings(root=Path("/r"), out_dir=Path("/o"), state_dir=Path("/s"), socket=Path("/s/s"),
+                    adopt=Adopt(source="https://example.org/x?SECRET"))  # fmt: skip
+
+
+def wait(make, inbox):
+    pinged = []
+    result = wait_for(make, inbox, SETTINGS, pinged.append)
+    assert pinged == sorted(pinged)
+    assert gc.isenabled()
+    return result
+
+
+def test_status_is_answered_and_all_else_is_kept_in_order():
+    inbox, asked = Inbox(), [Future() for _ in range(3)]
+
+    def make():
+        inbox.post(messages.SyncRequest(asked[0]))
+        inbox.post(messages.StatusRequest(asked[1]))
+        inbox.post(messages.Reload())
+        status = asked[1].result(20)
+        inbox.post(messages.FlushRequest(asked[2]))
+        return status
+
+    status = wait(make, inbox)
+    assert (status.state, status.root, status.adopt.source) == ("starting", "/r", "https://example.org/x")
+    assert [type(each) for each in inbox.drain()] == [messages.SyncRequest, messages.Reload, messages.FlushRequest]
+    assert not asked[0].done()
+
+
+def test_what_is_raised_is_raised():
+    def make():
+        raise OutDirError("no")
+
+    with pytest.raises(OutDirError, match="no"):
+        wait(make, Inbox())
+
+
+def test_a_daemon_that_is_to_stop_does_not_wait():
+    inbox, release = Inbox(), threading.Event()
+    inbox.post(messages.Stop())
+    assert wait(lambda: release.wait(20), inbox) is None
+    assert [type(each) for each in inbox.drain()] == [messages.Stop]
+    release.set()
