@@ -7,7 +7,7 @@ an event told of goes at once. All else waits for the end of the pass, and is he
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
 
 from alfwatchd.core.alf import Kind
 from alfwatchd.core.exclude import Excluded
@@ -265,13 +265,13 @@ class Absences:
     # The first pass.
 
     def judge_earlier(
-        self, known: Sequence[KnownSession], read_rows: Callable[[], Iterable[EarlierRow]]
+        self, known: Iterable[KnownSession], read_rows: Callable[[], Iterable[EarlierRow]]
     ) -> Loss | None:
         """Compare the sessions of earlier tables with those that the first pass has found.
 
         Parameters
         ----------
-        known : sequence of KnownSession
+        known : iterable of KnownSession
             Of the earlier tables.
         read_rows : callable
             Reads the earlier tables; called only where rows must be held.
@@ -282,16 +282,22 @@ class Absences:
             What is held, or would be if a person had not accepted it.
         """
         accepts, self.accepts = self.accepts, False
-        known = [each for each in known if not all(map(self._is_meant, each.spellings))]
-        there = [path for each in known for path in each.spellings if self._tables.get(path) is not None]
-        lost = [each for each in known if all(self._tables.get(path) is None for path in each.spellings)]
-        gone = {canonical(each): each for each in lost}
-        if not is_too_much(gone.keys(), len(known), there, self.max_fraction):
+        self._new = set()
+        there: set[str] = set()
+        gone: dict[str, KnownSession] = {}
+        for each in known:
+            row = next(filter(None, map(self._tables.get, each.spellings)), None)
+            if row is not None:
+                there.add(row.path)
+            elif not all(map(self._is_meant, each.spellings)):
+                gone[canonical(each)] = each
+        n_known = len(there) + len(gone)
+        if not is_too_much(gone.keys(), n_known, there, self.max_fraction):
             return None
-        loss = Loss(len(gone), len(known), max(0, self._tables.counts.n_sessions - len(set(there))), self.since)
+        loss = Loss(len(gone), n_known, self._tables.counts.n_sessions - len(there), self.since)
         if not accepts:
             self._put_back({each.spellings: path for path, each in gone.items()}, read_rows())
-            self._held = set(gone)
+            self._held = {path for path in gone if self._tables.get(path) is not None}
             self._note_loss(loss)
         return loss
 
@@ -332,7 +338,7 @@ class KnownSessions:
     """
 
     def __init__(self, tables: Tables, tree: Tree) -> None:
-        self.before: Sequence[KnownSession] = ()
+        self.before: Collection[KnownSession] = ()
         """Those of earlier tables, until the first pass is over."""
         self._tables = tables
         self._tree = tree

@@ -215,7 +215,8 @@ class Desk:
         reply: Future[TablesView] = Future()
         self._post(messages.SnapshotRequest(reply))
         view = reply.result()
-        pruning.require_not_held(view)
+        if view.held:
+            raise RootOffline(view.held)
         if view.unsure:
             raise RootOffline(f"{view.unsure[0]}: not readable any more")
 

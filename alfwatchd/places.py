@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import replace
 
@@ -204,7 +205,8 @@ class Guard:
     def _judge_mount(self, path: str, expected: Place, found: Place, *, is_mounted: bool) -> None:
         """Tell whether a mount below the root is what it was, and remember it if it is."""
         look, relation, reason = self._make_look(path), relate(expected, found), ""
-        if relation is Relation.DIFFERENT or not is_mounted:
+        # The sandbox of a service mounts folders on themselves; outside of it they are the same ones.
+        if relation is Relation.DIFFERENT or not (is_mounted or expected.is_same_folder(found)):
             reason = f"another file system is there {describe(found)}"
         elif relation is Relation.UNKNOWN and (why := judge_data(expected, look())):
             reason = f"another file system, or another folder, is there {describe(found)}: {why}"

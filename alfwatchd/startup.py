@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -155,8 +155,7 @@ def prepare(
     if state is not None:
         indexer.record_inodes = record.keep_inodes
     if sessions is not None:
-        seen = state.load_seen() if state is not None else {}
-        indexer.known.before = _known(sessions, _filled_lab(metadata, settings), seen)
+        indexer.known.before = _Earlier(sessions, _filled_lab(metadata, settings), record.load_inodes())
     if earlier is not None:
         filled = _filled_lab(earlier.metadata, settings)
         datasets = _without_told_hashes(earlier)
@@ -187,6 +186,13 @@ class _Record:
             self._trouble = str(error)
         else:
             self._trouble = ""
+
+    def load_inodes(self) -> Mapping[str, int]:
+        try:
+            return self._state.load_seen() if self._state is not None else {}
+        except StateError as error:
+            _log.warning("recorded inodes of sessions are not readable error=%s", error)
+            return {}
 
     def keep_inodes(self, inodes: Mapping[str, int]) -> None:
         if self._state is None or inodes == self._inodes:
@@ -273,7 +279,7 @@ def _sessions_here(settings: Settings, metadata: Mapping[str, Any], earlier: Sto
     """Return the sessions in earlier tables whose folders were here."""
     if earlier is None and metadata.get("keep_missing"):
         earlier = _read_earlier(settings)
-    return stored.read_sessions(settings.out_dir) if earlier is None else _without_missing(earlier).sessions
+    return stored.read_sessions(settings.out_dir) if earlier is None else stored.without_missing(earlier).sessions
 
 
 def _filled_lab(metadata: Mapping[str, Any], settings: Settings) -> str:
@@ -298,7 +304,24 @@ def _spellings(key: SessionKey, lab: str) -> tuple[str, ...]:
     return tuple(f"{place}/{key.date.isoformat()}/{number}" for place in places for number in numbers)
 
 
-def _known(sessions: pa.Table, lab: str, seen: Mapping[str, int]) -> list[KnownSession]:
-    """Return the sessions of a table, with their inodes where an earlier run has recorded them."""
-    spellings = [_spellings(key, lab) for key in dict.fromkeys(filter(None, kept.session_keys(sessions)))]
-    return [KnownSession(each, next((seen[path] for path in each if path in seen), 0)) for each in spellings]
+class _Earlier(Collection[KnownSession]):
+    """The sessions of a table, with their inodes where an earlier run has recorded them.
+
+    Their paths are made when they are asked for: they would take ten times the memory of the keys.
+    """
+
+    def __init__(self, sessions: pa.Table, lab: str, seen: Mapping[str, int]) -> None:
+        self._keys = dict.fromkeys(filter(None, kept.session_keys(sessions)))
+        self._lab = lab
+        self._seen = seen
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __contains__(self, session: object) -> bool:
+        return any(each == session for each in self)
+
+    def __iter__(self) -> Iterator[KnownSession]:
+        for key in self._keys:
+            paths = _spellings(key, self._lab)
+            yield KnownSession(paths, next((self._seen[path] for path in paths if path in self._seen), 0))

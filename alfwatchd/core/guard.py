@@ -69,6 +69,10 @@ class Place:
         """Whether a file keeps its inode number when the file system is mounted again."""
         return may_keep_inodes(self.fs_type) and (self.keeps_inodes or self.fs_type in _STORED_INODES)
 
+    def is_same_folder(self, other: Place) -> bool:
+        """Tell whether the numbers are the same that a remount leaves as they are; no proof."""
+        return (self.fsid, self.ino, self.fs_type) == (other.fsid, other.ino, other.fs_type)
+
     def is_same_mount(self, other: Place) -> bool:
         """Tell whether it is surely the same mount, so that nothing can have changed but files."""
         known = self.unique_id and self.unique_id == other.unique_id
@@ -205,17 +209,13 @@ def judge_place(
     if relation is Relation.SAME:
         return ONLINE
     what = f"the root is another file system than before {describe(found)}"
-    if expected is not None and is_empty and not (relation is Relation.UNKNOWN and _is_same_folder(expected, found)):
+    if expected is not None and is_empty and not (relation is Relation.UNKNOWN and expected.is_same_folder(found)):
         return Verdict(f"{what} and is empty")  # the tables may be gone with the disk
     if relation is Relation.DIFFERENT:
         return Verdict(what)
     if reason := judge_data(expected, look()):
         return Verdict(f"{what}, or another folder: {reason}" if expected is not None else reason)
     return ONLINE
-
-
-def _is_same_folder(expected: Place, found: Place) -> bool:
-    return (expected.fsid, expected.ino, expected.fs_type) == (found.fsid, found.ino, found.fs_type)
 
 
 def describe(place: Place) -> str:

@@ -312,3 +312,38 @@ def test_what_cannot_be_read_is_not_gone(untold, monkeypatch):
     monkeypatch.setattr(indexer, "open_folder", real)
     assert box.sync().exactness in (EXACT, SCANNED)
     box.assert_equal()
+
+
+def test_rows_that_the_first_scan_could_not_read_are_known(make_box, monkeypatch):
+    """They come from the tables, and are none that are new."""
+    from alfwatchd import indexer
+
+    box = make_box(range(20), watch="poll")
+    box.sync()
+    real = indexer.open_folder
+
+    def refuse(root, folder):
+        if folder.path == "lab/Subjects":
+            raise PermissionError(13, "Permission denied")
+        return real(root, folder)
+
+    box.stop()
+    monkeypatch.setattr(indexer, "open_folder", refuse)
+    box.start()
+    assert box.sync().exactness == "partial"
+    assert len(listed(box)) == 20
+    monkeypatch.setattr(indexer, "open_folder", real)
+    remove(box.root, range(15))
+    assert box.sync().exactness == HELD
+    assert "15 of 20 sessions are gone and 0 are new" in box.status().detail
+
+
+def test_memory_of_inodes_outlives_a_restart(make_box):
+    box = make_box(range(20))
+    box.sync()
+    inodes = {path(number): (box.root / path(number)).stat().st_ino for number in range(20)}
+    assert box.state.load_seen() == inodes
+    box.stop()
+    box.start()
+    assert {each.spellings[0]: each.ino for each in box.indexer.known.sample(lambda _: True)} == inodes
+    box.sync()

@@ -115,8 +115,8 @@ def devices(root, fs_type):
     """Yield the loop devices of two images, which may be given to other images."""
     made = []
     try:
-        for number in range(2):
-            made.append(attach(make_image(root.with_name(f"image{number}"), fs_type)))
+        images = [make_image(root.with_name(f"image{number}"), fs_type) for number in range(2)]
+        made.extend(map(attach, images))
         yield made
     finally:
         for device in made:

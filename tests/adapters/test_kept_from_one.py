@@ -10,6 +10,7 @@ import pytest
 from iblutil.io import parquet
 from one.alf.cache import load_tables, make_parquet_db
 
+from alfwatchd.errors import RootOffline
 from alfwatchd.once import run_once
 from alfwatchd.settings import Settings
 from trees import fast_folder, write
@@ -25,10 +26,10 @@ def top():
         yield folder
 
 
-def run(top, **more):
+def run(top, *, accept_root=False, **more):
     root = top / "root"
     places = {"root": root, "out_dir": root, "state_dir": top / "state", "socket": top / "socket"}
-    return run_once(Settings(**places, **more))
+    return run_once(Settings(**places, **more), accept_root=accept_root)
 
 
 def load(top, *, by_path=True):
@@ -138,7 +139,9 @@ def test_tables_of_an_old_one_are_no_obstacle(top):
     real = pq.read_table(fixtures / "sessions.pqt").to_pylist()[0]
     path = f"{real['lab']}/Subjects/{real['subject']}/{real['date']}/{real['number']:03d}"
     write(top / "root", f"{path}/alf/a.b.c")
-    assert run(top).n_sessions == 4
+    with pytest.raises(RootOffline, match="only 1 of 26 known sessions"):  # they are of another tree
+        run(top)
+    assert run(top, accept_root=True).n_sessions == 4
     sessions, _ = load(top)
     row = sessions.loc[f"{real['subject']}/{real['date']}/{real['number']}"]
     assert (row["task_protocol"], row["projects"]) == (real["task_protocol"], real["project"])

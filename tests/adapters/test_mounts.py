@@ -372,6 +372,20 @@ def test_a_mount_is_missed_after_a_restart_too_until_it_is_back(root):
 
 
 @in_own_mounts
+def test_a_folder_that_a_sandbox_mounts_on_itself_is_no_other_one(root):
+    """`ReadWritePaths=` of a unit; `--once` runs outside of it with the same state."""
+    write(root, "s/", "t/")
+    bind(root / "s", root / "s")
+    guard = opened(root, {"s", "t"})
+    assert guard.places.keys() == {"", "s"}
+    unmount(root / "s")
+    guard.poll_mounts()
+    assert guard.missing == {}
+    again = opened(root, {"s", "t"}, guard.places)
+    assert again.missing == {}
+
+
+@in_own_mounts
 def test_what_is_mounted_elsewhere_is_no_matter(root):
     guard = opened(root)
     other = root.with_name("other")
