@@ -64,10 +64,9 @@ class Eids:
     adopted: Set[str]
     losers: Set[str]
 
-    def before(self, claim: Claim) -> bytes | None:
-        """Return the eid that a session was given before for itself, or None."""
-        own = self.eids.get(claim.path) if claim.path not in self.adopted else None
-        return own if own is not None else self.odd.get(claim.key)
+    def own(self, claim: Claim) -> bytes | None:
+        """Return the eid that a session was given for itself, and has; or None."""
+        return self.eids.get(claim.path) if claim.path not in self.adopted else None
 
 
 NO_EIDS = Eids({}, {}, frozenset(), frozenset())
@@ -167,7 +166,8 @@ class _Round:
         for claim in known:
             (self.adopted if self._take(claim, claim.adopted) else self.losers).add(claim.path)
         rest = [claim for claim in claims if claim.path not in self.adopted]
-        rest = [claim for claim in rest if not self._take_own(claim, self._before.before(claim))]
+        rest = [claim for claim in rest if not self._take_own(claim, self._before.own(claim))]
+        rest = [claim for claim in rest if not self._take_own(claim, self._before.odd.get(claim.key))]
         for claim in sorted((claim for claim in rest if claim.kept is not None), key=attrgetter("rank")):
             self._take_own(claim, claim.kept)
         for claim in rest:
