@@ -20,24 +20,26 @@ def changed(**files):
     return {**FILES, **{name.replace("_", "."): value for name, value in files.items()}}
 
 
-NEW = "t/2020-01-01/001"
+NEW, DIGEST = "t/2020-01-01/001", bytes(range(16))
+COPY = {"a.b.c": (7, 100, 5), "d.e.f": (8, 200, 6)}
+LATER = {"a.b.c": (7, 300, 3), "d.e.f": (8, 300, 4)}
 # (story, what went, what came, whether one is the other)
 CASES = [
     ("renamed", session(), session(NEW), True),
     ("renamed, and a file changed since", session(), session(NEW, changed(a_b_c=(9, 300, 1))), True),
     ("renamed, and files came", session(), session(NEW, changed(g_h_i=(9, 300, 9))), True),
-    ("moved from one file system to another", session(), session(NEW, {"a.b.c": (7, 100, 5), "d.e.f": (8, 200, 6)}, 11), True),
-    ("inode numbers that do not last", session(), session(NEW, {"a.b.c": (7, 100, 5), "d.e.f": (8, 200, 6)}, 0), True),
+    ("moved from one file system to another", session(), session(NEW, COPY, 11), True),
+    ("inode numbers that do not last", session(), session(NEW, COPY, 0), True),
     ("an empty folder", session(files={}), session(NEW, files={}), True),
     ("another empty folder", session(files={}), session(NEW, files={}, inode=11), False),
     ("the inode of a folder that is gone was given again", session(), session(NEW, {"x.y.z": (7, 100, 1)}), False),
-    ("likewise, and the files have the same names", session(), session(NEW, {"a.b.c": (7, 300, 3), "d.e.f": (8, 300, 4)}), False),
+    ("likewise, and the files have the same names", session(), session(NEW, LATER), False),
     ("likewise, of a folder without files", session(files={}), session(NEW), False),
     ("other times", session(), session(NEW, {"a.b.c": (7, 100, 5), "d.e.f": (8, 201, 6)}, 11), False),
     ("other sizes", session(), session(NEW, {"a.b.c": (6, 100, 5), "d.e.f": (8, 200, 6)}, 11), False),
     ("other names", session(), session(NEW, {"a.b.c": (7, 100, 5), "d.e.g": (8, 200, 6)}, 11), False),
-    ("other contents, as is known", session(digest=bytes(range(16))), session(NEW, inode=11, digest=bytes(range(1, 17))), False),
-    ("the same contents, as is known", session(digest=bytes(range(16))), session(NEW, inode=11, digest=bytes(range(16))), True),
+    ("other contents, as is known", session(digest=DIGEST), session(NEW, inode=11, digest=DIGEST[::-1]), False),
+    ("the same contents, as is known", session(digest=DIGEST), session(NEW, inode=11, digest=DIGEST), True),
 ]  # fmt: skip
 
 
