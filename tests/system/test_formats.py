@@ -160,6 +160,7 @@ def test_endpoints():
 
 KINDS = [
     replies.Status, replies.TargetStatus, replies.AdoptStatus, replies.IdsReply, replies.IdStep,
+    replies.RecomputeReply,
     replies.RescanNote, replies.ProblemReply, replies.SyncReply, replies.FlushReply,
     replies.RescanReply, replies.PruneReply, replies.PruneItem, desk.RescanBody, desk.PlanBody, desk.ApplyBody,
 ]  # fmt: skip
