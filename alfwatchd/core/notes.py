@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from alfwatchd.core.encoding import Encoding
 from alfwatchd.core.rows import NO_DATASET, NO_SESSION, Kept, KeptDataset, KeptSession, Session
@@ -85,13 +86,19 @@ def _note(key: str, columns: KeptSession, session: Session | None, encoding: Enc
     lost = {}
     if datasets:
         missing = datasets.keys() - _rel_paths(session) if session is not None else datasets.keys()
-        lost = {
-            path: replace(NO_DATASET, id=row.id, qc=row.qc)
-            for path in missing
-            if (row := datasets[path]).id is not None or row.qc
-        }
+        lost = {path: noted(row.id, row.qc) for path in missing if (row := datasets[path]).id is not None or row.qc}
     if columns != NO_SESSION or lost:
         yield Note(key, encoding.lab if key not in kept.sessions and not datasets else kept.lab, columns, lost)
+
+
+def noted(own_id: bytes | None, qc: int) -> KeptDataset:
+    """Return what a note holds of a dataset; one object for all that have the same qc and no id of their own."""
+    return _of_qc(qc) if own_id is None else replace(NO_DATASET, id=own_id, qc=qc)
+
+
+@lru_cache
+def _of_qc(qc: int) -> KeptDataset:
+    return replace(NO_DATASET, qc=qc)
 
 
 def _rel_paths(session: Session) -> set[str]:

@@ -117,7 +117,7 @@ SHOWN = [
         "of a lab that the setting gave",
         Kept({f"lab/{PATH}": COLUMNS}, {}, other_labs=("lab",), is_noted=True), rows(here()), True,
     ),
-    ("in a lab folder", Kept({f"lab/{PATH}": COLUMNS}, {}, is_noted=True), rows(here(path=f"lab/Subjects/{PATH}")), True),
+    ("in a lab", Kept({f"lab/{PATH}": COLUMNS}, {}, is_noted=True), rows(here(path=f"lab/Subjects/{PATH}")), True),
     ("another session", replace(KEPT, is_noted=True), rows(here(path="t/2020-01-01/001")), False),
 ]  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Ids and what only tables hold, over what happens in a lab: removed and restored, renamed, another lab, another disk."""
+"""Ids and what only tables hold, whatever happens in a lab: removed and restored, renamed, other labs and disks."""
 
 import shutil
 import uuid
