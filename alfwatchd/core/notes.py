@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from alfwatchd.core.encoding import Encoding
-from alfwatchd.core.rows import NO_DATASET, NO_SESSION, Kept, KeptDataset, KeptSession, Session
+from alfwatchd.core.rows import NO_SESSION, Kept, KeptDataset, KeptSession, Session
 from alfwatchd.core.tables import Snapshot
 
 
@@ -93,12 +93,12 @@ def _note(key: str, columns: KeptSession, session: Session | None, encoding: Enc
 
 def noted(own_id: bytes | None, qc: int) -> KeptDataset:
     """Return what a note holds of a dataset; one object for all that have the same qc and no id of their own."""
-    return _of_qc(qc) if own_id is None else replace(NO_DATASET, id=own_id, qc=qc)
+    return _of_qc(qc) if own_id is None else KeptDataset(own_id, qc, None, b"")
 
 
 @lru_cache
 def _of_qc(qc: int) -> KeptDataset:
-    return replace(NO_DATASET, qc=qc)
+    return KeptDataset(None, qc, None, b"")
 
 
 def _rel_paths(session: Session) -> set[str]:

@@ -144,7 +144,7 @@ def test_endpoints():
     with control_box() as box:
         paths = box.ask("GET", "/openapi.json")[1]["paths"]
     described = {}
-    for request, body, reply in rows("## Control API")[:7]:
+    for request, body, reply in rows("## Control API")[:8]:
         found = re.findall(r"`(\w+Body)`", body), re.findall(r"`(Status|\w+Reply)`", reply)
         described[request.strip("`")] = found
     served = {}
