@@ -137,7 +137,8 @@ def prepare(
     )
     is_ours = metadata.get("namespace") == str(settings.namespace) and not metadata.get("has_kept", True)
     is_ours &= metadata.get("lab", "") == settings.lab and (not settings.lab or bool(metadata.get("ids_with_lab")))
-    is_ours &= metadata.get("adopted", "") == adopted.kept_digest(settings.state_dir, settings.adopt.source)
+    same_database = metadata.get("adopted", "") == adopted.kept_digest(settings.state_dir, settings.adopt.source)
+    is_ours &= same_database
     needs_digests = settings.hash_files and (state is None or state.is_new)
     carried, tables_written = NOTHING_KEPT, 0.0
     earlier = None if is_ours and not needs_digests else _read_earlier(settings)
@@ -151,7 +152,8 @@ def prepare(
         carried = kept.carry_over(earlier.sessions, datasets, settings.namespace, filled, settings.lab)
     notes = Notes(settings.state_dir) if state is not None else None
     if notes is not None:
-        carried = _with_notes(carried, notes, sessions, earlier)
+        is_adopted = bool(metadata.get("adopted")) and same_database
+        carried = _with_notes(carried, notes, sessions, earlier, is_adopted=is_adopted)
     encoding = Encoding(settings.namespace, settings.lab, settings.hash_files, carried)
     return Start(indexer, encoding, tables_written, notes, settings)
 
@@ -187,7 +189,9 @@ def _read_earlier(settings: Settings) -> StoredTables | None:
     return earlier or stored.read_sessions_alone(settings.out_dir)
 
 
-def _with_notes(carried: Kept, notes: Notes, sessions: pa.Table | None, earlier: StoredTables | None) -> Kept:
+def _with_notes(
+    carried: Kept, notes: Notes, sessions: pa.Table | None, earlier: StoredTables | None, *, is_adopted: bool
+) -> Kept:
     """Return what earlier tables know, with what was noted of rows that went before.
 
     Raises
@@ -208,7 +212,7 @@ def _with_notes(carried: Kept, notes: Notes, sessions: pa.Table | None, earlier:
     notes.come_back(listed)
     eids = {each.session.eid for each in noted if each.session.eid is not None}
     taken = kept.holders(sessions, eids) if sessions is not None and eids else {}
-    return with_notes(carried, noted, listed, taken)
+    return with_notes(carried, noted, listed, taken, is_adopted=is_adopted)
 
 
 def _without_missing(earlier: StoredTables) -> StoredTables:
