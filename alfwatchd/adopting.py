@@ -121,11 +121,12 @@ def make_announcer(source: str, state_dir: Path, post: Callable[[Message], None]
             )  # fmt: skip
         else:
             _log.info("ids changed reason=%s n=%d", found.reason, n_changes)
+        level = logging.INFO if found.reason == "renamed" else logging.WARNING
         for change in found.changes.slice(0, _MOST_TOLD).to_pylist():
-            _log.warning("id changed old=%s new=%s path=%s", change["old"], change["new"], change["path"])
+            _log.log(level, "id changed old=%s new=%s path=%s", change["old"], change["new"], change["path"])
         if n_changes > _MOST_TOLD:
             more = n_changes - _MOST_TOLD
-            _log.warning("and more ids changed n=%d file=%s", more, state_dir / id_changes.NAME)
+            _log.log(level, "and more ids changed n=%d file=%s", more, state_dir / id_changes.NAME)
         if found.reason in ("database", "recomputed"):
             post(Announced(found.n_sessions, found.n_datasets, n_changes, found.n_changed_datasets))
 

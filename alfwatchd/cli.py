@@ -122,7 +122,7 @@ def _common_flags() -> argparse.ArgumentParser:
     group = common.add_argument_group("settings", "over the environment (ALFWATCHD_ROOT, ...) over the --config file")
     group.add_argument("--root", metavar="DIR", help="folder that is indexed")
     group.add_argument("--out-dir", metavar="DIR", help="folder of the two tables (default: the root)")
-    group.add_argument("--state-dir", metavar="DIR", help="folder of what should outlive a restart")
+    group.add_argument("--state-dir", metavar="DIR", help="folder of what must outlive a restart: notes, changed ids")
     group.add_argument("--socket", metavar="PATH", help="control socket of the daemon")
     group.add_argument("--config", metavar="FILE", help="settings in TOML; see config.example.toml")
     group.add_argument("--lab", metavar="NAME", help="lab of a tree without lab folders")
@@ -348,8 +348,7 @@ def _ids(arguments: argparse.Namespace) -> int:
 def _recompute_ids(arguments: argparse.Namespace) -> int:
     client = _client_for_root(arguments)
     reply = client.recompute_ids() if client is not None else _recompute_alone(arguments)
-    finds = ": alfwatchd ids OLD finds the new ones" if reply.n_changes else ""
-    _print(reply, arguments, f"{reply.n_changes} ids changed{finds} ({reply.seconds:.2f} s)")
+    _print(reply, arguments, f"{reply.n_changes} ids changed; alfwatchd ids OLD finds new ones ({reply.seconds:.2f} s)")
     return 0
 
 

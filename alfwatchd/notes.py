@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from alfwatchd.atomic import write_atomically
-from alfwatchd.core.notes import Note
+from alfwatchd.core.notes import Note, noted
 from alfwatchd.core.rows import NO_DATASET, NO_SESSION, KeptDataset, KeptSession
 
 _log = logging.getLogger(__name__)
@@ -216,10 +216,7 @@ def _parse(line: bytes) -> tuple[float, Note]:
     if len(line) < 10 or int(line[:8], 16) != zlib.crc32(line[9:]):
         raise ValueError("damaged")
     content = json.loads(line[9:])
-    datasets = {
-        str(path): replace(NO_DATASET, id=_parse_id(own_id), qc=int(qc))
-        for path, (own_id, qc) in content["datasets"].items()
-    }
+    datasets = {str(path): noted(_parse_id(own_id), int(qc)) for path, (own_id, qc) in content["datasets"].items()}
     session = KeptSession(_parse_id(content["eid"]), str(content["task_protocol"]), str(content["projects"]))
     return float(content["when"]), Note(str(content["session"]), str(content["lab"]), session, datasets)
 

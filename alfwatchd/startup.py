@@ -147,7 +147,8 @@ def prepare(
     )
     is_ours = metadata.get("namespace") == str(settings.namespace) and not metadata.get("has_kept", True)
     is_ours &= metadata.get("lab", "") == settings.lab and (not settings.lab or bool(metadata.get("ids_with_lab")))
-    is_ours &= metadata.get("adopted", "") == adopted.kept_digest(settings.state_dir, settings.adopt.source)
+    same_database = metadata.get("adopted", "") == adopted.kept_digest(settings.state_dir, settings.adopt.source)
+    is_ours &= same_database
     carried = NOTHING_KEPT
     earlier = None if is_ours else _read_earlier(settings)
     sessions = _sessions_here(settings, metadata, earlier)
@@ -162,7 +163,8 @@ def prepare(
         carried = kept.carry_over(earlier.sessions, datasets, settings.namespace, filled, settings.lab)
     notes = Notes(settings.state_dir) if state is not None else None
     if notes is not None:
-        carried = _with_notes(carried, notes, sessions, earlier)
+        is_adopted = bool(metadata.get("adopted")) and same_database
+        carried = _with_notes(carried, notes, sessions, earlier, is_adopted=is_adopted)
     encoding = Encoding(settings.namespace, settings.lab, settings.hash_files, carried)
     return Start(indexer, encoding, notes, settings)
 
@@ -216,7 +218,9 @@ def _read_earlier(settings: Settings) -> StoredTables | None:
     return earlier or stored.read_sessions_alone(settings.out_dir)
 
 
-def _with_notes(carried: Kept, notes: Notes, sessions: pa.Table | None, earlier: StoredTables | None) -> Kept:
+def _with_notes(
+    carried: Kept, notes: Notes, sessions: pa.Table | None, earlier: StoredTables | None, *, is_adopted: bool
+) -> Kept:
     """Return what earlier tables know, with what was noted of rows that went before.
 
     Raises
@@ -237,7 +241,7 @@ def _with_notes(carried: Kept, notes: Notes, sessions: pa.Table | None, earlier:
     notes.come_back(listed)
     eids = {each.session.eid for each in noted if each.session.eid is not None}
     taken = kept.holders(sessions, eids) if sessions is not None and eids else {}
-    return with_notes(carried, noted, listed, taken)
+    return with_notes(carried, noted, listed, taken, is_adopted=is_adopted)
 
 
 def _without_missing(earlier: StoredTables) -> StoredTables:

@@ -64,11 +64,9 @@ class Eids:
     adopted: Set[str]
     losers: Set[str]
 
-    def before(self, claim: Claim) -> bytes | None:
-        """Return the eid that a session was given before for itself, or None."""
-        if (odd := self.odd.get(claim.key)) is not None:
-            return odd
-        return None if claim.path in self.adopted else self.eids.get(claim.path)
+    def own(self, claim: Claim) -> bytes | None:
+        """Return the eid that a session was given for itself, and has; or None."""
+        return self.eids.get(claim.path) if claim.path not in self.adopted else None
 
 
 NO_EIDS = Eids({}, {}, frozenset(), frozenset())
@@ -87,7 +85,7 @@ def assign(claims: Iterable[Claim], before: Eids, namespace: uuid.UUID) -> Eids:
     """
     round_ = _Round(before, namespace, frozenset[bytes]().__contains__)
     round_.give(sorted(claims))
-    return Eids(round_.eids, {**before.odd, **round_.odd}, round_.adopted, round_.losers)
+    return Eids(round_.eids, round_.all_odd, round_.adopted, round_.losers)
 
 
 def assign_new(
@@ -130,8 +128,10 @@ def assign_new(
     for path in left:
         del eids[path]
     eids.update(round_.eids)
-    odd = {**before.odd, **round_.odd} if round_.odd else before.odd
-    return Eids(eids, odd, _patched(before.adopted, left, round_.adopted), _patched(before.losers, left, round_.losers))
+    adopted, losers = (
+        _patched(old, left, new) for old, new in ((before.adopted, round_.adopted), (before.losers, round_.losers))
+    )
+    return Eids(eids, round_.all_odd, adopted, losers)
 
 
 def _patched(old: Set[str], left: Set[str], new: Set[str]) -> Set[str]:
@@ -143,13 +143,22 @@ class _Round:
 
     def __init__(self, before: Eids, namespace: uuid.UUID, is_taken: Callable[[bytes], bool]) -> None:
         self.eids: dict[str, bytes] = {}
-        self.odd: dict[str, bytes] = {}
         self.adopted: set[str] = set()
         self.losers: set[str] = set()
         self._before = before
         self._namespace = namespace
         self._is_taken = is_taken
         self._taken: set[bytes] = set()
+        self._odd: dict[str, bytes] = {}
+        self._no_longer_odd: set[str] = set()
+
+    @property
+    def all_odd(self) -> Mapping[str, bytes]:
+        """`Eids.odd` of all sessions, also of those that are not here now."""
+        old = self._before.odd
+        if not (self._odd or self._no_longer_odd):
+            return old
+        return {**{key: old[key] for key in old.keys() - self._no_longer_odd}, **self._odd}
 
     def give(self, claims: list[Claim]) -> None:
         """Give eids to sessions, in the order of paths."""
@@ -157,7 +166,8 @@ class _Round:
         for claim in known:
             (self.adopted if self._take(claim, claim.adopted) else self.losers).add(claim.path)
         rest = [claim for claim in claims if claim.path not in self.adopted]
-        rest = [claim for claim in rest if not self._take_own(claim, self._before.before(claim))]
+        rest = [claim for claim in rest if not self._take_own(claim, self._before.own(claim))]
+        rest = [claim for claim in rest if not self._take_own(claim, self._before.odd.get(claim.key))]
         for claim in sorted((claim for claim in rest if claim.kept is not None), key=attrgetter("rank")):
             self._take_own(claim, claim.kept)
         for claim in rest:
@@ -168,7 +178,9 @@ class _Round:
         if not self._take(claim, eid):
             return False
         if eid is not None and eid != ids.session_id(claim.own_path, self._namespace):
-            self.odd[claim.key] = eid
+            self._odd[claim.key] = eid
+        elif claim.key in self._before.odd:
+            self._no_longer_odd.add(claim.key)
         return True
 
     def _take(self, claim: Claim, eid: bytes | None) -> bool:

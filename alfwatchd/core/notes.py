@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from alfwatchd.core.encoding import Encoding
-from alfwatchd.core.rows import NO_DATASET, NO_SESSION, Kept, KeptDataset, KeptSession, Session
+from alfwatchd.core.rows import NO_SESSION, Kept, KeptDataset, KeptSession, Session
 from alfwatchd.core.tables import Snapshot
 
 
@@ -85,13 +86,19 @@ def _note(key: str, columns: KeptSession, session: Session | None, encoding: Enc
     lost = {}
     if datasets:
         missing = datasets.keys() - _rel_paths(session) if session is not None else datasets.keys()
-        lost = {
-            path: replace(NO_DATASET, id=row.id, qc=row.qc)
-            for path in missing
-            if (row := datasets[path]).id is not None or row.qc
-        }
+        lost = {path: noted(row.id, row.qc) for path in missing if (row := datasets[path]).id is not None or row.qc}
     if columns != NO_SESSION or lost:
         yield Note(key, encoding.lab if key not in kept.sessions and not datasets else kept.lab, columns, lost)
+
+
+def noted(own_id: bytes | None, qc: int) -> KeptDataset:
+    """Return what a note holds of a dataset; one object for all that have the same qc and no id of their own."""
+    return _of_qc(qc) if own_id is None else KeptDataset(own_id, qc, None, b"")
+
+
+@lru_cache
+def _of_qc(qc: int) -> KeptDataset:
+    return KeptDataset(None, qc, None, b"")
 
 
 def _rel_paths(session: Session) -> set[str]:
@@ -101,7 +108,14 @@ def _rel_paths(session: Session) -> set[str]:
     return found
 
 
-def with_notes(kept: Kept, notes: Sequence[Note], listed: Mapping[str, Set[str]], taken: Mapping[bytes, str]) -> Kept:
+def with_notes(
+    kept: Kept,
+    notes: Sequence[Note],
+    listed: Mapping[str, Set[str]],
+    taken: Mapping[bytes, str],
+    *,
+    is_adopted: bool = False,
+) -> Kept:
     """Return what earlier tables know together with what was noted of rows that they do not list.
 
     Parameters
@@ -114,12 +128,20 @@ def with_notes(kept: Kept, notes: Sequence[Note], listed: Mapping[str, Set[str]]
         Key of a session that the tables list -> rel_paths of its datasets.
     taken : mapping of bytes to str
         Eid in some note -> key of the session that has it in the tables.
+    is_adopted : bool
+        Whether the tables hold what a database knew when it was read last. Where a session has another eid there than
+        in its note, that is the database's, which may have lost it since: the note counts.
     """
     sessions = dict(kept.sessions)
     datasets = defaultdict(dict, {key: dict(rows) for key, rows in kept.datasets.items()}) if notes else {}
     for note in notes:
-        if note.key not in listed and note.session != NO_SESSION:
-            eid = note.session.eid
+        eid, own_key = note.session.eid, note.key
+        if kept.lab and own_key.count("/") == 2:  # the tables tell it with the lab that the setting gives now
+            own_key = f"{kept.lab}/{own_key}"
+        if is_adopted and eid is not None and own_key in sessions and sessions[own_key].eid not in (None, eid):
+            sessions[own_key] = note.session
+            datasets.pop(own_key, None)
+        elif note.key not in listed and note.session != NO_SESSION:
             is_taken = eid is not None and taken.get(eid, note.key) != note.key
             sessions[note.key] = replace(note.session, eid=None if is_taken else eid)
         lost = {path: row for path, row in note.datasets.items() if path not in listed.get(note.key, ())}

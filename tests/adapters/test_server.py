@@ -955,12 +955,15 @@ def test_the_description_names_all_replies(box: Box):
     assert described["openapi"].startswith("3.")
     assert {(method, path) for path, methods in described["paths"].items() for method in methods} == {
         *(("get", f"/v1/{name}") for name in ("status", "ids/{old}")),
-        *(("post", f"/v1/{name}") for name in ("sync", "flush", "rescan", "prune/plan", "prune/apply")),
+        *(
+            ("post", f"/v1/{name}")
+            for name in ("sync", "flush", "rescan", "ids/recompute", "prune/plan", "prune/apply")
+        ),
     }
     schemas = described["components"]["schemas"]
     for kind in (
         replies.Status, replies.SyncReply, replies.FlushReply, replies.RescanReply, replies.PruneReply,
-        replies.PruneItem, replies.IdsReply, replies.IdStep, replies.AdoptStatus,
+        replies.PruneItem, replies.IdsReply, replies.IdStep, replies.RecomputeReply, replies.AdoptStatus,
         replies.ProblemReply, replies.RescanNote, server.ErrorReply,
         desk.RescanBody, desk.PlanBody, desk.ApplyBody,
     ):  # fmt: skip

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from alfwatchd.configuration import load
+from alfwatchd.core import ids
 from alfwatchd.id_changes import find_id
 from alfwatchd.once import run_once
 from alfwatchd.store import Store
@@ -53,6 +54,8 @@ class Story:
         """For each database its ids: session -> eid; (session, rel_path) -> id."""
         self.ever: dict[object, list[str]] = {}
         """Ids that a row once had, by what its key in a database is."""
+        self.holders: dict[str, set[object]] = {}
+        """Which rows ever had an id."""
         for name in self.known:
             self.change_database(name)
 
@@ -76,11 +79,12 @@ class Story:
         for path in (*SESSIONS, ELSEWHERE):
             if self.draw.random() < 0.2:
                 continue
-            new[path] = self._id(old.get(path))
+            new[path] = self._id(old.get(path), {*new.values()}, [own_eid(each) for each in SESSIONS])
             sessions.append(session(f"lab/Subjects/{path}", new[path]))
             for file in FILES:
                 if self.draw.random() < 0.7:
-                    new[path, file] = self._id(old.get((path, file)))
+                    others = [own_dataset_id(own_eid(path), each) for each in FILES]
+                    new[path, file] = self._id(old.get((path, file)), {*new.values()}, others)
                     datasets.append(dataset(new[path], file, id=new[path, file]))
         if sessions:
             self.known[name] = new
@@ -134,7 +138,10 @@ class Story:
         }
         held = self.held
         for key, own in here.items():
+            self.holders.setdefault(own, set()).add(key)
             for old in self.ever.setdefault(key, []):
+                if len(self.holders[old]) > 1:  # it may lead to the one or the other
+                    continue
                 # An id that went to another row leads there.
                 assert find_id(self.home / "state", self.home / "out", old).new in {own} | (held & {old}), (key, old)
             if own not in self.ever[key]:
@@ -149,7 +156,7 @@ class Story:
         paths = {row["id"]: (row["lab"], f"{row['subject']}/{row['date']}/{row['number']:03d}") for row in sessions}
         places = [(row["eid"], row["id"]) for row in datasets]
         assert len(paths) == len(sessions)
-        assert places == sorted(set(places))
+        assert places == sorted(set(places)), "an id twice, or not in order"
         self.held = {*paths, *(row["id"] for row in datasets)}
         folders = {path for path in SESSIONS if self.folder(path).is_dir()}
         here = {path: eid for eid, (of_lab, path) in paths.items() if of_lab == lab and path in folders}
@@ -167,9 +174,21 @@ class Story:
     def folder(self, path: str) -> Path:
         return self.home / "root" / (f"lab/Subjects/{path}" if self.has_labs else path)
 
-    def _id(self, old: str | None) -> str:
-        is_new = old is None or self.draw.random() < 0.2
+    def _id(self, old: str | None, taken: set[str], own: list[str]) -> str:
+        """Return an id of the database: the old one, a new one, or one that we have made for another path."""
+        is_new = old is None or old in taken or self.draw.random() < 0.2
+        left = [each for each in own if each not in taken]
+        if is_new and left and self.draw.random() < 0.2:  # as where a subject or a file was renamed there
+            return self.draw.choice(left)
         return str(uuid.UUID(int=self.draw.getrandbits(128), version=4)) if is_new else old
+
+
+def own_eid(path: str) -> str:
+    return str(uuid.UUID(bytes=ids.session_id(f"lab/{path}")))
+
+
+def own_dataset_id(eid: str, rel_path: str) -> str:
+    return str(uuid.UUID(bytes=ids.dataset_id(uuid.UUID(eid).bytes, rel_path)))
 
 
 def tell(home: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> int:

@@ -144,7 +144,7 @@ def test_endpoints():
     with control_box() as box:
         paths = box.ask("GET", "/openapi.json")[1]["paths"]
     described = {}
-    for request, body, reply in rows("## Control API")[:7]:
+    for request, body, reply in rows("## Control API")[:8]:
         found = re.findall(r"`(\w+Body)`", body), re.findall(r"`(Status|\w+Reply)`", reply)
         described[request.strip("`")] = found
     served = {}
@@ -160,6 +160,7 @@ def test_endpoints():
 
 KINDS = [
     replies.Status, replies.TargetStatus, replies.AdoptStatus, replies.IdsReply, replies.IdStep,
+    replies.RecomputeReply,
     replies.RescanNote, replies.ProblemReply, replies.SyncReply, replies.FlushReply,
     replies.RescanReply, replies.PruneReply, replies.PruneItem, desk.RescanBody, desk.PlanBody, desk.ApplyBody,
 ]  # fmt: skip
