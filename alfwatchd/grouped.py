@@ -93,9 +93,12 @@ class GroupedFile:
 
     def resume(self, groups: dict[int, Group]) -> None:
         """Take over what another process wrote. What it left, it left when it wrote the file, if not before."""
-        age = max(0.0, time.time() - self._path.stat().st_mtime)
+        with open_regular(self._path) as file:
+            age = max(0.0, time.time() - os.fstat(file.fileno()).st_mtime)
+            footer = [Span(whole.end, whole.end) for whole in _spans_of(file)]  # it, too, may lie behind what was left
         self.groups = groups
-        self._left = [_Left(hole, time.monotonic() - age) for hole in _holes([each.span for each in groups.values()])]
+        holes = _holes([*(each.span for each in groups.values()), *footer])
+        self._left = [_Left(hole, time.monotonic() - age) for hole in holes]
 
     def forget(self) -> None:
         """Let the next `write` be of all row groups."""

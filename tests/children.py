@@ -18,7 +18,7 @@ import pytest
 T = TypeVar("T")
 
 NOBODY = 65534
-_PATIENCE_SECONDS = 60.0
+_PATIENCE_SECONDS = 300.0
 _CLONE_NEWNS, _MS_BIND, _MS_REC, _MS_PRIVATE, _MNT_DETACH = 0x20000, 4096, 16384, 1 << 18, 2
 _LIBC = ctypes.CDLL(None, use_errno=True)
 

@@ -27,7 +27,7 @@ from alfwatchd.inbox import Inbox
 from alfwatchd.server import Server, create_app
 from alfwatchd.settings import Settings
 
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = 120.0
 HOLD = object()
 """Answer of an engine that does not answer yet."""
 

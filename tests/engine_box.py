@@ -50,7 +50,7 @@ from alfwatchd.store import Store
 from alfwatchd.watcher import Watcher
 from fresh import View, index_afresh, make_view
 
-PATIENCE = 20.0
+PATIENCE = 120.0
 """Seconds of real time after which something that must come is taken for lost."""
 _FAST = Path("/dev/shm")
 POINTS = ("before opening", "before a new watch", "before listing", "after listing", "after applying")

@@ -26,7 +26,7 @@ from alfwatchd.errors import NoDaemon
 from alfwatchd.once import run_once
 
 PROGRAM = Path(sys.executable).parent / "alfwatchd"
-WAIT_SECONDS = 30.0
+WAIT_SECONDS = 120.0
 SESSIONS = "*/Subjects/*/*/*"
 """Session folders of the IBL tree, as a glob pattern."""
 

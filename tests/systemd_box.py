@@ -31,7 +31,7 @@ PROGRAM = "/opt/alfwatchd"
 SYSTEMD = Path("/usr/lib/systemd/systemd")
 NOT_POSSIBLE = 90
 """Exit code of `SET_UP` where this machine forbids something that it needs."""
-BOOT_SECONDS = 30
+BOOT_SECONDS = 120
 _numbers = itertools.count()
 
 # Arguments: systemd, the working folder, and HOST:INSIDE for each folder of this machine that is to be seen inside.

@@ -11,7 +11,7 @@ from alfwatchd.core.rows import Kept, KeptDataset, KeptSession
 from alfwatchd.settings import Adopt
 from database import dataset, session, write_database
 
-PATIENCE = 20.0
+PATIENCE = 120.0
 PATH, KEY, TIMES = "lab/Subjects/s1/2020-01-01/001", "lab/s1/2020-01-01/001", "alf/spikes.times.npy"
 
 

@@ -93,7 +93,7 @@ def test_what_is_no_socket_is_left_alone(path, make):
 def test_of_many_that_start_at_once_one_serves(path):
     for _ in range(10):
         leave_behind(path)
-        ready, done, served, refused = threading.Barrier(8, timeout=20), threading.Barrier(8, timeout=20), [], []
+        ready, done, served, refused = threading.Barrier(8, timeout=120), threading.Barrier(8, timeout=120), [], []
 
         def start(ready=ready, done=done, served=served, refused=refused):
             ready.wait()

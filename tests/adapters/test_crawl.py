@@ -33,7 +33,7 @@ ODD = (
     f"{S1}/bad (1)/g.h.i",
     f"{S2}/#2021-01-01#/a.b.c",
 )
-PATIENCE = 20.0
+PATIENCE = 120.0
 
 
 def looked(root, exclude=()):

@@ -29,13 +29,15 @@ class File:
         self.expected = {}
         self.version = 0
         self.is_read = False
+        self.clock = time
 
     def write(self, tables):
         self.version += 1
         self.expected = {key: table for key, table in {**self.expected, **tables}.items() if len(table)}
         target = self.path.with_suffix(".tmp")
-        last_opened = time.monotonic() if self.is_read else -math.inf
+        last_opened = self.clock.monotonic() if self.is_read else -math.inf
         self.grouped.write(target, SCHEMA.with_metadata({"version": str(self.version)}), tables.items(), last_opened)
+        os.utime(target, (self.clock.time(),) * 2)
         os.replace(target, self.path)
         self.grouped.commit()
 
@@ -84,19 +86,18 @@ def test_holes_are_used_again(file):
     assert file.size < 1.3 * fresh
 
 
-def test_while_somebody_reads_holes_are_not_used_but_the_file_does_not_grow_without_end(file, monkeypatch):
+def test_while_somebody_reads_holes_are_not_used_but_the_file_does_not_grow_without_end(file, monkeypatch, clock):
     monkeypatch.setattr(grouped, "_KEPT_ANYWAY", 0)
-    monkeypatch.setattr(grouped, "_READING_SECONDS", 0.3)
     rng = random.Random(1)
-    file.is_read = True
+    file.clock, file.is_read, began = clock, True, clock.now
     file.write({key: group(rng, 500) for key in range(4)})
-    fresh, largest, started = file.size, 0, time.monotonic()
+    fresh, largest = file.size, 0
     for _ in range(10):
         file.write({key: group(rng, 500) for key in range(4)})
         largest = max(largest, file.size)
     file.check()
     assert 3 < largest / fresh < 4.5
-    assert time.monotonic() - started > 0.3, "it has waited"
+    assert clock.now >= began + grouped._READING_SECONDS, "it has waited"
 
 
 @pytest.mark.parametrize("is_read", [False, True])
@@ -151,14 +152,38 @@ def read_as(footer, path):
         return pq.ParquetFile(file, metadata=footer).read()
 
 
+class Clock:
+    """The two clocks of `grouped`, which go on only where they are told to, or where somebody sleeps."""
+
+    def __init__(self):
+        self.now = 1e9
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+    def monotonic(self):
+        return self.now
+
+    time = monotonic
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    made = Clock()
+    monkeypatch.setattr(grouped, "time", made)
+    return made
+
+
+@pytest.mark.parametrize("pause_seconds", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("seed", range(5))
-def test_a_reader_finds_its_rows_for_as_long_as_it_may_take(file, seed):
+def test_a_reader_finds_its_rows_for_as_long_as_it_may_take(file, seed, pause_seconds, clock):
     rng = random.Random(seed)
-    file.is_read = True
+    file.clock, file.is_read = clock, True
     file.write({key: group(rng, 50) for key in range(8)})
     seen = []
-    for _ in range(30):
-        seen.append((time.monotonic(), pq.read_metadata(file.path), pq.read_table(file.path)))
+    for _ in range(40):
+        seen.append((clock.now, pq.read_metadata(file.path), pq.read_table(file.path)))
+        clock.sleep(rng.uniform(0, pause_seconds))
         match rng.randrange(6):
             case 0:
                 file.grouped.forget()
@@ -170,7 +195,7 @@ def test_a_reader_finds_its_rows_for_as_long_as_it_may_take(file, seed):
             case _:
                 file.move({key: group(rng, rng.choice([0, 20, 50])) for key in rng.sample(range(8), 3)})
         for when, footer, rows in seen:
-            if time.monotonic() < when + grouped._READING_SECONDS - 0.1:
+            if clock.now < when + grouped._READING_SECONDS:
                 assert read_as(footer, file.path).equals(rows)
     file.check()
 

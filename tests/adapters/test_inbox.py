@@ -11,7 +11,7 @@ from alfwatchd.core.messages import EventsLost, EventsRead, Flushed, PathsChange
 from alfwatchd.errors import AlfwatchdError
 from alfwatchd.inbox import Inbox
 
-WAIT_SECONDS = 30.0
+WAIT_SECONDS = 120.0
 
 
 def test_messages_come_in_order_and_once():

@@ -15,7 +15,7 @@ from alfwatchd.settings import Publish, Subset
 from published import folder_reader, look, write_tables
 from trees import fast_folder
 
-PATIENCE = 20.0
+PATIENCE = 120.0
 
 
 @pytest.fixture
@@ -75,16 +75,17 @@ def test_each_target_gets_each_change(folder):
 
 
 def test_not_more_often_than_the_interval(folder):
-    with publishing(folder, entry(folder / "a")) as publisher:
+    with publishing(folder, entry(folder / "a").model_copy(update={"interval_seconds": 3600.0})) as publisher:
         publisher.wake()
         wait(lambda: subjects(folder / "a"))
-        started = time.monotonic()
+        before = subjects(folder / "a")
+        wait(lambda: publisher.status()[0].lag_seconds is None)
         write_tables(folder / "out", 2, ["s3"])
         publisher.wake()
-        (status,) = publisher.status()
-        assert status.next_attempt is not None
-        wait(lambda: subjects(folder / "a") == {"s3"})
-        assert time.monotonic() - started > 0.3
+        wait(lambda: publisher.status()[0].next_attempt is not None)
+        time.sleep(0.3)
+        assert publisher.status()[0].lag_seconds is not None
+        assert subjects(folder / "a") == before
 
 
 def test_old_generations_go_though_nothing_changes(folder):
@@ -120,14 +121,13 @@ def test_a_dead_target_delays_no_other(folder, monkeypatch):
         made.wake()
         assert reached.wait(PATIENCE)
         wait(lambda: subjects(folder / "live"))
-        started = time.monotonic()
         made.wake()
         wait(lambda: made.status()[1].lag_seconds is None)
         dead, live = made.status()
         assert dead.lag_seconds > 0
         assert live.generation
         made.close()
-        assert time.monotonic() - started < 3
+        assert made._lines[0].thread.is_alive(), "its end was not waited for"
     finally:
         release.set()
         for line in made._lines:

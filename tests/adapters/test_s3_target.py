@@ -6,7 +6,6 @@ import logging
 import os
 import subprocess
 import sys
-import time
 from urllib.parse import quote
 
 import pytest
@@ -164,10 +163,8 @@ def test_no_secret_is_told(s3, connect_s3, tmp_path, caplog, capfd, fault):
 def test_a_dead_server_ends_an_attempt(s3, connect_s3, tmp_path):
     write_tables(tmp_path, 1)
     s3.proxy.fault = lambda request: "hang"
-    started = time.monotonic()
     with pytest.raises(TargetError, match=r"s3://box-\w+/one/cache.zip: the S3 server cannot be used"):
-        publish(tmp_path, entry(s3), connect_s3(read_seconds=30, request_seconds=1.0))
-    assert time.monotonic() - started < 6
+        publish(tmp_path, entry(s3), connect_s3(read_seconds=3600, request_seconds=1.0))
 
 
 def test_without_s3fs(monkeypatch, tmp_path):

@@ -5,7 +5,6 @@ import re
 import shutil
 import stat
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
@@ -294,7 +293,6 @@ def test_a_folder_that_became_a_link_is_not_followed(root, outside):
 
 
 def test_pipes_sockets_and_devices_never_block(root):
-    started = time.monotonic()
     write(root, f"{S1}/a.b.c", "s/2020-01-01/", "s/2020-01-02/")
     os.mkfifo(root / S1 / "pipe.b.c")
     os.mkfifo(root / S2)
@@ -310,7 +308,6 @@ def test_pipes_sockets_and_devices_never_block(root):
     indexer = index_tree(root)
     assert (listed(indexer), problems(indexer)) == ({S1: {"a.b.c"}}, {})
     assert indexer.tree.n_ignored == 10 + (os.geteuid() == 0)
-    assert time.monotonic() - started < 5
 
 
 # Looks at single names.

@@ -590,9 +590,12 @@ def test_a_server_that_nobody_asks_sleeps():
 
     with control_box() as box:
         assert box.is_alive()
-        before = times_asleep()
-        time.sleep(0.5)
-        assert times_asleep() - before <= 3  # the end of the answer
+        for _ in range(20):  # the answer may take long to end
+            before = times_asleep()
+            time.sleep(0.5)
+            if times_asleep() - before <= 1:
+                return
+    raise AssertionError("it never sleeps")
 
 
 # Who asks.

@@ -355,17 +355,18 @@ def test_slow_clients_are_dropped(folder, monkeypatch):
 
 def test_a_client_that_takes_nothing_is_dropped_and_one_that_goes_on_is_not(folder, monkeypatch):
     monkeypatch.setattr(connections, "REQUEST_SECONDS", 0.1)
-    monkeypatch.setattr(connections, "ANSWER_SECONDS", 0.4)
+    monkeypatch.setattr(connections, "ANSWER_SECONDS", 1.0)
     large = os.urandom(24_000_000)
     put_tables(folder, large, "g2")
     with site_box(Site(folder)) as box, box.connect(4096) as stuck, box.connect(1 << 18) as steady:
         for connection in (stuck, steady):
             connection.sendall(b"GET /tables/g2/cache.zip HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        got, began = b"", time.monotonic()
-        while time.monotonic() - began < 1.0:
-            got += steady.recv(1 << 17)
-            time.sleep(0.01)  # it takes all that time
-        wait(lambda: len(box.connections) == 1, "the client that takes nothing still has its connection")
+        wait(lambda: len(box.connections) == 2)
+        got = b""
+        while len(box.connections) == 2:
+            got += steady.recv(1 << 14)
+            assert len(got) < len(large), "the client that takes nothing still has its connection"
+            time.sleep(0.005)  # it takes all that time
         got += read_all(steady)
         assert got.partition(b"\r\n\r\n")[2] == large
         assert len(read_all(stuck)) < len(large)
@@ -389,9 +390,7 @@ def test_the_end_of_the_server_breaks_a_download_off_and_leaves_nothing(folder, 
     with site_box(Site(folder)) as box, box.connect(4096) as connection:
         connection.sendall(b"GET /tables/g2/cache.zip HTTP/1.1\r\nHost: localhost\r\n\r\n")
         connection.recv(100)
-        began = time.monotonic()
         box.server.close()
-        assert time.monotonic() - began < 5
         assert not box.server.is_alive
     assert "Traceback" not in caplog.text
 

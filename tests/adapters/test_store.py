@@ -47,7 +47,7 @@ from trees import fast_folder, write
 
 pytestmark = pytest.mark.usefixtures("no_readers")
 
-PATIENCE = 20.0
+PATIENCE = 120.0
 
 
 @pytest.fixture

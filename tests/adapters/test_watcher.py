@@ -19,7 +19,7 @@ from alfwatchd.watcher import Watcher, watches_limit
 from children import as_nobody, in_child, mount_tmpfs, needs_root, unmount, with_own_mounts
 from trees import fast_folder, write
 
-PATIENCE = 20.0
+PATIENCE = 120.0
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 

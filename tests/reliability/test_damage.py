@@ -12,12 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from alfwatchd import stored
 from alfwatchd.errors import AlfwatchdError, TablesError
 from program import make_small_tree, program, read_tables, write_dataset
 from truth import assert_right, assert_whole
 
 SETTINGS = "flush_interval_seconds = 0.02\nsettle_seconds = 0.01\nhash_files = true\nhash_threads = 1\n"
-PATIENCE = 20.0
+PATIENCE = 120.0
 
 
 # Ways to damage a file.
@@ -119,6 +120,22 @@ def damage(path, how, chance):
         how = text if path.parent.is_dir() and not path.is_dir() else remove
     how(path, chance)
     return f"{path.name}: {how.__name__}"
+
+
+def damage_until_it_matters(path, how, chance):
+    """Damage a file; a table until it cannot be read, as some bytes mean nothing."""
+    while True:
+        damage(path, how, chance)
+        if path.suffix != ".pqt" or path.name.startswith(".") or not is_readable(path):
+            return
+
+
+def is_readable(path):
+    try:
+        stored.read_file(path)
+    except (OSError, pa.ArrowException):
+        return False
+    return True
 
 
 class World:
@@ -304,7 +321,7 @@ def test_what_the_disk_does_not_tell_is_lost_only_with_its_file(world, tally, sc
         n_said = len(world.made.log)
         for path in world.places():
             if path.name in names:
-                damage(path, how, world.chance)
+                damage_until_it_matters(path, how, world.chance)
         world.start()
         world.made.client.sync()
         sessions, datasets = kept(out_dir)

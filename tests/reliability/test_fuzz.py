@@ -181,14 +181,13 @@ class Story:
 
 def test_the_program_under_fuzz(tmp_path, scale, tally):
     seed = int(os.environ.get("ALFWATCHD_SEED", time.time_ns() % 1_000_000_000))
-    end = time.monotonic() + scale(3.0, 420.0)
-    while time.monotonic() < end:
+    end, least = time.monotonic() + scale(3.0, 420.0), scale(10, 20_000)
+    while time.monotonic() < end or tally["operations"] <= least:
         print(f"ALFWATCHD_SEED={seed}")  # noqa: T201 - pytest shows it if the test fails
         home = tmp_path / str(seed)
         tell(home, random.Random(seed), seed, end, tally)
         shutil.rmtree(home)
         seed += 1
-    assert tally["operations"] > scale(10, 20_000)
 
 
 def tell(home: Path, draw: random.Random, seed: int, end: float, tally: Counter[str]) -> None:
@@ -203,8 +202,8 @@ def tell(home: Path, draw: random.Random, seed: int, end: float, tally: Counter[
         try:
             story.write_config()
             story.start()
-            for _ in range(draw.choice((2, 4, 8))):
-                if time.monotonic() < end:
+            for number in range(draw.choice((2, 4, 8))):
+                if number == 0 or time.monotonic() < end:  # a busy machine may take all the time to start
                     story.tell()
             made.stop()
         finally:

@@ -19,7 +19,7 @@ from truth import assert_equals_fresh_index, index
 
 SESSION = "lab/Subjects/s1/2020-01-01/001"
 FAST = "poll_interval_seconds = 0.5\nflush_interval_seconds = 0.1\nreconcile_entries_per_second = 0\n"
-HEARTBEAT_SECONDS = 40.0
+HEARTBEAT_SECONDS = 300.0
 
 
 @pytest.fixture

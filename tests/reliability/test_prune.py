@@ -43,7 +43,7 @@ def exchanging(*pairs):
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout.readline() == "ready\n"
-        process.send_signal(signal.SIGSTOP)
+        wait_until_stopped(process)
         yield process
         assert process.poll() is None
     finally:

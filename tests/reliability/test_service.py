@@ -54,7 +54,7 @@ def end(lab, way):
         return
     else:
         lab.box.run("systemctl", "kill", f"--signal={way}", unit)
-    lab.box.wait(lambda: lab.show("ActiveState") == "active" and lab.show("MainPID") not in (before, "0"), timeout=60)
+    lab.box.wait(lambda: lab.show("ActiveState") == "active" and lab.show("MainPID") not in (before, "0"), timeout=300)
 
 
 def assert_right(lab):

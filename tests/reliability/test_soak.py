@@ -129,6 +129,9 @@ def assert_idle(made: Program, seconds: float) -> None:
     """A busy loop would take all of a core; the limit is far above what an idle daemon takes, and far below that."""
     process = psutil.Process(made.pid)
     made.wait(lambda: not made.client.status().hashes_pending)
-    before = sum(process.cpu_times()[:2])
-    time.sleep(seconds)
-    assert sum(process.cpu_times()[:2]) - before < 0.1 * seconds
+    for _ in range(10):  # on a busy machine the last of the work takes its time
+        before = sum(process.cpu_times()[:2])
+        time.sleep(seconds)
+        if sum(process.cpu_times()[:2]) - before < 0.1 * seconds:
+            return
+    raise AssertionError("it is never idle")

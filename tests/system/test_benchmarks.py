@@ -28,7 +28,7 @@ print(json.dumps([asdict(line) for line in index.make_lines(warm, {10_000: resul
 
 def _run(*arguments: object) -> str:
     command = [sys.executable, *map(str, arguments)]
-    done = subprocess.run(command, cwd=_FOLDER, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=_FOLDER, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

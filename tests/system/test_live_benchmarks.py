@@ -19,7 +19,7 @@ def measured(tmp_path):
     def run(name, *arguments):
         file = tmp_path / "lines.json"
         command = [sys.executable, name, "--size", "112", "--work", tmp_path, "--json", file, *map(str, arguments)]
-        done = subprocess.run(command, cwd=_FOLDER, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, cwd=_FOLDER, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         lines = json.loads(file.read_text())
         assert all(line["command"] == f"python benchmarks/{name} --size 112" for line in lines)

@@ -20,7 +20,7 @@ import sys, urllib.request
 method, address = sys.argv[1:]
 request = urllib.request.Request(address, b"" if method == "PUT" else None, method=method)
 request.add_header("Authorization", "AWS4-HMAC-SHA256 Credential=anyone/20260101/us-east-1/s3/aws4_request")
-sys.stdout.write(urllib.request.urlopen(request, timeout=10).read().hex())
+sys.stdout.write(urllib.request.urlopen(request, timeout=120).read().hex())
 """
 ADDRESS = "http://127.0.0.1:5000"
 SETTINGS = f"""

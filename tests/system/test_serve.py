@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import warnings
 from collections import Counter
 from contextlib import contextmanager
@@ -209,7 +208,7 @@ def proxy():
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             headers = {name: value for name, value in self.headers.items() if name not in ("Host", "Content-Length")}
             path = self.path.removeprefix("/deep/tables")
-            answer = requests.request(self.command, way_on[0] + path, headers=headers, data=body, timeout=30)
+            answer = requests.request(self.command, way_on[0] + path, headers=headers, data=body, timeout=120)
             self.send_response(answer.status_code)
             self.send_header("Content-Length", str(len(answer.content)))
             self.end_headers()
@@ -246,12 +245,14 @@ def test_behind_a_web_server(lasting, tmp_path, monkeypatch):
 
 def run(made, *flags, code):
     command = [PROGRAM, "serve", *made.places, *flags]
-    ended = subprocess.run(command, env=made.environment(), capture_output=True, text=True, timeout=30)
+    ended = subprocess.run(command, env=made.environment(), capture_output=True, text=True, timeout=120)
     assert ended.returncode == code, ended.stderr
     return ended.stderr
 
 
-def test_what_cannot_be_served(lasting):
+def test_what_cannot_be_served(lasting, monkeypatch):
+    lasting.break_it("from alfwatchd import connections\nconnections.REQUEST_SECONDS = 1e4\n")
+    monkeypatch.setitem(lasting.added, "PYTHONPATH", lasting.added.pop("PYTHONPATH"))
     with served(lasting) as site:
         said = run(lasting, f"--port={site.port}", code=1)
         assert f"127.0.0.1, port {site.port}: cannot listen there (Address already in use)" in said
@@ -259,9 +260,7 @@ def test_what_cannot_be_served(lasting):
         assert f"process {site.process.pid} serves from here" in said
         # It ends in order, though somebody is connected who says nothing.
         with socket.create_connection(("127.0.0.1", site.port)):
-            began = time.monotonic()
             site.stop(signal.SIGINT)
-            assert time.monotonic() - began < 9  # clients may take 10 to ask
         assert site.log.rstrip().endswith("serving ended")
         assert not any(level in site.log for level in (" WARNING ", " ERROR ", " CRITICAL ")), site.log
     assert "serve.port = 65536 (flag --port)" in run(lasting, "--port=65536", code=78)

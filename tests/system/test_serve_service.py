@@ -17,7 +17,7 @@ request = urllib.request.Request("http://127.0.0.1:8310" + sys.argv[1])
 if len(sys.argv) > 2:
     request.add_header("Authorization", "Token " + sys.argv[2])
 try:
-    answer = urllib.request.urlopen(request, timeout=10)
+    answer = urllib.request.urlopen(request, timeout=120)
 except urllib.error.HTTPError as error:
     answer = error
 print(answer.status, answer.read(1000)[:4] if "zip" in sys.argv[1] else answer.read().decode())

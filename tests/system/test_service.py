@@ -199,7 +199,7 @@ for who in people:
         gid = lab if change == "lab first" else user.pw_gid
         os.setresgid(gid, gid, gid)
         os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)
-        client = Client(socket, timeout=20)
+        client = Client(socket, timeout=120)
         requests = ("status", "sync", "flush", "rescan", "plan_prune", "prune")
         said = {request: ask(client, request) for request in requests}
         print(json.dumps([who, sorted(set(said.values())), said["prune"]]), flush=True)
