@@ -25,6 +25,7 @@ from alfwatchd.core.prune_plan import PruneOutcome, PrunePlan, Reference, make_p
 from alfwatchd.errors import OutDirError, PruneRefused, RootOffline, TablesError
 from alfwatchd.lock import hold_out_dir
 from alfwatchd.once import index, no_garbage_collection, run_hashing
+from alfwatchd.prune_look import look_at_plan
 from alfwatchd.settings import Settings
 from alfwatchd.startup import Start, lab_problems, prepare
 from alfwatchd.state import State
@@ -169,7 +170,7 @@ def _plan(root: Path, reference: Reference, *, remove_empty_sessions: bool) -> P
     )
     if plan.files and not reference.sessions:
         raise PruneRefused(f"{reference.source}: the sessions table is empty; are these the tables of {root}?")
-    return plan
+    return look_at_plan(root, plan)
 
 
 def _settings(root: Path, out_dir: Path, *, hash_files: bool = False, lab: str = "") -> Settings:

@@ -18,6 +18,7 @@ from alfwatchd.core.replies import PruneItem, PruneReply
 from alfwatchd.core.tables import Snapshot
 from alfwatchd.errors import PruneRefused, RootOffline, TablesError
 from alfwatchd.mounts import find_place
+from alfwatchd.prune_look import look_at_plan
 from alfwatchd.scanner import printable
 from alfwatchd.settings import Settings
 
@@ -54,13 +55,14 @@ def plan_prune(view: TablesView, settings: Settings, options: PruneOptions) -> P
     folder = options.reference or settings.prune.reference
     reference = _own_reference(view.snapshot) if folder is None else read_reference(folder)
     fraction = settings.prune.max_fraction if options.max_fraction is None else options.max_fraction
-    return make_plan(
+    plan = make_plan(
         view.snapshot,
         reference,
         lab=settings.lab,
         remove_empty_sessions=not options.keep_empty_sessions,
         max_fraction=None if fraction >= 1 else fraction,
     )
+    return look_at_plan(settings.root, plan)
 
 
 def preview(settings: Settings, plan: PrunePlan, may_continue: Callable[[], None]) -> PruneReply:
@@ -181,7 +183,7 @@ def _reply(plan: PrunePlan, outcome: PruneOutcome, *, applied: bool = False) -> 
         applied=applied,
         reference=plan.reference,
         n_datasets=plan.n_datasets,
-        files=[PruneItem(printable(file.path), file.signature.file_size) for file in outcome.deleted],
+        files=[PruneItem(printable(file.path), file.state.size) for file in outcome.deleted],
         folders=[PruneItem(printable(path), None) for path in outcome.removed],
         n_bytes=outcome.n_bytes,
         kept=[PruneItem(printable(item.path), item.file_size, item.reason) for item in outcome.kept],

@@ -6,10 +6,12 @@ import os
 import stat
 from pathlib import Path
 
+from alfwatchd import linux, prune, prune_look, prune_walk, trash, trash_back, trash_empty, trash_folder
 from alfwatchd.core import alf
 from alfwatchd.core.prune_plan import Reference, make_plan
 from alfwatchd.core.rows import Session, pack_signature
 from alfwatchd.core.tables import Tables
+from alfwatchd.prune_look import look_at_plan
 from rows import folder_rows
 
 S1, S2, T1 = "s/2020-01-01/001", "s/2020-01-01/002", "t/2020-01-02/001"
@@ -68,13 +70,34 @@ def plan_for(root, reference=(), *, remove_empty_sessions=True):
         rel_paths = sessions.setdefault(alf.parse_session(session).eid_path, set())
         if rel_path:
             rel_paths.add(rel_path)
-    return make_plan(
+    plan = make_plan(
         take_snapshot(root),
         Reference("reference", sessions),
         lab="",
         remove_empty_sessions=remove_empty_sessions,
         max_fraction=None,
     )
+    return look_at_plan(root, plan)
+
+
+_CALLS = {"open": linux.open_in_mount, "stat": linux.statx, "rename": linux.rename_no_replace}
+"""As they are: the hooks of one test must not pile up."""
+
+
+def hook_os(patch, hooked):
+    """Let all modules of prune that touch the tree use an `os` module with hooks, and `linux` as well."""
+    for module in (prune, prune_walk, prune_look, trash, trash_folder, trash_back, trash_empty):
+        patch.setattr(module, "os", hooked)
+    for call, function in _CALLS.items():
+        patch.setattr(linux, function.__name__, _hooked(function, call, hooked.hook))
+
+
+def _hooked(call, name, hook):
+    def hooked(path, *args, **kwargs):
+        hook(name, path)
+        return call(path, *args, **kwargs)
+
+    return hooked
 
 
 class HookedOs:
@@ -85,14 +108,9 @@ class HookedOs:
 
     def __getattr__(self, name):
         call = getattr(os, name)
-        if name not in ("open", "stat", "unlink", "rmdir", "scandir"):
+        if name not in ("open", "stat", "unlink", "rmdir", "scandir", "rename", "mkdir", "link"):
             return call
-
-        def hooked(path, *args, **kwargs):
-            self.hook(name, path)
-            return call(path, *args, **kwargs)
-
-        return hooked
+        return _hooked(call, name, self.hook)
 
 
 class At:

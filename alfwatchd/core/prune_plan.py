@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from alfwatchd.core.rows import Session, Signature, inode_of, is_of_link, pack_signature, unpack_signature
 from alfwatchd.core.tables import Snapshot
@@ -30,12 +30,43 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True)
+class FileState:
+    """What ``statx`` told of a file; times in nanoseconds since 1970, UTC.
+
+    Parameters
+    ----------
+    dev, ino : int
+    size : int
+        Bytes.
+    mtime_ns, ctime_ns : int
+    btime_ns : int or None
+        When the inode was made; None where the file system does not record it.
+    """
+
+    dev: int
+    ino: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    btime_ns: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionPlace:
+    """Where a session folder lies: the mount that it is reached through, its file system and its inode."""
+
+    mount_id: int
+    dev: int
+    ino: int
+
+
+@dataclass(frozen=True, slots=True)
 class PlannedFile:
     """A dataset file to delete, and what it looked like when that was decided."""
 
     path: str
     """Relative to the root."""
-    signature: Signature
+    state: FileState
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,36 +77,52 @@ class PrunePlan:
     ----------
     plan_id : str
         A digest of what would go and of `reference`, so that the same plan has the same id.
+    root : str
+        What it was made for.
     reference : str
         `Reference.source`.
-    n_datasets : int
-        Datasets on disk.
+    reference_date, reference_generation : str
+        Of the reference tables; empty where it is not known.
+    n_datasets, n_bytes_on_disk : int
+        Datasets on disk, and the sum of their sizes.
     files : tuple of PlannedFile
         Sorted by path.
     folders : tuple of str
         Session folders that may go once they are empty, sorted by path, relative to the root. Only the disk
         knows which do: `alfwatchd.prune.preview_plan` asks it.
+    kept : tuple of KeptItem
+        Datasets that the reference does not list and that stay all the same, and why.
+    places : mapping of str to SessionPlace
+        Of each session with a file in `files`, and of each in `folders`. A session without a place is not touched.
     """
 
     plan_id: str
+    root: str
     reference: str
+    reference_date: str
+    reference_generation: str
     n_datasets: int
+    n_bytes_on_disk: int
     files: tuple[PlannedFile, ...]
     folders: tuple[str, ...]
+    kept: tuple[KeptItem, ...] = ()
+    places: Mapping[str, SessionPlace] = field(default_factory=dict)
 
     @property
     def n_bytes(self) -> int:
         """Sum of the sizes of `files`, in bytes."""
-        return sum(file.signature.file_size for file in self.files)
+        return sum(file.state.size for file in self.files)
 
 
 @dataclass(frozen=True, slots=True)
 class KeptItem:
-    """A planned file or folder that was left, and why; `file_size` in bytes as planned, None for folders."""
+    """A file or folder that was left, and why; `file_size` in bytes as planned, None for folders."""
 
     path: str
     file_size: int | None
     reason: str
+    has_failed: bool = False
+    """Whether it was to go and could not. Folders that hold something else, and what is gone already, are no failure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,17 +140,25 @@ class PruneOutcome:
         What was planned and tried, and is still there or was gone already.
     stopped : AlfwatchdError or None
         What `may_continue` raised. Planned items that are in none of the lists above were not tried then.
+    freed_at : float or None
+        When the trash that `deleted` lies in is to be emptied, in seconds since 1970; None where nothing lies in it.
     """
 
     deleted: tuple[PlannedFile, ...]
     removed: tuple[str, ...]
     kept: tuple[KeptItem, ...]
     stopped: AlfwatchdError | None = None
+    freed_at: float | None = None
 
     @property
     def n_bytes(self) -> int:
         """Sum of the sizes of `deleted`, in bytes; files with other hard links free none of them."""
-        return sum(file.signature.file_size for file in self.deleted)
+        return sum(file.state.size for file in self.deleted)
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether anything that was planned is still there and should not be."""
+        return self.stopped is not None or any(item.has_failed for item in self.kept)
 
 
 def make_plan(
@@ -155,7 +210,8 @@ def make_plan(
             folders.append(session.path)
     n_datasets = sum(session.n_datasets for session in snapshot.sessions.values())
     _check_fraction(len(files), n_datasets, max_fraction, reference.source)
-    return _plan(reference.source, n_datasets, files, folders)
+    n_bytes = sum(session.n_bytes for session in snapshot.sessions.values())
+    return _plan(reference.source, n_datasets, n_bytes, files, folders)
 
 
 def _listed(session: Session, reference: Reference, lab: str) -> AbstractSet[str] | None:
@@ -180,10 +236,15 @@ def _led_to(snapshot: Snapshot) -> frozenset[bytes]:
 
 def _unlisted(session: Session, listed: AbstractSet[str], led_to: AbstractSet[bytes]) -> list[PlannedFile]:
     return [
-        PlannedFile(f"{session.path}/{rel_path}", unpack_signature(value))
+        PlannedFile(f"{session.path}/{rel_path}", _state(unpack_signature(value)))
         for rel_path, value in session.datasets()
         if rel_path not in listed and not is_of_link(value) and inode_of(value) not in led_to
     ]
+
+
+def _state(signature: Signature) -> FileState:
+    """Return what a row tells of a file; the rest is for a look at the disk."""
+    return FileState(0, signature.inode, signature.file_size, signature.mtime_ns, 0, None)
 
 
 def _check_fraction(n_files: int, n_datasets: int, max_fraction: float | None, source: str) -> None:
@@ -197,15 +258,20 @@ def _check_fraction(n_files: int, n_datasets: int, max_fraction: float | None, s
     )
 
 
-def _plan(source: str, n_datasets: int, files: Sequence[PlannedFile], folders: Sequence[str]) -> PrunePlan:
+def _plan(
+    source: str, n_datasets: int, n_bytes: int, files: Sequence[PlannedFile], folders: Sequence[str]
+) -> PrunePlan:
     sorted_files = tuple(sorted(files, key=lambda file: file.path))
     sorted_folders = tuple(sorted(folders))
     digest = hashlib.blake2b(_encode(source), digest_size=8)
     for file in sorted_files:
-        digest.update(b"\0F" + _encode(file.path) + b"\0" + pack_signature(*file.signature))
+        signature = pack_signature(file.state.size, file.state.mtime_ns, file.state.ino, False)  # noqa: FBT003
+        digest.update(b"\0F" + _encode(file.path) + b"\0" + signature)
     for folder in sorted_folders:
         digest.update(b"\0D" + _encode(folder))
-    return PrunePlan(digest.hexdigest(), source, n_datasets, sorted_files, sorted_folders)
+    return PrunePlan(
+        digest.hexdigest(), "", source, "", "", n_datasets, n_bytes, files=sorted_files, folders=sorted_folders
+    )
 
 
 def _encode(text: str) -> bytes:

@@ -4,13 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alfwatchd.core.prune_plan import PlannedFile, Reference, make_plan
+from alfwatchd.core.prune_plan import FileState, PlannedFile, Reference, make_plan
 from alfwatchd.core.rows import Session, Signature, pack_signature
 from alfwatchd.core.tables import Snapshot
 from alfwatchd.errors import PruneRefused
 from rows import folder_rows
 
 FILE = Signature(file_size=10, mtime_ns=1_700_000_000_000_000_000, inode=7, is_link=False)
+STATE = FileState(0, FILE.inode, FILE.file_size, FILE.mtime_ns, 0, None)
 LINK = FILE._replace(inode=8, is_link=True)
 OF_LINKED_SESSION = FILE._replace(inode=9)
 
@@ -160,9 +161,9 @@ def test_a_plan_holds_what_its_apply_needs():
     made = plan({"b/2020-01-01/001": ["c.d.e", "a.b.c"], "a/2020-01-01/001": [SPIKES]}, {})
     assert (made.n_datasets, made.n_bytes, made.reference) == (3, 30, "/reference")
     assert made.files == (
-        PlannedFile(f"a/2020-01-01/001/{SPIKES}", FILE),
-        PlannedFile("b/2020-01-01/001/a.b.c", FILE),
-        PlannedFile("b/2020-01-01/001/c.d.e", FILE),
+        PlannedFile(f"a/2020-01-01/001/{SPIKES}", STATE),
+        PlannedFile("b/2020-01-01/001/a.b.c", STATE),
+        PlannedFile("b/2020-01-01/001/c.d.e", STATE),
     )
     assert made.folders == ("a/2020-01-01/001", "b/2020-01-01/001")
 
