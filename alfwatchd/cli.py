@@ -8,13 +8,13 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
 import alfwatchd
-from alfwatchd import configuration, logs, serve_command, text
+from alfwatchd import configuration, logs, prune_command, serve_command, text
 from alfwatchd.client import Client
 from alfwatchd.core.replies import PruneReply
 from alfwatchd.errors import AlfwatchdError, NoDaemon, UsageError
@@ -105,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     rescan.add_argument("--accept-root", action="store_true", help="take root and mounts as they are now")
     ids = add("ids", _ids, "find what became of an id that a database has replaced")
     ids.add_argument("old", metavar="OLD", help="eid or dataset id, as tables once held it")
-    _add_prune_flags(add("prune", _prune, "list or delete datasets that are not in reference tables"))
+    prune_command.add_flags(add("prune", _prune, "list or delete datasets that are not in reference tables"))
     serve_command.add_flags(add("serve", _serve_tables, "give the tables to ONE clients on other machines, over HTTP"))
     add("config", _config, "show the settings in force and where each comes from")
     demo = add("demo", _demo, "write a small realistic ALF tree to try things on")
@@ -132,15 +132,6 @@ def _common_flags() -> argparse.ArgumentParser:
     group.add_argument("--watch", choices=["auto", "inotify", "poll"], help="how changes are noticed")
     group.add_argument("--log-level", choices=["debug", "info", "warning", "error"], help="least level to log")
     return common
-
-
-def _add_prune_flags(prune: argparse.ArgumentParser) -> None:
-    prune.add_argument("--reference", metavar="DIR", help="folder of the tables of what is to stay")
-    prune.add_argument("--apply", action="store_true", help="delete; without it nothing is deleted")
-    prune.add_argument("--keep-empty-sessions", action="store_true", help="delete files only, no folders")
-    prune.add_argument(
-        "--max-fraction", type=float, metavar="F", help="refuse if more than this part of the datasets would go, 0 to 1"
-    )
 
 
 def _flags(arguments: argparse.Namespace) -> dict[str, object]:
@@ -179,6 +170,7 @@ def _once(arguments: argparse.Namespace, loaded: Settings) -> int:
     check_out_dir(loaded.out_dir)
     with hold_out_dir(loaded.out_dir), ScanProgress() as progress:
         summary = run_once(loaded, accept_root=arguments.accept_root, progress=progress.update)
+        prune_command.empty_due(loaded)
     for problem in summary.problems:
         print(f"problem: {problem.path or '.'}: {problem.message}", file=sys.stderr)
     if (known := summary.adopted) is not None:
@@ -270,6 +262,8 @@ def _relative_to_root(client: Client, path: str) -> str:
 
 def _prune(arguments: argparse.Namespace) -> int:
     client = _client_for_root(arguments)
+    if prune_command.is_asked(arguments):
+        return prune_command.run(arguments, client, _flags(arguments))
     reference = str(Path(arguments.reference).resolve()) if arguments.reference else None
     if client is None:
         reply = _prune_alone(arguments, reference)
@@ -280,7 +274,7 @@ def _prune(arguments: argparse.Namespace) -> int:
         if arguments.apply:
             reply = client.apply_prune(reply.plan_id)
     _print(reply, arguments, "\n".join(text.prune_lines(reply)))
-    return 1 if any(note.startswith("stopped") for note in reply.notes) else 0
+    return 0 if reply.complete else 1
 
 
 def _client_for_root(arguments: argparse.Namespace) -> Client | None:
@@ -306,9 +300,9 @@ def _prune_alone(arguments: argparse.Namespace, reference: str | None) -> PruneR
     options = pruning.PruneOptions(
         Path(reference) if reference else None, arguments.keep_empty_sessions, arguments.max_fraction
     )
-    with hold_out_dir(loaded.out_dir):
+    with hold_out_dir(loaded.out_dir), closing(pruning.RootCheck(loaded.root)) as guard:
+        prune_command.empty_due(loaded)
         plan = pruning.plan_prune(look_once(loaded), loaded, options)
-        guard = pruning.RootCheck(loaded.root)
         if not arguments.apply:
             return pruning.preview(loaded, plan, guard.check)
         return pruning.apply(loaded, plan, guard.check, lambda line: print(line, file=sys.stderr))

@@ -96,6 +96,18 @@ class Client:
         """Delete exactly what a plan says and is unchanged since."""
         return _reply(replies.PruneReply, self._ask("POST", "/v1/prune/apply", {"plan_id": plan_id}))
 
+    def undo_prune(self, plan_id: str) -> replies.TrashReply:
+        """Bring back what a plan has moved into the trash; never over what is there."""
+        return _reply(replies.TrashReply, self._ask("POST", "/v1/prune/undo", {"plan_id": plan_id}))
+
+    def empty_trash(self, plan_id: str | None = None) -> replies.TrashReply:
+        """Delete what a plan has moved into the trash; None: what all plans have."""
+        return _reply(replies.TrashReply, self._ask("POST", "/v1/prune/empty", {"plan_id": plan_id}))
+
+    def list_plans(self) -> replies.PlansReply:
+        """Ask for the plans that are remembered, and what became of them."""
+        return _reply(replies.PlansReply, self._ask("GET", "/v1/prune/plans"))
+
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         connection = http.client.HTTPConnection("localhost")
         connection.sock = _connect(str(self.socket_path))
@@ -158,6 +170,7 @@ _ITEMS: dict[str, type[DataclassInstance]] = {
     "folders": replies.PruneItem,
     "kept": replies.PruneItem,
     "steps": replies.IdStep,
+    "plans": replies.PlanRecord,
 }
 
 
@@ -166,12 +179,18 @@ def _reply(kind: type[_Reply], answer: dict[str, Any]) -> _Reply:
     known = {field.name for field in fields(kind)} & answer.keys()
     try:
         answer = {**answer, **_nested(answer, known)}
-        items = {key: [_reply(_ITEMS[key], each) for each in answer[key]] for key in known & _ITEMS.keys()}
+        listed = [key for key in known if _is_of_items(key, answer[key])]
+        items = {key: [_reply(_ITEMS[key], each) for each in answer[key]] for key in listed}
         return kind(**{key: answer[key] for key in known} | items)
     except TypeError as error:
         raise RequestFailed(
             f"the daemon's answer lacks fields ({error}): it is of another version, restart it"
         ) from error
+
+
+def _is_of_items(key: str, value: Any) -> bool:
+    """Tell whether a list holds answers; `plans` is a list of names in some answers."""
+    return key in _ITEMS and (key != "plans" or all(isinstance(each, dict) for each in value))
 
 
 def _nested(answer: dict[str, Any], known: set[str]) -> dict[str, Any]:

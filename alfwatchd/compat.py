@@ -139,10 +139,21 @@ def remove_missing_datasets(
     if not root.is_dir():
         raise RootOffline(f"{root}: the folder does not exist; check its path, or mount it")
     reference = pruning.read_reference(root) if tables is None else _reference(tables)
-    guard = pruning.RootCheck(root)
+    with closing(pruning.RootCheck(root)) as guard:
+        return _remove_missing(Path(cache_dir), root, reference, guard, remove_empty_sessions, dry)
+
+
+def _remove_missing(
+    cache_dir: Path,
+    root: Path,
+    reference: Reference,
+    guard: pruning.RootCheck,
+    remove_empty_sessions: bool,  # noqa: FBT001
+    dry: bool,  # noqa: FBT001
+) -> list[Path]:
     plan = _plan(root, reference, remove_empty_sessions=remove_empty_sessions)
     if dry:
-        paths = _paths(Path(cache_dir), prune.preview_plan(root, plan, may_continue=guard.check))
+        paths = _paths(cache_dir, prune.preview_plan(root, plan, may_continue=guard.check))
         print("The following session and datasets would be removed:", end="\n\t")  # noqa: T201 - upstream's contract
         print("\n\t".join(sorted(map(str, paths))))  # noqa: T201
         return paths
@@ -151,7 +162,7 @@ def remove_missing_datasets(
         _log.warning("not removed path=%s reason=%s", root / item.path, item.reason)
     if outcome.stopped is not None:
         raise outcome.stopped
-    return _paths(Path(cache_dir), outcome)
+    return _paths(cache_dir, outcome)
 
 
 def _plan(root: Path, reference: Reference, *, remove_empty_sessions: bool) -> PrunePlan:

@@ -36,6 +36,7 @@ from alfwatchd.settings import Settings
 from alfwatchd.startup import Start, prepare
 from alfwatchd.state import State
 from alfwatchd.store import Store
+from alfwatchd.trash_keeper import TrashKeeper
 from alfwatchd.watcher import Watcher
 
 _log = logging.getLogger(__name__)
@@ -226,6 +227,7 @@ def _assemble(frame: _Frame, stack: ExitStack) -> tuple[Engine, Threads]:
         reload=frame.in_force.read_again,
         wall_clock=lambda: datetime.now(UTC),
         stopwatch=time.monotonic,
+        trash=TrashKeeper(lambda: frame.in_force.settings),
     )
     engine = Engine(settings, start.encoding, parts)
     stack.callback(engine.close)

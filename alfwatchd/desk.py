@@ -8,14 +8,15 @@ import logging
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from alfwatchd import pruning
+from alfwatchd import pruning, trash_jobs
 from alfwatchd.control_socket import Peer
 from alfwatchd.core import messages, replies
 from alfwatchd.core.messages import Message, TablesView
@@ -31,6 +32,8 @@ _MAX_PLANNED_FILES = 500_000
 """In all plans together, unless one alone has more: each takes some 300 bytes."""
 _MAX_PLANNING = 4
 """Each reads reference tables, which may lie on a network mount that is away."""
+
+_ACTOR = "the daemon's user"
 
 _T = TypeVar("_T")
 
@@ -61,6 +64,20 @@ class ApplyBody(BaseModel):
     plan_id: str = Field(
         max_length=64, description="As in the plan; the daemon knows the last eight, fewer large ones."
     )
+
+
+class UndoBody(BaseModel):
+    """Which plan to undo."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    plan_id: str = Field(max_length=64, description="Of a plan whose files lie in the trash.")
+
+
+class EmptyBody(BaseModel):
+    """What to delete from the trash."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    plan_id: str | None = Field(None, max_length=64, description="Of a plan; null for all that lies there.")
 
 
 class Desk:
@@ -148,6 +165,27 @@ class Desk:
         self._plans.pop(body.plan_id, None)
         return reply
 
+    async def undo(self, body: UndoBody, peer: Peer) -> replies.TrashReply:
+        """Bring back what a plan has moved into the trash. Goes on if the client leaves; raises as `apply`."""
+        return await asyncio.shield(
+            asyncio.ensure_future(self._use_trash(functools.partial(self._undo, body.plan_id), peer))
+        )
+
+    async def empty(self, body: EmptyBody, peer: Peer) -> replies.TrashReply:
+        """Delete what lies in the trash. Goes on if the client leaves; raises as `apply`."""
+        return await asyncio.shield(
+            asyncio.ensure_future(self._use_trash(functools.partial(self._empty, body.plan_id), peer))
+        )
+
+    async def list_plans(self) -> replies.PlansReply:
+        """Return the plans that are remembered."""
+        return await _in_thread(trash_jobs.list_plans, self._settings())
+
+    async def _use_trash(self, work: Callable[[Peer], replies.TrashReply], peer: Peer) -> replies.TrashReply:
+        await _in_thread(self._check_may_prune, peer)
+        await self.ask(messages.SnapshotRequest)  # fails while the root is offline
+        return await _in_thread(work, peer)
+
     def _remember(self, plan: PrunePlan) -> None:
         """Keep a plan to be carried out, and forget the oldest ones of too many, or of ones that are too large."""
         self._plans[plan.plan_id] = plan
@@ -174,24 +212,40 @@ class Desk:
         try:
             settings = self._settings()
             plan = pruning.plan_prune(view, settings, options)
-            return plan, pruning.preview(settings, plan, self._may_continue)
+            return plan, pruning.preview(settings, plan, self._may_continue, _ACTOR)
         finally:
             self._planning.release()
 
     def _apply(self, plan: PrunePlan, peer: Peer) -> replies.PruneReply:
-        if not self._pruning.acquire(blocking=False):
-            raise Busy("another prune is running; try again when it is done")
-        who = str(peer)
-        try:
-            _log.warning("prune begins plan=%s files=%d %s", plan.plan_id, len(plan.files), who)
-            reply = pruning.apply(
-                self._settings(), plan, self._may_continue, lambda line: _log.info("%s by %s", line, who)
-            )
-        finally:
-            self._pruning.release()
+        with self._alone():
+            _log.warning("prune begins plan=%s files=%d %s", plan.plan_id, len(plan.files), peer)
+            reply = pruning.apply(self._settings(), plan, self._may_continue, _logging(peer), _ACTOR)
         gone = [item.path for item in (*reply.files, *reply.folders)]
         self._post(messages.PrunedNotice(tuple({path.rpartition("/")[0] for path in gone})))
         return reply
+
+    def _undo(self, plan_id: str, peer: Peer) -> replies.TrashReply:
+        with self._alone():
+            _log.warning("undo of a prune begins plan=%s %s", plan_id, peer)
+            reply, folders = trash_jobs.undo(self._settings(), plan_id, _logging(peer), _ACTOR)
+        self._post(messages.PrunedNotice(folders))
+        return reply
+
+    def _empty(self, plan_id: str | None, peer: Peer) -> replies.TrashReply:
+        with self._alone():
+            _log.warning("the trash is emptied plan=%s %s", plan_id or "all", peer)
+            reply = trash_jobs.empty(self._settings(), plan_id, _logging(peer), _ACTOR)
+        self._post(messages.PrunedNotice(()))
+        return reply
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        if not self._pruning.acquire(blocking=False):
+            raise Busy("another prune is running; try again when it is done")
+        try:
+            yield
+        finally:
+            self._pruning.release()
 
     def _may_continue(self) -> None:
         """Ask the engine whether the root is still what it was; asked before each session."""
@@ -200,6 +254,11 @@ class Desk:
         view = reply.result()
         if view.unsure:
             raise RootOffline(f"{view.unsure[0]}: not readable any more")
+
+
+def _logging(peer: Peer) -> Callable[[str], None]:
+    """Return how each file and folder is logged: with who asked."""
+    return lambda line: _log.info("%s by %s", line, peer)
 
 
 def _in_thread(function: Callable[..., _T], *arguments: object) -> Awaitable[_T]:

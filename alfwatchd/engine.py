@@ -27,6 +27,7 @@ _OFFLINE_RETRY_SECONDS = 5.0
 _UNREADABLE_RETRY_SECONDS = 30.0
 _FOREIGN_CHECK_SECONDS = 2.0
 _MOUNT_CHECK_SECONDS = 1.0
+_TRASH_CHECK_SECONDS = 5.0
 _LONGEST_SLEEP_SECONDS = 1.0
 _REST_SECONDS = 2.0
 _STOP_SECONDS = 60.0
@@ -66,6 +67,7 @@ class Engine:
         """What the end waits for, once it has begun."""
         self._timers = Timers()
         self._timers.make_due("root", 0.0)
+        self._timers.make_due("trash", 0.0)
         self._paced_until = 0.0
         self._rest_until = 0.0
         self._last_pass_ended = 0.0
@@ -132,6 +134,8 @@ class Engine:
                 if self.parts.adopting is not None:
                     self.parts.adopting.take_counts(message)
             case messages.PrunedNotice():
+                if self.parts.trash is not None:
+                    self.parts.trash.look_again()
                 for folder in filter(None, map(self.indexer.tree.find, message.folders)):
                     self.indexer.mark_folder(folder, now)
             case messages.Stop():
@@ -293,6 +297,8 @@ class Engine:
             indexer.retry_unreadable(now)
         if broken := indexer.watching.beat(now):
             self._lose_events(broken)
+        if self.parts.trash is not None and self._timers.is_due("trash", now, _TRASH_CHECK_SECONDS):
+            self.parts.trash.wake()
         if self._timers.is_due("foreign", now, _FOREIGN_CHECK_SECONDS):
             self.look_for_foreign_writes()
 

@@ -13,6 +13,7 @@ from alfwatchd.inbox import Inbox
 from alfwatchd.indexer import Indexer
 from alfwatchd.publisher import Publisher
 from alfwatchd.settings import Settings
+from alfwatchd.trash_keeper import TrashKeeper
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,8 @@ class Parts:
         Time for people: UTC.
     stopwatch : callable
         Seconds, to bound how long one step takes.
+    trash : TrashKeeper or None
+        None where nobody empties the trash.
     """
 
     indexer: Indexer
@@ -50,3 +53,4 @@ class Parts:
     reload: Callable[[], Settings]
     wall_clock: Callable[[], datetime]
     stopwatch: Callable[[], float]
+    trash: TrashKeeper | None = None

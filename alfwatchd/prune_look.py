@@ -1,5 +1,7 @@
-"""What a prune must know of the disk beforehand: the state of each planned file, the place of each session, and what
-the folders were like that it may remove. Changes nothing."""
+"""What a prune must know of the disk beforehand; changes nothing.
+
+That is the state of each planned file, the place of each session, and what the folders are like that it may remove.
+"""
 
 from __future__ import annotations
 
@@ -101,7 +103,7 @@ def look_at_folders(root_fd: int, plan: PrunePlan) -> tuple[FolderState, ...]:
             continue
         inside = [file.path.rpartition("/")[0] for file in planned if is_file_path(file.path)]
         _look_at_way(root_fd, session, found, goes=session in removable)
-        for path in sorted({inner for path in inside for inner in _folders_between(session, path)}):
+        for path in sorted({between for folder in inside for between in _folders_between(session, folder)}):
             _look(root_fd, path, found, goes=session in removable)
         if session in removable and plan.places.get(session) is not None:
             _look_below(root_fd, session, found)

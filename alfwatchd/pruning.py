@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +18,12 @@ from alfwatchd.core.prune_plan import PruneOutcome, PrunePlan, Reference, make_p
 from alfwatchd.core.replies import PruneItem, PruneReply
 from alfwatchd.core.tables import Snapshot
 from alfwatchd.errors import PruneRefused, RootOffline, TablesError
-from alfwatchd.mounts import find_place
+from alfwatchd.mounts import Mount, MountWatch, find_place, mounts_near
 from alfwatchd.prune_look import look_at_plan
+from alfwatchd.prune_plans import PlanRecords, iso
 from alfwatchd.scanner import printable
 from alfwatchd.settings import Settings
+from alfwatchd.trash import Trash
 
 OWN_TABLES = "the daemon's own tables"
 _NEEDED_OF_SESSIONS, _NEEDED_OF_DATASETS = {"id", "subject", "date", "number"}, {"eid", "rel_path"}
@@ -65,44 +68,100 @@ def plan_prune(view: TablesView, settings: Settings, options: PruneOptions) -> P
     return look_at_plan(settings.root, plan)
 
 
-def preview(settings: Settings, plan: PrunePlan, may_continue: Callable[[], None]) -> PruneReply:
-    """Say what a plan would do now; changes nothing."""
-    excluded = compile_exclude(settings.exclude)
-    return _reply(plan, prune.preview_plan(settings.root, plan, may_continue=may_continue, excluded=excluded))
+def preview(
+    settings: Settings, plan: PrunePlan, may_continue: Callable[[], None], actor: str = "this user"
+) -> PruneReply:
+    """Say what a plan would do now; changes nothing but the list of plans in the state folder."""
+    outcome = prune.preview_plan(
+        settings.root,
+        plan,
+        may_continue=may_continue,
+        excluded=compile_exclude(settings.exclude),
+        trash=_trash(settings),
+        actor=actor,
+    )
+    reply = _reply(plan, outcome)
+    PlanRecords(settings.state_dir).note_plan(plan, reply)
+    return reply
 
 
 def apply(
-    settings: Settings, plan: PrunePlan, may_continue: Callable[[], None], log: Callable[[str], None]
+    settings: Settings,
+    plan: PrunePlan,
+    may_continue: Callable[[], None],
+    log: Callable[[str], None],
+    actor: str = "this user",
 ) -> PruneReply:
-    """Carry a plan out."""
-    excluded = compile_exclude(settings.exclude)
-    outcome = prune.apply_plan(settings.root, plan, may_continue=may_continue, log=log, excluded=excluded)
-    return _reply(plan, outcome, applied=True)
+    """Carry a plan out. One line in the log ends it, however it ends."""
+    started, outcome = time.monotonic(), PruneOutcome((), (), ())
+    try:
+        outcome = prune.apply_plan(
+            settings.root,
+            plan,
+            may_continue=may_continue,
+            log=log,
+            excluded=compile_exclude(settings.exclude),
+            trash=_trash(settings),
+            actor=actor,
+        )
+    finally:
+        stopped = f" stopped={str(outcome.stopped)!r}" if outcome.stopped is not None else ""
+        log(
+            f"prune done root={str(settings.root)!r} reference={plan.reference!r} plan={plan.plan_id} "
+            f"deleted={len(outcome.deleted)} kept={len(outcome.kept)} bytes={outcome.n_bytes} "
+            f"seconds={time.monotonic() - started:.2f}{stopped}"
+        )
+    reply = _reply(plan, outcome, applied=True)
+    PlanRecords(settings.state_dir).note_result(plan, reply)
+    return reply
+
+
+def _trash(settings: Settings) -> Trash | None:
+    return Trash(settings.prune.trash_seconds) if settings.prune.trash_seconds > 0 else None
 
 
 class RootCheck:
-    """Makes sure, without a daemon, that the root stays what it was when the plan was made."""
+    """Makes sure, without a daemon, that root and mounts stay what they were before the plan was made."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._place = self._find()
+        self._watch = MountWatch()  # first: what is mounted right after the look must not be missed
+        self._place, self._mounts = self._find_place(), self._find_mounts()
+        self._is_other = False
 
     def check(self) -> None:
-        """Look again.
+        """Look again; cheap as long as nothing is mounted or unmounted.
 
         Raises
         ------
         RootOffline
-            It is something else now.
+            Something else is there now.
         """
-        if self._find() != self._place:
-            raise RootOffline(f"{self._root}: something else is there now; nothing more is deleted")
+        self._is_other = self._is_other or self._find_place() != self._place
+        if self._watch.has_changed():
+            self._is_other = self._is_other or self._find_mounts() != self._mounts
+        if self._is_other:
+            raise RootOffline(
+                f"{self._root}: something else is there now, or was mounted or unmounted below it; "
+                "nothing more is deleted"
+            )
 
-    def _find(self) -> Place:
+    def close(self) -> None:
+        """Close the table of mounts."""
+        self._watch.close()
+
+    def _find_place(self) -> Place:
         try:
             return find_place(str(self._root))
         except OSError as error:
             raise RootOffline(f"{self._root}: cannot be read ({error.strerror})") from error
+
+    def _find_mounts(self) -> tuple[Mount, ...]:
+        try:
+            above, below = mounts_near(str(self._root))
+        except OSError as error:
+            raise RootOffline(f"the table of mounts cannot be read ({error.strerror})") from error
+        return (*above, *below)
 
 
 def read_reference(folder: Path) -> Reference:
@@ -186,6 +245,8 @@ def _reply(plan: PrunePlan, outcome: PruneOutcome, *, applied: bool = False) -> 
         files=[PruneItem(printable(file.path), file.state.size) for file in outcome.deleted],
         folders=[PruneItem(printable(path), None) for path in outcome.removed],
         n_bytes=outcome.n_bytes,
-        kept=[PruneItem(printable(item.path), item.file_size, item.reason) for item in outcome.kept],
+        kept=[PruneItem(printable(item.path), item.file_size, item.reason) for item in (*plan.kept, *outcome.kept)],
         notes=notes,
+        complete=not (applied and outcome.has_failed),
+        freed_at=iso(outcome.freed_at),
     )

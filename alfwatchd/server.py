@@ -25,7 +25,7 @@ from alfwatchd import connections
 from alfwatchd.connections import Protocol, json_error
 from alfwatchd.control_socket import BACKLOG, Peer
 from alfwatchd.core import messages, replies
-from alfwatchd.desk import ApplyBody, Desk, PlanBody, RescanBody
+from alfwatchd.desk import ApplyBody, Desk, EmptyBody, PlanBody, RescanBody, UndoBody
 from alfwatchd.errors import AlfwatchdError, Busy, NotAllowed, PruneRefused, RootOffline, TablesError, UsageError
 
 _log = logging.getLogger(__name__)
@@ -121,6 +121,21 @@ def create_app(desk: Desk) -> FastAPI:
     async def apply_prune(body: ApplyBody, peer: Annotated[Peer, Depends(_peer)]) -> replies.PruneReply:
         """Delete exactly what a plan says and is unchanged since."""
         return await desk.apply(body, peer)
+
+    @app.post("/v1/prune/undo")
+    async def undo_prune(body: UndoBody, peer: Annotated[Peer, Depends(_peer)]) -> replies.TrashReply:
+        """Bring back what a plan has moved into the trash; never over what is there."""
+        return await desk.undo(body, peer)
+
+    @app.post("/v1/prune/empty")
+    async def empty_trash(peer: Annotated[Peer, Depends(_peer)], body: EmptyBody | None = None) -> replies.TrashReply:
+        """Delete what a plan, or each, has moved into the trash."""
+        return await desk.empty(body or EmptyBody(), peer)
+
+    @app.get("/v1/prune/plans")
+    async def list_plans() -> replies.PlansReply:
+        """The latest plans, and what became of them."""
+        return await desk.list_plans()
 
     return app
 

@@ -136,6 +136,9 @@ class Prune(_Section):
     reference: OptionalPlace = Field(None, description="Folder of the reference tables; empty: the daemon's own.")
     max_fraction: float = Field(0.1, ge=0, le=1, description="Largest part of all datasets to delete, 0 to 1.")
     enabled: bool = Field(default=False, description="Whether a prune over the socket may delete.")
+    trash_seconds: float = Field(
+        604800.0, ge=0, description="Seconds that pruned files lie in the trash; 0: deleted at once."
+    )
 
 
 class Control(_Section):

@@ -146,14 +146,13 @@ def rename_new(source: str, target: str, source_fd: int, target_fd: int) -> None
     """Rename into a folder that no other user can write to, over nothing."""
     try:
         linux.rename_no_replace(source, target, source_dir_fd=source_fd, target_dir_fd=target_fd)
-        return
     except OSError as error:
         if error.errno not in _NO_FLAG:
             raise
-    with suppress(FileNotFoundError):
-        os.stat(target, dir_fd=target_fd, follow_symlinks=False)
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
-    os.rename(source, target, src_dir_fd=source_fd, dst_dir_fd=target_fd)
+        with suppress(FileNotFoundError):
+            os.stat(target, dir_fd=target_fd, follow_symlinks=False)
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target) from error
+        os.rename(source, target, src_dir_fd=source_fd, dst_dir_fd=target_fd)
 
 
 def move_back(slot: str, name: str, slots_fd: int, folder_fd: int) -> None:
@@ -169,13 +168,13 @@ def move_back(slot: str, name: str, slots_fd: int, folder_fd: int) -> None:
     """
     try:
         linux.rename_no_replace(slot, name, source_dir_fd=slots_fd, target_dir_fd=folder_fd)
-        return
     except OSError as error:
-        if error.errno == errno.EEXIST and _is_same(slot, name, slots_fd, folder_fd):
-            os.unlink(slot, dir_fd=slots_fd)
-            return
-        if error.errno not in _NO_FLAG:
+        if error.errno not in (*_NO_FLAG, errno.EEXIST):
             raise
+        _link_back(slot, name, slots_fd, folder_fd)
+
+
+def _link_back(slot: str, name: str, slots_fd: int, folder_fd: int) -> None:
     try:
         os.link(slot, name, src_dir_fd=slots_fd, dst_dir_fd=folder_fd, follow_symlinks=False)
     except FileExistsError:

@@ -81,7 +81,12 @@ def finish_folders(root_fd: int, plan_fd: int, manifest: Manifest, made: Iterabl
         except OSError as error:
             if error.errno != errno.ENOENT:
                 done.kept.append(
-                    KeptItem(path, None, f"is back, but not all of its owner, mode and ACL ({error.strerror})", True)
+                    KeptItem(
+                        path,
+                        None,
+                        f"is back, but not all of its owner, mode and ACL ({error.strerror})",
+                        has_failed=True,
+                    )
                 )
     with suppress(FileNotFoundError):
         os.unlink(trash_folder.MADE, dir_fd=plan_fd)
@@ -89,7 +94,7 @@ def finish_folders(root_fd: int, plan_fd: int, manifest: Manifest, made: Iterabl
 
 def _unknown(slots: Iterable[int], manifest: Manifest) -> list[KeptItem]:
     return [
-        KeptItem("/".join(trash.slot_of(number)), None, "lies in the trash and is not in its manifest", True)
+        KeptItem("/".join(trash.slot_of(number)), None, "lies in the trash and is not in its manifest", has_failed=True)
         for number in slots
         if number >= len(manifest.files)
     ]
@@ -125,7 +130,7 @@ def _make_folders(
         except FileExistsError:
             continue
         except OSError as error:
-            done.kept.append(KeptItem(path, None, prune_walk.reason(error, actor), True))
+            done.kept.append(KeptItem(path, None, prune_walk.reason(error, actor), has_failed=True))
             continue
         done.folders.append(path)
         log(f"folder made again path={path!r}")
@@ -159,7 +164,7 @@ def _bring_back(
         ):
             move_back(slot, name, slots_fd, above_fd)
     except OSError as error:
-        done.kept.append(KeptItem(file.path, file.state.size, _reason(error, actor), True))
+        done.kept.append(KeptItem(file.path, file.state.size, _reason(error, actor), has_failed=True))
         return
     done.files.append(file)
     log(f"dataset moved back path={file.path!r} file_size={file.state.size}")

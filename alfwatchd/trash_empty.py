@@ -128,7 +128,7 @@ def empty_due(root: Path, now: float, log: Log, actor: str = "this user") -> Emp
                     with _naming(name):
                         _do_what_is_due(root_fd, trash_fd, name, now, done, log, actor)
                 except PruneRefused as error:
-                    done.kept.append(KeptItem(f"{TRASH}/{name}", None, str(error), True))
+                    done.kept.append(KeptItem(f"{TRASH}/{name}", None, str(error), has_failed=True))
             trash_folder.remove_trash(root_fd)
     return done
 
@@ -219,17 +219,19 @@ def _delete(
 ) -> None:
     folder, slot = trash.slot_of(number)
     if manifest is None or number >= len(manifest.files):
-        done.kept.append(KeptItem(f"{folder}/{slot}", about.st_size, "lies in the trash and is in no manifest", True))
+        done.kept.append(
+            KeptItem(f"{folder}/{slot}", about.st_size, "lies in the trash and is in no manifest", has_failed=True)
+        )
         return
     file = manifest.files[number]
     try:
         with trash_folder.open_slots(plan_fd, folder) as slots_fd:
             if not is_untouched(os.stat(slot, dir_fd=slots_fd, follow_symlinks=False), file.state):
-                done.kept.append(KeptItem(file.path, about.st_size, WRITTEN, True))
+                done.kept.append(KeptItem(file.path, about.st_size, WRITTEN, has_failed=True))
                 return
             os.unlink(slot, dir_fd=slots_fd)
     except OSError as error:
-        done.kept.append(KeptItem(file.path, about.st_size, prune_walk.reason(error, actor), True))
+        done.kept.append(KeptItem(file.path, about.st_size, prune_walk.reason(error, actor), has_failed=True))
         return
     done.n_files += 1
     done.n_bytes += file.state.size

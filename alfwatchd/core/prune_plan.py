@@ -122,7 +122,7 @@ class KeptItem:
     file_size: int | None
     reason: str
     has_failed: bool = False
-    """Whether it was to go and could not. Folders that hold something else, and what is gone already, are no failure."""
+    """Whether it should have gone. Folders that hold something else, and what is gone already, are no failure."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ import signal
 import stat
 import tempfile
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -269,7 +268,6 @@ def test_a_path_that_no_plan_holds_is_refused(root, tmp_path, path):
     write(tmp_path, "outside/a.b.c", "2020-01-01/001/a.b.c")
     before = entries(tmp_path)
     target = Path(f"{root}/{path}")
-    about = target.lstat()
     file = PlannedFile(path, state_of(linux.statx(str(target))))
     outcome = apply(root, forged_plan(root, (file,), ()))
     assert [item.path for item in outcome.kept] == [path]

@@ -648,7 +648,8 @@ def test_a_prune_deletes_what_was_planned(data, caplog):
         assert [(item["path"], item["file_size"]) for item in plan["files"]] == [(SPIKES, 6), (TRIALS, 6)]
         assert (data.root / SPIKES).exists()
         status, done = box.ask("POST", "/v1/prune/apply", {"plan_id": plan["plan_id"]})
-        assert (status, done) == (200, plan | {"applied": True})
+        assert (status, done.pop("freed_at") is not None, plan.pop("freed_at")) == (200, True, None)
+        assert done == plan | {"applied": True}
         assert [path.name for path in data.root.rglob("*.npy")] == ["spikes.times.npy"]
         assert (data.root / KEPT).exists()
         again, answer = box.ask("POST", "/v1/prune/apply", {"plan_id": plan["plan_id"]})
@@ -659,7 +660,7 @@ def test_a_prune_deletes_what_was_planned(data, caplog):
     }
     logged = [record.getMessage() for record in caplog.records]
     me = f"uid={os.getuid()} pid={os.getpid()}"
-    assert any(line.startswith(f"dataset deleted path='{SPIKES}'") and me in line for line in logged)
+    assert any(line.startswith(f"dataset moved to trash path='{SPIKES}'") and me in line for line in logged)
 
 
 def test_a_plan_waits_for_changes_but_not_for_the_flush(data):

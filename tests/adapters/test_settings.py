@@ -83,7 +83,9 @@ def test_layers_meet_inside_a_section(tmp_path):
     config = write(tmp_path / "x.toml", "[prune]\nmax_fraction = 0.5\nenabled = false")
     environ = HOME | {"ALFWATCHD_CONFIG": str(config), "ALFWATCHD_PRUNE__ENABLED": "true"}
     loaded = load({"root": "/data", "prune.reference": "/ref"}, environ)
-    assert loaded.settings.prune.model_dump() == {"reference": Path("/ref"), "max_fraction": 0.5, "enabled": True}
+    assert loaded.settings.prune.model_dump() == {
+        "reference": Path("/ref"), "max_fraction": 0.5, "enabled": True, "trash_seconds": 604800.0
+    }  # fmt: skip
     assert [loaded.sources[f"prune.{key}"] for key in ("reference", "max_fraction", "enabled")] == [
         "flag --reference",
         str(config),
@@ -182,6 +184,7 @@ REFUSED = [
     ("prune.max_fraction", 1.1, "less than or equal to 1"),
     ("prune.max_fraction", -0.1, "greater than or equal to 0"),
     ("prune.reference", 5, "should be a path"),
+    ("prune.trash_seconds", -1, "greater than or equal to 0"),
     ("prune.enabled", "perhaps", "valid boolean"),
     ("control.group", 5, "valid string"),
 ]

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import prune_box
 from alfwatchd import linux, prune, trash_empty, trash_folder
 from alfwatchd.core import trash
 from alfwatchd.core.alf import TRASH
 from alfwatchd.errors import Busy, PruneRefused, RootOffline
-import prune_box
 from prune_box import CLUSTERS, LAB_S1, S1, S2, SPIKES, T1, TRIALS, At, HookedOs, entries, hook_os, plan_for, write
 from trash_box import NOW, WEEK, look, move, trashed
 
@@ -198,7 +198,7 @@ def test_a_planted_trash_is_refused_and_nothing_goes(root, tmp_path, plant):
     elsewhere.mkdir(mode=0o700)
     before, plan = look(root), plan_for(root)
     plant(root, elsewhere)
-    with pytest.raises(PruneRefused, match="prune.trash_seconds = 0"):
+    with pytest.raises(PruneRefused, match=r"prune\.trash_seconds = 0"):
         move(root, plan)
     assert (look(root).keys() - {TRASH}, os.listdir(elsewhere)) == (before.keys(), [])
     for call in (lambda: undo(root, plan), lambda: trash_empty.empty(root, None, no_log)):
@@ -377,13 +377,13 @@ class Killer:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def killed(work, n):
+def killed(n, work, *arguments):
     """Run in a forked process that is killed before its n-th call; tell whether it was."""
     pid = os.fork()
     if pid == 0:
         with contextlib.suppress(BaseException), pytest.MonkeyPatch.context() as patch:
             hook_os(patch, HookedOs(Killer(n)))
-            work()
+            work(*arguments)
         os._exit(0)
     _, status = os.waitpid(pid, 0)
     return os.WIFSIGNALED(status)
@@ -420,13 +420,13 @@ def test_after_kill_9_at_any_call_nothing_is_lost_and_the_next_run_finishes(tmp_
         plan = make_tree(root)
         before, contents = look(root), all_bytes(root)
         if step == "prune":
-            was_killed = killed(lambda: move(root, plan), n)
+            was_killed = killed(n, move, root, plan)
         else:
             move(root, plan)
         if step == "undo":
-            was_killed = killed(lambda: undo(root, plan), n)
+            was_killed = killed(n, undo, root, plan)
         elif step == "empty":
-            was_killed = killed(lambda: trash_empty.empty(root, None, no_log), n)
+            was_killed = killed(n, trash_empty.empty, root, None, no_log)
             assert set(all_bytes(root)) <= set(contents)
             left = trash_empty.survey(root)
             if left and n % 2:
@@ -467,7 +467,7 @@ def test_a_full_disk_refuses_and_names_the_setting(root, monkeypatch):
 
             with monkeypatch.context() as patch:
                 hook_os(patch, HookedOs(fail))
-                with pytest.raises(PruneRefused, match="prune.trash_seconds = 0"):
+                with pytest.raises(PruneRefused, match=r"prune\.trash_seconds = 0"):
                     move(root, plan)
             assert look(root) == before
             assert not (root / TRASH).exists()

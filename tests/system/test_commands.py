@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 import tomllib
 from pathlib import Path
 
@@ -292,7 +293,7 @@ def test_prune_over_the_socket_deletes_what_was_planned_and_logs_who_asked(prune
     assert_pruned(pruned, everything)
     for path in pruned.goes:
         assert re.search(
-            rf"dataset deleted path='{re.escape(path)}' file_size=\d+ by user=\S+ uid={os.getuid()}", pruned.log
+            rf"dataset moved to trash path='{re.escape(path)}' file_size=\d+ by user=\S+ uid={os.getuid()}", pruned.log
         )
     assert "empty folder removed path='lab/Subjects/s1/2020-01-01/003' by user=" in pruned.log
     pruned.assert_equals_fresh_index()
@@ -334,8 +335,117 @@ def test_prune_without_a_daemon(pruned):
     assert "nothing was deleted" in text
     assert walk(pruned.root) == everything
     ended = pruned.run_bare(*command, "--max-fraction=0.5", "--apply")
-    assert ended.stderr.count("dataset deleted path=") == 4
+    assert ended.stderr.count("dataset moved to trash path=") == 4
+    assert re.search(r"^prune done root='.*' .* deleted=4 kept=0 bytes=\d+ seconds=\d", ended.stderr, re.MULTILINE)
     assert_pruned(pruned, everything)
+    plan_id = re.search(r"free it now: alfwatchd prune --empty-trash (\w+)$", ended.stdout, re.MULTILINE)[1]
+    assert re.search(r" moved, freed on \d+ [A-Z][a-z]{2}; free it now", ended.stdout)
+    plans = pruned.run_bare("prune", *pruned.places, "--list").stdout
+    assert re.match(rf"{plan_id}  applied +\S+Z  4 files, ", plans)
+    undone = pruned.run_bare("prune", *pruned.places, f"--undo={plan_id}")
+    assert undone.stdout.startswith("4 files and ")
+    assert walk(pruned.root) == everything
+    assert pruned.run_bare("prune", *pruned.places, "--list").stdout.startswith(f"{plan_id}  undone ")
+    assert (
+        f"holds nothing of plan '{plan_id}'"
+        in pruned.run_bare("prune", *pruned.places, f"--undo={plan_id}", code=1).stderr
+    )
+    again = json.loads(pruned.run_bare(*command, "--max-fraction=0.5", "--apply", "--json").stdout)
+    emptied = json.loads(pruned.run_bare("prune", *pruned.places, "--empty-trash", "--json").stdout)
+    assert (emptied["plans"], emptied["n_files"], emptied["complete"]) == ([again["plan_id"]], 4, True)
+    assert_pruned(pruned, everything)
+    assert not (pruned.root / ".alfwatchd-trash").exists()
+
+
+def test_without_a_daemon_once_and_prune_empty_what_is_due(pruned):
+    everything = walk(pruned.root)
+    config = pruned.home / "config.toml"
+    config.write_text("[prune]\ntrash_seconds = 0.5\nmax_fraction = 1.0\n")
+    places = [*pruned.places, f"--config={config}"]
+    for last in (["--once"], ["prune", f"--reference={pruned.reference}"]):
+        pruned.run_bare("prune", *places, f"--reference={pruned.reference}", "--apply")
+        time.sleep(0.6)
+        ended = pruned.run_bare(*last, *places)
+        assert ended.stderr.count("dataset deleted path=") == 4
+        assert not (pruned.root / ".alfwatchd-trash").exists()
+        for path in pruned.goes:
+            (pruned.root / path).parent.mkdir(parents=True, exist_ok=True)
+            (pruned.root / path).write_bytes(b"x" * everything[path])
+
+
+def test_prune_deletes_at_once_without_a_trash(pruned):
+    everything = walk(pruned.root)
+    config = pruned.home / "config.toml"
+    config.write_text("[prune]\ntrash_seconds = 0\nmax_fraction = 1.0\n")
+    command = ["prune", *pruned.places, f"--config={config}", f"--reference={pruned.reference}", "--apply"]
+    ended = pruned.run_bare(*command)
+    assert ended.stderr.count("dataset deleted path=") == 4
+    assert "moved" not in ended.stdout
+    assert_pruned(pruned, everything)
+
+
+EXCLUSIVE = [
+    ["--undo=0123456789abcdef", "--apply"],
+    ["--list", "--empty-trash"],
+    ["--undo=0123456789abcdef", "--reference=/x"],
+    ["--undo=.."],
+    ["--empty-trash=../x"],
+]
+
+
+@pytest.mark.parametrize("flags", EXCLUSIVE)
+def test_flags_of_prune_that_make_no_sense(idle, flags):
+    assert idle.run_bare("prune", *idle.places, *flags, code=2).stdout == ""
+
+
+def test_undo_and_empty_over_the_socket(pruned):
+    start_with(pruned, "[prune]\nenabled = true\nmax_fraction = 0.5\n")
+    everything = walk(pruned.root)
+    plan_id = plan_of(pruned, "--apply")["plan_id"]
+    assert_pruned(pruned, everything)
+    pruned.wait(lambda: json.loads(pruned.run("status", "--json").stdout)["trash_bytes"] > 0)
+    assert "trash      " in pruned.run("status").stdout
+    assert json.loads(pruned.run("prune", "--list", "--json").stdout)["plans"][0]["state"] == "applied"
+    pruned.run("prune", f"--undo={plan_id}")
+    assert walk(pruned.root) == everything
+    pruned.run("sync")
+    pruned.assert_equals_fresh_index()
+    assert listed(pruned.out_dir, pruned.root) == walk(pruned.root)
+    pruned.wait(lambda: json.loads(pruned.run("status", "--json").stdout)["trash_bytes"] == 0)
+    plan_id = plan_of(pruned, "--apply")["plan_id"]
+    with next((pruned.root / ".alfwatchd-trash").glob("*/*/*")).open("ab") as file:
+        file.write(b"more")
+    reply = json.loads(pruned.run("prune", f"--empty-trash={plan_id}", "--json", code=1).stdout)
+    assert (reply["n_files"], [item["reason"] for item in reply["kept"]]) == (
+        3, ["was written to since it was moved to the trash"]
+    )  # fmt: skip
+    pruned.wait(lambda: "trash_written" in pruned.run("status", "--json").stdout)
+    pruned.run("prune", f"--undo={plan_id}")
+    pruned.run("sync")
+    pruned.assert_equals_fresh_index()
+    assert pruned.log.count("prune done root=") == 2
+    assert pruned.log.count("prune undone root=") == 2
+
+
+def test_the_daemon_empties_what_is_due(pruned):
+    start_with(pruned, "[prune]\nenabled = true\nmax_fraction = 0.5\ntrash_seconds = 0.1\n")
+    everything = walk(pruned.root)
+    plan_of(pruned, "--apply")
+    pruned.wait(lambda: not (pruned.root / ".alfwatchd-trash").exists())
+    assert_pruned(pruned, everything)
+    assert json.loads(pruned.run("prune", "--list", "--json").stdout)["plans"][0]["state"] == "emptied"
+
+
+def test_what_may_not_go_is_told_with_its_cause_and_exit_code_1(pruned):
+    folder = pruned.root / next(iter(pruned.goes))
+    subprocess.run(["chattr", "+i", folder], check=False)
+    try:
+        command = ["prune", *pruned.places, f"--reference={pruned.reference}", "--max-fraction=0.5", "--apply"]
+        ended = pruned.run_bare(*command, code=1)
+        assert f"kept: {next(iter(pruned.goes))}: this user may not write there" in ended.stdout
+        assert "deleted=3 kept=" in ended.stderr
+    finally:
+        subprocess.run(["chattr", "-i", folder], check=False)
 
 
 def test_prune_without_its_socket_does_not_go_past_a_daemon(pruned):
