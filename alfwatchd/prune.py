@@ -20,7 +20,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -211,7 +211,8 @@ def _take(prune: _Prune, session: str, file: PlannedFile) -> None:
         else:
             os.unlink(name, dir_fd=folder_fd)
         if about.nlink > 1:
-            prune.touched[about.dev, about.ino] = linux.statx("", dir_fd=file_fd).ctime_ns
+            with suppress(OSError):  # the file has gone; its other names then count as changed
+                prune.touched[about.dev, about.ino] = linux.statx("", dir_fd=file_fd).ctime_ns
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from alfwatchd import linux, prune_walk, trash_folder
 from alfwatchd.core import trash
 from alfwatchd.core.alf import TRASH
-from alfwatchd.core.prune_plan import FileState, PlannedFile, PrunePlan
+from alfwatchd.core.prune_plan import FileState, PlannedFile, PrunePlan, SessionPlace
 from alfwatchd.core.trash import FolderState, Manifest
 from alfwatchd.errors import PruneRefused
 
@@ -43,15 +43,17 @@ class Bin:
     ----------
     plan_fd : int
         The plan's folder, for this object to use until its context ends.
+    place : SessionPlace
+        Of the trash.
     manifest : Manifest
     """
 
-    def __init__(self, plan_fd: int, manifest: Manifest) -> None:
+    def __init__(self, plan_fd: int, place: SessionPlace, manifest: Manifest) -> None:
         self.freed_at = manifest.freed_at
         self.n_moved = 0
         self.folders = {folder.path: folder for folder in manifest.folders}
         self._plan_fd = plan_fd
-        self._place = prune_walk.place_of(plan_fd)
+        self._place = place
         self._numbers = {file.path: number for number, file in enumerate(manifest.files)}
 
     def check_reach(self, folder_fd: int) -> None:
@@ -117,22 +119,28 @@ def fill(
         files = tuple(file for file in plan.files if trash.is_file_path(file.path))
         folders = look_at_folders()
         manifest = Manifest(plan.plan_id, plan.root, now, now + trash_settings.keep_seconds, files, folders)
+        name, plan_fd, place = _make(root_fd, trash_fd, manifest)
         try:
-            name, plan_fd = trash_folder.make_plan_folder(trash_fd, manifest)
-        except OSError as error:
-            trash_folder.remove_trash(root_fd)
-            raise PruneRefused(
-                f"{TRASH}/{plan.plan_id}: the trash in the root cannot be made ({error.strerror}), so nothing was "
-                f"moved or deleted; {trash_folder.AT_ONCE}"
-            ) from error
-        try:
-            filled = Bin(plan_fd, manifest)
+            filled = Bin(plan_fd, place, manifest)
             yield filled
             if not filled.n_moved and not _has_removed(root_fd, folders):
-                trash_folder.remove_plan_folder(trash_fd, name, plan_fd)
+                with suppress(OSError):  # else it is removed when it is due
+                    trash_folder.remove_plan_folder(trash_fd, name, plan_fd)
         finally:
             os.close(plan_fd)
     trash_folder.remove_trash(root_fd)
+
+
+def _make(root_fd: int, trash_fd: int, manifest: Manifest) -> tuple[str, int, SessionPlace]:
+    try:
+        place = prune_walk.place_of(trash_fd)
+        return *trash_folder.make_plan_folder(trash_fd, manifest), place
+    except OSError as error:
+        trash_folder.remove_trash(root_fd)
+        raise PruneRefused(
+            f"{TRASH}/{manifest.plan_id}: the trash in the root cannot be made ({error.strerror}), so nothing was "
+            f"moved or deleted; {trash_folder.AT_ONCE}"
+        ) from error
 
 
 def check_reach(folder_fd: int, dev: int, mount_id: int) -> None:
