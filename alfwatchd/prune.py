@@ -29,9 +29,13 @@ from alfwatchd.core import alf
 from alfwatchd.core.exclude import Excluded
 from alfwatchd.core.prune_plan import FileState, KeptItem, PlannedFile, PruneOutcome, PrunePlan
 from alfwatchd.core.trash import is_file_path
-from alfwatchd.errors import AlfwatchdError
+from alfwatchd.errors import AlfwatchdError, RootOffline
 from alfwatchd.prune_walk import Protected, list_entries, open_folder, open_inside, open_session
 from alfwatchd.trash import Bin, Trash
+
+_NO_FAILURE_OF_FILES = frozenset({errno.ENOENT})
+# Whether a folder can go is known only when its files have gone: one that holds a mount, or what is excluded, cannot.
+_NO_FAILURE_OF_FOLDERS = frozenset({errno.ENOENT, errno.ENOTEMPTY, errno.EXDEV, errno.EINVAL})
 
 MayContinue = Callable[[], None]
 Log = Callable[[str], None]
@@ -123,7 +127,10 @@ class _OutOfReach:
     """Stands for the trash in a preview, where nothing is made: tells which files cannot be moved there."""
 
     def __init__(self, root_fd: int) -> None:
-        self._place = prune_walk.place_of(root_fd)
+        try:
+            self._place = prune_walk.place_of(root_fd)
+        except OSError as error:
+            raise RootOffline(f"the root cannot be looked at ({error.strerror})") from error
 
     def check_reach(self, folder_fd: int) -> None:
         trash.check_reach(folder_fd, self._place.dev, self._place.mount_id)
@@ -151,7 +158,7 @@ class _Prune:
     """ctime of the files with several names, by (st_dev, inode), of which this prune has taken one."""
 
     def keep(self, path: str, file_size: int | None, error: OSError) -> None:
-        has_failed = error.errno not in (errno.ENOENT, errno.ENOTEMPTY)
+        has_failed = error.errno not in (_NO_FAILURE_OF_FILES if file_size is not None else _NO_FAILURE_OF_FOLDERS)
         self.kept.append(KeptItem(path, file_size, prune_walk.reason(error, self.actor), has_failed))
 
 

@@ -134,13 +134,22 @@ def fill(
 def _make(root_fd: int, trash_fd: int, manifest: Manifest) -> tuple[str, int, SessionPlace]:
     try:
         place = prune_walk.place_of(trash_fd)
-        return *trash_folder.make_plan_folder(trash_fd, manifest), place
+        name, plan_fd = trash_folder.make_plan_folder(trash_fd, manifest, _check_way_back)
     except OSError as error:
         trash_folder.remove_trash(root_fd)
         raise PruneRefused(
             f"{TRASH}/{manifest.plan_id}: the trash in the root cannot be made ({error.strerror}), so nothing was "
             f"moved or deleted; {trash_folder.AT_ONCE}"
         ) from error
+    return name, plan_fd, place
+
+
+def _check_way_back(plan_fd: int) -> None:
+    """Raise unless this file system has a way to bring a file back that overwrites nothing: few have none."""
+    trash_folder.write_file(plan_fd, trash_folder.PROBE, [])
+    back = f"{trash_folder.PROBE}.new"
+    move_back(trash_folder.PROBE, back, plan_fd, plan_fd)
+    os.unlink(back, dir_fd=plan_fd)
 
 
 def check_reach(folder_fd: int, dev: int, mount_id: int) -> None:

@@ -10,7 +10,7 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 
 from alfwatchd.core import trash
@@ -24,6 +24,8 @@ _NEW = ".new"
 """Ends the name of a file that is not complete."""
 MADE = "made-again"
 """Name of the file in a plan's folder with the folders that an undo has begun to make again."""
+PROBE = "probe"
+"""Name of a file that is made and removed before the first one is moved."""
 AT_ONCE = "with prune.trash_seconds = 0 files are deleted at once, without a trash"
 
 
@@ -97,8 +99,15 @@ def open_plan(trash_fd: int, name: str) -> Iterator[int]:
         os.close(plan_fd)
 
 
-def make_plan_folder(trash_fd: int, manifest: Manifest) -> tuple[str, int]:
+def make_plan_folder(trash_fd: int, manifest: Manifest, check: Callable[[int], None]) -> tuple[str, int]:
     """Make the folder of a plan with its manifest, all of it on disk when this returns.
+
+    Parameters
+    ----------
+    trash_fd : int
+    manifest : Manifest
+    check : callable
+        Given the folder; raises `OSError` if it is of no use.
 
     Returns
     -------
@@ -115,6 +124,7 @@ def make_plan_folder(trash_fd: int, manifest: Manifest) -> tuple[str, int]:
     try:
         for number in range(0, len(manifest.files), 1000):
             os.mkdir(trash.slot_of(number)[0], 0o700, dir_fd=plan_fd)
+        check(plan_fd)
         write_file(plan_fd, MANIFEST, trash.write_lines(manifest))
         _sync(trash_fd)
     except BaseException:
@@ -137,9 +147,10 @@ def remove_plan_folder(trash_fd: int, name: str, plan_fd: int) -> bool:
                 os.rmdir(entry, dir_fd=plan_fd)
             except OSError:
                 return False
-    if not set(os.listdir(plan_fd)) <= {MANIFEST, MANIFEST + _NEW, MADE, MADE + _NEW}:
+    names = [name + end for name in (PROBE, MADE, MANIFEST) for end in (_NEW, "")]
+    if not set(os.listdir(plan_fd)) <= set(names):
         return False
-    for entry in (MANIFEST + _NEW, MADE + _NEW, MADE, MANIFEST):
+    for entry in names:
         with suppress(FileNotFoundError):
             os.unlink(entry, dir_fd=plan_fd)
     os.rmdir(name, dir_fd=trash_fd)
