@@ -59,7 +59,10 @@ def open_trash(root_fd: int, *, make: bool = False, alone: bool = True) -> Itera
         return
     try:
         if why := _why_strange(trash_fd, stat.S_IFDIR):
-            raise PruneRefused(f"{TRASH}: the trash in the root {why}, so it is not used: remove it; {AT_ONCE}")
+            raise PruneRefused(
+                f"{TRASH}: the trash in the root {why}, so it is not used: run this as the user that made it, or look "
+                f"at it and remove it; {AT_ONCE}"
+            )
         if alone:
             _lock(trash_fd)
         yield trash_fd
