@@ -158,7 +158,7 @@ def _remove_missing(
         print("\n\t".join(sorted(map(str, paths))))  # noqa: T201
         return paths
     outcome = prune.apply_plan(root, plan, may_continue=guard.check, log=_log.debug)
-    for item in outcome.kept:
+    for item in (*plan.kept, *outcome.kept):
         _log.warning("not removed path=%s reason=%s", root / item.path, item.reason)
     if outcome.stopped is not None:
         raise outcome.stopped

@@ -79,7 +79,7 @@ def apply_plan(
     trash : Trash or None
         None deletes at once.
     is_wanted : callable
-        Called before each file; False stops.
+        Called before each file and session folder; False stops.
     find_protected : callable
         Called once, right before the first file: (st_dev, inode) of files and folders that stay, with all below them.
     actor : str
@@ -176,11 +176,16 @@ def _run(prune: _Prune, may_continue: MayContinue, is_wanted: Callable[[], bool]
 
 def _prune_session(prune: _Prune, session: str, files: list[PlannedFile], is_wanted: Callable[[], bool]) -> None:
     for file in files:
-        if not is_wanted():
-            raise Unwanted("the client that asked for the prune has gone")
+        _check_wanted(is_wanted)
         _take_file(prune, session, file)
     if session in prune.removable:
+        _check_wanted(is_wanted)
         _remove_session(prune, session)
+
+
+def _check_wanted(is_wanted: Callable[[], bool]) -> None:
+    if not is_wanted():
+        raise Unwanted("the client that asked for the prune has gone")
 
 
 def _take_file(prune: _Prune, session: str, file: PlannedFile) -> None:

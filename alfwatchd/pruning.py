@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,8 +92,10 @@ def apply(
     may_continue: Callable[[], None],
     log: Callable[[str], None],
     actor: str = "this user",
+    is_wanted: Callable[[], bool] = lambda: True,
+    find_protected: Callable[[], AbstractSet[tuple[int, int]]] = frozenset,
 ) -> PruneReply:
-    """Carry a plan out. One line in the log ends it, however it ends."""
+    """Carry a plan out; parameters as of `prune.apply_plan`. One line in the log ends it, however it ends."""
     started, outcome = time.monotonic(), PruneOutcome((), (), ())
     try:
         outcome = prune.apply_plan(
@@ -102,6 +105,8 @@ def apply(
             log=log,
             excluded=compile_exclude(settings.exclude),
             trash=_trash(settings),
+            is_wanted=is_wanted,
+            find_protected=find_protected,
             actor=actor,
         )
     finally:

@@ -9,17 +9,16 @@ from collections.abc import Callable
 
 from alfwatchd import trash_empty, trash_jobs
 from alfwatchd.core.alf import TRASH
-from alfwatchd.core.replies import PruneItem
 from alfwatchd.core.rows import Problem
 from alfwatchd.errors import AlfwatchdError, Busy
-from alfwatchd.scanner import printable
 from alfwatchd.settings import Settings
 from alfwatchd.trash_empty import TrashedPlan
 
 _log = logging.getLogger(__name__)
 
-_AGAIN_SECONDS = 3600.0
+_AGAIN_SECONDS = 600.0
 """After what could not be emptied."""
+_MOST_TOLD = 20
 
 
 class TrashKeeper:
@@ -38,6 +37,7 @@ class TrashKeeper:
         self._wall_clock = wall_clock
         self._plans: list[TrashedPlan] = []
         self._is_known = False
+        self._trouble = ""
         self._not_before = 0.0
         self._thread: threading.Thread | None = None
         self._look_again = threading.Event()
@@ -49,7 +49,7 @@ class TrashKeeper:
 
     def problems(self) -> list[Problem]:
         """Return what a person should act on."""
-        found = []
+        found = [Problem("trash_damaged", TRASH, self._trouble)] if self._trouble else []
         for plan in self._plans:
             path, plan_id = f"{TRASH}/{plan.name}", plan.name.partition("-")[0]
             if plan.trouble:
@@ -68,10 +68,10 @@ class TrashKeeper:
         self._start()
 
     def wake(self) -> None:
-        """Have the trash emptied if anything in it is due."""
+        """Have the trash emptied if anything in it is due; cheap otherwise."""
         now = self._wall_clock()
-        is_due = any(plan.freed_at is None or plan.freed_at <= now for plan in self._plans)
-        if not self._is_known or self._look_again.is_set() or (is_due and now >= self._not_before):
+        is_due = any(_is_due(plan, now) for plan in self._plans) or not self._is_known
+        if self._look_again.is_set() or (is_due and now >= self._not_before):
             self._start()
 
     def join(self) -> None:
@@ -87,24 +87,25 @@ class TrashKeeper:
 
     def _work(self) -> None:
         self._look_again.clear()
+        settings, now, trouble = self._settings(), self._wall_clock(), ""
         try:
-            self._empty()
-            self._plans = trash_empty.survey(self._settings().root)
+            reply = trash_jobs.empty_due(settings, _log.info, now, "the daemon's user")
+            for item in reply.kept[:_MOST_TOLD]:
+                _log.warning("stays in the trash path=%s reason=%s", item.path, item.reason)
+        except Busy:
+            pass  # a prune runs, after which it is looked at again
+        except (AlfwatchdError, OSError) as error:
+            trouble = str(error)
+            _log.warning("the trash is not emptied error=%s", error)
+        try:
+            self._plans = trash_empty.survey(settings.root)
             self._is_known = True
         except (AlfwatchdError, OSError) as error:
             _log.warning("the trash cannot be looked at error=%s", error)
-
-    def _empty(self) -> None:
-        try:
-            reply = trash_jobs.empty_due(self._settings(), _log.info, self._wall_clock(), "the daemon's user")
-        except Busy:  # a prune runs, after which it is looked at again
-            self._look_again.set()
-            return
-        if reply.kept:
-            self._not_before = self._wall_clock() + _AGAIN_SECONDS
-            _tell(reply.kept)
+        self._trouble = trouble
+        if trouble or not self._is_known or any(_is_due(plan, now) for plan in self._plans):
+            self._not_before = now + _AGAIN_SECONDS
 
 
-def _tell(kept: list[PruneItem]) -> None:
-    for item in kept[:20]:
-        _log.warning("stays in the trash path=%s reason=%s", printable(item.path), item.reason)
+def _is_due(plan: TrashedPlan, now: float) -> bool:
+    return plan.freed_at is None or plan.freed_at <= now

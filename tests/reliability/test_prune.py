@@ -416,6 +416,9 @@ def test_after_a_kill_the_next_prune_finishes_and_the_tables_are_right(tmp_path,
                 made.run_once()
                 made.assert_tables_equal_fresh_index()
             tally["comparisons"] += 1
+            trashed = {path.read_text() for path in (root / TRASH).glob("*/*/*")}
+            assert trashed == {f"content of {path}" for path in new}, "each file lies in the trash"
+            trash_empty.empty(root, None, lambda _: None)
             assert {path for path in entries(root) if (root / path).is_file()} == {
                 path for path in stays if (root / path).is_file()
             }
