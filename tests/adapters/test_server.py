@@ -138,6 +138,10 @@ BAD_REQUESTS = [
     ("POST", "/v1/prune/plan", {"reference": "tables"}, 400, "reference = 'tables': should be an absolute path"),
     ("POST", "/v1/prune/plan", {"reference": ""}, 400, "reference = '': should be an absolute path"),
     ("POST", "/v1/prune/plan", {"reference": "/data\0/x"}, 400, "should be an absolute path"),
+    ("POST", "/v1/prune/undo", None, 422, "body: Field required"),
+    ("POST", "/v1/prune/undo", {"plan_id": "x" * 65}, 422, "body.plan_id: "),
+    ("POST", "/v1/prune/empty", {"plan_id": 1}, 422, "body.plan_id: "),
+    ("POST", "/v1/prune/empty", {"all": True}, 422, "body.all: "),
     ("POST", "/v1/prune/apply", None, 422, "body: Field required"),
     ("POST", "/v1/prune/apply", {}, 422, "body.plan_id: Field required"),
     ("POST", "/v1/prune/apply", {"plan_id": "x" * 65}, 422, "body.plan_id: "),
@@ -594,6 +598,9 @@ def test_another_user_may_ask_but_not_prune():
         assert f"user=nobody uid={NOBODY.pw_uid} " in answer["message"]
         forged = {"X-Forwarded-For": "[1, 0, 0]", "Forwarded": "for=0"}
         assert box.ask("POST", "/v1/prune/apply", {"plan_id": "x"}, **forged)[0] == 400  # the test's own user may
+        for what in ("undo", "empty"):
+            status, answer = ask_as_nobody(box, "POST", f"/v1/prune/{what}", {"plan_id": "0" * 16})
+            assert (status, answer["error"]) == (403, "NotAllowed")
         assert [type(message) for message in box.engine.taken] == [messages.StatusRequest]
 
 
@@ -661,6 +668,35 @@ def test_a_prune_deletes_what_was_planned(data, caplog):
     logged = [record.getMessage() for record in caplog.records]
     me = f"uid={os.getuid()} pid={os.getpid()}"
     assert any(line.startswith(f"dataset moved to trash path='{SPIKES}'") and me in line for line in logged)
+
+
+def test_undo_and_empty_over_the_api(data):
+    with prune_box(data) as box:
+        plan_id = box.client.plan_prune(data.reference).plan_id
+        assert box.client.apply_prune(plan_id).freed_at
+        (applied,) = box.client.list_plans().plans
+        assert (applied.plan_id, applied.state, applied.n_files, applied.n_bytes) == (plan_id, "applied", 2, 12)
+        undone = box.client.undo_prune(plan_id)
+        assert (undone.action, undone.plans, undone.n_files, undone.complete) == ("undone", [plan_id], 2, True)
+        assert (data.root / SPIKES).read_text() == "spikes"
+        assert [plan.state for plan in box.client.list_plans().plans] == ["undone"]
+        notices = [message for message in box.engine.taken if isinstance(message, messages.PrunedNotice)]
+        assert {"", "s", SPIKES.rpartition("/")[0]} <= set(notices[-1].folders)
+        for what, body in (("undo", {"plan_id": plan_id}), ("empty", {"plan_id": plan_id})):
+            status, answer = box.ask("POST", f"/v1/prune/{what}", body)
+            assert (status, answer["error"], plan_id in answer["message"]) == (409, "PruneRefused", True)
+        again = box.client.plan_prune(data.reference).plan_id
+        box.client.apply_prune(again)
+        emptied = box.client.empty_trash()
+        assert (emptied.action, emptied.plans, emptied.n_bytes, emptied.kept) == ("emptied", [again], 12, [])
+        assert {plan.plan_id: plan.state for plan in box.client.list_plans().plans}[again] == "emptied"
+
+
+def test_undo_and_empty_are_refused_while_the_root_is_offline(data):
+    offline = RootOffline("the disk is away")
+    with prune_box(data, {messages.SnapshotRequest: offline}) as box:
+        for what in ("undo", "empty"):
+            assert box.ask("POST", f"/v1/prune/{what}", {"plan_id": "0" * 16})[1]["error"] == "RootOffline"
 
 
 def test_a_plan_waits_for_changes_but_not_for_the_flush(data):
@@ -903,15 +939,17 @@ def test_the_description_names_all_replies(box: Box):
     assert status == 200
     assert described["openapi"].startswith("3.")
     assert {(method, path) for path, methods in described["paths"].items() for method in methods} == {
-        *(("get", f"/v1/{name}") for name in ("status", "ids/{old}")),
+        *(("get", f"/v1/{name}") for name in ("status", "ids/{old}", "prune/plans")),
         *(("post", f"/v1/{name}") for name in ("sync", "flush", "rescan", "prune/plan", "prune/apply")),
+        *(("post", f"/v1/{name}") for name in ("prune/undo", "prune/empty")),
     }
     schemas = described["components"]["schemas"]
     for kind in (
         replies.Status, replies.SyncReply, replies.FlushReply, replies.RescanReply, replies.PruneReply,
         replies.PruneItem, replies.IdsReply, replies.IdStep, replies.AdoptStatus,
         replies.ProblemReply, replies.RescanNote, server.ErrorReply,
-        desk.RescanBody, desk.PlanBody, desk.ApplyBody,
+        replies.TrashReply, replies.PlansReply, replies.PlanRecord,
+        desk.RescanBody, desk.PlanBody, desk.ApplyBody, desk.UndoBody, desk.EmptyBody,
     ):  # fmt: skip
         names = kind.model_fields if hasattr(kind, "model_fields") else [field.name for field in fields(kind)]
         assert schemas[kind.__name__]["properties"].keys() == set(names)
