@@ -130,7 +130,10 @@ class RootCheck:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._watch = MountWatch()  # first: what is mounted right after the look must not be missed
+        try:
+            self._watch = MountWatch()  # first: what is mounted right after the look must not be missed
+        except OSError as error:
+            raise RootOffline(f"the table of mounts cannot be read ({error.strerror}); nothing is deleted") from error
         self._place, self._mounts = self._find_place(), self._find_mounts()
         self._is_other = False
 

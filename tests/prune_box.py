@@ -103,12 +103,14 @@ def _hooked(call, name, hook):
 class HookedOs:
     """The `os` module with `hook(name, path)` called before each call that looks at or changes the tree."""
 
+    names = ("open", "stat", "unlink", "rmdir", "scandir", "rename", "mkdir", "link")
+
     def __init__(self, hook):
         self.hook = hook
 
     def __getattr__(self, name):
         call = getattr(os, name)
-        if name not in ("open", "stat", "unlink", "rmdir", "scandir", "rename", "mkdir", "link"):
+        if name not in self.names:
             return call
         return _hooked(call, name, self.hook)
 
