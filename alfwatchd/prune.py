@@ -34,11 +34,18 @@ _DEEPEST = 32
 """Components of the longest path that is looked into for empty sub-folders."""
 
 MayContinue = Callable[[], None]
+IsWanted = Callable[[], bool]
 Log = Callable[[str], None]
 
 
 def apply_plan(
-    root: Path, plan: PrunePlan, *, may_continue: MayContinue, log: Log, excluded: Excluded | None = None
+    root: Path,
+    plan: PrunePlan,
+    *,
+    may_continue: MayContinue,
+    log: Log,
+    excluded: Excluded | None = None,
+    is_wanted: IsWanted = lambda: True,
 ) -> PruneOutcome:
     """Delete what is planned and unchanged. Any thread may call it; one prune of a root at a time.
 
@@ -60,13 +67,15 @@ def apply_plan(
         Given one line after each deletion.
     excluded : callable or None
         See `core.exclude`. What it names is kept, even if planned.
+    is_wanted : callable
+        Called before each file and session folder, so it must be cheap; false to stop.
 
     Raises
     ------
     RootOffline
         If the root cannot be opened; nothing was deleted.
     """
-    return _run(root, plan, may_continue, excluded, log)
+    return _run(root, plan, may_continue, excluded, log, is_wanted)
 
 
 def preview_plan(
@@ -84,6 +93,7 @@ class _Prune:
     excluded: Excluded | None
     log: Log | None
     """None for a preview."""
+    is_wanted: IsWanted
     deleted: list[PlannedFile] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
     kept: list[KeptItem] = field(default_factory=list)
@@ -92,10 +102,15 @@ class _Prune:
 
 
 def _run(
-    root: Path, plan: PrunePlan, may_continue: MayContinue, excluded: Excluded | None, log: Log | None
+    root: Path,
+    plan: PrunePlan,
+    may_continue: MayContinue,
+    excluded: Excluded | None,
+    log: Log | None,
+    is_wanted: IsWanted = lambda: True,
 ) -> PruneOutcome:
     with _open_root(root) as root_fd:
-        prune = _Prune(root_fd, excluded, log)
+        prune = _Prune(root_fd, excluded, log, is_wanted)
         stopped = _prune_sessions(prune, plan, may_continue)
     return PruneOutcome(tuple(prune.deleted), tuple(prune.removed), tuple(prune.kept), stopped)
 
@@ -112,10 +127,18 @@ def _prune_sessions(prune: _Prune, plan: PrunePlan, may_continue: MayContinue) -
         except AlfwatchdError as stopped:
             return stopped
         for file in sessions[session]:
+            if not prune.is_wanted():
+                return _interrupted()
             _delete_file(prune, session, file)
+        if not prune.is_wanted():
+            return _interrupted()
         if session in removable:
             _remove_session(prune, session)
     return None
+
+
+def _interrupted() -> AlfwatchdError:
+    return AlfwatchdError("nobody waits for it any more")
 
 
 def _delete_file(prune: _Prune, session: str, file: PlannedFile) -> None:

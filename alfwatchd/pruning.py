@@ -17,7 +17,7 @@ from alfwatchd.core.prune_plan import PruneOutcome, PrunePlan, Reference, make_p
 from alfwatchd.core.replies import PruneItem, PruneReply
 from alfwatchd.core.tables import Snapshot
 from alfwatchd.errors import PruneRefused, RootOffline, TablesError
-from alfwatchd.mounts import find_place
+from alfwatchd.mounts import Mount, find_place, mounts_near
 from alfwatchd.scanner import printable
 from alfwatchd.settings import Settings
 
@@ -66,39 +66,49 @@ def plan_prune(view: TablesView, settings: Settings, options: PruneOptions) -> P
 def preview(settings: Settings, plan: PrunePlan, may_continue: Callable[[], None]) -> PruneReply:
     """Say what a plan would do now; changes nothing."""
     excluded = compile_exclude(settings.exclude)
-    return _reply(plan, prune.preview_plan(settings.root, plan, may_continue=may_continue, excluded=excluded))
+    return _reply(settings, plan, prune.preview_plan(settings.root, plan, may_continue=may_continue, excluded=excluded))
 
 
 def apply(
-    settings: Settings, plan: PrunePlan, may_continue: Callable[[], None], log: Callable[[str], None]
+    settings: Settings,
+    plan: PrunePlan,
+    may_continue: Callable[[], None],
+    log: Callable[[str], None],
+    *,
+    is_wanted: Callable[[], bool] = lambda: True,
 ) -> PruneReply:
     """Carry a plan out."""
     excluded = compile_exclude(settings.exclude)
-    outcome = prune.apply_plan(settings.root, plan, may_continue=may_continue, log=log, excluded=excluded)
-    return _reply(plan, outcome, applied=True)
+    outcome = prune.apply_plan(
+        settings.root, plan, may_continue=may_continue, log=log, excluded=excluded, is_wanted=is_wanted
+    )
+    return _reply(settings, plan, outcome, applied=True)
 
 
 class RootCheck:
-    """Makes sure, without a daemon, that the root stays what it was when the plan was made."""
+    """Makes sure, without a daemon, that root and mounts stay what they are now. Make it before the root is scanned."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._place = self._find()
+        self._place, self._mounts = self._find()
 
     def check(self) -> None:
-        """Look again.
+        """Look again; costs the same for any number of sessions.
 
         Raises
         ------
         RootOffline
-            It is something else now.
+            It is something else now, or something was mounted or unmounted at, above or below it.
         """
-        if self._find() != self._place:
+        place, near = self._find()
+        if place != self._place:
             raise RootOffline(f"{self._root}: something else is there now; nothing more is deleted")
+        if near != self._mounts:
+            raise RootOffline(f"{self._root}: mounts at or below it have changed; nothing more is deleted")
 
-    def _find(self) -> Place:
+    def _find(self) -> tuple[Place, tuple[list[Mount], list[Mount]]]:
         try:
-            return find_place(str(self._root))
+            return find_place(str(self._root)), mounts_near(str(self._root))
         except OSError as error:
             raise RootOffline(f"{self._root}: cannot be read ({error.strerror})") from error
 
@@ -172,13 +182,14 @@ def _own_reference(snapshot: Snapshot) -> Reference:
     return Reference(OWN_TABLES, sessions)
 
 
-def _reply(plan: PrunePlan, outcome: PruneOutcome, *, applied: bool = False) -> PruneReply:
+def _reply(settings: Settings, plan: PrunePlan, outcome: PruneOutcome, *, applied: bool = False) -> PruneReply:
     notes = [_OWN_NOTE] if plan.reference == OWN_TABLES else []
     if outcome.stopped is not None:
         notes.append(f"stopped half way: {outcome.stopped}")
     return PruneReply(
         plan_id=plan.plan_id,
         applied=applied,
+        root=printable(str(settings.root)),
         reference=plan.reference,
         n_datasets=plan.n_datasets,
         files=[PruneItem(printable(file.path), file.signature.file_size) for file in outcome.deleted],
