@@ -175,16 +175,16 @@ class Desk:
         PruneRefused
             A part of the root cannot be read now.
         """
-        plan = self._plans.get(body.plan_id)
+        plan, mark = self._plans.get(body.plan_id), self._mounts_of.get(body.plan_id, 0)
         with refusals_named(str(self.root), plan.reference if plan is not None else ""):
             await _in_thread(self._check_may_prune, peer)
             if plan is None:
                 raise UsageError(f"plan {body.plan_id!r}: no such plan, or it is too old; make one with /v1/prune/plan")
-            return await self._apply_wanted(plan, peer)
+            return await self._apply_wanted(plan, mark, peer)
 
-    async def _apply_wanted(self, plan: PrunePlan, peer: Peer) -> replies.PruneReply:
+    async def _apply_wanted(self, plan: PrunePlan, mark: int, peer: Peer) -> replies.PruneReply:
         """Apply a plan as long as somebody waits for it."""
-        has_left, mark = threading.Event(), self._mounts_of[plan.plan_id]
+        has_left = threading.Event()
         try:
             reply = await _in_thread(self._apply, plan, mark, peer, has_left)
         except asyncio.CancelledError:

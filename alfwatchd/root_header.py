@@ -22,7 +22,9 @@ def make_root_check(desk: Desk) -> Callable[..., Awaitable[None]]:
     """Return what each request goes through: one that names another root than the desk's raises `WrongRoot`."""
 
     async def check(
-        request: Request, response: Response, _: Annotated[str | None, Header(alias=HEADER, description=_MEANING)] = None
+        request: Request,
+        response: Response,
+        _: Annotated[str | None, Header(alias=HEADER, description=_MEANING)] = None,
     ) -> None:
         named = request.headers.getlist(HEADER)
         if len(named) > 1:

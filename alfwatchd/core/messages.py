@@ -178,7 +178,8 @@ class SnapshotRequest(Request):
 class RootCheckRequest(Request):
     """May a prune go on? Answered after a look at root and mounts, at the same cost for any tables.
 
-    The answer is `TablesView.n_mount_changes` as it is now. Fails with `RootOffline` while the root is not what it was, and with `PruneRefused` while a part of it is unsure.
+    The answer is `TablesView.n_mount_changes` as it is now. Fails with `RootOffline` while the root is not what it was,
+    and with `PruneRefused` while a part of it is unsure.
     """
 
 
