@@ -203,7 +203,8 @@ def test_a_plan_does_not_outlive_a_change_of_mounts(tmp_path):
             made.client.rescan(accept_root=True)
             with pytest.raises(PruneRefused, match="have changed since the plan"):
                 made.client.apply_prune(plan.plan_id)
-            assert len(made.client.apply_prune(made.client.plan_prune(str(reference)).plan_id).files) == 4
+            done = made.client.apply_prune(made.client.plan_prune(str(reference)).plan_id)
+            assert len([item for item in done.files if item.path.startswith("lab/")]) == 4  # the others lie in the copy
 
 
 def test_a_link_and_a_bind_mount_lead_to_the_same_root(tmp_path):
