@@ -261,7 +261,7 @@ class Desk:
         )
         if has_left.is_set():
             _log.warning(
-                "prune ended, its client has left plan=%s deleted=%d planned=%d removed=%d kept=%d bytes=%d %s",
+                "prune interrupted, its client is gone plan=%s deleted=%d planned=%d removed=%d kept=%d bytes=%d %s",
                 plan.plan_id, len(reply.files), len(plan.files), len(reply.folders), len(reply.kept), reply.n_bytes,
                 about,
             )  # fmt: skip

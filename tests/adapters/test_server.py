@@ -1015,7 +1015,9 @@ def test_a_prune_stops_when_its_client_leaves(data, caplog):
             held = box.engine.held.get(timeout=WAIT_SECONDS)
         wait(lambda: not box.server._server.server_state.connections)
         give(held, 0)
-        said = f"prune ended, its client has left plan={plan.plan_id} deleted=1 planned=2 removed=2 kept=0 bytes=6 "
+        said = (
+            f"prune interrupted, its client is gone plan={plan.plan_id} deleted=1 planned=2 removed=2 kept=0 bytes=6 "
+        )
         wait(lambda: any(line.startswith(said) for line in caplog.messages))
         assert not (data.root / SPIKES).exists()
         assert (data.root / TRIALS).exists()
@@ -1023,6 +1025,23 @@ def test_a_prune_stops_when_its_client_leaves(data, caplog):
         assert box.ask("POST", "/v1/prune/apply", {"plan_id": plan.plan_id})[0] == 400  # it was used up
         again = box.client.plan_prune(data.reference)
         assert [item.path for item in box.client.apply_prune(again.plan_id).files] == [TRIALS]
+
+
+def test_a_client_that_only_has_no_more_to_say_has_not_left(data):
+    with prune_box(data) as box:
+        body = json.dumps({"plan_id": box.client.plan_prune(data.reference).plan_id}).encode()
+        head = b"POST /v1/prune/apply HTTP/1.1\r\nHost: d\r\nAlfwatchd-Root: %b\r\nContent-Length: %d\r\n\r\n"
+        answer = box.exchange(head % (root_of(box), len(body)) + body, half_close=True)
+        assert len(json.loads(answer.partition(b"\r\n\r\n")[2])["files"]) == 2
+
+
+def test_no_question_of_a_prune_copies_the_tables(data):
+    with prune_box(data) as box:
+        plan = box.client.plan_prune(data.reference)
+        box.client.apply_prune(plan.plan_id)
+        kinds = [type(message) for message in box.engine.taken]
+    assert kinds.count(messages.SnapshotRequest) == 1  # from which the plan was made
+    assert kinds.count(messages.RootCheckRequest) == 1 + 2 + 1 + 2  # before each of the two sessions, and before all
 
 
 def test_status_is_answered_while_a_prune_runs(data):

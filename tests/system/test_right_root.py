@@ -280,17 +280,51 @@ def handle_slowly(self, record):
     return handle(self, record)
 logging.Logger.handle = handle_slowly
 """
+# Without a daemon, it is a line on stderr.
+SLOW_ALONE = """
+import builtins
+def print_slowly(*values, print=print, **options):
+    print(*values, **options)
+    if options.get("file") is sys.stderr:
+        sys.stderr.flush()
+        time.sleep(0.02)
+builtins.print = print_slowly
+"""
 N_FILES = 500
+
+
+def add_large_session(root):
+    """Add one session: a prune is not to stop at sessions only."""
+    large = root / "lab/Subjects/s1/2020-01-02/001/alf"
+    large.mkdir(parents=True)
+    for each in range(N_FILES):
+        (large / f"spikes.n{each:04d}.npy").write_bytes(b"x" * each)
+    return large
+
+
+def test_a_prune_without_a_daemon_can_be_interrupted(tmp_path):
+    with program(make_small_tree(tmp_path / "root")) as made:
+        reference = reference_of(made, tmp_path)
+        large = add_large_session(made.root)
+        made.break_it(SLOW_ALONE)
+        command = [PROGRAM, "prune", *made.places, f"--reference={reference}", "--max-fraction=1", "--apply"]
+        alone = subprocess.Popen(command, env=made.environment(), stderr=subprocess.PIPE, text=True)
+        try:
+            lines = [alone.stderr.readline()]
+            alone.send_signal(signal.SIGINT)
+            lines += alone.communicate(timeout=WAIT_SECONDS)[1].splitlines()
+        finally:
+            alone.kill()
+        assert alone.returncode == 130
+        assert "interrupted: what went is listed above" in lines[-1]
+        assert 0 < len(os.listdir(large)) < N_FILES
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
 def test_a_prune_ends_with_its_client_at_the_next_file(tmp_path, number):
     with program(make_small_tree(tmp_path / "root")) as made:
         reference = reference_of(made, tmp_path)
-        large = made.root / "lab/Subjects/s1/2020-01-02/001/alf"  # one session: it does not stop at sessions only
-        large.mkdir(parents=True)
-        for each in range(N_FILES):
-            (large / f"spikes.n{each:04d}.npy").write_bytes(b"x" * each)
+        large = add_large_session(made.root)
         made.break_it(SLOW)
         config = made.home / "config.toml"
         config.write_text(CHANGING)
@@ -307,7 +341,7 @@ def test_a_prune_ends_with_its_client_at_the_next_file(tmp_path, number):
             assert asking.returncode == 130
             assert "interrupted: the daemon stops at the next file; its log says what went" in error
             assert "Traceback" not in error
-        made.wait(lambda: "prune ended, its client has left" in made.log)
+        made.wait(lambda: "prune interrupted, its client is gone" in made.log)
         left = len(os.listdir(large))
         assert 0 < left < N_FILES
         assert f" deleted={N_FILES - left} planned={N_FILES} " in made.log
