@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from alfwatchd.barriers import Barrier, answer_flush, answer_rescan
 from alfwatchd.core import messages
-from alfwatchd.errors import UsageError
+from alfwatchd.errors import PruneRefused, UsageError
 from alfwatchd.report import make_status
 
 if TYPE_CHECKING:
@@ -37,7 +37,29 @@ def answer_request(engine: Engine, message: messages.AnyRequest, now: float) -> 
         case messages.SnapshotRequest():
             engine.require_online()
             unsure = [folder.path for folder in engine.indexer.unreadable] + list(engine.indexer.guard.missing)
-            messages.answer(message.reply, messages.TablesView(engine.indexer.tables.snapshot(), tuple(unsure)))
+            view = messages.TablesView(
+                engine.indexer.tables.snapshot(), tuple(unsure), engine.indexer.guard.n_mount_changes
+            )
+            messages.answer(message.reply, view)
+        case messages.RootCheckRequest():
+            engine.look_at_root(now)
+            engine.require_online()
+            if why := why_unsure(engine):
+                raise PruneRefused(why)
+            messages.answer(message.reply, engine.indexer.guard.n_mount_changes)
+
+
+def why_unsure(engine: Engine) -> str:
+    """Return why nothing may be deleted now, though the root is online; empty if it may.
+
+    The one place for such reasons. It is asked before each session of a prune, so it must not copy or count anything.
+    """
+    indexer = engine.indexer
+    if folder := next(iter(indexer.unreadable), None):
+        return f"{folder.path or engine.settings.root}: cannot be read now; make it readable first"
+    if place := next(iter(indexer.guard.missing), None):
+        return f"{place}: is not what was mounted there ({indexer.guard.missing[place]}); mount it again first"
+    return ""
 
 
 def _begin_rescan(engine: Engine, message: messages.RescanRequest, now: float) -> Barrier:

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import alfwatchd
-from alfwatchd import configuration, logs, prune_command, serve_command, text
+from alfwatchd import addressing, configuration, logs, prune_command, serve_command, text
 from alfwatchd.client import Client
 from alfwatchd.core.replies import PruneReply
-from alfwatchd.errors import AlfwatchdError, NoDaemon, UsageError
+from alfwatchd.errors import AlfwatchdError, UsageError
 from alfwatchd.settings import EXPLANATIONS, Settings
 
 _EPILOG = """\
@@ -138,10 +138,6 @@ def _flags(arguments: argparse.Namespace) -> dict[str, object]:
     return {name: getattr(arguments, name) for name in _FLAGS if hasattr(arguments, name)}
 
 
-def _client(arguments: argparse.Namespace) -> Client:
-    return Client(configuration.find_socket(_flags(arguments)))
-
-
 # The daemon and its stand-in.
 
 
@@ -217,25 +213,27 @@ def _serve_tables(arguments: argparse.Namespace) -> int:
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    status = _client(arguments).status()
+    status = addressing.find_daemon(_flags(arguments)).status()
     _print(status, arguments, "\n".join(text.status_lines(status)))
     return 0
 
 
 def _sync(arguments: argparse.Namespace) -> int:
-    reply = _client(arguments).sync()
+    reply = addressing.find_daemon(_flags(arguments)).sync()
     _print(reply, arguments, f"{reply.exactness}: generation {reply.generation} is on disk ({reply.seconds:.3f} s)")
     return 0
 
 
 def _flush(arguments: argparse.Namespace) -> int:
-    reply = _client(arguments).flush()
+    reply = addressing.find_daemon(_flags(arguments)).flush()
     _print(reply, arguments, f"generation {reply.generation} is on disk ({reply.seconds:.3f} s)")
     return 0
 
 
 def _rescan(arguments: argparse.Namespace) -> int:
-    client = _client(arguments)
+    client = addressing.find_daemon(_flags(arguments))
+    if arguments.accept_root:
+        client = addressing.with_root(client, _flags(arguments), changes=True)
     path = arguments.path
     if Path(path).is_absolute():
         path = _relative_to_root(client, path)
@@ -250,7 +248,7 @@ def _rescan(arguments: argparse.Namespace) -> int:
 
 
 def _relative_to_root(client: Client, path: str) -> str:
-    root, resolved = client.status().root, Path(path).resolve()
+    root, resolved = client.find_root(), Path(path).resolve()
     if not resolved.is_relative_to(root):
         raise UsageError(f"{path}: not below the root, which is {root}")
     relative = resolved.relative_to(root).as_posix()
@@ -261,58 +259,84 @@ def _relative_to_root(client: Client, path: str) -> str:
 
 
 def _prune(arguments: argparse.Namespace) -> int:
-    client = _client_for_root(arguments)
-    if prune_command.is_asked(arguments):
+    client = addressing.find_daemon_if_any(_flags(arguments))
+    is_about_trash = prune_command.is_asked(arguments)
+    if client is not None:
+        client = addressing.with_root(client, _flags(arguments), changes=prune_command.changes(arguments))
+    if is_about_trash:
         return prune_command.run(arguments, client, _flags(arguments))
-    reference = str(Path(arguments.reference).resolve()) if arguments.reference else None
     if client is None:
-        reply = _prune_alone(arguments, reference)
+        reply = _prune_alone(arguments)
     else:
+        reference, max_fraction = _wishes(arguments)
         reply = client.plan_prune(
-            reference, keep_empty_sessions=arguments.keep_empty_sessions, max_fraction=arguments.max_fraction
+            reference, keep_empty_sessions=arguments.keep_empty_sessions, max_fraction=max_fraction
         )
         if arguments.apply:
-            reply = client.apply_prune(reply.plan_id)
+            reply = _apply(client, reply.plan_id)
     _print(reply, arguments, "\n".join(text.prune_lines(reply)))
     return 0 if reply.complete else 1
 
 
-def _client_for_root(arguments: argparse.Namespace) -> Client | None:
-    """Return a client of the daemon that keeps the root in question; None if there is none."""
+def _reference(arguments: argparse.Namespace) -> Path | None:
+    return Path(arguments.reference).resolve() if arguments.reference else None
+
+
+def _wishes(arguments: argparse.Namespace) -> tuple[str | None, float | None]:
+    """Return reference and limit from whichever source they are set by; None leaves them to the daemon's settings."""
+    reference, max_fraction = _reference(arguments), arguments.max_fraction
     flags = _flags(arguments)
-    client = _client(arguments)
+    if configuration.find_address(flags).root is not None:
+        loaded = configuration.load(flags)
+        if loaded.sources["prune.reference"] != "default":
+            reference = reference or loaded.settings.prune.reference
+        if loaded.sources["prune.max_fraction"] != "default" and max_fraction is None:
+            max_fraction = loaded.settings.prune.max_fraction
+    return str(reference) if reference else None, max_fraction
+
+
+def _apply(client: Client, plan_id: str) -> PruneReply:
     try:
-        status = client.status()
-    except NoDaemon:
-        if "socket" in flags:
-            raise
-        return None
-    knows_root = any(key in flags for key in ("root", "config"))
-    return client if not knows_root or str(configuration.load(flags).settings.root) == status.root else None
+        return client.apply_prune(plan_id)
+    except KeyboardInterrupt:
+        logs.complain(
+            f"interrupted: the daemon stops at the next file; its log says what went (plan {plan_id}), and "
+            "`alfwatchd prune` what is left"
+        )
+        raise
 
 
-def _prune_alone(arguments: argparse.Namespace, reference: str | None) -> PruneReply:
+def _prune_alone(arguments: argparse.Namespace) -> PruneReply:
     from alfwatchd import pruning
+    from alfwatchd.core.prune_words import name_prune, refusals_named
     from alfwatchd.lock import hold_out_dir
     from alfwatchd.once import look_once
 
     loaded = configuration.load(_flags(arguments)).settings
-    options = pruning.PruneOptions(
-        Path(reference) if reference else None, arguments.keep_empty_sessions, arguments.max_fraction
-    )
-    with hold_out_dir(loaded.out_dir), closing(pruning.RootCheck(loaded.root)) as guard:
+    options = pruning.PruneOptions(_reference(arguments), arguments.keep_empty_sessions, arguments.max_fraction)
+    source = str(options.reference or loaded.prune.reference or pruning.OWN_TABLES)
+    with (
+        refusals_named(str(loaded.root), source),
+        hold_out_dir(loaded.out_dir),
+        closing(pruning.RootCheck(loaded.root)) as guard,
+    ):
         prune_command.empty_due(loaded)
         plan = pruning.plan_prune(look_once(loaded), loaded, options)
         if not arguments.apply:
             return pruning.preview(loaded, plan, guard.check)
-        return pruning.apply(loaded, plan, guard.check, lambda line: print(line, file=sys.stderr))
+        about = name_prune(str(loaded.root), plan.reference)
+        try:
+            return pruning.apply(loaded, plan, guard.check, lambda line: print(line, about, file=sys.stderr))
+        except KeyboardInterrupt:
+            logs.complain("interrupted: what went is listed above; the next prune finds what is left")
+            raise
 
 
 # Ids.
 
 
 def _ids(arguments: argparse.Namespace) -> int:
-    client = _client_for_root(arguments)
+    client = addressing.find_daemon_if_any(_flags(arguments))
     if client is not None:
         reply = client.ids(arguments.old)
     else:

@@ -155,16 +155,21 @@ class Engine:
 
     def require_root(self, now: float) -> None:
         """Look now, rather than when it is due, whether root and mounts are what they were."""
-        if not self.offline:
-            self._look_at_mounts()
-            try:
-                self.indexer.guard.check()
-            except RootOffline as error:
-                self._go_offline(str(error), now)
+        self.look_at_root(now)
         if self.offline:
             self._timers.make_due("root", now)
             self._try_root(now)
         self.require_online()
+
+    def look_at_root(self, now: float) -> None:
+        """Look now whether root and mounts are what they were, and go offline if not."""
+        if self.offline:
+            return
+        self._look_at_mounts()
+        try:
+            self.indexer.guard.check()
+        except RootOffline as error:
+            self._go_offline(str(error), now)
 
     def _offline_error(self) -> RootOffline:
         return RootOffline(

@@ -38,6 +38,7 @@ _NO_FAILURE_OF_FILES = frozenset({errno.ENOENT})
 _NO_FAILURE_OF_FOLDERS = frozenset({errno.ENOENT, errno.ENOTEMPTY, errno.EXDEV, errno.EINVAL})
 
 MayContinue = Callable[[], None]
+IsWanted = Callable[[], bool]
 Log = Callable[[str], None]
 
 

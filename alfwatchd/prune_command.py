@@ -55,6 +55,11 @@ def is_asked(arguments: argparse.Namespace) -> bool:
     return bool(asked)
 
 
+def changes(arguments: argparse.Namespace) -> bool:
+    """Tell whether what is asked for moves or deletes any file."""
+    return bool(arguments.apply) or arguments.undo is not None or arguments.empty_trash is not None
+
+
 def run(arguments: argparse.Namespace, client: Client | None, flags: Mapping[str, object]) -> int:
     """Do what is asked, by the daemon or alone, and return the exit code."""
     reply = _do_alone(arguments, configuration.load(flags).settings) if client is None else _ask(arguments, client)

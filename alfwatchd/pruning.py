@@ -81,7 +81,7 @@ def preview(
         trash=_trash(settings),
         actor=actor,
     )
-    reply = _reply(plan, outcome)
+    reply = _reply(settings, plan, outcome)
     PlanRecords(settings.state_dir).note_plan(plan, reply)
     return reply
 
@@ -112,11 +112,10 @@ def apply(
     finally:
         stopped = f" stopped={str(outcome.stopped)!r}" if outcome.stopped is not None else ""
         log(
-            f"prune done root={str(settings.root)!r} reference={plan.reference!r} plan={plan.plan_id} "
-            f"deleted={len(outcome.deleted)} kept={len(outcome.kept)} bytes={outcome.n_bytes} "
-            f"seconds={time.monotonic() - started:.2f}{stopped}"
+            f"prune done plan={plan.plan_id} deleted={len(outcome.deleted)} kept={len(outcome.kept)} "
+            f"bytes={outcome.n_bytes} seconds={time.monotonic() - started:.2f}{stopped}"
         )
-    reply = _reply(plan, outcome, applied=True)
+    reply = _reply(settings, plan, outcome, applied=True)
     PlanRecords(settings.state_dir).note_result(plan, reply)
     return reply
 
@@ -241,13 +240,14 @@ def _own_reference(snapshot: Snapshot) -> Reference:
     return Reference(OWN_TABLES, sessions)
 
 
-def _reply(plan: PrunePlan, outcome: PruneOutcome, *, applied: bool = False) -> PruneReply:
+def _reply(settings: Settings, plan: PrunePlan, outcome: PruneOutcome, *, applied: bool = False) -> PruneReply:
     notes = [_OWN_NOTE] if plan.reference == OWN_TABLES else []
     if outcome.stopped is not None:
         notes.append(f"stopped half way: {outcome.stopped}")
     return PruneReply(
         plan_id=plan.plan_id,
         applied=applied,
+        root=printable(str(settings.root)),
         reference=plan.reference,
         n_datasets=plan.n_datasets,
         files=[PruneItem(printable(file.path), file.state.size) for file in outcome.deleted],

@@ -79,7 +79,7 @@ def prune_lines(reply: PruneReply) -> list[str]:
     lines += [f"note: {note}" for note in reply.notes]
     lines.append(
         f"{len(reply.files)} files and {len(reply.folders)} folders, {show_bytes(reply.n_bytes)}, {verb} of "
-        f"{reply.n_datasets} datasets; reference: {reply.reference}; plan {reply.plan_id}"
+        f"{reply.n_datasets} datasets; root: {reply.root}; reference: {reply.reference}; plan {reply.plan_id}"
     )
     if not reply.applied and (reply.files or reply.folders):
         lines.append("nothing was deleted; add --apply to delete")

@@ -174,7 +174,7 @@ class Program:
         self.root, self.out_dir, self.home = root, out_dir, home
         self.flags, self.prefix = list(flags), list(prefix)
         self.socket = home / "s"
-        self.client = Client(self.socket, timeout=WAIT_SECONDS)
+        self.client = Client(self.socket, timeout=WAIT_SECONDS, root=root)
         self.process: subprocess.Popen[bytes] | None = None
         self.added: dict[str, str] = {}
         """What is added to the environment."""

@@ -175,6 +175,15 @@ class SnapshotRequest(Request):
 
 
 @dataclass(frozen=True, slots=True)
+class RootCheckRequest(Request):
+    """May a prune go on? Answered after a look at root and mounts, at the same cost for any tables.
+
+    The answer is `TablesView.n_mount_changes` as it is now. Fails with `RootOffline` while the root is not what it was,
+    and with `PruneRefused` while a part of it is unsure.
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class PrunedNotice:
     """A prune deleted these files; the folders they lay in are to be looked at."""
 
@@ -188,9 +197,11 @@ class TablesView:
     snapshot: Snapshot
     unsure: tuple[str, ...]
     """Folders whose rows are those of an earlier look."""
+    n_mount_changes: int = 0
+    """How often mounts at, above or below the root have changed so far: what was seen before may be covered now."""
 
 
-AnyRequest = StatusRequest | SyncRequest | FlushRequest | RescanRequest | SnapshotRequest
+AnyRequest = StatusRequest | SyncRequest | FlushRequest | RescanRequest | SnapshotRequest | RootCheckRequest
 Message = (
     PathsChanged
     | EventsLost

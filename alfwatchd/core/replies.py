@@ -183,6 +183,7 @@ class PruneReply:
     plan_id: str
     """Names the plan in a later apply."""
     applied: bool
+    root: str
     reference: str
     """Folder of the reference tables, or `the daemon's own tables`."""
     n_datasets: int

@@ -338,6 +338,21 @@ def test_a_prune_that_is_stopped_tells_what_it_did_and_the_next_one_finishes(roo
     assert entries(root).keys() == {"s", "t"}
 
 
+@pytest.mark.parametrize("n_asked", range(7))
+def test_a_prune_that_nobody_wants_any_more_stops_at_the_next_file_or_folder(root, n_asked):
+    files = [f"{session}/{name}" for session in (S1, S2) for name in (TRIALS, CLUSTERS)]
+    write(root, *files)
+    answers = iter([True] * n_asked)
+    plan = plan_for(root)
+    wanted = {"is_wanted": lambda: next(answers, False)}
+    outcome = prune.apply_plan(root, plan, may_continue=go_on, log=no_log, **wanted)
+    steps = [plan.files[0].path, plan.files[1].path, S1, plan.files[2].path, plan.files[3].path, S2]
+    gone = steps[:n_asked]
+    assert [path for path in steps if not (root / path).exists()] == gone
+    assert deleted(outcome) == [path for path in gone if path not in (S1, S2)]
+    assert (outcome.stopped is None) == (n_asked == 6)
+
+
 def in_child(work):
     """Run in a forked process; return what it returned, or None where it was killed."""
     reading, writing = os.pipe()

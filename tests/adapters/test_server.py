@@ -20,9 +20,9 @@ from types import SimpleNamespace
 import pytest
 
 from alfwatchd import connections, control_socket, desk, errors, make_parquet_db, server
+from alfwatchd.client import Client
 from alfwatchd.core import messages, replies
-from alfwatchd.core.messages import TablesView
-from alfwatchd.core.tables import Snapshot
+from alfwatchd.core.wanted_root import HEADER, encode_root
 from alfwatchd.desk import Desk
 from alfwatchd.errors import AlfwatchdError, RootOffline
 from alfwatchd.once import look_once
@@ -87,6 +87,7 @@ ERRORS = [
     (errors.UsageError, 400),
     (errors.NotAllowed, 403),
     (errors.PruneRefused, 409),
+    (errors.WrongRoot, 409),
     (errors.Busy, 409),
     (errors.RootOffline, 503),
     (errors.TablesError, 503),
@@ -620,10 +621,139 @@ def test_nobody_may_prune_unless_it_is_enabled(box: Box):
     assert "prune.enabled" in answer["message"]
 
 
+# Which root is meant.
+
+
+def naming(path):
+    return {HEADER: encode_root(os.fsencode(path))}
+
+
+def ask_bare(box, method, path, body=b"", *headers):
+    lines = [f"{method} {path} HTTP/1.1".encode(), b"Host: d", b"Content-Length: %d" % len(body), *headers]
+    answer = box.exchange(b"\r\n".join(lines) + b"\r\n\r\n" + body)
+    head, _, found = answer.partition(b"\r\n\r\n")
+    return int(head.split()[1]), json.loads(found)
+
+
+CHANGING = [
+    ("/v1/prune/plan", b"{}"),
+    ("/v1/prune/plan", b""),
+    ("/v1/prune/apply", b'{"plan_id": "x"}'),
+    ("/v1/prune/apply", b'{"nonsense": 1}'),
+    ("/v1/rescan", b'{"accept_root": true}'),
+]
+
+
+@pytest.mark.parametrize(("path", "body"), CHANGING)
+def test_what_may_lose_something_must_say_which_root_it_means(box: Box, path, body):
+    status, answer = ask_bare(box, "POST", path, body)
+    assert (status, answer["error"]) == (400, "UsageError")
+    assert "curl -H 'Alfwatchd-Root: " in answer["message"]
+    assert not box.engine.taken
+
+
+def test_all_requests_below_prune_that_change_something_must_say_it(box: Box):
+    paths = box.ask("GET", "/openapi.json")[1]["paths"]
+    changing = {path for path, methods in paths.items() if path.startswith("/v1/prune/") and "post" in methods}
+    assert changing >= {"/v1/prune/plan", "/v1/prune/apply"}
+    for path in changing:
+        status, answer = ask_bare(box, "POST", path, b"{}")
+        assert (status, "which root is meant?" in answer["message"]) == (400, True), path
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/v1/status"), ("POST", "/v1/sync"), ("POST", "/v1/flush"), ("POST", "/v1/rescan")]
+)
+def test_all_else_may_but_need_not(box: Box, tmp_path, method, path):
+    assert ask_bare(box, method, path)[0] == 200
+    assert box.ask(method, path, **naming(box.settings.root))[0] == 200
+    box.engine.taken.clear()
+    status, answer = box.ask(method, path, **naming(tmp_path))
+    assert (status, answer["error"]) == (409, "WrongRoot")
+    assert str(tmp_path) in answer["message"]
+    assert str(box.settings.root) in answer["message"]
+    assert not box.engine.taken
+
+
+NO_ROOTS = [b"", b"data", b"%", b"~/data", b"%2e", b"/data%00", b'"/data"', b"file:///data"]
+
+
+@pytest.mark.parametrize("value", NO_ROOTS)
+def test_values_that_are_no_root(box: Box, value):
+    status, answer = ask_bare(box, "GET", "/v1/status", b"", b"Alfwatchd-Root: " + value)
+    assert (status, answer["error"], "percent-encoded" in answer["message"]) == (400, "UsageError", True)
+
+
+def test_two_roots_are_one_too_many(box: Box):
+    lines = [b"Alfwatchd-Root: " + encode_root(os.fsencode(box.settings.root)).encode(), b"alfwatchd-root: /B"]
+    for headers in (lines, lines[::-1], lines[:1] * 2):
+        status, answer = ask_bare(box, "GET", "/v1/status", b"", *headers)
+        assert (status, "given twice" in answer["message"]) == (400, True)
+
+
+def test_a_root_is_the_same_by_any_path_to_it(tmp_path):
+    root = tmp_path / "root"
+    root.mkdir()
+    (tmp_path / "link").symlink_to(root)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "file").write_text("")
+    with control_box(root=str(root)) as box:
+        for path in (root, f"{root}/", f"//{root}//", tmp_path / "link", f"{tmp_path}/other/../root"):
+            assert box.ask("GET", "/v1/status", **naming(path))[0] == 200, path
+        for path in ("/", tmp_path, tmp_path / "other", tmp_path / "gone", tmp_path / "file", root / "below"):
+            assert box.ask("GET", "/v1/status", **naming(path))[0] == 409, path
+        root.rename(tmp_path / "away")  # the daemon is offline, and says so to those who mean its root
+        assert box.ask("GET", "/v1/status", **naming(root))[0] == 200
+        assert box.ask("GET", "/v1/status", **naming(tmp_path / "link"))[0] == 200
+        assert box.ask("GET", "/v1/status", **naming(tmp_path / "other"))[0] == 409
+
+
+@pytest.mark.parametrize("name", [b"d\xc3\xa9", b"\xff\xfe", b"a%20b", b" ", b"a\nb", b"?&#:", b"x" * 255])
+def test_roots_of_any_name(tmp_path, name):
+    root = tmp_path / os.fsdecode(name)
+    root.mkdir()
+    with control_box(root=str(root)) as box:
+        assert box.client.status() == STATUS
+        assert Client(box.path).find_root() == root
+        (tmp_path / "link").symlink_to(root)
+        assert box.ask("GET", "/v1/status", **naming(tmp_path / "link"))[0] == 200
+        with pytest.raises(errors.WrongRoot):
+            Client(box.path, root=tmp_path).status()
+
+
+def test_bytes_that_are_not_encoded_are_taken_as_they_are(tmp_path):
+    root = tmp_path / "é"
+    root.mkdir()
+    with control_box(root=str(root)) as box:
+        assert ask_bare(box, "GET", "/v1/status", b"", b"Alfwatchd-Root: " + os.fsencode(root))[0] == 200
+
+
+def test_a_path_that_gives_no_answer_holds_up_nobody(box: Box, monkeypatch):
+    """As on a network mount that is away."""
+    monkeypatch.setattr(desk, "_LOOK_SECONDS", 0.3)
+    reached = threading.Event()
+    monkeypatch.setattr(desk.right_root, "check_root", lambda *_: reached.wait(WAIT_SECONDS))
+    try:
+        for _ in range(desk._MAX_LOOKING):
+            with pytest.raises(errors.WrongRoot, match=r"/net/away: .*gave no answer within"):
+                Client(box.path, timeout=WAIT_SECONDS, root="/net/away").status()
+        with pytest.raises(errors.Busy, match="are being looked at"):
+            Client(box.path, timeout=WAIT_SECONDS, root="/net/away").status()
+        assert box.client.status() == STATUS  # its own path needs no look
+        assert not reached.is_set()
+    finally:
+        reached.set()
+    wait(lambda: box.ask("GET", "/v1/status", **naming("/"))[0] == 200)
+
+
 # Prunes, of real files.
 
 SPIKES, TRIALS = "s/2020-01-01/001/alf/spikes.times.npy", "s/2020-01-02/001/alf/trials.choice.npy"
 KEPT = "s/2020-01-03/001/alf/spikes.times.npy"
+
+
+def root_of(box):
+    return encode_root(os.fsencode(box.settings.root)).encode()
 
 
 @pytest.fixture
@@ -817,7 +947,7 @@ def test_reference_tables_that_cannot_be_reached_hold_up_nobody(data, monkeypatc
         with prune_box(data) as box:
             asked = [box.connect() for _ in range(4)]
             for each in asked:
-                each.sendall(b"POST /v1/prune/plan HTTP/1.1\r\nHost: d\r\n\r\n")
+                each.sendall(b"POST /v1/prune/plan HTTP/1.1\r\nHost: d\r\nAlfwatchd-Root: %b\r\n\r\n" % root_of(box))
             wait(lambda: sum(thread.name == "prune" for thread in threading.enumerate()) == 4)
             with pytest.raises(errors.Busy, match="4 prunes are being planned already"):
                 box.client.plan_prune(data.reference)
@@ -832,14 +962,15 @@ def test_reference_tables_that_cannot_be_reached_hold_up_nobody(data, monkeypatc
 def test_nothing_is_planned_or_deleted_while_a_part_cannot_be_read(data):
     with prune_box(data) as box:
         plan = box.client.plan_prune(data.reference)
-        box.engine.answers[messages.SnapshotRequest] = TablesView(Snapshot(1, {}), ("s/2020-01-05",))
+        box.engine.answers[messages.RootCheckRequest] = errors.PruneRefused("s/2020-01-05: cannot be read now")
         for path, body in (
             ("/v1/prune/plan", {"reference": data.reference}),
             ("/v1/prune/apply", {"plan_id": plan.plan_id}),
         ):
             status, answer = box.ask("POST", path, body)
             assert (status, answer["error"], "s/2020-01-05" in answer["message"]) == (409, "PruneRefused", True)
-        box.engine.answers[messages.SnapshotRequest] = RootOffline("the root is gone")
+            assert f"root {data.root}, reference {data.reference}" in answer["message"]
+        box.engine.answers[messages.RootCheckRequest] = RootOffline("the root is gone")
         assert box.ask("POST", "/v1/prune/apply", {"plan_id": plan.plan_id})[0] == 503
     assert (data.root / SPIKES).exists()
 
@@ -848,9 +979,9 @@ def test_nothing_is_planned_or_deleted_while_a_part_cannot_be_read(data):
 def apply_held(box, data):
     """Begin a prune that waits for the engine before its second session; yields the message, and the answer's list."""
     plan = box.client.plan_prune(data.reference)
-    look, n_asked = box.engine.answers[messages.SnapshotRequest], itertools.count(1)
+    n_asked = itertools.count(1)
     # once before the prune, then before each session
-    box.engine.answers[messages.SnapshotRequest] = lambda message: HOLD if next(n_asked) == 3 else look(message)
+    box.engine.answers[messages.RootCheckRequest] = lambda _: HOLD if next(n_asked) == 3 else 0
     answers = []
     asking = threading.Thread(
         target=lambda: answers.append(box.ask("POST", "/v1/prune/apply", {"plan_id": plan.plan_id})), daemon=True
@@ -872,13 +1003,14 @@ def stopped_half_way(data, answers, why):
     return True
 
 
-VIEWS = [
+CHECKS = [
     (RootOffline("the root is gone"), "the root is gone"),
-    (TablesView(Snapshot(1, {}), ("s/2020-01-05",)), "s/2020-01-05: not readable any more"),
+    (errors.PruneRefused("s/2020-01-05: cannot be read now"), "s/2020-01-05: cannot be read now"),
+    (1, "mounts at or below the root have changed since the plan"),
 ]
 
 
-@pytest.mark.parametrize(("answer", "why"), VIEWS)
+@pytest.mark.parametrize(("answer", "why"), CHECKS)
 def test_a_prune_stops_when_the_root_is_not_what_it_was(data, answer, why):
     with prune_box(data) as box:
         with apply_held(box, data) as (held, answers):
@@ -903,26 +1035,50 @@ def test_one_prune_at_a_time(data):
             other = box.client.plan_prune(data.reference, keep_empty_sessions=True)
             status, answer = box.ask("POST", "/v1/prune/apply", {"plan_id": other.plan_id})
             assert (status, answer["error"]) == (409, "Busy")
-            give(held, look_once(box.settings))
+            give(held, 0)
         ((status, done),) = answers
         assert (status, len(done["files"]), done["notes"]) == (200, 2, [])
 
 
-def test_a_prune_goes_on_when_its_client_leaves(data):
+def test_a_prune_stops_when_its_client_leaves(data, caplog):
     with prune_box(data) as box:
         plan = box.client.plan_prune(data.reference)
-        look, n_asked = box.engine.answers[messages.SnapshotRequest], itertools.count(1)
-        box.engine.answers[messages.SnapshotRequest] = lambda message: HOLD if next(n_asked) == 3 else look(message)
+        n_asked = itertools.count(1)
+        box.engine.answers[messages.RootCheckRequest] = lambda _: HOLD if next(n_asked) == 3 else 0
         body = json.dumps({"plan_id": plan.plan_id}).encode()
+        head = b"POST /v1/prune/apply HTTP/1.1\r\nHost: d\r\nAlfwatchd-Root: %b\r\nContent-Length: %d\r\n\r\n"
         with box.connect() as connection:
-            connection.sendall(
-                b"POST /v1/prune/apply HTTP/1.1\r\nHost: d\r\nContent-Length: %d\r\n\r\n" % len(body) + body
-            )
+            connection.sendall(head % (root_of(box), len(body)) + body)
             held = box.engine.held.get(timeout=WAIT_SECONDS)
         wait(lambda: not box.server._server.server_state.connections)
-        give(held, look_once(box.settings))
-        wait(lambda: not (data.root / TRIALS).exists())
-        wait(lambda: box.ask("POST", "/v1/prune/apply", {"plan_id": plan.plan_id})[0] == 400)  # it was carried out
+        give(held, 0)
+        said = (
+            f"prune interrupted, its client is gone plan={plan.plan_id} deleted=1 planned=2 removed=2 kept=0 bytes=6 "
+        )
+        wait(lambda: any(line.startswith(said) for line in caplog.messages))
+        assert not (data.root / SPIKES).exists()
+        assert (data.root / TRIALS).exists()
+        wait(lambda: any(isinstance(message, messages.PrunedNotice) for message in box.engine.taken))
+        assert box.ask("POST", "/v1/prune/apply", {"plan_id": plan.plan_id})[0] == 400  # it was used up
+        again = box.client.plan_prune(data.reference)
+        assert [item.path for item in box.client.apply_prune(again.plan_id).files] == [TRIALS]
+
+
+def test_a_client_that_only_has_no_more_to_say_has_not_left(data):
+    with prune_box(data) as box:
+        body = json.dumps({"plan_id": box.client.plan_prune(data.reference).plan_id}).encode()
+        head = b"POST /v1/prune/apply HTTP/1.1\r\nHost: d\r\nAlfwatchd-Root: %b\r\nContent-Length: %d\r\n\r\n"
+        answer = box.exchange(head % (root_of(box), len(body)) + body, half_close=True)
+        assert len(json.loads(answer.partition(b"\r\n\r\n")[2])["files"]) == 2
+
+
+def test_no_question_of_a_prune_copies_the_tables(data):
+    with prune_box(data) as box:
+        plan = box.client.plan_prune(data.reference)
+        box.client.apply_prune(plan.plan_id)
+        kinds = [type(message) for message in box.engine.taken]
+    assert kinds.count(messages.SnapshotRequest) == 1  # from which the plan was made
+    assert kinds.count(messages.RootCheckRequest) == 1 + 2 + 1 + 2  # before each of the two sessions, and before all
 
 
 def test_status_is_answered_while_a_prune_runs(data):

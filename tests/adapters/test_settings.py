@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from alfwatchd.configuration import SYSTEM_SOCKET, Loaded, find_socket, load
+from alfwatchd.configuration import SYSTEM_SOCKET, Loaded, find_address, find_socket, load
 from alfwatchd.core import ids
 from alfwatchd.errors import ConfigError
 from alfwatchd.settings import ENTRY_KEYS, EXPLANATIONS, Publish
@@ -426,6 +426,22 @@ def test_a_known_root_leads_to_the_default_state_dir(tmp_path):
 
 def test_without_root_and_runtime_folder_it_is_the_one_of_the_system():
     assert find_socket({}, {}) == SYSTEM_SOCKET
+
+
+def test_an_address_says_which_root_is_meant_from_whichever_source(tmp_path):
+    config = write(tmp_path / "x.toml", "root = 'data'")
+    for flags, environ in (
+        ({"root": str(tmp_path / "data")}, {}),
+        ({}, {"ALFWATCHD_ROOT": str(tmp_path / "data")}),
+        ({"config": config}, {}),
+        ({}, {"ALFWATCHD_CONFIG": str(config)}),
+    ):
+        address = find_address(flags, HOME | environ)
+        assert (address.root, address.is_named) == (tmp_path / "data", False)
+    assert find_address({"socket": "/my.sock"}, HOME).is_named
+    assert find_address({}, HOME).root is None
+    with pytest.raises(ConfigError, match="root = '' "):
+        find_address({"root": "", "socket": "/my.sock"}, HOME)
 
 
 def test_find_socket_does_not_care_about_other_settings():

@@ -490,7 +490,7 @@ def test_another_user_may_not_use_the_socket_and_may_not_prune(pruned):
     assert "live" in ask_as_nobody(Client(pruned.socket).status)
     everything = walk(pruned.root)
     plan = pruned.client.plan_prune(str(pruned.reference))
-    refused = ask_as_nobody(lambda: Client(pruned.socket).apply_prune(plan.plan_id))
+    refused = ask_as_nobody(lambda: Client(pruned.socket, root=pruned.root).apply_prune(plan.plan_id))
     assert "NotAllowed" in refused
     assert f"uid={NOBODY}" in refused
     assert walk(pruned.root) == everything
