@@ -194,7 +194,7 @@ def _index(settings: Settings) -> Start:
     start = prepare(settings, None)
     # Where the tables lie in the root, they prove that it is there.
     is_there = settings.out_dir.is_relative_to(settings.root) or (
-        settings.root.is_dir() and any(entry.is_dir() for entry in settings.root.iterdir())
+        settings.root.is_dir() and any(entry.is_dir() and entry.name != alf.TRASH for entry in settings.root.iterdir())
     )
     if start.indexer.known_before and not is_there:
         raise RootOffline(

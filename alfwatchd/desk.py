@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 _MAX_PLANS = 8
 _MAX_PLANNED_FILES = 500_000
-"""In all plans together, unless one alone has more: each takes some 300 bytes."""
+"""In all plans together, unless one alone has more: each takes some 600 bytes."""
 _MAX_PLANNING = 4
 """Each reads reference tables, which may lie on a network mount that is away."""
 

@@ -8,6 +8,7 @@ import select
 from dataclasses import dataclass
 from pathlib import Path
 
+from alfwatchd.core.alf import TRASH
 from alfwatchd.core.guard import Place
 
 # File systems whose changes all pass through this kernel, so that inotify sees them. A network or unknown one may
@@ -86,9 +87,9 @@ def find_place(path: str) -> Place:
 
 
 def top_folders(path: str) -> set[str]:
-    """Return the names of the folders in a folder; links to folders count, those that lead nowhere do not."""
+    """Return the names of the folders in a folder; links to folders count, dead ones and the trash of prunes do not."""
     with os.scandir(path) as entries:
-        return {entry.name for entry in entries if _is_folder(entry)}
+        return {entry.name for entry in entries if entry.name != TRASH and _is_folder(entry)}
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

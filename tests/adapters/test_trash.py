@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alfwatchd import linux, prune, trash_empty, trash_folder
+from alfwatchd import linux, mounts, prune, trash_empty, trash_folder
 from alfwatchd.core import trash
 from alfwatchd.core.alf import TRASH
 from alfwatchd.errors import Busy, PruneRefused, RootOffline
@@ -176,6 +176,7 @@ def test_no_walker_takes_the_trash_for_data(root):
     assert {path.path for path in indexer.tables.snapshot().sessions.values()} == {"s/2020-01-05/001"}
     assert (indexer.problems(), indexer.tree.n_ignored) == ([], 0)
     assert [file.path for file in plan_for(root).files] == ["s/2020-01-05/001/a.b.npy"]
+    assert mounts.top_folders(str(root)) == {"s", "t", "lab"}
     shutil.rmtree(root / TRASH / "2020-01-01")
     shutil.rmtree(root / TRASH / "x")
     shutil.rmtree(root / TRASH / "Subjects")
