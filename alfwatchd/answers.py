@@ -37,7 +37,8 @@ def answer_request(engine: Engine, message: messages.AnyRequest, now: float) -> 
         case messages.SnapshotRequest():
             engine.require_online()
             unsure = [folder.path for folder in engine.indexer.unreadable] + list(engine.indexer.guard.missing)
-            messages.answer(message.reply, messages.TablesView(engine.indexer.tables.snapshot(), tuple(unsure)))
+            view = messages.TablesView(engine.indexer.tables.snapshot(), tuple(unsure), engine.parts.first_seen.times)
+            messages.answer(message.reply, view)
 
 
 def _begin_rescan(engine: Engine, message: messages.RescanRequest, now: float) -> Barrier:

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import alfwatchd
 from alfwatchd import configuration, logs, serve_command, text
 from alfwatchd.client import Client
+from alfwatchd.core.prune_plan import NO_REFERENCE, OWN_TABLES, check_fraction
 from alfwatchd.core.replies import PruneReply
 from alfwatchd.errors import AlfwatchdError, NoDaemon, UsageError
 from alfwatchd.settings import EXPLANATIONS, Settings
@@ -139,8 +140,19 @@ def _add_prune_flags(prune: argparse.ArgumentParser) -> None:
     prune.add_argument("--apply", action="store_true", help="delete; without it nothing is deleted")
     prune.add_argument("--keep-empty-sessions", action="store_true", help="delete files only, no folders")
     prune.add_argument(
-        "--max-fraction", type=float, metavar="F", help="refuse if more than this part of the datasets would go, 0 to 1"
+        "--max-fraction",
+        type=_fraction,
+        metavar="F",
+        help="refuse if more than this part of the datasets, or of their bytes, would go, 0 to 1",
     )
+    prune.add_argument("--newer", action="store_true", help="delete also what is newer than the reference")
+
+
+def _fraction(text: str) -> float:
+    try:
+        return check_fraction(float(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _flags(arguments: argparse.Namespace) -> dict[str, object]:
@@ -275,9 +287,14 @@ def _prune(arguments: argparse.Namespace) -> int:
         reply = _prune_alone(arguments, reference)
     else:
         reply = client.plan_prune(
-            reference, keep_empty_sessions=arguments.keep_empty_sessions, max_fraction=arguments.max_fraction
+            reference,
+            keep_empty_sessions=arguments.keep_empty_sessions,
+            max_fraction=arguments.max_fraction,
+            newer=arguments.newer,
         )
         if arguments.apply:
+            if reply.reference == OWN_TABLES:
+                raise UsageError(NO_REFERENCE)
             reply = client.apply_prune(reply.plan_id)
     _print(reply, arguments, "\n".join(text.prune_lines(reply)))
     return 1 if any(note.startswith("stopped") for note in reply.notes) else 0
@@ -304,8 +321,10 @@ def _prune_alone(arguments: argparse.Namespace, reference: str | None) -> PruneR
 
     loaded = configuration.load(_flags(arguments)).settings
     options = pruning.PruneOptions(
-        Path(reference) if reference else None, arguments.keep_empty_sessions, arguments.max_fraction
+        Path(reference) if reference else None, arguments.keep_empty_sessions, arguments.max_fraction, arguments.newer
     )
+    if arguments.apply and options.reference is None and loaded.prune.reference is None:
+        raise UsageError(NO_REFERENCE)
     with hold_out_dir(loaded.out_dir):
         plan = pruning.plan_prune(look_once(loaded), loaded, options)
         guard = pruning.RootCheck(loaded.root)

@@ -226,6 +226,7 @@ def _assemble(frame: _Frame, stack: ExitStack) -> tuple[Engine, Threads]:
         reload=frame.in_force.read_again,
         wall_clock=lambda: datetime.now(UTC),
         stopwatch=time.monotonic,
+        first_seen=start.first_seen,
     )
     engine = Engine(settings, start.encoding, parts)
     stack.callback(engine.close)

@@ -19,10 +19,10 @@ from alfwatchd import pruning
 from alfwatchd.control_socket import Peer
 from alfwatchd.core import messages, replies
 from alfwatchd.core.messages import Message, TablesView
-from alfwatchd.core.prune_plan import PrunePlan
+from alfwatchd.core.prune_plan import NO_REFERENCE, OWN_TABLES, PrunePlan
 from alfwatchd.errors import Busy, NotAllowed, PruneRefused, RootOffline, UsageError
 from alfwatchd.id_changes import find_id
-from alfwatchd.settings import Settings
+from alfwatchd.settings import Fraction, Settings
 
 _log = logging.getLogger(__name__)
 
@@ -51,7 +51,8 @@ class PlanBody(BaseModel):
         None, max_length=4096, description="Folder of the reference tables: an absolute path, as the daemon sees it."
     )
     keep_empty_sessions: bool = Field(default=False, description="Delete files only, no folders.")
-    max_fraction: float | None = Field(None, ge=0, le=1, description="Largest fraction of the datasets that may go.")
+    max_fraction: Fraction | None = Field(None, description="Largest fraction of datasets and bytes that may go.")
+    newer: bool = Field(default=False, description="Whether what is newer than the reference may go, too.")
 
 
 class ApplyBody(BaseModel):
@@ -112,7 +113,7 @@ class Desk:
         AlfwatchdError
             As `pruning.plan_prune`, or from the engine.
         """
-        options = pruning.PruneOptions(_folder(body.reference), body.keep_empty_sessions, body.max_fraction)
+        options = pruning.PruneOptions(_folder(body.reference), body.keep_empty_sessions, body.max_fraction, body.newer)
         # Not flushed: a prune may be what makes room for the flush.
         await self.ask(functools.partial(messages.SyncRequest, flushed=False))
         view: TablesView = await self.ask(messages.SnapshotRequest)
@@ -141,6 +142,8 @@ class Desk:
         plan = self._plans.get(body.plan_id)
         if plan is None:
             raise UsageError(f"plan {body.plan_id!r}: no such plan, or it is too old; make one with /v1/prune/plan")
+        if plan.reference == OWN_TABLES:
+            raise UsageError(NO_REFERENCE)
         view: TablesView = await self.ask(messages.SnapshotRequest)  # fails while the root is offline
         if view.unsure:
             raise PruneRefused(f"{view.unsure[0]}: not readable any more; nothing was deleted, make a new plan")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from alfwatchd.adopting import Adopting
+from alfwatchd.first_seen import FirstSeen
 from alfwatchd.flusher import Flusher
 from alfwatchd.hash_queue import HashQueue
 from alfwatchd.inbox import Inbox
@@ -38,6 +39,7 @@ class Parts:
         Time for people: UTC.
     stopwatch : callable
         Seconds, to bound how long one step takes.
+    first_seen : FirstSeen
     """
 
     indexer: Indexer
@@ -50,3 +52,4 @@ class Parts:
     reload: Callable[[], Settings]
     wall_clock: Callable[[], datetime]
     stopwatch: Callable[[], float]
+    first_seen: FirstSeen = field(default_factory=FirstSeen)

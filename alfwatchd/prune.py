@@ -19,14 +19,14 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from alfwatchd.core import alf
 from alfwatchd.core.exclude import Excluded
-from alfwatchd.core.prune_plan import KeptItem, PlannedFile, PruneOutcome, PrunePlan
-from alfwatchd.core.rows import Signature, wrap_time
+from alfwatchd.core.prune_plan import FileState, KeptItem, PlannedFile, PruneOutcome, PrunePlan
 from alfwatchd.errors import AlfwatchdError, RootOffline
 
 _FOLDER = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -38,7 +38,13 @@ Log = Callable[[str], None]
 
 
 def apply_plan(
-    root: Path, plan: PrunePlan, *, may_continue: MayContinue, log: Log, excluded: Excluded | None = None
+    root: Path,
+    plan: PrunePlan,
+    *,
+    may_continue: MayContinue,
+    log: Log,
+    excluded: Excluded | None = None,
+    find_protected: Callable[[], AbstractSet[tuple[int, int]]] = frozenset,
 ) -> PruneOutcome:
     """Delete what is planned and unchanged. Any thread may call it; one prune of a root at a time.
 
@@ -60,13 +66,15 @@ def apply_plan(
         Given one line after each deletion.
     excluded : callable or None
         See `core.exclude`. What it names is kept, even if planned.
+    find_protected : callable
+        Called once, before the first deletion: ``(st_dev, st_ino)`` of files and folders that stay, with all below.
 
     Raises
     ------
     RootOffline
         If the root cannot be opened; nothing was deleted.
     """
-    return _run(root, plan, may_continue, excluded, log)
+    return _run(root, plan, may_continue, excluded, log, find_protected)
 
 
 def preview_plan(
@@ -89,13 +97,24 @@ class _Prune:
     kept: list[KeptItem] = field(default_factory=list)
     gone: set[str] = field(default_factory=set)
     """What a preview takes for gone."""
+    protected: AbstractSet[tuple[int, int]] = frozenset()
+
+    def check_protected(self, about: os.stat_result) -> None:
+        """Raise if a link leads to this."""
+        if (about.st_dev, about.st_ino) in self.protected:
+            raise OSError(errno.EBUSY, "a symbolic link leads to it, or to a folder that it lies in")
 
 
 def _run(
-    root: Path, plan: PrunePlan, may_continue: MayContinue, excluded: Excluded | None, log: Log | None
+    root: Path,
+    plan: PrunePlan,
+    may_continue: MayContinue,
+    excluded: Excluded | None,
+    log: Log | None,
+    find_protected: Callable[[], AbstractSet[tuple[int, int]]] = frozenset,
 ) -> PruneOutcome:
     with _open_root(root) as root_fd:
-        prune = _Prune(root_fd, excluded, log)
+        prune = _Prune(root_fd, excluded, log, protected=find_protected())
         stopped = _prune_sessions(prune, plan, may_continue)
     return PruneOutcome(tuple(prune.deleted), tuple(prune.removed), tuple(prune.kept), stopped)
 
@@ -123,13 +142,13 @@ def _delete_file(prune: _Prune, session: str, file: PlannedFile) -> None:
         _check_path(prune, session, file.path)
         _unlink(prune, session, file)
     except OSError as error:
-        prune.kept.append(KeptItem(file.path, file.signature.file_size, _reason(error)))
+        prune.kept.append(KeptItem(file.path, file.state.size, _reason(error)))
         return
     prune.deleted.append(file)
     if prune.log is None:
         prune.gone.add(file.path)
     else:
-        prune.log(f"dataset deleted path={file.path!r} file_size={file.signature.file_size}")
+        prune.log(f"dataset deleted path={file.path!r} file_size={file.state.size}")
 
 
 def _unlink(prune: _Prune, session: str, file: PlannedFile) -> None:
@@ -138,7 +157,8 @@ def _unlink(prune: _Prune, session: str, file: PlannedFile) -> None:
         _open_folder(prune.root_fd, session) as session_fd,
         _open_folder(session_fd, folder, same_device=True) as folder_fd,
     ):
-        _check_unchanged(os.stat(name, dir_fd=folder_fd, follow_symlinks=False), file.signature)
+        _check_links(prune, file.path)
+        _check_unchanged(os.stat(name, dir_fd=folder_fd, follow_symlinks=False), file.state)
         if prune.log is not None:
             os.unlink(name, dir_fd=folder_fd)
 
@@ -150,21 +170,31 @@ def _check_path(prune: _Prune, session: str, path: str) -> None:
     _check_excluded(prune, path)
 
 
+def _check_links(prune: _Prune, path: str) -> None:
+    """Raise if a link leads to a file or folder, or to a folder above it."""
+    if prune.protected:
+        parts = path.split("/")
+        for end in range(len(parts) + 1):
+            above = "/".join(parts[:end]) or "."
+            prune.check_protected(os.stat(above, dir_fd=prune.root_fd, follow_symlinks=False))
+
+
 def _check_excluded(prune: _Prune, path: str) -> None:
     if prune.excluded is not None and prune.excluded(path):
         raise OSError(errno.EINVAL, "is, or holds what is, excluded by the settings")
 
 
-def _check_unchanged(now: os.stat_result, planned: Signature) -> None:
+def _check_unchanged(now: os.stat_result, planned: FileState) -> None:
     if not stat.S_ISREG(now.st_mode):
         raise OSError(errno.ESTALE, "is not a regular file any more")
-    if (now.st_size, wrap_time(now.st_mtime_ns), now.st_ino) != planned[:3] or planned.is_link:
+    if (now.st_size, now.st_mtime_ns, now.st_ino) != (planned.size, planned.mtime_ns, planned.ino):
         raise OSError(errno.ESTALE, "has changed since the plan")
 
 
 def _remove_session(prune: _Prune, session: str) -> None:
     try:
         _check_path(prune, session, f"{session}/")
+        _check_links(prune, session)
         with _open_folder(prune.root_fd, session) as folder_fd:
             sub_folders = _empty_folders(prune, folder_fd, session)
     except OSError as error:
@@ -203,6 +233,7 @@ def _empty_folders(prune: _Prune, folder_fd: int, path: str) -> list[str]:
             if not entry.is_dir(follow_symlinks=False) or inner.count("/") >= _DEEPEST:
                 raise OSError(errno.ENOTEMPTY, f"still holds {inner[len(path) + 1 :]!r}")
             _check_excluded(prune, f"{inner}/")
+            prune.check_protected(entry.stat(follow_symlinks=False))
             with _open_folder(folder_fd, entry.name, same_device=True) as inner_fd:
                 found += _empty_folders(prune, inner_fd, inner)
             found.append(inner)

@@ -188,6 +188,8 @@ class TablesView:
     snapshot: Snapshot
     unsure: tuple[str, ...]
     """Folders whose rows are those of an earlier look."""
+    first_seen: Mapping[str, float] = field(default_factory=dict)
+    """Session path -> when it was first seen, in seconds since 1970; see `first_seen.FirstSeen`."""
 
 
 AnyRequest = StatusRequest | SyncRequest | FlushRequest | RescanRequest | SnapshotRequest
