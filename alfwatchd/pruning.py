@@ -21,8 +21,8 @@ from alfwatchd.core.replies import PruneItem, PruneReply
 from alfwatchd.core.unlisted import Kept, find_unlisted
 from alfwatchd.errors import PruneRefused, RootOffline
 from alfwatchd.mounts import find_place
+from alfwatchd.prune_candidates import Rules, look
 from alfwatchd.prune_links import find_link_targets
-from alfwatchd.prune_look import Rules, look
 from alfwatchd.references import read_reference
 from alfwatchd.scanner import printable
 from alfwatchd.settings import Settings
@@ -118,10 +118,10 @@ def plan_for(
     unlisted = [*find_unlisted(view.snapshot, reference, near, stays, remove_empty_sessions=remove_empty_sessions)]
     protected = find_link_targets(root) if unlisted else frozenset()
     rules = Rules(protected, _newest_ns(reference, margin_seconds), view.first_seen)
-    files, folders = look(root, unlisted, rules, stays)
+    found = look(root, unlisted, rules, stays)
     origin = reference.origin
     told = (origin.source, origin.iso_date, origin.generation)
-    return make_plan(str(root), told, count(view), files, folders, stays.items, stays.counts)
+    return make_plan(str(root), told, count(view), found.files, found.folders, stays.items, found.places, stays.counts)
 
 
 def count(view: TablesView) -> OnDisk:

@@ -1,4 +1,4 @@
-"""What a prune would do, and what it did: values only. `core.unlisted` finds what may go, `prune_look` looks at it."""
+"""What a prune would do, and what it did: values only. `core.unlisted` finds candidates, `prune_candidates` looks."""
 
 from __future__ import annotations
 
@@ -29,6 +29,15 @@ class FileState:
     ctime_ns: int
     btime_ns: int | None
     """None where the file system does not record it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionPlace:
+    """Where a session folder lies: the mount that it is reached through, its file system and its inode."""
+
+    mount_id: int
+    dev: int
+    ino: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +82,8 @@ class PrunePlan:
         knows which do: `alfwatchd.prune.preview_plan` asks it.
     kept : tuple of KeptItem
         What is not listed and stays all the same: the first few thousand.
+    places : mapping of str to SessionPlace
+        Of each session with a file in `files`, and of each in `folders`.
     n_kept : mapping of str to int
         Words of a reason before its colon -> how many are kept for it, in all.
     """
@@ -87,6 +98,7 @@ class PrunePlan:
     files: tuple[PlannedFile, ...]
     folders: tuple[str, ...]
     kept: tuple[KeptItem, ...] = ()
+    places: Mapping[str, SessionPlace] = field(default_factory=dict)
     n_kept: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -137,6 +149,7 @@ def make_plan(
     files: Sequence[PlannedFile],
     folders: Sequence[str],
     kept: Sequence[KeptItem] = (),
+    places: Mapping[str, SessionPlace] | None = None,
     n_kept: Mapping[str, int] | None = None,
 ) -> PrunePlan:
     """Put a plan together; `reference` is its source, date and generation, the rest as in `PrunePlan`."""
@@ -150,9 +163,8 @@ def make_plan(
         digest.update(b"\0F" + _encode(file.path) + b"\0" + repr(told).encode())
     for folder in sorted_folders:
         digest.update(b"\0D" + _encode(folder))
-    return PrunePlan(
-        digest.hexdigest(), root, *reference, *on_disk, sorted_files, sorted_folders, tuple(kept), dict(n_kept or {})
-    )
+    goes = digest.hexdigest(), root, *reference, *on_disk, sorted_files, sorted_folders
+    return PrunePlan(*goes, kept=tuple(kept), places=places or {}, n_kept=n_kept or {})
 
 
 def check_fraction(value: float) -> float:

@@ -59,7 +59,7 @@ def wait_until_stopped(process):
 
 
 KEPT = "lab/Subjects/kept/2020-01-01/001"
-LEVELS = ["lab", "lab/Subjects", "lab/Subjects/s", "lab/Subjects/s/2020-01-01", LAB_S1, f"{LAB_S1}/alf"]
+LEVELS = ["lab", "lab/Subjects", "lab/Subjects/u", "lab/Subjects/u/2020-01-01", LAB_S1, f"{LAB_S1}/alf"]
 
 
 def make_race(top, level):
@@ -250,14 +250,14 @@ def check_prune(tree, reference, before, planned, tally):
         outcome = prune.apply_plan(vault.root, plan, may_continue=lambda: None, log=lambda _: None)
         tally["operations"] += writer.n_done
         tally["comparisons"] += 1
-        intended = {file.signature.inode: file for file in plan.files}
+        intended = {file.state.ino: file for file in plan.files}
         assert not {file.path for file in plan.files} & set(listed)
         gone = {about.st_ino: about for about in vault.gone()}
         assert gone.keys() <= intended.keys()
         for inode, about in gone.items():
-            signature = intended[inode].signature
-            assert (about.st_size, about.st_mtime_ns) == (signature.file_size, signature.mtime_ns), "it had changed"
-        told = {file.signature.inode for file in outcome.deleted}
+            state = intended[inode].state
+            assert (about.st_size, about.st_mtime_ns) == (state.size, state.mtime_ns), "it had changed"
+        told = {file.state.ino for file in outcome.deleted}
         assert gone.keys() <= told
         for inode in told - gone.keys():  # it has another name
             assert any(
@@ -362,7 +362,7 @@ def test_after_a_kill_the_next_prune_finishes_and_the_tables_are_right(tmp_path,
             if with_daemon:
                 made.start()
                 places = [f"--socket={made.socket}"]
-            command = ["prune", *places, f"--reference={reference}", "--apply", "--max-fraction=1"]
+            command = ["prune", *places, f"--reference={reference}", "--apply", "--max-fraction=1", "--newer"]
             pruning = subprocess.Popen(
                 [PROGRAM, *command], env=made.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
             )

@@ -13,9 +13,10 @@ from collections.abc import Set as AbstractSet
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from alfwatchd import linux
-from alfwatchd.core.prune_plan import FileState, PlannedFile
+from alfwatchd.core.prune_plan import FileState, PlannedFile, SessionPlace
 from alfwatchd.core.rows import unpack_signature, wrap_time
 from alfwatchd.core.unlisted import Kept, UnlistedSession
 from alfwatchd.errors import RootOffline
@@ -62,9 +63,15 @@ class _Place:
     """The latest change of this folder and those above it, up to the session; when that was first seen, if later."""
 
 
-def look(
-    root: Path, sessions: Iterable[UnlistedSession], rules: Rules, kept: Kept
-) -> tuple[list[PlannedFile], list[str]]:
+class Found(NamedTuple):
+    """What may go: files, session folders once they are empty, and where these sessions lie."""
+
+    files: list[PlannedFile]
+    folders: list[str]
+    places: dict[str, SessionPlace]
+
+
+def look(root: Path, sessions: Iterable[UnlistedSession], rules: Rules, kept: Kept) -> Found:
     """Look at candidates.
 
     Parameters
@@ -77,20 +84,12 @@ def look(
     kept : Kept
         Gets what stays, and why.
 
-    Returns
-    -------
-    list of PlannedFile
-        What may go.
-    list of str
-        Session folders that may go once they are empty.
-
     Raises
     ------
     RootOffline
         The root cannot be opened.
     """
-    files: list[PlannedFile] = []
-    folders: list[str] = []
+    found = Found([], [], {})
     with ExitStack() as stack:
         try:
             root_fd = os.open(root, _FOLDER)
@@ -101,29 +100,50 @@ def look(
         about = os.fstat(root_fd)
         top = _Place(root_fd, (about.st_dev, about.st_ino) in rules.protected, 0)
         for session in sessions:
-            found = [*_look_at_session(top, session, rules, kept)]
-            files += found
-            if session.is_removable and len(found) == len(session.files):
-                if reason := _look_at_folder(top, session, rules):
-                    kept.add(session.path, None, reason)
-                else:
-                    folders.append(session.path)
-    return files, folders
+            _look_at_session(top, session, rules, found, kept)
+    return found
 
 
-def _look_at_session(top: _Place, session: UnlistedSession, rules: Rules, kept: Kept) -> Iterator[PlannedFile]:
-    by_folder: dict[str, list[tuple[str, bytes]]] = {}
-    for rel_path, value in session.files:
+def _look_at_session(top: _Place, session: UnlistedSession, rules: Rules, found: Found, kept: Kept) -> None:
+    files: list[PlannedFile] = []
+    try:
+        with _open_session(top, session.path, rules) as place:
+            for folder, named in _by_folder(session.files).items():
+                files += _look_at_folder(place, session.path, folder, named, rules, kept)
+            goes = session.is_removable and len(files) == len(session.files)
+            if goes and (reason := _look_below(place, rules, _DEEPEST)):
+                kept.add(session.path, None, reason)
+                goes = False
+            if files or goes:
+                found.places[session.path] = _place_of(place.fd)
+    except OSError as error:
+        for rel_path, value in session.files:
+            kept.add(f"{session.path}/{rel_path}", unpack_signature(value).file_size, _reason(error))
+        return
+    found.files.extend(files)
+    if goes:
+        found.folders.append(session.path)
+
+
+def _by_folder(files: Iterable[tuple[str, bytes]]) -> dict[str, list[tuple[str, bytes]]]:
+    found: dict[str, list[tuple[str, bytes]]] = {}
+    for rel_path, value in files:
         folder, _, name = rel_path.rpartition("/")
-        by_folder.setdefault(folder, []).append((name, value))
-    for folder, named in by_folder.items():
-        prefix = f"{session.path}/{folder}/" if folder else f"{session.path}/"
-        try:
-            with _open_session(top, session.path, rules) as place, _open_below(place, folder, rules) as inner:
-                yield from _look_at_files(inner, prefix, named, rules, kept)
-        except OSError as error:
-            for name, value in named:
-                kept.add(prefix + name, unpack_signature(value).file_size, _reason(error))
+        found.setdefault(folder, []).append((name, value))
+    return found
+
+
+def _look_at_folder(
+    place: _Place, session: str, folder: str, named: Sequence[tuple[str, bytes]], rules: Rules, kept: Kept
+) -> list[PlannedFile]:
+    prefix = f"{session}/{folder}/" if folder else f"{session}/"
+    try:
+        with _open_below(place, folder, rules) as inner:
+            return [*_look_at_files(inner, prefix, named, rules, kept)]
+    except OSError as error:
+        for name, value in named:
+            kept.add(prefix + name, unpack_signature(value).file_size, _reason(error))
+        return []
 
 
 def _look_at_files(
@@ -153,15 +173,6 @@ def _look_at_file(place: _Place, name: str, value: bytes, rules: Rules) -> FileS
     if rules.is_newer(now.mtime_ns, made_ns, place.newest_ns):
         return NEWER
     return FileState(now.dev, now.ino, now.size, now.mtime_ns, now.ctime_ns, now.btime_ns)
-
-
-def _look_at_folder(top: _Place, session: UnlistedSession, rules: Rules) -> str:
-    """Return why a session folder stays, though all its datasets may go; empty if it may."""
-    try:
-        with _open_session(top, session.path, rules) as place:
-            return _look_below(place, rules, _DEEPEST)
-    except OSError as error:
-        return _reason(error)
 
 
 def _look_below(place: _Place, rules: Rules, n_levels: int) -> str:
@@ -203,6 +214,17 @@ def _open_below(place: _Place, path: str, rules: Rules) -> Iterator[_Place]:
         yield _Place(fd, is_protected, newest_ns)
     finally:
         os.close(fd)
+
+
+def _place_of(fd: int) -> SessionPlace:
+    about, mount_id = linux.statx("", dir_fd=fd), 0
+    if about.mount_id is not None:
+        mount_id = about.mount_id
+    else:
+        for line in Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines():
+            if line.startswith("mnt_id:"):
+                mount_id = int(line.split(":")[1])
+    return SessionPlace(mount_id, about.dev, about.ino)
 
 
 def _reason(error: OSError) -> str:
