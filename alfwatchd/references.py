@@ -17,6 +17,8 @@ from alfwatchd.footers import check_footer
 
 _FIRST_ZONE = timedelta(hours=14)
 """Clocks in Kiritimati show a time before all others do, so no local time of unknown zone can be earlier than there."""
+_LAST_ZONE = timedelta(hours=12)
+"""Behind UTC, on Baker Island."""
 _NAMES = (stored.SESSIONS, stored.DATASETS)
 
 
@@ -90,16 +92,34 @@ def _origin(folder: Path, pair: list[Mapping[bytes, bytes]], modified: datetime)
                 f"{stored.DATASETS}, as in a copy that was made while they were replaced; copy both again. Nothing was "
                 "deleted"
             )
-    dates = [modified, *map(_earliest, told), *(_earliest(each.get("written_at")) for each in own)]
+    dates = [modified]
+    for each, created in zip(own, told, strict=True):
+        written_at = _parse(each.get("written_at"))
+        dates += [written_at] if written_at is not None else []
+        dates += _earliest(created, written_at)
     generation = generations[1] if isinstance(generations[1], int) else None
-    return Origin(str(folder), min(date for date in dates if date is not None), generation)
+    return Origin(str(folder), min(dates), generation)
 
 
-def _earliest(text: Any) -> datetime | None:
-    """Return the earliest instant that a date can mean; None where it means none."""
+def _earliest(created: Any, written_at: datetime | None) -> list[datetime]:
+    """Return the earliest instant that `date_created` can mean, if that tells more than `written_at`."""
+    try:
+        date = datetime.fromisoformat(created)
+        if date.tzinfo is not None:
+            return [date.astimezone(UTC)]
+        local = date.replace(tzinfo=UTC)
+        # The clock of some zone shows this at `written_at`, so that it tells the same, and less exactly.
+        if written_at is not None and local - _FIRST_ZONE <= written_at <= local + _LAST_ZONE + timedelta(minutes=1):
+            return []
+        return [local - _FIRST_ZONE]
+    except (TypeError, ValueError, OverflowError):
+        return []
+
+
+def _parse(text: Any) -> datetime | None:
     try:
         date = datetime.fromisoformat(text)
-        return date.astimezone(UTC) if date.tzinfo is not None else date.replace(tzinfo=UTC) - _FIRST_ZONE
+        return date.astimezone(UTC) if date.tzinfo is not None else None
     except (TypeError, ValueError, OverflowError):
         return None
 

@@ -196,11 +196,11 @@ def refuse_too_much(plan: PrunePlan, max_fraction: float) -> None:
     if all(share <= max_fraction for share in shares):
         return
     raise PruneRefused(
-        f"{gone} of {there} datasets ({shares[0]:.1%}), {n_bytes} of {bytes_there} bytes ({shares[1]:.1%}), of "
-        f"{plan.root} are not in the reference tables of {plan.reference} ({plan.reference_date or 'of unknown date'}, "
-        f"generation {plan.reference_generation}), and prune.max_fraction allows {max_fraction:.1%}: nothing was "
-        "deleted. Check that these tables belong to this root and are up to date; if all of it is to go, use "
-        "--max-fraction 1"
+        f"{plan.root}: {gone} of {there} datasets ({shares[0]:.1%}) and {n_bytes} of {bytes_there} bytes "
+        f"({shares[1]:.1%}) are not in the reference tables of {plan.reference} (of "
+        f"{plan.reference_date or 'unknown date'}, generation {plan.reference_generation}), and prune.max_fraction "
+        f"allows {max_fraction:.1%}: nothing was deleted. Check that these tables belong to this root and are up to "
+        "date; if all of it is to go, use --max-fraction 1"
     )
 
 
