@@ -151,14 +151,23 @@ def remove_missing_datasets(
         raise RootOffline(f"{root}: the folder does not exist; check its path, or mount it")
     with nullcontext() if dry else hold_out_dir(root):
         guard = pruning.RootCheck(root)
-        reference = references.read_reference(root) if tables is None else _reference(root, tables)
+        view = _look(root)
+        reference = references.read_reference(root) if tables is None else _reference(root, tables, view)
+        if reference is None:
+            return []
         is_dated = reference.origin.date is not None
         if not (dry or newer or is_dated):
             raise PruneRefused(
                 f"{root}: there are no tables here, so that nothing tells how old the given ones are, and what was "
                 "recorded since would be removed; write them here, too, or say newer=True. Nothing was removed"
             )
-        plan = _plan(root, reference, remove_empty_sessions=remove_empty_sessions, newer=newer or not is_dated)
+        plan = pruning.plan_for(
+            root,
+            view,
+            reference,
+            remove_empty_sessions=remove_empty_sessions,
+            margin_seconds=_settings(root, _NOWHERE).prune.margin_seconds if is_dated and not newer else None,
+        )
         return _remove(root, Path(cache_dir), plan, guard, dry=dry)
 
 
@@ -180,21 +189,14 @@ def _remove(root: Path, cache_dir: Path, plan: PrunePlan, guard: pruning.RootChe
     return _paths(cache_dir, outcome)
 
 
-def _plan(root: Path, reference: Reference, *, remove_empty_sessions: bool, newer: bool) -> PrunePlan:
-    settings = _settings(root, _NOWHERE)
-    start = prepare(settings, None)
+def _look(root: Path) -> TablesView:
+    start = prepare(_settings(root, _NOWHERE), None)
     with no_garbage_collection():
         _scan(start)
     if start.indexer.unreadable:
         folder = next(iter(start.indexer.unreadable))
         raise PruneRefused(f"{root}/{folder.path}: cannot be read, so nothing is removed; make it readable first")
-    return pruning.plan_for(
-        root,
-        TablesView(start.indexer.tables.snapshot(), ()),
-        reference,
-        remove_empty_sessions=remove_empty_sessions,
-        margin_seconds=None if newer else settings.prune.margin_seconds,
-    )
+    return TablesView(start.indexer.tables.snapshot(), ())
 
 
 def _settings(root: Path, out_dir: Path, *, hash_files: bool = False, lab: str = "") -> Settings:
@@ -275,11 +277,16 @@ def _write(start: Start, settings: Settings, written_at: datetime.datetime, *, h
             raise TablesError(f"{settings.out_dir / name}: cannot be written ({error.strerror})") from error
 
 
-def _reference(root: Path, tables: Mapping[str, pd.DataFrame]) -> Reference:
-    """Read reference tables from DataFrames, with ids in the index or as columns; as old as the tables in the root."""
+def _reference(root: Path, tables: Mapping[str, pd.DataFrame], view: TablesView) -> Reference | None:
+    """Read reference tables from DataFrames, with ids in the index or as columns; as old as the tables in the root.
+
+    None where there is no session that could go: upstream takes even empty frames then.
+    """
     missing = {"sessions", "datasets"} - tables.keys()
     if missing:
         raise PruneRefused(f"the given tables lack {' and '.join(sorted(missing))}, so nothing is removed")
+    if not view.snapshot.sessions:
+        return None
     stored_here = references.read_date(root)
     origin = Origin("the given tables", stored_here.date if stored_here is not None else None)
     return make_reference(origin, *(_arrow(tables[name]) for name in ("sessions", "datasets")))

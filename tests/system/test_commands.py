@@ -379,7 +379,7 @@ def test_no_fraction_says_what_was_meant(pruned):
         "10 is no fraction"
         in pruned.run("prune", f"--reference={pruned.reference}", "--max-fraction=10", code=2).stderr
     )
-    with pytest.raises(UsageError, match="10 is no fraction: for 10 % write 0.1"):
+    with pytest.raises(UsageError, match=r"10 is no fraction: for 10 % write 0\.1"):
         pruned.client.plan_prune(str(pruned.reference), max_fraction=10)
     assert walk(pruned.root) == everything
 
