@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 
@@ -11,11 +12,12 @@ from alfwatchd.core.matching import composed
 from alfwatchd.core.near_miss import NearMisses
 from alfwatchd.core.prune_plan import KeptItem
 from alfwatchd.core.reference import Reference
-from alfwatchd.core.rows import Session, is_of_link, unpack_signature
+from alfwatchd.core.rows import FolderRows, Session, is_of_link, unpack_signature
 from alfwatchd.core.tables import Snapshot
 from alfwatchd.errors import PruneRefused
 
 _SESSIONS_AT_ONCE = 1000
+_FEW = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,21 +104,44 @@ def _compare(
 ) -> Iterator[tuple[Session, tuple[int, ...], list[tuple[str, bytes]]]]:
     """Yield for each session its numbers in the reference, and its datasets that are listed for none of these."""
     numbers = [reference.numbers_of(session.key) for session in sessions]
-    datasets = [list(session.datasets()) for session in sessions]
-    counts = [len(each) for each in datasets]
-    paths = [composed(rel_path).encode() for each in datasets for rel_path, _ in each]
+    folders = [(number, folder) for number, session in enumerate(sessions) for folder in session.folders]
+    paths = [path for _, folder in folders for path in _paths(folder.folder, folder.packed.names)]
     is_listed = np.zeros(len(paths), np.bool_)
+    counts = [len(folder.packed.names) for _, folder in folders]
     for turn in range(max(map(len, numbers), default=0)):  # several where it is not sure which one is meant
-        of_session = np.array([each[turn] if turn < len(each) else -1 for each in numbers], np.int64)
-        is_listed |= reference.rows.exact(np.repeat(of_session, counts), paths) >= 0
+        of_session = [each[turn] if turn < len(each) else -1 for each in numbers]
+        of_folder = np.array([of_session[number] for number, _ in folders], np.int64)
+        is_listed |= reference.rows.exact(np.repeat(of_folder, counts), paths) >= 0
+    unlisted: list[list[tuple[str, bytes]]] = [[] for _ in sessions]
     end = 0
-    for session, own_numbers, own_datasets in zip(sessions, numbers, datasets, strict=True):
-        start, end = end, end + len(own_datasets)
+    for (number, folder), n_files in zip(folders, counts, strict=True):
+        start, end = end, end + n_files
         rest = np.flatnonzero(~is_listed[start:end]).tolist()
-        unlisted = [
-            own_datasets[at] for at in rest if not _is_listed_by_uuid(own_numbers, paths[start + at], reference)
-        ]
-        yield session, own_numbers, [each for each in unlisted if not is_of_link(each[1])]
+        rest = [at for at in rest if not _is_listed_by_uuid(numbers[number], paths[start + at], reference)]
+        unlisted[number] += _files(folder, rest)
+    yield from zip(sessions, numbers, unlisted, strict=True)
+
+
+def _paths(folder: str, names: tuple[str, ...]) -> tuple[bytes, ...]:
+    """Return the rel_paths of a folder in composed form; many sessions have folders with the same names."""
+    return _few_paths(folder, names) if len(names) <= _FEW else _make_paths(folder, names)
+
+
+def _make_paths(folder: str, names: tuple[str, ...]) -> tuple[bytes, ...]:
+    prefix = f"{folder}/" if folder else ""
+    return tuple([composed(prefix + name).encode() for name in names])
+
+
+_few_paths = lru_cache(maxsize=1 << 10)(_make_paths)
+
+
+def _files(folder: FolderRows, places: Sequence[int]) -> list[tuple[str, bytes]]:
+    """Return rel_path and row value of some files of a folder, without links."""
+    if not places:
+        return []
+    prefix = f"{folder.folder}/" if folder.folder else ""
+    values = [(prefix + name, value) for name, value in folder.files.items()]
+    return [values[at] for at in places if not is_of_link(values[at][1])]
 
 
 def _is_listed_by_uuid(numbers: Sequence[int], path: bytes, reference: Reference) -> bool:
