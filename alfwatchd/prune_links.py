@@ -12,6 +12,8 @@ from alfwatchd.errors import PruneRefused, RootOffline
 
 TRASH = ".alfwatchd-trash"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+"""Errors of a folder that is gone since it was listed."""
 _DETOUR = re.compile(r"(?<![./])/+\.\.(?=/|$)")
 _NOWHERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
 """Errors of a link that leads to nothing: there is nothing to protect."""
@@ -60,7 +62,7 @@ def _look_into(root_fd: int, root: Path, folder: str, found: set[tuple[int, int]
     try:
         fd = os.open(folder or ".", _FOLDER, dir_fd=root_fd)
     except OSError as error:
-        if folder and error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):  # gone since it was listed
+        if folder and (error.errno in _GONE or _is_of_fsck(root_fd, folder)):
             return []
         raise _refusal(root, folder, error, "a link in it could lead to what would go") from error
     folders = []
@@ -77,6 +79,14 @@ def _look_into(root_fd: int, root: Path, folder: str, found: set[tuple[int, int]
     finally:
         os.close(fd)
     return folders
+
+
+def _is_of_fsck(root_fd: int, folder: str) -> bool:
+    """Tell whether a folder is where the repair of a file system puts what it finds: it is closed to all but root."""
+    try:
+        return folder.rpartition("/")[2] == "lost+found" and os.stat(folder, dir_fd=root_fd).st_uid == 0
+    except OSError:
+        return False
 
 
 def _add_target(fd: int, root: Path, path: str, found: set[tuple[int, int]]) -> None:

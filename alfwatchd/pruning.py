@@ -65,15 +65,18 @@ def plan_prune(view: TablesView, settings: Settings, options: PruneOptions) -> P
     if folder is None:
         return make_plan(str(settings.root), (OWN_TABLES, "", view.snapshot.generation), count(view), (), ())
     _require_other_than_own(folder, settings)
-    plan = plan_for(
-        settings.root,
-        view,
-        read_reference(folder),
-        eids=_known_eids(settings.out_dir),
-        namespace=settings.namespace,
-        remove_empty_sessions=not options.keep_empty_sessions,
-        margin_seconds=None if options.newer else settings.prune.margin_seconds,
-    )
+    try:
+        plan = plan_for(
+            settings.root,
+            view,
+            read_reference(folder),
+            eids=_known_eids(settings.out_dir),
+            namespace=settings.namespace,
+            remove_empty_sessions=not options.keep_empty_sessions,
+            margin_seconds=None if options.newer else settings.prune.margin_seconds,
+        )
+    except PruneRefused as error:
+        raise PruneRefused(f"prune of {settings.root} by {folder}: {error}") from error
     refuse_too_much(plan, settings.prune.max_fraction if options.max_fraction is None else options.max_fraction)
     return plan
 

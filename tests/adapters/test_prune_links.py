@@ -1,4 +1,6 @@
+import contextlib
 import os
+import pwd
 
 import pytest
 
@@ -85,6 +87,17 @@ def test_what_cannot_be_looked_into_refuses(tmp_path):
         (tmp_path / "private").chmod(0o700)
         with nobody.become(), pytest.raises(PruneRefused, match=f"{nobody.root}/link: cannot be read"):
             find_link_targets(nobody.root)
+
+
+def test_a_closed_folder_of_fsck_is_no_reason_to_refuse(tmp_path):
+    with folder_of_nobody() as nobody:
+        for owner, refused in ((0, False), (pwd.getpwnam("nobody").pw_uid, True)):
+            (nobody.root / "lost+found").mkdir(exist_ok=True)
+            os.chown(nobody.root / "lost+found", owner, owner)
+            (nobody.root / "lost+found").chmod(0)
+            expected = pytest.raises(PruneRefused) if refused else contextlib.nullcontext()
+            with nobody.become(), expected:
+                assert find_link_targets(nobody.root) == frozenset()
 
 
 def test_a_root_that_is_not_there(tmp_path):
