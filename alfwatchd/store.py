@@ -125,8 +125,7 @@ class Store:
     def write(self, snapshot: Snapshot, encoding: Encoding, written_at: datetime.datetime | None = None) -> bool:
         """Replace both files so that every dataset row has its session at every moment.
 
-        `written_at` is when the walk began that these rows are of, with a time zone; now, if they are kept live.
-
+        `written_at` is when the walk began that found these rows, with a time zone; now, if they are kept live.
         Returns
         -------
         bool
@@ -138,7 +137,8 @@ class Store:
             Nothing was replaced, or the file that is older than the other one is the one that hides nothing.
         """
         is_changed = False
-        self._written_at = (written_at or datetime.datetime.now(datetime.UTC)).isoformat(timespec="seconds")
+        began = (written_at or datetime.datetime.now(datetime.UTC)).astimezone(datetime.UTC)
+        self._written_at = began.isoformat(timespec="seconds")
         for n_more in (2, 1, 0):
             try:
                 is_changed |= self._write(snapshot, encoding)

@@ -6,6 +6,7 @@ Adopt leaves out rows that contradict each other; here each of them stands for a
 from __future__ import annotations
 
 import datetime
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -28,6 +29,8 @@ V = TypeVar("V")
 MOST_ODD = 0.01
 """Largest fraction of rows that may stand for no session."""
 _NEEDED_OF_SESSIONS, _NEEDED_OF_DATASETS = {"subject", "date", "number"}, {"rel_path"}
+_ANY_UUID = re.compile(r"\.[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?=\.\w+$)")
+"""Of whatever version, also of those that ONE does not take for ids."""
 _HALVES = {"id": {"id_0", "id_1"}, "eid": {"eid_0", "eid_1"}}
 
 
@@ -239,7 +242,7 @@ def without_lab(path: str) -> str:
 
 def fold_path(path: bytes) -> bytes:
     """Return how a rel_path reads without a UUID in its name, and where neither case nor composition matters."""
-    return split_uuid(folded(path.decode()).encode())[0]
+    return _ANY_UUID.sub("", folded(path.decode())).encode()
 
 
 def _gather(pairs: Iterable[tuple[K, V]]) -> dict[K, tuple[V, ...]]:

@@ -198,9 +198,11 @@ def test_a_session_whose_id_is_listed_for_another_path_stays():
 
 def test_a_dataset_that_is_nearly_listed_stays_with_the_reason():
     reference = listed({S1: {"alf/Spikes.times.npy": {}, with_uuid("alf/Clusters.a.npy", U1): {"id": U1}}})
-    files = [SPIKES, "alf/clusters.a.npy", with_uuid(SPIKES, U2), "x.y.z"]
+    odd = "alf/spikes.times.C2D0C4BE-0D5D-11B2-8A3C-0242AC120002.npy"  # of version 1, in capitals
+    files = [SPIKES, "alf/clusters.a.npy", with_uuid(SPIKES, U2), odd, "x.y.z"]
     assert find({S1: files}, reference) == ([f"{S1}/x.y.z"], [], {
         f"{S1}/{SPIKES}": "near miss: the reference spells it alf/Spikes.times.npy",
+        f"{S1}/{odd}": "near miss: the reference spells it alf/Spikes.times.npy",
         f"{S1}/{with_uuid(SPIKES, U2)}": "near miss: the reference spells it alf/Spikes.times.npy",
         f"{S1}/alf/clusters.a.npy": f"near miss: the reference spells it {with_uuid('alf/Clusters.a.npy', U1)}",
     })  # fmt: skip
