@@ -115,7 +115,7 @@ class Store:
         self._written: _Written | None = None
         self._created = ""
         """What the last tables say of when they were made."""
-        self._written_at = ""  # of the rows that are being written; UTC, ISO 8601
+        self._written_at = ""  # when the walk began that found the rows, or now, if they are kept live; UTC, ISO 8601
         self._in_force: dict[str, FileMark | None] = {}
 
     def close(self) -> None:
@@ -125,7 +125,6 @@ class Store:
     def write(self, snapshot: Snapshot, encoding: Encoding, written_at: datetime.datetime | None = None) -> bool:
         """Replace both files so that every dataset row has its session at every moment.
 
-        `written_at` is when the walk began that found these rows, with a time zone; now, if they are kept live.
         Returns
         -------
         bool
