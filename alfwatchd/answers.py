@@ -38,7 +38,10 @@ def answer_request(engine: Engine, message: messages.AnyRequest, now: float) -> 
             engine.require_online()
             unsure = [folder.path for folder in engine.indexer.unreadable] + list(engine.indexer.guard.missing)
             view = messages.TablesView(
-                engine.indexer.tables.snapshot(), tuple(unsure), engine.indexer.guard.n_mount_changes
+                engine.indexer.tables.snapshot(),
+                tuple(unsure),
+                engine.indexer.guard.n_mount_changes,
+                engine.parts.first_seen.times,
             )
             messages.answer(message.reply, view)
         case messages.RootCheckRequest():

@@ -8,7 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,7 +16,6 @@ from typing import Any, NoReturn
 import alfwatchd
 from alfwatchd import addressing, configuration, logs, prune_command, serve_command, text
 from alfwatchd.client import Client
-from alfwatchd.core.replies import PruneReply
 from alfwatchd.errors import AlfwatchdError, UsageError
 from alfwatchd.settings import EXPLANATIONS, Settings
 
@@ -105,7 +104,13 @@ def _parser() -> argparse.ArgumentParser:
     rescan.add_argument("--accept-root", action="store_true", help="take root and mounts as they are now")
     ids = add("ids", _ids, "find what became of an id that a database has replaced")
     ids.add_argument("old", metavar="OLD", help="eid or dataset id, as tables once held it")
-    prune_command.add_flags(add("prune", _prune, "list or delete datasets that are not in reference tables"))
+    prune_command.add_flags(
+        add(
+            "prune",
+            lambda given: prune_command.run(given, _flags(given)),
+            "list or delete datasets that are not in reference tables",
+        )
+    )
     serve_command.add_flags(add("serve", _serve_tables, "give the tables to ONE clients on other machines, over HTTP"))
     add("config", _config, "show the settings in force and where each comes from")
     demo = add("demo", _demo, "write a small realistic ALF tree to try things on")
@@ -253,83 +258,6 @@ def _relative_to_root(client: Client, path: str) -> str:
         raise UsageError(f"{path}: not below the root, which is {root}")
     relative = resolved.relative_to(root).as_posix()
     return "" if relative == "." else relative
-
-
-# Prune.
-
-
-def _prune(arguments: argparse.Namespace) -> int:
-    client = addressing.find_daemon_if_any(_flags(arguments))
-    is_about_trash = prune_command.is_asked(arguments)
-    if client is not None:
-        client = addressing.with_root(client, _flags(arguments), changes=prune_command.changes(arguments))
-    if is_about_trash:
-        return prune_command.run(arguments, client, _flags(arguments))
-    if client is None:
-        reply = _prune_alone(arguments)
-    else:
-        reference, max_fraction = _wishes(arguments)
-        reply = client.plan_prune(
-            reference, keep_empty_sessions=arguments.keep_empty_sessions, max_fraction=max_fraction
-        )
-        if arguments.apply:
-            reply = _apply(client, reply.plan_id)
-    _print(reply, arguments, "\n".join(text.prune_lines(reply)))
-    return 0 if reply.complete else 1
-
-
-def _reference(arguments: argparse.Namespace) -> Path | None:
-    return Path(arguments.reference).resolve() if arguments.reference else None
-
-
-def _wishes(arguments: argparse.Namespace) -> tuple[str | None, float | None]:
-    """Return reference and limit from whichever source they are set by; None leaves them to the daemon's settings."""
-    reference, max_fraction = _reference(arguments), arguments.max_fraction
-    flags = _flags(arguments)
-    if configuration.find_address(flags).root is not None:
-        loaded = configuration.load(flags)
-        if loaded.sources["prune.reference"] != "default":
-            reference = reference or loaded.settings.prune.reference
-        if loaded.sources["prune.max_fraction"] != "default" and max_fraction is None:
-            max_fraction = loaded.settings.prune.max_fraction
-    return str(reference) if reference else None, max_fraction
-
-
-def _apply(client: Client, plan_id: str) -> PruneReply:
-    try:
-        return client.apply_prune(plan_id)
-    except KeyboardInterrupt:
-        logs.complain(
-            f"interrupted: the daemon stops at the next file; its log says what went (plan {plan_id}), and "
-            "`alfwatchd prune` what is left"
-        )
-        raise
-
-
-def _prune_alone(arguments: argparse.Namespace) -> PruneReply:
-    from alfwatchd import pruning
-    from alfwatchd.core.prune_words import name_prune, refusals_named
-    from alfwatchd.lock import hold_out_dir
-    from alfwatchd.once import look_once
-
-    loaded = configuration.load(_flags(arguments)).settings
-    options = pruning.PruneOptions(_reference(arguments), arguments.keep_empty_sessions, arguments.max_fraction)
-    source = str(options.reference or loaded.prune.reference or pruning.OWN_TABLES)
-    with (
-        refusals_named(str(loaded.root), source),
-        hold_out_dir(loaded.out_dir),
-        closing(pruning.RootCheck(loaded.root)) as guard,
-    ):
-        prune_command.empty_due(loaded)
-        plan = pruning.plan_prune(look_once(loaded), loaded, options)
-        if not arguments.apply:
-            return pruning.preview(loaded, plan, guard.check)
-        about = name_prune(str(loaded.root), plan.reference)
-        try:
-            return pruning.apply(loaded, plan, guard.check, lambda line: print(line, about, file=sys.stderr))
-        except KeyboardInterrupt:
-            logs.complain("interrupted: what went is listed above; the next prune finds what is left")
-            raise
 
 
 # Ids.

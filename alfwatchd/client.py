@@ -90,7 +90,12 @@ class Client:
         return _reply(replies.IdsReply, self._ask("GET", f"/v1/ids/{quote(old, safe='')}"))
 
     def plan_prune(
-        self, reference: str | None = None, *, keep_empty_sessions: bool = False, max_fraction: float | None = None
+        self,
+        reference: str | None = None,
+        *,
+        keep_empty_sessions: bool = False,
+        max_fraction: float | None = None,
+        newer: bool = False,
     ) -> replies.PruneReply:
         """Ask what a prune would delete.
 
@@ -101,8 +106,15 @@ class Client:
         keep_empty_sessions : bool
         max_fraction : float or None
             0 to 1; None for the daemon's setting.
+        newer : bool
+            Whether what is newer than the reference may go, too.
         """
-        body = {"reference": reference, "keep_empty_sessions": keep_empty_sessions, "max_fraction": max_fraction}
+        body = {
+            "reference": reference,
+            "keep_empty_sessions": keep_empty_sessions,
+            "max_fraction": max_fraction,
+            "newer": newer,
+        }
         return _reply(replies.PruneReply, self._ask("POST", "/v1/prune/plan", body))
 
     def apply_prune(self, plan_id: str) -> replies.PruneReply:

@@ -228,6 +228,7 @@ def _assemble(frame: _Frame, stack: ExitStack) -> tuple[Engine, Threads]:
         wall_clock=lambda: datetime.now(UTC),
         stopwatch=time.monotonic,
         trash=TrashKeeper(lambda: frame.in_force.settings),
+        first_seen=start.first_seen,
     )
     engine = Engine(settings, start.encoding, parts)
     stack.callback(engine.close)

@@ -20,12 +20,12 @@ from alfwatchd import pruning, right_root, trash_jobs
 from alfwatchd.control_socket import Peer
 from alfwatchd.core import messages, replies
 from alfwatchd.core.messages import Message, TablesView
-from alfwatchd.core.prune_plan import PrunePlan
+from alfwatchd.core.prune_plan import NO_REFERENCE, OWN_TABLES, PrunePlan
 from alfwatchd.core.prune_words import name_prune, refusals_named
 from alfwatchd.core.wanted_root import decode_root
 from alfwatchd.errors import Busy, NotAllowed, PruneRefused, UsageError
 from alfwatchd.id_changes import find_id
-from alfwatchd.settings import Settings
+from alfwatchd.settings import Fraction, Settings
 
 _log = logging.getLogger(__name__)
 
@@ -59,7 +59,8 @@ class PlanBody(BaseModel):
         None, max_length=4096, description="Folder of the reference tables: an absolute path, as the daemon sees it."
     )
     keep_empty_sessions: bool = Field(default=False, description="Delete files only, no folders.")
-    max_fraction: float | None = Field(None, ge=0, le=1, description="Largest fraction of the datasets that may go.")
+    max_fraction: Fraction | None = Field(None, description="Largest fraction of datasets and bytes that may go.")
+    newer: bool = Field(default=False, description="Whether what is newer than the reference may go, too.")
 
 
 class ApplyBody(BaseModel):
@@ -165,8 +166,8 @@ class Desk:
         AlfwatchdError
             As `pruning.plan_prune`, or from the engine.
         """
-        options = pruning.PruneOptions(_folder(body.reference), body.keep_empty_sessions, body.max_fraction)
-        source = options.reference or self._settings().prune.reference or pruning.OWN_TABLES
+        options = pruning.PruneOptions(_folder(body.reference), body.keep_empty_sessions, body.max_fraction, body.newer)
+        source = options.reference or self._settings().prune.reference or OWN_TABLES
         with refusals_named(str(self.root), str(source)):
             # Not flushed: a prune may be what makes room for the flush.
             await self.ask(functools.partial(messages.SyncRequest, flushed=False))
@@ -196,6 +197,8 @@ class Desk:
             await _in_thread(self._check_may_prune, peer)
             if plan is None:
                 raise UsageError(f"plan {body.plan_id!r}: no such plan, or it is too old; make one with /v1/prune/plan")
+            if plan.reference == OWN_TABLES:
+                raise UsageError(NO_REFERENCE)
             return await self._apply_wanted(plan, mark, peer)
 
     async def _apply_wanted(self, plan: PrunePlan, mark: int, peer: Peer) -> replies.PruneReply:
@@ -282,7 +285,7 @@ class Desk:
     def _apply_alone(self, plan: PrunePlan, mark: int, peer: Peer, has_left: threading.Event) -> replies.PruneReply:
         """Apply a plan while no other one is; everything that happens is in the log, as its client may leave."""
         settings = self._settings()
-        about = f"by {peer} {name_prune(str(settings.root), plan.reference)}"
+        about = f"by {peer} {name_prune(plan)}"
         self._may_continue(mark)
         _log.warning("prune begins plan=%s files=%d %s", plan.plan_id, len(plan.files), about)
         return pruning.apply(

@@ -230,6 +230,7 @@ class Engine:
             self.parts.hashes.submit(self.indexer)
         self.indexer.tree.rewritten.clear()  # where nothing is hashed, nobody else does
         self.indexer.committed.clear()
+        self.parts.first_seen.take(self.indexer, self.parts.wall_clock().timestamp())
         self.flushes.note(self.indexer.tables.generation, now)
 
     def _take_ended_pass(self, ended: Pass, now: float) -> None:

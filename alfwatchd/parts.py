@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from alfwatchd.adopting import Adopting
+from alfwatchd.first_seen import FirstSeen
 from alfwatchd.flusher import Flusher
 from alfwatchd.hash_queue import HashQueue
 from alfwatchd.inbox import Inbox
@@ -41,6 +42,7 @@ class Parts:
         Seconds, to bound how long one step takes.
     trash : TrashKeeper or None
         None where nobody empties the trash.
+    first_seen : FirstSeen
     """
 
     indexer: Indexer
@@ -54,3 +56,4 @@ class Parts:
     wall_clock: Callable[[], datetime]
     stopwatch: Callable[[], float]
     trash: TrashKeeper | None = None
+    first_seen: FirstSeen = field(default_factory=FirstSeen)

@@ -10,54 +10,16 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from pathlib import Path
 
 from alfwatchd import linux, prune_walk
 from alfwatchd.core import alf
-from alfwatchd.core.prune_plan import FileState, KeptItem, PlannedFile, PrunePlan, SessionPlace
-from alfwatchd.core.rows import wrap_time
+from alfwatchd.core.prune_plan import FileState, PlannedFile, PrunePlan
 from alfwatchd.core.trash import FolderState, is_file_path, is_folder_path
 
 DEEPEST = 32
 """Components of the longest path that is looked into for empty sub-folders."""
 _ACLS = ("system.posix_acl_access", "system.posix_acl_default")
 _NO_ACLS = frozenset({errno.ENODATA, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
-
-
-def look_at_plan(root: Path, plan: PrunePlan) -> PrunePlan:
-    """Complete a plan by what the disk says now.
-
-    Parameters
-    ----------
-    root : Path
-        Links resolved.
-    plan : PrunePlan
-        Of its files, only what the tables hold is known: size, modification time, inode.
-
-    Returns
-    -------
-    PrunePlan
-        With the state of each file and the place of each session. Files that are not as the tables say are in `kept`.
-
-    Raises
-    ------
-    RootOffline
-        The root cannot be opened.
-    """
-    files: list[PlannedFile] = []
-    kept = list(plan.kept)
-    places: dict[str, SessionPlace] = {}
-    with prune_walk.open_root(root) as root_fd:
-        for session, planned in by_session(plan.folders, plan.files).items():
-            try:
-                with prune_walk.open_folder(root_fd, session) as session_fd:
-                    places[session] = prune_walk.place_of(session_fd)
-                    for file in planned:
-                        _take_state(session_fd, session, file, files, kept)
-            except OSError as error:
-                kept += [KeptItem(file.path, file.state.size, prune_walk.reason(error, "")) for file in planned]
-    return replace(plan, root=str(root), files=tuple(files), kept=tuple(kept), places=places)
 
 
 def by_session(folders: Iterable[str], files: Iterable[PlannedFile]) -> dict[str, list[PlannedFile]]:
@@ -72,23 +34,6 @@ def by_session(folders: Iterable[str], files: Iterable[PlannedFile]) -> dict[str
 def state_of(about: linux.Stat) -> FileState:
     """Return what a plan holds of a file."""
     return FileState(about.dev, about.ino, about.size, about.mtime_ns, about.ctime_ns, about.btime_ns)
-
-
-def _take_state(
-    session_fd: int, session: str, file: PlannedFile, files: list[PlannedFile], kept: list[KeptItem]
-) -> None:
-    folder, _, name = file.path[len(session) + 1 :].rpartition("/")
-    try:
-        with prune_walk.open_inside(session_fd, folder) as folder_fd:
-            about = linux.statx(name, dir_fd=folder_fd)
-    except OSError as error:
-        kept.append(KeptItem(file.path, file.state.size, prune_walk.reason(error, "")))
-        return
-    seen = about.size, wrap_time(about.mtime_ns), about.ino
-    if not stat.S_ISREG(about.mode) or seen != (file.state.size, file.state.mtime_ns, file.state.ino):
-        kept.append(KeptItem(file.path, file.state.size, "has changed since it was indexed"))
-    else:
-        files.append(replace(file, state=state_of(about)))
 
 
 def look_at_folders(root_fd: int, plan: PrunePlan) -> tuple[FolderState, ...]:

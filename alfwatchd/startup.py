@@ -22,6 +22,7 @@ from alfwatchd.core.rows import NOTHING_KEPT, Problem
 from alfwatchd.core.tables import Snapshot
 from alfwatchd.crawlers import Crawlers
 from alfwatchd.errors import LabConflict, OutDirError, StateError, TablesError
+from alfwatchd.first_seen import FirstSeen
 from alfwatchd.indexer import Indexer
 from alfwatchd.intake import EarlierRow
 from alfwatchd.places import Guard
@@ -47,11 +48,14 @@ class Start:
         Carries over what earlier tables hold.
     tables_written : float
         When the earlier tables were written, in seconds since 1970; 0 if nothing is carried over.
+    first_seen : FirstSeen
+        Knows the sessions of earlier tables.
     """
 
     indexer: Indexer
     encoding: Encoding
     tables_written: float
+    first_seen: FirstSeen
     _settings: Settings
 
     def finish_first_pass(self) -> None:
@@ -136,14 +140,17 @@ def prepare(
     carried, tables_written = NOTHING_KEPT, 0.0
     earlier = None if is_ours and not needs_digests else _read_earlier(settings)
     sessions = _sessions_here(settings, metadata, earlier)
+    known = set[str]()
     if sessions is not None:
-        indexer.known_before = _top_folders(sessions, _filled_lab(metadata, settings))
+        filled = _filled_lab(metadata, settings)
+        indexer.known_before = _top_folders(sessions, filled)
+        known = _session_paths(sessions, filled)
     if earlier is not None:
         tables_written = earlier.modified
         filled = _filled_lab(earlier.metadata, settings)
         carried = kept.carry_over(earlier.sessions, _without_told_hashes(earlier), settings.namespace, filled)
     encoding = Encoding(settings.namespace, settings.lab, settings.hash_files, carried)
-    return Start(indexer, encoding, tables_written, settings)
+    return Start(indexer, encoding, tables_written, FirstSeen(state, known), settings)
 
 
 class _Record:
@@ -239,6 +246,13 @@ def _spellings(key: SessionKey, lab: str) -> tuple[str, ...]:
     if not key.lab or key.lab == lab:
         places.append(key.subject)
     return tuple(f"{place}/{key.date.isoformat()}/{number}" for place in places for number in numbers)
+
+
+def _session_paths(sessions: pa.Table, lab: str) -> set[str]:
+    """Return `SessionKey.eid_path` of the sessions of a table, with and without a lab that the setting gave."""
+    keys = [key for key in kept.session_keys(sessions) if key is not None]
+    bare = [SessionKey("", key.subject, key.date, key.number) for key in keys if lab and key.lab == lab]
+    return {key.eid_path for key in (*keys, *bare)}
 
 
 def _top_folders(sessions: pa.Table, lab: str) -> set[str]:

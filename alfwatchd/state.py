@@ -1,4 +1,4 @@
-"""What must outlive a restart and is not in the tables: the root's identity and md5 digests. One SQLite file.
+"""What must outlive a restart and is not in the tables: identity of the root, md5 digests, new sessions; in SQLite.
 
 The file may be deleted at any time: the next start scans, hashes and takes the root as it finds it. A daemon that runs
 makes it anew.
@@ -21,7 +21,7 @@ from alfwatchd.errors import StateError
 
 _log = logging.getLogger(__name__)
 
-_SCHEMA_VERSION = 2
+_SCHEMA_VERSION = 3
 _MOST_PARAMETERS = 500
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS places (
@@ -30,10 +30,12 @@ CREATE TABLE IF NOT EXISTS places (
 CREATE TABLE IF NOT EXISTS digests (
     fsid TEXT, signature BLOB, md5 BLOB, seal BLOB, PRIMARY KEY (fsid, signature)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS first_seen (path BLOB PRIMARY KEY, seen REAL, seal BLOB) WITHOUT ROWID;
 """
 _EXPECTED = (
     "SELECT path, fsid, dev, ino, mount_id, fs_type, seal FROM places",
     "SELECT fsid, signature, md5, seal FROM digests",
+    "SELECT path, seen, seal FROM first_seen",
 )
 
 
@@ -93,6 +95,19 @@ class State:
             sealed = [(*row, _seal(*row)) for row in rows]
             self._db.executemany("INSERT INTO places VALUES (?, ?, ?, ?, ?, ?, ?)", sealed)
         self._places = dict(places)
+
+    def load_first_seen(self) -> dict[str, float]:
+        """Return session path -> when it was first seen, in seconds since 1970."""
+        with self._access():
+            rows = self._db.execute("SELECT path, seen, seal FROM first_seen").fetchall()
+        return {os.fsdecode(path): seen for path, seen, seal in rows if seal == _seal(path, seen)}
+
+    def save_first_seen(self, times: Mapping[str, float], gone: Iterable[str] = ()) -> None:
+        """Record when sessions were first seen, and forget those that are gone; others stay recorded."""
+        rows = [(os.fsencode(path), seen, _seal(os.fsencode(path), seen)) for path, seen in times.items()]
+        with self._transaction():
+            self._db.executemany("DELETE FROM first_seen WHERE path = ?", [(os.fsencode(path),) for path in gone])
+            self._db.executemany("INSERT OR REPLACE INTO first_seen VALUES (?, ?, ?)", rows)
 
     def find_digest(self, fsid: int, signature: bytes) -> bytes | None:
         """Return the md5 digest, 16 bytes, of a file with this signature on this file system, or None."""

@@ -8,6 +8,9 @@ from alfwatchd.core.replies import AdoptStatus, PlansReply, PruneReply, Status, 
 
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
+_MOST_LINES = 100
+"""Of files that are kept, one each."""
+
 
 def status_lines(status: Status) -> list[str]:
     """Return what the daemon knows, line by line."""
@@ -75,11 +78,15 @@ def prune_lines(reply: PruneReply) -> list[str]:
     verb = ("moved to trash" if moved else "deleted") if reply.applied else "would go"
     lines = [f"{verb}: {item.path} ({show_bytes(item.file_size or 0)})" for item in reply.files]
     lines += [f"{verb}: {item.path}/" for item in reply.folders]
-    lines += [f"kept: {item.path}: {item.reason}" for item in reply.kept]
+    lines += [f"kept: {item.path}: {item.reason}" for item in reply.kept[:_MOST_LINES]]
+    if len(reply.kept) > _MOST_LINES:
+        lines += [f"kept: {number} in all: {reason}" for reason, number in reply.n_kept.items()]
+        lines.append("note: alfwatchd prune --json lists more of what is kept")
     lines += [f"note: {note}" for note in reply.notes]
     lines.append(
         f"{len(reply.files)} files and {len(reply.folders)} folders, {show_bytes(reply.n_bytes)}, {verb} of "
-        f"{reply.n_datasets} datasets; root: {reply.root}; reference: {reply.reference}; plan {reply.plan_id}"
+        f"{reply.n_datasets} datasets of {reply.root}; reference: {reply.reference}{_reference_age(reply)}; plan "
+        f"{reply.plan_id}"
     )
     if not reply.applied and (reply.files or reply.folders):
         lines.append("nothing was deleted; add --apply to delete")
@@ -117,6 +124,13 @@ def plan_lines(reply: PlansReply) -> list[str]:
 def _show_day(when: str) -> str:
     day = datetime.fromisoformat(when)
     return f"{day.day} {_MONTHS[day.month - 1]}"
+
+
+def _reference_age(reply: PruneReply) -> str:
+    told = [f"of {reply.reference_date}"] if reply.reference_date else []
+    if reply.reference_generation is not None:
+        told.append(f"generation {reply.reference_generation}")
+    return f" ({', '.join(told)})" if told else ""
 
 
 def show_bytes(number: float) -> str:

@@ -199,6 +199,8 @@ class TablesView:
     """Folders whose rows are those of an earlier look."""
     n_mount_changes: int = 0
     """How often mounts at, above or below the root have changed so far: what was seen before may be covered now."""
+    first_seen: Mapping[str, float] = field(default_factory=dict)
+    """Session path -> when it was first seen, in seconds since 1970; see `first_seen.FirstSeen`."""
 
 
 AnyRequest = StatusRequest | SyncRequest | FlushRequest | RescanRequest | SnapshotRequest | RootCheckRequest

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from alfwatchd.core.prune_plan import PrunePlan
 from alfwatchd.errors import NotAllowed, PruneRefused
 
 
-def name_prune(root: str, reference: str) -> str:
+def name_prune(plan: PrunePlan) -> str:
     """Return the keys and values that end every log line of a prune."""
-    return f"root={root!r} reference={reference!r}"
+    return (
+        f"root={plan.root!r} reference={plan.reference!r} reference_date={plan.reference_date or 'unknown'} "
+        f"reference_generation={'none' if plan.reference_generation is None else plan.reference_generation}"
+    )
 
 
 @contextmanager

@@ -184,10 +184,17 @@ class PruneReply:
     """Names the plan in a later apply."""
     applied: bool
     root: str
+    """Folder that is pruned."""
     reference: str
     """Folder of the reference tables, or `the daemon's own tables`."""
+    reference_date: str
+    """The earliest instant that they may be of, UTC, ISO 8601; empty for the daemon's own."""
+    reference_generation: int | None
+    """Null where alfwatchd did not write them."""
     n_datasets: int
     """Datasets on disk; `prune.max_fraction` is a fraction of these."""
+    n_bytes_on_disk: int
+    """Sum of their sizes; `prune.max_fraction` is a fraction of this, too."""
     files: list[PruneItem]
     """Files that would go, or went."""
     folders: list[PruneItem]
@@ -195,7 +202,9 @@ class PruneReply:
     n_bytes: int
     """Sum over `files`."""
     kept: list[PruneItem]
-    """Planned but left: changed since the plan, or not removable."""
+    """Not listed, or planned, but left: what could not be removed, then at most 10,000 that the plan keeps."""
+    n_kept: dict[str, int]
+    """How many are left for each reason, in all; of a reason with details, the words before the colon."""
     notes: list[str]
     complete: bool = True
     """Whether all that was planned went; always so of a plan. Folders that hold something else were not planned."""

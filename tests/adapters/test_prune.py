@@ -93,9 +93,9 @@ FOLDERS = [
     (
         "lab",
         [f"{LAB_S1}/{SPIKES}"],
-        [LAB_S1, "lab/Subjects/s/2020-01-01", "lab/Subjects/s", "lab/Subjects"],
+        [LAB_S1, "lab/Subjects/u/2020-01-01", "lab/Subjects/u", "lab/Subjects"],
     ),
-    ("another subject", [f"{LAB_S1}/", "lab/Subjects/t/"], [LAB_S1, "lab/Subjects/s/2020-01-01", "lab/Subjects/s"]),
+    ("another subject", [f"{LAB_S1}/", "lab/Subjects/t/"], [LAB_S1, "lab/Subjects/u/2020-01-01", "lab/Subjects/u"]),
     ("a file above the session", [f"{S1}/", "s/2020-01-01/notes.txt"], [S1]),
     ("an empty folder beside the session", [f"{S1}/", "s/2020-01-01/old/"], [S1]),
     ("a non-ALF file", [f"{S1}/{SPIKES}", f"{S1}/README.txt"], []),
@@ -244,7 +244,7 @@ def forged_plan(root, files, folders):
         for session in sessions:
             with contextlib.suppress(OSError), open_folder(root_fd, session) as folder_fd:
                 places[session] = place_of(folder_fd)
-    return PrunePlan("0" * 16, str(root), "", "", "", 1, 1, files, folders, places=places)
+    return PrunePlan("0" * 16, str(root), "", "", None, 1, 1, files, folders, places=places)
 
 
 # None of these can come out of make_plan; a prune must not rely on that.
@@ -439,7 +439,7 @@ def test_what_may_not_be_deleted_is_kept_and_the_rest_goes(mode, goes):
         assert (root / S1).exists() is (mode != 0o700), "a folder that cannot be read may hold something"
 
 
-LEVELS = ["lab", "lab/Subjects", "lab/Subjects/s", "lab/Subjects/s/2020-01-01", LAB_S1, f"{LAB_S1}/alf"]
+LEVELS = ["lab", "lab/Subjects", "lab/Subjects/u", "lab/Subjects/u/2020-01-01", LAB_S1, f"{LAB_S1}/alf"]
 
 
 @pytest.mark.parametrize("level", LEVELS)

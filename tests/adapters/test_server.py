@@ -780,7 +780,7 @@ def prune_box(data, answers=None, **flags):
 def test_a_prune_deletes_what_was_planned(data, caplog):
     caplog.set_level("INFO", "alfwatchd.desk")
     with prune_box(data) as box:
-        status, plan = box.ask("POST", "/v1/prune/plan", {"reference": data.reference})
+        status, plan = box.ask("POST", "/v1/prune/plan", {"reference": data.reference, "newer": True})
         assert (status, plan["applied"], plan["n_datasets"], plan["n_bytes"]) == (200, False, 3, 12)
         assert [(item["path"], item["file_size"]) for item in plan["files"]] == [(SPIKES, 6), (TRIALS, 6)]
         assert (data.root / SPIKES).exists()
@@ -831,7 +831,7 @@ def test_undo_and_empty_are_refused_while_the_root_is_offline(data):
 
 def test_a_plan_waits_for_changes_but_not_for_the_flush(data):
     with prune_box(data) as box:
-        box.ask("POST", "/v1/prune/plan", {"reference": data.reference})
+        box.ask("POST", "/v1/prune/plan", {"reference": data.reference, "newer": True})
         first = box.engine.taken[0]
     assert (type(first), first.flushed) == (messages.SyncRequest, False)
 
@@ -841,7 +841,7 @@ def test_the_last_eight_plans_are_known(data):
         ids = []
         for number in range(9):
             (data.root / SPIKES).write_text("x" * number)
-            ids.append(box.ask("POST", "/v1/prune/plan", {"reference": data.reference})[1]["plan_id"])
+            ids.append(box.ask("POST", "/v1/prune/plan", {"reference": data.reference, "newer": True})[1]["plan_id"])
         assert len(set(ids)) == 9
         assert box.ask("POST", "/v1/prune/apply", {"plan_id": ids[0]})[0] == 400
         assert box.ask("POST", "/v1/prune/apply", {"plan_id": ids[1]})[0] == 200
@@ -853,20 +853,20 @@ def test_of_large_plans_fewer_are_known(data, monkeypatch):
         ids = []
         for number in range(3):  # of two files each
             (data.root / SPIKES).write_text("x" * number)
-            ids.append(box.client.plan_prune(data.reference).plan_id)
+            ids.append(box.client.plan_prune(data.reference, newer=True).plan_id)
         monkeypatch.setattr(desk, "_MAX_PLANNED_FILES", 1)
         assert [box.ask("POST", "/v1/prune/apply", {"plan_id": each})[0] for each in ids] == [400, 200, 200]
         (data.root / SPIKES).parent.mkdir(parents=True)
         (data.root / SPIKES).write_text("one alone may be larger")
         (data.root / TRIALS).parent.mkdir(parents=True)
         (data.root / TRIALS).write_text("")
-        plan = box.client.plan_prune(data.reference)
+        plan = box.client.plan_prune(data.reference, newer=True)
         assert len(box.client.apply_prune(plan.plan_id).files) == 2
 
 
 def test_what_changed_since_the_plan_is_left(data):
     with prune_box(data) as box:
-        plan = box.client.plan_prune(data.reference)
+        plan = box.client.plan_prune(data.reference, newer=True)
         (data.root / SPIKES).write_text("new spikes")
         done = box.client.apply_prune(plan.plan_id)
     assert [item.path for item in done.files] == [TRIALS]
@@ -884,7 +884,7 @@ REFUSED = [
 @pytest.mark.parametrize(("body", "flags", "text"), REFUSED)
 def test_refused_plans(data, body, flags, text):
     with prune_box(data, **flags) as box:
-        status, answer = box.ask("POST", "/v1/prune/plan", {"reference": data.reference} | body)
+        status, answer = box.ask("POST", "/v1/prune/plan", {"reference": data.reference, "newer": True} | body)
         assert (status, answer["error"], text in answer["message"]) == (409, "PruneRefused", True)
 
 
@@ -950,7 +950,7 @@ def test_reference_tables_that_cannot_be_reached_hold_up_nobody(data, monkeypatc
                 each.sendall(b"POST /v1/prune/plan HTTP/1.1\r\nHost: d\r\nAlfwatchd-Root: %b\r\n\r\n" % root_of(box))
             wait(lambda: sum(thread.name == "prune" for thread in threading.enumerate()) == 4)
             with pytest.raises(errors.Busy, match="4 prunes are being planned already"):
-                box.client.plan_prune(data.reference)
+                box.client.plan_prune(data.reference, newer=True)
             assert box.is_alive()
             for each in asked:
                 each.close()
@@ -961,10 +961,10 @@ def test_reference_tables_that_cannot_be_reached_hold_up_nobody(data, monkeypatc
 
 def test_nothing_is_planned_or_deleted_while_a_part_cannot_be_read(data):
     with prune_box(data) as box:
-        plan = box.client.plan_prune(data.reference)
+        plan = box.client.plan_prune(data.reference, newer=True)
         box.engine.answers[messages.RootCheckRequest] = errors.PruneRefused("s/2020-01-05: cannot be read now")
         for path, body in (
-            ("/v1/prune/plan", {"reference": data.reference}),
+            ("/v1/prune/plan", {"reference": data.reference, "newer": True}),
             ("/v1/prune/apply", {"plan_id": plan.plan_id}),
         ):
             status, answer = box.ask("POST", path, body)
@@ -978,7 +978,7 @@ def test_nothing_is_planned_or_deleted_while_a_part_cannot_be_read(data):
 @contextmanager
 def apply_held(box, data):
     """Begin a prune that waits for the engine before its second session; yields the message, and the answer's list."""
-    plan = box.client.plan_prune(data.reference)
+    plan = box.client.plan_prune(data.reference, newer=True)
     n_asked = itertools.count(1)
     # once before the prune, then before each session
     box.engine.answers[messages.RootCheckRequest] = lambda _: HOLD if next(n_asked) == 3 else 0
@@ -1032,7 +1032,7 @@ def test_a_prune_stops_when_the_daemon_does(data):
 def test_one_prune_at_a_time(data):
     with prune_box(data) as box:
         with apply_held(box, data) as (held, answers):
-            other = box.client.plan_prune(data.reference, keep_empty_sessions=True)
+            other = box.client.plan_prune(data.reference, newer=True, keep_empty_sessions=True)
             status, answer = box.ask("POST", "/v1/prune/apply", {"plan_id": other.plan_id})
             assert (status, answer["error"]) == (409, "Busy")
             give(held, 0)
@@ -1042,7 +1042,7 @@ def test_one_prune_at_a_time(data):
 
 def test_a_prune_stops_when_its_client_leaves(data, caplog):
     with prune_box(data) as box:
-        plan = box.client.plan_prune(data.reference)
+        plan = box.client.plan_prune(data.reference, newer=True)
         n_asked = itertools.count(1)
         box.engine.answers[messages.RootCheckRequest] = lambda _: HOLD if next(n_asked) == 3 else 0
         body = json.dumps({"plan_id": plan.plan_id}).encode()
@@ -1060,13 +1060,13 @@ def test_a_prune_stops_when_its_client_leaves(data, caplog):
         assert (data.root / TRIALS).exists()
         wait(lambda: any(isinstance(message, messages.PrunedNotice) for message in box.engine.taken))
         assert box.ask("POST", "/v1/prune/apply", {"plan_id": plan.plan_id})[0] == 400  # it was used up
-        again = box.client.plan_prune(data.reference)
+        again = box.client.plan_prune(data.reference, newer=True)
         assert [item.path for item in box.client.apply_prune(again.plan_id).files] == [TRIALS]
 
 
 def test_a_client_that_only_has_no_more_to_say_has_not_left(data):
     with prune_box(data) as box:
-        body = json.dumps({"plan_id": box.client.plan_prune(data.reference).plan_id}).encode()
+        body = json.dumps({"plan_id": box.client.plan_prune(data.reference, newer=True).plan_id}).encode()
         head = b"POST /v1/prune/apply HTTP/1.1\r\nHost: d\r\nAlfwatchd-Root: %b\r\nContent-Length: %d\r\n\r\n"
         answer = box.exchange(head % (root_of(box), len(body)) + body, half_close=True)
         assert len(json.loads(answer.partition(b"\r\n\r\n")[2])["files"]) == 2
@@ -1074,7 +1074,7 @@ def test_a_client_that_only_has_no_more_to_say_has_not_left(data):
 
 def test_no_question_of_a_prune_copies_the_tables(data):
     with prune_box(data) as box:
-        plan = box.client.plan_prune(data.reference)
+        plan = box.client.plan_prune(data.reference, newer=True)
         box.client.apply_prune(plan.plan_id)
         kinds = [type(message) for message in box.engine.taken]
     assert kinds.count(messages.SnapshotRequest) == 1  # from which the plan was made

@@ -84,7 +84,8 @@ def test_layers_meet_inside_a_section(tmp_path):
     environ = HOME | {"ALFWATCHD_CONFIG": str(config), "ALFWATCHD_PRUNE__ENABLED": "true"}
     loaded = load({"root": "/data", "prune.reference": "/ref"}, environ)
     assert loaded.settings.prune.model_dump() == {
-        "reference": Path("/ref"), "max_fraction": 0.5, "enabled": True, "trash_seconds": 604800.0
+        "reference": Path("/ref"), "max_fraction": 0.5, "margin_seconds": 172800.0, "enabled": True,
+        "trash_seconds": 604800.0,
     }  # fmt: skip
     assert [loaded.sources[f"prune.{key}"] for key in ("reference", "max_fraction", "enabled")] == [
         "flag --reference",
@@ -181,8 +182,9 @@ REFUSED = [
     ("poll_interval_seconds", 0, "greater than 0"),
     ("reconcile_entries_per_second", -1, "greater than or equal to 0"),
     ("log_level", "INFO", "'debug', 'info', 'warning' or 'error'"),
-    ("prune.max_fraction", 1.1, "less than or equal to 1"),
-    ("prune.max_fraction", -0.1, "greater than or equal to 0"),
+    ("prune.max_fraction", 10, "10 is no fraction: for 10 % write 0.1"),
+    ("prune.max_fraction", -0.1, "-0.1 is no fraction: write a number from 0 to 1"),
+    ("prune.margin_seconds", -1, "greater than or equal to 0"),
     ("prune.reference", 5, "should be a path"),
     ("prune.trash_seconds", -1, "greater than or equal to 0"),
     ("prune.enabled", "perhaps", "valid boolean"),

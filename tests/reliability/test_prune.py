@@ -64,7 +64,7 @@ def wait_until_stopped(process):
 
 
 KEPT = "lab/Subjects/kept/2020-01-01/001"
-LEVELS = ["lab", "lab/Subjects", "lab/Subjects/s", "lab/Subjects/s/2020-01-01", LAB_S1, f"{LAB_S1}/alf"]
+LEVELS = ["lab", "lab/Subjects", "lab/Subjects/u", "lab/Subjects/u/2020-01-01", LAB_S1, f"{LAB_S1}/alf"]
 
 
 def make_race(top, level):
@@ -390,7 +390,7 @@ def test_after_a_kill_the_next_prune_finishes_and_the_tables_are_right(tmp_path,
             if with_daemon:
                 made.start()
                 places = [f"--socket={made.socket}"]
-            command = ["prune", *places, f"--reference={reference}", "--apply", "--max-fraction=1"]
+            command = ["prune", *places, f"--reference={reference}", "--apply", "--max-fraction=1", "--newer"]
             pruning = subprocess.Popen(
                 [PROGRAM, *command], env=made.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
             )

@@ -246,7 +246,7 @@ def test_prune_deletes_inside_the_sandbox(lab):
     added = lab.add_dataset()
     lab.alfwatchd("sync")
     assert lab.lists_added()
-    lab.alfwatchd("prune", "--config=/etc/alfwatchd/config.toml", "--reference=/srv/reference", "--apply")
+    lab.alfwatchd("prune", "--config=/etc/alfwatchd/config.toml", "--reference=/srv/reference", "--newer", "--apply")
     assert not added.exists()
     lab.alfwatchd("sync")
     assert lab.datasets() == before

@@ -1,0 +1,46 @@
+"""Whether a Parquet file can be what its footer says: looked at before any row is read.
+
+A file of a few kilobytes can tell of so many rows, or of so long a content, that reading it takes all memory. Tables of
+sessions and datasets cannot be that small: each row has an id, or a path, of its own.
+"""
+
+from __future__ import annotations
+
+import pyarrow.parquet as pq
+
+_FREE_ROWS = 1_000_000
+_ROWS_PER_BYTE = 8
+"""With UUIDs a row takes 16 bytes at least, with paths as ids 2: the sizes of the files differ."""
+_FREE_BYTES = 1 << 26
+_BYTES_PER_BYTE = 200
+"""How many bytes in memory one byte on disk may become; the best that was seen with real tables is 30."""
+_MOST_COLUMNS = 1000
+_MOST_ROW_GROUPS = 1 << 16
+
+
+def check_footer(metadata: pq.FileMetaData, n_bytes: int) -> None:
+    """Make sure that a file of `n_bytes` can hold what its footer says.
+
+    Parameters
+    ----------
+    metadata : pyarrow.parquet.FileMetaData
+        Reading it reads no row.
+    n_bytes : int
+        Size of the whole file.
+
+    Raises
+    ------
+    ValueError
+        It cannot, or no table of ours or of a database looks like that; says why. Reading it might take all memory.
+    """
+    if metadata.num_columns > _MOST_COLUMNS or metadata.num_row_groups > _MOST_ROW_GROUPS:
+        raise ValueError(f"tells of {metadata.num_columns} columns and {metadata.num_row_groups} row groups")
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    rows = [metadata.num_rows, *(group.num_rows for group in groups)]
+    if min(rows) < 0 or metadata.num_rows != sum(rows[1:]):
+        raise ValueError(f"tells of {metadata.num_rows} rows, and its row groups of {sum(rows[1:])}")
+    if metadata.num_rows > max(_FREE_ROWS, _ROWS_PER_BYTE * n_bytes):
+        raise ValueError(f"has {n_bytes} bytes, and tells of {metadata.num_rows} rows, which do not fit into them")
+    sizes = [group.column(place).total_uncompressed_size for group in groups for place in range(group.num_columns)]
+    if min(sizes, default=0) < 0 or sum(sizes) > max(_FREE_BYTES, _BYTES_PER_BYTE * n_bytes):
+        raise ValueError(f"has {n_bytes} bytes, and tells of a content of {sum(sizes)} bytes")
