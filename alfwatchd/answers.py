@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from alfwatchd.barriers import Barrier, answer_flush, answer_rescan
 from alfwatchd.core import messages
 from alfwatchd.core.replies import RecomputeReply
-from alfwatchd.errors import UsageError
+from alfwatchd.errors import PruneRefused, UsageError
 from alfwatchd.report import make_status
 
 if TYPE_CHECKING:
@@ -43,7 +44,28 @@ def answer_request(engine: Engine, message: messages.AnyRequest, now: float) -> 
             engine.barriers.add(Barrier(message.reply, now, _answer_recompute(engine)))
         case messages.SnapshotRequest():
             engine.require_online()
-            messages.answer(message.reply, engine.indexer.view())
+            messages.answer(message.reply, replace(engine.indexer.view(), first_seen=engine.parts.first_seen.times))
+        case messages.RootCheckRequest():
+            engine.look_at_root(now)
+            engine.require_online()
+            if why := why_unsure(engine):
+                raise PruneRefused(why)
+            messages.answer(message.reply, engine.indexer.guard.n_mount_changes)
+
+
+def why_unsure(engine: Engine) -> str:
+    """Return why nothing may be deleted now, though the root is online; empty if it may.
+
+    The one place for such reasons. It is asked before each session of a prune, so it must not copy or count anything.
+    """
+    indexer = engine.indexer
+    if held := indexer.absences.why_held:
+        return f"nothing is deleted while rows are held: {held}"
+    if folder := next(iter(indexer.unreadable), None):
+        return f"{folder.path or engine.settings.root}: cannot be read now; make it readable first"
+    if place := next(iter(indexer.guard.missing), None):
+        return f"{place}: is not what was mounted there ({indexer.guard.missing[place]}); mount it again first"
+    return ""
 
 
 def _answer_recompute(engine: Engine) -> Callable[[Barrier, float], RecomputeReply]:

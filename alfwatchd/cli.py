@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import alfwatchd
-from alfwatchd import configuration, logs, serve_command, text
+from alfwatchd import addressing, configuration, logs, prune_command, serve_command, text
 from alfwatchd.client import Client
 from alfwatchd.core import addresses
-from alfwatchd.core.replies import PruneReply, RecomputeReply
-from alfwatchd.errors import AlfwatchdError, NoDaemon, UsageError
+from alfwatchd.core.replies import RecomputeReply
+from alfwatchd.errors import AlfwatchdError, UsageError
 from alfwatchd.settings import EXPLANATIONS, Settings
 
 _EPILOG = """\
@@ -107,7 +107,13 @@ def _parser() -> argparse.ArgumentParser:
     ids = add("ids", _ids, "find what became of an id, or make all ids anew")
     ids.add_argument("old", metavar="OLD", nargs="?", help="eid or dataset id, as tables once held it")
     ids.add_argument("--recompute", action="store_true", help="make all ids anew from the paths or the database")
-    _add_prune_flags(add("prune", _prune, "list or delete datasets that are not in reference tables"))
+    prune_command.add_flags(
+        add(
+            "prune",
+            lambda given: prune_command.run(given, _flags(given)),
+            "list or delete datasets that are not in reference tables",
+        )
+    )
     serve_command.add_flags(add("serve", _serve_tables, "give the tables to ONE clients on other machines, over HTTP"))
     add("config", _config, "show the settings in force and where each comes from")
     demo = add("demo", _demo, "write a small realistic ALF tree to try things on")
@@ -136,21 +142,8 @@ def _common_flags() -> argparse.ArgumentParser:
     return common
 
 
-def _add_prune_flags(prune: argparse.ArgumentParser) -> None:
-    prune.add_argument("--reference", metavar="DIR", help="folder of the tables of what is to stay")
-    prune.add_argument("--apply", action="store_true", help="delete; without it nothing is deleted")
-    prune.add_argument("--keep-empty-sessions", action="store_true", help="delete files only, no folders")
-    prune.add_argument(
-        "--max-fraction", type=float, metavar="F", help="refuse if more than this part of the datasets would go, 0 to 1"
-    )
-
-
 def _flags(arguments: argparse.Namespace) -> dict[str, object]:
     return {name: getattr(arguments, name) for name in _FLAGS if hasattr(arguments, name)}
-
-
-def _client(arguments: argparse.Namespace) -> Client:
-    return Client(configuration.find_socket(_flags(arguments)))
 
 
 # The daemon and its stand-in.
@@ -181,6 +174,7 @@ def _once(arguments: argparse.Namespace, loaded: Settings) -> int:
     check_out_dir(loaded.out_dir)
     with hold_out_dir(loaded.out_dir), ScanProgress() as progress:
         summary = run_once(loaded, accept_root=arguments.accept_root, progress=progress.update)
+        prune_command.empty_due(loaded)
     for problem in summary.problems:
         if problem.kind == "held":
             continue  # said last of all, as that is why this fails
@@ -232,28 +226,31 @@ def _serve_tables(arguments: argparse.Namespace) -> int:
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    status = _client(arguments).status()
+    status = addressing.find_daemon(_flags(arguments)).status()
     _print(status, arguments, "\n".join(text.status_lines(status)))
     return 0
 
 
 def _sync(arguments: argparse.Namespace) -> int:
-    reply = _client(arguments).sync()
+    client = addressing.find_daemon(_flags(arguments))
+    reply = client.sync()
     _print(reply, arguments, f"{reply.exactness}: generation {reply.generation} is on disk ({reply.seconds:.3f} s)")
     if reply.exactness == "held":
-        logs.complain(_client(arguments).status().detail)
+        logs.complain(client.status().detail)
         return 1
     return 0
 
 
 def _flush(arguments: argparse.Namespace) -> int:
-    reply = _client(arguments).flush()
+    reply = addressing.find_daemon(_flags(arguments)).flush()
     _print(reply, arguments, f"generation {reply.generation} is on disk ({reply.seconds:.3f} s)")
     return 0
 
 
 def _rescan(arguments: argparse.Namespace) -> int:
-    client = _client(arguments)
+    client = addressing.find_daemon(_flags(arguments))
+    if arguments.accept_root:
+        client = addressing.with_root(client, _flags(arguments), changes=True)
     path = arguments.path
     if Path(path).is_absolute():
         path = _relative_to_root(client, path)
@@ -268,60 +265,11 @@ def _rescan(arguments: argparse.Namespace) -> int:
 
 
 def _relative_to_root(client: Client, path: str) -> str:
-    root, resolved = client.status().root, Path(path).resolve()
+    root, resolved = client.find_root(), Path(path).resolve()
     if not resolved.is_relative_to(root):
         raise UsageError(f"{path}: not below the root, which is {root}")
     relative = resolved.relative_to(root).as_posix()
     return "" if relative == "." else relative
-
-
-# Prune.
-
-
-def _prune(arguments: argparse.Namespace) -> int:
-    client = _client_for_root(arguments)
-    reference = str(Path(arguments.reference).resolve()) if arguments.reference else None
-    if client is None:
-        reply = _prune_alone(arguments, reference)
-    else:
-        reply = client.plan_prune(
-            reference, keep_empty_sessions=arguments.keep_empty_sessions, max_fraction=arguments.max_fraction
-        )
-        if arguments.apply:
-            reply = client.apply_prune(reply.plan_id)
-    _print(reply, arguments, "\n".join(text.prune_lines(reply)))
-    return 1 if any(note.startswith("stopped") for note in reply.notes) else 0
-
-
-def _client_for_root(arguments: argparse.Namespace) -> Client | None:
-    """Return a client of the daemon that keeps the root in question; None if there is none."""
-    flags = _flags(arguments)
-    client = _client(arguments)
-    try:
-        status = client.status()
-    except NoDaemon:
-        if "socket" in flags:
-            raise
-        return None
-    knows_root = any(key in flags for key in ("root", "config"))
-    return client if not knows_root or str(configuration.load(flags).settings.root) == status.root else None
-
-
-def _prune_alone(arguments: argparse.Namespace, reference: str | None) -> PruneReply:
-    from alfwatchd import pruning
-    from alfwatchd.lock import hold_out_dir
-    from alfwatchd.once import look_once
-
-    loaded = configuration.load(_flags(arguments)).settings
-    options = pruning.PruneOptions(
-        Path(reference) if reference else None, arguments.keep_empty_sessions, arguments.max_fraction
-    )
-    with hold_out_dir(loaded.out_dir):
-        plan = pruning.plan_prune(look_once(loaded), loaded, options)
-        guard = pruning.RootCheck(loaded.root)
-        if not arguments.apply:
-            return pruning.preview(loaded, plan, guard.check)
-        return pruning.apply(loaded, plan, guard.check, lambda line: print(line, file=sys.stderr))
 
 
 # Ids.
@@ -332,7 +280,7 @@ def _ids(arguments: argparse.Namespace) -> int:
         raise UsageError("give the id to look for, or --recompute to make all ids anew: alfwatchd ids OLD")
     if arguments.recompute:
         return _recompute_ids(arguments)
-    client = _client_for_root(arguments)
+    client = addressing.find_daemon_if_any(_flags(arguments))
     if client is not None:
         reply = client.ids(arguments.old)
     else:
@@ -346,8 +294,11 @@ def _ids(arguments: argparse.Namespace) -> int:
 
 
 def _recompute_ids(arguments: argparse.Namespace) -> int:
-    client = _client_for_root(arguments)
-    reply = client.recompute_ids() if client is not None else _recompute_alone(arguments)
+    client = addressing.find_daemon_if_any(_flags(arguments))
+    if client is None:
+        reply = _recompute_alone(arguments)
+    else:
+        reply = addressing.with_root(client, _flags(arguments), changes=True).recompute_ids()
     _print(reply, arguments, f"{reply.n_changes} ids changed; alfwatchd ids OLD finds new ones ({reply.seconds:.2f} s)")
     return 0
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import socket
 import struct
 from contextlib import suppress
@@ -18,6 +19,7 @@ from urllib.parse import quote
 from alfwatchd import errors
 from alfwatchd.core import replies
 from alfwatchd.core.bounded_json import parse as parse_json
+from alfwatchd.core.wanted_root import HEADER, decode_root, encode_root
 from alfwatchd.errors import AlfwatchdError, NoDaemon, NotAllowed, RequestFailed
 
 if TYPE_CHECKING:
@@ -36,18 +38,29 @@ class Client:
         Control socket of the daemon.
     timeout : float or None
         Seconds to wait for an answer; None waits as long as it takes, which may be a scan of everything.
+    root : str, Path or None
+        The root that is meant. A daemon that keeps another one refuses. Without it, any daemon that answers will do,
+        but for `plan_prune`, `apply_prune` and ``rescan(accept_root=True)``, which need it.
 
     Raises
     ------
     NoDaemon
         From each method, if nothing answers on the socket.
+    WrongRoot
+        From each method, if the daemon keeps another root than `root`.
     AlfwatchdError
         From each method, of the class that the daemon answered with.
     """
 
-    def __init__(self, socket_path: str | Path, timeout: float | None = None) -> None:
+    def __init__(self, socket_path: str | Path, timeout: float | None = None, root: str | Path | None = None) -> None:
         self.socket_path = Path(socket_path)
         self.timeout = timeout
+        self.root = Path(os.path.realpath(root)) if root is not None else None
+
+    def find_root(self) -> Path:
+        """Ask which root the daemon keeps. Unlike `Status.root`, it is exact for names that are not UTF-8."""
+        _, headers = self._exchange("GET", "/v1/status")
+        return Path(os.fsdecode(decode_root(headers.get(HEADER, "").encode("latin-1"))))
 
     def status(self) -> replies.Status:
         """Ask what the daemon knows."""
@@ -83,7 +96,12 @@ class Client:
         return _reply(replies.RecomputeReply, self._ask("POST", "/v1/ids/recompute"))
 
     def plan_prune(
-        self, reference: str | None = None, *, keep_empty_sessions: bool = False, max_fraction: float | None = None
+        self,
+        reference: str | None = None,
+        *,
+        keep_empty_sessions: bool = False,
+        max_fraction: float | None = None,
+        newer: bool = False,
     ) -> replies.PruneReply:
         """Ask what a prune would delete.
 
@@ -94,20 +112,51 @@ class Client:
         keep_empty_sessions : bool
         max_fraction : float or None
             0 to 1; None for the daemon's setting.
+        newer : bool
+            Whether what is newer than the reference may go, too.
         """
-        body = {"reference": reference, "keep_empty_sessions": keep_empty_sessions, "max_fraction": max_fraction}
+        body = {
+            "reference": reference,
+            "keep_empty_sessions": keep_empty_sessions,
+            "max_fraction": max_fraction,
+            "newer": newer,
+        }
         return _reply(replies.PruneReply, self._ask("POST", "/v1/prune/plan", body))
 
     def apply_prune(self, plan_id: str) -> replies.PruneReply:
-        """Delete exactly what a plan says and is unchanged since."""
+        """Delete exactly what a plan says and is unchanged since.
+
+        The daemon stops at the next file if this call ends before its answer: after `timeout` seconds, or when this
+        process ends. Its log says what went.
+        """
         return _reply(replies.PruneReply, self._ask("POST", "/v1/prune/apply", {"plan_id": plan_id}))
 
+    def undo_prune(self, plan_id: str) -> replies.TrashReply:
+        """Bring back what a plan has moved into the trash; never over what is there."""
+        return _reply(replies.TrashReply, self._ask("POST", "/v1/prune/undo", {"plan_id": plan_id}))
+
+    def empty_trash(self, plan_id: str | None = None) -> replies.TrashReply:
+        """Delete what a plan has moved into the trash; None: what all plans have."""
+        return _reply(replies.TrashReply, self._ask("POST", "/v1/prune/empty", {"plan_id": plan_id}))
+
+    def list_plans(self) -> replies.PlansReply:
+        """Ask for the plans that are remembered, and what became of them."""
+        return _reply(replies.PlansReply, self._ask("GET", "/v1/prune/plans"))
+
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        return self._exchange(method, path, body)[0]
+
+    def _exchange(
+        self, method: str, path: str, body: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], http.client.HTTPMessage]:
+        """Send a request and return answer and headers."""
         connection = http.client.HTTPConnection("localhost")
         connection.sock = _connect(str(self.socket_path))
         connection.sock.settimeout(self.timeout)
         try:
             headers = {"Content-Type": "application/json"} if body is not None else {}
+            if self.root is not None:
+                headers[HEADER] = encode_root(os.fsencode(self.root))
             with suppress(BrokenPipeError, ConnectionResetError):  # it may answer without reading, and close
                 connection.request(method, path, json.dumps(body) if body is not None else None, headers)
             response = connection.getresponse()
@@ -122,7 +171,7 @@ class Client:
             raise RequestFailed(f"{self.socket_path}: this is no answer of an alfwatchd daemon: {answer!r}")
         if response.status != http.HTTPStatus.OK:
             raise _error(answer)
-        return answer
+        return answer, response.headers
 
 
 def _connect(socket_path: str) -> socket.socket:
@@ -164,6 +213,7 @@ _ITEMS: dict[str, type[DataclassInstance]] = {
     "folders": replies.PruneItem,
     "kept": replies.PruneItem,
     "steps": replies.IdStep,
+    "plans": replies.PlanRecord,
 }
 
 
@@ -172,12 +222,18 @@ def _reply(kind: type[_Reply], answer: dict[str, Any]) -> _Reply:
     known = {field.name for field in fields(kind)} & answer.keys()
     try:
         answer = {**answer, **_nested(answer, known)}
-        items = {key: [_reply(_ITEMS[key], each) for each in answer[key]] for key in known & _ITEMS.keys()}
+        listed = [key for key in known if _is_of_items(key, answer[key])]
+        items = {key: [_reply(_ITEMS[key], each) for each in answer[key]] for key in listed}
         return kind(**{key: answer[key] for key in known} | items)
     except TypeError as error:
         raise RequestFailed(
             f"the daemon's answer lacks fields ({error}): it is of another version, restart it"
         ) from error
+
+
+def _is_of_items(key: str, value: Any) -> bool:
+    """Tell whether a list holds answers; `plans` is a list of names in some answers."""
+    return key in _ITEMS and (key != "plans" or all(isinstance(each, dict) for each in value))
 
 
 def _nested(answer: dict[str, Any], known: set[str]) -> dict[str, Any]:

@@ -12,19 +12,22 @@ import os
 import tempfile
 import warnings
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from alfwatchd import prune, pruning, store, stored
+from alfwatchd import prune, pruning, references, store, stored
 from alfwatchd.configuration import load
 from alfwatchd.core import alf, path_tables
-from alfwatchd.core.prune_plan import PruneOutcome, PrunePlan, Reference, make_plan
+from alfwatchd.core.messages import TablesView
+from alfwatchd.core.prune_plan import PruneOutcome, PrunePlan
+from alfwatchd.core.reference import Origin, Reference, make_reference
 from alfwatchd.errors import OutDirError, PruneRefused, RootOffline, TablesError
 from alfwatchd.lock import hold_out_dir
 from alfwatchd.once import index, no_garbage_collection, run_hashing
+from alfwatchd.prune_links import find_link_targets
 from alfwatchd.settings import Settings
 from alfwatchd.startup import Start, lab_problems, prepare
 from alfwatchd.state import State
@@ -37,7 +40,7 @@ _log = logging.getLogger(__name__)
 _MAX_PROBLEMS = 20
 _NOWHERE = Path("/nonexistent")
 """Stands for places that a run without a daemon does not use; the default ones could be too long for a socket."""
-_KEYS = ("id", "eid", "lab", "subject", "date", "number", "rel_path")
+_KEYS = ("id", "eid", "lab", "subject", "date", "number", "rel_path", "session_path", "file_size")
 
 PathLike = str | Path
 
@@ -91,12 +94,13 @@ def make_parquet_db(
     store.check_out_dir(target)
     with hold_out_dir(target), no_garbage_collection():
         settings = _settings(root, target, hash_files=hash_files, lab=lab or "")
+        written_at = datetime.datetime.now(datetime.UTC)
         start = _index(settings)
         if hash_files:
             with tempfile.TemporaryDirectory(prefix="alfwatchd-") as folder, closing(State(Path(folder))) as state:
                 run_hashing(settings, state, start)
         _warn(start, settings)
-        _write(start, settings, hash_ids=hash_ids)
+        _write(start, settings, written_at, hash_ids=hash_ids)
     return target / stored.SESSIONS, target / stored.DATASETS
 
 
@@ -105,11 +109,14 @@ def remove_missing_datasets(
     tables: Mapping[str, pd.DataFrame] | None = None,
     remove_empty_sessions: bool = True,  # noqa: FBT001, FBT002 - upstream's signature
     dry: bool = True,  # noqa: FBT001, FBT002
+    *,
+    newer: bool = False,
 ) -> list[Path]:
     """Remove dataset files and session folders that are not in the tables.
 
     Only valid ALF regular files below session folders are removed, at any depth, never through a link. Session
-    folders go if they are not in the sessions table and hold nothing.
+    folders go if they are not in the sessions table and hold nothing. What is newer than the tables stays, as does what
+    they nearly list: see docs/prune.md.
 
     Parameters
     ----------
@@ -121,6 +128,8 @@ def remove_missing_datasets(
     remove_empty_sessions : bool
     dry : bool
         If true, print what would be removed and remove nothing.
+    newer : bool
+        Whether files that are newer than the tables in `cache_dir` may go, too. Upstream does not have it.
 
     Returns
     -------
@@ -130,46 +139,63 @@ def remove_missing_datasets(
     Raises
     ------
     PruneRefused
-        There are no tables, they make no sense, or a part of the folder cannot be read; nothing was removed.
+        There are no tables, they make no sense, nothing tells how old they are, or a part of the folder cannot be read;
+        nothing was removed.
+    Locked
+        A daemon keeps the tables in `cache_dir`.
     RootOffline
         The folder does not exist, or something else is there meanwhile.
     """
     root = Path(cache_dir).resolve()
     if not root.is_dir():
         raise RootOffline(f"{root}: the folder does not exist; check its path, or mount it")
-    reference = pruning.read_reference(root) if tables is None else _reference(tables)
-    guard = pruning.RootCheck(root)
-    plan = _plan(root, reference, remove_empty_sessions=remove_empty_sessions)
+    with nullcontext() if dry else hold_out_dir(root), closing(pruning.RootCheck(root)) as guard:
+        view = _look(root)
+        reference = references.read_reference(root) if tables is None else _reference(root, tables, view)
+        if reference is None:
+            return []
+        is_dated = reference.origin.date is not None
+        if not (dry or newer or is_dated):
+            raise PruneRefused(
+                f"{root}: there are no tables here, so that nothing tells how old the given ones are, and what was "
+                "recorded since would be removed; write them here, too, or say newer=True. Nothing was removed"
+            )
+        plan = pruning.plan_for(
+            root,
+            view,
+            reference,
+            remove_empty_sessions=remove_empty_sessions,
+            margin_seconds=_settings(root, _NOWHERE).prune.margin_seconds if is_dated and not newer else None,
+        )
+        return _remove(root, Path(cache_dir), plan, guard, dry=dry)
+
+
+def _remove(root: Path, cache_dir: Path, plan: PrunePlan, guard: pruning.RootCheck, *, dry: bool) -> list[Path]:
+    for item in plan.kept:
+        _log.info("kept path=%s reason=%s", root / item.path, item.reason)
     if dry:
-        paths = _paths(Path(cache_dir), prune.preview_plan(root, plan, may_continue=guard.check))
+        paths = _paths(cache_dir, prune.preview_plan(root, plan, may_continue=guard.check))
         print("The following session and datasets would be removed:", end="\n\t")  # noqa: T201 - upstream's contract
         print("\n\t".join(sorted(map(str, paths))))  # noqa: T201
         return paths
-    outcome = prune.apply_plan(root, plan, may_continue=guard.check, log=_log.debug)
+    outcome = prune.apply_plan(
+        root, plan, may_continue=guard.check, log=_log.debug, find_protected=lambda: find_link_targets(root)
+    )
     for item in outcome.kept:
         _log.warning("not removed path=%s reason=%s", root / item.path, item.reason)
     if outcome.stopped is not None:
         raise outcome.stopped
-    return _paths(Path(cache_dir), outcome)
+    return _paths(cache_dir, outcome)
 
 
-def _plan(root: Path, reference: Reference, *, remove_empty_sessions: bool) -> PrunePlan:
+def _look(root: Path) -> TablesView:
     start = prepare(_settings(root, _NOWHERE), None)
     with no_garbage_collection():
         _scan(start)
     if start.indexer.unreadable:
         folder = next(iter(start.indexer.unreadable))
         raise PruneRefused(f"{root}/{folder.path}: cannot be read, so nothing is removed; make it readable first")
-    plan = make_plan(
-        start.indexer.tables.snapshot(),
-        reference,
-        lab="",
-        remove_empty_sessions=remove_empty_sessions,
-        max_fraction=None,
-    )
-    if plan.files and not reference.sessions:
-        raise PruneRefused(f"{reference.source}: the sessions table is empty; are these the tables of {root}?")
-    return plan
+    return TablesView(start.indexer.tables.snapshot(), ())
 
 
 def _settings(root: Path, out_dir: Path, *, hash_files: bool = False, lab: str = "") -> Settings:
@@ -231,12 +257,12 @@ def _too_low(root: Path) -> list[str]:
     return []
 
 
-def _write(start: Start, settings: Settings, *, hash_ids: bool) -> None:
+def _write(start: Start, settings: Settings, written_at: datetime.datetime, *, hash_ids: bool) -> None:
     snapshot = start.indexer.tables.snapshot()
     if hash_ids:
         start.indexer.tables.generation += 1
         with closing(store.Store(settings.out_dir, str(settings.root))) as tables:
-            tables.write(start.indexer.tables.snapshot(), start.encoding)
+            tables.write(start.indexer.tables.snapshot(), start.encoding, written_at)
         return
     # one.alf.cache._metadata
     created = datetime.datetime.now().isoformat(sep=" ", timespec="minutes")
@@ -253,12 +279,19 @@ def _write(start: Start, settings: Settings, *, hash_ids: bool) -> None:
             raise TablesError(f"{settings.out_dir / name}: cannot be written ({error.strerror})") from error
 
 
-def _reference(tables: Mapping[str, pd.DataFrame]) -> Reference:
-    """Read reference tables from DataFrames, with ids in the index or as columns."""
+def _reference(root: Path, tables: Mapping[str, pd.DataFrame], view: TablesView) -> Reference | None:
+    """Read reference tables from DataFrames, with ids in the index or as columns; as old as the tables in the root.
+
+    None where there is no session that could go: upstream takes even empty frames then.
+    """
     missing = {"sessions", "datasets"} - tables.keys()
     if missing:
         raise PruneRefused(f"the given tables lack {' and '.join(sorted(missing))}, so nothing is removed")
-    return pruning.make_reference("the given tables", *(_arrow(tables[name]) for name in ("sessions", "datasets")))
+    if not view.snapshot.sessions:
+        return None
+    stored_here = references.read_date(root)
+    origin = Origin("the given tables", stored_here.date if stored_here is not None else None)
+    return make_reference(origin, *(_arrow(tables[name]) for name in ("sessions", "datasets")))
 
 
 def _arrow(frame: pd.DataFrame) -> pa.Table:

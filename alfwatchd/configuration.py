@@ -87,6 +87,41 @@ def _check_circle(settings: Settings, source: str) -> None:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a command may find the daemon that it is for.
+
+    Parameters
+    ----------
+    sockets : tuple of Path
+        At least one, the most likely first. Several only where none was named.
+    is_named : bool
+        Whether a `socket` is set, by flag, environment or file.
+    root : Path or None
+        The root that is set, links resolved; None where the command does not say which root it means.
+    """
+
+    sockets: tuple[Path, ...]
+    is_named: bool
+    root: Path | None
+
+
+def find_address(flags: Flags, environ: Environ = os.environ) -> Address:
+    """Return where to look for the daemon of the root that is set; as `find_socket` in all else.
+
+    Raises
+    ------
+    ConfigError
+        As `find_socket`, or `root` is set to what is no path: a command that names its root never goes to another.
+    """
+    values, sources = _read_all(flags, environ)
+    try:
+        root = check_place(values["root"]) if "root" in values else None
+    except ValueError as error:
+        raise ConfigError(f"root = {values['root']!r} ({sources['root']}): {error}") from error
+    return Address(_sockets(values, sources, environ), "socket" in values, root)
+
+
 def find_socket(flags: Flags, environ: Environ = os.environ) -> Path:
     """Return the control socket for a command that may know no root.
 
@@ -104,16 +139,22 @@ def find_socket(flags: Flags, environ: Environ = os.environ) -> Path:
     ConfigError
         An unknown key, an unusable path or TOML file.
     """
-    values, sources = _read_all(flags, environ)
+    return _sockets(*_read_all(flags, environ), environ)[0]
+
+
+def _sockets(values: dict[str, object], sources: Mapping[str, str], environ: Environ) -> tuple[Path, ...]:
+    """Return the socket that is set, or all usual ones that exist, or the first of these."""
     try:
         if "socket" in values:
-            return check_socket(check_place(values["socket"]))
+            return (check_socket(check_place(values["socket"])),)
         candidates = [*_runtime_sockets(environ), SYSTEM_SOCKET]
         state_dir = (_default_places(values, environ) | values).get("state_dir")
         if state_dir is not None:
             candidates.append(check_place(state_dir) / SYSTEM_SOCKET.name)
         # For `os.access`, what lies in a folder without permission is absent; `Path.exists` raises.
-        return check_socket(next((path for path in candidates if os.access(path, os.F_OK)), candidates[0]))
+        found = [path for path in candidates if os.access(path, os.F_OK)] or candidates[:1]
+        check_socket(found[0])
+        return tuple(found)
     except ValueError as error:
         raise ConfigError(f"socket ({sources.get('socket', 'default')}): {error}") from error
 

@@ -37,6 +37,7 @@ from alfwatchd.settings import Settings
 from alfwatchd.startup import Start, prepare
 from alfwatchd.state import State
 from alfwatchd.store import Store
+from alfwatchd.trash_keeper import TrashKeeper
 from alfwatchd.waiting import wait_for
 from alfwatchd.watcher import Watcher
 
@@ -234,6 +235,8 @@ def _assemble(frame: _Frame, stack: ExitStack) -> tuple[Engine, Threads] | None:
         reload=frame.in_force.read_again,
         wall_clock=lambda: datetime.now(UTC),
         stopwatch=time.monotonic,
+        trash=TrashKeeper(lambda: frame.in_force.settings),
+        first_seen=start.first_seen,
     )
     engine = Engine(settings, start.encoding, parts)
     stack.callback(engine.close)

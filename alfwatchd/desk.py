@@ -8,29 +8,37 @@ import logging
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from alfwatchd import pruning
+from alfwatchd import pruning, right_root, trash_jobs
 from alfwatchd.control_socket import Peer
 from alfwatchd.core import messages, replies
 from alfwatchd.core.messages import Message, TablesView
-from alfwatchd.core.prune_plan import PrunePlan
-from alfwatchd.errors import Busy, NotAllowed, PruneRefused, RootOffline, UsageError
+from alfwatchd.core.prune_plan import NO_REFERENCE, OWN_TABLES, PrunePlan
+from alfwatchd.core.prune_words import name_prune, refusals_named
+from alfwatchd.core.wanted_root import decode_root
+from alfwatchd.errors import Busy, NotAllowed, PruneRefused, UsageError
 from alfwatchd.id_changes import find_id
-from alfwatchd.settings import Settings
+from alfwatchd.settings import Fraction, Settings
 
 _log = logging.getLogger(__name__)
 
 _MAX_PLANS = 8
 _MAX_PLANNED_FILES = 500_000
-"""In all plans together, unless one alone has more: each takes some 300 bytes."""
+"""In all plans together, unless one alone has more: each takes some 600 bytes."""
 _MAX_PLANNING = 4
 """Each reads reference tables, which may lie on a network mount that is away."""
+
+_MAX_LOOKING = 8
+"""At paths of clients, each of which may lie on a network mount that is away."""
+_LOOK_SECONDS = 10.0
+_ACTOR = "the daemon's user"
 
 _T = TypeVar("_T")
 
@@ -51,7 +59,8 @@ class PlanBody(BaseModel):
         None, max_length=4096, description="Folder of the reference tables: an absolute path, as the daemon sees it."
     )
     keep_empty_sessions: bool = Field(default=False, description="Delete files only, no folders.")
-    max_fraction: float | None = Field(None, ge=0, le=1, description="Largest fraction of the datasets that may go.")
+    max_fraction: Fraction | None = Field(None, description="Largest fraction of datasets and bytes that may go.")
+    newer: bool = Field(default=False, description="Whether what is newer than the reference may go, too.")
 
 
 class ApplyBody(BaseModel):
@@ -61,6 +70,20 @@ class ApplyBody(BaseModel):
     plan_id: str = Field(
         max_length=64, description="As in the plan; the daemon knows the last eight, fewer large ones."
     )
+
+
+class UndoBody(BaseModel):
+    """Which plan to undo."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    plan_id: str = Field(max_length=64, description="Of a plan whose files lie in the trash.")
+
+
+class EmptyBody(BaseModel):
+    """What to delete from the trash."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    plan_id: str | None = Field(None, max_length=64, description="Of a plan; null for all that lies there.")
 
 
 class Desk:
@@ -78,8 +101,39 @@ class Desk:
         self._post = post
         self._settings = settings
         self._plans: OrderedDict[str, PrunePlan] = OrderedDict()
+        self._mounts_of: dict[str, int] = {}
+        """By plan: `TablesView.n_mount_changes` when it was made."""
+        self._looking = threading.BoundedSemaphore(_MAX_LOOKING)
         self._planning = threading.BoundedSemaphore(_MAX_PLANNING)
         self._pruning = threading.Lock()
+
+    @property
+    def root(self) -> Path:
+        """The root that is kept here."""
+        return self._settings().root
+
+    async def check_root(self, header: bytes) -> None:
+        """Make sure that the root that a request names is the one that is kept here; see `core.wanted_root`.
+
+        Raises
+        ------
+        UsageError
+            The header holds no absolute path.
+        WrongRoot
+            It is another root, or cannot be looked at in time.
+        Busy
+            Too many others are being looked at.
+        """
+        wanted = decode_root(header)
+        if wanted == os.fsencode(self.root):  # without a look: the root may be on a mount that is away
+            return
+        if not self._looking.acquire(blocking=False):
+            raise Busy(f"{os.fsdecode(wanted)}: {_MAX_LOOKING} other paths are being looked at; try again later")
+        try:
+            await asyncio.wait_for(_in_thread(self._look, wanted), _LOOK_SECONDS)
+        except TimeoutError as error:
+            why = f", and the path gave no answer within {_LOOK_SECONDS:.0f} seconds"
+            raise right_root.wrong_root(wanted, self.root, why) from error
 
     async def ask(self, make: Callable[[Future[Any]], Message]) -> Any:
         """Post a request and wait for the engine's answer."""
@@ -126,16 +180,20 @@ class Desk:
         AlfwatchdError
             As `pruning.plan_prune`, or from the engine.
         """
-        options = pruning.PruneOptions(_folder(body.reference), body.keep_empty_sessions, body.max_fraction)
-        # Not flushed: a prune may be what makes room for the flush.
-        await self.ask(functools.partial(messages.SyncRequest, flushed=False))
-        view: TablesView = await self.ask(messages.SnapshotRequest)
-        plan, reply = await _in_thread(self._plan, view, options)
+        options = pruning.PruneOptions(_folder(body.reference), body.keep_empty_sessions, body.max_fraction, body.newer)
+        source = options.reference or self._settings().prune.reference or OWN_TABLES
+        with refusals_named(str(self.root), str(source)):
+            # Not flushed: a prune may be what makes room for the flush.
+            await self.ask(functools.partial(messages.SyncRequest, flushed=False))
+            await self.ask(messages.RootCheckRequest)
+            view: TablesView = await self.ask(messages.SnapshotRequest)
+            plan, reply = await _in_thread(self._plan, view, options)
+        self._mounts_of[plan.plan_id] = view.n_mount_changes
         self._remember(plan)
         return reply
 
     async def apply(self, body: ApplyBody, peer: Peer) -> replies.PruneReply:
-        """Carry out a plan that was made. Goes on if the client leaves meanwhile.
+        """Carry out a plan that was made. Stops at the next file if it is cancelled, as when the client leaves.
 
         Raises
         ------
@@ -148,20 +206,47 @@ class Desk:
         PruneRefused
             A part of the root cannot be read now.
         """
-        return await asyncio.shield(asyncio.ensure_future(self._apply_planned(body, peer)))
+        plan, mark = self._plans.get(body.plan_id), self._mounts_of.get(body.plan_id, 0)
+        with refusals_named(str(self.root), plan.reference if plan is not None else ""):
+            await _in_thread(self._check_may_prune, peer)
+            if plan is None:
+                raise UsageError(f"plan {body.plan_id!r}: no such plan, or it is too old; make one with /v1/prune/plan")
+            if plan.reference == OWN_TABLES:
+                raise UsageError(NO_REFERENCE)
+            return await self._apply_wanted(plan, mark, peer)
 
-    async def _apply_planned(self, body: ApplyBody, peer: Peer) -> replies.PruneReply:
-        await _in_thread(self._check_may_prune, peer)
-        plan = self._plans.get(body.plan_id)
-        if plan is None:
-            raise UsageError(f"plan {body.plan_id!r}: no such plan, or it is too old; make one with /v1/prune/plan")
-        view: TablesView = await self.ask(messages.SnapshotRequest)  # fails while the root is offline
-        pruning.require_not_held(view)
-        if view.unsure:
-            raise PruneRefused(f"{view.unsure[0]}: not readable any more; nothing was deleted, make a new plan")
-        reply = await _in_thread(self._apply, plan, peer)
-        self._plans.pop(body.plan_id, None)
+    async def _apply_wanted(self, plan: PrunePlan, mark: int, peer: Peer) -> replies.PruneReply:
+        """Apply a plan as long as somebody waits for it."""
+        has_left = threading.Event()
+        try:
+            reply = await _in_thread(self._apply, plan, mark, peer, has_left)
+        except asyncio.CancelledError:
+            has_left.set()
+            self._forget(plan.plan_id)
+            raise
+        self._forget(plan.plan_id)
         return reply
+
+    async def undo(self, body: UndoBody, peer: Peer) -> replies.TrashReply:
+        """Bring back what a plan has moved into the trash. Goes on if the client leaves; raises as `apply`."""
+        return await asyncio.shield(
+            asyncio.ensure_future(self._use_trash(functools.partial(self._undo, body.plan_id), peer))
+        )
+
+    async def empty(self, body: EmptyBody, peer: Peer) -> replies.TrashReply:
+        """Delete what lies in the trash. Goes on if the client leaves; raises as `apply`."""
+        return await asyncio.shield(
+            asyncio.ensure_future(self._use_trash(functools.partial(self._empty, body.plan_id), peer))
+        )
+
+    async def list_plans(self) -> replies.PlansReply:
+        """Return the plans that are remembered."""
+        return await _in_thread(trash_jobs.list_plans, self._settings())
+
+    async def _use_trash(self, work: Callable[[Peer], replies.TrashReply], peer: Peer) -> replies.TrashReply:
+        await _in_thread(self._check_may_prune, peer)
+        await self.ask(messages.SnapshotRequest)  # fails while the root is offline
+        return await _in_thread(work, peer)
 
     def _remember(self, plan: PrunePlan) -> None:
         """Keep a plan to be carried out, and forget the oldest ones of too many, or of ones that are too large."""
@@ -169,8 +254,13 @@ class Desk:
         self._plans.move_to_end(plan.plan_id)
         n_files = sum(len(each.files) for each in self._plans.values())
         while len(self._plans) > _MAX_PLANS or (n_files > _MAX_PLANNED_FILES and len(self._plans) > 1):
-            _, oldest = self._plans.popitem(last=False)
+            oldest = next(iter(self._plans.values()))
+            self._forget(oldest.plan_id)
             n_files -= len(oldest.files)
+
+    def _forget(self, plan_id: str) -> None:
+        self._plans.pop(plan_id, None)
+        self._mounts_of.pop(plan_id, None)
 
     def _check_may_prune(self, peer: Peer) -> None:
         """Let root, the daemon's user and members of `control.group` prune, if pruning is enabled at all."""
@@ -185,40 +275,78 @@ class Desk:
 
     # In worker threads.
 
+    def _look(self, wanted: bytes) -> None:
+        try:
+            right_root.check_root(wanted, self.root)
+        finally:
+            self._looking.release()
+
     def _plan(self, view: TablesView, options: pruning.PruneOptions) -> tuple[PrunePlan, replies.PruneReply]:
         if not self._planning.acquire(blocking=False):
             raise Busy(f"{_MAX_PLANNING} prunes are being planned already; try again later")
         try:
             settings = self._settings()
             plan = pruning.plan_prune(view, settings, options)
-            return plan, pruning.preview(settings, plan, self._may_continue)
+            return plan, pruning.preview(settings, plan, lambda: self._may_continue(view.n_mount_changes), actor=_ACTOR)
         finally:
             self._planning.release()
 
-    def _apply(self, plan: PrunePlan, peer: Peer) -> replies.PruneReply:
-        if not self._pruning.acquire(blocking=False):
-            raise Busy("another prune is running; try again when it is done")
-        who = str(peer)
-        try:
-            _log.warning("prune begins plan=%s files=%d %s", plan.plan_id, len(plan.files), who)
-            reply = pruning.apply(
-                self._settings(), plan, self._may_continue, lambda line: _log.info("%s by %s", line, who)
-            )
-        finally:
-            self._pruning.release()
+    def _apply(self, plan: PrunePlan, mark: int, peer: Peer, has_left: threading.Event) -> replies.PruneReply:
+        with self._alone():
+            reply = self._apply_alone(plan, mark, peer, has_left)
         gone = [item.path for item in (*reply.files, *reply.folders)]
         self._post(messages.PrunedNotice(tuple({path.rpartition("/")[0] for path in gone})))
         return reply
 
-    def _may_continue(self) -> None:
-        """Ask the engine whether the root is still what it was; asked before each session."""
-        reply: Future[TablesView] = Future()
-        self._post(messages.SnapshotRequest(reply))
-        view = reply.result()
-        if view.held:
-            raise RootOffline(view.held)
-        if view.unsure:
-            raise RootOffline(f"{view.unsure[0]}: not readable any more")
+    def _apply_alone(self, plan: PrunePlan, mark: int, peer: Peer, has_left: threading.Event) -> replies.PruneReply:
+        """Apply a plan while no other one is; everything that happens is in the log, as its client may leave."""
+        settings = self._settings()
+        about = f"by {peer} {name_prune(plan)}"
+        self._may_continue(mark)
+        _log.warning("prune begins plan=%s files=%d %s", plan.plan_id, len(plan.files), about)
+        return pruning.apply(
+            settings,
+            plan,
+            lambda: self._may_continue(mark),
+            lambda line: _log.info("%s %s", line, about),
+            actor=_ACTOR,
+            is_wanted=lambda: not has_left.is_set(),
+        )
+
+    def _may_continue(self, mark: int) -> None:
+        """Have the engine look whether root and mounts are still what they were; asked before each session."""
+        reply: Future[int] = Future()
+        self._post(messages.RootCheckRequest(reply))
+        if reply.result() != mark:
+            raise PruneRefused("mounts at or below the root have changed since the plan; make a new one")
+
+    def _undo(self, plan_id: str, peer: Peer) -> replies.TrashReply:
+        with self._alone():
+            _log.warning("undo of a prune begins plan=%s %s", plan_id, peer)
+            reply, folders = trash_jobs.undo(self._settings(), plan_id, _logging(peer), _ACTOR)
+        self._post(messages.PrunedNotice(folders))
+        return reply
+
+    def _empty(self, plan_id: str | None, peer: Peer) -> replies.TrashReply:
+        with self._alone():
+            _log.warning("the trash is emptied plan=%s %s", plan_id or "all", peer)
+            reply = trash_jobs.empty(self._settings(), plan_id, _logging(peer), _ACTOR)
+        self._post(messages.PrunedNotice(()))
+        return reply
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        if not self._pruning.acquire(blocking=False):
+            raise Busy("another prune is running; try again when it is done")
+        try:
+            yield
+        finally:
+            self._pruning.release()
+
+
+def _logging(peer: Peer) -> Callable[[str], None]:
+    """Return how each file and folder is logged: with who asked."""
+    return lambda line: _log.info("%s by %s", line, peer)
 
 
 def _in_thread(function: Callable[..., _T], *arguments: object) -> Awaitable[_T]:

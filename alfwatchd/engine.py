@@ -27,6 +27,7 @@ _OFFLINE_RETRY_SECONDS = 5.0
 _UNREADABLE_RETRY_SECONDS = 30.0
 _FOREIGN_CHECK_SECONDS = 2.0
 _MOUNT_CHECK_SECONDS = 1.0
+_TRASH_CHECK_SECONDS = 5.0
 _LONGEST_SLEEP_SECONDS = 1.0
 _REST_SECONDS = 2.0
 _STOP_SECONDS = 60.0
@@ -66,6 +67,7 @@ class Engine:
         """What the end waits for, once it has begun."""
         self._timers = Timers()
         self._timers.make_due("root", 0.0)
+        self._timers.make_due("trash", 0.0)
         self._paced_until = 0.0
         self._rest_until = 0.0
         self._last_pass_ended = 0.0
@@ -136,6 +138,8 @@ class Engine:
                 if self.parts.adopting is not None:
                     self.parts.adopting.take_counts(message)
             case messages.PrunedNotice():
+                if self.parts.trash is not None:
+                    self.parts.trash.look_again()
                 for folder in filter(None, map(self.indexer.tree.find, message.folders)):
                     self.indexer.marks.mark_folder(folder, now, is_told=True)
             case messages.Stop():
@@ -155,16 +159,21 @@ class Engine:
 
     def require_root(self, now: float) -> None:
         """Look now, rather than when it is due, whether root and mounts are what they were."""
-        if not self.offline:
-            self._look_at_mounts()
-            try:
-                self.indexer.guard.check()
-            except RootOffline as error:
-                self._go_offline(str(error), now)
+        self.look_at_root(now)
         if self.offline:
             self._timers.make_due("root", now)
             self._try_root(now)
         self.require_online()
+
+    def look_at_root(self, now: float) -> None:
+        """Look now whether root and mounts are what they were, and go offline if not."""
+        if self.offline:
+            return
+        self._look_at_mounts()
+        try:
+            self.indexer.guard.check()
+        except RootOffline as error:
+            self._go_offline(str(error), now)
 
     def _offline_error(self) -> RootOffline:
         return RootOffline(
@@ -229,6 +238,7 @@ class Engine:
             self.parts.hashes.submit(self.indexer)
         self.indexer.tree.rewritten.clear()  # where nothing is hashed, nobody else does
         self.indexer.committed.clear()
+        self.parts.first_seen.take(self.indexer, self.parts.wall_clock().timestamp())
         self.flushes.note(self.indexer.tables.generation, now)
 
     def _take_ended_pass(self, ended: Pass, now: float) -> None:
@@ -302,6 +312,8 @@ class Engine:
             indexer.marks.retry_unreadable(now)
         if broken := indexer.watching.beat(now):
             self._lose_events(broken)
+        if self.parts.trash is not None and self._timers.is_due("trash", now, _TRASH_CHECK_SECONDS):
+            self.parts.trash.wake()
         if self._timers.is_due("foreign", now, _FOREIGN_CHECK_SECONDS):
             self.look_for_foreign_writes()
 

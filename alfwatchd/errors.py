@@ -21,6 +21,12 @@ class NoDaemon(AlfwatchdError):
     exit_code = 3
 
 
+class WrongRoot(AlfwatchdError):
+    """The daemon that was asked keeps another root than the one that was meant; it did nothing."""
+
+    exit_code = 3
+
+
 class Locked(AlfwatchdError):
     """Another process holds the output folder."""
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alfwatchd import linux
+from alfwatchd.core.alf import TRASH
 from alfwatchd.core.guard import Place
 from alfwatchd.disk_identity import read_identity
 
@@ -98,9 +99,9 @@ def find_place(path: str) -> Place:
 
 
 def top_folders(path: str) -> set[str]:
-    """Return the names of the folders in a folder; links to folders count, those that lead nowhere do not."""
+    """Return the names of the folders in a folder; links to folders count, dead ones and the trash of prunes do not."""
     with os.scandir(path) as entries:
-        return {entry.name for entry in entries if _is_folder(entry)}
+        return {entry.name for entry in entries if entry.name != TRASH and _is_folder(entry)}
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from alfwatchd import store, stored
 from alfwatchd.adopting import NOTHING_READ, find_problems, look, make_announcer
@@ -98,7 +99,7 @@ def run_once(
     OutDirError, TablesError
         The tables cannot be written.
     """
-    started = time.monotonic()
+    started, written_at = time.monotonic(), datetime.now(UTC)
     store.check_out_dir(settings.out_dir)
     state = State(settings.state_dir)
     try:
@@ -108,6 +109,7 @@ def run_once(
             reading = beside.submit(look, settings.adopt, settings.state_dir) if settings.adopt.source else None
             index(start, inbox, accept_root=accept_root, progress=progress)
             start.check_lab()
+            start.first_seen.take(start.indexer, time.time())
             found = reading.result() if reading is not None else NOTHING_READ
         if recompute_ids:
             start = replace(start, encoding=start.encoding.without_kept_ids())
@@ -116,7 +118,7 @@ def run_once(
         if settings.hash_files:
             run_hashing(settings, state, start)
         tables = start.indexer.tables
-        changes, announced = _write(settings, start)
+        changes, announced = _write(settings, start, written_at)
     finally:
         state.close()
     counts, snapshot = tables.counts, tables.snapshot()
@@ -154,7 +156,7 @@ def look_once(settings: Settings) -> TablesView:
         start = index_with_workers(settings, state)
     finally:
         state.close()
-    return start.indexer.view()
+    return replace(start.indexer.view(), first_seen=start.first_seen.times)
 
 
 def index_with_workers(
@@ -208,11 +210,11 @@ def index(
     start.finish_first_pass()
 
 
-def _write(settings: Settings, start: Start) -> tuple[Changes, Announced | None]:
+def _write(settings: Settings, start: Start, written_at: datetime) -> tuple[Changes, Announced | None]:
     """Write the tables, and count the rows that differ from those that were there."""
     told: list[Message] = []
     with stored.open_datasets(settings.out_dir) as old:
-        may_differ = _replace(settings, start, told.append)
+        may_differ = _replace(settings, start, told.append, written_at)
         announced = next((each for each in told if isinstance(each, Announced)), None)
         if not may_differ:
             return Changes(), announced
@@ -225,11 +227,11 @@ def _write(settings: Settings, start: Start) -> tuple[Changes, Announced | None]
     return Changes(found.added - n_renamed, found.changed + n_renamed, found.removed - n_renamed), announced
 
 
-def _replace(settings: Settings, start: Start, post: Callable[[Message], None]) -> bool:
+def _replace(settings: Settings, start: Start, post: Callable[[Message], None], written_at: datetime) -> bool:
     announce = make_announcer(settings.adopt.source, settings.state_dir, post)
     layout = settings.state_dir / store.LAYOUT
     with closing(Store(settings.out_dir, str(settings.root), layout, announce, start.notes)) as made:
-        return made.write(start.indexer.tables.snapshot(), start.encoding)
+        return made.write(start.indexer.tables.snapshot(), start.encoding, written_at)
 
 
 def _hear(inbox: Inbox, indexer: Indexer) -> None:

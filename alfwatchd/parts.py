@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from alfwatchd.adopting import Adopting
+from alfwatchd.first_seen import FirstSeen
 from alfwatchd.flusher import Flusher
 from alfwatchd.hash_queue import HashQueue
 from alfwatchd.inbox import Inbox
 from alfwatchd.indexer import Indexer
 from alfwatchd.publisher import Publisher
 from alfwatchd.settings import Settings
+from alfwatchd.trash_keeper import TrashKeeper
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,9 @@ class Parts:
         Time for people: UTC.
     stopwatch : callable
         Seconds, to bound how long one step takes.
+    trash : TrashKeeper or None
+        None where nobody empties the trash.
+    first_seen : FirstSeen
     """
 
     indexer: Indexer
@@ -50,3 +55,5 @@ class Parts:
     reload: Callable[[], Settings]
     wall_clock: Callable[[], datetime]
     stopwatch: Callable[[], float]
+    trash: TrashKeeper | None = None
+    first_seen: FirstSeen = field(default_factory=FirstSeen)

@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
-import pyarrow as pa
-
 from alfwatchd import prune, stored
-from alfwatchd.core import kept
+from alfwatchd.core import ids, kept
 from alfwatchd.core.exclude import compile_exclude
 from alfwatchd.core.guard import Place
 from alfwatchd.core.messages import TablesView
-from alfwatchd.core.prune_plan import PruneOutcome, PrunePlan, Reference, make_plan
+from alfwatchd.core.near_miss import NearMisses
+from alfwatchd.core.prune_plan import OWN_TABLES, OnDisk, PruneOutcome, PrunePlan, make_plan, refuse_too_much
+from alfwatchd.core.reference import Reference
 from alfwatchd.core.replies import PruneItem, PruneReply
-from alfwatchd.core.tables import Snapshot
-from alfwatchd.errors import PruneRefused, RootOffline, TablesError
-from alfwatchd.mounts import find_place
+from alfwatchd.core.unlisted import Kept, find_unlisted
+from alfwatchd.errors import PruneRefused, RootOffline
+from alfwatchd.mounts import Mount, MountWatch, find_place, mounts_near
+from alfwatchd.prune_candidates import Rules, look
+from alfwatchd.prune_links import find_link_targets
+from alfwatchd.prune_plans import PlanRecords, iso
+from alfwatchd.references import read_reference
 from alfwatchd.scanner import printable
 from alfwatchd.settings import Settings
+from alfwatchd.trash import Trash
 
-OWN_TABLES = "the daemon's own tables"
-_NEEDED_OF_SESSIONS, _NEEDED_OF_DATASETS = {"id", "subject", "date", "number"}, {"eid", "rel_path"}
 _OWN_NOTE = (
     "the reference is the daemon's own tables, which mirror the disk, so there is nothing to delete; "
     "name the tables of what is to stay with --reference"
 )
+_MOST_KEPT = 10_000
+"""How many files that are kept an answer lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +45,8 @@ class PruneOptions:
     reference: Path | None = None
     keep_empty_sessions: bool = False
     max_fraction: float | None = None
+    newer: bool = False
+    """Whether what is newer than the reference may go, too."""
 
 
 def plan_prune(view: TablesView, settings: Settings, options: PruneOptions) -> PrunePlan:
@@ -45,6 +56,8 @@ def plan_prune(view: TablesView, settings: Settings, options: PruneOptions) -> P
     ------
     PruneRefused
         No reference tables, a part of the root could not be read, or too much would go.
+    RootOffline
+        The root cannot be opened.
     """
     require_not_held(view)
     if view.unsure:
@@ -53,15 +66,23 @@ def plan_prune(view: TablesView, settings: Settings, options: PruneOptions) -> P
             "nothing is deleted; make them readable, or mount what is missing, first"
         )
     folder = options.reference or settings.prune.reference
-    reference = _own_reference(view.snapshot) if folder is None else read_reference(folder)
-    fraction = settings.prune.max_fraction if options.max_fraction is None else options.max_fraction
-    return make_plan(
-        view.snapshot,
-        reference,
-        lab=settings.lab,
-        remove_empty_sessions=not options.keep_empty_sessions,
-        max_fraction=None if fraction >= 1 else fraction,
-    )
+    if folder is None:
+        return make_plan(str(settings.root), (OWN_TABLES, "", view.snapshot.generation), count(view), (), ())
+    _require_other_than_own(folder, settings)
+    try:
+        plan = plan_for(
+            settings.root,
+            view,
+            read_reference(folder),
+            eids=_known_eids(settings.out_dir),
+            namespace=settings.namespace,
+            remove_empty_sessions=not options.keep_empty_sessions,
+            margin_seconds=None if options.newer else settings.prune.margin_seconds,
+        )
+    except PruneRefused as error:
+        raise PruneRefused(f"prune of {settings.root} by {folder}: {error}") from error
+    refuse_too_much(plan, settings.prune.max_fraction if options.max_fraction is None else options.max_fraction)
+    return plan
 
 
 def require_not_held(view: TablesView) -> None:
@@ -76,113 +97,189 @@ def require_not_held(view: TablesView) -> None:
         raise PruneRefused(f"nothing is deleted while rows are held: {view.held}")
 
 
-def preview(settings: Settings, plan: PrunePlan, may_continue: Callable[[], None]) -> PruneReply:
-    """Say what a plan would do now; changes nothing."""
-    excluded = compile_exclude(settings.exclude)
-    return _reply(plan, prune.preview_plan(settings.root, plan, may_continue=may_continue, excluded=excluded))
+def plan_for(
+    root: Path,
+    view: TablesView,
+    reference: Reference,
+    *,
+    eids: Mapping[str, bytes] | None = None,
+    namespace: uuid.UUID = ids.NAMESPACE,
+    remove_empty_sessions: bool,
+    margin_seconds: float | None,
+) -> PrunePlan:
+    """Plan to delete the datasets that are not in a reference, however many they are.
+
+    Parameters
+    ----------
+    root : Path
+        Links resolved.
+    view : TablesView
+        What is on disk now.
+    reference : Reference
+    eids : mapping of str to bytes or None
+        `SessionKey.eid_path` -> id that our own tables have for it.
+    namespace : uuid.UUID
+        Namespace of the ids that paths give.
+    remove_empty_sessions : bool
+        Whether folders of sessions that are not in the reference may go, once they are empty.
+    margin_seconds : float or None
+        What is later than the reference's date minus this stays; None: age does not matter.
+
+    Raises
+    ------
+    PruneRefused
+        The reference is of another tree, or has no date; or a link may lead anywhere.
+    RootOffline
+        The root cannot be opened.
+    """
+    stays = Kept(_MOST_KEPT)
+    near = NearMisses(reference, view.snapshot.sessions, eids or {}, namespace)
+    unlisted = [*find_unlisted(view.snapshot, reference, near, stays, remove_empty_sessions=remove_empty_sessions)]
+    protected = find_link_targets(root) if unlisted else frozenset()
+    rules = Rules(protected, _newest_ns(reference, margin_seconds), view.first_seen)
+    found = look(root, unlisted, rules, stays)
+    origin = reference.origin
+    told = (origin.source, origin.iso_date, origin.generation)
+    return make_plan(str(root), told, count(view), found.files, found.folders, stays.items, found.places, stays.counts)
+
+
+def count(view: TablesView) -> OnDisk:
+    """Count what is on disk, links included."""
+    sessions = view.snapshot.sessions.values()
+    return OnDisk(sum(session.n_datasets for session in sessions), sum(session.n_bytes for session in sessions))
+
+
+def _newest_ns(reference: Reference, margin_seconds: float | None) -> int | None:
+    if margin_seconds is None:
+        return None
+    if reference.origin.date is None:
+        raise PruneRefused(f"{reference.origin}: nothing tells how old these tables are; nothing was deleted")
+    try:
+        return int((reference.origin.date - timedelta(seconds=margin_seconds)).timestamp() * 1e9)
+    except OverflowError:  # before the year 1
+        return -1
+
+
+def _require_other_than_own(folder: Path, settings: Settings) -> None:
+    """Make sure that the reference is not what the daemon writes: that mirrors the disk, and nothing could go."""
+    own = settings.out_dir
+    for one, other in ((folder, own), *((folder / name, own / name) for name in (stored.SESSIONS, stored.DATASETS))):
+        with suppress(OSError):
+            if one.samefile(other):
+                raise PruneRefused(
+                    f"{one}: this is where the tables of {settings.root} are written, so that it lists what is on "
+                    "disk, and never what is to stay; copy the tables to a folder of their own first"
+                )
+
+
+def _known_eids(out_dir: Path) -> dict[str, bytes]:
+    """Return the ids that the tables in a folder have for sessions, by `SessionKey.eid_path`."""
+    table = stored.read_sessions(out_dir)
+    if table is None or "id" not in table.column_names:
+        return {}
+    rows = zip(kept.session_keys(table), map(ids.parse_id, table.column("id").to_pylist()), strict=True)
+    return {key.eid_path: eid for key, eid in rows if key is not None and eid is not None}
+
+
+def preview(
+    settings: Settings, plan: PrunePlan, may_continue: Callable[[], None], actor: str = "this user"
+) -> PruneReply:
+    """Say what a plan would do now; changes nothing but the list of plans in the state folder."""
+    outcome = prune.preview_plan(
+        settings.root,
+        plan,
+        may_continue=may_continue,
+        excluded=compile_exclude(settings.exclude),
+        trash=_trash(settings),
+        actor=actor,
+    )
+    reply = _reply(plan, outcome)
+    PlanRecords(settings.state_dir).note_plan(plan, reply)
+    return reply
 
 
 def apply(
-    settings: Settings, plan: PrunePlan, may_continue: Callable[[], None], log: Callable[[str], None]
+    settings: Settings,
+    plan: PrunePlan,
+    may_continue: Callable[[], None],
+    log: Callable[[str], None],
+    actor: str = "this user",
+    is_wanted: Callable[[], bool] = lambda: True,
 ) -> PruneReply:
-    """Carry a plan out."""
-    excluded = compile_exclude(settings.exclude)
-    outcome = prune.apply_plan(settings.root, plan, may_continue=may_continue, log=log, excluded=excluded)
-    return _reply(plan, outcome, applied=True)
+    """Carry a plan out; parameters as of `prune.apply_plan`. One line in the log ends it, however it ends."""
+    started, outcome = time.monotonic(), PruneOutcome((), (), ())
+    try:
+        outcome = prune.apply_plan(
+            settings.root,
+            plan,
+            may_continue=may_continue,
+            log=log,
+            excluded=compile_exclude(settings.exclude),
+            trash=_trash(settings),
+            is_wanted=is_wanted,
+            find_protected=lambda: find_link_targets(settings.root),
+            actor=actor,
+        )
+    finally:
+        stopped = f" stopped={str(outcome.stopped)!r}" if outcome.stopped is not None else ""
+        log(
+            f"prune done plan={plan.plan_id} deleted={len(outcome.deleted)} kept={len(outcome.kept)} "
+            f"bytes={outcome.n_bytes} seconds={time.monotonic() - started:.2f}{stopped}"
+        )
+    reply = _reply(plan, outcome, applied=True)
+    PlanRecords(settings.state_dir).note_result(plan, reply)
+    return reply
+
+
+def _trash(settings: Settings) -> Trash | None:
+    return Trash(settings.prune.trash_seconds) if settings.prune.trash_seconds > 0 else None
 
 
 class RootCheck:
-    """Makes sure, without a daemon, that the root stays what it was when the plan was made."""
+    """Makes sure, without a daemon, that root and mounts stay what they were before the plan was made."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._place = self._find()
+        try:
+            self._watch = MountWatch()  # first: what is mounted right after the look must not be missed
+        except OSError as error:
+            raise RootOffline(f"the table of mounts cannot be read ({error.strerror}); nothing is deleted") from error
+        self._place, self._mounts = self._find_place(), self._find_mounts()
+        self._is_other = False
 
     def check(self) -> None:
-        """Look again.
+        """Look again; cheap as long as nothing is mounted or unmounted.
 
         Raises
         ------
         RootOffline
-            It is something else now.
+            Something else is there now.
         """
-        if self._find() != self._place:
-            raise RootOffline(f"{self._root}: something else is there now; nothing more is deleted")
+        self._is_other = self._is_other or self._find_place() != self._place
+        if self._watch.has_changed():
+            self._is_other = self._is_other or self._find_mounts() != self._mounts
+        if self._is_other:
+            raise RootOffline(
+                f"{self._root}: something else is there now, or was mounted or unmounted below it; "
+                "nothing more is deleted"
+            )
 
-    def _find(self) -> Place:
+    def close(self) -> None:
+        """Close the table of mounts."""
+        self._watch.close()
+
+    def _find_place(self) -> Place:
         try:
             return find_place(str(self._root))
         except OSError as error:
             raise RootOffline(f"{self._root}: cannot be read ({error.strerror})") from error
 
-
-def read_reference(folder: Path) -> Reference:
-    """Read reference tables.
-
-    Raises
-    ------
-    PruneRefused
-        There are none, or they cannot be read.
-    """
-    try:
-        tables = stored.read_tables(folder)
-    except TablesError as error:
-        raise PruneRefused(f"the reference tables cannot be used: {error}") from error
-    if tables is None:
-        raise PruneRefused(
-            f"{folder}: no reference tables here; it must be a folder with {stored.SESSIONS} and {stored.DATASETS}"
-        )
-    return make_reference(str(folder), tables.sessions, tables.datasets)
-
-
-def make_reference(source: str, sessions: pa.Table, datasets: pa.Table) -> Reference:
-    """Make a reference of tables.
-
-    Parameters
-    ----------
-    source : str
-        Where they come from, for messages.
-    sessions, datasets : pyarrow.Table
-        With their index as plain columns.
-
-    Raises
-    ------
-    PruneRefused
-        A row cannot be understood. What it stands for would be deleted.
-    """
-    missing = _NEEDED_OF_SESSIONS - set(sessions.column_names) | _NEEDED_OF_DATASETS - set(datasets.column_names)
-    if missing:
-        raise PruneRefused(f"{source}: the tables lack the columns {', '.join(sorted(missing))}; nothing was deleted")
-    keys = kept.session_keys(sessions)
-    listed: dict[str, set[str]] = {key.eid_path: set() for key in keys if key is not None}
-    n_rows = 0
-    for key, rel_path, *_ in kept.dataset_rows(sessions, datasets, keys):
-        listed[key.eid_path].add(rel_path)
-        n_rows += 1
-    # ONE itself writes rows without a path, for files that are no datasets.
-    n_odd = len(datasets) - n_rows - datasets.column("rel_path").null_count
-    if None in keys or n_odd:
-        raise PruneRefused(
-            f"{source}: {keys.count(None)} rows of the sessions table have no subject, date or number, and {n_odd} "
-            "rows of the datasets table have no session: do the two tables belong together? Nothing was deleted"
-        )
-    return Reference(source, _with_any_lab(listed))
-
-
-def _with_any_lab(listed: dict[str, set[str]]) -> dict[str, set[str]]:
-    """Let rows with a lab stand for sessions in no lab folder too: it may come from a `lab` setting, now or then."""
-    found = {path: set(rel_paths) for path, rel_paths in listed.items()}
-    for path, rel_paths in listed.items():
-        if path.count("/") == 3:
-            found.setdefault(path.partition("/")[2], set()).update(rel_paths)
-    return found
-
-
-def _own_reference(snapshot: Snapshot) -> Reference:
-    sessions = {
-        session.key.eid_path: {rel_path for rel_path, _ in session.datasets()} for session in snapshot.sessions.values()
-    }
-    return Reference(OWN_TABLES, sessions)
+    def _find_mounts(self) -> tuple[Mount, ...]:
+        try:
+            above, below = mounts_near(str(self._root))
+        except OSError as error:
+            raise RootOffline(f"the table of mounts cannot be read ({error.strerror})") from error
+        return (*above, *below)
 
 
 def _reply(plan: PrunePlan, outcome: PruneOutcome, *, applied: bool = False) -> PruneReply:
@@ -192,11 +289,27 @@ def _reply(plan: PrunePlan, outcome: PruneOutcome, *, applied: bool = False) -> 
     return PruneReply(
         plan_id=plan.plan_id,
         applied=applied,
+        root=printable(plan.root),
         reference=plan.reference,
+        reference_date=plan.reference_date,
+        reference_generation=plan.reference_generation,
         n_datasets=plan.n_datasets,
-        files=[PruneItem(printable(file.path), file.signature.file_size) for file in outcome.deleted],
+        n_bytes_on_disk=plan.n_bytes_on_disk,
+        files=[PruneItem(printable(file.path), file.state.size) for file in outcome.deleted],
         folders=[PruneItem(printable(path), None) for path in outcome.removed],
         n_bytes=outcome.n_bytes,
-        kept=[PruneItem(printable(item.path), item.file_size, item.reason) for item in outcome.kept],
+        kept=[PruneItem(printable(item.path), item.file_size, item.reason) for item in (*outcome.kept, *plan.kept)],
+        n_kept=_sum_up(plan, outcome),
         notes=notes,
+        complete=not (applied and outcome.has_failed),
+        freed_at=iso(outcome.freed_at),
     )
+
+
+def _sum_up(plan: PrunePlan, outcome: PruneOutcome) -> dict[str, int]:
+    """Return how many stay for each reason, by its words before a colon."""
+    found = dict(plan.n_kept)
+    for item in outcome.kept:
+        reason = item.reason.partition(":")[0]
+        found[reason] = found.get(reason, 0) + 1
+    return found

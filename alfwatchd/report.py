@@ -26,6 +26,9 @@ def make_status(engine: Engine, now: float) -> Status:
     problems = lab_problems(settings.lab, snapshot) + indexer.problems()
     if adopting is not None:
         problems = sorted(problems + adopting.problems(snapshot, settings.lab), key=lambda each: (each.path, each.kind))
+    trash = engine.parts.trash
+    if trash is not None:
+        problems = problems + trash.problems()
     changed = [time for time in (flushes.changed_since, indexer.dirty.oldest) if time is not None]
 
     def iso(time: float | None) -> str | None:
@@ -62,6 +65,7 @@ def make_status(engine: Engine, now: float) -> Status:
         targets=engine.parts.publisher.status() if engine.parts.publisher is not None else [],
         problems=[ProblemReply(each.kind, each.path, each.message) for each in problems[:_MAX_PROBLEMS]],
         n_problems=len(problems),
+        trash_bytes=trash.n_bytes if trash is not None else 0,
     )
 
 

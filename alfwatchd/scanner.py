@@ -155,7 +155,7 @@ class Scanner:
                     self._list_linked_session(name, fd, prefix, odd)
                 else:
                     odd.n_ignored += 1
-            elif self._is_excluded(f"{prefix}{name}/"):
+            elif self._is_excluded(f"{prefix}{name}/") or (not prefix and name == alf.TRASH):
                 continue
             elif folder.child_kind(name) is None:
                 outside.append(prefix + name)

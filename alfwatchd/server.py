@@ -14,7 +14,7 @@ from http import HTTPStatus
 from typing import Annotated, Any
 
 import uvicorn
-from fastapi import Depends, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
@@ -25,14 +25,25 @@ from alfwatchd import connections
 from alfwatchd.connections import Protocol, json_error
 from alfwatchd.control_socket import BACKLOG, Peer
 from alfwatchd.core import messages, replies
-from alfwatchd.desk import ApplyBody, Desk, PlanBody, RescanBody
-from alfwatchd.errors import AlfwatchdError, Busy, NotAllowed, PruneRefused, RootOffline, TablesError, UsageError
+from alfwatchd.desk import ApplyBody, Desk, EmptyBody, PlanBody, RescanBody, UndoBody
+from alfwatchd.errors import (
+    AlfwatchdError,
+    Busy,
+    NotAllowed,
+    PruneRefused,
+    RootOffline,
+    TablesError,
+    UsageError,
+    WrongRoot,
+)
+from alfwatchd.root_header import make_root_check, require_root, require_root_to_change
 
 _log = logging.getLogger(__name__)
 
 _STATUS_OF = {
     UsageError: HTTPStatus.BAD_REQUEST,
     NotAllowed: HTTPStatus.FORBIDDEN,
+    WrongRoot: HTTPStatus.CONFLICT,
     PruneRefused: HTTPStatus.CONFLICT,
     Busy: HTTPStatus.CONFLICT,
     RootOffline: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -74,6 +85,7 @@ def create_app(desk: Desk) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        dependencies=[Depends(make_root_check(desk))],
         responses={
             status.value: {"model": ErrorReply, "description": status.phrase}
             for status in sorted({*_STATUS_OF.values(), *_OTHER_STATUSES})
@@ -101,9 +113,11 @@ def create_app(desk: Desk) -> FastAPI:
         return await desk.ask(messages.FlushRequest)  # type: ignore[no-any-return]
 
     @app.post("/v1/rescan")
-    async def rescan(body: RescanBody | None = None) -> replies.RescanReply:
-        """Scan a folder and all below it again."""
+    async def rescan(request: Request, body: RescanBody | None = None) -> replies.RescanReply:
+        """Scan a folder and all below it again. With `accept_root`, the request must say which root it means."""
         wanted = body or RescanBody()
+        if wanted.accept_root:
+            require_root(request)
         make = functools.partial(messages.RescanRequest, path=wanted.path, accept_root=wanted.accept_root)
         return await desk.ask(make)  # type: ignore[no-any-return]
 
@@ -117,16 +131,34 @@ def create_app(desk: Desk) -> FastAPI:
         """Make all ids anew: those that follow from the paths, or are the database's."""
         return await desk.recompute_ids(peer)
 
-    @app.post("/v1/prune/plan")
+    prune = APIRouter(prefix="/v1/prune", dependencies=[Depends(require_root_to_change)])
+
+    @prune.post("/plan")
     async def plan_prune(body: PlanBody | None = None) -> replies.PruneReply:
         """Say what a prune would delete; deletes nothing."""
         return await desk.plan(body or PlanBody())
 
-    @app.post("/v1/prune/apply")
+    @prune.post("/apply")
     async def apply_prune(body: ApplyBody, peer: Annotated[Peer, Depends(_peer)]) -> replies.PruneReply:
-        """Delete exactly what a plan says and is unchanged since."""
+        """Delete exactly what a plan says and is unchanged since. Stops at the next file if the client leaves."""
         return await desk.apply(body, peer)
 
+    @prune.post("/undo")
+    async def undo_prune(body: UndoBody, peer: Annotated[Peer, Depends(_peer)]) -> replies.TrashReply:
+        """Bring back what a plan has moved into the trash; never over what is there."""
+        return await desk.undo(body, peer)
+
+    @prune.post("/empty")
+    async def empty_trash(peer: Annotated[Peer, Depends(_peer)], body: EmptyBody | None = None) -> replies.TrashReply:
+        """Delete what a plan, or each, has moved into the trash."""
+        return await desk.empty(body or EmptyBody(), peer)
+
+    @prune.get("/plans")
+    async def list_plans() -> replies.PlansReply:
+        """The latest plans, and what became of them."""
+        return await desk.list_plans()
+
+    app.include_router(prune)
     return app
 
 

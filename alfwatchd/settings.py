@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, Validati
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from alfwatchd.core import alf, ids
+from alfwatchd.core.prune_plan import check_fraction
 from alfwatchd.core.publication import INFO, TABLES, ZIP
 
 SOCKET_PATH_LIMIT = 107
@@ -125,6 +126,7 @@ _MOST_WORKERS = 4
 
 Place = Annotated[Path, BeforeValidator(check_place)]
 OptionalPlace = Annotated[Place | None, BeforeValidator(lambda value: value or None)]
+Fraction = Annotated[float, AfterValidator(check_fraction)]
 Seconds = Annotated[float, Field(gt=0)]
 Pattern = Annotated[str, AfterValidator(_check_pattern)]
 Patterns = Annotated[tuple[Pattern, ...], NoDecode, BeforeValidator(_split_patterns)]
@@ -142,8 +144,14 @@ class Prune(_Section):
     """What may be deleted."""
 
     reference: OptionalPlace = Field(None, description="Folder of the reference tables; empty: the daemon's own.")
-    max_fraction: float = Field(0.1, ge=0, le=1, description="Largest part of all datasets to delete, 0 to 1.")
+    max_fraction: Fraction = Field(0.1, description="Largest part of all datasets, and bytes, to delete, 0 to 1.")
+    margin_seconds: float = Field(
+        172800.0, ge=0, description="What is at most this much older than the reference counts as newer, and stays."
+    )
     enabled: bool = Field(default=False, description="Whether a prune over the socket may delete.")
+    trash_seconds: float = Field(
+        604800.0, ge=0, description="Seconds that pruned files lie in the trash; 0: deleted at once."
+    )
 
 
 class Guard(_Section):

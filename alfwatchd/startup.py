@@ -25,6 +25,7 @@ from alfwatchd.core.rows import NOTHING_KEPT, Kept, Problem
 from alfwatchd.core.tables import Snapshot
 from alfwatchd.crawlers import Crawlers
 from alfwatchd.errors import LabConflict, OutDirError, StateError, TablesError
+from alfwatchd.first_seen import FirstSeen
 from alfwatchd.indexer import Indexer
 from alfwatchd.intake import EarlierRow
 from alfwatchd.notes import Notes
@@ -51,11 +52,14 @@ class Start:
         Carries over what earlier tables hold.
     notes : Notes or None
         Where what only the tables hold is noted; None for a run that leaves no state.
+    first_seen : FirstSeen
+        Knows the sessions of earlier tables.
     """
 
     indexer: Indexer
     encoding: Encoding
     notes: Notes | None
+    first_seen: FirstSeen
     _settings: Settings
     losses: list[Loss] = field(default_factory=list)
     """Of the first pass: what is held, or was accepted."""
@@ -155,8 +159,11 @@ def prepare(
     indexer.absences.max_fraction = settings.guard.max_lost_fraction
     if state is not None:
         indexer.record_inodes = record.keep_inodes
+    known = set[str]()
     if sessions is not None:
-        indexer.known.before = _Earlier(sessions, _filled_lab(metadata, settings), record.load_inodes())
+        filled = _filled_lab(metadata, settings)
+        indexer.known.before = _Earlier(sessions, filled, record.load_inodes())
+        known = _session_paths(sessions, filled)
     if earlier is not None:
         filled = _filled_lab(earlier.metadata, settings)
         datasets = _without_told_hashes(earlier)
@@ -166,7 +173,7 @@ def prepare(
         is_adopted = bool(metadata.get("adopted")) and same_database
         carried = _with_notes(carried, notes, sessions, earlier, is_adopted=is_adopted)
     encoding = Encoding(settings.namespace, settings.lab, settings.hash_files, carried)
-    return Start(indexer, encoding, notes, settings)
+    return Start(indexer, encoding, notes, FirstSeen(state, known), settings)
 
 
 class _Record:
@@ -329,3 +336,10 @@ class _Earlier(Collection[KnownSession]):
         for key in self._keys:
             paths = _spellings(key, self._lab)
             yield KnownSession(paths, next((self._seen[path] for path in paths if path in self._seen), 0))
+
+
+def _session_paths(sessions: pa.Table, lab: str) -> set[str]:
+    """Return `SessionKey.eid_path` of the sessions of a table, with and without a lab that the setting gave."""
+    keys = [key for key in kept.session_keys(sessions) if key is not None]
+    bare = [SessionKey("", key.subject, key.date, key.number) for key in keys if lab and key.lab == lab]
+    return {key.eid_path for key in (*keys, *bare)}

@@ -1,4 +1,4 @@
-"""What must outlive a restart and is not in the tables: the root's identity, some inodes, md5 digests. One SQLite file.
+"""What must outlive a restart and is not in the tables: identities, some inodes, md5 digests, new sessions; in SQLite.
 
 The file may be deleted at any time: the next start scans, hashes and takes the root as it finds it. A daemon that runs
 makes it anew.
@@ -38,6 +38,7 @@ CREATE TABLE IF NOT EXISTS sessions_seen (path BLOB PRIMARY KEY, ino TEXT, seal 
 CREATE TABLE IF NOT EXISTS digests (
     place BLOB, fsid TEXT, stamp BLOB, md5 BLOB, seal BLOB, PRIMARY KEY (place, fsid)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS first_seen (path BLOB PRIMARY KEY, seen REAL, seal BLOB) WITHOUT ROWID;
 """
 _INDEX = "CREATE INDEX IF NOT EXISTS digests_by_path ON digests (stamp) WHERE length(place) > 8"
 """For `State.forget_digests`, of files that are recorded by path; see `core.content.Key`."""
@@ -45,6 +46,7 @@ _EXPECTED = (
     "SELECT path, fsid, dev, ino, mount_id, fs_type, identity_kind, identity, source, keeps_inodes, seal FROM places",
     "SELECT place, fsid, stamp, md5, seal FROM digests",
     "SELECT path, ino, seal FROM sessions_seen",
+    "SELECT path, seen, seal FROM first_seen",
 )
 
 
@@ -117,6 +119,19 @@ class State:
         with self._transaction():
             self._db.execute("DELETE FROM sessions_seen")
             self._db.executemany("INSERT INTO sessions_seen VALUES (?, ?, ?)", [(*row, _seal(*row)) for row in rows])
+
+    def load_first_seen(self) -> dict[str, float]:
+        """Return session path -> when it was first seen, in seconds since 1970."""
+        with self._access():
+            rows = self._db.execute("SELECT path, seen, seal FROM first_seen").fetchall()
+        return {os.fsdecode(path): seen for path, seen, seal in rows if seal == _seal(path, seen)}
+
+    def save_first_seen(self, times: Mapping[str, float], gone: Iterable[str] = ()) -> None:
+        """Record when sessions were first seen, and forget those that are gone; others stay recorded."""
+        rows = [(os.fsencode(path), seen, _seal(os.fsencode(path), seen)) for path, seen in times.items()]
+        with self._transaction():
+            self._db.executemany("DELETE FROM first_seen WHERE path = ?", [(os.fsencode(path),) for path in gone])
+            self._db.executemany("INSERT OR REPLACE INTO first_seen VALUES (?, ?, ?)", rows)
 
     def find_digest(self, fsid: int, key: Key) -> bytes | None:
         """Return the md5 digest, 16 bytes, of a file on this file system, or None."""

@@ -119,6 +119,7 @@ class Store:
         """Whether the next process must read rows to know what they hold; see `shows_kept`."""
         self._created = ""
         """What the last tables say of when they were made."""
+        self._written_at = ""  # when the walk began that found the rows, or now, if they are kept live; UTC, ISO 8601
         self._in_force: dict[str, FileMark | None] = {}
 
     def close(self) -> None:
@@ -131,7 +132,7 @@ class Store:
         if self._written is not None:
             self._ledger.keep(is_end=is_end)
 
-    def write(self, snapshot: Snapshot, encoding: Encoding) -> bool:
+    def write(self, snapshot: Snapshot, encoding: Encoding, written_at: datetime.datetime | None = None) -> bool:
         """Replace both files so that every dataset row has its session at every moment.
 
         Returns
@@ -145,6 +146,8 @@ class Store:
             Nothing was replaced, or the file that is older than the other one is the one that hides nothing.
         """
         is_changed = False
+        began = (written_at or datetime.datetime.now(datetime.UTC)).astimezone(datetime.UTC)
+        self._written_at = began.isoformat(timespec="seconds")
         for n_more in (2, 1, 0):
             try:
                 is_changed |= self._write(snapshot, encoding)
@@ -320,6 +323,7 @@ class Store:
         self._created = max(now, self._created)
         own = {
             "generation": snapshot.generation,
+            "written_at": self._written_at,
             "namespace": str(encoding.namespace),
             "lab": encoding.lab,
             "with_hashes": encoding.shows_hashes,

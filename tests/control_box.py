@@ -22,6 +22,7 @@ from alfwatchd.control_socket import listen
 from alfwatchd.core import messages, replies
 from alfwatchd.core.messages import Message, TablesView
 from alfwatchd.core.tables import Snapshot
+from alfwatchd.core.wanted_root import HEADER, encode_root
 from alfwatchd.desk import Desk
 from alfwatchd.inbox import Inbox
 from alfwatchd.server import Server, create_app
@@ -46,6 +47,7 @@ ANSWERS: dict[type, object] = {
     messages.FlushRequest: replies.FlushReply(3, 0.5),
     messages.RescanRequest: replies.RescanReply(4, 1, 2, 3, 0.75),
     messages.SnapshotRequest: TablesView(Snapshot(3, {}), ()),
+    messages.RootCheckRequest: 0,
 }
 
 
@@ -100,7 +102,7 @@ class Box:
         self.engine = engine
         self.server = server
         self.settings = settings
-        self.client = Client(path, timeout=WAIT_SECONDS)
+        self.client = Client(path, timeout=WAIT_SECONDS, root=settings.root)
 
     def connect(self) -> socket.socket:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -109,7 +111,11 @@ class Box:
         return connection
 
     def ask(self, method: str, path: str, body: object = None, **headers: str) -> tuple[int, Any]:
-        """Send a request and return status and JSON of the answer; a body that is no str is sent as JSON."""
+        """Send a request and return status and JSON of the answer; a body that is no str is sent as JSON.
+
+        It names the root unless `headers` do.
+        """
+        headers = {HEADER: encode_root(os.fsencode(self.settings.root))} | headers
         with self.connect() as connection:
             http_connection = http.client.HTTPConnection("localhost")
             http_connection.sock = connection

@@ -156,6 +156,7 @@ class EngineBox:
                 reload=lambda: self.settings(),
                 wall_clock=lambda: datetime.fromtimestamp(self.now, UTC),
                 stopwatch=lambda: self.stopwatch(),
+                first_seen=started.first_seen,
             ),
         )
 

@@ -29,6 +29,10 @@ class Box:
         """Run a command that sees the mounts."""
         subprocess.run([*self.prefix, *command], check=True, capture_output=True)
 
+    def tell(self, *command: str | Path) -> str:
+        """Run a command that sees the mounts, and return what it says."""
+        return subprocess.run([*self.prefix, *command], check=True, capture_output=True, text=True).stdout
+
     def path(self, path: Path) -> Path:
         """Return a path by which this process sees what the box sees there."""
         return self._seen_from_outside / path.relative_to("/")

@@ -147,7 +147,8 @@ def generations(folder: Path) -> tuple[int, int]:
 
 def _lasting_metadata(table: pa.Table) -> dict[bytes, object]:
     metadata = {key: json.loads(value) for key, value in table.schema.metadata.items() if key != b"ARROW:schema"}
-    del metadata[b"alfwatchd"]["generation"], metadata[b"one_metadata"]["date_created"]
+    del metadata[b"alfwatchd"]["generation"], metadata[b"alfwatchd"]["written_at"]
+    del metadata[b"one_metadata"]["date_created"]
     return metadata
 
 
@@ -174,7 +175,7 @@ class Program:
         self.root, self.out_dir, self.home = root, out_dir, home
         self.flags, self.prefix = list(flags), list(prefix)
         self.socket = home / "s"
-        self.client = Client(self.socket, timeout=WAIT_SECONDS)
+        self.client = Client(self.socket, timeout=WAIT_SECONDS, root=root)
         self.process: subprocess.Popen[bytes] | None = None
         self.added: dict[str, str] = {}
         """What is added to the environment."""

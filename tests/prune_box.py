@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import stat
 from pathlib import Path
 
+from alfwatchd import linux, prune, prune_look, prune_walk, pruning, trash, trash_back, trash_empty, trash_folder
 from alfwatchd.core import alf
-from alfwatchd.core.prune_plan import Reference, make_plan
+from alfwatchd.core.messages import TablesView
+from alfwatchd.core.reference import Origin, make_reference
 from alfwatchd.core.rows import Session, pack_signature
-from alfwatchd.core.tables import Tables
-from rows import folder_rows
+from alfwatchd.core.tables import Snapshot, Tables
+from rows import datasets_of, folder_rows, sessions_of
 
 S1, S2, T1 = "s/2020-01-01/001", "s/2020-01-01/002", "t/2020-01-02/001"
-LAB_S1 = "lab/Subjects/s/2020-01-01/001"
+LAB_S1 = "lab/Subjects/u/2020-01-01/001"
 SPIKES, CLUSTERS, TRIALS = "alf/probe00/spikes.times.npy", "alf/clusters.depths.npy", "_ibl_trials.intervals.npy"
+
+COMMON = "listed/2000-01-01/001"
+"""A session that every plan has in common with its reference: else it would be refused."""
+ORIGIN = Origin("/reference", datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC))
 
 
 def write(root, *paths):
@@ -60,39 +67,69 @@ def entries(top):
     return found
 
 
-def plan_for(root, reference=(), *, remove_empty_sessions=True):
+def reference_of(listed, origin=ORIGIN):
+    """Make a reference: `SessionKey.eid_path` -> rel_paths, or rel_path -> what differs in its row."""
+    sessions, datasets = [], []
+    for path, rel_paths in listed.items():
+        *lab, subject, date, number = path.split("/")
+        when = datetime.date.fromisoformat(date)
+        sessions.append({"id": path, "lab": "".join(lab), "subject": subject, "date": when, "number": int(number)})
+        more = rel_paths if isinstance(rel_paths, dict) else {name: {} for name in sorted(rel_paths)}
+        datasets += [{"eid": path, "rel_path": name, "file_size": 1} | row for name, row in more.items()]
+    return make_reference(origin, sessions_of(*sessions), datasets_of(*datasets))
+
+
+def plan_for(root, reference=(), *, remove_empty_sessions=True, margin_seconds=None):
     """Plan with the paths of the reference's datasets; one that ends in `/` is a session without datasets."""
-    sessions = {}
+    sessions = {COMMON: {"a.b.c"}}
     for path in reference:
         session, rel_path = alf.split_dataset(path) or (path.rstrip("/"), None)
         rel_paths = sessions.setdefault(alf.parse_session(session).eid_path, set())
         if rel_path:
             rel_paths.add(rel_path)
-    return make_plan(
-        take_snapshot(root),
-        Reference("reference", sessions),
-        lab="",
+    snapshot = take_snapshot(root)
+    return pruning.plan_for(
+        root,
+        TablesView(Snapshot(1, {**snapshot.sessions, COMMON: Session(COMMON)}), ()),
+        reference_of(sessions),
         remove_empty_sessions=remove_empty_sessions,
-        max_fraction=None,
+        margin_seconds=margin_seconds,
     )
+
+
+_CALLS = {"open": linux.open_in_mount, "stat": linux.statx, "rename": linux.rename_no_replace}
+"""As they are: the hooks of one test must not pile up."""
+
+
+def hook_os(patch, hooked):
+    """Let all modules of prune that touch the tree use an `os` module with hooks, and `linux` as well."""
+    for module in (prune, prune_walk, prune_look, trash, trash_folder, trash_back, trash_empty):
+        patch.setattr(module, "os", hooked)
+    for call, function in _CALLS.items():
+        patch.setattr(linux, function.__name__, _hooked(function, call, hooked.hook))
+
+
+def _hooked(call, name, hook):
+    def hooked(path, *args, **kwargs):
+        hook(name, path)
+        return call(path, *args, **kwargs)
+
+    return hooked
 
 
 class HookedOs:
     """The `os` module with `hook(name, path)` called before each call that looks at or changes the tree."""
+
+    names = ("open", "stat", "unlink", "rmdir", "scandir", "rename", "mkdir", "link")
 
     def __init__(self, hook):
         self.hook = hook
 
     def __getattr__(self, name):
         call = getattr(os, name)
-        if name not in ("open", "stat", "unlink", "rmdir", "scandir"):
+        if name not in self.names:
             return call
-
-        def hooked(path, *args, **kwargs):
-            self.hook(name, path)
-            return call(path, *args, **kwargs)
-
-        return hooked
+        return _hooked(call, name, self.hook)
 
 
 class At:

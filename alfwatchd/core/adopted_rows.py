@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from alfwatchd.core.adoption import AdoptedSession, Adoption, Places
+from alfwatchd.core.adoption import AdoptedSession, Adoption
+from alfwatchd.core.matching import Places
 from alfwatchd.core.revisions import choose_defaults
 
 

@@ -1,8 +1,4 @@
-"""What a database knows of sessions and datasets, and which of its rows stand for which files.
-
-Sessions are the same where lab, subject, date and number are; datasets, where the session and the rel_path are. Either
-side may carry the dataset's UUID in the file name, as Alyx's data servers do (``one.alf.path.add_uuid_string``).
-"""
+"""What a database knows of sessions and datasets, and which of its rows stand for which files; see `core.matching`."""
 
 from __future__ import annotations
 
@@ -19,14 +15,11 @@ import pyarrow as pa
 
 from alfwatchd.core import alf, ids
 from alfwatchd.core.database import DatabaseDatasets, Ids, read_datasets, read_sessions, session_paths
-from alfwatchd.core.rows import UUID_PART, Kept, KeptDataset, Problem, Session
+from alfwatchd.core.matching import CODE_BITS, Places, Rows, folded, split_uuid
+from alfwatchd.core.rows import Kept, KeptDataset, Problem, Session
 
 _MOST_PROBLEMS = 1000
 _NOTHING = KeptDataset(None, 0, None, b"")
-_CODE_BITS = 32
-
-Places = npt.NDArray[np.int64]
-"""For each dataset the number of its row in `DatabaseRows`; -1 where the database has none."""
 
 
 class AdoptedSession(NamedTuple):
@@ -80,12 +73,8 @@ class Adoption:
     elsewhere : mapping of str to AdoptedSession
         Sessions whose datasets the database tells to lie in another folder, by that one.
     rows : DatabaseRows
-    paths : sequence of bytes
-        By code: each rel_path once.
-    codes : mapping of bytes to int
-        rel_path -> its code.
-    plain : mapping of bytes to tuple of int
-        rel_path without the UUID in its name -> codes of those that have one.
+    known : Rows
+        The same rows by session and path.
     problems : tuple of Problem
         What the database contradicts itself in; the rows in question are not adopted.
     keep_missing : bool
@@ -96,9 +85,7 @@ class Adoption:
     sessions: Mapping[str, AdoptedSession]
     elsewhere: Mapping[str, AdoptedSession]
     rows: DatabaseRows
-    paths: Sequence[bytes]
-    codes: Mapping[bytes, int]
-    plain: Mapping[bytes, tuple[int, ...]]
+    known: Rows
     problems: tuple[Problem, ...]
     keep_missing: bool
 
@@ -120,15 +107,9 @@ class Adoption:
             `Places`, of the length of `paths`. No row stands for two datasets.
         """
         numbers = np.repeat(np.array([each.number if each else -1 for each in sessions], np.int64), counts)
-        get = self.codes.get
-        codes = np.array([get(path, -1) for path in paths], np.int64)
-        wanted = (numbers << _CODE_BITS) | codes
-        places = np.searchsorted(self.rows.keys, wanted)
-        is_known = (numbers >= 0) & (codes >= 0) & (places < len(self.rows.keys))
-        is_known[is_known] = self.rows.keys[places[is_known]] == wanted[is_known]
-        places = np.where(is_known, places, -1)
+        places = self.known.exact(numbers, paths)
         taken: set[int] | None = None
-        for row in np.flatnonzero((numbers >= 0) & ~is_known).tolist():
+        for row in np.flatnonzero((numbers >= 0) & (places < 0)).tolist():
             found = self._find_by_uuid(int(numbers[row]), paths[row])
             if found >= 0:
                 taken = set(places.tolist()) if taken is None else taken
@@ -175,7 +156,7 @@ class Adoption:
             path = replace(session.key, lab=session.key.lab or lab).eid_path
             if known := self.session_at(path):
                 found += self._other_names(known, session)
-            elif other := self._folded.get(path.casefold()):
+            elif other := self._folded.get(folded(path)):
                 message = f"the database spells it {other}, and is not adopted here: rename one of the two"
                 found.append(Problem("adopt_spelling", session.path, message))
             elif path.count("/") == 2:
@@ -189,8 +170,8 @@ class Adoption:
     def _other_names(self, known: AdoptedSession, session: Session) -> Iterator[Problem]:
         """Yield what tells another id in its file name than the database has for its path."""
         for rel_path in session.named_by_uuid:
-            bare, own_id = _split_uuid(rel_path.encode())
-            place = self._place(known.number, self.codes.get(bare, -1))
+            bare, own_id = split_uuid(rel_path.encode())
+            place = self.known.place(known.number, self.known.codes.get(bare, -1))
             if own_id is not None and place >= 0 and self.rows.ids[place].tobytes() != own_id:
                 told = uuid.UUID(bytes=self.rows.ids[place].tobytes())
                 message = f"the database has {told} for a dataset of this path: rename the file, or mend the database"
@@ -198,8 +179,8 @@ class Adoption:
 
     @cached_property
     def _folded(self) -> Mapping[str, str]:
-        """Keys of `sessions` by how they read where case does not matter."""
-        return {path.casefold(): path for path in self.sessions}
+        """Keys of `sessions` by how they read where case and composition do not matter."""
+        return {folded(path): path for path in self.sessions}
 
     @cached_property
     def _labs(self) -> Mapping[str, set[str]]:
@@ -236,7 +217,7 @@ class Adoption:
 
     def path_of(self, row: int) -> bytes:
         """Return the rel_path of a row."""
-        return self.paths[int(self.rows.keys[row]) & ((1 << _CODE_BITS) - 1)]
+        return self.known.path_of(row)
 
     def _is_valid(self, row: int) -> bool:
         """Tell whether a file of this path can lie in a session: ALF alone would also allow ``../a.b.c``."""
@@ -245,19 +226,11 @@ class Adoption:
 
     def _find_by_uuid(self, number: int, path: bytes) -> int:
         """Return the row of a dataset that has its UUID in the file name here, or there; -1 if that is not sure."""
-        bare, own_id = _split_uuid(path)
-        codes = [*self.plain.get(bare, ())]
-        if own_id is not None and bare in self.codes:
-            codes.append(self.codes[bare])
-        found = [place for code in codes if (place := self._place(number, code)) >= 0]
+        _, own_id = split_uuid(path)
+        found = [*self.known.by_uuid(number, path)]
         if own_id is not None:  # a name that tells another dataset is no match
             found = [place for place in found if self.rows.ids[place].tobytes() == own_id]
         return found[0] if len(found) == 1 else -1
-
-    def _place(self, number: int, code: int) -> int:
-        key = (number << _CODE_BITS) | code
-        place = int(np.searchsorted(self.rows.keys, key))
-        return place if place < len(self.rows.keys) and self.rows.keys[place] == key else -1
 
 
 def adopt(sessions: pa.Table, datasets: pa.Table, *, keep_missing: bool = False) -> Adoption:
@@ -286,11 +259,6 @@ def adopt(sessions: pa.Table, datasets: pa.Table, *, keep_missing: bool = False)
         for eid, path in session_paths(datasets).items()
         if (known_as := by_eid.get(eid)) is not None and path not in adopted
     }
-    plain: dict[bytes, list[int]] = defaultdict(list)
-    for code, path in enumerate(found.paths):
-        bare, own_id = _split_uuid(path)
-        if own_id is not None:
-            plain[bare].append(code)
     digest = ids.md5(b"\0".join(found.paths) + repr((*adopted.items(), *elsewhere.items(), keep_missing)).encode())
     for column in (rows.keys, rows.ids, rows.digests, rows.file_sizes, rows.qc, rows.defaults):
         digest.update(column.data)
@@ -299,9 +267,7 @@ def adopt(sessions: pa.Table, datasets: pa.Table, *, keep_missing: bool = False)
         adopted,
         elsewhere,
         rows,
-        found.paths,
-        {path: code for code, path in enumerate(found.paths)},
-        {path: tuple(codes) for path, codes in plain.items()},
+        Rows(rows.keys, found.paths),
         tuple(problems[:_MOST_PROBLEMS]),
         keep_missing,
     )
@@ -333,7 +299,7 @@ def _sort_rows(
 ) -> tuple[DatabaseRows, npt.NDArray[np.int64]]:
     """Return the rows that can be adopted, and where those of each session begin, and the last one ends."""
     usable = (numbers >= 0) & (found.path_codes >= 0) & found.ids.any(axis=1)
-    keys = (numbers << _CODE_BITS) | found.path_codes
+    keys = (numbers << CODE_BITS) | found.path_codes
     order = np.flatnonzero(usable)
     order = order[np.argsort(keys[order], kind="stable")]
     keys = keys[order]
@@ -344,7 +310,7 @@ def _sort_rows(
     rows = DatabaseRows(
         keys, found.ids[order], found.digests[order], found.file_sizes[order], found.qc[order], found.defaults[order]
     )
-    return rows, np.searchsorted(keys, np.arange(len(sessions) + 1, dtype=np.int64) << _CODE_BITS)
+    return rows, np.searchsorted(keys, np.arange(len(sessions) + 1, dtype=np.int64) << CODE_BITS)
 
 
 def _keep_unambiguous(
@@ -361,14 +327,7 @@ def _keep_unambiguous(
         rows = np.flatnonzero(keys == key)
         if len({found.ids[order[row]].tobytes() for row in rows}) > 1:
             keep[rows] = False
-            path = found.paths[key & ((1 << _CODE_BITS) - 1)].decode()
+            path = found.paths[key & ((1 << CODE_BITS) - 1)].decode()
             message = f"the database has {len(rows)} datasets of this path: none is adopted until one is left"
-            problems.append(Problem("adopt_conflict", f"{sessions[key >> _CODE_BITS]}/{path}", message))
+            problems.append(Problem("adopt_conflict", f"{sessions[key >> CODE_BITS]}/{path}", message))
     return keep
-
-
-def _split_uuid(path: bytes) -> tuple[bytes, bytes | None]:
-    """Return a rel_path without the UUID in its file name, and that UUID's 16 bytes; None where it has none."""
-    if len(path) < 40 or (match := UUID_PART.search(text := path.decode())) is None:
-        return path, None
-    return (text[: match.start()] + text[match.end() :]).encode(), bytes.fromhex(match[1].replace("-", ""))

@@ -38,6 +38,10 @@ _FOLDER = re.compile(r"[\w./-]+(?:/#[\w.-]+#)?|#[\w.-]+#")
 _FILE = re.compile(r"\w+\.(?:_[a-z]+_)?[a-zA-Z0-9]+(?:_\w+)?(?:\.[.\w-]+)?\.\w+\n?")
 
 
+TRASH = ".alfwatchd-trash"
+"""Folder at the top of the root that prune moves files into. It is no subject, whatever it holds."""
+
+
 class Kind(IntEnum):
     """The part that a folder plays in the layout ``[lab/Subjects/]subject/date/number/[collection/]``."""
 
@@ -93,7 +97,7 @@ def parse_session(path: str) -> SessionKey | None:
     """
     match = _SESSION.fullmatch(path)
     date = parse_date(match["date"]) if match else None
-    if match is None or date is None:
+    if match is None or date is None or (match["subject"] == TRASH and not match["lab"]):
         return None
     return SessionKey(match["lab"] or "", match["subject"], date, int(match["number"]))
 
@@ -128,7 +132,7 @@ def child_kind(parent: Kind, parent_name: str, name: str) -> Kind | None:
     """
     match parent:
         case Kind.ROOT:
-            return Kind.TOP if _SUBJECT.fullmatch(name) else None
+            return Kind.TOP if _SUBJECT.fullmatch(name) and name != TRASH else None
         case Kind.TOP:
             if name == "Subjects":
                 return Kind.SUBJECTS if _LAB.fullmatch(parent_name) else None

@@ -26,6 +26,7 @@ _VERSIONS = (3, 4)
 _QC_NUMBERS = {0: 0, 10: 1, 30: 2, 40: 3, 50: 4}
 """Values of ``one.alf.spec.QC`` -> index into `QC_CATEGORIES`."""
 _MOST = 1 << 52
+_ID_SIZE = 16
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
 Ids = npt.NDArray[np.uint8]
@@ -92,7 +93,7 @@ def read_sessions(table: pa.Table) -> DatabaseSessions:
     projects = "projects" if "projects" in table.column_names else "project"
     return DatabaseSessions(
         kept.session_keys(table),
-        _read_ids(table, "id"),
+        read_ids(table),
         _texts(table, "task_protocol"),
         _texts(table, projects),
     )
@@ -103,12 +104,12 @@ def read_datasets(table: pa.Table) -> DatabaseDatasets:
     path_codes, paths = _encode(table, "rel_path")
     eid_codes, eids = _read_id_codes(table, "eid")
     return DatabaseDatasets(
-        _read_ids(table, "id"),
+        read_ids(table),
         eid_codes,
         eids,
         path_codes,
         [path.encode() for path in paths.to_pylist()],
-        _numbers(table, "file_size"),
+        file_sizes(table),
         _read_digests(table),
         _read_qc(table),
         _numbers(table, "default_revision").astype(np.int8),
@@ -124,22 +125,56 @@ def session_paths(table: pa.Table) -> dict[bytes, str]:
         Eid -> ``(lab/)subject/date/number`` with three digits. Empty where there is no column ``session_path``, which
         Alyx filled from the files' own paths: they may contradict what the database says of the session.
     """
-    if "session_path" not in table.column_names:
-        return {}
-    eid_codes, eids = _read_id_codes(table, "eid")
-    path_codes, paths = _encode(table, "session_path")
-    pairs = np.unique(np.stack([eid_codes, path_codes], axis=1), axis=0)
-    texts = paths.to_pylist()
-    found = [
-        (eids[eid].tobytes(), key.eid_path)
-        for eid, path in pairs.tolist()
-        if eid >= 0 and path >= 0 and (key := parse_session(texts[path])) is not None
-    ]
+    found = [(eid, path) for eid, path in told_folders(table) if len(eid) == _ID_SIZE and eid != bytes(_ID_SIZE)]
     n_sessions, n_paths = Counter(path for _, path in found), Counter(eid for eid, _ in found)
     return {eid: path for eid, path in found if n_sessions[path] == n_paths[eid] == 1}
 
 
-def _read_ids(table: pa.Table, name: str) -> Ids:
+def told_folders(table: pa.Table) -> list[tuple[bytes, str]]:
+    """Return each pair of session, as in `id_codes`, and folder that its datasets are told to lie in; see above."""
+    if "session_path" not in table.column_names:
+        return []
+    eid_codes, eids = id_codes(table, "eid")
+    path_codes, paths = _encode(table, "session_path")
+    pairs = np.unique(np.stack([eid_codes, path_codes], axis=1), axis=0)
+    texts = paths.to_pylist()
+    return [
+        (eids[eid], key.eid_path)
+        for eid, path in pairs.tolist()
+        if eid >= 0 and path >= 0 and (key := parse_session(texts[path])) is not None
+    ]
+
+
+def id_codes(table: pa.Table, name: str) -> tuple[npt.NDArray[np.int32], list[bytes]]:
+    """Return for each row an index into the ids that a column holds, whatever they are, and these ids.
+
+    Returns
+    -------
+    numpy.ndarray, list of bytes
+        -1 where there is no id; 16 bytes for a UUID, the text for all else.
+    """
+    if name in table.column_names:
+        codes, texts = _encode(table, name)
+        return codes, [_parse_any_id(text) for text in texts.to_pylist()]
+    codes, ids = _read_id_codes(table, name)
+    raw = [each.tobytes() for each in ids]
+    is_none = np.array([not any(each) for each in raw] + [True], np.bool_)
+    return np.where(is_none[codes], np.int32(-1), codes), raw
+
+
+def rel_paths(table: pa.Table) -> tuple[npt.NDArray[np.int32], list[str]]:
+    """Return for each row an index into the rel_paths of a table, -1 where there is none, and these, each once."""
+    codes, paths = _encode(table, "rel_path")
+    return codes, paths.to_pylist()
+
+
+def file_sizes(table: pa.Table) -> npt.NDArray[np.int64]:
+    """Return the file sizes of a datasets table in bytes; -1 where unknown."""
+    return _numbers(table, "file_size")
+
+
+def read_ids(table: pa.Table, name: str = "id") -> Ids:
+    """Return the ids in a column, or in two columns of halves."""
     if name not in table.column_names:
         return _join_halves(table, name)
     texts = _plain(table, name).combine_chunks()
@@ -186,6 +221,13 @@ def _parse_id(text: str | None) -> bytes:
         return uuid.UUID(text).bytes if text is not None else bytes(16)
     except ValueError:
         return bytes(16)
+
+
+def _parse_any_id(text: str) -> bytes:
+    try:
+        return uuid.UUID(text).bytes
+    except ValueError:
+        return text.encode()
 
 
 def _strict(raw: Ids) -> Ids:

@@ -19,10 +19,11 @@ import pyarrow as pa
 
 from alfwatchd.core import arrow
 from alfwatchd.core.adopted_rows import DatasetColumns, take_over
-from alfwatchd.core.adoption import AdoptedSession, Places
+from alfwatchd.core.adoption import AdoptedSession
 from alfwatchd.core.dataset_ids import Members, use_kept
 from alfwatchd.core.encoding import Encoding
 from alfwatchd.core.ids import md5
+from alfwatchd.core.matching import Places
 from alfwatchd.core.revisions import default_revisions
 from alfwatchd.core.rows import (
     DIGEST_SIZE,

@@ -186,6 +186,15 @@ class SnapshotRequest(Request):
 
 
 @dataclass(frozen=True, slots=True)
+class RootCheckRequest(Request):
+    """May a prune go on? Answered after a look at root and mounts, at the same cost for any tables.
+
+    The answer is `TablesView.n_mount_changes` as it is now. Fails with `RootOffline` while the root is not what it was,
+    and with `PruneRefused` while a part of it is unsure.
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class PrunedNotice:
     """A prune deleted these files; the folders they lay in are to be looked at."""
 
@@ -201,9 +210,15 @@ class TablesView:
     """Folders whose rows are those of an earlier look."""
     held: str = ""
     """Why rows of sessions that are gone are kept; empty if none are."""
+    n_mount_changes: int = 0
+    """How often mounts at, above or below the root have changed so far: what was seen before may be covered now."""
+    first_seen: Mapping[str, float] = field(default_factory=dict)
+    """Session path -> when it was first seen, in seconds since 1970; see `first_seen.FirstSeen`."""
 
 
-AnyRequest = StatusRequest | SyncRequest | FlushRequest | RescanRequest | RecomputeRequest | SnapshotRequest
+AnyRequest = (
+    StatusRequest | SyncRequest | FlushRequest | RescanRequest | RecomputeRequest | SnapshotRequest | RootCheckRequest
+)
 Message = (
     PathsChanged
     | EventsLost

@@ -1,32 +1,43 @@
-"""Which dataset files and session folders are not in the reference tables: a plan, made from values only."""
+"""What a prune would do, and what it did: values only. `core.unlisted` finds candidates, `prune_candidates` looks."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
-from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from alfwatchd.core.rows import Session, Signature, inode_of, is_of_link, pack_signature, unpack_signature
-from alfwatchd.core.tables import Snapshot
 from alfwatchd.errors import AlfwatchdError, PruneRefused
+
+OWN_TABLES = "the daemon's own tables"
+"""What a plan is measured against where no reference is named."""
+NO_REFERENCE = (
+    "without a reference there is nothing to delete: name the folder with the tables of what is to stay with "
+    "--reference, or set prune.reference"
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Reference:
-    """Reference tables, as far as prune needs them.
+class FileState:
+    """What the kernel told of a file when the plan was made; times in nanoseconds since 1970, UTC, sizes in bytes."""
 
-    Parameters
-    ----------
-    source : str
-        Where they were read, for messages.
-    sessions : mapping of str to set of str
-        `SessionKey.eid_path` -> rel_path of its datasets, whatever their `exists` column says; sessions
-        without datasets are there too.
-    """
+    dev: int
+    ino: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    btime_ns: int | None
+    """None where the file system does not record it."""
 
-    source: str
-    sessions: Mapping[str, AbstractSet[str]]
+
+@dataclass(frozen=True, slots=True)
+class SessionPlace:
+    """Where a session folder lies: the mount that it is reached through, its file system and its inode."""
+
+    mount_id: int
+    dev: int
+    ino: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +46,18 @@ class PlannedFile:
 
     path: str
     """Relative to the root."""
-    signature: Signature
+    state: FileState
+
+
+@dataclass(frozen=True, slots=True)
+class KeptItem:
+    """A file or folder that stays, and why; `file_size` in bytes, None for folders."""
+
+    path: str
+    file_size: int | None
+    reason: str
+    has_failed: bool = False
+    """Whether it should have gone. Folders that hold something else, and what is gone already, are no failure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,37 +67,46 @@ class PrunePlan:
     Parameters
     ----------
     plan_id : str
-        A digest of what would go and of `reference`, so that the same plan has the same id.
+        A digest of what would go and of what it is measured against, so that the same plan has the same id.
+    root : str
     reference : str
-        `Reference.source`.
-    n_datasets : int
-        Datasets on disk.
+        Where the reference tables were read.
+    reference_date : str
+        The earliest instant that they may be of, UTC, ISO 8601; empty where nothing tells.
+    reference_generation : int or None
+        None where they are not ours.
+    n_datasets, n_bytes_on_disk : int
+        Of all datasets on disk.
     files : tuple of PlannedFile
         Sorted by path.
     folders : tuple of str
         Session folders that may go once they are empty, sorted by path, relative to the root. Only the disk
         knows which do: `alfwatchd.prune.preview_plan` asks it.
+    kept : tuple of KeptItem
+        What is not listed and stays all the same: the first few thousand.
+    places : mapping of str to SessionPlace
+        Of each session with a file in `files`, and of each in `folders`. A session without a place is not touched.
+    n_kept : mapping of str to int
+        Words of a reason before its colon -> how many are kept for it, in all.
     """
 
     plan_id: str
+    root: str
     reference: str
+    reference_date: str
+    reference_generation: int | None
     n_datasets: int
+    n_bytes_on_disk: int
     files: tuple[PlannedFile, ...]
     folders: tuple[str, ...]
+    kept: tuple[KeptItem, ...] = ()
+    places: Mapping[str, SessionPlace] = field(default_factory=dict)
+    n_kept: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def n_bytes(self) -> int:
         """Sum of the sizes of `files`, in bytes."""
-        return sum(file.signature.file_size for file in self.files)
-
-
-@dataclass(frozen=True, slots=True)
-class KeptItem:
-    """A planned file or folder that was left, and why; `file_size` in bytes as planned, None for folders."""
-
-    path: str
-    file_size: int | None
-    reason: str
+        return sum(file.state.size for file in self.files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,119 +124,94 @@ class PruneOutcome:
         What was planned and tried, and is still there or was gone already.
     stopped : AlfwatchdError or None
         What `may_continue` raised. Planned items that are in none of the lists above were not tried then.
+    freed_at : float or None
+        When the trash that `deleted` lies in is to be emptied, in seconds since 1970; None where nothing lies in it.
     """
 
     deleted: tuple[PlannedFile, ...]
     removed: tuple[str, ...]
     kept: tuple[KeptItem, ...]
     stopped: AlfwatchdError | None = None
+    freed_at: float | None = None
 
     @property
     def n_bytes(self) -> int:
         """Sum of the sizes of `deleted`, in bytes; files with other hard links free none of them."""
-        return sum(file.signature.file_size for file in self.deleted)
+        return sum(file.state.size for file in self.deleted)
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether anything that was planned is still there and should not be."""
+        return self.stopped is not None or any(item.has_failed for item in self.kept)
+
+
+class OnDisk(NamedTuple):
+    """Datasets on disk, and the sum of their sizes in bytes."""
+
+    n_datasets: int
+    n_bytes: int
 
 
 def make_plan(
-    snapshot: Snapshot,
-    reference: Reference,
-    *,
-    lab: str,
-    remove_empty_sessions: bool,
-    max_fraction: float | None,
+    root: str,
+    reference: tuple[str, str, int | None],
+    on_disk: OnDisk,
+    files: Sequence[PlannedFile],
+    folders: Sequence[str],
+    kept: Sequence[KeptItem] = (),
+    places: Mapping[str, SessionPlace] | None = None,
+    n_kept: Mapping[str, int] | None = None,
 ) -> PrunePlan:
-    """Plan to delete the datasets of `snapshot` that are not in `reference`.
+    """Put a plan together; `reference` is its source, date and generation, the rest as in `PrunePlan`."""
+    sorted_files = tuple(sorted(files, key=lambda file: file.path))
+    sorted_folders = tuple(sorted(folders))
+    digest = hashlib.blake2b(_encode(repr((root, *reference))), digest_size=8)
+    for file in sorted_files:
+        state = file.state
+        # The change of a time that means nothing, as by a backup with hard links, makes no other plan.
+        told = (state.dev, state.ino, state.size, state.mtime_ns, state.btime_ns)
+        digest.update(b"\0F" + _encode(file.path) + b"\0" + repr(told).encode())
+    for folder in sorted_folders:
+        digest.update(b"\0D" + _encode(folder))
+    goes = digest.hexdigest(), root, *reference, *on_disk, sorted_files, sorted_folders
+    return PrunePlan(*goes, kept=tuple(kept), places=places or {}, n_kept=n_kept or {})
 
-    Files of linked sessions, links to files and the files that either lead to are never planned; nor are twins, which
-    no snapshot holds. A session of the reference keeps its folder, even an empty one.
+
+def check_fraction(value: float) -> float:
+    """Return a fraction; raise `ValueError` for all else, and say what was meant, if that is plain."""
+    if 0 <= value <= 1:  # not so for NaN
+        return value
+    meant = f"for {value:g} % write {value / 100:g}" if 1 < value <= 100 else "write a number from 0 to 1"
+    raise ValueError(f"{value:g} is no fraction: {meant}" if math.isfinite(value) else f"{value} is no number: {meant}")
+
+
+def refuse_too_much(plan: PrunePlan, max_fraction: float) -> None:
+    """Make sure that what goes is not more than a fraction of what there is, by datasets and by bytes.
 
     Parameters
     ----------
-    snapshot : Snapshot
-        What is on disk now.
-    reference : Reference
-        What is to stay.
-    lab : str
-        The `lab` setting, which tables may hold for sessions without a lab folder; empty where there is none.
-    remove_empty_sessions : bool
-        Whether folders of sessions that are not in the reference may go, once they are empty.
-    max_fraction : float or None
-        Largest fraction of the datasets on disk, 0 to 1, that may go; None for no limit.
-
-    Returns
-    -------
-    PrunePlan
+    plan : PrunePlan
+    max_fraction : float
+        0 to 1.
 
     Raises
     ------
     PruneRefused
-        If more than `max_fraction` of the datasets would go.
+        It is more.
     """
-    files: list[PlannedFile] = []
-    folders: list[str] = []
-    led_to = _led_to(snapshot)
-    for session in snapshot.sessions.values():
-        if session.is_link:
-            continue
-        listed = _listed(session, reference, lab)
-        unlisted = _unlisted(session, listed or frozenset(), led_to)
-        files += unlisted
-        # A link to a file stays, as does the file, and keeps its session folder.
-        if remove_empty_sessions and listed is None and len(unlisted) == session.n_datasets:
-            folders.append(session.path)
-    n_datasets = sum(session.n_datasets for session in snapshot.sessions.values())
-    _check_fraction(len(files), n_datasets, max_fraction, reference.source)
-    return _plan(reference.source, n_datasets, files, folders)
-
-
-def _listed(session: Session, reference: Reference, lab: str) -> AbstractSet[str] | None:
-    """Return the rel_paths that the reference has for a session, or None where it lacks the session."""
-    key = session.key
-    names = [key.eid_path] if key.lab or not lab else [key.eid_path, f"{lab}/{key.eid_path}"]
-    found = [reference.sessions[name] for name in names if name in reference.sessions]
-    return frozenset().union(*found) if found else None
-
-
-def _led_to(snapshot: Snapshot) -> frozenset[bytes]:
-    """Return the inodes of files that links lead to, as `inode_of` does. Their file systems are not told apart."""
-    found: set[bytes] = set()
-    for session in snapshot.sessions.values():
-        for _, packed in session.folders:
-            if session.is_link:
-                found.update(packed.inodes())
-            elif packed.has_links:
-                found.update(map(inode_of, filter(is_of_link, packed.unpack().values())))
-    return frozenset(found)
-
-
-def _unlisted(session: Session, listed: AbstractSet[str], led_to: AbstractSet[bytes]) -> list[PlannedFile]:
-    return [
-        PlannedFile(f"{session.path}/{rel_path}", unpack_signature(value))
-        for rel_path, value in session.datasets()
-        if rel_path not in listed and not is_of_link(value) and inode_of(value) not in led_to
-    ]
-
-
-def _check_fraction(n_files: int, n_datasets: int, max_fraction: float | None, source: str) -> None:
+    gone, there = len(plan.files), plan.n_datasets
+    n_bytes, bytes_there = plan.n_bytes, plan.n_bytes_on_disk
+    shares = [part / whole if whole else float(part > 0) for part, whole in ((gone, there), (n_bytes, bytes_there))]
     # Written so that a limit which is not a number refuses.
-    if not n_files or max_fraction is None or n_files / n_datasets <= max_fraction:
+    if all(share <= max_fraction for share in shares):
         return
     raise PruneRefused(
-        f"{n_files} of {n_datasets} datasets ({n_files / n_datasets:.1%}) are not in the reference tables "
-        f"of {source}, and prune.max_fraction allows {max_fraction:.1%}: nothing was deleted. Check that "
-        "these tables belong to this root and are up to date; if all of it is to go, use --max-fraction 1"
+        f"{plan.root}: {gone} of {there} datasets ({shares[0]:.1%}) and {n_bytes} of {bytes_there} bytes "
+        f"({shares[1]:.1%}) are not in the reference tables of {plan.reference} (of "
+        f"{plan.reference_date or 'unknown date'}, generation {plan.reference_generation}), and prune.max_fraction "
+        f"allows {max_fraction:.1%}: nothing was deleted. Check that these tables belong to this root and are up to "
+        "date; if all of it is to go, use --max-fraction 1"
     )
-
-
-def _plan(source: str, n_datasets: int, files: Sequence[PlannedFile], folders: Sequence[str]) -> PrunePlan:
-    sorted_files = tuple(sorted(files, key=lambda file: file.path))
-    sorted_folders = tuple(sorted(folders))
-    digest = hashlib.blake2b(_encode(source), digest_size=8)
-    for file in sorted_files:
-        digest.update(b"\0F" + _encode(file.path) + b"\0" + pack_signature(*file.signature))
-    for folder in sorted_folders:
-        digest.update(b"\0D" + _encode(folder))
-    return PrunePlan(digest.hexdigest(), source, n_datasets, sorted_files, sorted_folders)
 
 
 def _encode(text: str) -> bytes:

@@ -145,6 +145,8 @@ class Status:
     problems: list[ProblemReply] = field(default_factory=list)
     """At most a thousand; `n_problems` counts all."""
     n_problems: int = 0
+    trash_bytes: int = 0
+    """What prunes have moved into the trash and is not deleted yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,10 +195,18 @@ class PruneReply:
     plan_id: str
     """Names the plan in a later apply."""
     applied: bool
+    root: str
+    """Folder that is pruned."""
     reference: str
     """Folder of the reference tables, or `the daemon's own tables`."""
+    reference_date: str
+    """The earliest instant that they may be of, UTC, ISO 8601; empty for the daemon's own."""
+    reference_generation: int | None
+    """Null where alfwatchd did not write them."""
     n_datasets: int
     """Datasets on disk; `prune.max_fraction` is a fraction of these."""
+    n_bytes_on_disk: int
+    """Sum of their sizes; `prune.max_fraction` is a fraction of this, too."""
     files: list[PruneItem]
     """Files that would go, or went."""
     folders: list[PruneItem]
@@ -204,5 +214,62 @@ class PruneReply:
     n_bytes: int
     """Sum over `files`."""
     kept: list[PruneItem]
-    """Planned but left: changed since the plan, or not removable."""
+    """Not listed, or planned, but left: what could not be removed, then at most 10,000 that the plan keeps."""
+    n_kept: dict[str, int]
+    """How many are left for each reason, in all; of a reason with details, the words before the colon."""
     notes: list[str]
+    complete: bool = True
+    """Whether all that was planned went; always so of a plan. Folders that hold something else were not planned."""
+    freed_at: str | None = None
+    """When the files are deleted from the trash (UTC, ISO 8601); null where they do not lie there."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrashReply:
+    """What became of files in the trash: they are back in place, or deleted."""
+
+    action: Literal["undone", "emptied"]
+    plans: list[str]
+    """The plans of which nothing is left in the trash."""
+    n_files: int
+    n_folders: int
+    """Folders that were made again."""
+    n_bytes: int
+    kept: list[PruneItem]
+    """What still lies in the trash, and why."""
+    complete: bool
+    """Whether all went as asked."""
+
+
+PlanState = Literal["planned", "applied", "undone", "emptied"]
+"""planned: nothing was done. applied: its files were moved to the trash, or deleted. undone: they are back.
+emptied: they were deleted from the trash."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRecord:
+    """A plan, and the last that was done with it. Times are UTC, ISO 8601."""
+
+    plan_id: str
+    state: PlanState
+    made_at: str
+    changed_at: str
+    """When it came into its state."""
+    root: str
+    reference: str
+    reference_date: str
+    """Empty where it is not known."""
+    n_files: int
+    """Files that would go, or went."""
+    n_folders: int
+    n_bytes: int
+    n_kept: int
+    freed_at: str | None
+    """When its files are deleted from the trash; null where they do not lie there."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlansReply:
+    """The plans that are remembered, the latest first."""
+
+    plans: list[PlanRecord]

@@ -45,6 +45,7 @@ class Tables:
         self._sessions: dict[str, Session] = {}
         self._twins: dict[str, dict[str, Session]] = {}
         self._counts = Counts()
+        self._appeared: list[str] = []
 
     @property
     def counts(self) -> Counts:
@@ -75,6 +76,8 @@ class Tables:
                 self._demote(rival, session.path)
         elif old == session:
             return
+        if old is None:
+            self._appeared.append(session.path)
         self._sessions[session.path] = session
         if old is not None and _shows_same(old, session):
             return  # a `chmod -R` is no new generation
@@ -92,6 +95,11 @@ class Tables:
         twins = self._twins.pop(path, {})
         for twin in sorted(twins.values(), key=lambda session: -len(session.path)):
             self.replace_session(twin)
+
+    def take_appeared(self) -> list[str]:
+        """Return and forget the paths of the sessions that became rows since the last call."""
+        appeared, self._appeared = self._appeared, []
+        return appeared
 
     def snapshot(self) -> Snapshot:
         """Freeze the tables as they are; costs one shallow copy of the dict of sessions."""

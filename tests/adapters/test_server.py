@@ -23,9 +23,9 @@ import pytest
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from alfwatchd import connections, control_socket, desk, errors, make_parquet_db, server
+from alfwatchd.client import Client
 from alfwatchd.core import messages, replies
-from alfwatchd.core.messages import TablesView
-from alfwatchd.core.tables import Snapshot
+from alfwatchd.core.wanted_root import HEADER, encode_root
 from alfwatchd.desk import Desk
 from alfwatchd.errors import AlfwatchdError, RootOffline
 from alfwatchd.once import look_once
@@ -90,6 +90,7 @@ ERRORS = [
     (errors.UsageError, 400),
     (errors.NotAllowed, 403),
     (errors.PruneRefused, 409),
+    (errors.WrongRoot, 409),
     (errors.Busy, 409),
     (errors.RootOffline, 503),
     (errors.TablesError, 503),
@@ -141,6 +142,10 @@ BAD_REQUESTS = [
     ("POST", "/v1/prune/plan", {"reference": "tables"}, 400, "reference = 'tables': should be an absolute path"),
     ("POST", "/v1/prune/plan", {"reference": ""}, 400, "reference = '': should be an absolute path"),
     ("POST", "/v1/prune/plan", {"reference": "/data\0/x"}, 400, "should be an absolute path"),
+    ("POST", "/v1/prune/undo", None, 422, "body: Field required"),
+    ("POST", "/v1/prune/undo", {"plan_id": "x" * 65}, 422, "body.plan_id: "),
+    ("POST", "/v1/prune/empty", {"plan_id": 1}, 422, "body.plan_id: "),
+    ("POST", "/v1/prune/empty", {"all": True}, 422, "body.all: "),
     ("POST", "/v1/prune/apply", None, 422, "body: Field required"),
     ("POST", "/v1/prune/apply", {}, 422, "body.plan_id: Field required"),
     ("POST", "/v1/prune/apply", {"plan_id": "x" * 65}, 422, "body.plan_id: "),
@@ -649,6 +654,9 @@ def test_another_user_may_ask_but_not_prune():
         assert f"user=nobody uid={NOBODY.pw_uid} " in answer["message"]
         forged = {"X-Forwarded-For": "[1, 0, 0]", "Forwarded": "for=0"}
         assert box.ask("POST", "/v1/prune/apply", {"plan_id": "x"}, **forged)[0] == 400  # the test's own user may
+        for what in ("undo", "empty"):
+            status, answer = ask_as_nobody(box, "POST", f"/v1/prune/{what}", {"plan_id": "0" * 16})
+            assert (status, answer["error"]) == (403, "NotAllowed")
         assert [type(message) for message in box.engine.taken] == [messages.StatusRequest]
 
 
@@ -668,10 +676,139 @@ def test_nobody_may_prune_unless_it_is_enabled(box: Box):
     assert "prune.enabled" in answer["message"]
 
 
+# Which root is meant.
+
+
+def naming(path):
+    return {HEADER: encode_root(os.fsencode(path))}
+
+
+def ask_bare(box, method, path, body=b"", *headers):
+    lines = [f"{method} {path} HTTP/1.1".encode(), b"Host: d", b"Content-Length: %d" % len(body), *headers]
+    answer = box.exchange(b"\r\n".join(lines) + b"\r\n\r\n" + body)
+    head, _, found = answer.partition(b"\r\n\r\n")
+    return int(head.split()[1]), json.loads(found)
+
+
+CHANGING = [
+    ("/v1/prune/plan", b"{}"),
+    ("/v1/prune/plan", b""),
+    ("/v1/prune/apply", b'{"plan_id": "x"}'),
+    ("/v1/prune/apply", b'{"nonsense": 1}'),
+    ("/v1/rescan", b'{"accept_root": true}'),
+]
+
+
+@pytest.mark.parametrize(("path", "body"), CHANGING)
+def test_what_may_lose_something_must_say_which_root_it_means(box: Box, path, body):
+    status, answer = ask_bare(box, "POST", path, body)
+    assert (status, answer["error"]) == (400, "UsageError")
+    assert "curl -H 'Alfwatchd-Root: " in answer["message"]
+    assert not box.engine.taken
+
+
+def test_all_requests_below_prune_that_change_something_must_say_it(box: Box):
+    paths = box.ask("GET", "/openapi.json")[1]["paths"]
+    changing = {path for path, methods in paths.items() if path.startswith("/v1/prune/") and "post" in methods}
+    assert changing >= {"/v1/prune/plan", "/v1/prune/apply"}
+    for path in changing:
+        status, answer = ask_bare(box, "POST", path, b"{}")
+        assert (status, "which root is meant?" in answer["message"]) == (400, True), path
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/v1/status"), ("POST", "/v1/sync"), ("POST", "/v1/flush"), ("POST", "/v1/rescan")]
+)
+def test_all_else_may_but_need_not(box: Box, tmp_path, method, path):
+    assert ask_bare(box, method, path)[0] == 200
+    assert box.ask(method, path, **naming(box.settings.root))[0] == 200
+    box.engine.taken.clear()
+    status, answer = box.ask(method, path, **naming(tmp_path))
+    assert (status, answer["error"]) == (409, "WrongRoot")
+    assert str(tmp_path) in answer["message"]
+    assert str(box.settings.root) in answer["message"]
+    assert not box.engine.taken
+
+
+NO_ROOTS = [b"", b"data", b"%", b"~/data", b"%2e", b"/data%00", b'"/data"', b"file:///data"]
+
+
+@pytest.mark.parametrize("value", NO_ROOTS)
+def test_values_that_are_no_root(box: Box, value):
+    status, answer = ask_bare(box, "GET", "/v1/status", b"", b"Alfwatchd-Root: " + value)
+    assert (status, answer["error"], "percent-encoded" in answer["message"]) == (400, "UsageError", True)
+
+
+def test_two_roots_are_one_too_many(box: Box):
+    lines = [b"Alfwatchd-Root: " + encode_root(os.fsencode(box.settings.root)).encode(), b"alfwatchd-root: /B"]
+    for headers in (lines, lines[::-1], lines[:1] * 2):
+        status, answer = ask_bare(box, "GET", "/v1/status", b"", *headers)
+        assert (status, "given twice" in answer["message"]) == (400, True)
+
+
+def test_a_root_is_the_same_by_any_path_to_it(tmp_path):
+    root = tmp_path / "root"
+    root.mkdir()
+    (tmp_path / "link").symlink_to(root)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "file").write_text("")
+    with control_box(root=str(root)) as box:
+        for path in (root, f"{root}/", f"//{root}//", tmp_path / "link", f"{tmp_path}/other/../root"):
+            assert box.ask("GET", "/v1/status", **naming(path))[0] == 200, path
+        for path in ("/", tmp_path, tmp_path / "other", tmp_path / "gone", tmp_path / "file", root / "below"):
+            assert box.ask("GET", "/v1/status", **naming(path))[0] == 409, path
+        root.rename(tmp_path / "away")  # the daemon is offline, and says so to those who mean its root
+        assert box.ask("GET", "/v1/status", **naming(root))[0] == 200
+        assert box.ask("GET", "/v1/status", **naming(tmp_path / "link"))[0] == 200
+        assert box.ask("GET", "/v1/status", **naming(tmp_path / "other"))[0] == 409
+
+
+@pytest.mark.parametrize("name", [b"d\xc3\xa9", b"\xff\xfe", b"a%20b", b" ", b"a\nb", b"?&#:", b"x" * 255])
+def test_roots_of_any_name(tmp_path, name):
+    root = tmp_path / os.fsdecode(name)
+    root.mkdir()
+    with control_box(root=str(root)) as box:
+        assert box.client.status() == STATUS
+        assert Client(box.path).find_root() == root
+        (tmp_path / "link").symlink_to(root)
+        assert box.ask("GET", "/v1/status", **naming(tmp_path / "link"))[0] == 200
+        with pytest.raises(errors.WrongRoot):
+            Client(box.path, root=tmp_path).status()
+
+
+def test_bytes_that_are_not_encoded_are_taken_as_they_are(tmp_path):
+    root = tmp_path / "é"
+    root.mkdir()
+    with control_box(root=str(root)) as box:
+        assert ask_bare(box, "GET", "/v1/status", b"", b"Alfwatchd-Root: " + os.fsencode(root))[0] == 200
+
+
+def test_a_path_that_gives_no_answer_holds_up_nobody(box: Box, monkeypatch):
+    """As on a network mount that is away."""
+    monkeypatch.setattr(desk, "_LOOK_SECONDS", 0.3)
+    reached = threading.Event()
+    monkeypatch.setattr(desk.right_root, "check_root", lambda *_: reached.wait(WAIT_SECONDS))
+    try:
+        for _ in range(desk._MAX_LOOKING):
+            with pytest.raises(errors.WrongRoot, match=r"/net/away: .*gave no answer within"):
+                Client(box.path, timeout=WAIT_SECONDS, root="/net/away").status()
+        with pytest.raises(errors.Busy, match="are being looked at"):
+            Client(box.path, timeout=WAIT_SECONDS, root="/net/away").status()
+        assert box.client.status() == STATUS  # its own path needs no look
+        assert not reached.is_set()
+    finally:
+        reached.set()
+    wait(lambda: box.ask("GET", "/v1/status", **naming("/"))[0] == 200)
+
+
 # Prunes, of real files.
 
 SPIKES, TRIALS = "s/2020-01-01/001/alf/spikes.times.npy", "s/2020-01-02/001/alf/trials.choice.npy"
 KEPT = "s/2020-01-03/001/alf/spikes.times.npy"
+
+
+def root_of(box):
+    return encode_root(os.fsencode(box.settings.root)).encode()
 
 
 @pytest.fixture
@@ -698,12 +835,13 @@ def prune_box(data, answers=None, **flags):
 def test_a_prune_deletes_what_was_planned(data, caplog):
     caplog.set_level("INFO", "alfwatchd.desk")
     with prune_box(data) as box:
-        status, plan = box.ask("POST", "/v1/prune/plan", {"reference": data.reference})
+        status, plan = box.ask("POST", "/v1/prune/plan", {"reference": data.reference, "newer": True})
         assert (status, plan["applied"], plan["n_datasets"], plan["n_bytes"]) == (200, False, 3, 12)
         assert [(item["path"], item["file_size"]) for item in plan["files"]] == [(SPIKES, 6), (TRIALS, 6)]
         assert (data.root / SPIKES).exists()
         status, done = box.ask("POST", "/v1/prune/apply", {"plan_id": plan["plan_id"]})
-        assert (status, done) == (200, plan | {"applied": True})
+        assert (status, done.pop("freed_at") is not None, plan.pop("freed_at")) == (200, True, None)
+        assert done == plan | {"applied": True}
         assert [path.name for path in data.root.rglob("*.npy")] == ["spikes.times.npy"]
         assert (data.root / KEPT).exists()
         again, answer = box.ask("POST", "/v1/prune/apply", {"plan_id": plan["plan_id"]})
@@ -714,12 +852,41 @@ def test_a_prune_deletes_what_was_planned(data, caplog):
     }
     logged = [record.getMessage() for record in caplog.records]
     me = f"uid={os.getuid()} pid={os.getpid()}"
-    assert any(line.startswith(f"dataset deleted path='{SPIKES}'") and me in line for line in logged)
+    assert any(line.startswith(f"dataset moved to trash path='{SPIKES}'") and me in line for line in logged)
+
+
+def test_undo_and_empty_over_the_api(data):
+    with prune_box(data) as box:
+        plan_id = box.client.plan_prune(data.reference).plan_id
+        assert box.client.apply_prune(plan_id).freed_at
+        (applied,) = box.client.list_plans().plans
+        assert (applied.plan_id, applied.state, applied.n_files, applied.n_bytes) == (plan_id, "applied", 2, 12)
+        undone = box.client.undo_prune(plan_id)
+        assert (undone.action, undone.plans, undone.n_files, undone.complete) == ("undone", [plan_id], 2, True)
+        assert (data.root / SPIKES).read_text() == "spikes"
+        assert [plan.state for plan in box.client.list_plans().plans] == ["undone"]
+        notices = [message for message in box.engine.taken if isinstance(message, messages.PrunedNotice)]
+        assert {"", "s", SPIKES.rpartition("/")[0]} <= set(notices[-1].folders)
+        for what, body in (("undo", {"plan_id": plan_id}), ("empty", {"plan_id": plan_id})):
+            status, answer = box.ask("POST", f"/v1/prune/{what}", body)
+            assert (status, answer["error"], plan_id in answer["message"]) == (409, "PruneRefused", True)
+        again = box.client.plan_prune(data.reference).plan_id
+        box.client.apply_prune(again)
+        emptied = box.client.empty_trash()
+        assert (emptied.action, emptied.plans, emptied.n_bytes, emptied.kept) == ("emptied", [again], 12, [])
+        assert {plan.plan_id: plan.state for plan in box.client.list_plans().plans}[again] == "emptied"
+
+
+def test_undo_and_empty_are_refused_while_the_root_is_offline(data):
+    offline = RootOffline("the disk is away")
+    with prune_box(data, {messages.SnapshotRequest: offline}) as box:
+        for what in ("undo", "empty"):
+            assert box.ask("POST", f"/v1/prune/{what}", {"plan_id": "0" * 16})[1]["error"] == "RootOffline"
 
 
 def test_a_plan_waits_for_changes_but_not_for_the_flush(data):
     with prune_box(data) as box:
-        box.ask("POST", "/v1/prune/plan", {"reference": data.reference})
+        box.ask("POST", "/v1/prune/plan", {"reference": data.reference, "newer": True})
         first = box.engine.taken[0]
     assert (type(first), first.flushed) == (messages.SyncRequest, False)
 
@@ -729,7 +896,7 @@ def test_the_last_eight_plans_are_known(data):
         ids = []
         for number in range(9):
             (data.root / SPIKES).write_text("x" * number)
-            ids.append(box.ask("POST", "/v1/prune/plan", {"reference": data.reference})[1]["plan_id"])
+            ids.append(box.ask("POST", "/v1/prune/plan", {"reference": data.reference, "newer": True})[1]["plan_id"])
         assert len(set(ids)) == 9
         assert box.ask("POST", "/v1/prune/apply", {"plan_id": ids[0]})[0] == 400
         assert box.ask("POST", "/v1/prune/apply", {"plan_id": ids[1]})[0] == 200
@@ -741,20 +908,20 @@ def test_of_large_plans_fewer_are_known(data, monkeypatch):
         ids = []
         for number in range(3):  # of two files each
             (data.root / SPIKES).write_text("x" * number)
-            ids.append(box.client.plan_prune(data.reference).plan_id)
+            ids.append(box.client.plan_prune(data.reference, newer=True).plan_id)
         monkeypatch.setattr(desk, "_MAX_PLANNED_FILES", 1)
         assert [box.ask("POST", "/v1/prune/apply", {"plan_id": each})[0] for each in ids] == [400, 200, 200]
         (data.root / SPIKES).parent.mkdir(parents=True)
         (data.root / SPIKES).write_text("one alone may be larger")
         (data.root / TRIALS).parent.mkdir(parents=True)
         (data.root / TRIALS).write_text("")
-        plan = box.client.plan_prune(data.reference)
+        plan = box.client.plan_prune(data.reference, newer=True)
         assert len(box.client.apply_prune(plan.plan_id).files) == 2
 
 
 def test_what_changed_since_the_plan_is_left(data):
     with prune_box(data) as box:
-        plan = box.client.plan_prune(data.reference)
+        plan = box.client.plan_prune(data.reference, newer=True)
         (data.root / SPIKES).write_text("new spikes")
         done = box.client.apply_prune(plan.plan_id)
     assert [item.path for item in done.files] == [TRIALS]
@@ -772,7 +939,7 @@ REFUSED = [
 @pytest.mark.parametrize(("body", "flags", "text"), REFUSED)
 def test_refused_plans(data, body, flags, text):
     with prune_box(data, **flags) as box:
-        status, answer = box.ask("POST", "/v1/prune/plan", {"reference": data.reference} | body)
+        status, answer = box.ask("POST", "/v1/prune/plan", {"reference": data.reference, "newer": True} | body)
         assert (status, answer["error"], text in answer["message"]) == (409, "PruneRefused", True)
 
 
@@ -835,10 +1002,10 @@ def test_reference_tables_that_cannot_be_reached_hold_up_nobody(data, monkeypatc
         with prune_box(data) as box:
             asked = [box.connect() for _ in range(4)]
             for each in asked:
-                each.sendall(b"POST /v1/prune/plan HTTP/1.1\r\nHost: d\r\n\r\n")
+                each.sendall(b"POST /v1/prune/plan HTTP/1.1\r\nHost: d\r\nAlfwatchd-Root: %b\r\n\r\n" % root_of(box))
             wait(lambda: sum(thread.name == "prune" for thread in threading.enumerate()) == 4)
             with pytest.raises(errors.Busy, match="4 prunes are being planned already"):
-                box.client.plan_prune(data.reference)
+                box.client.plan_prune(data.reference, newer=True)
             assert box.is_alive()
             for each in asked:
                 each.close()
@@ -849,15 +1016,16 @@ def test_reference_tables_that_cannot_be_reached_hold_up_nobody(data, monkeypatc
 
 def test_nothing_is_planned_or_deleted_while_a_part_cannot_be_read(data):
     with prune_box(data) as box:
-        plan = box.client.plan_prune(data.reference)
-        box.engine.answers[messages.SnapshotRequest] = TablesView(Snapshot(1, {}), ("s/2020-01-05",))
+        plan = box.client.plan_prune(data.reference, newer=True)
+        box.engine.answers[messages.RootCheckRequest] = errors.PruneRefused("s/2020-01-05: cannot be read now")
         for path, body in (
-            ("/v1/prune/plan", {"reference": data.reference}),
+            ("/v1/prune/plan", {"reference": data.reference, "newer": True}),
             ("/v1/prune/apply", {"plan_id": plan.plan_id}),
         ):
             status, answer = box.ask("POST", path, body)
             assert (status, answer["error"], "s/2020-01-05" in answer["message"]) == (409, "PruneRefused", True)
-        box.engine.answers[messages.SnapshotRequest] = RootOffline("the root is gone")
+            assert f"root {data.root}, reference {data.reference}" in answer["message"]
+        box.engine.answers[messages.RootCheckRequest] = RootOffline("the root is gone")
         assert box.ask("POST", "/v1/prune/apply", {"plan_id": plan.plan_id})[0] == 503
     assert (data.root / SPIKES).exists()
 
@@ -865,10 +1033,10 @@ def test_nothing_is_planned_or_deleted_while_a_part_cannot_be_read(data):
 @contextmanager
 def apply_held(box, data):
     """Begin a prune that waits for the engine before its second session; yields the message, and the answer's list."""
-    plan = box.client.plan_prune(data.reference)
-    look, n_asked = box.engine.answers[messages.SnapshotRequest], itertools.count(1)
+    plan = box.client.plan_prune(data.reference, newer=True)
+    n_asked = itertools.count(1)
     # once before the prune, then before each session
-    box.engine.answers[messages.SnapshotRequest] = lambda message: HOLD if next(n_asked) == 3 else look(message)
+    box.engine.answers[messages.RootCheckRequest] = lambda _: HOLD if next(n_asked) == 3 else 0
     answers = []
     asking = threading.Thread(
         target=lambda: answers.append(box.ask("POST", "/v1/prune/apply", {"plan_id": plan.plan_id})), daemon=True
@@ -890,13 +1058,14 @@ def stopped_half_way(data, answers, why):
     return True
 
 
-VIEWS = [
+CHECKS = [
     (RootOffline("the root is gone"), "the root is gone"),
-    (TablesView(Snapshot(1, {}), ("s/2020-01-05",)), "s/2020-01-05: not readable any more"),
+    (errors.PruneRefused("s/2020-01-05: cannot be read now"), "s/2020-01-05: cannot be read now"),
+    (1, "mounts at or below the root have changed since the plan"),
 ]
 
 
-@pytest.mark.parametrize(("answer", "why"), VIEWS)
+@pytest.mark.parametrize(("answer", "why"), CHECKS)
 def test_a_prune_stops_when_the_root_is_not_what_it_was(data, answer, why):
     with prune_box(data) as box:
         with apply_held(box, data) as (held, answers):
@@ -918,29 +1087,53 @@ def test_a_prune_stops_when_the_daemon_does(data):
 def test_one_prune_at_a_time(data):
     with prune_box(data) as box:
         with apply_held(box, data) as (held, answers):
-            other = box.client.plan_prune(data.reference, keep_empty_sessions=True)
+            other = box.client.plan_prune(data.reference, newer=True, keep_empty_sessions=True)
             status, answer = box.ask("POST", "/v1/prune/apply", {"plan_id": other.plan_id})
             assert (status, answer["error"]) == (409, "Busy")
-            give(held, look_once(box.settings))
+            give(held, 0)
         ((status, done),) = answers
         assert (status, len(done["files"]), done["notes"]) == (200, 2, [])
 
 
-def test_a_prune_goes_on_when_its_client_leaves(data):
+def test_a_prune_stops_when_its_client_leaves(data, caplog):
     with prune_box(data) as box:
-        plan = box.client.plan_prune(data.reference)
-        look, n_asked = box.engine.answers[messages.SnapshotRequest], itertools.count(1)
-        box.engine.answers[messages.SnapshotRequest] = lambda message: HOLD if next(n_asked) == 3 else look(message)
+        plan = box.client.plan_prune(data.reference, newer=True)
+        n_asked = itertools.count(1)
+        box.engine.answers[messages.RootCheckRequest] = lambda _: HOLD if next(n_asked) == 3 else 0
         body = json.dumps({"plan_id": plan.plan_id}).encode()
+        head = b"POST /v1/prune/apply HTTP/1.1\r\nHost: d\r\nAlfwatchd-Root: %b\r\nContent-Length: %d\r\n\r\n"
         with box.connect() as connection:
-            connection.sendall(
-                b"POST /v1/prune/apply HTTP/1.1\r\nHost: d\r\nContent-Length: %d\r\n\r\n" % len(body) + body
-            )
+            connection.sendall(head % (root_of(box), len(body)) + body)
             held = box.engine.held.get(timeout=WAIT_SECONDS)
         wait(lambda: not box.server._server.server_state.connections)
-        give(held, look_once(box.settings))
-        wait(lambda: not (data.root / TRIALS).exists())
-        wait(lambda: box.ask("POST", "/v1/prune/apply", {"plan_id": plan.plan_id})[0] == 400)  # it was carried out
+        give(held, 0)
+        said = (
+            f"prune interrupted, its client is gone plan={plan.plan_id} deleted=1 planned=2 removed=2 kept=0 bytes=6 "
+        )
+        wait(lambda: any(line.startswith(said) for line in caplog.messages))
+        assert not (data.root / SPIKES).exists()
+        assert (data.root / TRIALS).exists()
+        wait(lambda: any(isinstance(message, messages.PrunedNotice) for message in box.engine.taken))
+        assert box.ask("POST", "/v1/prune/apply", {"plan_id": plan.plan_id})[0] == 400  # it was used up
+        again = box.client.plan_prune(data.reference, newer=True)
+        assert [item.path for item in box.client.apply_prune(again.plan_id).files] == [TRIALS]
+
+
+def test_a_client_that_only_has_no_more_to_say_has_not_left(data):
+    with prune_box(data) as box:
+        body = json.dumps({"plan_id": box.client.plan_prune(data.reference, newer=True).plan_id}).encode()
+        head = b"POST /v1/prune/apply HTTP/1.1\r\nHost: d\r\nAlfwatchd-Root: %b\r\nContent-Length: %d\r\n\r\n"
+        answer = box.exchange(head % (root_of(box), len(body)) + body, half_close=True)
+        assert len(json.loads(answer.partition(b"\r\n\r\n")[2])["files"]) == 2
+
+
+def test_no_question_of_a_prune_copies_the_tables(data):
+    with prune_box(data) as box:
+        plan = box.client.plan_prune(data.reference, newer=True)
+        box.client.apply_prune(plan.plan_id)
+        kinds = [type(message) for message in box.engine.taken]
+    assert kinds.count(messages.SnapshotRequest) == 1  # from which the plan was made
+    assert kinds.count(messages.RootCheckRequest) == 1 + 2 + 1 + 2  # before each of the two sessions, and before all
 
 
 def test_status_is_answered_while_a_prune_runs(data):
@@ -957,18 +1150,17 @@ def test_the_description_names_all_replies(box: Box):
     assert status == 200
     assert described["openapi"].startswith("3.")
     assert {(method, path) for path, methods in described["paths"].items() for method in methods} == {
-        *(("get", f"/v1/{name}") for name in ("status", "ids/{old}")),
-        *(
-            ("post", f"/v1/{name}")
-            for name in ("sync", "flush", "rescan", "ids/recompute", "prune/plan", "prune/apply")
-        ),
+        *(("get", f"/v1/{name}") for name in ("status", "ids/{old}", "prune/plans")),
+        *(("post", f"/v1/{name}") for name in ("sync", "flush", "rescan", "ids/recompute")),
+        *(("post", f"/v1/prune/{name}") for name in ("plan", "apply", "undo", "empty")),
     }
     schemas = described["components"]["schemas"]
     for kind in (
         replies.Status, replies.SyncReply, replies.FlushReply, replies.RescanReply, replies.PruneReply,
         replies.PruneItem, replies.IdsReply, replies.IdStep, replies.RecomputeReply, replies.AdoptStatus,
         replies.ProblemReply, replies.RescanNote, server.ErrorReply,
-        desk.RescanBody, desk.PlanBody, desk.ApplyBody,
+        replies.TrashReply, replies.PlansReply, replies.PlanRecord,
+        desk.RescanBody, desk.PlanBody, desk.ApplyBody, desk.UndoBody, desk.EmptyBody,
     ):  # fmt: skip
         names = kind.model_fields if hasattr(kind, "model_fields") else [field.name for field in fields(kind)]
         assert schemas[kind.__name__]["properties"].keys() == set(names)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from alfwatchd.configuration import SYSTEM_SOCKET, Loaded, find_socket, load
+from alfwatchd.configuration import SYSTEM_SOCKET, Loaded, find_address, find_socket, load
 from alfwatchd.core import ids
 from alfwatchd.errors import ConfigError
 from alfwatchd.settings import ENTRY_KEYS, EXPLANATIONS, Publish
@@ -83,7 +83,10 @@ def test_layers_meet_inside_a_section(tmp_path):
     config = write(tmp_path / "x.toml", "[prune]\nmax_fraction = 0.5\nenabled = false")
     environ = HOME | {"ALFWATCHD_CONFIG": str(config), "ALFWATCHD_PRUNE__ENABLED": "true"}
     loaded = load({"root": "/data", "prune.reference": "/ref"}, environ)
-    assert loaded.settings.prune.model_dump() == {"reference": Path("/ref"), "max_fraction": 0.5, "enabled": True}
+    assert loaded.settings.prune.model_dump() == {
+        "reference": Path("/ref"), "max_fraction": 0.5, "margin_seconds": 172800.0, "enabled": True,
+        "trash_seconds": 604800.0,
+    }  # fmt: skip
     assert [loaded.sources[f"prune.{key}"] for key in ("reference", "max_fraction", "enabled")] == [
         "flag --reference",
         str(config),
@@ -179,9 +182,11 @@ REFUSED = [
     ("poll_interval_seconds", 0, "greater than 0"),
     ("reconcile_entries_per_second", -1, "greater than or equal to 0"),
     ("log_level", "INFO", "'debug', 'info', 'warning' or 'error'"),
-    ("prune.max_fraction", 1.1, "less than or equal to 1"),
-    ("prune.max_fraction", -0.1, "greater than or equal to 0"),
+    ("prune.max_fraction", 10, "10 is no fraction: for 10 % write 0.1"),
+    ("prune.max_fraction", -0.1, "-0.1 is no fraction: write a number from 0 to 1"),
+    ("prune.margin_seconds", -1, "greater than or equal to 0"),
     ("prune.reference", 5, "should be a path"),
+    ("prune.trash_seconds", -1, "greater than or equal to 0"),
     ("prune.enabled", "perhaps", "valid boolean"),
     ("control.group", 5, "valid string"),
 ]
@@ -423,6 +428,22 @@ def test_a_known_root_leads_to_the_default_state_dir(tmp_path):
 
 def test_without_root_and_runtime_folder_it_is_the_one_of_the_system():
     assert find_socket({}, {}) == SYSTEM_SOCKET
+
+
+def test_an_address_says_which_root_is_meant_from_whichever_source(tmp_path):
+    config = write(tmp_path / "x.toml", "root = 'data'")
+    for flags, environ in (
+        ({"root": str(tmp_path / "data")}, {}),
+        ({}, {"ALFWATCHD_ROOT": str(tmp_path / "data")}),
+        ({"config": config}, {}),
+        ({}, {"ALFWATCHD_CONFIG": str(config)}),
+    ):
+        address = find_address(flags, HOME | environ)
+        assert (address.root, address.is_named) == (tmp_path / "data", False)
+    assert find_address({"socket": "/my.sock"}, HOME).is_named
+    assert find_address({}, HOME).root is None
+    with pytest.raises(ConfigError, match="root = '' "):
+        find_address({"root": "", "socket": "/my.sock"}, HOME)
 
 
 def test_find_socket_does_not_care_about_other_settings():

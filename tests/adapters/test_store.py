@@ -1,5 +1,6 @@
 """The two files on disk: at every moment whole, and each dataset row with its session."""
 
+import datetime
 import json
 import os
 import re
@@ -118,7 +119,10 @@ def test_metadata(out_dir):
             assert one.keys() == {"date_created", "origin"}
             assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d", one["date_created"])
             assert one["origin"] == "/data/root"
-            assert json.loads(metadata[METADATA_KEY]) == {
+            own = json.loads(metadata[METADATA_KEY])
+            age = datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(own.pop("written_at"))
+            assert abs(age) < datetime.timedelta(minutes=10)
+            assert own == {
                 "generation": 3,
                 "namespace": str(encoding.namespace),
                 "lab": encoding.lab,
@@ -129,6 +133,15 @@ def test_metadata(out_dir):
                 "keep_missing": False,
             }
             assert b"pandas" in metadata
+
+
+def test_tables_tell_when_their_walk_began(out_dir):
+    began = datetime.datetime(2024, 5, 6, 9, 8, 7, 654321, datetime.timezone(datetime.timedelta(hours=2)))
+    Store(out_dir, "/data").write(snapshot("s", 3), Encoding(), began)
+    for name in (SESSIONS, DATASETS):
+        assert json.loads(pq.read_metadata(out_dir / name).metadata[METADATA_KEY])["written_at"] == (
+            "2024-05-06T07:08:07+00:00"
+        )
 
 
 def test_what_is_read_is_what_was_written(out_dir):

@@ -18,10 +18,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alfwatchd import prune
+from alfwatchd import prune, trash_empty
 from alfwatchd.core import alf
+from alfwatchd.core.alf import TRASH
+from alfwatchd.errors import PruneRefused, RootOffline
+from alfwatchd.trash import Trash
 from program import PROGRAM, make_small_tree, program
-from prune_box import CLUSTERS, LAB_S1, S1, S2, SPIKES, T1, TRIALS, HookedOs, entries, plan_for, write
+from prune_box import CLUSTERS, LAB_S1, S1, S2, SPIKES, T1, TRIALS, HookedOs, entries, hook_os, plan_for, write
+
+WEEK_LONG = Trash(604800.0)
 
 # Exchanges pairs of paths as fast as it can: by turns, so many times each.
 EXCHANGER = r"""
@@ -59,7 +64,7 @@ def wait_until_stopped(process):
 
 
 KEPT = "lab/Subjects/kept/2020-01-01/001"
-LEVELS = ["lab", "lab/Subjects", "lab/Subjects/s", "lab/Subjects/s/2020-01-01", LAB_S1, f"{LAB_S1}/alf"]
+LEVELS = ["lab", "lab/Subjects", "lab/Subjects/u", "lab/Subjects/u/2020-01-01", LAB_S1, f"{LAB_S1}/alf"]
 
 
 def make_race(top, level):
@@ -77,7 +82,8 @@ def make_race(top, level):
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("kind", ["link to the outside", "link to the inside", "folder that stays"])
-def test_no_swap_lets_a_prune_escape(tmp_path, kind, scale, tally):
+@pytest.mark.parametrize("trash", [None, WEEK_LONG], ids=["at once", "trash"])
+def test_no_swap_lets_a_prune_escape(tmp_path, trash, kind, scale, tally):
     root, n_deleted = tmp_path / "root", 0
     for number in range(scale(6, 30)):
         level = LEVELS[-1 - number % (2 if kind == "folder that stays" else len(LEVELS))]
@@ -94,7 +100,7 @@ def test_no_swap_lets_a_prune_escape(tmp_path, kind, scale, tally):
                 outside = entries(tmp_path / "outside/copy")
                 exchanger.send_signal(signal.SIGCONT)
                 for _ in range(3):
-                    outcome = prune.apply_plan(root, plan, may_continue=lambda: None, log=lambda _: None)
+                    outcome = prune.apply_plan(root, plan, may_continue=lambda: None, log=lambda _: None, trash=trash)
                     n_deleted += len(outcome.deleted)
                 wait_until_stopped(exchanger)
                 tally["operations"] += 3
@@ -119,7 +125,7 @@ SESSIONS = [S1, S2, T1, LAB_S1]
 NAMES = [SPIKES, CLUSTERS, TRIALS, "README.txt", "alf/.hidden.file.npy", "my data/a.b.c"]
 FOLDERS = ["s", "s/2020-01-01", S1, f"{S1}/alf", f"{S1}/alf/probe00", S2, "lab/Subjects", f"{LAB_S1}/alf"]
 contents_of_sessions = st.dictionaries(st.sampled_from(SESSIONS), st.sets(st.sampled_from(NAMES)), max_size=4)
-CALLS = ("open", "stat", "unlink", "rmdir", "scandir")
+CALLS = ("open", "stat", "unlink", "rmdir", "scandir")  # and "rename", of the trash
 
 
 class Vault:
@@ -227,7 +233,7 @@ class Writer:
                 self.n_done += 1
 
 
-def check_prune(tree, reference, before, planned, tally):
+def check_prune(tree, reference, before, planned, end, tally):
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         top = Path(folder)
         vault = Vault(top)
@@ -246,20 +252,35 @@ def check_prune(tree, reference, before, planned, tally):
         ]
         plan = plan_for(vault.root, listed)
         writer = Writer(vault, [*((0, action) for action in before), *planned])
-        patch.setattr(prune, "os", HookedOs(writer))
-        outcome = prune.apply_plan(vault.root, plan, may_continue=lambda: None, log=lambda _: None)
+        hook_os(patch, HookedOs(writer))
+        outcome = prune.apply_plan(
+            vault.root,
+            plan,
+            may_continue=lambda: None,
+            log=lambda _: None,
+            trash=None if end == "at once" else WEEK_LONG,
+        )
+        if end != "at once":
+            assert not vault.gone(), "a prune into the trash deletes nothing"
+        if end == "undone":
+            with suppress(PruneRefused, RootOffline):
+                trash_empty.undo(vault.root, plan.plan_id, lambda _: None)
+            assert not vault.gone(), "an undo loses nothing"
+        elif end == "emptied":
+            with suppress(RootOffline):
+                trash_empty.empty(vault.root, None, lambda _: None)
         tally["operations"] += writer.n_done
         tally["comparisons"] += 1
-        intended = {file.signature.inode: file for file in plan.files}
+        intended = {file.state.ino: file for file in plan.files}
         assert not {file.path for file in plan.files} & set(listed)
         gone = {about.st_ino: about for about in vault.gone()}
         assert gone.keys() <= intended.keys()
         for inode, about in gone.items():
-            signature = intended[inode].signature
-            assert (about.st_size, about.st_mtime_ns) == (signature.file_size, signature.mtime_ns), "it had changed"
-        told = {file.signature.inode for file in outcome.deleted}
+            state = intended[inode].state
+            assert (about.st_size, about.st_mtime_ns) == (state.size, state.mtime_ns), "it had changed"
+        told = {file.state.ino for file in outcome.deleted}
         assert gone.keys() <= told
-        for inode in told - gone.keys():  # it has another name
+        for inode in told - gone.keys():  # it has another name, or came back
             assert any(
                 about.st_ino == inode and about.st_nlink > 1 for about in map(Path.stat, (top / "vault").iterdir())
             )
@@ -273,9 +294,10 @@ def test_a_prune_among_writers_deletes_what_was_planned_or_less(scale, tally):
         reference=contents_of_sessions,
         before=st.lists(actions.map(lambda action: action[1]), max_size=2),
         planned=st.lists(actions, max_size=4),
+        end=st.sampled_from(["at once", "emptied", "undone"]),
     )
-    def check(tree, reference, before, planned):
-        check_prune(tree, reference, before, planned, tally)
+    def check(tree, reference, before, planned, end):
+        check_prune(tree, reference, before, planned, end, tally)
 
     check()
 
@@ -300,7 +322,9 @@ class FailingOs(HookedOs):
         super().__init__(fail)
 
 
-def test_a_call_that_fails_stops_no_prune_and_the_next_one_finishes(tmp_path, tally):
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("trash", [None, WEEK_LONG], ids=["at once", "trash"])
+def test_a_call_that_fails_stops_no_prune_and_the_next_one_finishes(tmp_path, trash, tally):
     files = [f"{session}/{name}" for session in (S1, S2, LAB_S1) for name in (SPIKES, TRIALS)]
     stays = f"{S1}/{TRIALS}"
 
@@ -311,9 +335,11 @@ def test_a_call_that_fails_stops_no_prune_and_the_next_one_finishes(tmp_path, ta
         failing = FailingOs(code, **which)
         n_open = len(os.listdir("/proc/self/fd"))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(prune, "os", failing)
-            with suppress(prune.RootOffline):
-                outcome = prune.apply_plan(tmp_path / "root", plan, may_continue=lambda: None, log=lambda _: None)
+            hook_os(patch, failing)
+            with suppress(RootOffline, PruneRefused):
+                outcome = prune.apply_plan(
+                    tmp_path / "root", plan, may_continue=lambda: None, log=lambda _: None, trash=trash
+                )
                 left = {path for path in files if (tmp_path / "root" / path).exists()}
                 assert {file.path for file in outcome.deleted} == set(files) - left
                 assert left - {stays} <= {item.path for item in outcome.kept}
@@ -322,6 +348,8 @@ def test_a_call_that_fails_stops_no_prune_and_the_next_one_finishes(tmp_path, ta
         prune.apply_plan(tmp_path / "root", again, may_continue=lambda: None, log=lambda _: None)
         assert [path for path in files if (tmp_path / "root" / path).exists()] == [stays]
         assert plan_for(tmp_path / "root", [stays]).files == plan_for(tmp_path / "root", [stays]).folders == ()
+        trash_empty.empty(tmp_path / "root", None, lambda _: None)
+        assert not (tmp_path / "root" / TRASH).exists()
         tally["faults"] += 1
         return failing.has_failed
 
@@ -362,7 +390,7 @@ def test_after_a_kill_the_next_prune_finishes_and_the_tables_are_right(tmp_path,
             if with_daemon:
                 made.start()
                 places = [f"--socket={made.socket}"]
-            command = ["prune", *places, f"--reference={reference}", "--apply", "--max-fraction=1"]
+            command = ["prune", *places, f"--reference={reference}", "--apply", "--max-fraction=1", "--newer"]
             pruning = subprocess.Popen(
                 [PROGRAM, *command], env=made.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
             )
@@ -388,6 +416,9 @@ def test_after_a_kill_the_next_prune_finishes_and_the_tables_are_right(tmp_path,
                 made.run_once()
                 made.assert_tables_equal_fresh_index()
             tally["comparisons"] += 1
+            trashed = {path.read_text() for path in (root / TRASH).glob("*/*/*")}
+            assert trashed == {f"content of {path}" for path in new}, "each file lies in the trash"
+            trash_empty.empty(root, None, lambda _: None)
             assert {path for path in entries(root) if (root / path).is_file()} == {
                 path for path in stays if (root / path).is_file()
             }

@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from alfwatchd import Client, make_parquet_db
+from alfwatchd.core.wanted_root import HEADER
 from alfwatchd.errors import AlfwatchdError, Busy
 from program import Program, listed, make_small_tree, program, walk
 
@@ -28,7 +29,7 @@ DESCRIPTORS = 1024  # as a shell gives them to a daemon
 PATIENCE = 120  # seconds that a client waits for any answer
 MOST_MEMORY = 150 << 20
 SLOWEST = 60.0  # seconds for status: no more than a busy machine explains
-KNOWN = {"UsageError", "NotAllowed", "PruneRefused", "Busy", "RequestFailed"}
+KNOWN = {"UsageError", "WrongRoot", "NotAllowed", "PruneRefused", "Busy", "RequestFailed"}
 
 
 @dataclass
@@ -61,7 +62,11 @@ class Target:
             return read_all(connection)
 
     def ask(self, path, body, method="POST"):
-        return self.send(request(path, body, method))
+        return self.send(self.request(path, body, method))
+
+    def request(self, path, body, method="POST"):
+        """Return a request that names the root."""
+        return request(path, body, method, self.daemon.root)
 
     def usage(self):
         about = psutil.Process(self.daemon.pid)
@@ -146,9 +151,10 @@ def target(running):
     assert psutil.Process(running.daemon.pid).memory_info().rss < running.memory + MOST_MEMORY
 
 
-def request(path, body=None, method="POST"):
+def request(path, body=None, method="POST", root=None):
     text = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
-    return f"{method} {path} HTTP/1.1\r\nHost: d\r\nContent-Length: {len(text)}\r\n\r\n".encode() + text
+    named = f"{HEADER}: {root}\r\n" if root else ""
+    return f"{method} {path} HTTP/1.1\r\nHost: d\r\n{named}Content-Length: {len(text)}\r\n\r\n".encode() + text
 
 
 def read_all(connection):
@@ -178,8 +184,8 @@ REQUESTS = [
     request("/v1/status", method="GET"),
     request("/v1/sync"),
     request("/v1/rescan", {"path": SESSION, "accept_root": False}),
-    request("/v1/prune/plan", {"reference": "/nowhere", "max_fraction": 0.5}),
-    request("/v1/prune/apply", {"plan_id": "0123456789abcdef"}),
+    request("/v1/prune/plan", {"reference": "/nowhere", "max_fraction": 0.5}, root="/nowhere"),
+    request("/v1/prune/apply", {"plan_id": "0123456789abcdef"}, root="/tmp"),
     request("/v1/rescan", {"path": "lab"})
     .replace(b"Content-Length: 15", b"Transfer-Encoding: chunked")
     .replace(b'{"path": "lab"}', b'5\r\n{"pat\r\na\r\nh": "lab"}\r\n0\r\n\r\n'),
@@ -410,7 +416,7 @@ def test_a_thousand_requests_at_once(target, scale, tally):
 
 def test_clients_that_ask_and_leave(target, scale, tally):
     """With and without a word, before the answer and while it is on its way."""
-    kinds = [REQUESTS[1], REQUESTS[2], request("/v1/prune/plan", {"reference": str(target.lists_nothing)})]
+    kinds = [REQUESTS[1], REQUESTS[2], target.request("/v1/prune/plan", {"reference": str(target.lists_nothing)})]
     for number in range(scale(150, 4000)):
         with target.connect() as connection:
             connection.sendall(kinds[number % 3] + (REQUESTS[0] if number % 2 else b""))
@@ -448,7 +454,7 @@ def test_answers_that_nobody_reads(target, tally):
     with ExitStack() as stack:
         for _ in range(60):
             connection = stack.enter_context(target.connect())
-            connection.sendall(request("/v1/prune/plan", {"reference": str(target.lists_nothing)}))
+            connection.sendall(target.request("/v1/prune/plan", {"reference": str(target.lists_nothing)}))
             assert select.select([connection], [], [], PATIENCE)[0]
             tally["requests"] += 1
         assert target.usage()[0] > before + 50

@@ -1,11 +1,14 @@
 """What a person meets on the command line: words, exit codes, speed, who may delete. Also the socket, by curl."""
 
+import contextlib
+import datetime
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 import tomllib
 from pathlib import Path
 
@@ -13,7 +16,8 @@ import pytest
 
 import alfwatchd
 from alfwatchd import Client
-from alfwatchd.errors import AlfwatchdError
+from alfwatchd.errors import AlfwatchdError, UsageError
+from alfwatchd.state import State
 from program import listed, make_small_tree, program, walk
 
 COMMANDS = ("status", "sync", "flush", "rescan", "prune", "config", "demo")
@@ -257,7 +261,7 @@ def test_demo_makes_a_tree_that_can_be_indexed(idle, tmp_path):
 
 
 def plan_of(made, *flags):
-    return json.loads(made.run("prune", f"--reference={made.reference}", "--json", *flags).stdout)
+    return json.loads(made.run("prune", f"--reference={made.reference}", "--newer", "--json", *flags).stdout)
 
 
 def assert_pruned(made, everything):
@@ -273,7 +277,9 @@ def test_prune_plans_and_deletes_only_if_enabled(pruned):
     assert [item["path"] for item in plan["folders"]] == ["lab/Subjects/s1/2020-01-01/003"]
     assert plan["n_bytes"] == sum(size for path, size in everything.items() if path in pruned.goes)
     assert plan["applied"] is False
-    error = pruned.run("prune", f"--reference={pruned.reference}", "--max-fraction=0.5", "--apply", code=1).stderr
+    error = pruned.run(
+        "prune", "--newer", f"--reference={pruned.reference}", "--max-fraction=0.5", "--apply", code=1
+    ).stderr
     assert "set prune.enabled = true" in error
     assert walk(pruned.root) == everything
 
@@ -281,7 +287,7 @@ def test_prune_plans_and_deletes_only_if_enabled(pruned):
 def test_prune_over_the_socket_deletes_what_was_planned_and_logs_who_asked(pruned):
     start_with(pruned, "[prune]\nenabled = true\nmax_fraction = 0.5\n")
     everything = walk(pruned.root)
-    text = pruned.run("prune", f"--reference={pruned.reference}").stdout
+    text = pruned.run("prune", "--newer", f"--reference={pruned.reference}").stdout
     for path in pruned.goes:
         assert f"would go: {path} (" in text
     assert "nothing was deleted; add --apply to delete" in text
@@ -292,7 +298,7 @@ def test_prune_over_the_socket_deletes_what_was_planned_and_logs_who_asked(prune
     assert_pruned(pruned, everything)
     for path in pruned.goes:
         assert re.search(
-            rf"dataset deleted path='{re.escape(path)}' file_size=\d+ by user=\S+ uid={os.getuid()}", pruned.log
+            rf"dataset moved to trash path='{re.escape(path)}' file_size=\d+ by user=\S+ uid={os.getuid()}", pruned.log
         )
     assert "empty folder removed path='lab/Subjects/s1/2020-01-01/003' by user=" in pruned.log
     pruned.assert_equals_fresh_index()
@@ -302,8 +308,8 @@ def test_prune_over_the_socket_deletes_what_was_planned_and_logs_who_asked(prune
 def test_prune_refuses_when_too_much_would_go_or_there_is_no_reference(pruned):
     start_with(pruned, "[prune]\nenabled = true\n")
     everything = walk(pruned.root)
-    error = pruned.run("prune", f"--reference={pruned.reference}", "--apply", code=1).stderr
-    assert "4 of 16 datasets (25.0%) are not in the reference tables" in error
+    error = pruned.run("prune", "--newer", f"--reference={pruned.reference}", "--apply", code=1).stderr
+    assert "4 of 16 datasets (25.0%) and 378 of 2634 bytes (14.4%) are not in the reference tables" in error
     assert "--max-fraction" in error
     error = pruned.run("prune", f"--reference={pruned.home}", "--apply", code=1).stderr
     assert f"{pruned.home}: no reference tables here" in error
@@ -313,10 +319,82 @@ def test_prune_refuses_when_too_much_would_go_or_there_is_no_reference(pruned):
 def test_prune_against_its_own_tables_says_that_they_mirror_the_disk(pruned):
     start_with(pruned, "[prune]\nenabled = true\n")
     everything = walk(pruned.root)
-    text = pruned.run("prune", "--apply").stdout
+    text = pruned.run("prune").stdout
     assert "0 files and 0 folders" in text
     assert "--reference" in text
+    for run, places in ((pruned.run, []), (pruned.run_bare, pruned.places)):
+        assert "without a reference there is nothing to delete" in run("prune", *places, "--apply", code=2).stderr
+        if pruned.process:
+            pruned.stop()
+    own = pruned.run_bare("prune", *pruned.places, f"--reference={pruned.out_dir}", "--apply", code=1).stderr
+    assert f"{pruned.out_dir}: this is where the tables of {pruned.root} are written" in own
     assert walk(pruned.root) == everything
+
+
+def test_what_is_newer_than_the_reference_stays_and_is_listed(pruned):
+    everything = walk(pruned.root)
+    command = ["prune", *pruned.places, f"--reference={pruned.reference}", "--max-fraction=1", "--apply"]
+    text = pruned.run_bare(*command).stdout
+    for path in pruned.goes:
+        assert f"kept: {path}: newer than the reference" in text
+    assert f"0 files and 0 folders, 0 B, deleted of 16 datasets of {pruned.root}" in text
+    assert walk(pruned.root) == everything
+    reply = json.loads(pruned.run_bare(*command, "--json").stdout)
+    assert reply["n_kept"] == {"newer than the reference": 4}
+    assert (reply["root"], reply["reference"]) == (str(pruned.root), str(pruned.reference))
+    assert datetime.datetime.fromisoformat(reply["reference_date"]).utcoffset() == datetime.timedelta(0)
+    pruned.run_bare(*command, "--newer")
+    assert_pruned(pruned, everything)
+
+
+def test_a_session_that_a_daemon_first_saw_after_the_reference_stays(pruned):
+    """Old files that another disk brings with all their times: nothing but the daemon knows that they are new here."""
+    margin = "[prune]\nenabled = true\nmax_fraction = 1\nmargin_seconds = 0\n"
+    for name in ("sessions.pqt", "datasets.pqt"):
+        shutil.copy(pruned.root / name, pruned.reference)
+    start_with(pruned, margin)
+    old = pruned.root / "lab/Subjects/s1/2020-01-01/003"
+    disk = pruned.root.parent / "disk"
+    old.rename(disk)
+    pruned.client.sync()
+    assert len(pruned.client.plan_prune(str(pruned.reference), newer=True).files) == 1
+    disk.rename(old)
+    pruned.client.sync()
+    for _ in range(2):
+        plan = pruned.client.plan_prune(str(pruned.reference), newer=True)
+        assert {item.path for item in plan.kept} == pruned.goes
+        pruned.stop()
+        with contextlib.closing(State(pruned.home / "state")) as state:
+            assert state.load_first_seen().keys() == {"lab/Subjects/s1/2020-01-01/003"}
+        start_with(pruned, margin)
+
+
+def test_no_fraction_says_what_was_meant(pruned):
+    everything = walk(pruned.root)
+    error = pruned.run_bare(
+        "prune", *pruned.places, f"--reference={pruned.reference}", "--max-fraction=10", code=2
+    ).stderr
+    assert "10 is no fraction: for 10 % write 0.1" in error
+    pruned.start()
+    assert (
+        "10 is no fraction"
+        in pruned.run("prune", f"--reference={pruned.reference}", "--max-fraction=10", code=2).stderr
+    )
+    with pytest.raises(UsageError, match=r"10 is no fraction: for 10 % write 0\.1"):
+        pruned.client.plan_prune(str(pruned.reference), max_fraction=10)
+    assert walk(pruned.root) == everything
+
+
+def test_few_files_that_are_most_of_the_data_are_too_much(pruned):
+    (pruned.root / SESSION / "alf/spikes.depths.npy").write_bytes(bytes(1_000_000))
+    shutil.rmtree(pruned.root / "lab/Subjects/s1/2020-01-01/003")
+    for start in (lambda: None, lambda: start_with(pruned, "[prune]\nenabled = true\n")):
+        start()
+        run, places = (pruned.run, []) if pruned.process else (pruned.run_bare, pruned.places)
+        command = ["prune", "--newer", *places, f"--reference={pruned.reference}", "--apply"]
+        error = run(*command, code=1).stderr
+        assert re.search(r"1 of 13 datasets \(7.7%\) and 1000000 of \d+ bytes \(9\d.\d%\)", error)
+        assert (pruned.root / SESSION / "alf/spikes.depths.npy").exists()
 
 
 def test_prune_keeps_empty_sessions_if_told(pruned):
@@ -328,21 +406,130 @@ def test_prune_keeps_empty_sessions_if_told(pruned):
 
 def test_prune_without_a_daemon(pruned):
     everything = walk(pruned.root)
-    command = ["prune", *pruned.places, f"--reference={pruned.reference}"]
+    command = ["prune", "--newer", *pruned.places, f"--reference={pruned.reference}"]
     assert "4 of 16 datasets" in pruned.run_bare(*command, code=1).stderr
     text = pruned.run_bare(*command, "--max-fraction=0.5").stdout
     assert "nothing was deleted" in text
     assert walk(pruned.root) == everything
     ended = pruned.run_bare(*command, "--max-fraction=0.5", "--apply")
-    assert ended.stderr.count("dataset deleted path=") == 4
+    assert ended.stderr.count("dataset moved to trash path=") == 4
+    assert re.search(r"^prune done root='.*' .* deleted=4 kept=0 bytes=\d+ seconds=\d", ended.stderr, re.MULTILINE)
     assert_pruned(pruned, everything)
+    plan_id = re.search(r"free it now: alfwatchd prune --empty-trash (\w+)$", ended.stdout, re.MULTILINE)[1]
+    assert re.search(r" moved, freed on \d+ [A-Z][a-z]{2}; free it now", ended.stdout)
+    plans = pruned.run_bare("prune", *pruned.places, "--list").stdout
+    assert re.match(rf"{plan_id}  applied +\S+Z  4 files, ", plans)
+    undone = pruned.run_bare("prune", *pruned.places, f"--undo={plan_id}")
+    assert undone.stdout.startswith("4 files and ")
+    assert walk(pruned.root) == everything
+    assert pruned.run_bare("prune", *pruned.places, "--list").stdout.startswith(f"{plan_id}  undone ")
+    assert (
+        f"holds nothing of plan '{plan_id}'"
+        in pruned.run_bare("prune", *pruned.places, f"--undo={plan_id}", code=1).stderr
+    )
+    again = json.loads(pruned.run_bare(*command, "--max-fraction=0.5", "--apply", "--json").stdout)
+    emptied = json.loads(pruned.run_bare("prune", *pruned.places, "--empty-trash", "--json").stdout)
+    assert (emptied["plans"], emptied["n_files"], emptied["complete"]) == ([again["plan_id"]], 4, True)
+    assert_pruned(pruned, everything)
+    assert not (pruned.root / ".alfwatchd-trash").exists()
+
+
+def test_without_a_daemon_once_and_prune_empty_what_is_due(pruned):
+    everything = walk(pruned.root)
+    config = pruned.home / "config.toml"
+    config.write_text("[prune]\ntrash_seconds = 0.5\nmax_fraction = 1.0\n")
+    places = [*pruned.places, f"--config={config}"]
+    for last in (["--once"], ["prune", f"--reference={pruned.reference}"]):
+        pruned.run_bare("prune", *places, f"--reference={pruned.reference}", "--apply")
+        time.sleep(0.6)
+        ended = pruned.run_bare(*last, *places)
+        assert ended.stderr.count("dataset deleted path=") == 4
+        assert not (pruned.root / ".alfwatchd-trash").exists()
+        for path in pruned.goes:
+            (pruned.root / path).parent.mkdir(parents=True, exist_ok=True)
+            (pruned.root / path).write_bytes(b"x" * everything[path])
+
+
+def test_prune_deletes_at_once_without_a_trash(pruned):
+    everything = walk(pruned.root)
+    config = pruned.home / "config.toml"
+    config.write_text("[prune]\ntrash_seconds = 0\nmax_fraction = 1.0\n")
+    command = ["prune", *pruned.places, f"--config={config}", f"--reference={pruned.reference}", "--apply"]
+    ended = pruned.run_bare(*command)
+    assert ended.stderr.count("dataset deleted path=") == 4
+    assert "moved" not in ended.stdout
+    assert_pruned(pruned, everything)
+
+
+EXCLUSIVE = [
+    ["--undo=0123456789abcdef", "--apply"],
+    ["--list", "--empty-trash"],
+    ["--undo=0123456789abcdef", "--reference=/x"],
+    ["--undo=.."],
+    ["--empty-trash=../x"],
+]
+
+
+@pytest.mark.parametrize("flags", EXCLUSIVE)
+def test_flags_of_prune_that_make_no_sense(idle, flags):
+    assert idle.run_bare("prune", *idle.places, *flags, code=2).stdout == ""
+
+
+def test_undo_and_empty_over_the_socket(pruned):
+    start_with(pruned, "[prune]\nenabled = true\nmax_fraction = 0.5\n")
+    everything = walk(pruned.root)
+    plan_id = plan_of(pruned, "--apply")["plan_id"]
+    assert_pruned(pruned, everything)
+    pruned.wait(lambda: json.loads(pruned.run("status", "--json").stdout)["trash_bytes"] > 0)
+    assert "trash      " in pruned.run("status").stdout
+    assert json.loads(pruned.run("prune", "--list", "--json").stdout)["plans"][0]["state"] == "applied"
+    pruned.run("prune", f"--undo={plan_id}")
+    assert walk(pruned.root) == everything
+    pruned.run("sync")
+    pruned.assert_equals_fresh_index()
+    assert listed(pruned.out_dir, pruned.root) == walk(pruned.root)
+    pruned.wait(lambda: json.loads(pruned.run("status", "--json").stdout)["trash_bytes"] == 0)
+    plan_id = plan_of(pruned, "--apply")["plan_id"]
+    with next((pruned.root / ".alfwatchd-trash").glob("*/*/*")).open("ab") as file:
+        file.write(b"more")
+    reply = json.loads(pruned.run("prune", f"--empty-trash={plan_id}", "--json", code=1).stdout)
+    assert (reply["n_files"], [item["reason"] for item in reply["kept"]]) == (
+        3, ["was written to since it was moved to the trash"]
+    )  # fmt: skip
+    pruned.wait(lambda: "trash_written" in pruned.run("status", "--json").stdout)
+    pruned.run("prune", f"--undo={plan_id}")
+    pruned.run("sync")
+    pruned.assert_equals_fresh_index()
+    assert pruned.log.count("prune done root=") == 2
+    assert pruned.log.count("prune undone root=") == 2
+
+
+def test_the_daemon_empties_what_is_due(pruned):
+    start_with(pruned, "[prune]\nenabled = true\nmax_fraction = 0.5\ntrash_seconds = 0.1\n")
+    everything = walk(pruned.root)
+    plan_of(pruned, "--apply")
+    pruned.wait(lambda: not (pruned.root / ".alfwatchd-trash").exists())
+    assert_pruned(pruned, everything)
+    assert json.loads(pruned.run("prune", "--list", "--json").stdout)["plans"][0]["state"] == "emptied"
+
+
+def test_what_may_not_go_is_told_with_its_cause_and_exit_code_1(pruned):
+    folder = pruned.root / next(iter(pruned.goes))
+    subprocess.run(["chattr", "+i", folder], check=False)
+    try:
+        command = ["prune", *pruned.places, f"--reference={pruned.reference}", "--max-fraction=0.5", "--apply"]
+        ended = pruned.run_bare(*command, code=1)
+        assert f"kept: {next(iter(pruned.goes))}: this user may not write there" in ended.stdout
+        assert "deleted=3 kept=" in ended.stderr
+    finally:
+        subprocess.run(["chattr", "-i", folder], check=False)
 
 
 def test_prune_without_its_socket_does_not_go_past_a_daemon(pruned):
     """The tables are locked by the daemon, which must be the one to delete."""
     pruned.start()
     everything = walk(pruned.root)
-    command = ["prune", *pruned.places, f"--reference={pruned.reference}", "--max-fraction=0.5", "--apply"]
+    command = ["prune", "--newer", *pruned.places, f"--reference={pruned.reference}", "--max-fraction=0.5", "--apply"]
     assert f"process {pruned.pid}" in pruned.run_bare(*command, code=75).stderr
     assert walk(pruned.root) == everything
 
@@ -379,8 +566,8 @@ def test_another_user_may_not_use_the_socket_and_may_not_prune(pruned):
     pruned.socket.chmod(0o666)  # whoever opens it up for all: deleting is still for a few
     assert "live" in ask_as_nobody(Client(pruned.socket).status)
     everything = walk(pruned.root)
-    plan = pruned.client.plan_prune(str(pruned.reference))
-    refused = ask_as_nobody(lambda: Client(pruned.socket).apply_prune(plan.plan_id))
+    plan = pruned.client.plan_prune(str(pruned.reference), newer=True)
+    refused = ask_as_nobody(lambda: Client(pruned.socket, root=pruned.root).apply_prune(plan.plan_id))
     assert "NotAllowed" in refused
     assert f"uid={NOBODY}" in refused
     assert walk(pruned.root) == everything

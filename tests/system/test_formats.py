@@ -144,7 +144,7 @@ def test_endpoints():
     with control_box() as box:
         paths = box.ask("GET", "/openapi.json")[1]["paths"]
     described = {}
-    for request, body, reply in rows("## Control API")[:8]:
+    for request, body, reply in rows("## Control API")[:11]:
         found = re.findall(r"`(\w+Body)`", body), re.findall(r"`(Status|\w+Reply)`", reply)
         described[request.strip("`")] = found
     served = {}
@@ -162,7 +162,8 @@ KINDS = [
     replies.Status, replies.TargetStatus, replies.AdoptStatus, replies.IdsReply, replies.IdStep,
     replies.RecomputeReply,
     replies.RescanNote, replies.ProblemReply, replies.SyncReply, replies.FlushReply,
-    replies.RescanReply, replies.PruneReply, replies.PruneItem, desk.RescanBody, desk.PlanBody, desk.ApplyBody,
+    replies.RescanReply, replies.PruneReply, replies.PruneItem, replies.TrashReply, replies.PlansReply,
+    replies.PlanRecord, desk.RescanBody, desk.PlanBody, desk.ApplyBody, desk.UndoBody, desk.EmptyBody,
 ]  # fmt: skip
 
 
@@ -174,7 +175,11 @@ def test_fields(kind):
 
 
 def test_states_and_exactness():
-    for title, field, kind in (("Status", "state", replies.State), ("SyncReply", "exactness", replies.Exactness)):
+    for title, field, kind in (
+        ("Status", "state", replies.State),
+        ("SyncReply", "exactness", replies.Exactness),
+        ("PlanRecord", "state", replies.PlanState),
+    ):
         (meaning,) = (row[2] for row in rows(f"#### `{title}`") if f"`{field}`" in row[0])
         assert re.findall(r"`([a-z ]+)`:", meaning) == list(kind.__args__)
 

@@ -21,7 +21,7 @@ def test_prune_while_the_tables_cannot_be_written(tmp_path):
         (out_dir / ".datasets.pqt.tmp/in/the/way").mkdir(parents=True)  # no file can be made in its place
         (root / UNWANTED).write_bytes(b"unwanted")
         daemon.wait(lambda: not daemon.client.status().saved)
-        plan = daemon.client.plan_prune(str(reference))
+        plan = daemon.client.plan_prune(str(reference), newer=True)
         assert [item.path for item in plan.files] == [UNWANTED]
         assert [item.path for item in daemon.client.apply_prune(plan.plan_id).files] == [UNWANTED]
         shutil.rmtree(out_dir / ".datasets.pqt.tmp")

@@ -199,7 +199,7 @@ for who in people:
         gid = lab if change == "lab first" else user.pw_gid
         os.setresgid(gid, gid, gid)
         os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)
-        client = Client(socket, timeout=120)
+        client = Client(socket, timeout=120, root="/srv/alf")
         requests = ("status", "sync", "flush", "rescan", "plan_prune", "prune")
         said = {request: ask(client, request) for request in requests}
         print(json.dumps([who, sorted(set(said.values())), said["prune"]]), flush=True)
@@ -246,7 +246,7 @@ def test_prune_deletes_inside_the_sandbox(lab):
     added = lab.add_dataset()
     lab.alfwatchd("sync")
     assert lab.lists_added()
-    lab.alfwatchd("prune", "--reference=/srv/reference", "--apply")
+    lab.alfwatchd("prune", "--config=/etc/alfwatchd/config.toml", "--reference=/srv/reference", "--newer", "--apply")
     assert not added.exists()
     lab.alfwatchd("sync")
     assert lab.datasets() == before

@@ -1,0 +1,111 @@
+"""Looks after the trash for a daemon, in threads of its own: has it emptied when it is due, knows what lies there."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from alfwatchd import trash_empty, trash_jobs
+from alfwatchd.core.alf import TRASH
+from alfwatchd.core.rows import Problem
+from alfwatchd.errors import AlfwatchdError, Busy
+from alfwatchd.settings import Settings
+from alfwatchd.trash_empty import TrashedPlan
+
+_log = logging.getLogger(__name__)
+
+_AGAIN_SECONDS = 600.0
+"""After what could not be emptied."""
+_MOST_TOLD = 20
+
+
+class TrashKeeper:
+    """Knows the trash of one root. All methods are for one thread; the work is done in others, one at a time.
+
+    Parameters
+    ----------
+    settings : callable
+        Returns the settings in force.
+    wall_clock : callable
+        Seconds since 1970.
+    """
+
+    def __init__(self, settings: Callable[[], Settings], wall_clock: Callable[[], float] = time.time) -> None:
+        self._settings = settings
+        self._wall_clock = wall_clock
+        self._plans: list[TrashedPlan] = []
+        self._is_known = False
+        self._trouble = ""
+        self._not_before = 0.0
+        self._thread: threading.Thread | None = None
+        self._look_again = threading.Event()
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes in the trash, at the last look."""
+        return sum(plan.n_bytes for plan in self._plans)
+
+    def problems(self) -> list[Problem]:
+        """Return what a person should act on."""
+        found = [Problem("trash_damaged", TRASH, self._trouble)] if self._trouble else []
+        for plan in self._plans:
+            path, plan_id = f"{TRASH}/{plan.name}", plan.name.partition("-")[0]
+            if plan.trouble:
+                found.append(Problem("trash_damaged", path, f"{plan.trouble}; it is neither undone nor emptied"))
+            if plan.n_written:
+                message = (
+                    f"{plan.n_written} files were written to since they were moved to the trash, so they are not "
+                    f"deleted: bring them back with alfwatchd prune --undo {plan_id}"
+                )
+                found.append(Problem("trash_written", path, message))
+        return found
+
+    def look_again(self) -> None:
+        """Look what lies in the trash, as it has changed."""
+        self._look_again.set()
+        self._start()
+
+    def wake(self) -> None:
+        """Have the trash emptied if anything in it is due; cheap otherwise."""
+        now = self._wall_clock()
+        is_due = any(_is_due(plan, now) for plan in self._plans) or not self._is_known
+        if self._look_again.is_set() or (is_due and now >= self._not_before):
+            self._start()
+
+    def join(self) -> None:
+        """Wait for the work that was begun."""
+        if self._thread is not None:
+            self._thread.join()
+
+    def _start(self) -> None:
+        if self._thread is not None and self._thread.is_alive():
+            return  # the next `wake` comes soon
+        self._thread = threading.Thread(target=self._work, name="trash", daemon=True)
+        self._thread.start()
+
+    def _work(self) -> None:
+        self._look_again.clear()
+        settings, now, trouble = self._settings(), self._wall_clock(), ""
+        try:
+            reply = trash_jobs.empty_due(settings, _log.info, now, "the daemon's user")
+            for item in reply.kept[:_MOST_TOLD]:
+                _log.warning("stays in the trash path=%s reason=%s", item.path, item.reason)
+        except Busy:
+            pass  # a prune runs, after which it is looked at again
+        except (AlfwatchdError, OSError) as error:
+            trouble = str(error)
+            _log.warning("the trash is not emptied error=%s", error)
+        try:
+            self._plans = trash_empty.survey(settings.root)
+            self._is_known = True
+        except (AlfwatchdError, OSError) as error:
+            _log.warning("the trash cannot be looked at error=%s", error)
+        self._trouble = trouble
+        if trouble or not self._is_known or any(_is_due(plan, now) for plan in self._plans):
+            self._not_before = now + _AGAIN_SECONDS
+
+
+def _is_due(plan: TrashedPlan, now: float) -> bool:
+    return plan.freed_at is None or plan.freed_at <= now
