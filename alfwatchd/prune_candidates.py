@@ -8,24 +8,22 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from alfwatchd import linux
+from alfwatchd import linux, prune_walk
 from alfwatchd.core.prune_plan import FileState, PlannedFile, SessionPlace
 from alfwatchd.core.rows import unpack_signature, wrap_time
 from alfwatchd.core.unlisted import Kept, UnlistedSession
-from alfwatchd.errors import RootOffline
 
 NEWER = "newer than the reference"
 LINKED = "a symbolic link leads to it, or to a folder that it lies in"
 CHANGED = "has changed since the daemon last looked at it"
 GONE = "is gone already"
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _DEEPEST = 32
 
 
@@ -90,13 +88,7 @@ def look(root: Path, sessions: Iterable[UnlistedSession], rules: Rules, kept: Ke
         The root cannot be opened.
     """
     found = Found([], [], {})
-    with ExitStack() as stack:
-        try:
-            root_fd = os.open(root, _FOLDER)
-        except OSError as error:
-            message = f"the root {root} cannot be opened ({error.strerror}), nothing was deleted: is it mounted?"
-            raise RootOffline(message) from error
-        stack.callback(os.close, root_fd)
+    with prune_walk.open_root(root) as root_fd:
         about = os.fstat(root_fd)
         top = _Place(root_fd, (about.st_dev, about.st_ino) in rules.protected, 0)
         for session in sessions:
@@ -115,7 +107,7 @@ def _look_at_session(top: _Place, session: UnlistedSession, rules: Rules, found:
                 kept.add(session.path, None, reason)
                 goes = False
             if files or goes:
-                found.places[session.path] = _place_of(place.fd)
+                found.places[session.path] = prune_walk.place_of(place.fd)
     except OSError as error:
         for rel_path, value in session.files:
             kept.add(f"{session.path}/{rel_path}", unpack_signature(value).file_size, _reason(error))
@@ -192,20 +184,27 @@ def _look_below(place: _Place, rules: Rules, n_levels: int) -> str:
 @contextmanager
 def _open_session(top: _Place, path: str, rules: Rules) -> Iterator[_Place]:
     above, _, name = path.rpartition("/")
-    with _open_below(top, above, rules) as parent:
+    with _open_below(top, above, rules, _open_any) as parent:
         # What changes in the folders above says nothing of this session.
         seen_ns = int(rules.first_seen.get(path, 0.0) * 1e9)
-        with _open_below(_Place(parent.fd, parent.is_protected, seen_ns), name, rules) as place:
+        with _open_below(_Place(parent.fd, parent.is_protected, seen_ns), name, rules, _open_any) as place:
             yield place
 
 
+def _open_any(name: str, folder_fd: int, flags: int) -> int:
+    """Open a folder above a session, or a session, which may be where another file system is mounted."""
+    return os.open(name, flags | prune_walk.FOLDER, dir_fd=folder_fd)
+
+
 @contextmanager
-def _open_below(place: _Place, path: str, rules: Rules) -> Iterator[_Place]:
+def _open_below(
+    place: _Place, path: str, rules: Rules, open_one: Callable[[str, int, int], int] = prune_walk.open_inner
+) -> Iterator[_Place]:
     """Walk from an open folder down to `path`."""
     fd, is_protected, newest_ns = os.dup(place.fd), place.is_protected, place.newest_ns
     try:
         for name in path.split("/") if path else ():
-            inner_fd = os.open(name, _FOLDER, dir_fd=fd)
+            inner_fd = open_one(name, fd, os.O_RDONLY | os.O_NONBLOCK)
             os.close(fd)
             fd = inner_fd
             about = os.fstat(fd)
@@ -216,22 +215,13 @@ def _open_below(place: _Place, path: str, rules: Rules) -> Iterator[_Place]:
         os.close(fd)
 
 
-def _place_of(fd: int) -> SessionPlace:
-    about, mount_id = linux.statx("", dir_fd=fd), 0
-    if about.mount_id is not None:
-        mount_id = about.mount_id
-    else:
-        for line in Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines():
-            if line.startswith("mnt_id:"):
-                mount_id = int(line.split(":")[1])
-    return SessionPlace(mount_id, about.dev, about.ino)
-
-
 def _reason(error: OSError) -> str:
     match error.errno:
         case errno.ENOENT:
             return GONE
         case errno.ELOOP | errno.ENOTDIR:
             return "lies in what is not a folder any more; links are not followed"
+        case errno.EXDEV:
+            return error.strerror or str(error)
         case _:
             return f"cannot be looked at: {error.strerror or error}"

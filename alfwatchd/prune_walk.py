@@ -82,14 +82,10 @@ def open_inside(session_fd: int, path: str, protected: Protected = frozenset()) 
     """Walk from a session folder, or one inside it, down to `path`, into no other mount and no other file system."""
     folder_fd = os.dup(session_fd)
     try:
-        device = os.fstat(session_fd).st_dev
         for name in path.split("/") if path else ():
-            inner_fd = _open_in_mount(name, folder_fd)
+            inner_fd = open_inner(name, folder_fd)
             os.close(folder_fd)
             folder_fd = inner_fd
-            # A btrfs subvolume is another st_dev and no mount.
-            if os.fstat(folder_fd).st_dev != device:
-                raise _other_mount(name)
             _check_protected(folder_fd, protected)
         yield folder_fd
     finally:
@@ -134,15 +130,33 @@ def reason(error: OSError, actor: str) -> str:
             return error.strerror or str(error)
 
 
-def _open_in_mount(name: str, folder_fd: int) -> int:
+def open_inner(name: str, folder_fd: int, flags: int = os.O_PATH) -> int:
+    """Open a folder in one of a session, in the same mount and file system; EXDEV if it is in another.
+
+    Parameters
+    ----------
+    name : str
+    folder_fd : int
+    flags : int
+        ``O_PATH`` for looking names up, ``O_RDONLY`` for listing.
+    """
+    inner_fd = _open_in_mount(name, folder_fd, flags)
+    # A btrfs subvolume is another st_dev and no mount.
+    if os.fstat(inner_fd).st_dev != os.fstat(folder_fd).st_dev:
+        os.close(inner_fd)
+        raise _other_mount(name)
+    return inner_fd
+
+
+def _open_in_mount(name: str, folder_fd: int, flags: int) -> int:
     try:
-        return linux.open_in_mount(name, os.O_PATH | FOLDER, dir_fd=folder_fd)
+        return linux.open_in_mount(name, flags | FOLDER, dir_fd=folder_fd)
     except OSError as error:
         if error.errno == errno.EXDEV:
             raise _other_mount(name) from error
         if error.errno not in (errno.ENOSYS, errno.EPERM):
             raise
-    inner_fd = os.open(name, os.O_PATH | FOLDER, dir_fd=folder_fd)
+    inner_fd = os.open(name, flags | FOLDER, dir_fd=folder_fd)
     try:
         if _mount_id(inner_fd) != _mount_id(folder_fd):
             raise _other_mount(name)
