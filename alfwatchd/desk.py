@@ -311,6 +311,7 @@ class Desk:
             lambda line: _log.info("%s %s", line, about),
             actor=_ACTOR,
             is_wanted=lambda: not has_left.is_set(),
+            log_end=lambda line: _log.warning("%s %s", line, about),
         )
 
     def _may_continue(self, mark: int) -> None:

@@ -205,8 +205,9 @@ def apply(
     log: Callable[[str], None],
     actor: str = "this user",
     is_wanted: Callable[[], bool] = lambda: True,
+    log_end: Callable[[str], None] | None = None,
 ) -> PruneReply:
-    """Carry a plan out; parameters as of `prune.apply_plan`. One line in the log ends it, however it ends."""
+    """Carry a plan out; parameters as of `prune.apply_plan`. One line, to `log_end` or `log`, ends it in any case."""
     started, outcome = time.monotonic(), PruneOutcome((), (), ())
     try:
         outcome = prune.apply_plan(
@@ -222,7 +223,7 @@ def apply(
         )
     finally:
         stopped = f" stopped={str(outcome.stopped)!r}" if outcome.stopped is not None else ""
-        log(
+        (log_end or log)(
             f"prune done plan={plan.plan_id} deleted={len(outcome.deleted)} kept={len(outcome.kept)} "
             f"bytes={outcome.n_bytes} seconds={time.monotonic() - started:.2f}{stopped}"
         )

@@ -133,8 +133,8 @@ except RootOffline as error:
 """
 MOUNTS = {
     "over it": ("{other}", "{root}", "something else is there now"),
-    "below it": ("{other}", "{root}/lab", "mounts at or below it have changed"),
-    "of itself below it": ("{root}/lab/copy", "{root}/lab/session", "mounts at or below it have changed"),
+    "below it": ("{other}", "{root}/lab", "was mounted or unmounted below it"),
+    "of itself below it": ("{root}/lab/copy", "{root}/lab/session", "was mounted or unmounted below it"),
 }
 
 

@@ -857,7 +857,7 @@ def test_a_prune_deletes_what_was_planned(data, caplog):
 
 def test_undo_and_empty_over_the_api(data):
     with prune_box(data) as box:
-        plan_id = box.client.plan_prune(data.reference).plan_id
+        plan_id = box.client.plan_prune(data.reference, newer=True).plan_id
         assert box.client.apply_prune(plan_id).freed_at
         (applied,) = box.client.list_plans().plans
         assert (applied.plan_id, applied.state, applied.n_files, applied.n_bytes) == (plan_id, "applied", 2, 12)
@@ -870,7 +870,7 @@ def test_undo_and_empty_over_the_api(data):
         for what, body in (("undo", {"plan_id": plan_id}), ("empty", {"plan_id": plan_id})):
             status, answer = box.ask("POST", f"/v1/prune/{what}", body)
             assert (status, answer["error"], plan_id in answer["message"]) == (409, "PruneRefused", True)
-        again = box.client.plan_prune(data.reference).plan_id
+        again = box.client.plan_prune(data.reference, newer=True).plan_id
         box.client.apply_prune(again)
         emptied = box.client.empty_trash()
         assert (emptied.action, emptied.plans, emptied.n_bytes, emptied.kept) == ("emptied", [again], 12, [])
@@ -1107,10 +1107,9 @@ def test_a_prune_stops_when_its_client_leaves(data, caplog):
             held = box.engine.held.get(timeout=WAIT_SECONDS)
         wait(lambda: not box.server._server.server_state.connections)
         give(held, 0)
-        said = (
-            f"prune interrupted, its client is gone plan={plan.plan_id} deleted=1 planned=2 removed=2 kept=0 bytes=6 "
-        )
-        wait(lambda: any(line.startswith(said) for line in caplog.messages))
+        said = f"prune done plan={plan.plan_id} deleted=1 kept=0 bytes=6 "
+        why = " stopped='the client that asked for the prune has gone' by "
+        wait(lambda: any(line.startswith(said) and why in line for line in caplog.messages))
         assert not (data.root / SPIKES).exists()
         assert (data.root / TRIALS).exists()
         wait(lambda: any(isinstance(message, messages.PrunedNotice) for message in box.engine.taken))

@@ -38,7 +38,7 @@ def test_kills_of_the_program_lose_no_file_and_undo_brings_all_back(tmp_path, sc
         for number, folder in enumerate(sorted(path for path in root.rglob("*") if path.is_dir())):
             folder.chmod((0o755, 0o2770, 0o1777, 0o700)[number % 4])
         before = look(root)
-        prune = ["prune", *made.places, f"--reference={reference}", "--apply", "--max-fraction=1"]
+        prune = ["prune", *made.places, f"--reference={reference}", "--newer", "--apply", "--max-fraction=1"]
         for _ in range(scale(3, 60)):
             _run_and_kill(made, prune, chance)
             tally["kills"] += 1

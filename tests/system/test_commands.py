@@ -333,7 +333,7 @@ def test_prune_against_its_own_tables_says_that_they_mirror_the_disk(pruned):
 
 def test_what_is_newer_than_the_reference_stays_and_is_listed(pruned):
     everything = walk(pruned.root)
-    command = ["prune", *pruned.places, f"--reference={pruned.reference}", "--max-fraction=1", "--apply"]
+    command = ["prune", *pruned.places, f"--reference={pruned.reference}", "--max-fraction=1", "--newer", "--apply"]
     text = pruned.run_bare(*command).stdout
     for path in pruned.goes:
         assert f"kept: {path}: newer than the reference" in text
@@ -440,7 +440,7 @@ def test_without_a_daemon_once_and_prune_empty_what_is_due(pruned):
     config.write_text("[prune]\ntrash_seconds = 0.5\nmax_fraction = 1.0\n")
     places = [*pruned.places, f"--config={config}"]
     for last in (["--once"], ["prune", f"--reference={pruned.reference}"]):
-        pruned.run_bare("prune", *places, f"--reference={pruned.reference}", "--apply")
+        pruned.run_bare("prune", *places, f"--reference={pruned.reference}", "--newer", "--apply")
         time.sleep(0.6)
         ended = pruned.run_bare(*last, *places)
         assert ended.stderr.count("dataset deleted path=") == 4
@@ -454,7 +454,7 @@ def test_prune_deletes_at_once_without_a_trash(pruned):
     everything = walk(pruned.root)
     config = pruned.home / "config.toml"
     config.write_text("[prune]\ntrash_seconds = 0\nmax_fraction = 1.0\n")
-    command = ["prune", *pruned.places, f"--config={config}", f"--reference={pruned.reference}", "--apply"]
+    command = ["prune", *pruned.places, f"--config={config}", f"--reference={pruned.reference}", "--newer", "--apply"]
     ended = pruned.run_bare(*command)
     assert ended.stderr.count("dataset deleted path=") == 4
     assert "moved" not in ended.stdout
@@ -517,7 +517,14 @@ def test_what_may_not_go_is_told_with_its_cause_and_exit_code_1(pruned):
     folder = pruned.root / next(iter(pruned.goes))
     subprocess.run(["chattr", "+i", folder], check=False)
     try:
-        command = ["prune", *pruned.places, f"--reference={pruned.reference}", "--max-fraction=0.5", "--apply"]
+        command = [
+            "prune",
+            *pruned.places,
+            f"--reference={pruned.reference}",
+            "--max-fraction=0.5",
+            "--newer",
+            "--apply",
+        ]
         ended = pruned.run_bare(*command, code=1)
         assert f"kept: {next(iter(pruned.goes))}: this user may not write there" in ended.stdout
         assert "deleted=3 kept=" in ended.stderr

@@ -102,7 +102,9 @@ def test_prune_without_a_daemon_refuses(made):
     shutil.copytree(made.out_dir, reference)
     lose(made)
     files = walk(made.root)
-    refused = made.run_bare("prune", *made.places, f"--reference={reference}", "--apply", "--max-fraction=1", code=1)
+    refused = made.run_bare(
+        "prune", *made.places, f"--reference={reference}", "--newer", "--apply", "--max-fraction=1", code=1
+    )
     assert TEXT in refused.stderr
     assert walk(made.root) == files
 

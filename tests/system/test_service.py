@@ -182,7 +182,7 @@ from alfwatchd.errors import AlfwatchdError
 def ask(client, request):
     try:
         if request == "prune":
-            client.apply_prune(client.plan_prune("/srv/reference").plan_id)
+            client.apply_prune(client.plan_prune("/srv/reference", newer=True).plan_id)
         else:
             getattr(client, request)()
     except AlfwatchdError as error:
