@@ -389,7 +389,7 @@ class Indexer:
     def view(self) -> TablesView:
         """Return the tables as they are, and what makes them less than certain."""
         unsure = [folder.path for folder in self.unreadable] + list(self.guard.missing)
-        return TablesView(self.tables.snapshot(), tuple(unsure), self.absences.why_held)
+        return TablesView(self.tables.snapshot(), tuple(unsure), self.absences.why_held, self.guard.n_mount_changes)
 
     def problems(self) -> list[Problem]:
         """Return what a person should act on, sorted by path."""

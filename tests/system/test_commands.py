@@ -333,7 +333,7 @@ def test_prune_against_its_own_tables_says_that_they_mirror_the_disk(pruned):
 
 def test_what_is_newer_than_the_reference_stays_and_is_listed(pruned):
     everything = walk(pruned.root)
-    command = ["prune", *pruned.places, f"--reference={pruned.reference}", "--max-fraction=1", "--newer", "--apply"]
+    command = ["prune", *pruned.places, f"--reference={pruned.reference}", "--max-fraction=1", "--apply"]
     text = pruned.run_bare(*command).stdout
     for path in pruned.goes:
         assert f"kept: {path}: newer than the reference" in text
@@ -357,11 +357,11 @@ def test_a_session_that_a_daemon_first_saw_after_the_reference_stays(pruned):
     disk = pruned.root.parent / "disk"
     old.rename(disk)
     pruned.client.sync()
-    assert len(pruned.client.plan_prune(str(pruned.reference), newer=True).files) == 1
+    assert len(pruned.client.plan_prune(str(pruned.reference)).files) == 1
     disk.rename(old)
     pruned.client.sync()
     for _ in range(2):
-        plan = pruned.client.plan_prune(str(pruned.reference), newer=True)
+        plan = pruned.client.plan_prune(str(pruned.reference))
         assert {item.path for item in plan.kept} == pruned.goes
         pruned.stop()
         with contextlib.closing(State(pruned.home / "state")) as state:
@@ -413,7 +413,7 @@ def test_prune_without_a_daemon(pruned):
     assert walk(pruned.root) == everything
     ended = pruned.run_bare(*command, "--max-fraction=0.5", "--apply")
     assert ended.stderr.count("dataset moved to trash path=") == 4
-    assert re.search(r"^prune done root='.*' .* deleted=4 kept=0 bytes=\d+ seconds=\d", ended.stderr, re.MULTILINE)
+    assert re.search(r"^prune done plan=\w+ deleted=4 kept=0 bytes=\d+ seconds=\d.* root='", ended.stderr, re.MULTILINE)
     assert_pruned(pruned, everything)
     plan_id = re.search(r"free it now: alfwatchd prune --empty-trash (\w+)$", ended.stdout, re.MULTILINE)[1]
     assert re.search(r" moved, freed on \d+ [A-Z][a-z]{2}; free it now", ended.stdout)
@@ -500,7 +500,7 @@ def test_undo_and_empty_over_the_socket(pruned):
     pruned.run("prune", f"--undo={plan_id}")
     pruned.run("sync")
     pruned.assert_equals_fresh_index()
-    assert pruned.log.count("prune done root=") == 2
+    assert pruned.log.count("prune done plan=") == 2
     assert pruned.log.count("prune undone root=") == 2
 
 
@@ -597,7 +597,7 @@ def test_curl(served):
     assert refused["error"] == "UsageError"
     assert set(curl("http://localhost/openapi.json")["paths"]) == {
         "/v1/status", "/v1/ids/{old}", "/v1/ids/recompute", "/v1/sync", "/v1/flush", "/v1/rescan", "/v1/prune/plan",
-        "/v1/prune/apply",
+        "/v1/prune/apply", "/v1/prune/undo", "/v1/prune/empty", "/v1/prune/plans",
     }  # fmt: skip
 
 

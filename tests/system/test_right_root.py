@@ -171,7 +171,7 @@ def test_every_line_of_a_prune_names_root_and_reference(two):
     lines = [line for line in made.stderr.splitlines() if line]
     assert len(lines) >= 4
     assert [line for line in lines if f"root='{two.B}' reference='{two.reference}'" not in line] == []
-    assert f"root: {two.B}; reference: {two.reference}" in made.stdout
+    assert f"of {two.B}; reference: {two.reference} (of 20" in made.stdout
 
 
 # The same root by another name.
