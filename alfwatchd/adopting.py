@@ -122,7 +122,7 @@ def make_announcer(source: str, state_dir: Path, post: Callable[[Message], None]
         else:
             _log.info("ids changed reason=%s n=%d", found.reason, n_changes)
         level = logging.INFO if found.reason == "renamed" else logging.WARNING
-        for change in found.changes.slice(0, _MOST_TOLD).to_pylist():
+        for change in found.changes.select(["old", "new", "path"]).slice(0, _MOST_TOLD).to_pylist():
             _log.log(level, "id changed old=%s new=%s path=%s", change["old"], change["new"], change["path"])
         if n_changes > _MOST_TOLD:
             more = n_changes - _MOST_TOLD

@@ -357,7 +357,7 @@ def test_a_session_that_a_daemon_first_saw_after_the_reference_stays(pruned):
     disk = pruned.root.parent / "disk"
     old.rename(disk)
     pruned.client.sync()
-    assert len(pruned.client.plan_prune(str(pruned.reference)).files) == 1
+    assert len(pruned.client.plan_prune(str(pruned.reference), newer=True).files) == 1
     disk.rename(old)
     pruned.client.sync()
     for _ in range(2):
