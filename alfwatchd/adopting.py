@@ -19,10 +19,11 @@ import pyarrow as pa
 from alfwatchd import adopted, id_changes
 from alfwatchd.core.addresses import redact, shown
 from alfwatchd.core.adoption import Adoption, adopt
+from alfwatchd.core.earlier import Kept
 from alfwatchd.core.id_changes import Announcement
 from alfwatchd.core.messages import Adopted, Announced, Message
 from alfwatchd.core.replies import AdoptStatus
-from alfwatchd.core.rows import Kept, Problem
+from alfwatchd.core.rows import Problem
 from alfwatchd.core.tables import Snapshot
 from alfwatchd.errors import AlfwatchdError, SourceError
 from alfwatchd.settings import Adopt

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from alfwatchd.atomic import write_atomically
+from alfwatchd.core.earlier import NO_DATASET, NO_SESSION, KeptDataset, KeptSession
 from alfwatchd.core.notes import Note, noted
-from alfwatchd.core.rows import NO_DATASET, NO_SESSION, KeptDataset, KeptSession
 
 _log = logging.getLogger(__name__)
 

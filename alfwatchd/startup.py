@@ -14,6 +14,7 @@ import pyarrow as pa
 from alfwatchd import adopted, stored
 from alfwatchd.core import kept
 from alfwatchd.core.alf import SessionKey
+from alfwatchd.core.earlier import NOTHING_KEPT, Kept
 from alfwatchd.core.encoding import Encoding
 from alfwatchd.core.exclude import compile_exclude
 from alfwatchd.core.guard import Place
@@ -21,7 +22,7 @@ from alfwatchd.core.known import KnownSession
 from alfwatchd.core.losses import Loss
 from alfwatchd.core.messages import Message
 from alfwatchd.core.notes import with_notes
-from alfwatchd.core.rows import NOTHING_KEPT, Kept, Problem
+from alfwatchd.core.rows import Problem
 from alfwatchd.core.tables import Snapshot
 from alfwatchd.crawlers import Crawlers
 from alfwatchd.errors import LabConflict, OutDirError, StateError, TablesError

@@ -13,8 +13,9 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from alfwatchd import store
+from alfwatchd.core.earlier import Kept, KeptSession
 from alfwatchd.core.encode import Encoding, datasets_table, sessions_table
-from alfwatchd.core.rows import Kept, KeptSession, Session, pack_signature
+from alfwatchd.core.rows import Session, pack_signature
 from alfwatchd.core.tables import Snapshot
 from rows import folder_rows
 

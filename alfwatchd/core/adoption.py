@@ -15,8 +15,9 @@ import pyarrow as pa
 
 from alfwatchd.core import alf, ids
 from alfwatchd.core.database import DatabaseDatasets, Ids, read_datasets, read_sessions, session_paths
+from alfwatchd.core.earlier import Kept, KeptDataset
 from alfwatchd.core.matching import CODE_BITS, Places, Rows, folded, split_uuid
-from alfwatchd.core.rows import Kept, KeptDataset, Problem, Session
+from alfwatchd.core.rows import Problem, Session
 
 _MOST_PROBLEMS = 1000
 _NOTHING = KeptDataset(None, 0, None, b"")

@@ -19,7 +19,8 @@ import pyarrow.compute as pc
 
 from alfwatchd.core import arrow, kept
 from alfwatchd.core.alf import SessionKey, parse_session
-from alfwatchd.core.rows import DIGEST_SIZE, QC_CATEGORIES
+from alfwatchd.core.earlier import QC_CATEGORIES
+from alfwatchd.core.rows import DIGEST_SIZE
 
 _VERSIONS = (3, 4)
 """Of UUIDs that ONE accepts (``one.alf.spec.is_uuid``)."""

@@ -14,8 +14,9 @@ import numpy.typing as npt
 
 from alfwatchd.core import ids
 from alfwatchd.core.adoption import AdoptedSession
+from alfwatchd.core.earlier import NO_DATASET, KeptDataset
 from alfwatchd.core.encoding import Encoding
-from alfwatchd.core.rows import NO_DATASET, KeptDataset, Session
+from alfwatchd.core.rows import Session
 
 _NOTHING: Mapping[str, KeptDataset] = {}
 

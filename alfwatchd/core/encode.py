@@ -21,15 +21,12 @@ from alfwatchd.core import arrow
 from alfwatchd.core.adopted_rows import DatasetColumns, take_over
 from alfwatchd.core.adoption import AdoptedSession
 from alfwatchd.core.dataset_ids import Members, use_kept
+from alfwatchd.core.earlier import QC_CATEGORIES
 from alfwatchd.core.encoding import Encoding
 from alfwatchd.core.ids import md5
 from alfwatchd.core.matching import Places
 from alfwatchd.core.revisions import default_revisions
-from alfwatchd.core.rows import (
-    DIGEST_SIZE,
-    QC_CATEGORIES,
-    Session,
-)
+from alfwatchd.core.rows import DIGEST_SIZE, Session
 from alfwatchd.core.tables import Snapshot
 
 _EPOCH = datetime.date(1970, 1, 1).toordinal()

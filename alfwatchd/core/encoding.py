@@ -10,8 +10,9 @@ import numpy as np
 
 from alfwatchd.core import alf, ids
 from alfwatchd.core.adoption import AdoptedSession, Adoption
+from alfwatchd.core.earlier import NOTHING_KEPT, Kept, KeptSession
 from alfwatchd.core.eids import NO_EIDS, Claim, Eids, assign
-from alfwatchd.core.rows import NOTHING_KEPT, Kept, KeptSession, Session
+from alfwatchd.core.rows import Session
 from alfwatchd.core.tables import Snapshot
 
 _NO_SESSION = KeptSession(None, "", "")

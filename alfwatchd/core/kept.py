@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from alfwatchd.core import arrow, ids
 from alfwatchd.core.alf import SessionKey
-from alfwatchd.core.rows import NO_DATASET, NO_SESSION, QC_CATEGORIES, Kept, KeptDataset, KeptSession
+from alfwatchd.core.earlier import NO_DATASET, NO_SESSION, QC_CATEGORIES, Kept, KeptDataset, KeptSession
 
 _PIECE = 1 << 13
 _MD5 = re.compile(r"[0-9a-f]{32}")

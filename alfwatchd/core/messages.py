@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from alfwatchd.core.adoption import Adoption
-from alfwatchd.core.rows import Kept
+from alfwatchd.core.earlier import Kept
 from alfwatchd.core.tables import Snapshot
 
 

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from alfwatchd.core.earlier import NO_SESSION, Kept, KeptDataset, KeptSession
 from alfwatchd.core.encoding import Encoding
-from alfwatchd.core.rows import NO_SESSION, Kept, KeptDataset, KeptSession, Session
+from alfwatchd.core.rows import Session
 from alfwatchd.core.tables import Snapshot
 
 

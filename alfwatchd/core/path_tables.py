@@ -8,9 +8,10 @@ import numpy as np
 import pyarrow as pa
 
 from alfwatchd.core import arrow
+from alfwatchd.core.earlier import QC_CATEGORIES, KeptDataset, KeptSession
 from alfwatchd.core.encode import raw_ids, with_pandas_index
 from alfwatchd.core.encoding import Encoding
-from alfwatchd.core.rows import NO_DIGEST, QC_CATEGORIES, KeptDataset, KeptSession, Session, digest_of, unpack_signature
+from alfwatchd.core.rows import NO_DIGEST, Session, digest_of, unpack_signature
 from alfwatchd.core.tables import Snapshot
 
 _NO_SESSION = KeptSession(None, "", "")

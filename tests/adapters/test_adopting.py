@@ -7,7 +7,7 @@ import pytest
 
 from alfwatchd import adopting
 from alfwatchd.adopting import Adopting
-from alfwatchd.core.rows import Kept, KeptDataset, KeptSession
+from alfwatchd.core.earlier import Kept, KeptDataset, KeptSession
 from alfwatchd.settings import Adopt
 from database import dataset, session, write_database
 

@@ -8,9 +8,10 @@ from one.alf.cache import QC_TYPE, load_tables
 from one.api import One
 
 from alfwatchd.core import ids
+from alfwatchd.core.earlier import Kept, KeptDataset, KeptSession
 from alfwatchd.core.encode import datasets_table, sessions_table
 from alfwatchd.core.encoding import Encoding
-from alfwatchd.core.rows import Kept, KeptDataset, KeptSession, Session, pack_signature
+from alfwatchd.core.rows import Session, pack_signature
 from alfwatchd.core.tables import Snapshot
 from rows import folder_rows
 

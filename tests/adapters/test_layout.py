@@ -18,9 +18,10 @@ import alfwatchd
 from alfwatchd import store
 from alfwatchd.core import encode, partition
 from alfwatchd.core.adoption import adopt
+from alfwatchd.core.earlier import Kept, KeptSession
 from alfwatchd.core.encode import datasets_table, sessions_table
 from alfwatchd.core.encoding import Encoding
-from alfwatchd.core.rows import Kept, KeptSession, Session, pack_signature
+from alfwatchd.core.rows import Session, pack_signature
 from alfwatchd.core.tables import Snapshot
 from alfwatchd.errors import TablesError
 from alfwatchd.store import Store

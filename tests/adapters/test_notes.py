@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from alfwatchd import notes as module
+from alfwatchd.core.earlier import NO_DATASET, NO_SESSION, KeptSession
 from alfwatchd.core.notes import Note
-from alfwatchd.core.rows import NO_DATASET, NO_SESSION, KeptSession
 from alfwatchd.notes import NAME, Notes
 
 EID, OWN = uuid.UUID(int=1, version=4).bytes, uuid.UUID(int=2, version=4).bytes

@@ -24,10 +24,11 @@ from watchdog.observers.inotify_c import InotifyConstants, InotifyFD, inotify_ad
 from alfwatchd import atomic
 from alfwatchd import store as store_module
 from alfwatchd.atomic import one_lock
+from alfwatchd.core.earlier import Kept, KeptSession
 from alfwatchd.core.encode import datasets_table, sessions_table
 from alfwatchd.core.encoding import Encoding
 from alfwatchd.core.folder import Changes
-from alfwatchd.core.rows import Kept, KeptSession, Session, pack_signature
+from alfwatchd.core.rows import Session, pack_signature
 from alfwatchd.core.tables import Snapshot
 from alfwatchd.errors import OutDirError, TablesError
 from alfwatchd.store import Store, check_out_dir

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from alfwatchd.core.database import read_datasets, read_sessions
-from alfwatchd.core.rows import QC_CATEGORIES
+from alfwatchd.core.earlier import QC_CATEGORIES
 from rows import datasets_of, sessions_of
 
 V4 = [str(uuid.UUID(int=0xABC0 + number, version=4)) for number in range(4)]

@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 
 from alfwatchd.core import ids
 from alfwatchd.core.adoption import adopt
+from alfwatchd.core.earlier import Kept, KeptDataset, KeptSession
 from alfwatchd.core.eids import NO_EIDS
 from alfwatchd.core.encode import datasets_table, sessions_table
 from alfwatchd.core.encoding import Encoding
 from alfwatchd.core.partition import plan_all, plan_changes
-from alfwatchd.core.rows import Kept, KeptDataset, KeptSession, Session, pack_signature
+from alfwatchd.core.rows import Session, pack_signature
 from alfwatchd.core.tables import Snapshot
 from rows import datasets_of, folder_rows, sessions_of
 

@@ -10,10 +10,11 @@ import pytest
 from one.alf.cache import DATASETS_COLUMNS, QC_TYPE, SESSIONS_COLUMNS
 
 from alfwatchd.core import ids
+from alfwatchd.core.earlier import Kept, KeptDataset, KeptSession
 from alfwatchd.core.encode import QC_CATEGORIES, datasets_table, sessions_table
 from alfwatchd.core.encoding import Encoding
 from alfwatchd.core.revisions import default_revisions
-from alfwatchd.core.rows import Kept, KeptDataset, KeptSession, Session, pack_signature
+from alfwatchd.core.rows import Session, pack_signature
 from alfwatchd.core.tables import Snapshot
 from rows import folder_rows
 

@@ -9,10 +9,11 @@ import pytest
 
 from alfwatchd.core import ids
 from alfwatchd.core.alf import SessionKey
+from alfwatchd.core.earlier import NOTHING_KEPT, QC_CATEGORIES, Kept, KeptDataset, KeptSession
 from alfwatchd.core.encode import datasets_table, sessions_table
 from alfwatchd.core.encoding import Encoding
 from alfwatchd.core.kept import carry_over, dataset_rows, session_keys
-from alfwatchd.core.rows import NOTHING_KEPT, QC_CATEGORIES, Kept, KeptDataset, KeptSession, Session, pack_signature
+from alfwatchd.core.rows import Session, pack_signature
 from alfwatchd.core.tables import Snapshot
 from rows import datasets_of, folder_rows, sessions_of
 

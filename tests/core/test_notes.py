@@ -7,18 +7,10 @@ import pytest
 
 from alfwatchd.core import ids
 from alfwatchd.core.adoption import adopt
+from alfwatchd.core.earlier import NO_DATASET, NO_SESSION, NOTHING_KEPT, Kept, KeptDataset, KeptSession
 from alfwatchd.core.encoding import Encoding
 from alfwatchd.core.notes import Note, note_all, note_changes, shows_kept, with_notes
-from alfwatchd.core.rows import (
-    NO_DATASET,
-    NO_SESSION,
-    NOTHING_KEPT,
-    Kept,
-    KeptDataset,
-    KeptSession,
-    Session,
-    pack_signature,
-)
+from alfwatchd.core.rows import Session, pack_signature
 from alfwatchd.core.tables import Snapshot
 from rows import datasets_of, folder_rows, sessions_of
 

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alfwatchd.core import ids, partition
+from alfwatchd.core.earlier import Kept, KeptSession
 from alfwatchd.core.encoding import Encoding
 from alfwatchd.core.partition import digest_groups, leave_out_equal, plan_all, plan_changes
-from alfwatchd.core.rows import Kept, KeptSession, Session, pack_signature
+from alfwatchd.core.rows import Session, pack_signature
 from alfwatchd.core.tables import Snapshot
 from rows import folder_rows
 

@@ -1,8 +1,9 @@
 import pyarrow as pa
 import pytest
 
+from alfwatchd.core.earlier import Kept, KeptSession
 from alfwatchd.core.encode import Encoding, datasets_table, sessions_table
-from alfwatchd.core.rows import Kept, KeptSession, Session, pack_signature
+from alfwatchd.core.rows import Session, pack_signature
 from alfwatchd.core.selection import ContentDigest, Selection, as_rows_of, plain_ids, select_datasets
 from alfwatchd.core.tables import Snapshot
 from rows import folder_rows

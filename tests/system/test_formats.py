@@ -13,8 +13,9 @@ import pytest
 import alfwatchd
 from alfwatchd import connections, desk, errors, server, store, stored
 from alfwatchd.core import id_changes, messages, replies
+from alfwatchd.core.earlier import QC_CATEGORIES
 from alfwatchd.core.encoding import Encoding
-from alfwatchd.core.rows import QC_CATEGORIES, Session, pack_signature
+from alfwatchd.core.rows import Session, pack_signature
 from alfwatchd.core.tables import Snapshot
 from control_box import control_box
 from rows import folder_rows
