@@ -18,6 +18,7 @@ from typing import Any
 from alfwatchd import descriptors, logs, store, stored, systemd
 from alfwatchd.adopting import Adopting, make_announcer
 from alfwatchd.control import Control
+from alfwatchd.control_api import create_app
 from alfwatchd.core.messages import Flushed, Message, Reload, Stop
 from alfwatchd.desk import Desk
 from alfwatchd.engine import Engine
@@ -32,7 +33,7 @@ from alfwatchd.parts import Parts
 from alfwatchd.publisher import Publisher
 from alfwatchd.publishing import check_targets
 from alfwatchd.report import status_line
-from alfwatchd.server import Server, create_app
+from alfwatchd.server import Server
 from alfwatchd.settings import Settings
 from alfwatchd.startup import Start, prepare
 from alfwatchd.state import State

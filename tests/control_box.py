@@ -18,6 +18,7 @@ from typing import Any
 
 from alfwatchd.client import Client
 from alfwatchd.configuration import load
+from alfwatchd.control_api import create_app
 from alfwatchd.control_socket import listen
 from alfwatchd.core import messages, replies
 from alfwatchd.core.messages import Message, TablesView
@@ -25,7 +26,7 @@ from alfwatchd.core.tables import Snapshot
 from alfwatchd.core.wanted_root import HEADER, encode_root
 from alfwatchd.desk import Desk
 from alfwatchd.inbox import Inbox
-from alfwatchd.server import Server, create_app
+from alfwatchd.server import Server
 from alfwatchd.settings import Settings
 
 WAIT_SECONDS = 120.0

@@ -22,7 +22,7 @@ from types import SimpleNamespace
 import pytest
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from alfwatchd import connections, control_socket, desk, errors, make_parquet_db, server
+from alfwatchd import connections, control_api, control_socket, desk, errors, make_parquet_db, server
 from alfwatchd.client import Client
 from alfwatchd.core import messages, replies
 from alfwatchd.core.wanted_root import HEADER, encode_root
@@ -577,7 +577,7 @@ def test_close_waits_for_answers_that_come_soon():
 
 def test_a_server_that_is_closed_at_once_ends():
     """Wherever its thread is by then: it waits for the end without looking around."""
-    app = server.create_app(Desk(lambda _: None, lambda: None))
+    app = control_api.create_app(Desk(lambda _: None, lambda: None))
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         for _ in range(20):
             with control_socket.listen(Path(folder) / "s", "") as listening:
@@ -1157,7 +1157,7 @@ def test_the_description_names_all_replies(box: Box):
     for kind in (
         replies.Status, replies.SyncReply, replies.FlushReply, replies.RescanReply, replies.PruneReply,
         replies.PruneItem, replies.IdsReply, replies.IdStep, replies.RecomputeReply, replies.AdoptStatus,
-        replies.ProblemReply, replies.RescanNote, server.ErrorReply,
+        replies.ProblemReply, replies.RescanNote, control_api.ErrorReply,
         replies.TrashReply, replies.PlansReply, replies.PlanRecord,
         desk.RescanBody, desk.PlanBody, desk.ApplyBody, desk.UndoBody, desk.EmptyBody,
     ):  # fmt: skip

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import alfwatchd
-from alfwatchd import connections, desk, errors, server, store, stored
+from alfwatchd import connections, control_api, desk, errors, server, store, stored
 from alfwatchd.core import id_changes, messages, replies
 from alfwatchd.core.earlier import QC_CATEGORIES
 from alfwatchd.core.encoding import Encoding
@@ -206,7 +206,7 @@ def test_errors():
 def test_limits():
     said = re.sub(r"\s+", " ", section("## Control API"))
     assert f"within {connections.REQUEST_SECONDS:.0f} seconds" in said
-    assert f"at most {server._MAX_HEAD_BYTES} bytes of head and {server._MAX_BODY_BYTES} bytes of body" in said
+    assert f"at most {server._MAX_HEAD_BYTES} bytes of head and {control_api._MAX_BODY_BYTES} bytes of body" in said
     assert connections.ANSWER_SECONDS == 60
     assert "within a minute" in said
     assert f"at most {connections._MOST}." in said
