@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -9,11 +10,13 @@ from typing import TYPE_CHECKING
 from alfwatchd.barriers import Barrier, answer_flush, answer_rescan
 from alfwatchd.core import messages
 from alfwatchd.core.replies import RecomputeReply
-from alfwatchd.errors import PruneRefused, UsageError
+from alfwatchd.errors import AlfwatchdError, PruneRefused, UsageError
 from alfwatchd.report import make_status
 
 if TYPE_CHECKING:
     from alfwatchd.engine import Engine
+
+_log = logging.getLogger(__name__)
 
 
 def answer_request(engine: Engine, message: messages.AnyRequest, now: float) -> None:
@@ -51,6 +54,26 @@ def answer_request(engine: Engine, message: messages.AnyRequest, now: float) -> 
             if why := why_unsure(engine):
                 raise PruneRefused(why)
             messages.answer(message.reply, engine.indexer.guard.n_mount_changes)
+
+
+def take_reload(engine: Engine) -> None:
+    """Take settings that were read again into force. Engine's thread only."""
+    try:
+        new = engine.parts.reload()
+    except AlfwatchdError as error:
+        _log.error("settings refused, the old ones stay in force error=%s", error)
+        return
+    old, engine.settings = engine.settings, new
+    engine.flushes.interval = new.flush_interval_seconds
+    engine.indexer.absences.max_fraction = new.guard.max_lost_fraction
+    engine.indexer.dirty.settle, engine.indexer.dirty.longest_wait = new.settle_seconds, new.longest_wait_seconds
+    if new.lab != old.lab:
+        engine.encoding = replace(engine.encoding, lab=new.lab)
+        engine.flushes.is_forced = True
+    if new.exclude != old.exclude:
+        engine.indexer.exclude(new.exclude)
+        engine.pending_pass = "exclude changed"
+    _log.info("settings read again")
 
 
 def why_unsure(engine: Engine) -> str:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 from concurrent.futures import Future
-from dataclasses import replace
 
-from alfwatchd.answers import answer_request
+from alfwatchd.answers import answer_request, take_reload
 from alfwatchd.barriers import Barrier, Barriers, answer_flush
 from alfwatchd.core import messages
 from alfwatchd.core.encoding import Encoding
@@ -145,7 +144,7 @@ class Engine:
             case messages.Stop():
                 self._begin_stop(now)
             case messages.Reload():
-                self._take_reload()
+                take_reload(self)
             case _:
                 try:
                     answer_request(self, message, now)
@@ -180,24 +179,6 @@ class Engine:
             f"{self.offline}; offline since {self._offline_since}: its rows are kept, and the daemon goes on by itself "
             "when it is back"
         )
-
-    def _take_reload(self) -> None:
-        try:
-            new = self.parts.reload()
-        except AlfwatchdError as error:
-            _log.error("settings refused, the old ones stay in force error=%s", error)
-            return
-        old, self.settings = self.settings, new
-        self.flushes.interval = new.flush_interval_seconds
-        self.indexer.absences.max_fraction = new.guard.max_lost_fraction
-        self.indexer.dirty.settle, self.indexer.dirty.longest_wait = new.settle_seconds, new.longest_wait_seconds
-        if new.lab != old.lab:
-            self.encoding = replace(self.encoding, lab=new.lab)
-            self.flushes.is_forced = True
-        if new.exclude != old.exclude:
-            self.indexer.exclude(new.exclude)
-            self.pending_pass = "exclude changed"
-        _log.info("settings read again")
 
     # Scanning.
 
