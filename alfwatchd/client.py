@@ -93,7 +93,7 @@ class Client:
 
     def recompute_ids(self) -> replies.RecomputeReply:
         """Have all ids made anew, as they follow from the paths or are the database's, whatever earlier tables hold."""
-        return _reply(replies.RecomputeReply, self._ask("POST", "/v1/ids/recompute"))
+        return _reply(replies.RecomputeReply, self._ask("POST", "/v1/recompute_ids"))
 
     def plan_prune(
         self,

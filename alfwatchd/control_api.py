@@ -110,7 +110,7 @@ def create_app(desk: Desk) -> FastAPI:
         """What became of the id of a session or dataset."""
         return await desk.find_id(old)
 
-    @app.post("/v1/ids/recompute")
+    @app.post("/v1/recompute_ids")
     async def recompute_ids(peer: Annotated[Peer, Depends(_peer)]) -> replies.RecomputeReply:
         """Make all ids anew: those that follow from the paths, or are the database's."""
         return await desk.recompute_ids(peer)

@@ -113,7 +113,7 @@ def iso(seconds: float | None) -> str | None:
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+    return datetime.now(UTC).isoformat(timespec="microseconds")  # `list` sorts by it
 
 
 def _record(plan: PrunePlan, reply: PruneReply, state: PlanState, made_at: str) -> PlanRecord:

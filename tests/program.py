@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from alfwatchd import Client, cli
 from alfwatchd.configuration import load
-from alfwatchd.errors import NoDaemon
+from alfwatchd.errors import AlfwatchdError, NoDaemon
 from alfwatchd.once import run_once
 
 PROGRAM = Path(sys.executable).parent / "alfwatchd"
@@ -219,8 +219,12 @@ class Program:
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment()
             )
         if wait:
-            self.wait(lambda: self.state not in ("starting", "offline"))
-            self.client.sync()
+            try:
+                self.wait(lambda: self.state not in ("starting", "offline"))
+                self.client.sync()
+            except AlfwatchdError as error:
+                error.add_note(self.log)
+                raise
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         """End the daemon as systemd or a terminal would."""

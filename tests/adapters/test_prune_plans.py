@@ -10,12 +10,13 @@ from alfwatchd.prune_plans import PlanRecords, iso
 
 
 def plan(plan_id):
-    return PrunePlan(plan_id, "/root", "/reference", "2026-01-01 10:00", "7", 10, 1000, (), ())
+    return PrunePlan(plan_id, "/root", "/reference", "2026-01-01T10:00:00+00:00", 7, 10, 1000, (), ())
 
 
 def reply(plan_id, n_files=2):
     files = [PruneItem(f"s/2020-01-01/001/a.b{number}.npy", 5) for number in range(n_files)]
-    return PruneReply(plan_id, False, "/reference", 10, files, [], 5 * n_files, [], [])
+    told = ("/root", "/reference", "2026-01-01T10:00:00+00:00", 7)
+    return PruneReply(plan_id, False, *told, 10, 1000, files, [], 5 * n_files, [], {}, [])
 
 
 def test_a_plan_is_noted_with_what_became_of_it(tmp_path):
@@ -25,7 +26,11 @@ def test_a_plan_is_noted_with_what_became_of_it(tmp_path):
     records.note_plan(plan("b" * 16), reply("b" * 16))
     (_, planned) = records.list()
     assert (planned.plan_id, planned.state, planned.n_files, planned.n_bytes) == ("a" * 16, "planned", 2, 10)
-    assert (planned.root, planned.reference, planned.reference_date) == ("/root", "/reference", "2026-01-01 10:00")
+    assert (planned.root, planned.reference, planned.reference_date) == (
+        "/root",
+        "/reference",
+        "2026-01-01T10:00:00+00:00",
+    )
     records.note_result(plan("a" * 16), reply("a" * 16))
     records.note_state("a" * 16, "undone")
     records.note_state("c" * 16, "undone")

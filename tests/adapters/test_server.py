@@ -1150,7 +1150,7 @@ def test_the_description_names_all_replies(box: Box):
     assert described["openapi"].startswith("3.")
     assert {(method, path) for path, methods in described["paths"].items() for method in methods} == {
         *(("get", f"/v1/{name}") for name in ("status", "ids/{old}", "prune/plans")),
-        *(("post", f"/v1/{name}") for name in ("sync", "flush", "rescan", "ids/recompute")),
+        *(("post", f"/v1/{name}") for name in ("sync", "flush", "rescan", "recompute_ids")),
         *(("post", f"/v1/prune/{name}") for name in ("plan", "apply", "undo", "empty")),
     }
     schemas = described["components"]["schemas"]

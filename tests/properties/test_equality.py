@@ -227,7 +227,10 @@ class Trial:
         watching, folders = self.box.indexer.watching, set(self.box.indexer.tree.root.walk())
         watched = {folder for wd in watching.claims for folder in watching.claims.watched_by(wd)}
         assert (watched | watching.unwatched, watched & watching.unwatched) == (folders, set())
-        assert self.box.status().state == ("polled" if watching.unwatched else "live")
+        expected = {"polled" if watching.unwatched else "live"}
+        if self.box.with_digests:  # a hasher may just have asked for a look at a file whose attributes changed
+            expected.add("catching up")
+        assert self.box.status().state in expected
 
     def check_digests(self, *, all_of_them: bool) -> None:
         """No digest is that of another file, or of an older content; after a while none is missing."""

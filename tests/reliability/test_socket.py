@@ -9,7 +9,6 @@ import shutil
 import socket
 import threading
 import time
-import warnings
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,7 +36,7 @@ class Target:
     """A daemon under attack, and a user of it who notices nothing."""
 
     daemon: Program
-    lists_nothing: Path
+    lists_little: Path
     """A folder of reference tables that know of no file."""
     rest: tuple[int, int] = (0, 0)
     memory: int = 0
@@ -113,17 +112,17 @@ def running(tmp_path_factory):
     many.mkdir(parents=True)
     for number in range(4000):
         (many / f"a.number{number}.npy").touch()
-    lists_nothing = tmp_path_factory.mktemp("reference")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that there are no sessions
-        (lists_nothing / "root").mkdir()
-        make_parquet_db(lists_nothing / "root", lists_nothing)
+    lists_little = tmp_path_factory.mktemp("reference")
+    one = next(each.relative_to(root) for each in root.rglob("*.npy") if each.parent != many)
+    (lists_little / "root" / one.parent).mkdir(parents=True)
+    shutil.copy(root / one, lists_little / "root" / one)
+    make_parquet_db(lists_little / "root", lists_little)
     config = tmp_path_factory.mktemp("config") / "config.toml"
     config.write_text("[prune]\nenabled = true\nmax_fraction = 1\n")
     with program(root, prefix=["prlimit", f"--nofile={DESCRIPTORS}"]) as daemon:
         daemon.start(f"--config={config}")
-        target = Target(daemon, lists_nothing)
-        daemon.client.plan_prune(str(lists_nothing))  # all threads there are have been started
+        target = Target(daemon, lists_little)
+        daemon.client.plan_prune(str(lists_little))  # all threads there are have been started
         target.ask("/v1/prune/apply", {"plan_id": "x"})
         target.memory = psutil.Process(daemon.pid).memory_info().rss
         yield target
@@ -416,7 +415,7 @@ def test_a_thousand_requests_at_once(target, scale, tally):
 
 def test_clients_that_ask_and_leave(target, scale, tally):
     """With and without a word, before the answer and while it is on its way."""
-    kinds = [REQUESTS[1], REQUESTS[2], target.request("/v1/prune/plan", {"reference": str(target.lists_nothing)})]
+    kinds = [REQUESTS[1], REQUESTS[2], target.request("/v1/prune/plan", {"reference": str(target.lists_little)})]
     for number in range(scale(150, 4000)):
         with target.connect() as connection:
             connection.sendall(kinds[number % 3] + (REQUESTS[0] if number % 2 else b""))
@@ -454,7 +453,7 @@ def test_answers_that_nobody_reads(target, tally):
     with ExitStack() as stack:
         for _ in range(60):
             connection = stack.enter_context(target.connect())
-            connection.sendall(target.request("/v1/prune/plan", {"reference": str(target.lists_nothing)}))
+            connection.sendall(target.request("/v1/prune/plan", {"reference": str(target.lists_little)}))
             assert select.select([connection], [], [], PATIENCE)[0]
             tally["requests"] += 1
         assert target.usage()[0] > before + 50

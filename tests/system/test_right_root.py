@@ -306,13 +306,22 @@ def add_large_session(root):
     return large
 
 
+def interruptible(command, made):
+    """Start a command that Ctrl-C reaches, also where the tests run in the background of a shell, which ignores it."""
+
+    def hear():
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    return subprocess.Popen(command, env=made.environment(), stderr=subprocess.PIPE, text=True, preexec_fn=hear)
+
+
 def test_a_prune_without_a_daemon_can_be_interrupted(tmp_path):
     with program(make_small_tree(tmp_path / "root")) as made:
         reference = reference_of(made, tmp_path)
         large = add_large_session(made.root)
         made.break_it(SLOW_ALONE)
         command = [PROGRAM, "prune", *made.places, f"--reference={reference}", "--max-fraction=1", "--newer", "--apply"]
-        alone = subprocess.Popen(command, env=made.environment(), stderr=subprocess.PIPE, text=True)
+        alone = interruptible(command, made)
         try:
             lines = [alone.stderr.readline()]
             alone.send_signal(signal.SIGINT)
@@ -334,9 +343,7 @@ def test_a_prune_ends_with_its_client_at_the_next_file(tmp_path, number):
         config.write_text(CHANGING)
         made.start(f"--config={config}", "--log-level=info")
         command = [PROGRAM, "prune", f"--socket={made.socket}", f"--root={made.root}", f"--reference={reference}"]
-        asking = subprocess.Popen(
-            [*command, "--newer", "--apply"], env=made.environment(), stderr=subprocess.PIPE, text=True
-        )
+        asking = interruptible([*command, "--newer", "--apply"], made)
         try:
             made.wait(lambda: len(os.listdir(large)) < N_FILES)
             asking.send_signal(number)
