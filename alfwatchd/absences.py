@@ -66,7 +66,9 @@ class Absences:
         """Sessions that came since the last decision."""
         self._told: set[str] = set()
         """Sessions of which events told that they are gone, and no listing yet."""
-        self._pruned: set[Folder | None] = set()
+        self._pruned: set[str] = set()
+        """Sessions that a prune has removed, or is about to."""
+        self._is_pruning = False
         self._is_deaf = False
         """Whether events were lost, so that none proves anything until everything has been looked at."""
         self._healing: list[Pass] = []
@@ -95,13 +97,12 @@ class Absences:
 
     # What is seen.
 
-    def note(self, folder: Folder | None) -> None:
-        """Take note of what went from the tree in the listing of a folder; None for a unit, of which no event tells."""
-        is_pruned = folder in self._pruned
-        self._pruned.discard(folder)
+    def note(self) -> None:
+        """Take note of what went from the tree since the last call, in the listing of a folder or in a unit."""
         for sessions in self._tree.take_drops() if self._tree.drops else ():
-            told = set(sessions) if is_pruned else self._told.intersection(sessions)
+            told = (self._told | self._pruned).intersection(sessions)
             self._told -= told
+            self._pruned -= told
             self._undecided -= told
             self._undecided.update(set(sessions) - told)
 
@@ -125,11 +126,20 @@ class Absences:
     def rest(self) -> None:
         """Note that all that events told has been looked at."""
         self._told.clear()
-        self._pruned.clear()
+        if not self._is_pruning:
+            self._pruned.clear()
 
-    def tell_pruned(self, folder: Folder) -> None:
-        """Note that what the next listing of a folder misses was pruned."""
-        self._pruned.add(folder)
+    def tell_pruned(self, session: str) -> None:
+        """Note that a prune removes a session, whether a listing has missed it already or will."""
+        self._is_pruning = True
+        self._pruned.add(session)
+        if session in self._undecided:
+            self._undecided.discard(session)
+            self._drop({session})
+
+    def end_prune(self) -> None:
+        """Note that a prune is over: what it said counts until all that is marked now has been looked at."""
+        self._is_pruning = False
 
     def lose_events(self) -> None:
         """Let no event count as proof until a whole pass that begins from now on is over."""
@@ -284,17 +294,22 @@ class Absences:
         accepts, self.accepts = self.accepts, False
         self._new = set()
         there: set[str] = set()
+        there_before: set[str] = set()
         gone: dict[str, KnownSession] = {}
         for each in known:
             row = next(filter(None, map(self._tables.get, each.spellings)), None)
             if row is not None:
                 there.add(row.path)
+                if each.ino:
+                    there_before.add(row.path)
             elif not all(map(self._is_meant, each.spellings)):
                 gone[canonical(each)] = each
-        n_known = len(there) + len(gone)
-        if not is_too_much(gone.keys(), n_known, there, self.max_fraction):
+        # What came while rows were held makes the loss no smaller: inodes are those of the last time that all was well.
+        stayed = there_before or there
+        n_known = len(stayed) + len(gone)
+        if not is_too_much(gone.keys(), n_known, stayed, self.max_fraction):
             return None
-        loss = Loss(len(gone), n_known, self._tables.counts.n_sessions - len(there), self.since)
+        loss = Loss(len(gone), len(there) + len(gone), self._tables.counts.n_sessions - len(there), self.since)
         if not accepts:
             self._put_back({each.spellings: path for path, each in gone.items()}, read_rows())
             self._held = {path for path in gone if self._tables.get(path) is not None}

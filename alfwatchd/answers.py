@@ -101,6 +101,8 @@ def _answer_recompute(engine: Engine) -> Callable[[Barrier, float], RecomputeRep
 
 
 def _begin_rescan(engine: Engine, message: messages.RescanRequest, now: float) -> Barrier:
+    if message.accept_root and message.path:
+        raise UsageError("accept_root is for the whole root; leave the path out")
     if message.accept_root:
         engine.open_root(now, accept=True)
     engine.require_root(now)

@@ -86,7 +86,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"alfwatchd {alfwatchd.__version__}")
     parser.add_argument("--once", action="store_true", help="bring the tables up to date, print a summary and end")
     parser.add_argument(
-        "--accept-root", action="store_true", help="with --once: take the root as it is, though it is not what it was"
+        "--accept-root",
+        action="store_true",
+        help="with --once: accept the current root even if it is a different disk or folder than last time",
     )
     parser.set_defaults(run=_serve, json=False)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
@@ -174,7 +176,8 @@ def _once(arguments: argparse.Namespace, loaded: Settings) -> int:
     check_out_dir(loaded.out_dir)
     with hold_out_dir(loaded.out_dir), ScanProgress() as progress:
         summary = run_once(loaded, accept_root=arguments.accept_root, progress=progress.update)
-        prune_command.empty_due(loaded)
+        if not summary.held:  # else it may be the trash of another disk
+            prune_command.empty_due(loaded)
     for problem in summary.problems:
         if problem.kind == "held":
             continue  # said last of all, as that is why this fails

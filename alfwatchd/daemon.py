@@ -27,6 +27,7 @@ from alfwatchd.flusher import Flusher
 from alfwatchd.hash_queue import HashQueue
 from alfwatchd.hashing import Hasher
 from alfwatchd.inbox import Inbox
+from alfwatchd.layout import LAYOUT
 from alfwatchd.lock import Held, hold_out_dir, hold_state_dir
 from alfwatchd.mounts import WATCHABLE, find_place
 from alfwatchd.parts import Parts
@@ -207,7 +208,7 @@ def _assemble(frame: _Frame, stack: ExitStack) -> tuple[Engine, Threads] | None:
     stack.callback(start.indexer.guard.close)
     start.indexer.scanner = replace(start.indexer.scanner, on_progress=lambda: frame.service.ping(time.monotonic()))
     announce = make_announcer(settings.adopt.source, settings.state_dir, inbox.post)
-    written = Store(settings.out_dir, str(settings.root), settings.state_dir / store.LAYOUT, announce, start.notes)
+    written = Store(settings.out_dir, str(settings.root), settings.state_dir / LAYOUT, announce, start.notes)
     publisher = Publisher(settings.out_dir, settings.publish) if settings.publish else None
     if publisher is not None:
         stack.callback(publisher.close)

@@ -20,7 +20,7 @@ from alfwatchd import pruning, right_root, trash_jobs
 from alfwatchd.control_socket import Peer
 from alfwatchd.core import messages, replies
 from alfwatchd.core.messages import Message, TablesView
-from alfwatchd.core.prune_plan import NO_REFERENCE, OWN_TABLES, PrunePlan
+from alfwatchd.core.prune_plan import NO_REFERENCE, OWN_TABLES, PrunePlan, folders_above
 from alfwatchd.core.prune_words import name_prune, refusals_named
 from alfwatchd.core.wanted_root import decode_root
 from alfwatchd.errors import Busy, NotAllowed, PruneRefused, UsageError
@@ -48,7 +48,9 @@ class RescanBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
     path: str = Field("", max_length=4096, description="Folder relative to the root; empty for all of it.")
-    accept_root: bool = Field(default=False, description="Take the root as it is, though it is not what it was.")
+    accept_root: bool = Field(
+        default=False, description="Accept the current root even if it is a different disk or folder than last time."
+    )
 
 
 class PlanBody(BaseModel):
@@ -229,12 +231,14 @@ class Desk:
 
     async def undo(self, body: UndoBody, peer: Peer) -> replies.TrashReply:
         """Bring back what a plan has moved into the trash. Goes on if the client leaves; raises as `apply`."""
+        await self.ask(messages.SnapshotRequest)  # fails while the root is offline
         return await asyncio.shield(
             asyncio.ensure_future(self._use_trash(functools.partial(self._undo, body.plan_id), peer))
         )
 
     async def empty(self, body: EmptyBody, peer: Peer) -> replies.TrashReply:
         """Delete what lies in the trash. Goes on if the client leaves; raises as `apply`."""
+        await self.ask(messages.RootCheckRequest)
         return await asyncio.shield(
             asyncio.ensure_future(self._use_trash(functools.partial(self._empty, body.plan_id), peer))
         )
@@ -245,7 +249,6 @@ class Desk:
 
     async def _use_trash(self, work: Callable[[Peer], replies.TrashReply], peer: Peer) -> replies.TrashReply:
         await _in_thread(self._check_may_prune, peer)
-        await self.ask(messages.SnapshotRequest)  # fails while the root is offline
         return await _in_thread(work, peer)
 
     def _remember(self, plan: PrunePlan) -> None:
@@ -293,10 +296,11 @@ class Desk:
 
     def _apply(self, plan: PrunePlan, mark: int, peer: Peer, has_left: threading.Event) -> replies.PruneReply:
         with self._alone():
-            reply = self._apply_alone(plan, mark, peer, has_left)
-        gone = [item.path for item in (*reply.files, *reply.folders)]
-        self._post(messages.PrunedNotice(tuple({path.rpartition("/")[0] for path in gone})))
-        return reply
+            try:
+                return self._apply_alone(plan, mark, peer, has_left)
+            finally:
+                touched = {above for path in plan.paths for above in folders_above(path)}
+                self._post(messages.PrunedNotice(tuple(touched)))
 
     def _apply_alone(self, plan: PrunePlan, mark: int, peer: Peer, has_left: threading.Event) -> replies.PruneReply:
         """Apply a plan while no other one is; everything that happens is in the log, as its client may leave."""
@@ -312,6 +316,7 @@ class Desk:
             actor=_ACTOR,
             is_wanted=lambda: not has_left.is_set(),
             log_end=lambda line: _log.warning("%s %s", line, about),
+            removing=lambda session: self._post(messages.RemovingNotice(session)),
         )
 
     def _may_continue(self, mark: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from concurrent.futures import Future
 
-from alfwatchd.answers import answer_request, take_reload
+from alfwatchd.answers import answer_request, take_reload, why_unsure
 from alfwatchd.barriers import Barrier, Barriers, answer_flush
 from alfwatchd.core import messages
 from alfwatchd.core.encoding import Encoding
@@ -136,11 +136,14 @@ class Engine:
                 self.n_recomputed_ids = message.n_changes
                 if self.parts.adopting is not None:
                     self.parts.adopting.take_counts(message)
+            case messages.RemovingNotice():
+                self.indexer.absences.tell_pruned(message.session)
             case messages.PrunedNotice():
+                self.indexer.absences.end_prune()
                 if self.parts.trash is not None:
-                    self.parts.trash.look_again()
+                    self.parts.trash.look_again(may_empty=self._may_delete)
                 for folder in filter(None, map(self.indexer.tree.find, message.folders)):
-                    self.indexer.marks.mark_folder(folder, now, is_told=True)
+                    self.indexer.marks.mark_folder(folder, now)
             case messages.Stop():
                 self._begin_stop(now)
             case messages.Reload():
@@ -294,9 +297,14 @@ class Engine:
         if broken := indexer.watching.beat(now):
             self._lose_events(broken)
         if self.parts.trash is not None and self._timers.is_due("trash", now, _TRASH_CHECK_SECONDS):
-            self.parts.trash.wake()
+            self.parts.trash.wake(may_empty=self._may_delete)
         if self._timers.is_due("foreign", now, _FOREIGN_CHECK_SECONDS):
             self.look_for_foreign_writes()
+
+    @property
+    def _may_delete(self) -> bool:
+        """Whether what is due in the trash may be deleted: the root is surely the one that it belongs to."""
+        return bool(self.indexer.passes_done) and not self.offline and not why_unsure(self)
 
     def _look_at_mounts(self) -> None:
         guard = self.indexer.guard

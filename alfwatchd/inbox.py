@@ -72,6 +72,10 @@ class Inbox:
                 break
         return _parse(messages)
 
+    def put_back(self, messages: Iterable[Message]) -> None:
+        """Let `drain` return messages once more, before all others. Engine's thread only."""
+        self._waiting[:0] = messages
+
     def _refuse(self) -> None:
         while self.has_messages:
             for message in self.drain():

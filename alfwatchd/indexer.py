@@ -243,7 +243,7 @@ class Indexer:
             left, n_entries = self.intake.take_unit(task.folder, crawl(self.scanner, task.folder), is_first=is_first)
         except OSError:
             left, n_entries = [task.folder], 0
-        self.absences.note(None)
+        self.absences.note()
         self.work.put_back(left)
         return n_entries
 
@@ -261,7 +261,7 @@ class Indexer:
                 n_entries += self._crawl(unit.task)
             else:
                 left, n_seen = self.intake.take_unit(unit.task.folder, unit.found or [], is_first=not self.passes_done)
-                self.absences.note(None)
+                self.absences.note()
                 self.work.put_back(left)
                 n_entries += n_seen
         self.intake.watch_meanwhile(is_on=crawlers.are_running)
@@ -323,7 +323,7 @@ class Indexer:
             self._check_emptied(task, listing)
         rewritten = task.mark.rewritten if task.mark is not None else frozenset()
         new = self.intake.take(folder, listing, rewritten, unwritten, is_first=not self.passes_done)
-        self.absences.note(folder)
+        self.absences.note()
         self._follow(task, new)
         return len(listing.packed.names) + len(listing.folders) + listing.n_ignored
 

@@ -22,6 +22,8 @@ from alfwatchd.core.ids import md5
 from alfwatchd.core.partition import Digests
 from alfwatchd.grouped import Group, Span, open_regular
 
+LAYOUT = "tables.layout"
+"""Its name in the state folder."""
 _MAGIC = b"alfwatchd layout 1\n"
 
 
@@ -71,23 +73,36 @@ def save_layout(path: Path, layout: Layout) -> None:
         temporary.replace(path)
 
 
+def read_marks(path: Path) -> list[Any]:
+    """Return the marks of the files that a layout was made for; none where there is no sound layout."""
+    content = _read(path)
+    try:
+        marks = parse_json(content.partition(b"\n")[0], len(content))["made_for"]["marks"] if content else []
+    except (ValueError, LookupError, TypeError):
+        return []
+    return marks if isinstance(marks, list) else []
+
+
 def load_layout(path: Path, made_for: dict[str, Any]) -> Layout | None:
     """Return what `save_layout` kept, if it was made for the same; None if it was not, or is not there or damaged."""
-    try:
-        with open_regular(path) as file:
-            content = file.read()
-    except OSError:
-        return None
-    start = len(_MAGIC) + md5().digest_size
-    body = memoryview(content)[start:]
-    if content[:start] != _MAGIC + md5(body).digest():
-        return None
-    line, _, packed = bytes(body).partition(b"\n")
+    line, _, packed = _read(path).partition(b"\n")
     try:
         head = parse_json(line, len(line))
         return _unpack(head, packed, made_for) if head["made_for"] == made_for else None
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, OSError, pa.ArrowException):
         return None  # the digest is no seal: anybody can make one that fits
+
+
+def _read(path: Path) -> bytes:
+    """Return what follows the digest of a file that `save_layout` wrote; nothing where it is not there or damaged."""
+    try:
+        with open_regular(path) as file:
+            content = file.read()
+    except OSError:
+        return b""
+    start = len(_MAGIC) + md5().digest_size
+    body = memoryview(content)[start:]
+    return bytes(body) if content[:start] == _MAGIC + md5(body).digest() else b""
 
 
 def _unpack(head: dict[str, Any], packed: bytes, made_for: dict[str, Any]) -> Layout:

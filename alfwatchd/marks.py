@@ -52,20 +52,10 @@ class Marks:
             return
         self._dirty.mark(folder, now).note(events)
 
-    def mark_folder(self, folder: Folder, now: float, *, is_told: bool = False) -> None:
-        """Mark a folder, and its parent, which knows whether it is still there.
-
-        Parameters
-        ----------
-        folder : Folder
-        now : float
-        is_told : bool
-            Whether somebody has removed what is missing there, and said so.
-        """
+    def mark_folder(self, folder: Folder, now: float) -> None:
+        """Mark a folder, and its parent, which knows whether it is still there."""
         folders = [folder, folder.parent] if folder.parent else [folder]
         self._dirty.mark_listing(folders, now)
-        for each in folders if is_told else ():
-            self._absences.tell_pruned(each)
 
     def retry_unreadable(self, now: float) -> None:
         """Mark the folders that could not be read."""

@@ -21,6 +21,7 @@ from alfwatchd.hash_queue import HashQueue
 from alfwatchd.hashing import Hasher
 from alfwatchd.inbox import Inbox
 from alfwatchd.indexer import Indexer
+from alfwatchd.layout import LAYOUT
 from alfwatchd.settings import Settings
 from alfwatchd.startup import Start, lab_problems, prepare
 from alfwatchd.state import State
@@ -154,6 +155,7 @@ def look_once(settings: Settings) -> TablesView:
     state = State(settings.state_dir)
     try:
         start = index_with_workers(settings, state)
+        start.first_seen.take(start.indexer, time.time())
     finally:
         state.close()
     return replace(start.indexer.view(), first_seen=start.first_seen.times)
@@ -229,7 +231,7 @@ def _write(settings: Settings, start: Start, written_at: datetime) -> tuple[Chan
 
 def _replace(settings: Settings, start: Start, post: Callable[[Message], None], written_at: datetime) -> bool:
     announce = make_announcer(settings.adopt.source, settings.state_dir, post)
-    layout = settings.state_dir / store.LAYOUT
+    layout = settings.state_dir / LAYOUT
     with closing(Store(settings.out_dir, str(settings.root), layout, announce, start.notes)) as made:
         return made.write(start.indexer.tables.snapshot(), start.encoding, written_at)
 

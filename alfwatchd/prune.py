@@ -38,7 +38,6 @@ _NO_FAILURE_OF_FILES = frozenset({errno.ENOENT})
 _NO_FAILURE_OF_FOLDERS = frozenset({errno.ENOENT, errno.ENOTEMPTY, errno.EXDEV, errno.EINVAL})
 
 MayContinue = Callable[[], None]
-IsWanted = Callable[[], bool]
 Log = Callable[[str], None]
 
 
@@ -56,6 +55,7 @@ def apply_plan(
     trash: Trash | None = None,
     is_wanted: Callable[[], bool] = lambda: True,
     find_protected: Callable[[], AbstractSet[tuple[int, int]]] = frozenset,
+    removing: Callable[[str], None] = lambda _: None,
     actor: str = "this user",
 ) -> PruneOutcome:
     """Take away what is planned and unchanged. Any thread may call it; one prune of a root at a time.
@@ -83,6 +83,8 @@ def apply_plan(
         Called before each file and session folder; False stops.
     find_protected : callable
         Called once, right before the first file: (st_dev, inode) of files and folders that stay, with all below them.
+    removing : callable
+        Given the path of each session folder right before it is removed.
     actor : str
         Who prunes, for messages: ``this user`` or ``the daemon's user``.
 
@@ -94,7 +96,7 @@ def apply_plan(
         If the trash cannot be made; nothing was deleted.
     """
     with prune_walk.open_root(root) as root_fd:
-        prune = _Prune(root_fd, plan, excluded, log, actor, frozenset(plan.folders))
+        prune = _Prune(root_fd, plan, excluded, log, actor, frozenset(plan.folders), removing=removing)
         if trash is None or not (plan.files or plan.folders):
             prune.protected = find_protected()
             return _run(prune, may_continue, is_wanted)
@@ -150,6 +152,7 @@ class _Prune:
     removable: AbstractSet[str]
     bin: Bin | _OutOfReach | None = None
     protected: Protected = frozenset()
+    removing: Callable[[str], None] = lambda _: None
     deleted: list[PlannedFile] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
     kept: list[KeptItem] = field(default_factory=list)
@@ -270,6 +273,7 @@ def _remove_session(prune: _Prune, session: str) -> None:
     except OSError as error:
         prune.keep(session, None, error)
         return
+    prune.removing(session)
     if all(_remove_folder(prune, folder, session) for folder in (*sub_folders, session)):
         prune.removed.append(session)
         _remove_above(prune, session)

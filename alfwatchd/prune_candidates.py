@@ -21,6 +21,7 @@ from alfwatchd.core.rows import unpack_signature, wrap_time
 from alfwatchd.core.unlisted import Kept, UnlistedSession
 
 NEWER = "newer than the reference"
+ALIAS = "the reference lists this folder at another path: a mount shows it twice"
 LINKED = "a symbolic link leads to it, or to a folder that it lies in"
 CHANGED = "has changed since the daemon last looked at it"
 GONE = "is gone already"
@@ -35,6 +36,8 @@ class Rules:
     ----------
     protected : set of (int, int)
         ``(st_dev, st_ino)`` of files and folders that links lead to.
+    listed : mapping of (int, int) to str
+        ``(st_dev, st_ino)`` -> path of the folders of listed sessions, where mounts may show one folder at two paths.
     newest_ns : int or None
         What is later than this stays, in nanoseconds since 1970; None: age does not matter.
     first_seen : mapping of str to float
@@ -43,8 +46,15 @@ class Rules:
     """
 
     protected: AbstractSet[tuple[int, int]] = frozenset()
+    listed: Mapping[tuple[int, int], str] = field(default_factory=dict)
     newest_ns: int | None = None
     first_seen: Mapping[str, float] = field(default_factory=dict)
+
+    def why_kept(self, folder: tuple[int, int], path: str) -> str:
+        """Return why all in a folder stays, by what it is, whatever its path; empty if nothing speaks for that."""
+        if folder in self.protected:
+            return LINKED
+        return ALIAS if self.listed.get(folder, path) != path else ""
 
     def is_newer(self, *times_ns: int) -> bool:
         """Tell whether the latest of some times is later than what may go."""
@@ -56,7 +66,9 @@ class _Place:
     """An open folder."""
 
     fd: int
-    is_protected: bool
+    path: str
+    why: str
+    """Why all in it stays; empty if nothing speaks for that."""
     newest_ns: int
     """The latest change of this folder and those above it, up to the session; when that was first seen, if later."""
 
@@ -90,7 +102,7 @@ def look(root: Path, sessions: Iterable[UnlistedSession], rules: Rules, kept: Ke
     found = Found([], [], {})
     with prune_walk.open_root(root) as root_fd:
         about = os.fstat(root_fd)
-        top = _Place(root_fd, (about.st_dev, about.st_ino) in rules.protected, 0)
+        top = _Place(root_fd, "", LINKED if (about.st_dev, about.st_ino) in rules.protected else "", 0)
         for session in sessions:
             _look_at_session(top, session, rules, found, kept)
     return found
@@ -159,8 +171,8 @@ def _look_at_file(place: _Place, name: str, value: bytes, rules: Rules) -> FileS
     is_same = (now.size, wrap_time(now.mtime_ns), now.ino) == (known.file_size, known.mtime_ns, known.inode)
     if not stat.S_ISREG(now.mode) or not is_same:
         return CHANGED
-    if place.is_protected or (now.dev, now.ino) in rules.protected:
-        return LINKED
+    if place.why or (now.dev, now.ino) in rules.protected:
+        return place.why or LINKED
     made_ns = now.ctime_ns if now.btime_ns is None else now.btime_ns
     if rules.is_newer(now.mtime_ns, made_ns, place.newest_ns):
         return NEWER
@@ -168,8 +180,8 @@ def _look_at_file(place: _Place, name: str, value: bytes, rules: Rules) -> FileS
 
 
 def _look_below(place: _Place, rules: Rules, n_levels: int) -> str:
-    if place.is_protected:
-        return LINKED
+    if place.why:
+        return place.why
     if rules.is_newer(place.newest_ns):
         return NEWER
     with os.scandir(place.fd) as entries:
@@ -187,7 +199,7 @@ def _open_session(top: _Place, path: str, rules: Rules) -> Iterator[_Place]:
     with _open_below(top, above, rules, _open_any) as parent:
         # What changes in the folders above says nothing of this session.
         seen_ns = int(rules.first_seen.get(path, 0.0) * 1e9)
-        with _open_below(_Place(parent.fd, parent.is_protected, seen_ns), name, rules, _open_any) as place:
+        with _open_below(_Place(parent.fd, parent.path, parent.why, seen_ns), name, rules, _open_any) as place:
             yield place
 
 
@@ -201,16 +213,17 @@ def _open_below(
     place: _Place, path: str, rules: Rules, open_one: Callable[[str, int, int], int] = prune_walk.open_inner
 ) -> Iterator[_Place]:
     """Walk from an open folder down to `path`."""
-    fd, is_protected, newest_ns = os.dup(place.fd), place.is_protected, place.newest_ns
+    fd, inner_path, why, newest_ns = os.dup(place.fd), place.path, place.why, place.newest_ns
     try:
         for name in path.split("/") if path else ():
             inner_fd = open_one(name, fd, os.O_RDONLY | os.O_NONBLOCK)
             os.close(fd)
             fd = inner_fd
             about = os.fstat(fd)
-            is_protected |= (about.st_dev, about.st_ino) in rules.protected
+            inner_path = f"{inner_path}/{name}" if inner_path else name
+            why = why or rules.why_kept((about.st_dev, about.st_ino), inner_path)
             newest_ns = max(newest_ns, about.st_ctime_ns)
-        yield _Place(fd, is_protected, newest_ns)
+        yield _Place(fd, inner_path, why, newest_ns)
     finally:
         os.close(fd)
 
@@ -220,7 +233,7 @@ def _reason(error: OSError) -> str:
         case errno.ENOENT:
             return GONE
         case errno.ELOOP | errno.ENOTDIR:
-            return "lies in what is not a folder any more; links are not followed"
+            return "a folder on its path is gone or is a link now; links are not followed"
         case errno.EXDEV:
             return error.strerror or str(error)
         case _:

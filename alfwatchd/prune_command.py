@@ -17,6 +17,8 @@ from alfwatchd.core.replies import PlansReply, PruneReply, TrashReply
 from alfwatchd.errors import AlfwatchdError, UsageError
 from alfwatchd.settings import Settings
 
+_EVERY = "every plan"
+"""Stands for a flag without its value: an empty one is a variable of a script that is not set, and means nothing."""
 _OF_A_PLAN = ("reference", "apply", "keep_empty_sessions", "max_fraction", "newer")
 
 
@@ -36,7 +38,11 @@ def add_flags(prune: argparse.ArgumentParser) -> None:
     prune.add_argument("--newer", action="store_true", help="take also what is newer than the reference")
     prune.add_argument("--undo", metavar="PLAN", help="bring back what a plan has moved into the trash")
     prune.add_argument(
-        "--empty-trash", nargs="?", const="", metavar="PLAN", help="delete what a plan, or each, has moved there"
+        "--empty-trash",
+        nargs="?",
+        const=_EVERY,
+        metavar="PLAN",
+        help="delete now what PLAN moved to the trash; without PLAN: what every plan moved",
     )
     prune.add_argument("--list", action="store_true", help="show the latest plans and what became of them")
 
@@ -79,6 +85,9 @@ def _print(reply: PruneReply | TrashReply | PlansReply, lines: list[str], argume
 
 def _is_about_trash(arguments: argparse.Namespace) -> bool:
     """Tell whether undo, empty or the list is asked for, and not a plan."""
+    for name in ("reference", "undo", "empty_trash"):
+        if getattr(arguments, name) == "":
+            raise UsageError(f"--{name.replace('_', '-')}: the value is empty; is a variable not set?")
     asked = [
         flag
         for flag, is_given in (
@@ -113,8 +122,8 @@ def _prune(arguments: argparse.Namespace, client: Client, flags: Flags) -> Prune
         return client.apply_prune(plan.plan_id)
     except KeyboardInterrupt:
         logs.complain(
-            f"interrupted: the daemon stops at the next file; its log says what went (plan {plan.plan_id}), and "
-            "`alfwatchd prune` what is left"
+            f"interrupted: the daemon stops at the next file; its log says what went (plan {plan.plan_id}). What is "
+            "left in a folder that was changed counts as newer than the reference: take it with --newer"
         )
         raise
 
@@ -153,15 +162,20 @@ def _prune_alone(arguments: argparse.Namespace, flags: Flags) -> PruneReply:
         hold_out_dir(settings.out_dir),
         closing(pruning.RootCheck(settings.root)) as guard,
     ):
-        empty_due(settings)
-        plan = pruning.plan_prune(look_once(settings), settings, options)
+        view = look_once(settings)  # first: it refuses another disk, whose trash is not ours
+        if not (view.held or view.unsure):
+            empty_due(settings)
+        plan = pruning.plan_prune(view, settings, options)
         if not arguments.apply:
             return pruning.preview(settings, plan, guard.check)
         about = name_prune(plan)
         try:
             return pruning.apply(settings, plan, guard.check, lambda line: print(line, about, file=sys.stderr))
         except KeyboardInterrupt:
-            logs.complain("interrupted: what went is listed above; the next prune finds what is left")
+            logs.complain(
+                "interrupted: what went is listed above. What is left in a folder that was changed counts as newer "
+                "than the reference: take it with --newer"
+            )
             raise
 
 
@@ -173,7 +187,7 @@ def _ask(arguments: argparse.Namespace, client: Client) -> TrashReply | PlansRep
         return client.list_plans()
     if arguments.undo is not None:
         return client.undo_prune(arguments.undo)
-    return client.empty_trash(arguments.empty_trash or None)
+    return client.empty_trash(None if arguments.empty_trash == _EVERY else arguments.empty_trash)
 
 
 def _do_alone(arguments: argparse.Namespace, flags: Flags) -> TrashReply | PlansReply:
@@ -186,7 +200,7 @@ def _do_alone(arguments: argparse.Namespace, flags: Flags) -> TrashReply | Plans
     with hold_out_dir(settings.out_dir):
         if arguments.undo is not None:
             return trash_jobs.undo(settings, arguments.undo, _log)[0]
-        return trash_jobs.empty(settings, arguments.empty_trash or None, _log)
+        return trash_jobs.empty(settings, None if arguments.empty_trash == _EVERY else arguments.empty_trash, _log)
 
 
 def empty_due(settings: Settings) -> None:

@@ -123,7 +123,7 @@ def reason(error: OSError, actor: str) -> str:
         case errno.ENOENT:
             return "is gone already"
         case errno.ELOOP | errno.ENOTDIR:
-            return "lies in what is not a folder any more; links are not followed"
+            return "a folder on its path is gone or is a link now; links are not followed"
         case errno.EACCES | errno.EPERM | errno.EROFS:
             return f"{actor} may not write there ({error.strerror})"
         case _:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -19,6 +20,7 @@ from alfwatchd.core.near_miss import NearMisses
 from alfwatchd.core.prune_plan import OWN_TABLES, OnDisk, PruneOutcome, PrunePlan, make_plan, refuse_too_much
 from alfwatchd.core.reference import Reference
 from alfwatchd.core.replies import PruneItem, PruneReply
+from alfwatchd.core.rows import is_of_link, unpack_signature
 from alfwatchd.core.unlisted import Kept, find_unlisted
 from alfwatchd.errors import PruneRefused, RootOffline
 from alfwatchd.mounts import Mount, MountWatch, find_place, mounts_near
@@ -136,17 +138,41 @@ def plan_for(
     near = NearMisses(reference, view.snapshot.sessions, eids or {}, namespace)
     unlisted = [*find_unlisted(view.snapshot, reference, near, stays, remove_empty_sessions=remove_empty_sessions)]
     protected = find_link_targets(root) if unlisted else frozenset()
-    rules = Rules(protected, _newest_ns(reference, margin_seconds), view.first_seen)
+    listed = _listed_folders(root, view, reference) if unlisted else {}
+    rules = Rules(protected, listed, _newest_ns(reference, margin_seconds), view.first_seen)
     found = look(root, unlisted, rules, stays)
     origin = reference.origin
     told = (origin.source, origin.iso_date, origin.generation)
     return make_plan(str(root), told, count(view), found.files, found.folders, stays.items, found.places, stays.counts)
 
 
+def _listed_folders(root: Path, view: TablesView, reference: Reference) -> dict[tuple[int, int], str]:
+    """Return (st_dev, st_ino) -> path of the folders of listed sessions; none where no mount can show one twice."""
+    found: dict[tuple[int, int], str] = {}
+    if not mounts_near(str(root))[1]:
+        return found
+    for session in view.snapshot.sessions.values():
+        if not session.is_link and reference.numbers_of(session.key):
+            for folder in {"", *(rows.folder for rows in session.folders)}:
+                path = f"{session.path}/{folder}" if folder else session.path
+                with suppress(OSError):
+                    about = os.stat(root / path)
+                    found.setdefault((about.st_dev, about.st_ino), path)
+    return found
+
+
 def count(view: TablesView) -> OnDisk:
-    """Count what is on disk, links included."""
-    sessions = view.snapshot.sessions.values()
-    return OnDisk(sum(session.n_datasets for session in sessions), sum(session.n_bytes for session in sessions))
+    """Count what could go: datasets on disk that are no links, in sessions that are none."""
+    n_datasets = n_bytes = 0
+    for session in view.snapshot.sessions.values():
+        for _, packed in session.folders if not session.is_link else ():
+            n_datasets += len(packed.names)
+            n_bytes += packed.n_bytes
+            for value in packed.unpack().values() if packed.has_links else ():
+                if is_of_link(value):
+                    n_datasets -= 1
+                    n_bytes -= unpack_signature(value).file_size
+    return OnDisk(n_datasets, n_bytes)
 
 
 def _newest_ns(reference: Reference, margin_seconds: float | None) -> int | None:
@@ -206,6 +232,7 @@ def apply(
     actor: str = "this user",
     is_wanted: Callable[[], bool] = lambda: True,
     log_end: Callable[[str], None] | None = None,
+    removing: Callable[[str], None] = lambda _: None,
 ) -> PruneReply:
     """Carry a plan out; parameters as of `prune.apply_plan`. One line, to `log_end` or `log`, ends it in any case."""
     started, outcome = time.monotonic(), PruneOutcome((), (), ())
@@ -219,6 +246,7 @@ def apply(
             trash=_trash(settings),
             is_wanted=is_wanted,
             find_protected=lambda: find_link_targets(settings.root),
+            removing=removing,
             actor=actor,
         )
     finally:

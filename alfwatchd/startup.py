@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from alfwatchd import adopted, stored
+from alfwatchd.atomic import file_mark
 from alfwatchd.core import kept
 from alfwatchd.core.alf import SessionKey
 from alfwatchd.core.earlier import NOTHING_KEPT, Kept
@@ -29,12 +30,13 @@ from alfwatchd.errors import LabConflict, OutDirError, StateError, TablesError
 from alfwatchd.first_seen import FirstSeen
 from alfwatchd.indexer import Indexer
 from alfwatchd.intake import EarlierRow
+from alfwatchd.layout import LAYOUT, read_marks
 from alfwatchd.notes import Notes
 from alfwatchd.places import Guard
 from alfwatchd.scanner import Scanner
 from alfwatchd.settings import Settings
 from alfwatchd.state import State
-from alfwatchd.stored import StoredTables
+from alfwatchd.stored import DATASETS, SESSIONS, StoredTables
 from alfwatchd.watcher import Watcher
 from alfwatchd.watching import Watching
 
@@ -154,6 +156,10 @@ def prepare(
     is_ours &= metadata.get("lab", "") == settings.lab and (not settings.lab or bool(metadata.get("ids_with_lab")))
     same_database = metadata.get("adopted", "") == adopted.kept_digest(settings.state_dir, settings.adopt.source)
     is_ours &= same_database
+    # Other programs may change columns and keep what we said of them.
+    is_ours &= state is None or read_marks(settings.state_dir / LAYOUT) == [
+        list(mark) if (mark := file_mark(settings.out_dir / name)) else None for name in (SESSIONS, DATASETS)
+    ]
     carried = NOTHING_KEPT
     earlier = None if is_ours else _read_earlier(settings)
     sessions = _sessions_here(settings, metadata, earlier)

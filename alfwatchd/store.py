@@ -46,9 +46,6 @@ from alfwatchd.stored import (
 
 T = TypeVar("T")
 
-LAYOUT = "tables.layout"
-"""Name of the file in the state folder that says what the tables hold; see `Store`."""
-
 _TO_SESSIONS, _TO_SESSIONS_PER_ROW, _TO_DATASETS, _MOST_PATIENCE = 1.0, 1e-5, 0.2, 20.0
 """How long anybody may take from one file to the other, in seconds: a million datasets take ONE four, the sessions of
 these less than 0.1."""

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from alfwatchd import prune_walk, trash_folder
 from alfwatchd.core import trash
-from alfwatchd.core.prune_plan import KeptItem, PlannedFile
+from alfwatchd.core.prune_plan import KeptItem, PlannedFile, folders_above
 from alfwatchd.core.trash import FolderState, Manifest
 from alfwatchd.trash import move_back
 
+_MODE = 0o700
+"""Of a folder that is made again, until it has its own."""
 _ACLS = ("system.posix_acl_access", "system.posix_acl_default")
 
 Log = Callable[[str], None]
@@ -72,12 +74,16 @@ def undo_plan(root_fd: int, trash_fd: int, name: str, log: Log, actor: str) -> R
     return done
 
 
-def finish_folders(root_fd: int, plan_fd: int, manifest: Manifest, made: Iterable[str], done: Returned) -> None:
-    """Give the folders that were made again the owner, ACLs, mode and times that they had."""
+def finish_folders(root_fd: int, plan_fd: int, manifest: Manifest, made: Mapping[str, int], done: Returned) -> None:
+    """Give the folders that were made again the owner, ACLs, mode and times that they had.
+
+    Each is known by its inode: in a folder that others may write to, another one may have its path by now. Where a kill
+    came before the inode was noted (0), it must belong to this user, or to its owner from before.
+    """
     known = {folder.path: folder for folder in manifest.folders}
-    for path in sorted(set(made) & known.keys(), reverse=True):  # a folder's times change with what is made in it
+    for path in sorted(made.keys() & known.keys(), reverse=True):  # a folder's times change with what is made in it
         try:
-            _restore(root_fd, known[path])
+            _restore(root_fd, known[path], made[path])
         except OSError as error:
             if error.errno != errno.ENOENT:
                 done.kept.append(
@@ -108,25 +114,29 @@ def _make_folders(
     done: Returned,
     log: Log,
     actor: str,
-) -> set[str]:
+) -> dict[str, int]:
     """Make the folders again that the prune removed, and those that its files need; return all that are not finished.
+
+    Their inodes are 0 where a killed run has made them.
 
     They are noted first: a folder that a killed run has made has not got its owner and mode yet.
     """
-    needed = {path for file in files for path in _above(file.path)}
+    needed = {path for file in files for path in folders_above(file.path)}
     wanted = sorted(
         (folder.path for folder in manifest.folders if folder.goes or folder.path in needed),
         key=lambda path: path.split("/"),
     )
     missing = [path for path in wanted if _is_missing(root_fd, path)]
     begun = trash_folder.read_made(plan_fd) or set()
+    made: dict[str, int] = {}
     if missing:
         trash_folder.write_file(plan_fd, trash_folder.MADE, [trash.seal(sorted({*begun, *missing}))])
     for path in missing:
         above, _, name = path.rpartition("/")
         try:
             with prune_walk.open_folder(root_fd, above) as above_fd:
-                os.mkdir(name, 0o700, dir_fd=above_fd)
+                os.mkdir(name, _MODE, dir_fd=above_fd)
+                made[path] = os.stat(name, dir_fd=above_fd, follow_symlinks=False).st_ino
         except FileExistsError:
             continue
         except OSError as error:
@@ -134,12 +144,7 @@ def _make_folders(
             continue
         done.folders.append(path)
         log(f"folder made again path={path!r}")
-    return {*begun, *missing}
-
-
-def _above(path: str) -> Iterable[str]:
-    while path := path.rpartition("/")[0]:
-        yield path
+    return {**dict.fromkeys(begun, 0), **made}
 
 
 def _is_missing(root_fd: int, path: str) -> bool:
@@ -182,12 +187,16 @@ def _reason(error: OSError, actor: str) -> str:
             return prune_walk.reason(error, actor)
 
 
-def _restore(root_fd: int, folder: FolderState) -> None:
+def _restore(root_fd: int, folder: FolderState, inode: int) -> None:
     above, _, name = folder.path.rpartition("/")
     with prune_walk.open_folder(root_fd, above) as above_fd:
         fd = os.open(name, os.O_RDONLY | prune_walk.FOLDER, dir_fd=above_fd)
     first_error: OSError | None = None
     try:
+        about = os.fstat(fd)
+        is_ours = about.st_uid in (os.geteuid(), folder.uid)  # the latter if the kill came while it was restored
+        if about.st_ino != inode if inode else not is_ours:
+            raise OSError(errno.ESTALE, "another folder is there by now")
         for step in (_restore_owner, _restore_acls, _restore_mode, _restore_times):
             try:
                 step(fd, folder)

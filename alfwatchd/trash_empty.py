@@ -82,8 +82,14 @@ def undo(root: Path, plan_id: str, log: Log, actor: str = "this user") -> tuple[
             raise PruneRefused(f"{root}/{TRASH}: holds nothing of plan {plan_id!r}; see alfwatchd prune --list")
         done = Returned()
         for name in names:
-            with _naming(name):
-                some = undo_plan(root_fd, trash_fd, name, log, actor)
+            try:
+                with _naming(name):
+                    some = undo_plan(root_fd, trash_fd, name, log, actor)
+            except PruneRefused as error:
+                if len(names) == 1:
+                    raise
+                done.kept.append(KeptItem(f"{TRASH}/{name}", None, str(error), has_failed=True))
+                continue
             done.files += some.files
             done.folders += some.folders
             done.kept += some.kept
@@ -102,8 +108,13 @@ def empty(root: Path, plan_id: str | None, log: Log, actor: str = "this user") -
         if trash_fd is None:
             return done
         for name in names:
-            with _naming(name):
-                _empty_plan(root_fd, trash_fd, name, done, log, actor)
+            try:
+                with _naming(name):
+                    _empty_plan(root_fd, trash_fd, name, done, log, actor)
+            except PruneRefused as error:
+                if plan_id is not None:
+                    raise
+                done.kept.append(KeptItem(f"{TRASH}/{name}", None, str(error), has_failed=True))
         trash_folder.remove_trash(root_fd)
     return done
 
@@ -206,7 +217,7 @@ def _empty_plan(root_fd: int, trash_fd: int, name: str, done: Emptied, log: Log,
         manifest = trash_folder.read_manifest(plan_fd, name)
         made = trash_folder.read_made(plan_fd)
         if manifest is not None and made is not None:  # an undo was broken off: its folders have no owner and mode yet
-            finish_folders(root_fd, plan_fd, manifest, made, Returned())
+            finish_folders(root_fd, plan_fd, manifest, dict.fromkeys(made, 0), Returned())
         for number, about in trash_folder.list_slots(plan_fd).items():
             _delete(plan_fd, number, about, manifest, done, log, actor)
         with suppress(OSError):

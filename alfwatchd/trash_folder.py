@@ -10,8 +10,9 @@ import errno
 import fcntl
 import os
 import stat
+import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 
 from alfwatchd.core import trash
 from alfwatchd.core.alf import TRASH
@@ -27,6 +28,9 @@ MADE = "made-again"
 PROBE = "probe"
 """Name of a file that is made and removed before the first one is moved."""
 AT_ONCE = "with prune.trash_seconds = 0 files are deleted at once, without a trash"
+
+_in_use = threading.Lock()
+"""The lock of a file is one for all threads of a process, where the file system has any."""
 
 
 @contextmanager
@@ -63,9 +67,8 @@ def open_trash(root_fd: int, *, make: bool = False, alone: bool = True) -> Itera
                 f"{TRASH}: the trash in the root {why}, so it is not used: run this as the user that made it, or look "
                 f"at it and remove it; {AT_ONCE}"
             )
-        if alone:
-            _lock(trash_fd)
-        yield trash_fd
+        with _locked(root_fd, trash_fd) if alone else nullcontext():
+            yield trash_fd
     finally:
         os.close(trash_fd)
 
@@ -253,15 +256,41 @@ def _why_strange(fd: int, kind: int) -> str:
     return ""
 
 
-def _lock(trash_fd: int) -> None:
+@contextmanager
+def _locked(root_fd: int, trash_fd: int) -> Iterator[None]:
+    """Keep other processes, and other threads of this one, from using the trash.
+
+    Raises
+    ------
+    Busy
+        Somebody uses it.
+    """
+    if not _in_use.acquire(blocking=False):
+        raise _busy()
     try:
-        fcntl.flock(trash_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise Busy(f"{TRASH}: another process prunes this root, or empties its trash; try again when it is done") from (
-            error
-        )
-    except OSError:  # some network file systems lock no folders
-        return
+        with suppress(OSError):  # some network file systems lock no folders
+            try:
+                fcntl.flock(trash_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise _busy() from error
+        if not _is_in_place(root_fd, trash_fd):  # somebody has emptied and removed it since it was opened
+            raise _busy()
+        yield
+    finally:
+        _in_use.release()
+
+
+def _busy() -> Busy:
+    return Busy(f"{TRASH}: another prune of this root, an undo or an emptying uses it; try again when it is done")
+
+
+def _is_in_place(root_fd: int, trash_fd: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(TRASH, dir_fd=root_fd, follow_symlinks=False), os.fstat(trash_fd))
+    except FileNotFoundError:
+        return False
+    except OSError:  # what is done next fails for the same reason, and says so
+        return True
 
 
 def _make_new_folder(trash_fd: int, plan_id: str) -> str:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from alfwatchd import trash_empty
-from alfwatchd.core.prune_plan import KeptItem
+from alfwatchd.core.prune_plan import KeptItem, folders_above
 from alfwatchd.core.replies import PlansReply, PlanState, PruneItem, TrashReply
 from alfwatchd.core.trash import plan_of
 from alfwatchd.errors import UsageError
@@ -51,8 +51,8 @@ def undo(settings: Settings, plan_id: str, log: Log, actor: str = "this user") -
     )
     if not is_left:
         _note(settings, "undone", [plan_id])
-    changed = {above for file in done.files for above in _folders_above(file.path)}
-    return reply, tuple(changed | {above for path in done.folders for above in _folders_above(path)})
+    changed = {above for file in done.files for above in folders_above(file.path)}
+    return reply, tuple(changed | {above for path in done.folders for above in folders_above(path)})
 
 
 def empty(settings: Settings, plan_id: str | None, log: Log, actor: str = "this user") -> TrashReply:
@@ -97,9 +97,3 @@ def _check_plan(plan_id: str) -> None:
 
 def _items(kept: Iterable[KeptItem]) -> list[PruneItem]:
     return [PruneItem(printable(item.path), item.file_size, item.reason) for item in kept]
-
-
-def _folders_above(path: str) -> Iterable[str]:
-    while path := path.rpartition("/")[0]:
-        yield path
-    yield ""

@@ -62,49 +62,61 @@ class TrashKeeper:
                 found.append(Problem("trash_written", path, message))
         return found
 
-    def look_again(self) -> None:
-        """Look what lies in the trash, as it has changed."""
+    def look_again(self, *, may_empty: bool) -> None:
+        """Look what lies in the trash, as it has changed; `may_empty` as for `wake`."""
         self._look_again.set()
-        self._start()
+        self._start(may_empty=may_empty)
 
-    def wake(self) -> None:
-        """Have the trash emptied if anything in it is due; cheap otherwise."""
+    def wake(self, *, may_empty: bool) -> None:
+        """Have the trash emptied if anything in it is due; cheap otherwise.
+
+        Parameters
+        ----------
+        may_empty : bool
+            Whether it is surely the trash of the root that is kept; if not, it is only looked at.
+        """
         now = self._wall_clock()
-        is_due = any(_is_due(plan, now) for plan in self._plans) or not self._is_known
-        if self._look_again.is_set() or (is_due and now >= self._not_before):
-            self._start()
+        is_due = any(_is_due(plan, now) for plan in self._plans) and may_empty
+        if self._look_again.is_set() or ((is_due or not self._is_known) and now >= self._not_before):
+            self._start(may_empty=may_empty)
 
     def join(self) -> None:
         """Wait for the work that was begun."""
         if self._thread is not None:
             self._thread.join()
 
-    def _start(self) -> None:
+    def _start(self, *, may_empty: bool) -> None:
         if self._thread is not None and self._thread.is_alive():
             return  # the next `wake` comes soon
-        self._thread = threading.Thread(target=self._work, name="trash", daemon=True)
+        self._thread = threading.Thread(target=self._work, args=(may_empty,), name="trash", daemon=True)
         self._thread.start()
 
-    def _work(self) -> None:
+    def _work(self, may_empty: bool) -> None:  # noqa: FBT001 - given to a thread
         self._look_again.clear()
-        settings, now, trouble = self._settings(), self._wall_clock(), ""
-        try:
-            reply = trash_jobs.empty_due(settings, _log.info, now, "the daemon's user")
-            for item in reply.kept[:_MOST_TOLD]:
-                _log.warning("stays in the trash path=%s reason=%s", item.path, item.reason)
-        except Busy:
-            pass  # a prune runs, after which it is looked at again
-        except (AlfwatchdError, OSError) as error:
-            trouble = str(error)
-            _log.warning("the trash is not emptied error=%s", error)
+        settings, now = self._settings(), self._wall_clock()
+        trouble = self._empty_due(settings, now) if may_empty else ""
         try:
             self._plans = trash_empty.survey(settings.root)
             self._is_known = True
         except (AlfwatchdError, OSError) as error:
             _log.warning("the trash cannot be looked at error=%s", error)
         self._trouble = trouble
-        if trouble or not self._is_known or any(_is_due(plan, now) for plan in self._plans):
+        is_left = may_empty and any(_is_due(plan, now) for plan in self._plans)
+        if trouble or is_left or not self._is_known:
             self._not_before = now + _AGAIN_SECONDS
+
+    def _empty_due(self, settings: Settings, now: float) -> str:
+        """Empty what is due, and return what hindered it."""
+        try:
+            reply = trash_jobs.empty_due(settings, _log.info, now, "the daemon's user")
+            for item in reply.kept[:_MOST_TOLD]:
+                _log.warning("stays in the trash path=%s reason=%s", item.path, item.reason)
+        except Busy:
+            return ""  # a prune runs, after which it is looked at again
+        except (AlfwatchdError, OSError) as error:
+            _log.warning("the trash is not emptied error=%s", error)
+            return str(error)
+        return ""
 
 
 def _is_due(plan: TrashedPlan, now: float) -> bool:

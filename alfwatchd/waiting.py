@@ -64,8 +64,7 @@ def wait_for(make: Callable[[], T], inbox: Inbox, settings: Settings, ping: Call
         if was_collecting:
             gc.freeze()
             gc.enable()
-        for message in [*kept, *inbox.drain()]:
-            inbox.post(message)
+        inbox.put_back(kept)
     return done.result()
 
 

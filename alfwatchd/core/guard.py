@@ -141,9 +141,6 @@ class Seen(NamedTuple):
         return self.n_numbered > 0 and 10 * self.n_same >= 9 * self.n_numbered
 
 
-NOTHING_SEEN = Seen()
-
-
 def judge_data(expected: Place | None, seen: Seen) -> str:
     """Return why what is there cannot be the data that are known, or nothing if at least half of them are there.
 

@@ -195,8 +195,15 @@ class RootCheckRequest(Request):
 
 
 @dataclass(frozen=True, slots=True)
+class RemovingNotice:
+    """A prune is about to remove this session folder, so that its absence will be no surprise."""
+
+    session: str
+
+
+@dataclass(frozen=True, slots=True)
 class PrunedNotice:
-    """A prune deleted these files; the folders they lay in are to be looked at."""
+    """A prune, an undo or an emptying is over; these folders are to be looked at."""
 
     folders: tuple[str, ...]
 
@@ -229,6 +236,7 @@ Message = (
     | Adopted
     | Announced
     | PrunedNotice
+    | RemovingNotice
     | Stop
     | Reload
     | AnyRequest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -108,6 +108,12 @@ class PrunePlan:
         """Sum of the sizes of `files`, in bytes."""
         return sum(file.state.size for file in self.files)
 
+    @property
+    def paths(self) -> Iterator[str]:
+        """Paths of `files` and `folders`."""
+        yield from (file.path for file in self.files)
+        yield from self.folders
+
 
 @dataclass(frozen=True, slots=True)
 class PruneOutcome:
@@ -150,6 +156,13 @@ class OnDisk(NamedTuple):
 
     n_datasets: int
     n_bytes: int
+
+
+def folders_above(path: str) -> Iterator[str]:
+    """Yield the folders that a path lies in, the root, as an empty text, last."""
+    while path := path.rpartition("/")[0]:
+        yield path
+    yield ""
 
 
 def make_plan(

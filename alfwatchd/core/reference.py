@@ -182,6 +182,8 @@ def _with_datasets(reference: Reference, numbers: Mapping[bytes, int], datasets:
     eid_codes, eids = database.id_codes(datasets, "eid")
     of_eid = np.array([*(numbers.get(eid, -1) for eid in eids), -1], np.int64)[eid_codes]
     ids, has_path = database.read_ids(datasets), codes >= 0  # ONE itself writes rows without a path
+    is_odd = np.array([*(not alf.is_rel_path(path.decode()) for path in paths), False], np.bool_)[codes]
+    _check_odd(reference.origin, int((is_odd & has_path).sum()), int(has_path.sum()), "datasets table have no ALF path")
     n_rows, is_homeless = int(has_path.sum()), has_path & (of_eid < 0)
     if not n_rows:
         raise PruneRefused(

@@ -194,7 +194,7 @@ def test_folders_that_are_links_now_are_not_followed(root, folder):
     (root / folder).symlink_to(root.parent / "moved")
     files, goes, reasons = find(root, Rules(), sessions)
     assert files == ({TRIALS} if folder.endswith("alf") else set())
-    assert set(reasons.values()) == {"lies in what is not a folder any more; links are not followed"}
+    assert set(reasons.values()) == {"a folder on its path is gone or is a link now; links are not followed"}
     assert not goes
 
 

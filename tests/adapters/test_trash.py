@@ -449,7 +449,7 @@ def test_two_do_not_use_one_trash_at_once(root):
             lambda: trash_empty.empty(root, None, no_log),
             lambda: move(root, plan),
         ):
-            with pytest.raises(Busy, match="another process"):
+            with pytest.raises(Busy, match="another prune of this root"):
                 call()
         assert trash_empty.survey(root)[0].n_files == len(FILES)
 

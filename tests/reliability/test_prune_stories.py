@@ -10,18 +10,24 @@ from collections import Counter
 
 import pytest
 
-from alfwatchd import linux, pruning, trash_empty
+from alfwatchd import linux, pruning, references, trash_empty
 from alfwatchd.core.alf import TRASH
 from alfwatchd.errors import PruneRefused
 from alfwatchd.once import look_once
 from alfwatchd.prune_links import find_link_targets
 from alfwatchd.settings import Settings
 from disk_images import make_image, mount
-from prune_story import EXCLUDED, make_story, write_file
+from prune_story import EXCLUDED, FARTHER, make_story, write_file
 from trash_box import NOW, WEEK, killed, look, move
 
 N_SHORT, N_LONG = 60, 20_000
 OPTIONS = {"excluded": lambda path: f"/{EXCLUDED}" in path}
+
+
+@pytest.fixture(autouse=True)
+def years_later(monkeypatch):
+    """No file can be made with a birth time in the past, so the references are of a time to come, when this is past."""
+    monkeypatch.setattr(references, "_now", lambda: FARTHER)
 
 
 def settings_of(story):
