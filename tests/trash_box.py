@@ -39,7 +39,11 @@ def look(top, *, times=False):
             path = Path(folder, name)
             about = path.lstat()
             is_file = stat.S_ISREG(about.st_mode)
-            acls = {each: os.getxattr(path, each) for each in os.listxattr(path) if "acl" in each}
+            acls = (
+                {}
+                if path.is_symlink()
+                else {each: os.getxattr(path, each) for each in os.listxattr(path) if "acl" in each}
+            )
             found[str(path.relative_to(top))] = (
                 path.read_bytes() if is_file else b"", about.st_mode, about.st_uid, about.st_gid, acls,
                 (about.st_ino, about.st_mtime_ns) if is_file else about.st_mtime_ns if times else None,
