@@ -34,6 +34,7 @@ LINKS = [
     ("from a name that is no ALF", "my data (old)/link", f"../{S1}", [S1]),
     ("the root", "link", ".", ["."]),
     ("a way through a folder", "link", f"{S1}/alf/../{TRIALS}", [f"{S1}/{TRIALS}", f"{S1}/alf"]),
+    ("a way through a folder after a dot", "link", f"{S1}/./alf/./../{TRIALS}", [f"{S1}/{TRIALS}", f"{S1}/alf"]),
     ("nothing", "link", "nowhere", []),
     ("itself", "link", "link", []),
     ("a device", "link", "/dev/null", []),
@@ -103,3 +104,9 @@ def test_a_closed_folder_of_fsck_is_no_reason_to_refuse(tmp_path):
 def test_a_root_that_is_not_there(tmp_path):
     with pytest.raises(RootOffline, match="nothing was deleted"):
         find_link_targets(tmp_path / "missing")
+
+
+def test_a_way_through_a_link_outside_and_back_needs_what_it_passes(root, tmp_path):
+    (tmp_path / "outer").symlink_to(root / S1 / "alf" / ".." / TRIALS)
+    (root / "link").symlink_to(tmp_path / "outer")
+    assert {mark(root / S1 / TRIALS), mark(root / S1 / "alf")} <= find_link_targets(root)

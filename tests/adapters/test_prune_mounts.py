@@ -266,3 +266,30 @@ def test_a_prune_that_is_killed_on_bindfs_is_undone(root, tmp_path):
     done, is_left = trash_empty.undo(root, plan.plan_id, lambda _: None)
     assert (len(done.files), done.kept, is_left) == (6, [], False)
     assert (root / LAB_S1 / TRIALS).stat().st_nlink == 1
+
+
+MIRRORS = {
+    "an unlisted subject shows a listed one": ("lab/Subjects/m1", "lab/Subjects/q9"),
+    "a listed subject shows an unlisted one": ("lab/Subjects/q9", "lab/Subjects/m1"),
+    "a session shows another one": ("lab/Subjects/m1/2020-01-01/001", "lab/Subjects/m1/2020-01-01/003"),
+}
+
+
+@pytest.mark.parametrize("case", MIRRORS)
+def test_a_listed_folder_that_a_mount_shows_at_another_path_stays(tmp_path, case):
+    real, shown = MIRRORS[case]
+
+    def work():
+        root = tmp_path / "root"
+        session = real if real.endswith("001") else f"{real}/2020-01-01/001"
+        write(root, f"{session}/{SPIKES}", f"{session}/{TRIALS}", f"lab/Subjects/z/2020-01-01/001/{SPIKES}")
+        (root / shown).mkdir(parents=True)
+        bind(root / real, root / shown)
+        listed = "lab/Subjects/m1/2020-01-01/001"
+        plan = plan_for(root, [f"{listed}/{SPIKES}", f"{listed}/{TRIALS}"])
+        apply(root, plan)
+        return [file.path for file in plan.files], sorted(path.name for path in (root / session).rglob("*.npy"))
+
+    planned, left = in_own_mounts(work)
+    assert planned == [f"lab/Subjects/z/2020-01-01/001/{SPIKES}"]
+    assert len(left) == 2

@@ -128,3 +128,10 @@ def test_what_is_no_table_is_refused(folder):
     with pytest.raises(PruneRefused, match="no reference tables here"):
         read_reference(folder)
     assert read_date(folder) is None
+
+
+def test_a_date_in_the_future_makes_nothing_older(folder):
+    ahead = (datetime.now(UTC) + timedelta(days=3650)).timestamp()
+    for name in ("sessions.pqt", "datasets.pqt"):
+        os.utime(folder / name, (ahead, ahead))
+    assert read_reference(folder).origin.date <= datetime.now(UTC)

@@ -523,3 +523,34 @@ def test_undo_is_the_inverse_of_a_prune(paths, listed, modes):
             undo(root, plan)
         assert look(root) == before
         assert not (root / TRASH).exists()
+
+
+def test_an_undo_gives_no_folder_of_another_user_away(root):
+    """A kill came before the folder was made; meanwhile somebody else has made one of this name, for himself."""
+    os.chown(root / S1, 1000, 1000)
+    (root / S1).chmod(0o777)
+    plan = plan_for(root)
+    move(root, plan)
+    for folder in (root / TRASH).glob("*"):
+        (folder / "made-again").write_bytes(trash.seal([S1]))
+    private = root / S1
+    private.mkdir(parents=True, mode=0o700)
+    os.chown(private, 1001, 1001)
+    trash_empty.empty_due(root, NOW, no_log)
+    about = private.stat()
+    assert (about.st_uid, about.st_mode & 0o777) == (1001, 0o700)
+    assert (root / S1 / SPIKES).exists()
+
+
+def test_a_damaged_plan_keeps_no_other_one_in_the_trash(root):
+    first = plan_for(root, [path for path in FILES if not path.startswith(S1)])
+    move(root, first)
+    second = plan_for(root)
+    move(root, second)
+    manifest = root / TRASH / min(first.plan_id, second.plan_id) / "manifest"  # the one that comes first
+    whole = manifest.read_bytes()
+    manifest.write_bytes(b"damaged")
+    done = trash_empty.empty(root, None, no_log)
+    assert ([item.path for item in done.kept], len(done.plans)) == ([f"{TRASH}/{manifest.parent.name}"], 1)
+    manifest.write_bytes(whole)
+    assert trash_empty.empty(root, None, no_log).kept == []

@@ -614,3 +614,31 @@ def test_the_example_configuration_runs_as_it_is(idle):
     assert tomllib.loads(example.read_text())["root"] == "/srv/data"
     found = json.loads(idle.run_bare("config", "--json", f"--config={example}").stdout)
     assert found["root"]["source"] == str(example)
+
+
+@pytest.mark.parametrize("flag", ["--empty-trash", "--undo", "--reference"])
+def test_a_variable_that_is_not_set_empties_no_trash(pruned, flag):
+    command = ["prune", *pruned.places, f"--reference={pruned.reference}", "--max-fraction=1", "--newer", "--apply"]
+    pruned.run_bare(*command)
+    assert "is a variable not set?" in pruned.run_bare("prune", *pruned.places, flag, "", code=2).stderr
+    assert any((pruned.root / ".alfwatchd-trash").iterdir())
+
+
+def test_without_a_daemon_what_was_moved_in_since_the_last_look_stays(pruned):
+    """A `mv` of a subject changes no time of its sessions."""
+    old = pruned.root / "lab/Subjects/s1/2020-01-01/003"
+    disk = pruned.root.parent / "other/m9"
+    disk.mkdir(parents=True)
+    old.parent.rename(disk / "2020-01-01")
+    pruned.run_once()
+    time.sleep(1.1)  # tables count seconds
+    for name in ("sessions.pqt", "datasets.pqt"):
+        (pruned.reference / name).unlink()
+        shutil.copy(pruned.root / name, pruned.reference)
+    disk.rename(pruned.root / "lab/Subjects/m9")
+    config = pruned.home / "config.toml"
+    config.write_text("[prune]\nmargin_seconds = 0\nmax_fraction = 1\n")
+    command = ["prune", *pruned.places, f"--config={config}", f"--reference={pruned.reference}", "--json"]
+    plan = json.loads(pruned.run_bare(*command).stdout)
+    assert [item for item in plan["files"] if "/m9/" in item["path"]] == []
+    assert {item["reason"] for item in plan["kept"] if "/m9/" in item["path"]} == {"newer than the reference"}

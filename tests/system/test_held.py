@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from alfwatchd import make_parquet_db
+from alfwatchd.errors import PruneRefused, UsageError
 from program import listed, make_small_tree, program, read_tables, walk
 
 SUBJECTS = [f"s{number}" for number in range(10)]  # two sessions each
@@ -170,3 +171,79 @@ def test_sessions_in_no_lab_folder_keep_their_rows_and_ids(made):
     for _ in range(2):
         made.run_once(code=1)
         assert read_tables(made.out_dir)[0].select(["lab", "subject", "number", "id"]).to_pylist() == before
+
+
+def test_what_is_held_stays_held_though_new_sessions_make_the_loss_a_smaller_part(made):
+    """A pool without one of its disks, a nightly run, and a lab that goes on recording."""
+    made.run_once()
+    lost = [made.root / "lab/Subjects" / subject for subject in SUBJECTS[:5]]  # 10 of 20 sessions
+    for folder in lost:
+        shutil.move(folder, made.root.parent / "away" / folder.name)
+    made.run_once(code=1)
+    make_small_tree(made.root, subjects=[f"new{number}" for number in range(40)])
+    made.run_once(code=1)
+    made.run_once(code=1)
+    made.start()
+    assert made.client.sync().exactness == "held"
+    made.stop()
+    for folder in lost:
+        shutil.move(made.root.parent / "away" / folder.name, folder)
+    made.run_once()
+    made.assert_tables_equal_fresh_index()
+
+
+PRUNING = "[prune]\nenabled = true\nmax_fraction = 1.0\n"
+
+
+@pytest.fixture
+def polled(made):
+    """A polled tree whose reference lists half of it: nothing but the prune itself tells that sessions are gone."""
+    made.run_once()
+    reference = made.home / "reference"
+    reference.mkdir()
+    sessions = pq.read_table(made.out_dir / "sessions.pqt").to_pylist()
+    stays = [row["id"] for row in sessions if row["subject"] in SUBJECTS[:4]]
+    for name, key in (("sessions.pqt", "id"), ("datasets.pqt", "eid")):
+        table = pq.read_table(made.out_dir / name)
+        keep = pa.array([each in stays for each in table[key].to_pylist()])
+        pq.write_table(table.filter(keep), reference / name)
+    config = made.home / "config.toml"
+    config.write_text(f'watch = "poll"\npoll_interval_seconds = 0.2\n{PRUNING}')
+    made.reference = reference
+    made.start(f"--config={config}")
+    yield made
+    made.stop()
+
+
+def test_what_a_prune_removes_is_not_held(polled):
+    plan = polled.client.plan_prune(str(polled.reference), newer=True)
+    assert len(polled.client.apply_prune(plan.plan_id).folders) >= 12
+    for _ in range(2):
+        assert polled.client.sync().exactness == "scanned"
+    assert listed(polled.out_dir, polled.root) == walk(polled.root)
+    assert polled.client.undo_prune(plan.plan_id).complete
+    polled.client.sync()
+    assert listed(polled.out_dir, polled.root) == walk(polled.root)
+
+
+def test_an_undo_lets_no_other_loss_through(polled):
+    plan = polled.client.plan_prune(str(polled.reference), newer=True)
+    polled.client.apply_prune(plan.plan_id)
+    polled.client.undo_prune(plan.plan_id)
+    polled.client.sync()
+    for subject in GONE:
+        shutil.move(polled.root / "lab/Subjects" / subject, polled.root.parent / "away" / subject)
+    assert polled.client.sync().exactness == "held"
+    assert n_sessions(polled) == 20
+    with pytest.raises(PruneRefused, match="rows are held"):
+        polled.client.empty_trash()
+
+
+def test_only_the_whole_root_can_be_accepted(made):
+    made.run_once()
+    lose(made)
+    made.start()
+    with pytest.raises(UsageError, match="accept_root is for the whole root"):
+        made.client.rescan("no/such/folder", accept_root=True)
+    assert made.client.sync().exactness == "held"
+    made.stop()

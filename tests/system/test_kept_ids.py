@@ -367,3 +367,19 @@ def test_a_folder_that_went_and_another_one_that_came_are_not_taken_for_one(smal
     write_dataset(small.root / S9 / CHOICE, 11)
     small.client.sync()
     assert small.client.ids(before).steps == []
+
+
+def test_columns_that_another_program_changed_are_taken_over_whatever_metadata_say(tmp_path):
+    """pyarrow keeps the metadata of a table whose columns are set, and with them what we said of them."""
+    root = tmp_path / "root"
+    with program(make_small_tree(root)) as made:
+        made.run_once()
+        path = root / "sessions.pqt"
+        table = pq.read_table(path)
+        column = pa.array(["ephysChoiceWorld"] * len(table))
+        place = table.schema.get_field_index("task_protocol")
+        changed = table.set_column(place, "task_protocol", column)
+        assert b"alfwatchd" in changed.schema.metadata
+        pq.write_table(changed, path)
+        made.run_once()
+        assert set(pq.read_table(path)["task_protocol"].to_pylist()) == {"ephysChoiceWorld"}
