@@ -81,5 +81,5 @@ def _first_that_keeps(address: Address) -> Client:
             failed.append(error)
         else:
             return client
-    # What tells most: who may not ask does not know; a daemon of another root is no daemon of this one.
+    # The most useful error: NotAllowed, then WrongRoot, then NoDaemon.
     raise next((error for kind in (NotAllowed, WrongRoot) for error in failed if isinstance(error, kind)), failed[0])

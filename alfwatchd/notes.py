@@ -105,7 +105,7 @@ class Notes:
             self._make_room()
 
     def come_back(self, keys: Iterable[str]) -> None:
-        """Take it that these sessions are there again: what goes once more is noted once more, with its own year."""
+        """Forget the notes of sessions that are back; if they go again, they are noted for another year."""
         for key in keys:
             self._known.pop(key, None)
 

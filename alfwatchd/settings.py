@@ -227,7 +227,7 @@ class Settings(BaseSettings, frozen=True, extra="forbid", allow_inf_nan=False):
     root: Place = Field(description="Folder that is indexed.")
     out_dir: Place = Field(description="Folder of the two tables; default: the root.")
     state_dir: Place = Field(
-        description="Folder of what must outlive a restart: notes of rows that are away, changed ids."
+        description="Where the daemon keeps its state: identity of the disk, inodes, hashes, changed ids, notes."
     )
     socket: Annotated[Place, AfterValidator(check_socket)] = Field(description="Path of the control socket.")
     lab: Annotated[str, AfterValidator(_check_lab)] = Field("", description="Lab of a tree without lab folders.")

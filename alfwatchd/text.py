@@ -84,12 +84,12 @@ def prune_lines(reply: PruneReply) -> list[str]:
         lines.append("note: alfwatchd prune --json lists more of what is kept")
     lines += [f"note: {note}" for note in reply.notes]
     lines.append(
-        f"{len(reply.files)} files and {len(reply.folders)} folders, {show_bytes(reply.n_bytes)}, {verb} of "
+        f"{verb}: {len(reply.files)} files and {len(reply.folders)} folders, {show_bytes(reply.n_bytes)}, of "
         f"{reply.n_datasets} datasets of {reply.root}; reference: {reply.reference}{_reference_age(reply)}; plan "
         f"{reply.plan_id}"
     )
     if not reply.applied and (reply.files or reply.folders):
-        lines.append("nothing was deleted; add --apply to delete")
+        lines.append("nothing was touched; add --apply to carry this out")
     if reply.freed_at is not None:
         lines.append(
             f"{show_bytes(reply.n_bytes)} moved, freed on {_show_day(reply.freed_at)}; "

@@ -35,8 +35,8 @@ class Loss(NamedTuple):
 def say_held(loss: Loss) -> str:
     """Return what a person should know and do while rows of lost sessions are held."""
     return (
-        f"{loss}; nothing was removed: mount what is missing, or alfwatchd rescan --accept-root "
-        "(without a daemon: alfwatchd --once --accept-root)"
+        f"{loss}; their rows are kept. If a disk is missing, mount it. If the sessions were really removed, run "
+        "alfwatchd rescan --accept-root (without a daemon: alfwatchd --once --accept-root)"
     )
 
 

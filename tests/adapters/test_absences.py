@@ -113,7 +113,10 @@ def test_what_a_person_is_told(untold):
     assert box.sync().exactness == HELD
     status = box.status()
     assert "20 of 20 sessions are gone and 20 are new since " in status.detail
-    assert "nothing was removed: mount what is missing, or alfwatchd rescan --accept-root" in status.detail
+    assert (
+        "their rows are kept. If a disk is missing, mount it. If the sessions were really removed, run alfwatchd rescan"
+        in status.detail
+    )
     assert [(each.kind, each.path, each.message) for each in status.problems] == [("held", "", status.detail)]
     assert before in (0, 20)
     assert box.indexer.tables.counts.n_datasets == 40

@@ -290,7 +290,7 @@ def test_prune_over_the_socket_deletes_what_was_planned_and_logs_who_asked(prune
     text = pruned.run("prune", "--newer", f"--reference={pruned.reference}").stdout
     for path in pruned.goes:
         assert f"would go: {path} (" in text
-    assert "nothing was deleted; add --apply to delete" in text
+    assert "nothing was touched; add --apply to carry this out" in text
     assert walk(pruned.root) == everything
     applied = plan_of(pruned, "--apply")
     assert applied["applied"] is True
@@ -337,7 +337,7 @@ def test_what_is_newer_than_the_reference_stays_and_is_listed(pruned):
     text = pruned.run_bare(*command).stdout
     for path in pruned.goes:
         assert f"kept: {path}: newer than the reference" in text
-    assert f"0 files and 0 folders, 0 B, deleted of 16 datasets of {pruned.root}" in text
+    assert f"deleted: 0 files and 0 folders, 0 B, of 16 datasets of {pruned.root}" in text
     assert walk(pruned.root) == everything
     reply = json.loads(pruned.run_bare(*command, "--json").stdout)
     assert reply["n_kept"] == {"newer than the reference": 4}
@@ -409,7 +409,7 @@ def test_prune_without_a_daemon(pruned):
     command = ["prune", "--newer", *pruned.places, f"--reference={pruned.reference}"]
     assert "4 of 16 datasets" in pruned.run_bare(*command, code=1).stderr
     text = pruned.run_bare(*command, "--max-fraction=0.5").stdout
-    assert "nothing was deleted" in text
+    assert "nothing was touched" in text
     assert walk(pruned.root) == everything
     ended = pruned.run_bare(*command, "--max-fraction=0.5", "--apply")
     assert ended.stderr.count("dataset moved to trash path=") == 4

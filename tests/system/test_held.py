@@ -15,7 +15,9 @@ from program import listed, make_small_tree, program, read_tables, walk
 SUBJECTS = [f"s{number}" for number in range(10)]  # two sessions each
 GONE = SUBJECTS[:8]
 TEXT = "16 of 20 sessions are gone and 2 are new since "
-ADVICE = "nothing was removed: mount what is missing, or alfwatchd rescan --accept-root"
+ADVICE = (
+    "their rows are kept. If a disk is missing, mount it. If the sessions were really removed, run alfwatchd rescan"
+)
 
 
 @pytest.fixture
