@@ -42,7 +42,9 @@ def test_labs():
 
 def test_a_person_is_told_numbers_and_what_to_do():
     text = say_held(Loss(12, 40, 3, "2020-01-01T00:00:00+00:00"))
-    assert text.startswith("12 of 40 sessions are gone and 3 are new since 2020-01-01T00:00:00+00:00; their rows are kept")
+    assert text.startswith(
+        "12 of 40 sessions are gone and 3 are new since 2020-01-01T00:00:00+00:00; their rows are kept"
+    )
     assert "alfwatchd rescan --accept-root" in text
     assert "--once --accept-root" in text
 
