@@ -231,25 +231,19 @@ class Desk:
 
     async def undo(self, body: UndoBody, peer: Peer) -> replies.TrashReply:
         """Bring back what a plan has moved into the trash. Goes on if the client leaves; raises as `apply`."""
+        await _in_thread(self._check_may_prune, peer)
         await self.ask(messages.SnapshotRequest)  # fails while the root is offline
-        return await asyncio.shield(
-            asyncio.ensure_future(self._use_trash(functools.partial(self._undo, body.plan_id), peer))
-        )
+        return await asyncio.shield(asyncio.ensure_future(_in_thread(self._undo, body.plan_id, peer)))
 
     async def empty(self, body: EmptyBody, peer: Peer) -> replies.TrashReply:
         """Delete what lies in the trash. Goes on if the client leaves; raises as `apply`."""
+        await _in_thread(self._check_may_prune, peer)
         await self.ask(messages.RootCheckRequest)
-        return await asyncio.shield(
-            asyncio.ensure_future(self._use_trash(functools.partial(self._empty, body.plan_id), peer))
-        )
+        return await asyncio.shield(asyncio.ensure_future(_in_thread(self._empty, body.plan_id, peer)))
 
     async def list_plans(self) -> replies.PlansReply:
         """Return the plans that are remembered."""
         return await _in_thread(trash_jobs.list_plans, self._settings())
-
-    async def _use_trash(self, work: Callable[[Peer], replies.TrashReply], peer: Peer) -> replies.TrashReply:
-        await _in_thread(self._check_may_prune, peer)
-        return await _in_thread(work, peer)
 
     def _remember(self, plan: PrunePlan) -> None:
         """Keep a plan to be carried out, and forget the oldest ones of too many, or of ones that are too large."""

@@ -847,9 +847,8 @@ def test_a_prune_deletes_what_was_planned(data, caplog):
         again, answer = box.ask("POST", "/v1/prune/apply", {"plan_id": plan["plan_id"]})
         assert (again, answer["error"]) == (400, "UsageError")
         (notice,) = (message for message in box.engine.taken if isinstance(message, messages.PrunedNotice))
-    assert set(notice.folders) == {"s", *(path.rpartition("/")[0] for path in (SPIKES, TRIALS))} | {
-        path.split("/001")[0] for path in (SPIKES, TRIALS)
-    }
+    days = ("s/2020-01-01", "s/2020-01-02")
+    assert set(notice.folders) == {"", "s", *(day + rest for day in days for rest in ("", "/001", "/001/alf"))}
     logged = [record.getMessage() for record in caplog.records]
     me = f"uid={os.getuid()} pid={os.getpid()}"
     assert any(line.startswith(f"dataset moved to trash path='{SPIKES}'") and me in line for line in logged)
@@ -879,7 +878,7 @@ def test_undo_and_empty_over_the_api(data):
 
 def test_undo_and_empty_are_refused_while_the_root_is_offline(data):
     offline = RootOffline("the disk is away")
-    with prune_box(data, {messages.SnapshotRequest: offline}) as box:
+    with prune_box(data, {messages.SnapshotRequest: offline, messages.RootCheckRequest: offline}) as box:
         for what in ("undo", "empty"):
             assert box.ask("POST", f"/v1/prune/{what}", {"plan_id": "0" * 16})[1]["error"] == "RootOffline"
 
