@@ -54,7 +54,7 @@ def write_atomically(path: Path, write: Callable[[Path], None], *, mode: int = 0
             if path.is_dir():  # a file cannot replace it
                 remove(path)
             temporary.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -127,7 +127,8 @@ def _mark(about: os.stat_result) -> FileMark:
     return about.st_ino, about.st_size, about.st_mtime_ns
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make durable which names a folder holds."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

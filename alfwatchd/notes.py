@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from alfwatchd.atomic import write_atomically
+from alfwatchd.atomic import sync_folder, write_atomically
 from alfwatchd.core.earlier import NO_DATASET, NO_SESSION, KeptDataset, KeptSession
 from alfwatchd.core.notes import Note, noted
 
@@ -97,7 +97,7 @@ class Notes:
             os.fsync(fd)
         finally:
             os.close(fd)
-        _sync_folder(self.folder)
+        sync_folder(self.folder)
         for each in news:
             self._remember(each)
         n_datasets = sum(len(datasets) for _, _, datasets in self._known.values())
@@ -223,11 +223,3 @@ def _parse(line: bytes) -> tuple[float, Note]:
 
 def _parse_id(text: str | None) -> bytes | None:
     return bytes.fromhex(text) if text is not None else None
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
