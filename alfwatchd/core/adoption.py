@@ -15,12 +15,11 @@ import pyarrow as pa
 
 from alfwatchd.core import alf, ids
 from alfwatchd.core.database import DatabaseDatasets, Ids, read_datasets, read_sessions, session_paths
-from alfwatchd.core.earlier import Kept, KeptDataset
+from alfwatchd.core.earlier import NO_DATASET, Kept, KeptDataset
 from alfwatchd.core.matching import CODE_BITS, Places, Rows, folded, split_uuid
 from alfwatchd.core.rows import Problem, Session
 
 _MOST_PROBLEMS = 1000
-_NOTHING = KeptDataset(None, 0, None, b"")
 
 
 class AdoptedSession(NamedTuple):
@@ -207,7 +206,7 @@ class Adoption:
                 name: rows[name] if place < 0 else KeptDataset(None, 0, rows[name].file_size, rows[name].digest)
                 for name, place in zip(names, places.tolist(), strict=True)
             }
-            datasets[path] = {name: row for name, row in left.items() if row != _NOTHING}
+            datasets[path] = {name: row for name, row in left.items() if row != NO_DATASET}
         rest = replace(kept, sessions=sessions, datasets=datasets)
         return kept if rest == kept else rest
 

@@ -10,12 +10,11 @@ import numpy as np
 
 from alfwatchd.core import alf, ids
 from alfwatchd.core.adoption import AdoptedSession, Adoption
-from alfwatchd.core.earlier import NOTHING_KEPT, Kept, KeptSession
+from alfwatchd.core.earlier import NO_SESSION, NOTHING_KEPT, Kept, KeptSession
 from alfwatchd.core.eids import NO_EIDS, Claim, Eids, assign
 from alfwatchd.core.rows import Session
 from alfwatchd.core.tables import Snapshot
 
-_NO_SESSION = KeptSession(None, "", "")
 _PLAIN: tuple[Mapping[str, bytes], Set[str], Set[str]] = ({}, frozenset(), frozenset())
 
 
@@ -85,12 +84,7 @@ class Encoding:
 
     def kept_session(self, session: Session) -> KeptSession:
         """Return what earlier tables know of a session."""
-        return self.kept.sessions.get(self.kept_key(session.key), _NO_SESSION) if self.kept.sessions else _NO_SESSION
-
-    @property
-    def has_kept(self) -> bool:
-        """Whether anything is carried over from earlier tables that the next run must find there again."""
-        return self.kept.shows
+        return self.kept.sessions.get(self.kept_key(session.key), NO_SESSION) if self.kept.sessions else NO_SESSION
 
     @property
     def may_collide(self) -> bool:

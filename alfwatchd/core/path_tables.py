@@ -8,14 +8,12 @@ import numpy as np
 import pyarrow as pa
 
 from alfwatchd.core import arrow
-from alfwatchd.core.earlier import QC_CATEGORIES, KeptDataset, KeptSession
+from alfwatchd.core.earlier import NO_DATASET, NO_SESSION, QC_CATEGORIES
 from alfwatchd.core.encode import raw_ids, with_pandas_index
 from alfwatchd.core.encoding import Encoding
 from alfwatchd.core.rows import NO_DIGEST, Session, digest_of, unpack_signature
 from alfwatchd.core.tables import Snapshot
 
-_NO_SESSION = KeptSession(None, "", "")
-_NO_DATASET = KeptDataset(None, 0, None, b"")
 _EPOCH = datetime.date(1970, 1, 1).toordinal()
 
 
@@ -30,7 +28,7 @@ def sessions_by_path(snapshot: Snapshot, encoding: Encoding) -> pa.Table:
     """
     sessions = _by_path(snapshot)
     keys = [session.key for session in sessions]
-    kept = [encoding.kept.sessions.get(encoding.kept_key(key), _NO_SESSION) for key in keys]
+    kept = [encoding.kept.sessions.get(encoding.kept_key(key), NO_SESSION) for key in keys]
     days = np.array([key.date.toordinal() - _EPOCH for key in keys], np.int32)
     columns = {
         "id": arrow.strings(list(map(_eid, sessions))),
@@ -63,7 +61,7 @@ def datasets_by_path(snapshot: Snapshot, encoding: Encoding) -> pa.Table:
         eids += [_eid(session)] * len(rows)
         rel_paths += [rel_path for rel_path, _ in rows]
         values += [value for _, value in rows]
-        qc += [kept.get(rel_path, _NO_DATASET).qc for rel_path, _ in rows]
+        qc += [kept.get(rel_path, NO_DATASET).qc for rel_path, _ in rows]
     sizes = np.array([unpack_signature(value).file_size for value in values], np.uint64)
     digests = [digest_of(value) or NO_DIGEST for value in values]
     columns = {
