@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from alfwatchd import linux
@@ -39,8 +39,7 @@ def open_root(root: Path) -> Iterator[int]:
         os.close(root_fd)
 
 
-@contextmanager
-def open_folder(base_fd: int, path: str, protected: Protected = frozenset()) -> Iterator[int]:
+def open_folder(base_fd: int, path: str, protected: Protected = frozenset()) -> AbstractContextManager[int]:
     """Walk from an open folder down to `path` and yield its descriptor, good for looking names up.
 
     Other file systems may be mounted on the way: this is for the folders above sessions.
@@ -50,16 +49,7 @@ def open_folder(base_fd: int, path: str, protected: Protected = frozenset()) -> 
     OSError
         With an errno that `reason` knows.
     """
-    folder_fd = os.dup(base_fd)
-    try:
-        for name in path.split("/") if path else ():
-            inner_fd = os.open(name, os.O_PATH | FOLDER, dir_fd=folder_fd)
-            os.close(folder_fd)
-            folder_fd = inner_fd
-            _check_protected(folder_fd, protected)
-        yield folder_fd
-    finally:
-        os.close(folder_fd)
+    return _walk_down(base_fd, path, _open_any, protected)
 
 
 @contextmanager
@@ -77,19 +67,27 @@ def open_session(
         yield session_fd
 
 
-@contextmanager
-def open_inside(session_fd: int, path: str, protected: Protected = frozenset()) -> Iterator[int]:
+def open_inside(session_fd: int, path: str, protected: Protected = frozenset()) -> AbstractContextManager[int]:
     """Walk from a session folder, or one inside it, down to `path`, into no other mount and no other file system."""
-    folder_fd = os.dup(session_fd)
+    return _walk_down(session_fd, path, open_inner, protected)
+
+
+@contextmanager
+def _walk_down(base_fd: int, path: str, open_next: Callable[[str, int], int], protected: Protected) -> Iterator[int]:
+    folder_fd = os.dup(base_fd)
     try:
         for name in path.split("/") if path else ():
-            inner_fd = open_inner(name, folder_fd)
+            inner_fd = open_next(name, folder_fd)
             os.close(folder_fd)
             folder_fd = inner_fd
             _check_protected(folder_fd, protected)
         yield folder_fd
     finally:
         os.close(folder_fd)
+
+
+def _open_any(name: str, folder_fd: int) -> int:
+    return os.open(name, os.O_PATH | FOLDER, dir_fd=folder_fd)
 
 
 @contextmanager
