@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import pickle
 import select
@@ -51,6 +52,20 @@ def with_own_mounts(function: Callable[[], T]) -> T:
     if not in_child(lambda: _LIBC.unshare(_CLONE_NEWNS) == 0):
         pytest.skip("no mount namespace can be made here")
     return in_child(run)  # type: ignore[return-value]
+
+
+def in_own_mounts(test: Callable[..., None]) -> Callable[..., None]:
+    """Run a test in a child whose mounts the host never sees; its assertions are those of the test."""
+
+    @functools.wraps(test)
+    def run(*args: object, **more: object) -> None:
+        def child() -> str:
+            test(*args, **more)
+            return "done"
+
+        assert with_own_mounts(child) == "done"
+
+    return run
 
 
 def in_child(function: Callable[[], T]) -> T:

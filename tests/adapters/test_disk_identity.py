@@ -1,6 +1,5 @@
 """Which disk it is: real file systems from images, FUSE pools, and a kernel that refuses to tell."""
 
-import functools
 import os
 import shutil
 import subprocess
@@ -13,25 +12,13 @@ from alfwatchd.errors import RootOffline
 from alfwatchd.known_data import Listed
 from alfwatchd.mounts import find_place
 from alfwatchd.places import Guard
-from children import bind, in_child, mount_tmpfs, unmount, with_own_mounts
+from children import bind, in_child, in_own_mounts, mount_tmpfs, unmount
 from disk_images import attach, detach, make_image, mount, refuse_ioctls
 from trees import write
 
 KINDS = {"ext4": "ext", "xfs": "xfs", "btrfs": "btrfs"}
 OURS = [f"lab/Subjects/s{number}/2020-01-01/001" for number in range(4)]
 OTHERS = [f"lab/Subjects/other{number}/2020-01-01/001" for number in range(4)]
-
-
-def in_own_mounts(test):
-    @functools.wraps(test)
-    def run(*args, **more):
-        def child():
-            test(*args, **more)
-            return "done"
-
-        assert with_own_mounts(child) == "done"
-
-    return run
 
 
 @pytest.fixture

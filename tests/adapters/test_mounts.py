@@ -1,6 +1,5 @@
 """File systems come and go, in children with mounts of their own."""
 
-import functools
 import os
 import resource
 import shutil
@@ -15,7 +14,7 @@ from alfwatchd.errors import RootOffline
 from alfwatchd.known_data import Listed
 from alfwatchd.mounts import MountWatch, find_place, list_mounts, mounts_near, top_folders
 from alfwatchd.places import Guard
-from children import NOBODY, bind, mount_tmpfs, unmount, with_own_mounts
+from children import NOBODY, bind, in_own_mounts, mount_tmpfs, unmount
 from engine_box import EngineBox
 from trees import fast_folder, indexing, listed, problems, scan_all, write
 
@@ -27,20 +26,6 @@ def root():
     with fast_folder() as folder:
         (folder / "root").mkdir()
         yield folder / "root"
-
-
-def in_own_mounts(test):
-    """Run a test in a child whose mounts the host never sees; its assertions are those of the test."""
-
-    @functools.wraps(test)
-    def run(*args, **more):
-        def child():
-            test(*args, **more)
-            return "done"
-
-        assert with_own_mounts(child) == "done"
-
-    return run
 
 
 def offline_reason(call, *args, **more):
