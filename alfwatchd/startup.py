@@ -22,7 +22,7 @@ from alfwatchd.core.guard import Place
 from alfwatchd.core.known import KnownSession
 from alfwatchd.core.losses import Loss
 from alfwatchd.core.messages import Message
-from alfwatchd.core.notes import with_notes
+from alfwatchd.core.notes import key_now, with_notes
 from alfwatchd.core.rows import Problem
 from alfwatchd.core.tables import Snapshot
 from alfwatchd.crawlers import Crawlers
@@ -250,7 +250,7 @@ def _with_notes(
         ) from error
     if not noted:
         return carried
-    keys = {each.key for each in noted}
+    keys = {key for each in noted for key in (each.key, key_now(each, carried.lab))}
     listed = kept.listed(earlier.sessions, earlier.datasets, keys) if earlier is not None else {}
     notes.come_back(listed)
     eids = {each.session.eid for each in noted if each.session.eid is not None}

@@ -26,6 +26,9 @@ class Kept:
         Lab that the earlier tables hold for sessions in no lab folder, whatever the `lab` setting is now.
     other_labs : tuple of str
         Labs that still earlier tables held for them.
+    relisted : frozenset of str
+        ``subject/date/number`` of such sessions that the earlier tables list, though still earlier ones had them with
+        another lab: what is kept for that lab is no more theirs.
     is_noted : bool
         Whether all of it is of rows that were not in the earlier tables any more, but went before; see `core.notes`.
     """
@@ -34,6 +37,7 @@ class Kept:
     datasets: Mapping[str, Mapping[str, KeptDataset]]
     lab: str = ""
     other_labs: tuple[str, ...] = ()
+    relisted: frozenset[str] = frozenset()
     is_noted: bool = False
 
     @cached_property
@@ -50,7 +54,8 @@ class Kept:
     def key_of(self, key: alf.SessionKey) -> str:
         """Return the key under which a session is known here: tables hold the filled-in lab, paths do not."""
         own = key.eid_path
-        for lab in (self.lab, *self.other_labs) if not key.lab else ():
+        other_labs = self.other_labs if own not in self.relisted else ()
+        for lab in (self.lab, *other_labs) if not key.lab else ():
             filled = f"{lab}/{own}" if lab else own
             if filled in self.sessions or filled in self.datasets:
                 return filled

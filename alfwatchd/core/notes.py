@@ -109,6 +109,14 @@ def _rel_paths(session: Session) -> set[str]:
     return found
 
 
+def key_now(note: Note, lab: str) -> str:
+    """Return the key of the session of a note in tables that hold another lab for sessions in no lab folder."""
+    bare = note.key.removeprefix(f"{note.lab}/") if note.lab else note.key
+    if bare.count("/") != 2:  # it lies in the folder of another lab
+        return note.key
+    return f"{lab}/{bare}" if lab else bare
+
+
 def with_notes(
     kept: Kept,
     notes: Sequence[Note],
@@ -126,7 +134,8 @@ def with_notes(
     notes : sequence of Note
         The latest last.
     listed : mapping of str to set of str
-        Key of a session that the tables list -> rel_paths of its datasets.
+        Key of a session that the tables list -> rel_paths of its datasets: of all keys of notes, and of all that
+        `key_now` gives. Where the lab is another one since a note, these are the same session; what tables list counts.
     taken : mapping of bytes to str
         Eid in some note -> key of the session that has it in the tables.
     is_adopted : bool
@@ -135,21 +144,33 @@ def with_notes(
     """
     sessions = dict(kept.sessions)
     datasets = defaultdict(dict, {key: dict(rows) for key, rows in kept.datasets.items()}) if notes else {}
+    relisted: set[str] = set()
     for note in notes:
-        eid, own_key = note.session.eid, note.key
-        if kept.lab and own_key.count("/") == 2:  # the tables tell it with the lab that the setting gives now
-            own_key = f"{kept.lab}/{own_key}"
-        if is_adopted and eid is not None and own_key in sessions and sessions[own_key].eid not in (None, eid):
-            sessions[own_key] = note.session
-            datasets.pop(own_key, None)
-        elif note.key not in listed and note.session != NO_SESSION:
-            is_taken = eid is not None and taken.get(eid, note.key) != note.key
-            sessions[note.key] = replace(note.session, eid=None if is_taken else eid)
-        lost = {path: row for path, row in note.datasets.items() if path not in listed.get(note.key, ())}
+        eid, key, now = note.session.eid, note.key, key_now(note, kept.lab)
+        if now != key and now in listed:
+            relisted.add(now.removeprefix(f"{kept.lab}/"))
+            key = key if key in listed else now
+        if (
+            is_adopted
+            and eid is not None
+            and key.count("/") == 3
+            and sessions.get(key, NO_SESSION).eid not in (None, eid)
+        ):
+            sessions[key] = note.session
+        elif key not in listed and note.session != NO_SESSION:
+            is_taken = eid is not None and taken.get(eid, key) != key
+            sessions[key] = replace(note.session, eid=None if is_taken else eid)
+        lost = {path: row for path, row in note.datasets.items() if path not in listed.get(key, ())}
         if lost:
-            datasets[note.key].update(lost)
-    labs = tuple(dict.fromkeys(note.lab for note in notes if note.lab != kept.lab))
-    return replace(kept, sessions=sessions, datasets=dict(datasets), other_labs=labs, is_noted=not kept.shows)
+            datasets[key].update(lost)
+    return replace(
+        kept,
+        sessions=sessions,
+        datasets=dict(datasets),
+        other_labs=tuple(dict.fromkeys(note.lab for note in notes if note.lab != kept.lab)),
+        relisted=frozenset(relisted),
+        is_noted=not kept.shows,
+    )
 
 
 def shows_kept(snapshot: Snapshot, encoding: Encoding, odd: Mapping[str, bytes]) -> bool:

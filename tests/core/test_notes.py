@@ -92,6 +92,38 @@ def test_the_latest_note_counts_and_datasets_add_up():
     assert kept.datasets == {PATH: {**NOTED, **later.datasets}}
 
 
+def eid_and_ids(kept, lab=""):
+    found = Encoding(lab=lab, kept=kept)
+    rows = kept.datasets.get(found.kept_key(here().key), {})
+    return found.kept_session(here()).eid, {path: row.id for path, row in rows.items()}
+
+
+# (story, lab then, lab in the tables, datasets that these list by key, what notes give the session: eid and ids)
+LABS = [
+    ("it is away", "lab", "", {}, (EID, {"alf/a.b.c": OWN, "alf/d.e.f": None})),
+    ("it is listed without a lab", "lab", "", {PATH: {"alf/a.b.c"}}, (None, {"alf/d.e.f": None})),
+    ("it is listed with a lab", "", "lab", {f"lab/{PATH}": {"alf/a.b.c"}}, (None, {"alf/d.e.f": None})),
+    ("with another lab", "lab", "new", {f"new/{PATH}": {"alf/a.b.c"}}, (None, {"alf/d.e.f": None})),
+    ("as what only a database knows, too", "lab", "", {f"lab/{PATH}": set(), PATH: {"alf/a.b.c"}}, (None, {})),
+]
+
+
+@pytest.mark.parametrize(("story", "then", "now", "listed", "expected"), LABS, ids=[case[0] for case in LABS])
+def test_after_the_lab_has_changed_notes_change_no_listed_row(story, then, now, listed, expected):
+    """Ids in tables would change without any cause, a run later than the lab, and nobody would be told."""
+    note = replace(NOTE, key=f"{then}/{PATH}" if then else PATH, lab=then)
+    kept = with_notes(Kept({}, {}, now), [note], listed, {})
+    assert eid_and_ids(kept, now) == expected
+
+
+def test_of_a_session_with_another_eid_that_a_database_had_only_the_eid_is_noted():
+    """Ids of its datasets that are none of the database's stay."""
+    tables = Kept({f"lab/{PATH}": KeptSession(OTHER, "", "")}, {f"lab/{PATH}": ROWS}, "lab")
+    note = replace(NOTE, key=f"lab/{PATH}", lab="lab", datasets={})
+    kept = with_notes(tables, [note], {f"lab/{PATH}": {*ROWS}}, {}, is_adopted=True)
+    assert (kept.sessions, kept.datasets) == ({f"lab/{PATH}": COLUMNS}, tables.datasets)
+
+
 @pytest.mark.parametrize(("holder", "eid"), [({}, EID), ({EID: PATH}, EID), ({EID: "t/2020-01-01/001"}, None)])
 def test_an_eid_that_another_session_has_meanwhile_does_not_come_back(holder, eid):
     kept = with_notes(NOTHING_KEPT, [NOTE], {}, holder)
