@@ -32,11 +32,11 @@ def answer_request(engine: Engine, message: messages.AnyRequest, now: float) -> 
             messages.answer(message.reply, make_status(engine, now))
         case messages.SyncRequest():
             engine.require_root(now)
-            engine.look_for_foreign_writes()
+            engine.look_for_foreign_writes(now)
             engine.barriers.begin_sync(message.reply, now, by_scan=engine.is_polled, flushed=message.flushed)
         case messages.FlushRequest():
             engine.require_root(now)
-            engine.look_for_foreign_writes()
+            engine.look_for_foreign_writes(now)
             engine.barriers.add(Barrier(message.reply, now, answer_flush))
         case messages.RescanRequest():
             engine.barriers.add(_begin_rescan(engine, message, now))

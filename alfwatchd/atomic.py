@@ -20,7 +20,9 @@ FileMark = tuple[int, int, int]
 """Inode, size in bytes and mtime_ns of a file: enough to see that another program replaced it."""
 
 
-def write_atomically(path: Path, write: Callable[[Path], None], *, mode: int = 0o666) -> FileMark:
+def write_atomically(
+    path: Path, write: Callable[[Path], None], *, mode: int = 0o666, check: Callable[[], None] = lambda: None
+) -> FileMark:
     """Write a Parquet file under a temporary name, make it durable, and rename it under ONE's lock.
 
     The temporary name does not end in ``.pqt``: One loads every file that does.
@@ -32,6 +34,8 @@ def write_atomically(path: Path, write: Callable[[Path], None], *, mode: int = 0
         Writes to the path that it is given, which leads to an empty file.
     mode : int
         Of the file, without the bits of the umask.
+    check : callable
+        Called before the folder is touched, and again just before the file goes in place; raises OSError to prevent it.
 
     Returns
     -------
@@ -44,6 +48,7 @@ def write_atomically(path: Path, write: Callable[[Path], None], *, mode: int = 0
         Nothing was replaced.
     """
     temporary = path.with_name(f".{path.name}.tmp")
+    check()
     try:
         with os.fdopen(_make_new(temporary, mode), "rb") as file:
             # Not by its name, which whoever may write to the folder can let lead elsewhere meanwhile.
@@ -53,6 +58,7 @@ def write_atomically(path: Path, write: Callable[[Path], None], *, mode: int = 0
         with one_lock(path.parent):
             if path.is_dir():  # a file cannot replace it
                 remove(path)
+            check()
             temporary.replace(path)
         sync_folder(path.parent)
     except OSError as error:

@@ -151,6 +151,11 @@ class _Frame:
     locks: dict[str, Held]
     control: Control
 
+    def require_out_dir(self) -> None:
+        """Make sure that the output folder is the one that is locked; raises as `Held.require_folder`."""
+        if "out_dir" in self.locks:
+            self.locks["out_dir"].require_folder()
+
 
 def _work(frame: _Frame, trouble: OutDirError | None) -> bool:
     """Keep the tables right until the daemon is told to stop.
@@ -208,7 +213,8 @@ def _assemble(frame: _Frame, stack: ExitStack) -> tuple[Engine, Threads] | None:
     stack.callback(start.indexer.guard.close)
     start.indexer.scanner = replace(start.indexer.scanner, on_progress=lambda: frame.service.ping(time.monotonic()))
     announce = make_announcer(settings.adopt.source, settings.state_dir, inbox.post)
-    written = Store(settings.out_dir, str(settings.root), settings.state_dir / LAYOUT, announce, start.notes)
+    layout = settings.state_dir / LAYOUT
+    written = Store(settings.out_dir, str(settings.root), layout, announce, start.notes, frame.require_out_dir)
     publisher = Publisher(settings.out_dir, settings.publish) if settings.publish else None
     if publisher is not None:
         stack.callback(publisher.close)
@@ -269,15 +275,17 @@ def _rounds(frame: _Frame, engine: Engine, threads: Threads) -> Iterator[None]:
                 raise AlfwatchdError(f"the {name} thread has ended, which it never should; the log says why")
         if time.monotonic() - looked_after > _LOOK_AFTER_SECONDS:
             looked_after = time.monotonic()
-            _look_after(frame, is_offline=bool(engine.offline))
+            _look_after(frame, engine)
         is_stopping = engine.last_flush is not None
         until_ping = frame.service.tell(time.monotonic(), status_line(engine), is_stopping=is_stopping)
         frame.inbox.wait(min(sleep, until_ping))
 
 
-def _look_after(frame: _Frame, *, is_offline: bool) -> None:
+def _look_after(frame: _Frame, engine: Engine) -> None:
     """Take locks again that somebody has removed, and make the control socket again."""
-    for lock in frame.locks.values() if not is_offline else ():  # the folders may lie in the root
+    if not all(lock.is_in_place() for lock in frame.locks.values()):
+        engine.look_at_root(time.monotonic())  # the folders may lie in it, and something may be mounted over it
+    for lock in frame.locks.values() if not engine.offline else ():
         lock.keep()
     if frame.api.is_listening:
         frame.control.keep(frame.api.replace)

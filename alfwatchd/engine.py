@@ -299,7 +299,7 @@ class Engine:
         if self.parts.trash is not None and self._timers.is_due("trash", now, _TRASH_CHECK_SECONDS):
             self.parts.trash.wake(may_empty=self._may_delete)
         if self._timers.is_due("foreign", now, _FOREIGN_CHECK_SECONDS):
-            self.look_for_foreign_writes()
+            self.look_for_foreign_writes(now)
 
     @property
     def _may_delete(self) -> bool:
@@ -313,12 +313,15 @@ class Engine:
             self._n_mount_changes = guard.n_mount_changes
             self.pending_pass = self.pending_pass or "mounts changed"
 
-    def look_for_foreign_writes(self) -> None:
-        """Have the tables written again if another program changed them."""
+    def look_for_foreign_writes(self, now: float) -> None:
+        """Have the tables written again if another program changed them, not if something hides their folder."""
         flushes = self.flushes
         if flushes.last is None or flushes.submitted is not None or flushes.is_forced:
             return
-        if not self.parts.flusher.store.is_untouched():
+        if self.parts.flusher.store.is_untouched():
+            return
+        self.look_at_root(now)
+        if not self.offline:
             _log.warning("another program changed the tables, writing them again out_dir=%s", self.settings.out_dir)
             flushes.is_forced = True
 

@@ -24,7 +24,7 @@ _STATE_LOCK_NAME = "daemon.lock"  # another one: a state folder may be an output
 
 
 class Held:
-    """A lock that this process holds, on a file with its process id. Used by one thread.
+    """A lock that this process holds, on a file with its process id. Used by one thread, but for `require_folder`.
 
     Parameters
     ----------
@@ -43,7 +43,19 @@ class Held:
     def __init__(self, path: Path, refuse: Callable[[str], Locked]) -> None:
         self._path = path
         self._refuse = refuse
+        self._folder = path.parent.stat()
         self._fd = self._take()
+
+    def require_folder(self) -> None:
+        """Make sure that the folder is the one that is locked, not what was mounted over it. By any thread.
+
+        Raises
+        ------
+        OSError
+            Something else is there.
+        """
+        if not (os.path.samestat(self._path.parent.stat(), self._folder) or self.is_in_place()):
+            raise OSError(errno.ESTALE, "another folder is there now", str(self._path.parent))
 
     def keep(self) -> None:
         """Take the lock again if somebody has removed the file, as another process could then.
@@ -53,15 +65,22 @@ class Held:
         Locked
             It has.
         """
-        if self._is_in_place():
+        if self.is_in_place():
             return
         try:
-            fd = self._take()
+            folder, fd = self._path.parent.stat(), self._take()
         except OSError:  # the folder is away, or full
             return
         os.close(self._fd)
-        self._fd = fd
+        self._folder, self._fd = folder, fd
         _log.warning("the lock was removed and is taken again path=%s", self._path)
+
+    def is_in_place(self) -> bool:
+        """Tell whether the file is still the one that is locked."""
+        try:
+            return os.path.samestat(os.fstat(self._fd), self._path.lstat())
+        except OSError:
+            return False
 
     def release(self) -> None:
         """Set it free. The file stays, so that nobody locks one that is about to go."""
@@ -87,12 +106,6 @@ class Held:
             return self._take()  # while the old file is locked, so that nobody takes it for free
         finally:
             os.close(fd)
-
-    def _is_in_place(self) -> bool:
-        try:
-            return os.path.samestat(os.fstat(self._fd), self._path.lstat())
-        except OSError:
-            return False
 
 
 @contextmanager

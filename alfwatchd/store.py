@@ -95,6 +95,8 @@ class Store:
         Gets what becomes of ids that change, before the tables are replaced.
     notes : Notes or None
         Where to note what only the tables hold of rows that go, before they are replaced; None to note nothing.
+    check_folder : callable
+        Raises OSError where the output folder is not the one that was locked; asked before each replace.
     """
 
     def __init__(
@@ -104,8 +106,10 @@ class Store:
         layout: Path | None = None,
         announce: Callable[[Announcement], None] | None = None,
         notes: Notes | None = None,
+        check_folder: Callable[[], None] = lambda: None,
     ) -> None:
         self.out_dir = out_dir
+        self._check_folder = check_folder
         self.origin = origin
         self._layout = layout
         self._files = {name: GroupedFile(out_dir / name) for name in (SESSIONS, DATASETS)}
@@ -305,7 +309,7 @@ class Store:
             with self._readers.opening(name):
                 file.write(target, described, tables, last_opened, self._in_force[name])
 
-        mark = write_atomically(self.out_dir / name, write)
+        mark = write_atomically(self.out_dir / name, write, check=self._check_folder)
         file.commit()
         self._in_force[name] = mark
         return mark

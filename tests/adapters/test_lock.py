@@ -221,6 +221,25 @@ def test_a_folder_that_is_away_is_waited_for(folder, hold):
         assert try_to_hold(hold, folder / "a") != "held"
 
 
+@HOLDERS
+def test_another_folder_in_its_place_is_told_from_a_lock_that_was_removed(folder, hold):
+    """Whatever is written by the name of the folder would else go to what was mounted over it."""
+    (folder / "a").mkdir()
+    with hold(folder / "a") as held:
+        (lock,) = (folder / "a").iterdir()
+        lock.unlink()
+        held.require_folder()
+        held.keep()
+        (folder / "a").rename(folder / "b")
+        with pytest.raises(FileNotFoundError):
+            held.require_folder()
+        (folder / "a").mkdir()
+        with pytest.raises(OSError, match="another folder is there now"):
+            held.require_folder()
+        held.keep()
+        held.require_folder()
+
+
 @needs_root
 @HOLDERS
 def test_the_lock_file_of_another_user_holds_as_well(folder, hold):

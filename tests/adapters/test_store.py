@@ -1,6 +1,7 @@
 """The two files on disk: at every moment whole, and each dataset row with its session."""
 
 import datetime
+import errno
 import json
 import os
 import re
@@ -108,6 +109,21 @@ def test_one_opens_what_was_written(out_dir):
     assert (len(cache.sessions), len(cache.datasets)) == (2, 4)
     assert cache["_meta"]["raw"]["sessions"]["origin"] == {"/data/root"}
     assert len(One(cache_dir=out_dir, mode="local").search(subject="s")) == 1
+
+
+@pytest.mark.parametrize("n_checks", range(4))
+def test_what_was_mounted_over_the_folder_gets_no_table(out_dir, n_checks):
+    """Before each file is written, and before it goes in place, the folder must be the one that is locked."""
+    checks = iter([True] * n_checks)
+
+    def check():
+        if not next(checks, False):
+            raise OSError(errno.ESTALE, "another folder is there now", str(out_dir))
+
+    store = Store(out_dir, "/data/root", check_folder=check)
+    with pytest.raises(TablesError, match="another folder is there now"):
+        store.write(snapshot("s", 3), Encoding())
+    assert os.listdir(out_dir) == ([SESSIONS] if n_checks >= 2 else [])
 
 
 def test_metadata(out_dir):

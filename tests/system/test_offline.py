@@ -1,8 +1,10 @@
 """The guard, with real mounts: whatever happens to the disk, only what was deleted loses its rows."""
 
 import os
+import random
 import re
 import shutil
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -97,6 +99,25 @@ def test_it_goes_offline_and_comes_back_without_being_asked(box, boxed):
     box.mount_disk()
     boxed.wait(lambda: boxed.client.status().state == "live")
     assert_live(boxed, box.path(box.root))
+
+
+@needs_root
+@pytest.mark.timeout(1200)
+def test_nothing_is_written_to_what_is_mounted_over_tables_in_the_root(box, scale):
+    """Neither tables nor a lock: they would keep the strange disk busy, and its own tables would be replaced."""
+    with program(box.root, box.root, prefix=box.prefix) as made:
+        made.start()
+        before = listed(box.path(box.root), box.path(box.root))
+        for _ in range(scale(3, 60)):
+            time.sleep(random.uniform(0, 2))  # it looks for its tables, and for its lock, every two seconds
+            box.mount_tmpfs(box.root)
+            made.wait(lambda: made.client.status().state == "offline")
+            assert os.listdir(box.path(box.root)) == []
+            box.unmount(lazily=False)  # nothing keeps it busy
+            made.wait(lambda: made.client.status().state == "live")
+        made.client.sync()
+        assert listed(box.path(box.root), box.path(box.root)) == before
+        assert "flush failed" not in made.log
 
 
 @needs_root
