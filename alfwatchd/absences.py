@@ -53,6 +53,10 @@ class Absences:
         """When everything was last looked at, for a person."""
         self.loss: Loss | None = None
         """What is held; None if nothing is."""
+        self.was_held = False
+        """Whether an earlier process held rows: what is gone stays held then, however many sessions came since."""
+        self.record_loss: Callable[[Loss | None], None] = lambda _: None
+        """Given what is held, before any of it can be lost, and None when nothing is; keeps it for the next run."""
         self.excluded: Excluded | None = None
         self.accepts = False
         """Whether a person has said that what is gone is really gone."""
@@ -193,6 +197,7 @@ class Absences:
         if self.loss is not None and not self._held:
             _log.info("sessions are back, nothing is held any more")
             self.loss = None
+            self.record_loss(None)
 
     # What is decided.
 
@@ -257,6 +262,7 @@ class Absences:
     def _note_loss(self, loss: Loss) -> None:
         if self.loss is None or self.loss[:3] != loss[:3]:
             _log.error("rows are held: %s", say_held(loss))
+            self.record_loss(loss)
         self.loss = loss
 
     def _is_meant(self, path: str) -> bool:
@@ -294,22 +300,20 @@ class Absences:
         accepts, self.accepts = self.accepts, False
         self._new = set()
         there: set[str] = set()
-        there_before: set[str] = set()
         gone: dict[str, KnownSession] = {}
         for each in known:
             row = next(filter(None, map(self._tables.get, each.spellings)), None)
             if row is not None:
                 there.add(row.path)
-                if each.ino:
-                    there_before.add(row.path)
             elif not all(map(self._is_meant, each.spellings)):
                 gone[canonical(each)] = each
-        # What came while rows were held makes the loss no smaller: inodes are those of the last time that all was well.
-        stayed = there_before or there
-        n_known = len(stayed) + len(gone)
-        if not is_too_much(gone.keys(), n_known, stayed, self.max_fraction):
+        n_known = len(there) + len(gone)
+        is_held = bool(gone) and (self.was_held or is_too_much(gone.keys(), n_known, there, self.max_fraction))
+        if accepts or not is_held:
+            self.record_loss(None)
+        if not is_held:
             return None
-        loss = Loss(len(gone), len(there) + len(gone), self._tables.counts.n_sessions - len(there), self.since)
+        loss = Loss(len(gone), n_known, self._tables.counts.n_sessions - len(there), self.since)
         if not accepts:
             self._put_back({each.spellings: path for path, each in gone.items()}, read_rows())
             self._held = {path for path in gone if self._tables.get(path) is not None}

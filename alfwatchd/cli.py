@@ -264,6 +264,10 @@ def _rescan(arguments: argparse.Namespace) -> int:
         f"{reply.added} added, {reply.changed} changed, {reply.removed} removed; "
         f"generation {reply.generation} is on disk ({reply.seconds:.2f} s)",
     )
+    for problem in client.status().problems:
+        if problem.kind == "held":
+            logs.complain(problem.message)
+            return 1
     return 0
 
 

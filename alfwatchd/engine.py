@@ -331,7 +331,7 @@ class Engine:
         due = self._flush_due(now)
         if due is not None and due <= now:
             self.flushes.begin(self.indexer.tables.generation, now)
-            self.parts.flusher.submit(self.indexer.tables.snapshot(), self.encoding)
+            self.parts.flusher.submit(self.indexer.snapshot(), self.encoding)
 
     def _take_failed_flush(self, error: str, now: float) -> None:
         wait = self.flushes.fail(error, now)

@@ -80,7 +80,7 @@ def find_id(state_dir: Path, out_dir: Path, old: str) -> IdsReply:
         raise UsageError(f"{old[:80]!r}: no id; give a UUID, as in the columns eid and id of the tables")
     with _one_at_a_time:
         rows = _rows(state_dir / NAME, parsed)
-        held = stored.held_ids(out_dir, {parsed, *(str(row["new"]) for row in rows)}) if rows else set()
+        held = stored.find_ids(out_dir, {parsed, *(str(row["new"]) for row in rows)}) if rows else {}
     steps = follow(rows, parsed, held)
     return IdsReply(parsed, steps[-1].new if steps else parsed, steps)
 

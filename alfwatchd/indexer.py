@@ -16,7 +16,7 @@ from alfwatchd.core.folder import NOT_WATCHED, Changes, Folder, Listing
 from alfwatchd.core.heard import Heard
 from alfwatchd.core.messages import Crawled, TablesView
 from alfwatchd.core.rows import Problem, Session
-from alfwatchd.core.tables import Tables
+from alfwatchd.core.tables import Snapshot, Tables
 from alfwatchd.core.work import Pass, Task, Ticket, Work
 from alfwatchd.crawl import crawl
 from alfwatchd.crawlers import Crawlers
@@ -386,10 +386,14 @@ class Indexer:
 
     # Telling.
 
+    def snapshot(self) -> Snapshot:
+        """Freeze the rows as they are; costs one shallow copy of the dict of sessions."""
+        return replace(self.tables.snapshot(), is_held=self.absences.loss is not None)
+
     def view(self) -> TablesView:
         """Return the tables as they are, and what makes them less than certain."""
         unsure = [folder.path for folder in self.unreadable] + list(self.guard.missing)
-        return TablesView(self.tables.snapshot(), tuple(unsure), self.absences.why_held, self.guard.n_mount_changes)
+        return TablesView(self.snapshot(), tuple(unsure), self.absences.why_held, self.guard.n_mount_changes)
 
     def problems(self) -> list[Problem]:
         """Return what a person should act on, sorted by path."""

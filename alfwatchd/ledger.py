@@ -84,6 +84,8 @@ class Ledger:
         self._before = NO_EIDS
         self._n_recomputed = 0
         self._recent = _Recent()
+        self._is_held = False
+        """Whether the tables hold rows of sessions that are gone: other names may have come for them long ago."""
         self._saved: Partition | None = None
         self._saved_at = 0.0
         self._has_loaded = notes is None
@@ -106,8 +108,15 @@ class Ledger:
             self._known, is_current = found
             self._before = self._known.given if is_current else NO_EIDS
 
-    def record(self, plan: Plan, encoding: Encoding) -> None:
+    def record(self, plan: Plan, encoding: Encoding, *, is_held: bool = False) -> None:
         """Write down what the next version of the tables will lack or change.
+
+        Parameters
+        ----------
+        plan : Plan
+        encoding : Encoding
+        is_held : bool
+            See `Snapshot`. Renames are told when the rows of the old names go.
 
         Raises
         ------
@@ -120,13 +129,16 @@ class Ledger:
         if self._tell is not None:
             if not self._announce_all(parts, encoding):
                 self._announce_moves(last, parts, encoding)
-            self._announce_renames(last, parts, encoding)
+            self._announce_renames(last, parts, encoding, is_held=is_held)
         self._last, self._encoding, self._n_recomputed = parts, encoding, encoding.n_recomputed
-        self._known = None
+        self._known, self._is_held = self._known if is_held else None, is_held
 
     def keep(self, *, is_end: bool) -> None:
-        """Keep what is known for the next process, now and then, once the tables are written."""
-        if self._notes is None or self._last is None or self._last is self._saved:
+        """Keep what is known for the next process, now and then, once the tables are written.
+
+        Not while rows are held: what was known before tells the next process what was renamed.
+        """
+        if self._notes is None or self._last is None or self._last is self._saved or self._is_held:
             return
         if not is_end and self._saved is not None and time.monotonic() - self._saved_at < _SAVE_SECONDS:
             return
@@ -191,15 +203,17 @@ class Ledger:
         changes = [Change(eids[path], parts.sessions[path], parts.eids[path], parts.sessions[path]) for path in moved]
         self._announce_changes(changes, encoding, "moved")
 
-    def _announce_renames(self, last: Partition | None, parts: Partition, encoding: Encoding) -> None:
-        if last is None:
-            self._announce_changes(self._renamed_meanwhile(parts), encoding, "renamed")
+    def _announce_renames(self, last: Partition | None, parts: Partition, encoding: Encoding, *, is_held: bool) -> None:
+        if last is None or self._known is not None:
+            if not is_held:
+                self._announce_changes(self._renamed_meanwhile(parts), encoding, "renamed")
             return
         before, after, recent, now = last.sessions, parts.sessions, self._recent, time.monotonic()
         gone, came = before.keys() - after.keys(), after.keys() - before.keys()
         if not (gone or came):
             return
-        recent.forget_old(now)
+        if not (is_held or self._is_held):
+            recent.forget_old(now)
         for path in gone:
             recent.came.pop(path, None)
             recent.gone[path] = now, last.eids[path], before[path]

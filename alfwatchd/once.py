@@ -233,7 +233,7 @@ def _replace(settings: Settings, start: Start, post: Callable[[Message], None], 
     announce = make_announcer(settings.adopt.source, settings.state_dir, post)
     layout = settings.state_dir / LAYOUT
     with closing(Store(settings.out_dir, str(settings.root), layout, announce, start.notes)) as made:
-        return made.write(start.indexer.tables.snapshot(), start.encoding, written_at)
+        return made.write(start.indexer.snapshot(), start.encoding, written_at)
 
 
 def _hear(inbox: Inbox, indexer: Indexer) -> None:

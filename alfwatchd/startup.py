@@ -166,6 +166,7 @@ def prepare(
     indexer.absences.max_fraction = settings.guard.max_lost_fraction
     if state is not None:
         indexer.record_inodes = record.keep_inodes
+        indexer.absences.was_held, indexer.absences.record_loss = record.load_held(), record.keep_loss
     known = set[str]()
     if sessions is not None:
         filled = _filled_lab(metadata, settings)
@@ -209,6 +210,21 @@ class _Record:
         except StateError as error:
             _log.warning("recorded inodes of sessions are not readable error=%s", error)
             return {}
+
+    def load_held(self) -> bool:
+        try:
+            return self._state is not None and self._state.load_held()
+        except StateError as error:
+            _log.warning("whether rows are held is not readable error=%s", error)
+            return False
+
+    def keep_loss(self, loss: Loss | None) -> None:
+        is_held = loss is not None
+        try:
+            if self._state is not None and is_held != self._state.load_held():
+                self._state.save_held(is_held=is_held)
+        except StateError as error:
+            _log.warning("whether rows are held is not recorded error=%s", error)
 
     def keep_inodes(self, inodes: Mapping[str, int]) -> None:
         if self._state is None or inodes == self._inodes:

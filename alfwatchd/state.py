@@ -25,7 +25,7 @@ from alfwatchd.errors import StateError, StateLocked
 
 _log = logging.getLogger(__name__)
 
-_SCHEMA_VERSION = 3
+_SCHEMA_VERSION = 4
 _MOST_PARAMETERS = 500
 _SQLITE_LOCKED_FROM, _SQLITE_LOCKS = 0x40000000, 512
 """Where SQLite locks a file: pending, reserved and shared bytes (os_unix.c)."""
@@ -39,6 +39,7 @@ CREATE TABLE IF NOT EXISTS digests (
     place BLOB, fsid TEXT, stamp BLOB, md5 BLOB, seal BLOB, PRIMARY KEY (place, fsid)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS first_seen (path BLOB PRIMARY KEY, seen REAL, seal BLOB) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS held (is_held INTEGER, seal BLOB);
 """
 _INDEX = "CREATE INDEX IF NOT EXISTS digests_by_path ON digests (stamp) WHERE length(place) > 8"
 """For `State.forget_digests`, of files that are recorded by path; see `core.content.Key`."""
@@ -47,6 +48,7 @@ _EXPECTED = (
     "SELECT place, fsid, stamp, md5, seal FROM digests",
     "SELECT path, ino, seal FROM sessions_seen",
     "SELECT path, seen, seal FROM first_seen",
+    "SELECT is_held, seal FROM held",
 )
 
 
@@ -119,6 +121,18 @@ class State:
         with self._transaction():
             self._db.execute("DELETE FROM sessions_seen")
             self._db.executemany("INSERT INTO sessions_seen VALUES (?, ?, ?)", [(*row, _seal(*row)) for row in rows])
+
+    def load_held(self) -> bool:
+        """Tell whether the tables hold rows of sessions that are gone, and that no person has given up."""
+        with self._access():
+            rows = self._db.execute("SELECT is_held, seal FROM held").fetchall()
+        return any(is_held for is_held, seal in rows if seal == _seal(is_held))
+
+    def save_held(self, *, is_held: bool) -> None:
+        """Record whether rows are held."""
+        with self._transaction():
+            self._db.execute("DELETE FROM held")
+            self._db.execute("INSERT INTO held VALUES (?, ?)", (int(is_held), _seal(int(is_held))))
 
     def load_first_seen(self) -> dict[str, float]:
         """Return session path -> when it was first seen, in seconds since 1970."""

@@ -170,7 +170,7 @@ class Store:
         plan = plan_changes(last.partition, snapshot, encoding) if last is not None and last.partition else None
         if plan is None:
             plan = plan_all(snapshot, encoding, last.n_bits if last is not None else None, self._ledger.given(encoding))
-        self._ledger.record(plan, encoding)
+        self._ledger.record(plan, encoding, is_held=snapshot.is_held)
         self._has_kept = shows_kept(snapshot, encoding, plan.partition.given.odd)
         if last is not None and last.n_bits != plan.partition.n_bits:
             self._forget()

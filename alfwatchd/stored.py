@@ -234,15 +234,29 @@ def _read(path: Path) -> pa.Table:
     return table
 
 
-def held_ids(folder: Path, wanted: Set[str]) -> set[str]:
-    """Return those of some ids, of sessions and datasets, that tables hold; none if they are not there or damaged."""
-    values, found = arrow.strings(sorted(wanted)), set[str]()
-    for name in (SESSIONS, DATASETS):
+def find_ids(folder: Path, wanted: Set[str]) -> dict[str, str]:
+    """Return those of some ids that tables hold; none if they are not there or damaged.
+
+    Returns
+    -------
+    dict of str to str
+        Id -> end of the path that has it: rel_path of a dataset, ``subject/date/number`` of a session.
+    """
+    values, found = arrow.strings(sorted(wanted)), dict[str, str]()
+    for name, places in ((SESSIONS, ["subject", "date", "number"]), (DATASETS, ["rel_path"])):
         with suppress(OSError, pa.ArrowException, ValueError, KeyError), open_checked(folder / name) as file:
             for group in range(file.num_row_groups):  # a million ids at once take 100 MB
                 own_ids = file.read_row_group(group, ["id"]).column("id").cast(pa.string())
-                found.update(own_ids.filter(pc.is_in(own_ids, value_set=values)).to_pylist())
+                is_wanted = pc.is_in(own_ids, value_set=values)
+                if pc.any(is_wanted).as_py():
+                    rows = file.read_row_group(group, ["id", *places]).filter(is_wanted).to_pylist()
+                    found |= {str(row["id"]): _end_of_path(*(row[place] for place in places)) for row in rows}
     return found
+
+
+def _end_of_path(first: object, *others: object) -> str:
+    """Return a rel_path, or the end of the path of a session."""
+    return "/".join([str(first), *(f"{each:03d}" if isinstance(each, int) else str(each) for each in others)])
 
 
 def read_session_ids(path: Path) -> frozenset[bytes]:

@@ -147,7 +147,7 @@ class Encoding:
         known = self.adopted.sessions
         here = {each.eid for session in snapshot.sessions.values() if (each := self._adopted(session))}
         missing = {row.path: row for path, row in self.adopted.placeholders.items() if known[path].eid not in here}
-        return Snapshot(snapshot.generation, {**missing, **snapshot.sessions})
+        return replace(snapshot, sessions={**missing, **snapshot.sessions})
 
     def has_datasets(self, snapshot: Snapshot) -> bool:
         """Tell whether the datasets table has any row."""

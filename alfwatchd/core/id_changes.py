@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import defaultdict
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import chain
@@ -215,12 +215,12 @@ def _chosen(values: Sequence[bytes], is_chosen: Sequence[bool]) -> list[bytes]:
     return [value for value, chosen in zip(values, is_chosen, strict=True) if chosen]
 
 
-def follow(changes: Sequence[Mapping[str, object]], old: str, held: Set[str]) -> list[IdStep]:
+def follow(changes: Sequence[Mapping[str, object]], old: str, held: Mapping[str, str]) -> list[IdStep]:
     """Return how an id changed, one step after the other; empty where it never did, or where tables hold it again.
 
     Of several changes of one id the last counts: one before may have been recorded without ever being made, as where
-    a flush failed. An id that tables hold is the one to be found, even where a row lost it and it came to another: so
-    is the last of those on the way.
+    a flush failed. An id that tables hold is the one to be found, even where a row lost it and it came to another. Of
+    those on the way it is the last one that is where the change says, else the last one.
 
     Parameters
     ----------
@@ -229,8 +229,8 @@ def follow(changes: Sequence[Mapping[str, object]], old: str, held: Set[str]) ->
         may have been set back meanwhile; those of one moment were made at once.
     old : str
         Any id that tables once held.
-    held : set of str
-        Those of all these ids that tables hold now.
+    held : mapping of str to str
+        Those of all these ids that tables hold now -> end of the path that has it.
     """
     if old in held:
         return []
@@ -248,6 +248,7 @@ def follow(changes: Sequence[Mapping[str, object]], old: str, held: Set[str]) ->
         steps.append(IdStep(str(row["old"]), current, str(row["path"]), told, str(row.get("reason", ""))))
         first = next((n for n in range(later[-1], len(changes)) if changes[n]["when"] != when), len(changes))
     ends = [n for n, step in enumerate(steps, 1) if step.new in held]
+    ends = [n for n in ends if f"/{steps[n - 1].path}".endswith(f"/{held[steps[n - 1].new]}")] or ends
     return steps[: ends[-1]] if ends else steps
 
 

@@ -27,10 +27,13 @@ class Snapshot:
         Raised at each change of the tables.
     sessions : mapping of str to Session
         By session path. Twins (see `Tables`) are not in it.
+    is_held : bool
+        Whether sessions are among them that are gone, and whose rows a person must give up first.
     """
 
     generation: int
     sessions: Mapping[str, Session]
+    is_held: bool = False
 
 
 class Tables:

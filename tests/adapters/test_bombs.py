@@ -68,7 +68,7 @@ def take_sessions(folder):
 
 
 def take_ids(folder):
-    return stored.held_ids(folder, {"2dc8fe1f-cbc9-4ae8-a1a8-b8bea6a8a8cf"})
+    return stored.find_ids(folder, {"2dc8fe1f-cbc9-4ae8-a1a8-b8bea6a8a8cf"})
 
 
 def take_sizes(folder):

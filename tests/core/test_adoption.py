@@ -420,7 +420,14 @@ CHAINS = [
 
 @pytest.mark.parametrize(("story", "steps", "old", "held", "expected"), CHAINS, ids=[case[0] for case in CHAINS])
 def test_an_id_is_followed_through_all_its_changes(story, steps, old, held, expected):
-    assert [step.new for step in follow(rows_of(*steps), old, set(held))] == expected
+    assert [step.new for step in follow(rows_of(*steps), old, dict.fromkeys(held, "p"))] == expected
+
+
+def test_a_change_that_was_told_and_never_made_leads_to_no_other_row():
+    """The process was killed between the two, and the database has taken its change back meanwhile."""
+    told = rows_of(("a", "b", 0), ("b", "c", 1))
+    assert [step.new for step in follow(told, "a", {"b": "p", "c": "q"})] == ["b"]
+    assert [step.new for step in follow(told, "a", {"b": "q", "c": "q"})] == ["b", "c"]  # as where folders are renamed
 
 
 def test_many_sessions_at_once_get_what_each_gets_alone():

@@ -194,6 +194,38 @@ def test_what_is_held_stays_held_though_new_sessions_make_the_loss_a_smaller_par
     made.assert_tables_equal_fresh_index()
 
 
+def test_all_that_is_gone_stays_held_though_more_came(made):
+    """A disk is not mounted, and the lab goes on recording below its mount point, restart by restart."""
+    made.run_once()
+    before = listed(made.out_dir, made.root)
+    for subject in SUBJECTS:
+        shutil.move(made.root / "lab/Subjects" / subject, made.root.parent / "away" / subject)
+    for number in range(3):
+        make_small_tree(made.root, subjects=[f"new{number}_{each}" for each in range(40)])
+        made.run_once(code=1)
+        assert listed(made.out_dir, made.root) == before | walk(made.root)
+    made.start(wait=False)
+    made.wait(lambda: made.state == "held")
+    made.run("rescan", "--accept-root")
+    made.stop()
+    assert listed(made.out_dir, made.root) == walk(made.root)
+    shutil.rmtree(made.root / "lab/Subjects/new0_0")
+    made.run_once()  # nothing is held any more
+
+
+def test_a_small_part_of_many_sessions_may_go_between_two_runs(made):
+    """However many they are: only the part counts."""
+    for number in range(3000):
+        (made.root / f"lab/Subjects/m{number // 300}/20{10 + number % 300 // 30}-01-{number % 30 + 1:02d}/001").mkdir(
+            parents=True
+        )
+    made.run_once()
+    for number in range(2):
+        shutil.rmtree(made.root / f"lab/Subjects/m{number}")
+    made.run_once()
+    made.assert_tables_equal_fresh_index()
+
+
 PRUNING = "[prune]\nenabled = true\nmax_fraction = 1.0\n"
 
 

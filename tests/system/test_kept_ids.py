@@ -358,6 +358,36 @@ def test_a_renamed_folder_is_found_by_its_old_ids(small, with_daemon, old, new):
         assert reply.steps[0].path.startswith(new)
 
 
+@pytest.mark.parametrize("way", ["once", "daemon", "daemon, restarted"])
+def test_renames_that_no_event_told_of_are_told_when_a_person_gives_up_the_old_names(small, way):
+    """All subjects are renamed while nothing runs: the rows are held, and the ids would be lost with them."""
+    small.run_once()
+    before = rows_of(small.root)
+    (small.root / "lab").rename(small.root / "otherlab")
+    if way == "once":
+        small.run_once(code=1)
+        small.run_once(code=1)
+        small.run_once("--accept-root")
+    else:
+        small.start(wait=False)
+        small.wait(lambda: small.state == "held")
+        assert small.run("sync", code=1).stdout.startswith("held: ")
+        if "restarted" in way:
+            small.stop()
+            small.start(wait=False)
+            small.wait(lambda: small.state == "held")
+        assert "sessions are gone" in small.run("rescan", code=1).stderr
+        small.run("rescan", "--accept-root")
+        small.stop()
+    after = rows_of(small.root)
+    assert len(before) == len(after)
+    for row in before.values():
+        reply = find_id(small.home / "state", small.root, row["id"])
+        assert [step.reason for step in reply.steps] == ["renamed"]
+        (other,) = (each for each in after.values() if each["id"] == reply.new)
+        assert other["rel_path"] == row["rel_path"]
+
+
 def test_a_folder_that_went_and_another_one_that_came_are_not_taken_for_one(small):
     small.start()
     before = eids_of(small.root)["lab/s1/2020-01-01/001"]
