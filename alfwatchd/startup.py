@@ -12,8 +12,10 @@ from typing import Any
 import pyarrow as pa
 
 from alfwatchd import adopted, stored
+from alfwatchd.adopting import recall
 from alfwatchd.atomic import file_mark
 from alfwatchd.core import kept
+from alfwatchd.core.adoption import Adoption
 from alfwatchd.core.alf import SessionKey
 from alfwatchd.core.earlier import NOTHING_KEPT, Kept
 from alfwatchd.core.encoding import Encoding
@@ -178,8 +180,9 @@ def prepare(
         carried = kept.carry_over(earlier.sessions, datasets, settings.namespace, filled, settings.lab)
     notes = Notes(settings.state_dir) if state is not None else None
     if notes is not None:
-        is_adopted = bool(metadata.get("adopted")) and same_database
-        carried = _with_notes(carried, notes, sessions, earlier, is_adopted=is_adopted)
+        is_adopted = earlier is not None and bool(metadata.get("adopted")) and same_database
+        before = recall(settings.adopt, settings.state_dir) if is_adopted else None
+        carried = _with_notes(carried, notes, sessions, earlier, before)
     encoding = Encoding(settings.namespace, settings.lab, settings.hash_files, carried)
     return Start(indexer, encoding, notes, FirstSeen(state, known), settings)
 
@@ -249,9 +252,19 @@ def _read_earlier(settings: Settings) -> StoredTables | None:
 
 
 def _with_notes(
-    carried: Kept, notes: Notes, sessions: pa.Table | None, earlier: StoredTables | None, *, is_adopted: bool
+    carried: Kept, notes: Notes, sessions: pa.Table | None, earlier: StoredTables | None, known: Adoption | None
 ) -> Kept:
     """Return what earlier tables know, with what was noted of rows that went before.
+
+    Parameters
+    ----------
+    carried : Kept
+    notes : Notes
+    sessions : pyarrow.Table or None
+    earlier : StoredTables or None
+        The tables; None where nothing in them is worth reading.
+    known : Adoption or None
+        What a database knew when they were written.
 
     Raises
     ------
@@ -271,7 +284,9 @@ def _with_notes(
     notes.come_back(listed)
     eids = {each.session.eid for each in noted if each.session.eid is not None}
     taken = kept.holders(sessions, eids) if sessions is not None and eids else {}
-    return with_notes(carried, noted, listed, taken, is_adopted=is_adopted)
+    if known is None:
+        return with_notes(carried, noted, listed, taken)
+    return with_notes(known.without_adopted(carried), noted, listed, taken, known.sessions)
 
 
 def _without_missing(earlier: StoredTables) -> StoredTables:

@@ -6,7 +6,7 @@ A note is made before the tables that lack a row replace those that have it. Row
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -122,15 +122,14 @@ def with_notes(
     notes: Sequence[Note],
     listed: Mapping[str, Set[str]],
     taken: Mapping[bytes, str],
-    *,
-    is_adopted: bool = False,
+    adopted: Container[str] = (),
 ) -> Kept:
     """Return what earlier tables know together with what was noted of rows that they do not list.
 
     Parameters
     ----------
     kept : Kept
-        What the tables know.
+        What the tables know, and no database.
     notes : sequence of Note
         The latest last.
     listed : mapping of str to set of str
@@ -138,26 +137,20 @@ def with_notes(
         `key_now` gives. Where the lab is another one since a note, these are the same session; what tables list counts.
     taken : mapping of bytes to str
         Eid in some note -> key of the session that has it in the tables.
-    is_adopted : bool
-        Whether the tables hold what a database knew when it was read last. Where a session has another eid there than
-        in its note, that is the database's, which may have lost it since: the note counts.
+    adopted : container of str
+        Keys of the sessions that a database knew when the tables were written. It may have lost them since, and what
+        tables list of them was its own: the note of such a session counts.
     """
     sessions = dict(kept.sessions)
     datasets = defaultdict(dict, {key: dict(rows) for key, rows in kept.datasets.items()}) if notes else {}
     relisted: set[str] = set()
     for note in notes:
-        eid, key, now = note.session.eid, note.key, key_now(note, kept.lab)
+        key, now = note.key, key_now(note, kept.lab)
         if now != key and now in listed:
             relisted.add(now.removeprefix(f"{kept.lab}/"))
             key = key if key in listed else now
-        if (
-            is_adopted
-            and eid is not None
-            and key.count("/") == 3
-            and sessions.get(key, NO_SESSION).eid not in (None, eid)
-        ):
-            sessions[key] = note.session
-        elif key not in listed and note.session != NO_SESSION:
+        if note.session != NO_SESSION and (key not in listed or key in adopted):
+            eid = note.session.eid
             is_taken = eid is not None and taken.get(eid, key) != key
             sessions[key] = replace(note.session, eid=None if is_taken else eid)
         lost = {path: row for path, row in note.datasets.items() if path not in listed.get(key, ())}

@@ -24,8 +24,10 @@ def changes(*pairs, hour=0):
 @pytest.fixture
 def tables(tmp_path):
     """A folder of tables that hold one session, `A`, and one dataset, `D`."""
-    pq.write_table(pa.table({"id": [A]}), tmp_path / "sessions.pqt")
-    pq.write_table(pa.table({"id": pa.array([D]).dictionary_encode()}), tmp_path / "datasets.pqt")
+    sessions = {"id": [A], "subject": ["s"], "date": [NOON.date()], "number": [1]}
+    pq.write_table(pa.table(sessions), tmp_path / "sessions.pqt")
+    datasets = {"id": pa.array([D]).dictionary_encode(), "rel_path": ["a.b.c"]}
+    pq.write_table(pa.table(datasets), tmp_path / "datasets.pqt")
     return tmp_path
 
 

@@ -118,9 +118,9 @@ def test_after_the_lab_has_changed_notes_change_no_listed_row(story, then, now, 
 
 def test_of_a_session_with_another_eid_that_a_database_had_only_the_eid_is_noted():
     """Ids of its datasets that are none of the database's stay."""
-    tables = Kept({f"lab/{PATH}": KeptSession(OTHER, "", "")}, {f"lab/{PATH}": ROWS}, "lab")
+    tables = Kept({}, {f"lab/{PATH}": ROWS}, "lab")
     note = replace(NOTE, key=f"lab/{PATH}", lab="lab", datasets={})
-    kept = with_notes(tables, [note], {f"lab/{PATH}": {*ROWS}}, {}, is_adopted=True)
+    kept = with_notes(tables, [note], {f"lab/{PATH}": {*ROWS}}, {}, {f"lab/{PATH}"})
     assert (kept.sessions, kept.datasets) == ({f"lab/{PATH}": COLUMNS}, tables.datasets)
 
 

@@ -121,8 +121,8 @@ def test_a_pair_is_known_by_its_generation(tmp_path, monkeypatch):
     (block,) = code_blocks("### Metadata")
     seen = []
 
-    def write_and_look(path, table, write=store.write_atomically):
-        mark = write(path, table)
+    def write_and_look(path, table, write=store.write_atomically, **options):
+        mark = write(path, table, **options)
         if all((tmp_path / name).exists() for name in (stored.SESSIONS, stored.DATASETS)):
             found = {"folder": tmp_path}
             exec(block, found)
