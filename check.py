@@ -1,7 +1,7 @@
-"""Run the whole check: format, lint, types, import layers, tests. Ends with pytest's summary line.
+"""Check format, lint, types and import layers, then run tests. Ends with pytest's summary line.
 
-``python check.py`` before a commit; ``python check.py --coverage`` also measures branch coverage, subprocesses
-included. Further arguments go to pytest.
+``python check.py`` before a commit; ``python check.py --heavy`` runs the tests that start the program hundreds of times,
+and nothing else. ``--coverage`` also measures branch coverage, subprocesses included. Further arguments go to pytest.
 """
 
 from __future__ import annotations
@@ -23,9 +23,12 @@ CHECKS = (
 
 def main(arguments: list[str]) -> int:
     """Run all checks, stop at none but the tests' own, and return 1 if any failed."""
-    with_coverage = "--coverage" in arguments
-    pytest_arguments = [each for each in arguments if each != "--coverage"] or ["-n", "2", "--dist", "loadfile"]
-    failed = [name for name, command in CHECKS if not _passes(name, command)]
+    with_coverage, is_heavy = "--coverage" in arguments, "--heavy" in arguments
+    given = [each for each in arguments if each not in ("--coverage", "--heavy")]
+    pytest_arguments = given or ["-n", "2", "--dist", "loadfile"]
+    if is_heavy:
+        pytest_arguments += ["-m", "heavy and not long"]
+    failed = [name for name, command in CHECKS if not is_heavy and not _passes(name, command)]
     runner = [sys.executable, "-m", *(["coverage", "run", "-m"] if with_coverage else []), "pytest"]
     tests = subprocess.run([*runner, *pytest_arguments], cwd=ROOT, check=False)
     if with_coverage:

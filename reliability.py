@@ -1,8 +1,8 @@
 """Try the daemon under faults, load and attack, at full size; say what was tried and what was found.
 
 ``python reliability.py`` takes about an hour and writes the figures into ``docs/reliability.md``; further arguments
-go to pytest: ``python reliability.py -k prune`` tries some things only, and writes nothing. The short form of the same
-trials is part of the test command.
+go to pytest: ``python reliability.py -k prune`` tries some things only, and writes nothing. ``python check.py --heavy``
+runs the same trials in their short form.
 """
 
 from __future__ import annotations

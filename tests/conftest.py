@@ -45,6 +45,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Begin with the folders, or at full size the trial, that take longest: all others find their time beside it."""
+    for item in items:
+        if item.path.parent.name == "reliability":
+            item.add_marker(pytest.mark.heavy)
     if config.getoption("--long"):
         items.sort(key=lambda item: "soak" not in item.name)
     else:

@@ -106,6 +106,7 @@ DOORS = {
 }
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("door", DOORS.values(), ids=DOORS)
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_no_file_takes_all_memory(bombs, tmp_path, monkeypatch, bomb, door):

@@ -381,6 +381,7 @@ def test_one_that_cannot_go_back_stays_in_the_trash_and_is_never_deleted(root, m
 # Kills.
 
 
+@pytest.mark.heavy
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("step", ["prune", "undo", "empty"])
 @pytest.mark.parametrize("flag", [True, False], ids=["flag", "no flag"])

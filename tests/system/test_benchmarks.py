@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.heavy
+
 _FOLDER = Path(__file__).parents[2] / "benchmarks"
 _JUDGE = """
 import json, sys

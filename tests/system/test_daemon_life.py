@@ -13,6 +13,8 @@ import pytest
 
 from program import WAIT_SECONDS, Program, generations, program
 
+pytestmark = pytest.mark.heavy
+
 SESSION = "lab/Subjects/s/2020-01-01/001"
 
 

@@ -14,6 +14,8 @@ from children import needs_root
 from mount_box import mount_box
 from program import program
 
+pytestmark = pytest.mark.heavy
+
 LAB = "lab/Subjects/m1"
 S1 = f"{LAB}/2020-01-01/001/alf"
 OLD = 1_557_050_400

@@ -12,6 +12,8 @@ from alfwatchd import make_parquet_db
 from alfwatchd.errors import PruneRefused, UsageError
 from program import listed, make_small_tree, program, read_tables, walk
 
+pytestmark = pytest.mark.heavy
+
 SUBJECTS = [f"s{number}" for number in range(10)]  # two sessions each
 GONE = SUBJECTS[:8]
 TEXT = "16 of 20 sessions are gone and 2 are new since "

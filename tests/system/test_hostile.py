@@ -15,6 +15,8 @@ from database import copy_fixture
 from program import make_small_tree, program
 from web_box import web_server
 
+pytestmark = pytest.mark.heavy
+
 SECRET = "X-Amz-Signature=5ec2e7"  # noqa: S105 - opens nothing
 DEEP = "[" * 100_000
 

@@ -14,7 +14,7 @@ from alfwatchd.id_changes import find_id
 from database import dataset, session, write_database
 from program import make_small_tree, program, read_tables, write_dataset
 
-pytestmark = pytest.mark.filterwarnings("ignore:The copy keyword is deprecated")  # in ONE itself
+pytestmark = [pytest.mark.heavy, pytest.mark.filterwarnings("ignore:The copy keyword is deprecated")]  # in ONE itself
 
 S1, S2, S3, S9 = (f"lab/Subjects/s{number}/2020-01-01/001" for number in (1, 2, 3, 9))
 FIRST = "2020-01-01/001"

@@ -13,6 +13,8 @@ from alfwatchd.errors import RootOffline
 from mount_box import mount_box
 from program import listed, make_small_tree, program, read_tables, walk
 
+pytestmark = pytest.mark.heavy
+
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
 LAB = "lab/Subjects"
 

@@ -18,6 +18,8 @@ import alfwatchd
 from database import dataset, session, write_database
 from program import program, walk
 
+pytestmark = pytest.mark.heavy
+
 S1, S2, S3 = (f"lab/Subjects/{name}/001" for name in ("m1/2021-01-05", "m1/2021-01-06", "m2/2021-01-05"))
 NAMES = [f"alf/object{number}.times.npy" for number in range(10)]
 U1, U2 = (str(uuid.UUID(int=number, version=4)) for number in (1, 2))

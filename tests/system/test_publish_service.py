@@ -9,7 +9,7 @@ import pytest
 from service_box import PLAIN, REPOSITORY, UNITS, fresh_lab, installed_box
 from systemd_box import PROGRAM
 
-pytestmark = [pytest.mark.timeout(120), pytest.mark.xdist_group("systemd")]
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(120), pytest.mark.xdist_group("systemd")]
 
 SECRETS = {"aws_access_key_id": "AKIA7EXAMPLE2KEY1234", "aws_secret_access_key": "s3cr3t/And+Plus0123456789"}
 FOLDER = "/etc/alfwatchd/credentials"

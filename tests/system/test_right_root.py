@@ -14,6 +14,8 @@ from alfwatchd.errors import PruneRefused, UsageError, WrongRoot
 from mount_box import mount_box
 from program import PROGRAM, WAIT_SECONDS, listed, make_small_tree, program, walk
 
+pytestmark = pytest.mark.heavy
+
 CHANGING = "[prune]\nenabled = true\nmax_fraction = 1.0\n"
 
 

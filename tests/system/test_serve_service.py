@@ -8,7 +8,7 @@ from alfwatchd import connections, serve, serving
 from service_box import REPOSITORY, UNITS, fresh_lab, installed_box
 from systemd_box import PROGRAM
 
-pytestmark = [pytest.mark.timeout(120), pytest.mark.xdist_group("systemd")]
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(120), pytest.mark.xdist_group("systemd")]
 
 MANUAL = (REPOSITORY / "docs/serve.md").read_text()
 FETCH = """

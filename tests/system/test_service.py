@@ -9,7 +9,7 @@ import pytest
 from service_box import PLAIN, UNITS, fresh_lab, installed_box, manual, short_watchdog
 from systemd_box import PROGRAM
 
-pytestmark = [pytest.mark.timeout(120), pytest.mark.xdist_group("systemd")]
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(120), pytest.mark.xdist_group("systemd")]
 
 
 @pytest.fixture(scope="module")
