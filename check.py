@@ -1,6 +1,6 @@
 """Check format, lint, types and import layers, then run tests. Ends with pytest's summary line.
 
-``python check.py`` before a commit; ``python check.py --heavy`` runs the tests that start the program hundreds of times,
+``python check.py`` before a commit; ``python check.py --heavy`` runs the tests that start many programs,
 and nothing else. ``--coverage`` also measures branch coverage, subprocesses included. Further arguments go to pytest.
 """
 
