@@ -140,10 +140,11 @@ class Story:
         for key, own in here.items():
             self.holders.setdefault(own, set()).add(key)
             for old in self.ever.setdefault(key, []):
-                if len(self.holders[old]) > 1:  # it may lead to the one or the other
-                    continue
+                new = find_id(self.home / "state", self.home / "out", old).new
+                if max(len(self.holders[each]) for each in (old, new) if each in self.holders) > 1:
+                    continue  # it may lead to the one or the other, and is not kept while two rows have it
                 # An id that went to another row leads there.
-                assert find_id(self.home / "state", self.home / "out", old).new in {own} | (held & {old}), (key, old)
+                assert new in {own} | (held & {old}), (key, old)
             if own not in self.ever[key]:
                 self.ever[key].append(own)
         for key in self.ever.keys() - here.keys():  # what comes back later is another row
