@@ -13,6 +13,7 @@ import pytest
 from alfwatchd.errors import RootOffline
 from faults import CODES, failing_disk
 from program import SESSIONS, make_small_tree, program, read_tables
+from truth import sync
 
 LAB = "lab/Subjects"
 SUBJECTS = [f"s{number}" for number in range(12)]
@@ -158,6 +159,8 @@ def assert_honest(made, exactness, message, faults, tally):
         case "partial":
             assert status.state in ("polled", "offline", "catching up")
             assert status.problems or status.state != "polled"
+        case "held":
+            assert "held" in {problem.kind for problem in status.problems}
         case _ if "--hash-files" not in made.flags:  # hashes come later
             with faults.paused():
                 made.assert_tables_equal_fresh_index()
@@ -166,7 +169,7 @@ def assert_honest(made, exactness, message, faults, tally):
 
 def settle(made, tally):
     """Wait until all hashes are there, then compare."""
-    made.client.sync()
+    sync(made)
     if "--hash-files" in made.flags:
         made.wait(lambda: made.client.sync() and all(each for _, each in read_rows(made.out_dir).values()), 60.0)
     made.assert_equals_fresh_index()
