@@ -367,8 +367,13 @@ class Disk:
             self._fill(f"{folder}/{_FILES[a % len(_FILES)]}", a)
 
     def _copy(self, source: str, target: str) -> None:
-        if not f"{os.path.realpath(target)}/".startswith(f"{os.path.realpath(source)}/"):  # shutil would go on for ever
+        if f"{os.path.realpath(target)}/".startswith(f"{os.path.realpath(source)}/"):  # shutil would go on for ever
+            return
+        try:
             shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True, copy_function=self._copy_file)
+        except RecursionError as error:  # a bind mount leads from the target to the source
+            _remove(target)
+            raise OSError(errno.ELOOP, "mounted below itself", target) from error
 
     def _copy_file(self, source: str, target: str) -> None:
         """As `cp -p`."""

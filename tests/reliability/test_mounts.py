@@ -73,7 +73,7 @@ class Story:
         """Folders that something is mounted on -> what."""
         self.floor: dict[str, Row] = {}
         """Rows of what was there when the root went."""
-        self.stored_floor: set[Row] = set()
+        self.stored_floor: dict[str, Row] = {}
         self.above: dict[str, list[int]] = {}
         self.sub_floors: dict[str, set[Row]] = {}
         """The same for parts."""
@@ -167,6 +167,8 @@ class Story:
         self.tried["restarts"] += 1
         self.box.stop()
         self.check_stored()
+        stored = self.stored()  # what was only in memory is not known any more
+        self.sub_floors = {path: rows & stored for path, rows in self.sub_floors.items()}
         self.remembers = False
         self.box.start()
 
@@ -207,7 +209,7 @@ class Story:
             self.come_back = self.draw.choice(ways)()
             self.tried["faults"] += 1
             self.floor = there if self.remembers else {}
-            self.stored_floor = stored & set(there.values())
+            self.stored_floor = {path: row for path, row in there.items() if row in stored}
             if self.is_mounted and self.come_back == self._bind_again:
                 for path in self.subs.keys() - self.sub_floors.keys():
                     self._note_gone(path, there)
@@ -321,7 +323,9 @@ class Story:
 
     def check_stored(self) -> None:
         if self.come_back is not None:
-            assert self.stored_floor <= self.stored(), sorted(self.stored_floor - self.stored())[:5]
+            now = self.stored()
+            lost = {path for path, row in self.stored_floor.items() if row not in now and not self._has_namesake(path)}
+            assert not lost, sorted(lost)[:5]
 
     def check_kept(self) -> None:
         if self.come_back is not None:
