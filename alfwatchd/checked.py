@@ -26,6 +26,14 @@ _BYTES_PER_BYTE = 200
 """How many bytes in memory one byte on disk may become; the best that was seen with real tables is 30."""
 
 
+def is_damage(error: Exception) -> bool:
+    """Tell whether a file can be read and makes no sense: to try again would not help, unlike after a fault of a disk.
+
+    Arrow raises `OSError` without a number for pages that it cannot take apart, and so do we for sizes that lie.
+    """
+    return not isinstance(error, OSError) or error.errno in (None, errno.EINVAL)
+
+
 class CheckedFile:
     """A Parquet file whose rows fit into memory. Used by one thread.
 

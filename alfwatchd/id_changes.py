@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import threading
 import time
 from functools import partial
@@ -14,7 +13,7 @@ import pyarrow.parquet as pq
 
 from alfwatchd import stored
 from alfwatchd.atomic import write_atomically
-from alfwatchd.checked import CheckedFile, open_checked
+from alfwatchd.checked import CheckedFile, is_damage, open_checked
 from alfwatchd.core import arrow
 from alfwatchd.core.id_changes import SCHEMA, follow, parse
 from alfwatchd.core.replies import IdsReply
@@ -23,8 +22,6 @@ from alfwatchd.errors import StateError, UsageError
 NAME = "id_changes.parquet"
 _MOST_STEPS = 1000
 _ROWS_PER_GROUP = 1 << 16
-_DAMAGED = (None, errno.EINVAL)
-"""Numbers of errors that Arrow and `stored` raise for a file that can be read and makes no sense."""
 
 _one_at_a_time = threading.Lock()
 """Clients may ask as often as they like: what one question takes in memory is not to be taken by many at once."""
@@ -50,7 +47,7 @@ def record(state_dir: Path, changes: pa.Table) -> None:
         if path.exists():
             known = [stored.read_file(path).cast(SCHEMA)]
     except (OSError, pa.ArrowException, ValueError) as error:
-        if isinstance(error, OSError) and error.errno not in _DAMAGED:
+        if not is_damage(error):
             raise
         path.replace(path.with_name(f"{NAME}.damaged-{time.time_ns()}"))
     joined = pa.concat_tables([*known, changes])

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 import alfwatchd
 from alfwatchd.atomic import FileMark, file_mark, write_atomically
+from alfwatchd.checked import is_damage
 from alfwatchd.core import encode, ids
 from alfwatchd.core.encoding import Encoding
 from alfwatchd.core.id_changes import Announcement
@@ -339,9 +340,14 @@ class Store:
         }
 
     def _with_old_sessions(self, sessions: pa.Table, gone: Set[bytes]) -> pa.Table:
-        """Add sessions that are on disk; where another program made them in another way, do without."""
-        with self._readers.opening(SESSIONS):
-            old = read_file(self.out_dir / SESSIONS)
+        """Add sessions that are on disk; where they are damaged, or made in another way, do without."""
+        try:
+            with self._readers.opening(SESSIONS):
+                old = read_file(self.out_dir / SESSIONS)
+        except (OSError, pa.ArrowException, ValueError) as error:
+            if not is_damage(error):
+                raise
+            return sessions
         is_gone = pa.array([ids.parse_id(eid) in gone for eid in old.column("id").to_pylist()], pa.bool_())
         try:
             kept = old.filter(is_gone).select(sessions.column_names).cast(sessions.schema)

@@ -111,6 +111,22 @@ def test_one_opens_what_was_written(out_dir):
     assert len(One(cache_dir=out_dir, mode="local").search(subject="s")) == 1
 
 
+def test_a_damaged_column_of_sessions_holds_up_no_flush(out_dir):
+    """It is read where some sessions go and others come: readers of the old datasets still need the old sessions."""
+    Store(out_dir, "/data/root").write(snapshot("ab"), Encoding())
+    path = out_dir / SESSIONS
+    with pq.ParquetFile(path) as file:
+        group = file.metadata.row_group(0)
+        columns = {group.column(number).path_in_schema: group.column(number) for number in range(group.num_columns)}
+        place = columns["projects"].data_page_offset
+    content = path.read_bytes()
+    path.write_bytes(content[:place] + b"\x0e" * 8 + content[place + 8 :])
+    with pytest.raises(OSError, match="thrift"):
+        read_file(path)
+    Store(out_dir, "/data/root").write(snapshot("bc", 2), Encoding())
+    assert subjects(out_dir) == "bc"
+
+
 @pytest.mark.parametrize("n_checks", range(4))
 def test_what_was_mounted_over_the_folder_gets_no_table(out_dir, n_checks):
     """Before each file is written, and before it goes in place, the folder must be the one that is locked."""

@@ -210,7 +210,7 @@ class World:
 
 @pytest.fixture
 def world(tmp_path):
-    seed = random.randrange(2**32)
+    seed = int(os.environ.get("ALFWATCHD_SEED", random.randrange(2**32)))
     print(f"seed {seed}")  # noqa: T201 - pytest shows it if the test fails
     root, out_dir = make_small_tree(tmp_path / "root"), tmp_path / "tables"
     out_dir.mkdir()
