@@ -197,9 +197,9 @@ class Engine:
 
         Not while another scan runs, and not at once after one: a storm would keep the daemon scanning for ever.
         """
-        self.pending_pass = self.pending_pass or self.indexer.why_pass
-        if self.pending_pass and now >= self._rest_until and not self.indexer.work.unpaced_passes:
-            self.barriers.take_pass(self.indexer.start_pass(self.pending_pass, now))
+        reason = self.pending_pass or self.indexer.why_pass
+        if reason and now >= self._rest_until and not self.indexer.work.unpaced_passes:
+            self.barriers.take_pass(self.indexer.start_pass(reason, now))
             self.pending_pass = ""
 
     def _scan(self, now: float) -> None:
@@ -402,5 +402,5 @@ class Engine:
         if not self.offline:
             times.append(self.indexer.dirty.next_due())
             times.append(self._paced_until if work.current is not None and work.current.paced else None)
-            times.append(self._rest_until if self.pending_pass else None)
+            times.append(self._rest_until if self.pending_pass or self.indexer.why_pass else None)
         return max(0.0, min(time for time in times if time is not None) - now)

@@ -80,7 +80,7 @@ def find_state(engine: Engine, now: float) -> State:
         return "starting"
     oldest = indexer.dirty.oldest
     is_late = oldest is not None and now - oldest > 2 * engine.settings.longest_wait_seconds
-    if engine.pending_pass or indexer.work.is_urgent or is_late:
+    if engine.pending_pass or indexer.why_pass or indexer.work.is_urgent or is_late:
         return "catching up"
     is_complete = not (indexer.watching.unwatched or indexer.unreadable or indexer.guard.missing)
     return "live" if is_complete and not engine.is_polled else "polled"

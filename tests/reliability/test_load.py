@@ -151,7 +151,8 @@ def test_overflow_without_end(daemon, tmp_path, scale, tally):
         mover.go(0.01)
         while time.monotonic() < began + seconds:
             largest = max(largest, process.memory_info().rss)
-            assert daemon.client.status().state in ("live", "catching up")
+            # Most of its few sessions may go while no event can tell.
+            assert daemon.client.status().state in ("live", "catching up", "held")
             tally["requests"] += 1
             time.sleep(0.2)
         tally["operations"] += mover.rest()
