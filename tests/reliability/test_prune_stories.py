@@ -13,6 +13,7 @@ import pytest
 from alfwatchd import linux, pruning, references, trash_empty
 from alfwatchd.core.alf import TRASH
 from alfwatchd.errors import PruneRefused
+from alfwatchd.mounts import mounts_near
 from alfwatchd.once import look_once
 from alfwatchd.prune_links import find_link_targets
 from alfwatchd.settings import Settings
@@ -184,8 +185,8 @@ def run(top, numbers, tally, **kinds):
             print(story.describe())  # noqa: T201 - pytest shows it if the test fails
             raise
         finally:
-            for place in reversed(story.mounts):
-                subprocess.run(["umount", "--lazy", place], check=True)
+            for mount_point in reversed(mounts_near(str(folder))[1]):  # others may have moved it with a folder above
+                subprocess.run(["umount", "--lazy", mount_point.path], check=True)
             if kinds.get("on_btrfs"):
                 for volume in folder.rglob("sub"):
                     subprocess.run(["btrfs", "-q", "subvolume", "delete", volume], check=False, capture_output=True)
