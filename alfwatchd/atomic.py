@@ -56,9 +56,9 @@ def write_atomically(
             os.fsync(file.fileno())
             mark = _mark(os.fstat(file.fileno()))
         with one_lock(path.parent):
+            check()
             if path.is_dir():  # a file cannot replace it
                 remove(path)
-            check()
             temporary.replace(path)
         sync_folder(path.parent)
     except OSError as error:

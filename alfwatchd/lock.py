@@ -24,7 +24,9 @@ _STATE_LOCK_NAME = "daemon.lock"  # another one: a state folder may be an output
 
 
 class Held:
-    """A lock that this process holds, on a file with its process id. Used by one thread, but for `require_folder`.
+    """A lock that this process holds, on a file with its process id.
+
+    One thread uses it. Any thread may call `require_folder`.
 
     Parameters
     ----------

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -181,8 +182,8 @@ def prepare(
     notes = Notes(settings.state_dir) if state is not None else None
     if notes is not None:
         is_adopted = earlier is not None and bool(metadata.get("adopted")) and same_database
-        before = recall(settings.adopt, settings.state_dir) if is_adopted else None
-        carried = _with_notes(carried, notes, sessions, earlier, before)
+        recall_before = partial(recall, settings.adopt, settings.state_dir) if is_adopted else lambda: None
+        carried = _with_notes(carried, notes, sessions, earlier, recall_before)
     encoding = Encoding(settings.namespace, settings.lab, settings.hash_files, carried)
     return Start(indexer, encoding, notes, FirstSeen(state, known), settings)
 
@@ -252,7 +253,11 @@ def _read_earlier(settings: Settings) -> StoredTables | None:
 
 
 def _with_notes(
-    carried: Kept, notes: Notes, sessions: pa.Table | None, earlier: StoredTables | None, known: Adoption | None
+    carried: Kept,
+    notes: Notes,
+    sessions: pa.Table | None,
+    earlier: StoredTables | None,
+    recall_before: Callable[[], Adoption | None],
 ) -> Kept:
     """Return what earlier tables know, with what was noted of rows that went before.
 
@@ -263,8 +268,9 @@ def _with_notes(
     sessions : pyarrow.Table or None
     earlier : StoredTables or None
         The tables; None where nothing in them is worth reading.
-    known : Adoption or None
-        What a database knew when they were written.
+    recall_before : callable
+        Returns what a database knew when they were written, or None. It takes seconds, so it is called only where
+        there are notes.
 
     Raises
     ------
@@ -284,6 +290,7 @@ def _with_notes(
     notes.come_back(listed)
     eids = {each.session.eid for each in noted if each.session.eid is not None}
     taken = kept.holders(sessions, eids) if sessions is not None and eids else {}
+    known = recall_before()
     if known is None:
         return with_notes(carried, noted, listed, taken)
     return with_notes(known.without_adopted(carried), noted, listed, taken, known.sessions)
