@@ -219,8 +219,9 @@ def follow(changes: Sequence[Mapping[str, object]], old: str, held: Mapping[str,
     """Return how an id changed, one step after the other; empty where it never did, or where tables hold it again.
 
     Of several changes of one id the last counts: one before may have been recorded without ever being made, as where
-    a flush failed. An id that tables hold is the one to be found, even where a row lost it and it came to another. Of
-    those on the way it is the last one that is where the change says, else the last one.
+    a flush failed. An id may also have been that of two rows, one after the other: on the way, the last change of the
+    row that the step before was of counts. An id that tables hold is the one to be found, even where a row lost it
+    and it came to another. Of those on the way it is the last one that is where the change says, else the last one.
 
     Parameters
     ----------
@@ -240,13 +241,15 @@ def follow(changes: Sequence[Mapping[str, object]], old: str, held: Mapping[str,
         places[row["old"]].append(place)
     current, first = old, 0
     while later := [place for place in places[current] if place >= first]:
-        row = changes[later[-1]]
+        of_row = [place for place in later if steps and changes[place]["path"] == steps[-1].path]
+        chosen = (of_row or later)[-1]
+        row = changes[chosen]
         when = row["when"]
         assert isinstance(when, datetime), "a column of times"
         current = str(row["new"])
         told = when.isoformat(timespec="seconds")
         steps.append(IdStep(str(row["old"]), current, str(row["path"]), told, str(row.get("reason", ""))))
-        first = next((n for n in range(later[-1], len(changes)) if changes[n]["when"] != when), len(changes))
+        first = next((n for n in range(chosen, len(changes)) if changes[n]["when"] != when), len(changes))
     ends = [n for n, step in enumerate(steps, 1) if step.new in held]
     ends = [n for n in ends if f"/{steps[n - 1].path}".endswith(f"/{held[steps[n - 1].new]}")] or ends
     return steps[: ends[-1]] if ends else steps

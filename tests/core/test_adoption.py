@@ -430,6 +430,18 @@ def test_a_change_that_was_told_and_never_made_leads_to_no_other_row():
     assert [step.new for step in follow(told, "a", {"b": "q", "c": "q"})] == ["b", "c"]  # as where folders are renamed
 
 
+def test_an_id_that_two_rows_had_leads_each_to_its_own():
+    """It went from one dataset of a session to another of it; later the database gave both new ones."""
+    told = [
+        {"old": old, "new": new, "path": path, "when": NOON + datetime.timedelta(hours=at)}
+        for old, new, path, at in [("a", "b", "p", 0), ("b", "c", "p", 1), ("b", "d", "q", 2)]
+    ]
+    held = {"c": "p", "d": "q"}
+    assert [step.new for step in follow(told, "a", held)] == ["b", "c"]
+    assert [step.new for step in follow(told, "b", held)] == ["d"]  # the last row that had it
+    assert [step.new for step in follow(told[1:], "b", held)] == ["d"]
+
+
 def test_many_sessions_at_once_get_what_each_gets_alone():
     # Rows are looked up all together: neighbours must not mix.
     generator = np.random.default_rng(7)
