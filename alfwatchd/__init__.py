@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     __version__: str
-    from alfwatchd.client import Client
-    from alfwatchd.compat import make_parquet_db, remove_missing_datasets
+    from alfwatchd.upstream import make_parquet_db, remove_missing_datasets
+    from alfwatchd.web.client import Client
 
 __all__ = ["Client", "__version__", "make_parquet_db", "remove_missing_datasets"]
 
-_HOMES = {"Client": "client", "make_parquet_db": "compat", "remove_missing_datasets": "compat"}
+_HOMES = {"Client": "web.client", "make_parquet_db": "upstream", "remove_missing_datasets": "upstream"}
 
 
 def __getattr__(name: str) -> Any:
@@ -28,3 +28,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"alfwatchd.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,5 +1,5 @@
 """``python -m alfwatchd``."""
 
-from alfwatchd.cli import run
+from alfwatchd.cli.main import run
 
 run()

@@ -15,9 +15,9 @@ import pathspec
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
-from alfwatchd.core import alf, ids
-from alfwatchd.core.prune_plan import check_fraction
-from alfwatchd.core.publication import INFO, TABLES, ZIP
+from alfwatchd.alf import grammar, ids
+from alfwatchd.prune.plan import check_fraction
+from alfwatchd.publish.cache_info import INFO, TABLES, ZIP
 
 SOCKET_PATH_LIMIT = 107
 """Bytes; ``sun_path`` of ``unix(7)`` has 108, the closing zero included."""
@@ -41,7 +41,7 @@ def check_socket(path: Path) -> Path:
 
 
 def _check_lab(lab: str) -> str:
-    if lab and alf.child_kind(alf.Kind.TOP, lab, "Subjects") is None:
+    if lab and grammar.child_kind(grammar.Kind.TOP, lab, "Subjects") is None:
         raise ValueError("should hold letters, digits and '_' only, or be empty")
     return lab
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import measure
 
-from alfwatchd.client import Client
-from alfwatchd.core.replies import Status
+from alfwatchd.api import Status
 from alfwatchd.errors import NoDaemon
+from alfwatchd.web.client import Client
 
 _PATIENCE_SECONDS = 600.0
 

@@ -22,11 +22,11 @@ import measure
 import pyarrow.parquet as pq
 
 import trees
-from alfwatchd.core.encoding import Encoding
-from alfwatchd.core.rows import FolderRows, PackedFiles, Session, pack_signature
-from alfwatchd.core.tables import Snapshot
-from alfwatchd.store import Store
-from alfwatchd.stored import DATASETS, SESSIONS
+from alfwatchd.store.reader import DATASETS, SESSIONS
+from alfwatchd.store.writer import Store
+from alfwatchd.tables.rules import Encoding
+from alfwatchd.tree.rows import FolderRows, PackedFiles, Session, pack_signature
+from alfwatchd.tree.sessions import Snapshot
 
 _TARGET_MS = {1_000_000: 100, 5_000_000: 250}
 _MOST_GROWTH = 1.3

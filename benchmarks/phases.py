@@ -19,10 +19,10 @@ from typing import Any
 
 # Phase -> functions, as "module:attribute" by which they are called. Inner phases count for themselves only.
 _CALLS = {
-    "prepare": ["alfwatchd.once:prepare"],
-    "scan": ["alfwatchd.once:index"],
-    "write": ["alfwatchd.store:Store.write"],
-    "rows": ["alfwatchd.core.encode:dataset_rows", "alfwatchd.core.encode:sessions_table"],
+    "prepare": ["alfwatchd.service.once:prepare"],
+    "scan": ["alfwatchd.service.once:index"],
+    "write": ["alfwatchd.store.writer:Store.write"],
+    "rows": ["alfwatchd.tables.columns:dataset_rows", "alfwatchd.tables.columns:sessions_table"],
 }
 PHASES = ("start", *_CALLS, "rest", "end")
 """`start` is Python with all imports, `rest` what no other phase has, `end` the end of the process."""
@@ -94,7 +94,7 @@ def _put_clocks(clock: _Clock) -> None:
 def main(started: float, arguments: list[str]) -> None:
     """Run the command line and print the phases."""
     clock = _Clock(started, "start")
-    cli = import_module("alfwatchd.cli")
+    cli = import_module("alfwatchd.cli.main")
     _put_clocks(clock)
     clock.switch("rest")
     if code := cli.main(arguments):

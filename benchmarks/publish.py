@@ -26,11 +26,11 @@ import trees
 _PUBLISH = """
 import sys
 from pathlib import Path
-from alfwatchd.publishing import publish
+from alfwatchd.publish.publication import publish
 from alfwatchd.settings import Publish
 assert publish(Path(sys.argv[1]), Publish(target=sys.argv[2])).published == (len(sys.argv) < 4)
 """
-_IMPORT = "import alfwatchd.publishing, alfwatchd.settings"
+_IMPORT = "import alfwatchd.publish.publication, alfwatchd.settings"
 _READ = "import sys; from one.alf.cache import load_tables; load_tables(sys.argv[1])"
 _FETCH = """
 import sys

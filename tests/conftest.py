@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import hypothesis
 import pytest
 
-from alfwatchd import readers, store
+from alfwatchd.store import open_readers, writer
 
 if TYPE_CHECKING:
-    from alfwatchd.s3_target import S3Target
+    from alfwatchd.publish.s3 import S3Target
     from s3_box import S3Box
 
 # How long an example takes says something about the machine, and what else runs on it.
@@ -58,9 +58,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def no_readers() -> Iterator[None]:
     """Let a store wait for nobody who reads the tables: in these tests only the test does, when they are written."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(readers, "_UNSEEN_SECONDS", 0.0)
-        patch.setattr(store, "_TO_SESSIONS", 0.0)
-        patch.setattr(store, "_TO_DATASETS", 0.0)
+        patch.setattr(open_readers, "_UNSEEN_SECONDS", 0.0)
+        patch.setattr(writer, "_TO_SESSIONS", 0.0)
+        patch.setattr(writer, "_TO_DATASETS", 0.0)
         yield
 
 

@@ -16,37 +16,38 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from alfwatchd.client import Client
-from alfwatchd.configuration import load
-from alfwatchd.control_api import create_app
-from alfwatchd.control_socket import listen
-from alfwatchd.core import messages, replies
-from alfwatchd.core.messages import Message, TablesView
-from alfwatchd.core.tables import Snapshot
-from alfwatchd.core.wanted_root import HEADER, encode_root
-from alfwatchd.desk import Desk
-from alfwatchd.inbox import Inbox
-from alfwatchd.server import Server
+from alfwatchd import api
+from alfwatchd.engine import messages
+from alfwatchd.engine.inbox import Inbox
+from alfwatchd.engine.messages import Message, TablesView
+from alfwatchd.service.configuration import load
 from alfwatchd.settings import Settings
+from alfwatchd.tree.sessions import Snapshot
+from alfwatchd.web.client import Client
+from alfwatchd.web.control_api import create_app
+from alfwatchd.web.control_service import Desk
+from alfwatchd.web.control_socket import listen
+from alfwatchd.web.http_server import Server
+from alfwatchd.web.wanted_root import HEADER, encode_root
 
 WAIT_SECONDS = 120.0
 HOLD = object()
 """Answer of an engine that does not answer yet."""
 
-STATUS = replies.Status(
+STATUS = api.Status(
     state="live", since="2024-01-01T00:00:00+00:00", detail="every change is seen at once",
     root="/data", out_dir="/out", pid=7, version="1", generation=3, n_sessions=1, n_datasets=2, n_bytes=30, n_ignored=4,
     saved=False, flushed_generation=2, last_flush=None, last_flush_seconds=None, last_flush_error="disk full",
     oldest_unflushed_seconds=1.5, events_lost=1,
-    rescans=[replies.RescanNote("start", "2024-01-01T00:00:00+00:00", None)],
+    rescans=[api.RescanNote("start", "2024-01-01T00:00:00+00:00", None)],
     watches=5, watches_limit=None, unwatched=6, hashes_pending=7,
-    problems=[replies.ProblemReply("twin", "s/2020-01-01/1", "merge it")], n_problems=1,
+    problems=[api.ProblemReply("twin", "s/2020-01-01/1", "merge it")], n_problems=1,
 )  # fmt: skip
 ANSWERS: dict[type, object] = {
     messages.StatusRequest: STATUS,
-    messages.SyncRequest: replies.SyncReply(3, "exact", 0.25),
-    messages.FlushRequest: replies.FlushReply(3, 0.5),
-    messages.RescanRequest: replies.RescanReply(4, 1, 2, 3, 0.75),
+    messages.SyncRequest: api.SyncReply(3, "exact", 0.25),
+    messages.FlushRequest: api.FlushReply(3, 0.5),
+    messages.RescanRequest: api.RescanReply(4, 1, 2, 3, 0.75),
     messages.SnapshotRequest: TablesView(Snapshot(3, {}), ()),
     messages.RootCheckRequest: 0,
 }

@@ -19,8 +19,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from alfwatchd.core.folder import Folder
-from alfwatchd.core.messages import (
+from alfwatchd.api import Status, SyncReply
+from alfwatchd.engine.engine import Engine
+from alfwatchd.engine.inbox import Inbox
+from alfwatchd.engine.messages import (
     Crawled,
     EventsLost,
     EventsRead,
@@ -31,23 +33,21 @@ from alfwatchd.core.messages import (
     StatusRequest,
     SyncRequest,
 )
-from alfwatchd.core.replies import Status, SyncReply
-from alfwatchd.core.rows import Signature, digest_of, unpack_signature
-from alfwatchd.core.tables import Snapshot
-from alfwatchd.engine import Engine
+from alfwatchd.engine.model import Parts
 from alfwatchd.errors import AlfwatchdError, WatchError
-from alfwatchd.flusher import Flusher
-from alfwatchd.hash_queue import HashQueue
-from alfwatchd.hashing import Hasher
-from alfwatchd.inbox import Inbox
-from alfwatchd.indexer import Indexer
-from alfwatchd.parts import Parts
-from alfwatchd.scanner import Scanner
+from alfwatchd.index.hash_queue import HashQueue
+from alfwatchd.index.indexer import Indexer
+from alfwatchd.index.state_db import State
+from alfwatchd.scan.hasher import Hasher
+from alfwatchd.scan.scanner import Scanner
+from alfwatchd.service.startup import prepare
 from alfwatchd.settings import Settings
-from alfwatchd.startup import prepare
-from alfwatchd.state import State
-from alfwatchd.store import Store
-from alfwatchd.watcher import Watcher
+from alfwatchd.store.flusher import Flusher
+from alfwatchd.store.writer import Store
+from alfwatchd.tree.folder import Folder
+from alfwatchd.tree.rows import Signature, digest_of, unpack_signature
+from alfwatchd.tree.sessions import Snapshot
+from alfwatchd.watch.watcher import Watcher
 from fresh import View, index_afresh, make_view
 
 PATIENCE = 120.0

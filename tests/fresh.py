@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alfwatchd.core import encode
-from alfwatchd.core.encoding import Encoding
-from alfwatchd.core.tables import Snapshot
-from alfwatchd.indexer import Indexer
-from alfwatchd.once import index
+from alfwatchd.index.indexer import Indexer
+from alfwatchd.service.once import index
+from alfwatchd.service.startup import prepare
 from alfwatchd.settings import Settings
-from alfwatchd.startup import prepare
+from alfwatchd.tables import columns
+from alfwatchd.tables.rules import Encoding
+from alfwatchd.tree.sessions import Snapshot
 
 Rows = list[dict[str, Any]]
 
@@ -29,8 +29,8 @@ class View:
 
 
 def make_view(snapshot: Snapshot, encoding: Encoding) -> View:
-    tables = encode.sessions_table(snapshot, encoding), encode.datasets_table(snapshot, encoding)
-    ordered = encode.sorted_by_eid(snapshot, encoding.eids(snapshot))
+    tables = columns.sessions_table(snapshot, encoding), columns.datasets_table(snapshot, encoding)
+    ordered = columns.sorted_by_eid(snapshot, encoding.eids(snapshot))
     sessions, datasets = (table.to_pylist() for table in tables)
     places = {row["id"]: session.path for row, (_, session) in zip(sessions, ordered, strict=True)}
     return View(snapshot, sessions, datasets, places)

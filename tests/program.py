@@ -20,10 +20,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from alfwatchd import Client, cli
-from alfwatchd.configuration import load
+from alfwatchd import Client
+from alfwatchd.cli import main
 from alfwatchd.errors import AlfwatchdError, NoDaemon
-from alfwatchd.once import run_once
+from alfwatchd.service.configuration import load
+from alfwatchd.service.once import run_once
 
 PROGRAM = Path(sys.executable).parent / "alfwatchd"
 WAIT_SECONDS = 120.0
@@ -283,8 +284,8 @@ class Program:
         if self.prefix:
             self.run_bare("--once", *places, *self.flags)
         else:
-            arguments = cli._parser().parse_args([*places, *self.flags])
-            run_once(load(cli._flags(arguments), self.environment()).settings)
+            arguments = main._parser().parse_args([*places, *self.flags])
+            run_once(load(main._flags(arguments), self.environment()).settings)
         assert_same_tables(self.out_dir, fresh)
         shutil.rmtree(fresh)
 

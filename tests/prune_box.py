@@ -7,12 +7,13 @@ import os
 import stat
 from pathlib import Path
 
-from alfwatchd import linux, prune, prune_look, prune_walk, pruning, trash, trash_back, trash_empty, trash_folder
-from alfwatchd.core import alf
-from alfwatchd.core.messages import TablesView
-from alfwatchd.core.reference import Origin, make_reference
-from alfwatchd.core.rows import Session, pack_signature
-from alfwatchd.core.tables import Snapshot, Tables
+from alfwatchd import linux
+from alfwatchd.alf import grammar
+from alfwatchd.engine.messages import TablesView
+from alfwatchd.prune import empty_trash, executor, operations, survey, trash, trash_folder, undo, walk
+from alfwatchd.prune.reference import Origin, make_reference
+from alfwatchd.tree.rows import Session, pack_signature
+from alfwatchd.tree.sessions import Snapshot, Tables
 from rows import datasets_of, folder_rows, sessions_of
 
 S1, S2, T1 = "s/2020-01-01/001", "s/2020-01-01/002", "t/2020-01-02/001"
@@ -34,7 +35,7 @@ def take_snapshot(root):
     """List the tree as a scan would."""
     tables = Tables()
     for path in entries(root):
-        if alf.parse_session(path) and (root / path).is_dir():
+        if grammar.parse_session(path) and (root / path).is_dir():
             tables.replace_session(take_session(root, path))
     return tables.snapshot()
 
@@ -43,8 +44,8 @@ def take_session(root, path):
     folders = []
     for top, _, names in os.walk(root / path):
         folder = os.path.relpath(top, root / path).removeprefix(".")
-        if not folder or alf.is_collection(folder):
-            signatures = {name: packed(Path(top, name)) for name in names if alf.is_dataset_name(name)}
+        if not folder or grammar.is_collection(folder):
+            signatures = {name: packed(Path(top, name)) for name in names if grammar.is_dataset_name(name)}
             folders.append(folder_rows(folder, {name: value for name, value in signatures.items() if value}))
     return Session(path, tuple(filter(None, folders)), (root / path).is_symlink())
 
@@ -83,12 +84,12 @@ def plan_for(root, reference=(), *, remove_empty_sessions=True, margin_seconds=N
     """Plan with the paths of the reference's datasets; one that ends in `/` is a session without datasets."""
     sessions = {COMMON: {"a.b.c"}}
     for path in reference:
-        session, rel_path = alf.split_dataset(path) or (path.rstrip("/"), None)
-        rel_paths = sessions.setdefault(alf.parse_session(session).eid_path, set())
+        session, rel_path = grammar.split_dataset(path) or (path.rstrip("/"), None)
+        rel_paths = sessions.setdefault(grammar.parse_session(session).eid_path, set())
         if rel_path:
             rel_paths.add(rel_path)
     snapshot = take_snapshot(root)
-    return pruning.plan_for(
+    return operations.plan_for(
         root,
         TablesView(Snapshot(1, {**snapshot.sessions, COMMON: Session(COMMON)}), ()),
         reference_of(sessions),
@@ -103,7 +104,7 @@ _CALLS = {"open": linux.open_in_mount, "stat": linux.statx, "rename": linux.rena
 
 def hook_os(patch, hooked):
     """Let all modules of prune that touch the tree use an `os` module with hooks, and `linux` as well."""
-    for module in (prune, prune_walk, prune_look, trash, trash_folder, trash_back, trash_empty):
+    for module in (executor, walk, survey, trash, trash_folder, undo, empty_trash):
         patch.setattr(module, "os", hooked)
     for call, function in _CALLS.items():
         patch.setattr(linux, function.__name__, _hooked(function, call, hooked.hook))

@@ -22,7 +22,7 @@ from typing import Any
 import pyarrow.parquet as pq
 from one.alf import cache
 
-from alfwatchd.once import run_once
+from alfwatchd.service.once import run_once
 from alfwatchd.settings import Settings
 from database import dataset, write_database
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from alfwatchd import store
-from alfwatchd.core.earlier import Kept, KeptSession
-from alfwatchd.core.encode import Encoding, datasets_table, sessions_table
-from alfwatchd.core.rows import Session, pack_signature
-from alfwatchd.core.tables import Snapshot
+from alfwatchd.store import writer
+from alfwatchd.tables.columns import Encoding, datasets_table, sessions_table
+from alfwatchd.tables.earlier import Kept, KeptSession
+from alfwatchd.tree.rows import Session, pack_signature
+from alfwatchd.tree.sessions import Snapshot
 from rows import folder_rows
 
 ORIGIN = "/srv/data"
@@ -50,7 +50,7 @@ def write_tables(
         ("datasets", datasets_table(snapshot, encoding)),
     ):
         described = table.replace_schema_metadata({**metadata, **table.schema.metadata})
-        store.write_table(out_dir / f"{name}.pqt", described)
+        writer.write_table(out_dir / f"{name}.pqt", described)
 
 
 def look(read: Callable[[str], bytes | None], location: str = "") -> tuple[str, str, set[str]] | None:

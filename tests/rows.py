@@ -4,7 +4,7 @@ import datetime
 
 import pyarrow as pa
 
-from alfwatchd.core.rows import FolderRows, PackedFiles
+from alfwatchd.tree.rows import FolderRows, PackedFiles
 
 
 def folder_rows(folder, files):

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import pytest
 
-from alfwatchd.s3_target import S3Target
+from alfwatchd.publish.s3 import S3Target
 
 KEY, SECRET, TOKEN = "AKIA7EXAMPLE2KEY1234", "s3cr3tWithSlash/And+Plus0123456789abcdef", "tok3nOfASession0123456789"
 _SECONDS = 10.0

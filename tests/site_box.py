@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alfwatchd.server import Server
-from alfwatchd.serving import PublicProtocol, Site
+from alfwatchd.web.http_server import Server
+from alfwatchd.web.tables_site import PublicProtocol, Site
 from control_box import WAIT_SECONDS, open_files, read_all, wait
 
 LOCALHOST = "127.0.0.1"

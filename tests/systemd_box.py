@@ -88,7 +88,7 @@ exec setpriv --pdeathsig=KILL unshare {" ".join(NAMESPACES)} --fork --kill-child
 ENTRY_POINT = f"""#!{PROGRAM}/bin/python
 import sys
 sys.path.insert(0, "{PROGRAM}/src")
-from alfwatchd.cli import main
+from alfwatchd.cli.main import main
 sys.exit(main())
 """
 

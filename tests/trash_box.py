@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 import prune_box
-from alfwatchd import linux, prune, trash_empty
-from alfwatchd.core.alf import TRASH
+from alfwatchd import linux
+from alfwatchd.alf.grammar import TRASH
 from alfwatchd.errors import PruneRefused
-from alfwatchd.trash import Trash
+from alfwatchd.prune import empty_trash, executor
+from alfwatchd.prune.trash import Trash
 from prune_box import CLUSTERS, LAB_S1, S1, S2, TRIALS, HookedOs, hook_os, plan_for, write
 
 WEEK = 604800.0
@@ -27,7 +28,7 @@ NOW = 1_700_000_000.0
 def move(root, plan, *, keep_seconds=WEEK, now=NOW, log=lambda _: None, **options):
     """Carry a plan out, into the trash."""
     options.setdefault("may_continue", lambda: None)
-    return prune.apply_plan(root, plan, log=log, trash=Trash(keep_seconds, lambda: now), **options)
+    return executor.apply_plan(root, plan, log=log, trash=Trash(keep_seconds, lambda: now), **options)
 
 
 def look(top, *, times=False):
@@ -118,7 +119,7 @@ def kill_everywhere(root, step, *, has_flag, stride):
                 was_killed = killed(n, move, root, plan)
             else:
                 move(root, plan)
-                work = trash_empty.undo if step == "undo" else trash_empty.empty
+                work = empty_trash.undo if step == "undo" else empty_trash.empty
                 was_killed = killed(n, work, root, plan.plan_id, lambda _: None)
             if step == "empty":
                 _finish_empty(root, plan, contents)
@@ -146,20 +147,20 @@ def _finish(root, plan, before, step, n):
     """Do one of the things that may follow a kill."""
     if n % 3:
         with contextlib.suppress(PruneRefused):
-            trash_empty.undo(root, plan.plan_id, lambda _: None)
-        trash_empty.empty_due(root, NOW, lambda _: None)
+            empty_trash.undo(root, plan.plan_id, lambda _: None)
+        empty_trash.empty_due(root, NOW, lambda _: None)
         assert look(root) == before
     elif step == "prune":
         move(root, plan_for(root))
         assert {path for path in look(root) if (root / path).is_file()} == {f"{S2}/README.txt"}
-        trash_empty.empty(root, None, lambda _: None)
+        empty_trash.empty(root, None, lambda _: None)
     else:  # an undo was asked for: it is finished by what would empty the trash
-        trash_empty.empty_due(root, NOW + WEEK, lambda _: None)
+        empty_trash.empty_due(root, NOW + WEEK, lambda _: None)
 
 
 def _finish_empty(root, plan, contents):
     assert set(all_bytes(root)) <= set(contents)
-    if trash_empty.survey(root) and random.random() < 0.5:
-        trash_empty.undo(root, plan.plan_id, lambda _: None)
-    trash_empty.empty_due(root, NOW + WEEK, lambda _: None)
+    if empty_trash.survey(root) and random.random() < 0.5:
+        empty_trash.undo(root, plan.plan_id, lambda _: None)
+    empty_trash.empty_due(root, NOW + WEEK, lambda _: None)
     assert set(all_bytes(root)) >= {f"content of {S2}/README.txt"}

@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from alfwatchd.core.exclude import compile_exclude
-from alfwatchd.indexer import Indexer
-from alfwatchd.places import Guard
-from alfwatchd.scanner import Scanner
-from alfwatchd.watching import Watching
+from alfwatchd.alf.exclude import compile_exclude
+from alfwatchd.index.indexer import Indexer
+from alfwatchd.scan.root_guard import Guard
+from alfwatchd.scan.scanner import Scanner
+from alfwatchd.watch.supervisor import Watching
 
 CASES_FILE = Path(__file__).parent / "data/alf_paths.jsonl"
 

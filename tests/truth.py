@@ -9,9 +9,9 @@ from typing import Any
 import pyarrow.parquet as pq
 from one.alf.cache import load_tables
 
-from alfwatchd.configuration import load
-from alfwatchd.core.replies import SyncReply
-from alfwatchd.once import run_once
+from alfwatchd.api import SyncReply
+from alfwatchd.service.configuration import load
+from alfwatchd.service.once import run_once
 from program import Program, assert_same_tables, generations, read_tables
 from trees import fast_folder
 

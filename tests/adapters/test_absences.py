@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 
-from alfwatchd.core.messages import EventsLost, PathsChanged, Reload, RescanRequest, SnapshotRequest
+from alfwatchd.engine.messages import EventsLost, PathsChanged, Reload, RescanRequest, SnapshotRequest
 from alfwatchd.errors import PruneRefused
-from alfwatchd.pruning import require_not_held
+from alfwatchd.prune.operations import require_not_held
 from engine_box import EngineBox
 from trees import fast_folder, write
 
@@ -295,7 +295,7 @@ def test_another_spelling_of_the_number_is_the_same_session(untold):
 
 def test_what_cannot_be_read_is_not_gone(untold, monkeypatch):
     """A subject that was mounted again, with other inodes, and cannot be listed yet."""
-    from alfwatchd import indexer
+    from alfwatchd.index import indexer
 
     box, do = untold(range(20))
     real = indexer.open_folder
@@ -319,7 +319,7 @@ def test_what_cannot_be_read_is_not_gone(untold, monkeypatch):
 
 def test_rows_that_the_first_scan_could_not_read_are_known(make_box, monkeypatch):
     """They come from the tables, and are none that are new."""
-    from alfwatchd import indexer
+    from alfwatchd.index import indexer
 
     box = make_box(range(20), watch="poll")
     box.sync()

@@ -5,10 +5,10 @@ import uuid
 
 import pytest
 
-from alfwatchd import adopting
-from alfwatchd.adopting import Adopting
-from alfwatchd.core.earlier import Kept, KeptDataset, KeptSession
+from alfwatchd.database import adopter
+from alfwatchd.database.adopter import Adopting
 from alfwatchd.settings import Adopt
+from alfwatchd.tables.earlier import Kept, KeptDataset, KeptSession
 from database import dataset, session, write_database
 
 PATIENCE = 120.0
@@ -31,7 +31,7 @@ def start(tmp_path):
 
 
 def test_a_source_that_cannot_be_read_is_looked_at_again_before_long(start, tmp_path, monkeypatch):
-    monkeypatch.setattr(adopting, "_RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(adopter, "_RETRY_SECONDS", 0.05)
     told = start(Kept({}, {}))
     assert "is not there" in told.get(timeout=PATIENCE).error
     write_database(tmp_path / "source", [session(PATH)], [])

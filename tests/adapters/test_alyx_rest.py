@@ -10,10 +10,10 @@ import tempfile
 import pyarrow.parquet as pq
 import pytest
 
-from alfwatchd import alyx_rest
-from alfwatchd.alyx_rest import read_database
+from alfwatchd.database import alyx as alyx_rest
+from alfwatchd.database.alyx import read_database
+from alfwatchd.database.sources import read_source
 from alfwatchd.errors import ConfigError, SourceError
-from alfwatchd.sources import read_source
 from alyx_box import FIXTURES, PASSWORD, TOKEN, USER, alyx_server, texts_of
 
 

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from alfwatchd import atomic
-from alfwatchd.atomic import write_atomically
+from alfwatchd.store import atomic
+from alfwatchd.store.atomic import write_atomically
 from trees import fast_folder, make_socket
 
 NAME = "a.pqt"

@@ -10,14 +10,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from alfwatchd import archives, bundle, layout, pruning, stored
-from alfwatchd.core import publication
-from alfwatchd.core.bounded_json import parse
-from alfwatchd.core.ids import md5
-from alfwatchd.core.selection import Selection
+from alfwatchd.alf.ids import md5
+from alfwatchd.bounded_json import parse
+from alfwatchd.database.sources import read_source
 from alfwatchd.errors import AlfwatchdError, SourceError
-from alfwatchd.id_changes import NAME, find_id
-from alfwatchd.sources import read_source
+from alfwatchd.prune import operations
+from alfwatchd.publish import archive, cache_info
+from alfwatchd.publish.selection import Selection
+from alfwatchd.store import layout, reader, zip_files
+from alfwatchd.store.id_history import NAME, find_id
 from children import in_child
 from database import FIXTURES
 
@@ -64,20 +65,20 @@ def bombs(tmp_path_factory):
 
 
 def take_sessions(folder):
-    return stored.read_sessions(folder)
+    return reader.read_sessions(folder)
 
 
 def take_ids(folder):
-    return stored.find_ids(folder, {"2dc8fe1f-cbc9-4ae8-a1a8-b8bea6a8a8cf"})
+    return reader.find_ids(folder, {"2dc8fe1f-cbc9-4ae8-a1a8-b8bea6a8a8cf"})
 
 
 def take_sizes(folder):
-    with stored.open_datasets(folder) as file:
-        return stored.read_ids_and_sizes(file)
+    with reader.open_datasets(folder) as file:
+        return reader.read_ids_and_sizes(file)
 
 
 def take_bundle(folder):
-    with bundle.open_bundle(folder, Selection()) as made:
+    with archive.open_bundle(folder, Selection()) as made:
         return made.content
 
 
@@ -94,14 +95,14 @@ def take_changes(folder):
 
 
 DOORS = {
-    "output folder": stored.read_tables,
+    "output folder": reader.read_tables,
     "its sessions": take_sessions,
     "its ids": take_ids,
     "its sizes": take_sizes,
     "publication": take_bundle,
     "source": lambda folder: read_source(str(folder), None),
     "zip file": take_zip,
-    "prune": pruning.read_reference,
+    "prune": operations.read_reference,
     "id changes": take_changes,
 }
 
@@ -110,7 +111,7 @@ DOORS = {
 @pytest.mark.parametrize("door", DOORS.values(), ids=DOORS)
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_no_file_takes_all_memory(bombs, tmp_path, monkeypatch, bomb, door):
-    monkeypatch.setattr(bundle, "_PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(archive, "_PATIENCE_SECONDS", 0.0)
     for name in NAMES:
         shutil.copy(bombs / bomb, tmp_path / name)
 
@@ -130,7 +131,7 @@ def test_lists_are_not_read(tmp_path):
     """One row may have a list of any length."""
     table = pa.table({"id": ["a"], "more": [[1, 2, 3]], "lab": ["b"]})
     pq.write_table(table, tmp_path / "sessions.pqt")
-    assert stored.read_sessions(tmp_path).column_names == ["id", "lab"]
+    assert reader.read_sessions(tmp_path).column_names == ["id", "lab"]
 
 
 def test_types_and_texts_are_those_of_the_file(tmp_path):
@@ -144,7 +145,7 @@ def test_types_and_texts_are_those_of_the_file(tmp_path):
         }
     )
     pq.write_table(table, tmp_path / "sessions.pqt")
-    assert stored.read_sessions(tmp_path) == table
+    assert reader.read_sessions(tmp_path) == table
 
 
 # Zip files.
@@ -184,7 +185,7 @@ def test_a_list_of_contents_of_gigabytes_is_not_read(tmp_path):
 
     def run():
         with path.open("rb") as file:
-            found = bundle.read_zipped_info(file)
+            found = archive.read_zipped_info(file)
         try:
             read_source(str(path), None)
         except SourceError as error:
@@ -198,8 +199,8 @@ def test_a_list_of_contents_of_gigabytes_is_not_read(tmp_path):
 
 
 def test_usual_zip_files_are_read():
-    with archives.open_zip(io.BytesIO(zipped(content=b"content"))) as made:
-        archives.check_member(made.getinfo("sessions.pqt"))
+    with zip_files.open_zip(io.BytesIO(zipped(content=b"content"))) as made:
+        zip_files.check_member(made.getinfo("sessions.pqt"))
         assert made.read("sessions.pqt") == b"content"
 
 
@@ -214,21 +215,21 @@ def test_json_of_others_is_bounded(text):
         parse(text)
     with pytest.raises(ValueError, match="JSON"):
         parse(text.encode())
-    assert publication.parse_info(text.encode()) == {}
+    assert cache_info.parse_info(text.encode()) == {}
 
 
 @pytest.mark.parametrize("text", JSON_BOMBS.values(), ids=JSON_BOMBS)
-@pytest.mark.parametrize("key", [b"one_metadata", stored.METADATA_KEY])
+@pytest.mark.parametrize("key", [b"one_metadata", reader.METADATA_KEY])
 def test_footers_may_hold_any_json(tmp_path, monkeypatch, key, text):
-    monkeypatch.setattr(bundle, "_PATIENCE_SECONDS", 0.0)
-    own = {stored.METADATA_KEY: b'{"generation": 1}'}
+    monkeypatch.setattr(archive, "_PATIENCE_SECONDS", 0.0)
+    own = {reader.METADATA_KEY: b'{"generation": 1}'}
     for name in NAMES:
         table = pq.read_table(FIXTURES / name).replace_schema_metadata({**own, key: text.encode()})
         pq.write_table(table, tmp_path / name)
-    assert stored.read_created(tmp_path) == ""
-    assert stored.read_generation(tmp_path)[0] == (0 if key == stored.METADATA_KEY else 1)
-    assert stored.read_tables(tmp_path) is not None
-    with pytest.raises(AlfwatchdError), bundle.open_bundle(tmp_path, Selection()):
+    assert reader.read_created(tmp_path) == ""
+    assert reader.read_generation(tmp_path)[0] == (0 if key == reader.METADATA_KEY else 1)
+    assert reader.read_tables(tmp_path) is not None
+    with pytest.raises(AlfwatchdError), archive.open_bundle(tmp_path, Selection()):
         pass
 
 

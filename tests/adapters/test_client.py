@@ -16,10 +16,11 @@ from pathlib import Path
 import pytest
 
 import alfwatchd
-from alfwatchd import client, errors
-from alfwatchd.client import Client
-from alfwatchd.core import messages, replies
+from alfwatchd import api, errors
+from alfwatchd.engine import messages
 from alfwatchd.errors import AlfwatchdError, NoDaemon, NotAllowed, RequestFailed
+from alfwatchd.web import client
+from alfwatchd.web.client import Client
 from control_box import ANSWERS, HOLD, STATUS, WAIT_SECONDS, control_box, give, open_files, wait
 
 
@@ -162,15 +163,15 @@ def test_no_answer_in_time():
     with control_box({messages.SyncRequest: HOLD}) as box:
         with pytest.raises(RequestFailed, match=r"no answer within 0\.1 seconds"):
             Client(box.path, timeout=0.1).sync()
-        give(box.engine.held.get(timeout=WAIT_SECONDS), replies.SyncReply(1, "exact", 0.0))
+        give(box.engine.held.get(timeout=WAIT_SECONDS), api.SyncReply(1, "exact", 0.0))
         assert box.client.status() == STATUS
 
 
 def test_without_a_timeout_it_waits():
     with control_box({messages.SyncRequest: HOLD}) as box, ThreadPoolExecutor() as pool:
         waiting = pool.submit(Client(box.path).sync)
-        give(box.engine.held.get(timeout=WAIT_SECONDS), replies.SyncReply(1, "exact", 0.0))
-        assert waiting.result(WAIT_SECONDS) == replies.SyncReply(1, "exact", 0.0)
+        give(box.engine.held.get(timeout=WAIT_SECONDS), api.SyncReply(1, "exact", 0.0))
+        assert waiting.result(WAIT_SECONDS) == api.SyncReply(1, "exact", 0.0)
 
 
 def test_a_daemon_that_stops_meanwhile():
@@ -229,7 +230,7 @@ def test_a_newer_daemon_may_say_more(folder):
 
 
 def test_it_needs_neither_pandas_nor_pyarrow_nor_the_server():
-    program = "import sys, alfwatchd.client; print(*sys.modules)"
+    program = "import sys, alfwatchd.web.client; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
-    assert "alfwatchd.client" in loaded
+    assert "alfwatchd.web.client" in loaded
     assert not {"numpy", "pandas", "pyarrow", "pydantic", "fastapi", "asyncio"} & set(loaded)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from alfwatchd.control_socket import ControlSocket, Peer, find_peer, listen
 from alfwatchd.errors import AlfwatchdError, ConfigError, Locked
+from alfwatchd.web.control_socket import ControlSocket, Peer, find_peer, listen
 
 
 @pytest.fixture

@@ -9,17 +9,17 @@ from types import SimpleNamespace
 
 import pytest
 
-from alfwatchd import crawlers
-from alfwatchd.core.alf import Kind
-from alfwatchd.core.exclude import compile_exclude
-from alfwatchd.core.folder import Folder, Listing
-from alfwatchd.core.rows import NO_FILES, PackedFiles, Problem, pack_signature
-from alfwatchd.core.work import Task
-from alfwatchd.crawl import Found, crawl, flatten, not_watched, restore
-from alfwatchd.crawlers import Crawlers
+from alfwatchd.alf.exclude import compile_exclude
+from alfwatchd.alf.grammar import Kind
+from alfwatchd.engine.inbox import Inbox
 from alfwatchd.errors import WatchError
-from alfwatchd.inbox import Inbox
-from alfwatchd.scanner import Scanner, open_folder
+from alfwatchd.index import worker_pool
+from alfwatchd.index.look_queue import Task
+from alfwatchd.index.worker_pool import Crawlers
+from alfwatchd.scan.scanner import Scanner, open_folder
+from alfwatchd.scan.subtree import Found, crawl, flatten, not_watched, restore
+from alfwatchd.tree.folder import Folder, Listing
+from alfwatchd.tree.rows import NO_FILES, PackedFiles, Problem, pack_signature
 from children import as_nobody, needs_root
 from control_box import wait
 from engine_box import EngineBox
@@ -174,7 +174,7 @@ def test_workers_read_what_a_crawl_here_reads(root, n_workers):
 
 
 def test_few_units_are_given_back_and_no_process_is_started(root):
-    with workers(root, crawlers._ENOUGH_UNITS - 1) as (made, _):
+    with workers(root, worker_pool._ENOUGH_UNITS - 1) as (made, _):
         assert not made.are_running
         assert made.take(is_last=False) == []
         assert {unit.found for unit in made.take(is_last=True)} == {None}
@@ -201,7 +201,7 @@ def submit(made, units):
 
 def test_a_dead_worker_does_not_end_workers_for_good(root, monkeypatch):
     clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr(crawlers, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(worker_pool, "time", SimpleNamespace(monotonic=lambda: clock.now))
     with workers(root, 100) as (made, inbox):
         rests = []
         for _ in range(4):
@@ -238,7 +238,7 @@ def test_a_dead_worker_does_not_end_workers_for_good(root, monkeypatch):
 
 
 def test_a_unit_that_kills_each_worker_keeps_no_scan_from_its_end(root, monkeypatch):
-    monkeypatch.setattr(crawlers, "_FIRST_REST_SECONDS", 0.01)
+    monkeypatch.setattr(worker_pool, "_FIRST_REST_SECONDS", 0.01)
     with workers(root, 100) as (made, inbox):
         tasks, done = {}, 0
         deadline = time.monotonic() + PATIENCE
@@ -275,7 +275,7 @@ def test_the_death_of_the_thread_that_hears_workers_is_noticed(root, monkeypatch
 def test_workers_that_somebody_has_stopped_go_on(root, monkeypatch):
     with workers(root, 100) as (made, inbox):
         os.killpg(made._process.pid, signal.SIGSTOP)
-        monkeypatch.setattr(crawlers, "_SILENT_SECONDS", 0.3)
+        monkeypatch.setattr(worker_pool, "_SILENT_SECONDS", 0.3)
         units = take_all(made, inbox, 100)
         assert not [unit for unit in units if unit.found is None]
         assert not made.problem
@@ -286,7 +286,7 @@ def test_workers_that_somebody_has_stopped_go_on(root, monkeypatch):
 
 @pytest.fixture
 def box(root, monkeypatch):
-    monkeypatch.setattr(crawlers, "_ENOUGH_UNITS", 1)
+    monkeypatch.setattr(worker_pool, "_ENOUGH_UNITS", 1)
     box = EngineBox(root, with_workers=True, scan_workers=2)
     yield box
     box.close()

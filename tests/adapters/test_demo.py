@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alfwatchd.core import alf
-from alfwatchd.demo import write_demo
+from alfwatchd.alf import grammar
+from alfwatchd.cli.demo_tree import write_demo
 from alfwatchd.errors import AlfwatchdError, UsageError
 
 
@@ -19,7 +19,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def sessions(folder: Path) -> set[str]:
     paths = (str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_dir())
-    return {path for path in paths if alf.parse_session(path)}
+    return {path for path in paths if grammar.parse_session(path)}
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_summary_says_what_the_grammar_finds(tmp_path: Path, n_sessions: int) -> None:
     summary = write_demo(tmp_path / "new" / "demo", n_sessions)
     files = contents(tmp_path / "new" / "demo")
-    datasets = [path for path in files if alf.split_dataset(path)]
+    datasets = [path for path in files if grammar.split_dataset(path)]
     assert summary.folder == tmp_path / "new" / "demo"
     assert len(sessions(summary.folder)) == summary.n_sessions == n_sessions
     assert summary.n_datasets == len(datasets)
@@ -43,12 +43,12 @@ def test_summary_says_what_the_grammar_finds(tmp_path: Path, n_sessions: int) ->
 
 def test_has_what_a_newcomer_should_see(demo: Path) -> None:
     paths = list(contents(demo))
-    keys = [alf.parse_session(path) for path in sessions(demo)]
+    keys = [grammar.parse_session(path) for path in sessions(demo)]
     assert len({key.lab for key in keys if key}) == 2
     assert len({key.subject for key in keys if key}) >= 3
-    folders = {split[1].rpartition("/")[0] for path in paths if (split := alf.split_dataset(path))}
+    folders = {split[1].rpartition("/")[0] for path in paths if (split := grammar.split_dataset(path))}
     assert folders >= {"alf", "alf/probe00", "alf/probe00/#2021-07-06#", "raw_behavior_data", "raw_video_data"}
-    junk = [path for path in paths if not alf.split_dataset(path)]
+    junk = [path for path in paths if not grammar.split_dataset(path)]
     for part in ("README.txt", "._spikes.times.npy", "old analysis/", "notes/"):
         assert any(part in path for path in junk), part
 
@@ -101,7 +101,7 @@ def test_sessions_differ(demo: Path) -> None:
 
 def test_a_file_that_appears_meanwhile_is_not_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "README.txt").write_text("mine")
-    monkeypatch.setattr("alfwatchd.demo._claim", lambda _: None)
+    monkeypatch.setattr("alfwatchd.cli.demo_tree._claim", lambda _: None)
     with pytest.raises(AlfwatchdError, match="File exists"):
         write_demo(tmp_path)
     assert (tmp_path / "README.txt").read_text() == "mine"

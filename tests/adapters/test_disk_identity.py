@@ -6,12 +6,12 @@ import subprocess
 
 import pytest
 
-from alfwatchd.core.guard import Relation, relate
-from alfwatchd.core.known import KnownSession
 from alfwatchd.errors import RootOffline
-from alfwatchd.known_data import Listed
-from alfwatchd.mounts import find_place
-from alfwatchd.places import Guard
+from alfwatchd.scan.known_data import Listed
+from alfwatchd.scan.mounts import find_place
+from alfwatchd.scan.place import Relation, relate
+from alfwatchd.scan.root_guard import Guard
+from alfwatchd.tree.known_sample import KnownSession
 from children import bind, in_child, in_own_mounts, mount_tmpfs, unmount
 from disk_images import attach, detach, make_image, mount, refuse_ioctls
 from trees import write

@@ -9,10 +9,10 @@ from pathlib import Path
 import one
 import pytest
 
-from alfwatchd import downloads, sources
-from alfwatchd.downloads import fetch
+from alfwatchd.database import download, sources
+from alfwatchd.database.download import fetch
+from alfwatchd.database.sources import read_source
 from alfwatchd.errors import SourceError, SourceMissing
-from alfwatchd.sources import read_source
 from web_box import etag, web_server
 
 FIXTURES = Path(one.__file__).parent / "tests" / "fixtures"
@@ -113,11 +113,11 @@ def test_what_ends_early_or_is_silent_or_too_large_is_not_taken(monkeypatch):
             fetched(web)
         with pytest.raises(SourceError, match="has 1000 bytes, more than"):
             fetched(web, most_bytes=999)
-        monkeypatch.setattr(downloads, "_MOST_SECONDS", -1.0)
+        monkeypatch.setattr(download, "_MOST_SECONDS", -1.0)
         with pytest.raises(SourceError, match="not fetched in"):
             fetched(web)
     with socket.create_server(("127.0.0.1", 0)) as deaf:
-        monkeypatch.setattr(downloads, "_SILENCE_SECONDS", 0.05)
+        monkeypatch.setattr(download, "_SILENCE_SECONDS", 0.05)
         with pytest.raises(SourceError, match="timed out"):
             fetch(f"http://127.0.0.1:{deaf.getsockname()[1]}/", io.BytesIO(), None, "")
 

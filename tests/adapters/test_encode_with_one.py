@@ -7,12 +7,12 @@ import pytest
 from one.alf.cache import QC_TYPE, load_tables
 from one.api import One
 
-from alfwatchd.core import ids
-from alfwatchd.core.earlier import Kept, KeptDataset, KeptSession
-from alfwatchd.core.encode import datasets_table, sessions_table
-from alfwatchd.core.encoding import Encoding
-from alfwatchd.core.rows import Session, pack_signature
-from alfwatchd.core.tables import Snapshot
+from alfwatchd.alf import ids
+from alfwatchd.tables.columns import datasets_table, sessions_table
+from alfwatchd.tables.earlier import Kept, KeptDataset, KeptSession
+from alfwatchd.tables.rules import Encoding
+from alfwatchd.tree.rows import Session, pack_signature
+from alfwatchd.tree.sessions import Snapshot
 from rows import folder_rows
 
 EID_PATH = "lab/s/2020-01-01/001"

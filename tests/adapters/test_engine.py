@@ -7,9 +7,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from alfwatchd import engine, inbox, indexer
-from alfwatchd.core.folder import NOT_WATCHED
-from alfwatchd.core.messages import (
+from alfwatchd.engine import engine, inbox
+from alfwatchd.engine.messages import (
     EventsLost,
     FlushRequest,
     PathsChanged,
@@ -20,8 +19,10 @@ from alfwatchd.core.messages import (
     Stop,
     SyncRequest,
 )
-from alfwatchd.core.shared import SharedFiles
 from alfwatchd.errors import AlfwatchdError, ConfigError, RootOffline, TablesError, UsageError, WatchLimit
+from alfwatchd.index import indexer
+from alfwatchd.tree.folder import NOT_WATCHED
+from alfwatchd.tree.hard_links import SharedFiles
 from children import as_nobody, needs_root
 from engine_box import EngineBox
 from fuzz_disk import exchange

@@ -16,12 +16,14 @@ from pathlib import Path
 import pytest
 from one.api import One
 
-from alfwatchd import bundle, folder_target, publishing, stored
-from alfwatchd.core.publication import INFO, TABLES, ZIP
 from alfwatchd.errors import TablesError, TargetChanged, TargetError
-from alfwatchd.folder_target import FolderTarget
-from alfwatchd.publishing import publish
+from alfwatchd.publish import archive, publication
+from alfwatchd.publish import folder as folder_target
+from alfwatchd.publish.cache_info import INFO, TABLES, ZIP
+from alfwatchd.publish.folder import FolderTarget
+from alfwatchd.publish.publication import publish
 from alfwatchd.settings import Publish, Subset
+from alfwatchd.store import reader
 from published import folder_reader, look, unpack, write_tables
 from trees import fast_folder
 
@@ -149,10 +151,10 @@ def test_old_generations_go_after_their_time(places):
     assert names(target) == sorted(published[1:])
     place = FolderTarget(target)
     later = START + timedelta(seconds=460)
-    assert publishing.remove_old(entry(target, keep_seconds=100), place, now=lambda: later) is None
+    assert publication.remove_old(entry(target, keep_seconds=100), place, now=lambda: later) is None
     assert names(target) == [published[2]]
     later += timedelta(days=1000)
-    assert publishing.remove_old(entry(target, keep_seconds=0), place, now=lambda: later) is None
+    assert publication.remove_old(entry(target, keep_seconds=0), place, now=lambda: later) is None
     assert names(target) == [published[2]]
 
 
@@ -210,9 +212,9 @@ def test_sub_tables(places, tmp_path, subset, subjects):
 
 def test_tables_that_do_not_belong_together_are_not_published(places, tmp_path, monkeypatch):
     out_dir, target = places
-    monkeypatch.setattr(bundle, "_PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(archive, "_PATIENCE_SECONDS", 0.3)
     write_tables(tmp_path / "later", 2, ["s3"])
-    (out_dir / stored.SESSIONS).write_bytes((tmp_path / "later" / stored.SESSIONS).read_bytes())
+    (out_dir / reader.SESSIONS).write_bytes((tmp_path / "later" / reader.SESSIONS).read_bytes())
     with pytest.raises(TablesError, match="not of one generation"):
         publish(out_dir, entry(target))
     assert list(target.iterdir()) == []
@@ -367,7 +369,7 @@ def test_once_begins_anew_where_another_was_faster(places, tmp_path, monkeypatch
         replace(self, key, content, token)
 
     monkeypatch.setattr(FolderTarget, "replace", slow)
-    assert publishing.publish_surely(out_dir, entry(target)).published
+    assert publication.publish_surely(out_dir, entry(target)).published
     assert times
     assert look(folder_reader(target), LOCATION)[2] == {"s1", "s2"}
 
@@ -504,5 +506,5 @@ def test_a_lock_that_is_never_let_go_of_is_told(places, monkeypatch):
 def test_no_file_is_left_in_the_temporary_folder(places, tmp_path, monkeypatch):
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
-    with bundle.open_bundle(places[0], publishing.Selection()) as ours, ours.zipped("2026-01-01 00:00", "n"):
+    with archive.open_bundle(places[0], publication.Selection()) as ours, ours.zipped("2026-01-01 00:00", "n"):
         assert list(Path(tmp_path / "tmp").iterdir()) == []

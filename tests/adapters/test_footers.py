@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from alfwatchd.footers import check_footer
+from alfwatchd.store.footers import check_footer
 
 
 def check(path):

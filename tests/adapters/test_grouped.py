@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from alfwatchd import grouped
-from alfwatchd.grouped import GroupedFile
+from alfwatchd.store import parquet_file
+from alfwatchd.store.parquet_file import GroupedFile
 
 SCHEMA = pa.schema([("name", pa.string()), ("size", pa.uint64())])
 
@@ -87,7 +87,7 @@ def test_holes_are_used_again(file):
 
 
 def test_while_somebody_reads_holes_are_not_used_but_the_file_does_not_grow_without_end(file, monkeypatch, clock):
-    monkeypatch.setattr(grouped, "_KEPT_ANYWAY", 0)
+    monkeypatch.setattr(parquet_file, "_KEPT_ANYWAY", 0)
     rng = random.Random(1)
     file.clock, file.is_read, began = clock, True, clock.now
     file.write({key: group(rng, 500) for key in range(4)})
@@ -97,13 +97,13 @@ def test_while_somebody_reads_holes_are_not_used_but_the_file_does_not_grow_with
         largest = max(largest, file.size)
     file.check()
     assert 3 < largest / fresh < 4.5
-    assert clock.now >= began + grouped._READING_SECONDS, "it has waited"
+    assert clock.now >= began + parquet_file._READING_SECONDS, "it has waited"
 
 
 @pytest.mark.parametrize("is_read", [False, True])
 def test_a_file_that_is_mostly_holes_shrinks_with_each_change(file, is_read, monkeypatch):
-    monkeypatch.setattr(grouped, "_NO_WASTE", 0)
-    monkeypatch.setattr(grouped, "_READING_SECONDS", 0.0)
+    monkeypatch.setattr(parquet_file, "_NO_WASTE", 0)
+    monkeypatch.setattr(parquet_file, "_READING_SECONDS", 0.0)
     rng = random.Random(2)
     file.is_read = is_read
     file.write({key: group(rng, 1000) for key in range(20)})
@@ -120,7 +120,7 @@ def test_a_file_that_is_mostly_holes_shrinks_with_each_change(file, is_read, mon
 
 
 def test_what_costs_nothing_moves_nothing(file, monkeypatch):
-    monkeypatch.setattr(grouped, "_NO_WASTE", 0)
+    monkeypatch.setattr(parquet_file, "_NO_WASTE", 0)
     rng = random.Random(2)
     file.write({key: group(rng, 100) for key in range(10)})
     assert file.grouped.to_move({1}) == set()
@@ -170,7 +170,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     made = Clock()
-    monkeypatch.setattr(grouped, "time", made)
+    monkeypatch.setattr(parquet_file, "time", made)
     return made
 
 
@@ -195,7 +195,7 @@ def test_a_reader_finds_its_rows_for_as_long_as_it_may_take(file, seed, pause_se
             case _:
                 file.move({key: group(rng, rng.choice([0, 20, 50])) for key in rng.sample(range(8), 3)})
         for when, footer, rows in seen:
-            if clock.now < when + grouped._READING_SECONDS:
+            if clock.now < when + parquet_file._READING_SECONDS:
                 assert read_as(footer, file.path).equals(rows)
     file.check()
 
@@ -224,7 +224,7 @@ def test_a_file_of_any_size_is_not_kept(file):
         foreign.seek(0, 2)
         foreign.write(bytes(4) + b"PAR1")
     with file.path.open("rb") as foreign:
-        assert grouped._spans_of(foreign) == []
+        assert parquet_file._spans_of(foreign) == []
 
 
 def test_a_file_that_is_not_what_it_was_is_an_error_and_forgets_nothing(file):

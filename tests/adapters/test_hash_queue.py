@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from alfwatchd import hash_queue
-from alfwatchd.core.content import inode_key
-from alfwatchd.core.folder import Look
-from alfwatchd.core.messages import Hashed
-from alfwatchd.core.rows import SIGNATURE_SIZE, digest_of, either_way
-from alfwatchd.hash_queue import HashQueue
-from alfwatchd.hashing import Hasher
-from alfwatchd.state import State
+from alfwatchd.engine.messages import Hashed
+from alfwatchd.index import hash_queue
+from alfwatchd.index.hash_queue import HashQueue
+from alfwatchd.index.state_db import State
+from alfwatchd.scan.hasher import Hasher
+from alfwatchd.tree.content import inode_key
+from alfwatchd.tree.folder import Look
+from alfwatchd.tree.rows import SIGNATURE_SIZE, digest_of, either_way
 from trees import fast_folder, indexing, scan_all, write
 
 RECORDED = b"recorded, not md5"[:16]

@@ -7,12 +7,12 @@ import time
 
 import pytest
 
-from alfwatchd import hashing as hashing_module
-from alfwatchd.core.content import inode_key
-from alfwatchd.core.rows import pack_signature
 from alfwatchd.errors import StateError
-from alfwatchd.hashing import Hasher, HashJob
-from alfwatchd.state import State
+from alfwatchd.index.state_db import State
+from alfwatchd.scan import hasher as hashing_module
+from alfwatchd.scan.hasher import Hasher, HashJob
+from alfwatchd.tree.content import inode_key
+from alfwatchd.tree.rows import pack_signature
 from children import NOBODY, as_nobody, needs_root
 from trees import fast_folder
 
@@ -91,7 +91,7 @@ def write(root, name, content=b"content", mtime_ns=OLD_NS):
 @pytest.fixture
 def fine_clock(monkeypatch):
     """Let digests be recorded at once, as if no file system had a clock that stands still for a while."""
-    monkeypatch.setattr("alfwatchd.core.content.COARSEST_CLOCK_NS", 0)
+    monkeypatch.setattr("alfwatchd.tree.content.COARSEST_CLOCK_NS", 0)
 
 
 def recorded(state, root, name):
@@ -380,7 +380,7 @@ def test_digests_come_without_any_state(root):
 @needs_root
 def test_a_file_that_cannot_be_read_is_tried_again(root, monkeypatch):
     """Its row would have no md5 until the next restart, whatever the reason was."""
-    monkeypatch.setattr("alfwatchd.hashing._SHORTEST_RETRY", 0.01)
+    monkeypatch.setattr("alfwatchd.scan.hasher._SHORTEST_RETRY", 0.01)
     file = write(root, "closed.b.c")
     os.chown(file, NOBODY, NOBODY)
 

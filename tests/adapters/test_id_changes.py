@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from alfwatchd.core.id_changes import SCHEMA
 from alfwatchd.errors import StateError
-from alfwatchd.id_changes import NAME, find_id, record
+from alfwatchd.store.id_history import NAME, find_id, record
+from alfwatchd.tables.id_changes import SCHEMA
 
 A, B, C, D = (str(uuid.UUID(int=number, version=4)) for number in range(1, 5))
 NOON = datetime.datetime(2026, 1, 1, 12, tzinfo=datetime.UTC)

@@ -6,10 +6,10 @@ from concurrent.futures import Future
 
 import pytest
 
-from alfwatchd import inbox as module
-from alfwatchd.core.messages import EventsLost, EventsRead, Flushed, PathsChanged, Reload, StatusRequest, Stop
+from alfwatchd.engine import inbox as module
+from alfwatchd.engine.inbox import Inbox
+from alfwatchd.engine.messages import EventsLost, EventsRead, Flushed, PathsChanged, Reload, StatusRequest, Stop
 from alfwatchd.errors import AlfwatchdError
-from alfwatchd.inbox import Inbox
 
 WAIT_SECONDS = 120.0
 

@@ -11,7 +11,7 @@ from iblutil.io import parquet
 from one.alf.cache import load_tables, make_parquet_db
 
 from alfwatchd.errors import RootOffline
-from alfwatchd.once import run_once
+from alfwatchd.service.once import run_once
 from alfwatchd.settings import Settings
 from trees import fast_folder, write
 

@@ -15,17 +15,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import alfwatchd
-from alfwatchd import store
-from alfwatchd.core import encode, partition
-from alfwatchd.core.adoption import adopt
-from alfwatchd.core.earlier import Kept, KeptSession
-from alfwatchd.core.encode import datasets_table, sessions_table
-from alfwatchd.core.encoding import Encoding
-from alfwatchd.core.rows import Session, pack_signature
-from alfwatchd.core.tables import Snapshot
 from alfwatchd.errors import TablesError
-from alfwatchd.store import Store
-from alfwatchd.stored import DATASETS, METADATA_KEY, SESSIONS, read_tables
+from alfwatchd.store import writer
+from alfwatchd.store.reader import DATASETS, METADATA_KEY, SESSIONS, read_tables
+from alfwatchd.store.writer import Store
+from alfwatchd.tables import columns, row_groups
+from alfwatchd.tables.adoption import adopt
+from alfwatchd.tables.columns import datasets_table, sessions_table
+from alfwatchd.tables.earlier import Kept, KeptSession
+from alfwatchd.tables.rules import Encoding
+from alfwatchd.tree.rows import Session, pack_signature
+from alfwatchd.tree.sessions import Snapshot
 from rows import datasets_of, folder_rows, sessions_of
 from trees import fast_folder
 
@@ -67,9 +67,9 @@ def out_dir():
 @contextmanager
 def small_groups():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(partition, "ROWS_PER_GROUP", 8)
-        patch.setattr(store, "_TO_SESSIONS", 0.0)  # nobody reads here but the tests, in their own order
-        patch.setattr(store, "_TO_DATASETS", 0.0)
+        patch.setattr(row_groups, "ROWS_PER_GROUP", 8)
+        patch.setattr(writer, "_TO_SESSIONS", 0.0)  # nobody reads here but the tests, in their own order
+        patch.setattr(writer, "_TO_DATASETS", 0.0)
         yield
 
 
@@ -104,14 +104,14 @@ def check(out_dir, rows, encoding=PLAIN):
 @contextmanager
 def encoded():
     """Collect the paths of the sessions whose dataset rows are made; the spy lets everything through."""
-    found, real = [], encode.dataset_rows
+    found, real = [], columns.dataset_rows
 
     def spy(sessions, encoding):
         found.extend(each.path for _, each in sessions)
         return real(sessions, encoding)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encode, "dataset_rows", spy)
+        patch.setattr(columns, "dataset_rows", spy)
         yield found
 
 
@@ -129,7 +129,7 @@ OTHERS = {
 def test_a_new_process_makes_only_rows_that_differ(out_dir, after, numbers):
     new_store(out_dir).write(snapshot(MANY), PLAIN)
     every = snapshot(range(41))
-    groups = partition.plan_all(every, PLAIN, 5).partition
+    groups = row_groups.plan_all(every, PLAIN, 5).partition
     changed = {groups.group_of(groups.eids[f"s{number}/2020-01-01/001"]) for number in numbers}
     with encoded() as found:
         new_store(out_dir).write(after, PLAIN)

@@ -4,7 +4,7 @@ import signal
 import pytest
 
 from alfwatchd.errors import Locked, OutDirError, StateError
-from alfwatchd.lock import LOCK_NAME, hold_out_dir, hold_state_dir
+from alfwatchd.service.locks import LOCK_NAME, hold_out_dir, hold_state_dir
 from children import as_nobody, in_child, needs_root
 from trees import fast_folder
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from alfwatchd.core.guard import Place, Relation, relate
-from alfwatchd.core.known import KnownSession
 from alfwatchd.errors import RootOffline
-from alfwatchd.known_data import Listed
-from alfwatchd.mounts import MountWatch, find_place, list_mounts, mounts_near, top_folders
-from alfwatchd.places import Guard
+from alfwatchd.scan.known_data import Listed
+from alfwatchd.scan.mounts import MountWatch, find_place, list_mounts, mounts_near, top_folders
+from alfwatchd.scan.place import Place, Relation, relate
+from alfwatchd.scan.root_guard import Guard
+from alfwatchd.tree.known_sample import KnownSession
 from children import NOBODY, bind, in_own_mounts, mount_tmpfs, unmount
 from engine_box import EngineBox
 from trees import fast_folder, indexing, listed, problems, scan_all, write

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from alfwatchd import notes as module
-from alfwatchd.core.earlier import NO_DATASET, NO_SESSION, KeptSession
-from alfwatchd.core.notes import Note
-from alfwatchd.notes import NAME, Notes
+from alfwatchd.store import notes_file as module
+from alfwatchd.store.notes_file import NAME, Notes
+from alfwatchd.tables.earlier import NO_DATASET, NO_SESSION, KeptSession
+from alfwatchd.tables.notes import Note
 
 EID, OWN = uuid.UUID(int=1, version=4).bytes, uuid.UUID(int=2, version=4).bytes
 FULL = Note(

@@ -12,13 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alfwatchd import linux, prune
-from alfwatchd.core import alf
-from alfwatchd.core.exclude import compile_exclude
-from alfwatchd.core.prune_plan import PlannedFile, PrunePlan
+from alfwatchd import linux
+from alfwatchd.alf import grammar
+from alfwatchd.alf.exclude import compile_exclude
 from alfwatchd.errors import RootOffline
-from alfwatchd.prune_look import state_of
-from alfwatchd.prune_walk import open_folder, open_root, place_of
+from alfwatchd.prune import executor
+from alfwatchd.prune.plan import PlannedFile, PrunePlan
+from alfwatchd.prune.survey import state_of
+from alfwatchd.prune.walk import open_folder, open_root, place_of
 from prune_box import CLUSTERS, LAB_S1, S1, S2, SPIKES, T1, TRIALS, At, HookedOs, entries, hook_os, plan_for, write
 
 NOBODY = 65534
@@ -49,9 +50,9 @@ def no_log(_line):
 def apply(root, plan, *, may_continue=go_on, log=no_log, excluded=None):
     """Preview and apply; both must come to the same, and the preview must change nothing."""
     before = entries(root)
-    preview = prune.preview_plan(root, plan, may_continue=go_on, excluded=excluded)
+    preview = executor.preview_plan(root, plan, may_continue=go_on, excluded=excluded)
     assert entries(root) == before
-    outcome = prune.apply_plan(root, plan, may_continue=may_continue, log=log, excluded=excluded)
+    outcome = executor.apply_plan(root, plan, may_continue=may_continue, log=log, excluded=excluded)
     if outcome.stopped is None:
         assert preview == outcome
     gone = before.keys() - entries(root).keys()
@@ -230,7 +231,7 @@ def test_a_link_in_place_of_the_root_is_refused(root, tmp_path, remaining):
     root.rename(tmp_path / "elsewhere")
     if remaining:
         root.symlink_to(tmp_path / "elsewhere")
-    for call in (prune.preview_plan, lambda *args, **kwargs: prune.apply_plan(*args, **kwargs, log=no_log)):
+    for call in (executor.preview_plan, lambda *args, **kwargs: executor.apply_plan(*args, **kwargs, log=no_log)):
         with pytest.raises(RootOffline, match="nothing was deleted"):
             call(root, plan, may_continue=go_on)
     assert (tmp_path / "elsewhere" / S1 / TRIALS).exists()
@@ -238,7 +239,9 @@ def test_a_link_in_place_of_the_root_is_refused(root, tmp_path, remaining):
 
 def forged_plan(root, files, folders):
     """Make a plan by hand, with all that the disk says."""
-    sessions = {alf.split_dataset(file.path)[0] for file in files if alf.split_dataset(file.path)} | set(folders)
+    sessions = {grammar.split_dataset(file.path)[0] for file in files if grammar.split_dataset(file.path)} | set(
+        folders
+    )
     places = {}
     with open_root(root) as root_fd:
         for session in sessions:
@@ -345,7 +348,7 @@ def test_a_prune_that_nobody_wants_any_more_stops_at_the_next_file_or_folder(roo
     answers = iter([True] * n_asked)
     plan = plan_for(root)
     wanted = {"is_wanted": lambda: next(answers, False)}
-    outcome = prune.apply_plan(root, plan, may_continue=go_on, log=no_log, **wanted)
+    outcome = executor.apply_plan(root, plan, may_continue=go_on, log=no_log, **wanted)
     steps = [plan.files[0].path, plan.files[1].path, S1, plan.files[2].path, plan.files[3].path, S2]
     gone = steps[:n_asked]
     assert [path for path in steps if not (root / path).exists()] == gone
@@ -382,7 +385,7 @@ def test_after_kill_9_the_next_prune_finishes(root, n_lines):
             os.kill(os.getpid(), signal.SIGKILL)
 
     plan = plan_for(root, [f"{S1}/{SPIKES}"])
-    assert in_child(lambda: prune.apply_plan(root, plan, may_continue=go_on, log=log)) is None
+    assert in_child(lambda: executor.apply_plan(root, plan, may_continue=go_on, log=log)) is None
     apply(root, plan_for(root, [f"{S1}/{SPIKES}"]))
     final = plan_for(root, [f"{S1}/{SPIKES}"])
     assert (final.files, final.folders) == ((), (S2,))
@@ -429,7 +432,7 @@ def test_what_may_not_be_deleted_is_kept_and_the_rest_goes(mode, goes):
         plan = plan_for(root)
         folder = root / S1 / "alf"
         folder.chmod(mode)
-        outcome = as_nobody(lambda: prune.apply_plan(root, plan, may_continue=go_on, log=no_log))
+        outcome = as_nobody(lambda: executor.apply_plan(root, plan, may_continue=go_on, log=no_log))
         with contextlib.suppress(FileNotFoundError):
             folder.chmod(0o700)
         assert (root / S1 / CLUSTERS).exists() is not goes
@@ -464,7 +467,7 @@ def test_swapping_a_folder_for_a_link_at_any_moment_does_not_escape_the_root(roo
         hook = At(swap, n=n)
         with monkeypatch.context() as patch:
             hook_os(patch, HookedOs(hook))
-            outcome = prune.apply_plan(root, plan, may_continue=go_on, log=no_log)
+            outcome = executor.apply_plan(root, plan, may_continue=go_on, log=no_log)
         assert entries(tmp_path / "outside") == outside
         told = {*deleted(outcome), *outcome.removed, *kept(outcome)}
         assert told >= {file.path for file in plan.files} | {LAB_S1}, "nothing that was planned is passed over"
@@ -477,7 +480,7 @@ def test_a_folder_filled_at_the_last_moment_stays(root, monkeypatch):
     plan = plan_for(root)
     hook = At(lambda: write(root, f"{S1}/new.b.c"), call=("rmdir", "001"))
     hook_os(monkeypatch, HookedOs(hook))
-    outcome = prune.apply_plan(root, plan, may_continue=go_on, log=no_log)
+    outcome = executor.apply_plan(root, plan, may_continue=go_on, log=no_log)
     assert (hook.done, outcome.removed) == (True, ())
     assert kept(outcome) == {S1: os.strerror(errno.ENOTEMPTY)}
     assert (root / S1 / "new.b.c").exists()
@@ -490,7 +493,7 @@ def test_what_another_process_deletes_meanwhile_stops_nothing(root, monkeypatch,
     plan = plan_for(root)
     hook = At(lambda: shutil.rmtree(root / "s"), call=call)
     hook_os(monkeypatch, HookedOs(hook))
-    outcome = prune.apply_plan(root, plan, may_continue=go_on, log=no_log)
+    outcome = executor.apply_plan(root, plan, may_continue=go_on, log=no_log)
     assert hook.done
     assert f"{T1}/{TRIALS}" in deleted(outcome)
     assert T1 in outcome.removed
@@ -528,12 +531,12 @@ def build(tree, linked, top):
 
 def model(before, tree, reference, *, remove_empty_sessions):
     """Return the paths that a prune must leave, worked out on sets of paths."""
-    listed = {(alf.parse_session(session).eid_path, name) for session, names in reference.items() for name in names}
+    listed = {(grammar.parse_session(session).eid_path, name) for session, names in reference.items() for name in names}
     difference = {
         f"{session}/{name}"
         for session, names in tree.items()
         for name in names & set(DATASETS)
-        if (alf.parse_session(session).eid_path, name) not in listed
+        if (grammar.parse_session(session).eid_path, name) not in listed
     }
     left = before.keys() - difference
     for session in sorted(tree.keys() - reference.keys()) if remove_empty_sessions else ():

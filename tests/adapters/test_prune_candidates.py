@@ -8,11 +8,11 @@ import time
 import pytest
 
 from alfwatchd import linux
-from alfwatchd.core.rows import unpack_signature
-from alfwatchd.core.unlisted import Kept, UnlistedSession
 from alfwatchd.errors import RootOffline
-from alfwatchd.prune_candidates import CHANGED, GONE, LINKED, NEWER, Rules, look
-from alfwatchd.prune_links import find_link_targets
+from alfwatchd.prune.candidates import CHANGED, GONE, LINKED, NEWER, Rules, look
+from alfwatchd.prune.links import find_link_targets
+from alfwatchd.prune.unlisted import Kept, UnlistedSession
+from alfwatchd.tree.rows import unpack_signature
 from prune_box import CLUSTERS, S1, SPIKES, TRIALS, take_session, write
 
 NO_RULES = Rules()

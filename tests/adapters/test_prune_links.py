@@ -5,7 +5,7 @@ import pwd
 import pytest
 
 from alfwatchd.errors import PruneRefused, RootOffline
-from alfwatchd.prune_links import find_link_targets
+from alfwatchd.prune.links import find_link_targets
 from prune_box import S1, S2, SPIKES, TRIALS, write
 from upstream import folder_of_nobody
 

@@ -8,10 +8,11 @@ from contextlib import closing
 
 import pytest
 
-from alfwatchd import linux, prune, trash_empty
-from alfwatchd.core.alf import TRASH
+from alfwatchd import linux
+from alfwatchd.alf.grammar import TRASH
 from alfwatchd.errors import PruneRefused, RootOffline
-from alfwatchd.pruning import RootCheck
+from alfwatchd.prune import empty_trash, executor
+from alfwatchd.prune.operations import RootCheck
 from alone import bind, in_own_mounts, run
 from prune_box import CLUSTERS, LAB_S1, S1, SPIKES, TRIALS, entries, plan_for, write
 from trash_box import look, move, trashed
@@ -28,7 +29,7 @@ def root(tmp_path):
 
 
 def apply(root, plan):
-    return prune.apply_plan(root, plan, may_continue=lambda: None, log=lambda _: None)
+    return executor.apply_plan(root, plan, may_continue=lambda: None, log=lambda _: None)
 
 
 def reasons(outcome):
@@ -104,7 +105,7 @@ def test_what_was_mounted_above_sessions_when_planned_goes_at_once_but_into_no_t
             shutil.copytree(root / "lab", tmp_path / "copy")
             bind(tmp_path / "copy", root / "lab")
         plan = plan_for(root)
-        preview = prune.preview_plan(root, plan, may_continue=lambda: None, trash=prune.Trash(1.0))
+        preview = executor.preview_plan(root, plan, may_continue=lambda: None, trash=executor.Trash(1.0))
         moved = move(root, plan)
         at_once = apply(root, plan_for(root))
         return reasons(preview), reasons(moved), [file.path for file in at_once.deleted]
@@ -123,10 +124,10 @@ def test_a_mount_that_comes_between_prune_and_undo_keeps_the_files_in_the_trash(
         move(root, plan)
         (root / LAB_S1).mkdir(parents=True)
         run("mount", "-t", "tmpfs", "other", root / LAB_S1)
-        done, is_left = trash_empty.undo(root, plan.plan_id, lambda _: None)
+        done, is_left = empty_trash.undo(root, plan.plan_id, lambda _: None)
         kept = [item.reason for item in done.kept]
         run("umount", root / LAB_S1)
-        again, _ = trash_empty.undo(root, plan.plan_id, lambda _: None)
+        again, _ = empty_trash.undo(root, plan.plan_id, lambda _: None)
         return kept, is_left, again.kept, before.keys() == look(root).keys()
 
     kept, is_left, kept_again, is_back = in_own_mounts(work)
@@ -143,8 +144,8 @@ def test_without_a_daemon_a_change_of_mounts_below_the_root_stops_a_prune(root, 
             guard.check()
             plan = plan_for(root)
             run("mount", "-t", "tmpfs", "other", root / "s/2020-01-01")
-            outcome = prune.apply_plan(root, plan, may_continue=guard.check, log=lambda _: None)
-            again = prune.apply_plan(root, plan, may_continue=guard.check, log=lambda _: None)
+            outcome = executor.apply_plan(root, plan, may_continue=guard.check, log=lambda _: None)
+            again = executor.apply_plan(root, plan, may_continue=guard.check, log=lambda _: None)
         return [(len(each.deleted), isinstance(each.stopped, RootOffline)) for each in (outcome, again)]
 
     assert in_own_mounts(work) == [(0, True), (0, True)]
@@ -204,10 +205,10 @@ def test_undo_works_where_the_file_system_refuses_the_flag(root, tmp_path):
             moved = move(seen, plan)
             n_trashed = len(trashed(seen))
             write(root, f"{S1}/{TRIALS}")
-            done, is_left = trash_empty.undo(seen, plan.plan_id, lambda _: None)
+            done, is_left = empty_trash.undo(seen, plan.plan_id, lambda _: None)
             kept = [(item.path, item.reason) for item in done.kept]
             (root / S1 / TRIALS).unlink()
-            trash_empty.undo(seen, plan.plan_id, lambda _: None)
+            empty_trash.undo(seen, plan.plan_id, lambda _: None)
             return moved.kept, n_trashed, kept, is_left, look(root) == before
         finally:
             run("umount", tmp_path / "seen")
@@ -237,7 +238,7 @@ def test_a_btrfs_subvolume_is_another_file_system(root, tmp_path):
             write(root, *(f"{session}/{name}" for session in (S1, LAB_S1) for name in (SPIKES, TRIALS)))
             plan = plan_for(root)
             moved = move(root, plan)
-            undone, _ = trash_empty.undo(root, plan.plan_id, lambda _: None)
+            undone, _ = empty_trash.undo(root, plan.plan_id, lambda _: None)
             at_once = apply(root, plan_for(root))
             return (
                 {item.path: item.reason for item in plan.kept}, reasons(moved), len(undone.files),
@@ -263,7 +264,7 @@ def test_a_prune_that_is_killed_on_bindfs_is_undone(root, tmp_path):
     slot = next((root / TRASH).glob("*/*/000000"))
     (root / LAB_S1).mkdir(parents=True)
     os.link(slot, root / LAB_S1 / TRIALS)
-    done, is_left = trash_empty.undo(root, plan.plan_id, lambda _: None)
+    done, is_left = empty_trash.undo(root, plan.plan_id, lambda _: None)
     assert (len(done.files), done.kept, is_left) == (6, [], False)
     assert (root / LAB_S1 / TRIALS).stat().st_nlink == 1
 

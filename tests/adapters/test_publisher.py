@@ -7,10 +7,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from alfwatchd import publisher as publisher_module
 from alfwatchd.errors import TargetError
-from alfwatchd.folder_target import FolderTarget
-from alfwatchd.publisher import Publisher
+from alfwatchd.publish import publisher as publisher_module
+from alfwatchd.publish.folder import FolderTarget
+from alfwatchd.publish.publisher import Publisher
 from alfwatchd.settings import Publish, Subset
 from published import folder_reader, look, write_tables
 from trees import fast_folder

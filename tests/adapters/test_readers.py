@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from alfwatchd import readers
-from alfwatchd.readers import Readers
+from alfwatchd.store import open_readers
+from alfwatchd.store.open_readers import Readers
 
 PATIENCE = 120.0
 LONG = 10_000.0
@@ -16,7 +16,7 @@ LONG = 10_000.0
 
 @pytest.fixture(autouse=True)
 def nobody_came_before(monkeypatch):
-    monkeypatch.setattr(readers, "_UNSEEN_SECONDS", 0.0)
+    monkeypatch.setattr(open_readers, "_UNSEEN_SECONDS", 0.0)
 
 
 class Clock:
@@ -38,7 +38,7 @@ class Clock:
 @pytest.fixture(autouse=True)
 def clock(monkeypatch):
     made = Clock()
-    monkeypatch.setattr(readers, "time", made)
+    monkeypatch.setattr(open_readers, "time", made)
     return made
 
 
@@ -47,7 +47,7 @@ def seconds_waited(clock, monkeypatch):
     def wait(found, name):
         before = clock.n_seconds
         with monkeypatch.context() as patch:
-            patch.setattr(readers, "select", clock)
+            patch.setattr(open_readers, "select", clock)
             found.wait_for(name, LONG)
         return clock.n_seconds - before
 
@@ -138,14 +138,14 @@ def test_who_takes_too_long_is_not_waited_for(folder, seconds_waited):
 
 
 def test_who_came_before_the_watch_is_waited_for_a_moment(folder, monkeypatch, seconds_waited):
-    monkeypatch.setattr(readers, "_UNSEEN_SECONDS", LONG / 4)
+    monkeypatch.setattr(open_readers, "_UNSEEN_SECONDS", LONG / 4)
     found = Readers(folder, "s", "d")
     assert is_about(seconds_waited(found, "s"), LONG / 4)
     assert seconds_waited(found, "s") == 0
 
 
 def test_nobody_came_before_the_watch_to_a_file_that_was_not_there(folder, monkeypatch, seconds_waited):
-    monkeypatch.setattr(readers, "_UNSEEN_SECONDS", LONG)
+    monkeypatch.setattr(open_readers, "_UNSEEN_SECONDS", LONG)
     (folder / "s").unlink()
     found = Readers(folder, "s", "d")
     assert seconds_waited(found, "s") == 0
@@ -195,7 +195,7 @@ def test_a_folder_that_was_replaced_is_watched_anew(folder, seconds_waited):
 def test_lost_events_may_have_been_anything(folder, monkeypatch, seconds_waited):
     found = Readers(folder, "s", "d")
     with monkeypatch.context() as patch:
-        patch.setattr(found, "_events", lambda: iter([(readers._IN_Q_OVERFLOW, "")]))
+        patch.setattr(found, "_events", lambda: iter([(open_readers._IN_Q_OVERFLOW, "")]))
         found.look()
     before = time.monotonic() - 1
     assert min(found.last_opened("s"), found.last_opened("d")) > before

@@ -10,7 +10,7 @@ import pytest
 
 from alfwatchd import make_parquet_db
 from alfwatchd.errors import PruneRefused
-from alfwatchd.references import read_date, read_reference
+from alfwatchd.prune.reference_files import read_date, read_reference
 
 LONG_AGO = datetime(2021, 5, 6, 7, 8, tzinfo=UTC)
 

@@ -5,12 +5,12 @@ from concurrent.futures import Future
 
 import pytest
 
-from alfwatchd.answers import answer_request
-from alfwatchd.core.messages import RootCheckRequest
-from alfwatchd.core.tables import Tables
-from alfwatchd.engine import Engine
+from alfwatchd.engine.engine import Engine
+from alfwatchd.engine.messages import RootCheckRequest
+from alfwatchd.engine.requests import answer_request
 from alfwatchd.errors import PruneRefused, RootOffline
-from alfwatchd.intake import Unreadable
+from alfwatchd.index.intake import Unreadable
+from alfwatchd.tree.sessions import Tables
 from engine_box import EngineBox
 from mount_box import mount_box
 from prune_box import write
@@ -118,7 +118,7 @@ CHECK = """
 import subprocess, sys
 from pathlib import Path
 from alfwatchd.errors import RootOffline
-from alfwatchd.pruning import RootCheck
+from alfwatchd.prune.operations import RootCheck
 
 root, other = map(Path, sys.argv[1:3])
 check = RootCheck(root)

@@ -10,11 +10,11 @@ from urllib.parse import quote
 
 import pytest
 
-from alfwatchd import bundle, publishing
-from alfwatchd.core.publication import INFO, ZIP
 from alfwatchd.errors import ConfigError, TargetChanged, TargetError
-from alfwatchd.publishing import publish
-from alfwatchd.s3_target import S3Target
+from alfwatchd.publish import archive, publication
+from alfwatchd.publish.cache_info import INFO, ZIP
+from alfwatchd.publish.publication import publish
+from alfwatchd.publish.s3 import S3Target
 from alfwatchd.settings import Publish, Subset
 from published import look, unpack, write_tables
 from s3_box import KEY, SECRET, TOKEN
@@ -90,7 +90,7 @@ def test_zip_of_another_program_whose_json_is_not_at_its_end(connect_s3):
     target = connect_s3()
     target.create(ZIP, io.BytesIO(os.urandom(3 << 20)))
     with target.open(ZIP) as file:
-        assert bundle.read_zipped_info(file) == {}
+        assert archive.read_zipped_info(file) == {}
 
 
 @pytest.mark.parametrize(
@@ -168,12 +168,13 @@ def test_a_dead_server_ends_an_attempt(s3, connect_s3, tmp_path):
 
 
 def test_without_s3fs(monkeypatch, tmp_path):
-    monkeypatch.setattr("alfwatchd.s3_target.find_spec", lambda name: None)
+    monkeypatch.setattr("alfwatchd.publish.s3.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'alfwatchd\[s3\]'"):
-        publishing.check_targets([Publish(target="s3://lab")])
-    publishing.check_targets([Publish(target=str(tmp_path))])
+        publication.check_targets([Publish(target="s3://lab")])
+    publication.check_targets([Publish(target=str(tmp_path))])
 
 
 def test_s3fs_is_not_imported_for_a_folder(tmp_path):
-    code = "import sys, alfwatchd.publisher; sys.exit(any(n in sys.modules for n in ('s3fs', 'fsspec', 'botocore')))"
+    found = "any(n in sys.modules for n in ('s3fs', 'fsspec', 'botocore'))"
+    code = f"import sys, alfwatchd.publish.publisher; sys.exit({found})"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

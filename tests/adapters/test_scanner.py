@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from one.alf import spec
 
-from alfwatchd.core.rows import Signature, unpack_signature
-from alfwatchd.scanner import GONE, Scanner, open_folder, printable
+from alfwatchd.scan.scanner import GONE, Scanner, open_folder, printable
+from alfwatchd.tree.rows import Signature, unpack_signature
 from children import as_nobody, needs_root
 from trees import (
     Case,

@@ -11,11 +11,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from alfwatchd import bundle, serve
-from alfwatchd.configuration import load
 from alfwatchd.errors import AlfwatchdError, ConfigError
-from alfwatchd.once import run_once
-from alfwatchd.serve import Entry, find_mark, find_token, listen, own_target, tagged_subsets
+from alfwatchd.publish import archive
+from alfwatchd.service import serve
+from alfwatchd.service.configuration import load
+from alfwatchd.service.once import run_once
+from alfwatchd.service.serve import Entry, find_mark, find_token, listen, own_target, tagged_subsets
 from alfwatchd.settings import Publish, Serve, Subset
 from control_box import wait
 from program import make_small_tree
@@ -114,7 +115,7 @@ def test_before_there_are_tables_and_when_they_are_away(tmp_path, settings, fold
 def test_what_fails_is_told_once_in_a_while_and_tried_again(
     entry, settings, folder, tmp_path, monkeypatch, caplog, fault
 ):
-    monkeypatch.setattr(bundle, "_PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(archive, "_PATIENCE_SECONDS", 0.0)
     entry.keep(0.0)
     served = (folder / "cache.zip").read_bytes()
     change(settings)

@@ -22,13 +22,14 @@ from types import SimpleNamespace
 import pytest
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from alfwatchd import connections, control_api, control_socket, desk, errors, make_parquet_db, server
-from alfwatchd.client import Client
-from alfwatchd.core import messages, replies
-from alfwatchd.core.wanted_root import HEADER, encode_root
-from alfwatchd.desk import Desk
+from alfwatchd import api, errors, make_parquet_db
+from alfwatchd.engine import messages
 from alfwatchd.errors import AlfwatchdError, RootOffline
-from alfwatchd.once import look_once
+from alfwatchd.service.once import look_once
+from alfwatchd.web import connections, control_api, control_service, control_socket, http_server
+from alfwatchd.web.client import Client
+from alfwatchd.web.control_service import Desk
+from alfwatchd.web.wanted_root import HEADER, encode_root
 from control_box import HOLD, STATUS, WAIT_SECONDS, Box, control_box, give, open_files, read_all, wait
 
 pytestmark = pytest.mark.usefixtures("no_readers")
@@ -54,7 +55,7 @@ def box(shared_box):
 def impatient(monkeypatch):
     """Give clients and shutdown much less time than usual."""
     monkeypatch.setattr(connections, "REQUEST_SECONDS", 0.2)
-    monkeypatch.setattr(server, "_GRACE_SECONDS", 0)
+    monkeypatch.setattr(http_server, "_GRACE_SECONDS", 0)
 
 
 # What is asked reaches the engine, and its answers come back.
@@ -337,7 +338,7 @@ def test_an_engine_may_take_longer_than_a_client(impatient):
         connection.sendall(GET_STATUS.replace(b"GET /v1/status", b"POST /v1/sync"))
         held = box.engine.held.get(timeout=WAIT_SECONDS)
         assert select.select([connection], [], [], 3 * connections.REQUEST_SECONDS)[0] == []
-        give(held, replies.SyncReply(1, "exact", 0.0))
+        give(held, api.SyncReply(1, "exact", 0.0))
         assert read_all(connection).startswith(b"HTTP/1.1 200 ")
 
 
@@ -346,7 +347,7 @@ def test_a_client_that_has_no_more_to_say_is_answered():
     with control_box({messages.SyncRequest: HOLD}) as box, box.connect() as connection:
         connection.sendall(GET_STATUS.replace(b"GET /v1/status", b"POST /v1/sync"))
         connection.shutdown(socket.SHUT_WR)
-        give(box.engine.held.get(timeout=WAIT_SECONDS), replies.SyncReply(1, "exact", 0.0))
+        give(box.engine.held.get(timeout=WAIT_SECONDS), api.SyncReply(1, "exact", 0.0))
         assert b'"generation":1' in read_all(connection)
 
 
@@ -440,7 +441,7 @@ def test_requests_that_wait_are_kept_and_others_told_so(room_for_eight):
             with pytest.raises(errors.Busy, match="8 requests wait already; try again later"):
                 box.client.status()
         for message in held:
-            give(message, replies.SyncReply(1, "exact", 0.0))
+            give(message, api.SyncReply(1, "exact", 0.0))
         assert all(read_all(each).startswith(b"HTTP/1.1 200 ") for each in waiting)
         assert box.is_alive()
         for each in waiting:
@@ -506,7 +507,7 @@ def test_a_client_that_leaves_breaks_nothing(impatient):
                 held = box.engine.held.get(timeout=WAIT_SECONDS)
         wait(lambda: open_files().items() <= before.items(), "the server keeps connections of clients that left")
         wait(held.reply.cancelled, "the engine is kept waiting")
-        give(held, replies.SyncReply(1, "exact", 0.0))
+        give(held, api.SyncReply(1, "exact", 0.0))
         assert box.is_alive()
 
 
@@ -538,7 +539,7 @@ def test_an_answer_that_nobody_waits_for_any_more_breaks_nothing(impatient):
             box.server.close()  # it waits no longer than its grace, and cancels what is left
             assert b"the daemon is stopping" in read_all(connection)
         assert held.reply.cancelled()
-        give(held, replies.SyncReply(1, "exact", 0.0))
+        give(held, api.SyncReply(1, "exact", 0.0))
         give(held, AlfwatchdError("too late"))
 
 
@@ -581,7 +582,7 @@ def test_a_server_that_is_closed_at_once_ends():
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         for _ in range(20):
             with control_socket.listen(Path(folder) / "s", "") as listening:
-                closed = server.Server(app, listening)
+                closed = http_server.Server(app, listening)
                 closed.close()
                 assert not closed.is_alive
 
@@ -785,11 +786,11 @@ def test_bytes_that_are_not_encoded_are_taken_as_they_are(tmp_path):
 
 def test_a_path_that_gives_no_answer_holds_up_nobody(box: Box, monkeypatch):
     """As on a network mount that is away."""
-    monkeypatch.setattr(desk, "_LOOK_SECONDS", 0.3)
+    monkeypatch.setattr(control_service, "_LOOK_SECONDS", 0.3)
     reached = threading.Event()
-    monkeypatch.setattr(desk.right_root, "check_root", lambda *_: reached.wait(WAIT_SECONDS))
+    monkeypatch.setattr(control_service.right_root, "check_root", lambda *_: reached.wait(WAIT_SECONDS))
     try:
-        for _ in range(desk._MAX_LOOKING):
+        for _ in range(control_service._MAX_LOOKING):
             with pytest.raises(errors.WrongRoot, match=r"/net/away: .*gave no answer within"):
                 Client(box.path, timeout=WAIT_SECONDS, root="/net/away").status()
         with pytest.raises(errors.Busy, match="are being looked at"):
@@ -833,7 +834,7 @@ def prune_box(data, answers=None, **flags):
 
 
 def test_a_prune_deletes_what_was_planned(data, caplog):
-    caplog.set_level("INFO", "alfwatchd.desk")
+    caplog.set_level("INFO", "alfwatchd.web.control_service")
     with prune_box(data) as box:
         status, plan = box.ask("POST", "/v1/prune/plan", {"reference": data.reference, "newer": True})
         assert (status, plan["applied"], plan["n_datasets"], plan["n_bytes"]) == (200, False, 3, 12)
@@ -902,13 +903,13 @@ def test_the_last_eight_plans_are_known(data):
 
 
 def test_of_large_plans_fewer_are_known(data, monkeypatch):
-    monkeypatch.setattr(desk, "_MAX_PLANNED_FILES", 5)
+    monkeypatch.setattr(control_service, "_MAX_PLANNED_FILES", 5)
     with prune_box(data) as box:
         ids = []
         for number in range(3):  # of two files each
             (data.root / SPIKES).write_text("x" * number)
             ids.append(box.client.plan_prune(data.reference, newer=True).plan_id)
-        monkeypatch.setattr(desk, "_MAX_PLANNED_FILES", 1)
+        monkeypatch.setattr(control_service, "_MAX_PLANNED_FILES", 1)
         assert [box.ask("POST", "/v1/prune/apply", {"plan_id": each})[0] for each in ids] == [400, 200, 200]
         (data.root / SPIKES).parent.mkdir(parents=True)
         (data.root / SPIKES).write_text("one alone may be larger")
@@ -996,7 +997,7 @@ def test_references_that_are_no_folders(data, folder):
 def test_reference_tables_that_cannot_be_reached_hold_up_nobody(data, monkeypatch):
     """As on a network mount that is away. Others are told so, and the daemon can end."""
     reached = threading.Event()
-    monkeypatch.setattr(desk.pruning, "plan_prune", lambda *_: reached.wait(WAIT_SECONDS))
+    monkeypatch.setattr(control_service.pruning, "plan_prune", lambda *_: reached.wait(WAIT_SECONDS))
     try:
         with prune_box(data) as box:
             asked = [box.connect() for _ in range(4)]
@@ -1154,11 +1155,12 @@ def test_the_description_names_all_replies(box: Box):
     }
     schemas = described["components"]["schemas"]
     for kind in (
-        replies.Status, replies.SyncReply, replies.FlushReply, replies.RescanReply, replies.PruneReply,
-        replies.PruneItem, replies.IdsReply, replies.IdStep, replies.RecomputeReply, replies.AdoptStatus,
-        replies.ProblemReply, replies.RescanNote, control_api.ErrorReply,
-        replies.TrashReply, replies.PlansReply, replies.PlanRecord,
-        desk.RescanBody, desk.PlanBody, desk.ApplyBody, desk.UndoBody, desk.EmptyBody,
+        api.Status, api.SyncReply, api.FlushReply, api.RescanReply, api.PruneReply,
+        api.PruneItem, api.IdsReply, api.IdStep, api.RecomputeReply, api.AdoptStatus,
+        api.ProblemReply, api.RescanNote, control_api.ErrorReply,
+        api.TrashReply, api.PlansReply, api.PlanRecord,
+        control_service.RescanBody, control_service.PlanBody, control_service.ApplyBody,
+        control_service.UndoBody, control_service.EmptyBody,
     ):  # fmt: skip
         names = kind.model_fields if hasattr(kind, "model_fields") else [field.name for field in fields(kind)]
         assert schemas[kind.__name__]["properties"].keys() == set(names)

@@ -10,8 +10,8 @@ from urllib.parse import urlencode
 
 import pytest
 
-from alfwatchd import connections
-from alfwatchd.serving import OPEN_TOKEN, PublicProtocol, Site
+from alfwatchd.web import connections
+from alfwatchd.web.tables_site import OPEN_TOKEN, PublicProtocol, Site
 from control_box import open_files, read_all, wait
 from site_box import SiteBox, make_zip, put_tables, site_box
 
@@ -385,7 +385,7 @@ def test_a_client_that_leaves_during_a_download_costs_nothing_more(box: SiteBox,
 
 
 def test_the_end_of_the_server_breaks_a_download_off_and_leaves_nothing(folder, monkeypatch, caplog):
-    monkeypatch.setattr("alfwatchd.server._GRACE_SECONDS", 0)
+    monkeypatch.setattr("alfwatchd.web.http_server._GRACE_SECONDS", 0)
     put_tables(folder, os.urandom(30_000_000), "g2")
     with site_box(Site(folder)) as box, box.connect(4096) as connection:
         connection.sendall(b"GET /tables/g2/cache.zip HTTP/1.1\r\nHost: localhost\r\n\r\n")

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from alfwatchd.configuration import SYSTEM_SOCKET, Loaded, find_address, find_socket, load
-from alfwatchd.core import ids
+from alfwatchd.alf import ids
 from alfwatchd.errors import ConfigError
+from alfwatchd.service.configuration import SYSTEM_SOCKET, Loaded, find_address, find_socket, load
 from alfwatchd.settings import ENTRY_KEYS, EXPLANATIONS, Publish
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.toml"

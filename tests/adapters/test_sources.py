@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from alfwatchd import sources
+from alfwatchd.database import sources
+from alfwatchd.database.sources import read_source
 from alfwatchd.errors import SourceError
-from alfwatchd.sources import read_source
 from web_box import web_server
 
 FIXTURES = Path(one.__file__).parent / "tests" / "fixtures"

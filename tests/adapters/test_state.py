@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from alfwatchd.core.content import Key, inode_key, record_key
-from alfwatchd.core.guard import Place
-from alfwatchd.core.rows import pack_signature
 from alfwatchd.errors import StateError, StateLocked
-from alfwatchd.state import State
+from alfwatchd.index.state_db import State
+from alfwatchd.scan.place import Place
+from alfwatchd.tree.content import Key, inode_key, record_key
+from alfwatchd.tree.rows import pack_signature
 from children import as_nobody, in_child, needs_root
 from trees import fast_folder
 

@@ -22,18 +22,11 @@ from one.alf.cache import load_tables, make_parquet_db
 from one.api import One
 from watchdog.observers.inotify_c import InotifyConstants, InotifyFD, inotify_add_watch, inotify_init
 
-from alfwatchd import atomic
-from alfwatchd import store as store_module
-from alfwatchd.atomic import one_lock
-from alfwatchd.core.earlier import Kept, KeptSession
-from alfwatchd.core.encode import datasets_table, sessions_table
-from alfwatchd.core.encoding import Encoding
-from alfwatchd.core.folder import Changes
-from alfwatchd.core.rows import Session, pack_signature
-from alfwatchd.core.tables import Snapshot
 from alfwatchd.errors import OutDirError, TablesError
-from alfwatchd.store import Store, check_out_dir
-from alfwatchd.stored import (
+from alfwatchd.store import atomic
+from alfwatchd.store import writer as store_module
+from alfwatchd.store.atomic import one_lock
+from alfwatchd.store.reader import (
     DATASETS,
     METADATA_KEY,
     SESSIONS,
@@ -44,6 +37,13 @@ from alfwatchd.stored import (
     read_sessions,
     read_tables,
 )
+from alfwatchd.store.writer import Store, check_out_dir
+from alfwatchd.tables.columns import datasets_table, sessions_table
+from alfwatchd.tables.earlier import Kept, KeptSession
+from alfwatchd.tables.rules import Encoding
+from alfwatchd.tree.folder import Changes
+from alfwatchd.tree.rows import Session, pack_signature
+from alfwatchd.tree.sessions import Snapshot
 from children import mount_tmpfs, needs_root, with_own_mounts
 from rows import folder_rows
 from trees import fast_folder, write

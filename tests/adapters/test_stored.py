@@ -8,18 +8,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from alfwatchd import stored
-from alfwatchd.core import kept
-from alfwatchd.core.ids import NAMESPACE
+from alfwatchd.alf.ids import NAMESPACE
 from alfwatchd.errors import TablesError
-from alfwatchd.grouped import GroupedFile
+from alfwatchd.store import reader
+from alfwatchd.store.parquet_file import GroupedFile
+from alfwatchd.tables import carry_over
 from children import in_child
 from program import make_small_tree
 from trees import fast_folder
 from truth import index
 
 N_DAMAGES = 500
-READERS = (stored.read_generation, stored.read_sessions, stored.read_sessions_alone, stored.read_created)
+READERS = (reader.read_generation, reader.read_sessions, reader.read_sessions_alone, reader.read_created)
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def damage(path, chance):
 
 
 def test_reading_damaged_tables_ends_in_nothing_or_in_an_error_that_says_so(tables):
-    whole = {name: (tables / name).read_bytes() for name in (stored.SESSIONS, stored.DATASETS)}
+    whole = {name: (tables / name).read_bytes() for name in (reader.SESSIONS, reader.DATASETS)}
     chance = random.Random()
     for _ in range(N_DAMAGES):
         for name, content in whole.items():
@@ -48,38 +48,38 @@ def test_reading_damaged_tables_ends_in_nothing_or_in_an_error_that_says_so(tabl
             damage(tables / name, chance)
         for read in READERS:
             read(tables)
-        stored.read_session_ids(tables / stored.SESSIONS)
-        with stored.open_datasets(tables) as datasets:
-            stored.read_ids_and_sizes(datasets)
+        reader.read_session_ids(tables / reader.SESSIONS)
+        with reader.open_datasets(tables) as datasets:
+            reader.read_ids_and_sizes(datasets)
         try:
-            found = stored.read_tables(tables)
+            found = reader.read_tables(tables)
         except TablesError:
             continue
-        kept.carry_over(found.sessions, found.datasets, NAMESPACE, "")
+        carry_over.carry_over(found.sessions, found.datasets, NAMESPACE, "")
 
 
 def test_a_column_whose_name_is_no_text_is_damage(tables):
-    path = tables / stored.SESSIONS
+    path = tables / reader.SESSIONS
     path.write_bytes(path.read_bytes().replace(b"projects", b"\xf0rojects"))
     with pytest.raises((OSError, pa.ArrowException)):
-        stored.read_file(path)
-    assert stored.read_sessions(tables) is None
-    assert stored.read_session_ids(path) == frozenset()
+        reader.read_file(path)
+    assert reader.read_sessions(tables) is None
+    assert reader.read_session_ids(path) == frozenset()
 
 
 def test_damage_within_a_page_is_no_row(tables):
-    path = tables / stored.SESSIONS
+    path = tables / reader.SESSIONS
     pages = pq.ParquetFile(path).metadata.row_group(0).column(0)
     content = bytearray(path.read_bytes())
     content[(pages.dictionary_page_offset or pages.data_page_offset) + pages.total_compressed_size - 2] ^= 1
     path.write_bytes(content)
     with pytest.raises((OSError, pa.ArrowException)):
-        stored.read_file(path)
+        reader.read_file(path)
 
 
 def test_tables_are_written_over_damaged_ones(tables):
     """In a child: pyarrow 26 ends the process where it is asked for the columns of some damaged footers."""
-    whole = (tables / stored.SESSIONS).read_bytes()
+    whole = (tables / reader.SESSIONS).read_bytes()
     footer = int.from_bytes(whole[-8:-4], "little") + 8
     chance = random.Random()
 
@@ -87,12 +87,12 @@ def test_tables_are_written_over_damaged_ones(tables):
         for _ in range(N_DAMAGES):
             content = bytearray(whole)
             content[-1 - chance.randrange(footer)] ^= 1 << chance.randrange(8)
-            (tables / stored.SESSIONS).write_bytes(content)
-            file = GroupedFile(tables / stored.SESSIONS)
+            (tables / reader.SESSIONS).write_bytes(content)
+            file = GroupedFile(tables / reader.SESSIONS)
             file.write(
                 tables / "new", pa.schema([("a", pa.int8())]), [(0, pa.table({"a": pa.array([1], pa.int8())}))], 0.0
             )
-            assert stored.read_file(tables / "new")["a"].to_pylist() == [1]
+            assert reader.read_file(tables / "new")["a"].to_pylist() == [1]
         return True
 
     assert in_child(run)
@@ -100,9 +100,9 @@ def test_tables_are_written_over_damaged_ones(tables):
 
 def test_a_footer_for_which_pyarrow_ends_the_process_is_not_shown_to_it(tables):
     def run():
-        shutil.copy(Path(__file__).parent.parent / "data/damaged_footer.pqt", tables / stored.SESSIONS)
-        file = GroupedFile(tables / stored.SESSIONS)
+        shutil.copy(Path(__file__).parent.parent / "data/damaged_footer.pqt", tables / reader.SESSIONS)
+        file = GroupedFile(tables / reader.SESSIONS)
         file.write(tables / "new", pa.schema([("a", pa.int8())]), [(0, pa.table({"a": pa.array([1], pa.int8())}))], 0.0)
-        return stored.read_sessions(tables) is None, stored.read_file(tables / "new")["a"].to_pylist()
+        return reader.read_sessions(tables) is None, reader.read_file(tables / "new")["a"].to_pylist()
 
     assert in_child(run) == (True, [1])

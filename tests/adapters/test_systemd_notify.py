@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from alfwatchd import systemd
+from alfwatchd.service import systemd
 
 
 @pytest.fixture

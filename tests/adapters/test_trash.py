@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alfwatchd import linux, mounts, prune, trash_empty, trash_folder
-from alfwatchd.core import trash
-from alfwatchd.core.alf import TRASH
+from alfwatchd import linux
+from alfwatchd.alf.grammar import TRASH
 from alfwatchd.errors import Busy, PruneRefused, RootOffline
+from alfwatchd.prune import empty_trash, executor, trash_folder, trash_manifest
+from alfwatchd.scan import mounts
 from prune_box import CLUSTERS, LAB_S1, S1, S2, SPIKES, T1, TRIALS, At, HookedOs, entries, hook_os, plan_for, write
 from trash_box import NOW, WEEK, all_bytes, kill_everywhere, look, move, trashed
 from trees import index_tree
@@ -40,7 +41,7 @@ def no_log(_line):
 
 
 def undo(root, plan, log=no_log):
-    return trash_empty.undo(root, plan.plan_id, log)
+    return empty_trash.undo(root, plan.plan_id, log)
 
 
 def test_a_prune_moves_flat_into_the_trash_and_undo_brings_all_back(root):
@@ -71,10 +72,10 @@ def test_a_trash_that_is_due_is_emptied_and_no_other(root):
     second = plan_for(root)
     move(root, second, now=NOW + 100)
     lines = []
-    assert trash_empty.empty_due(root, NOW + WEEK - 1, lines.append).n_files == 0
-    done = trash_empty.empty_due(root, NOW + WEEK, lines.append)
+    assert empty_trash.empty_due(root, NOW + WEEK - 1, lines.append).n_files == 0
+    done = empty_trash.empty_due(root, NOW + WEEK, lines.append)
     assert (done.n_files, done.plans, done.kept, len(lines)) == (3, [first.plan_id], [], 3)
-    assert [each.name for each in trash_empty.survey(root)] == [second.plan_id]
+    assert [each.name for each in empty_trash.survey(root)] == [second.plan_id]
     with pytest.raises(PruneRefused, match="holds nothing of plan"):
         undo(root, first)
     undo(root, second)
@@ -86,14 +87,14 @@ def test_empty_takes_one_plan_or_all(root):
     move(root, first)
     second = plan_for(root)
     move(root, second)
-    survey = {each.name: (each.n_files, each.freed_at) for each in trash_empty.survey(root)}
+    survey = {each.name: (each.n_files, each.freed_at) for each in empty_trash.survey(root)}
     assert survey == {first.plan_id: (3, NOW + WEEK), second.plan_id: (9, NOW + WEEK)}
-    done = trash_empty.empty(root, first.plan_id, no_log)
+    done = empty_trash.empty(root, first.plan_id, no_log)
     assert (done.n_files, done.n_bytes, done.plans) == (3, first.n_bytes, [first.plan_id])
     with pytest.raises(PruneRefused):
-        trash_empty.empty(root, first.plan_id, no_log)
-    assert trash_empty.empty(root, None, no_log).plans == [second.plan_id]
-    assert trash_empty.empty(root, None, no_log).plans == []
+        empty_trash.empty(root, first.plan_id, no_log)
+    assert empty_trash.empty(root, None, no_log).plans == [second.plan_id]
+    assert empty_trash.empty(root, None, no_log).plans == []
     assert not (root / TRASH).exists()
 
 
@@ -102,11 +103,11 @@ def test_a_file_that_was_written_to_since_its_move_is_not_emptied(root):
     with (root / S1 / SPIKES).open("a") as writer:
         move(root, plan)
         writer.write("the last words of a writer")
-    done = trash_empty.empty_due(root, NOW + WEEK, no_log)
-    assert [(item.path, item.reason) for item in done.kept] == [(f"{S1}/{SPIKES}", trash_empty.WRITTEN)]
-    (left,) = trash_empty.survey(root)
+    done = empty_trash.empty_due(root, NOW + WEEK, no_log)
+    assert [(item.path, item.reason) for item in done.kept] == [(f"{S1}/{SPIKES}", empty_trash.WRITTEN)]
+    (left,) = empty_trash.survey(root)
     assert (left.n_files, left.n_written, done.plans, done.n_files) == (1, 1, [], len(FILES) - 1)
-    assert [item.reason for item in trash_empty.empty(root, plan.plan_id, no_log).kept] == [trash_empty.WRITTEN]
+    assert [item.reason for item in empty_trash.empty(root, plan.plan_id, no_log).kept] == [empty_trash.WRITTEN]
     undo(root, plan)
     assert (root / S1 / SPIKES).read_text().endswith("the last words of a writer")
 
@@ -217,10 +218,10 @@ def test_a_planted_trash_is_refused_and_nothing_goes(root, tmp_path, plant):
     with pytest.raises(PruneRefused, match=r"prune\.trash_seconds = 0"):
         move(root, plan)
     assert (look(root).keys() - {TRASH}, os.listdir(elsewhere)) == (before.keys(), [])
-    for call in (lambda: undo(root, plan), lambda: trash_empty.empty(root, None, no_log)):
+    for call in (lambda: undo(root, plan), lambda: empty_trash.empty(root, None, no_log)):
         with pytest.raises(PruneRefused):
             call()
-    trash_empty.empty_due(root, NOW + 2 * WEEK, no_log) if plant is not plant_open_folder else None
+    empty_trash.empty_due(root, NOW + 2 * WEEK, no_log) if plant is not plant_open_folder else None
     assert look(root).keys() - {TRASH} == before.keys()
 
 
@@ -252,14 +253,14 @@ def test_a_planted_plan_is_refused(root, tmp_path, how):
             folder = folder.rename(folder.with_name("0123456789abcdef"))
     before = entries(root)
     for call in (
-        lambda: trash_empty.undo(root, folder.name, no_log),
-        lambda: trash_empty.empty(root, folder.name, no_log),
+        lambda: empty_trash.undo(root, folder.name, no_log),
+        lambda: empty_trash.empty(root, folder.name, no_log),
     ):
         with pytest.raises(PruneRefused, match=TRASH):
             call()
-    due = trash_empty.empty_due(root, NOW + 2 * WEEK, no_log)
+    due = empty_trash.empty_due(root, NOW + 2 * WEEK, no_log)
     assert (due.n_files, len(due.kept)) == (0, 1)
-    assert trash_empty.survey(root)[0].trouble
+    assert empty_trash.survey(root)[0].trouble
     assert entries(root) == before
 
 
@@ -286,11 +287,11 @@ def test_a_manifest_that_names_what_no_prune_moves_is_refused(root, path):
     move(root, plan)
     manifest = root / TRASH / plan.plan_id / "manifest"
     lines = manifest.read_bytes().splitlines(keepends=True)
-    forged = trash.unseal(lines[1])
-    lines[1] = trash.seal([path, *forged[1:]])
+    forged = trash_manifest.unseal(lines[1])
+    lines[1] = trash_manifest.seal([path, *forged[1:]])
     manifest.write_bytes(b"".join(lines))
     before = entries(root)
-    for call in (lambda: undo(root, plan), lambda: trash_empty.empty(root, plan.plan_id, no_log)):
+    for call in (lambda: undo(root, plan), lambda: empty_trash.empty(root, plan.plan_id, no_log)):
         with pytest.raises(PruneRefused, match="names"):
             call()
     assert entries(root) == before
@@ -298,7 +299,7 @@ def test_a_manifest_that_names_what_no_prune_moves_is_refused(root, path):
 
 @pytest.mark.parametrize("path", ["..", "s/..", "/", "", "s/2020-01-01/001/..", TRASH, "lab/other/s", "s/x"])
 def test_no_manifest_names_such_a_folder(path):
-    assert not trash.is_folder_path(path)
+    assert not trash_manifest.is_folder_path(path)
 
 
 @pytest.mark.parametrize("cut", [1, 10, 100, 1000])
@@ -310,7 +311,7 @@ def test_a_torn_or_damaged_manifest_is_refused(root, cut):
     damaged = whole[:cut] + bytes([whole[cut] ^ 1]) + whole[cut + 1 :]
     for content in (whole[:-cut], damaged, whole + b"more\n", b"", b"[" * 100_000 + b"\n"):
         manifest.write_bytes(content)
-        for call in (lambda: undo(root, plan), lambda: trash_empty.empty(root, plan.plan_id, no_log)):
+        for call in (lambda: undo(root, plan), lambda: empty_trash.empty(root, plan.plan_id, no_log)):
             with pytest.raises(PruneRefused, match="manifest"):
                 call()
     manifest.write_bytes(whole)
@@ -326,9 +327,9 @@ names = st.text(st.characters(exclude_characters="/\0", exclude_categories=()), 
 @given(folders=st.lists(names, max_size=4))
 def test_what_is_written_to_a_manifest_is_read_again(folders):
     path = "/".join([S1, *folders])
-    folder = trash.FolderState(path, True, 1, 0o700, 2, 3, 4, 5, {"system.posix_acl_access": b"\0\xff"})
-    manifest = trash.Manifest("0" * 16, "/root/\udcff", 1.5, 2.5, (), (folder,))
-    assert trash.read_lines(trash.write_lines(manifest)) == manifest
+    folder = trash_manifest.FolderState(path, True, 1, 0o700, 2, 3, 4, 5, {"system.posix_acl_access": b"\0\xff"})
+    manifest = trash_manifest.Manifest("0" * 16, "/root/\udcff", 1.5, 2.5, (), (folder,))
+    assert trash_manifest.read_lines(trash_manifest.write_lines(manifest)) == manifest
 
 
 # Another file at the last moment.
@@ -444,15 +445,15 @@ def test_without_a_way_back_nothing_is_moved(root, monkeypatch):
 def test_two_do_not_use_one_trash_at_once(root):
     plan = plan_for(root)
     move(root, plan)
-    with prune.prune_walk.open_root(root) as root_fd, trash_folder.open_trash(root_fd):
+    with executor.prune_walk.open_root(root) as root_fd, trash_folder.open_trash(root_fd):
         for call in (
             lambda: undo(root, plan),
-            lambda: trash_empty.empty(root, None, no_log),
+            lambda: empty_trash.empty(root, None, no_log),
             lambda: move(root, plan),
         ):
             with pytest.raises(Busy, match="another prune of this root"):
                 call()
-        assert trash_empty.survey(root)[0].n_files == len(FILES)
+        assert empty_trash.survey(root)[0].n_files == len(FILES)
 
 
 def test_a_prune_that_keeps_all_leaves_no_trash(root):
@@ -492,7 +493,7 @@ def test_a_prune_that_nobody_wants_any_more_stops_at_the_next_file(root):
 
 def test_a_missing_root_is_told():
     with pytest.raises(RootOffline):
-        trash_empty.undo(Path("/nonexistent/root"), "0" * 16, no_log)
+        empty_trash.undo(Path("/nonexistent/root"), "0" * 16, no_log)
 
 
 @settings(max_examples=60)
@@ -533,11 +534,11 @@ def test_an_undo_gives_no_folder_of_another_user_away(root):
     plan = plan_for(root)
     move(root, plan)
     for folder in (root / TRASH).glob("*"):
-        (folder / "made-again").write_bytes(trash.seal([S1]))
+        (folder / "made-again").write_bytes(trash_manifest.seal([S1]))
     private = root / S1
     private.mkdir(parents=True, mode=0o700)
     os.chown(private, 1001, 1001)
-    trash_empty.empty_due(root, NOW, no_log)
+    empty_trash.empty_due(root, NOW, no_log)
     about = private.stat()
     assert (about.st_uid, about.st_mode & 0o777) == (1001, 0o700)
     assert (root / S1 / SPIKES).exists()
@@ -551,7 +552,7 @@ def test_a_damaged_plan_keeps_no_other_one_in_the_trash(root):
     manifest = root / TRASH / min(first.plan_id, second.plan_id) / "manifest"  # the one that comes first
     whole = manifest.read_bytes()
     manifest.write_bytes(b"damaged")
-    done = trash_empty.empty(root, None, no_log)
+    done = empty_trash.empty(root, None, no_log)
     assert ([item.path for item in done.kept], len(done.plans)) == ([f"{TRASH}/{manifest.parent.name}"], 1)
     manifest.write_bytes(whole)
-    assert trash_empty.empty(root, None, no_log).kept == []
+    assert empty_trash.empty(root, None, no_log).kept == []

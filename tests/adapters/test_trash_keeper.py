@@ -3,9 +3,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from alfwatchd import trash_empty
-from alfwatchd.core.alf import TRASH
-from alfwatchd.trash_keeper import TrashKeeper
+from alfwatchd.alf.grammar import TRASH
+from alfwatchd.prune import empty_trash
+from alfwatchd.prune.trash_keeper import TrashKeeper
 from prune_box import S1, S2, SPIKES, TRIALS, plan_for, write
 from trash_box import NOW, WEEK, move
 
@@ -91,9 +91,9 @@ def test_a_broken_off_undo_is_finished_when_the_keeper_looks(root):
     plan = plan_for(root)
     move(root, plan)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("alfwatchd.trash_back._bring_back", lambda *_: 1 / 0)
+        patch.setattr("alfwatchd.prune.undo._bring_back", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            trash_empty.undo(root, plan.plan_id, lambda _: None)
+            empty_trash.undo(root, plan.plan_id, lambda _: None)
     assert Kept(root).wake().n_bytes == 0
     assert all((root / path).exists() for path in FILES)
     assert (root / S1).stat().st_mode & 0o777 != 0o700

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from alfwatchd.core import messages
+from alfwatchd.engine import messages
+from alfwatchd.engine.inbox import Inbox
+from alfwatchd.engine.waiting import wait_for
 from alfwatchd.errors import OutDirError
-from alfwatchd.inbox import Inbox
 from alfwatchd.settings import Adopt, Settings
-from alfwatchd.waiting import wait_for
 
 SETTINGS = Settings(root=Path("/r"), out_dir=Path("/o"), state_dir=Path("/s"), socket=Path("/s/s"),
                     adopt=Adopt(source="https://example.org/x?SECRET"))  # fmt: skip

@@ -1,6 +1,6 @@
 import pytest
 
-from alfwatchd.core.addresses import redact, shown
+from alfwatchd.addresses import redact, shown
 
 ADDRESSES = [
     ("https://example.org/cache.zip", "https://example.org/cache.zip"),

@@ -8,14 +8,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from alfwatchd.core import ids
-from alfwatchd.core.adoption import adopt
-from alfwatchd.core.earlier import Kept, KeptDataset, KeptSession
-from alfwatchd.core.encode import datasets_table, sessions_table
-from alfwatchd.core.encoding import Encoding
-from alfwatchd.core.id_changes import announce, follow
-from alfwatchd.core.rows import Session, pack_signature
-from alfwatchd.core.tables import Snapshot
+from alfwatchd.alf import ids
+from alfwatchd.tables.adoption import adopt
+from alfwatchd.tables.columns import datasets_table, sessions_table
+from alfwatchd.tables.earlier import Kept, KeptDataset, KeptSession
+from alfwatchd.tables.id_changes import announce, follow
+from alfwatchd.tables.rules import Encoding
+from alfwatchd.tree.rows import Session, pack_signature
+from alfwatchd.tree.sessions import Snapshot
 from rows import datasets_of, folder_rows, sessions_of
 
 S1, S2 = "s/2020-01-01/001", "s/2020-01-01/002"

@@ -8,8 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from one.alf import spec
 
-from alfwatchd.core import alf
-from alfwatchd.core.alf import Kind
+from alfwatchd.alf import grammar
+from alfwatchd.alf.grammar import Kind
 
 CASES = [
     json.loads(line)
@@ -35,10 +35,10 @@ def test_there_are_cases_of_both_verdicts():
 @pytest.mark.parametrize("case", FILE_CASES, ids=lambda case: f"{case['category']}-{case['path'][-40:]!a}")
 def test_path_has_the_expected_verdict(case):
     session, rel_path = case["expect"]["session"], case["expect"]["rel_path"]
-    assert next(filter(alf.parse_session, parents(case["path"])), None) == session
-    assert alf.split_dataset(case["path"]) == ((session, rel_path) if rel_path else None)
+    assert next(filter(grammar.parse_session, parents(case["path"])), None) == session
+    assert grammar.split_dataset(case["path"]) == ((session, rel_path) if rel_path else None)
     if session:
-        assert alf.is_rel_path(case["path"].removeprefix(f"{session}/")) == (rel_path is not None)
+        assert grammar.is_rel_path(case["path"].removeprefix(f"{session}/")) == (rel_path is not None)
 
 
 # Upstream's expression takes exponential time on names with many dots, so names stay short here.
@@ -58,7 +58,7 @@ folders = st.lists(st.sampled_from([*TOKENS, "/", "/#", "#/", "#r1#", "alf"]), m
 @example("a.b.c\n")
 @example("_.b.c")
 def test_dataset_names_are_those_of_upstream(name):
-    assert alf.is_dataset_name(name) == (UPSTREAM_FILE.match(name) is not None)
+    assert grammar.is_dataset_name(name) == (UPSTREAM_FILE.match(name) is not None)
 
 
 @given(folders)
@@ -69,7 +69,7 @@ def test_dataset_names_are_those_of_upstream(name):
 @example("")
 @example("/#r#")
 def test_collections_are_those_of_upstream(folder):
-    assert alf.is_collection(folder) == (UPSTREAM_REL_PATH.fullmatch(f"{folder}/a.b.c") is not None)
+    assert grammar.is_collection(folder) == (UPSTREAM_REL_PATH.fullmatch(f"{folder}/a.b.c") is not None)
 
 
 @given(folders, names, st.booleans())
@@ -77,7 +77,7 @@ def test_collections_are_those_of_upstream(folder):
 def test_rel_paths_are_those_of_upstream(folder, name, slash):
     rel_path = f"{folder}/{name}" if slash else folder + name
     # `$` at upstream's end makes a match a whole one; unlike fullmatch it lets a name end in one newline.
-    assert alf.is_rel_path(rel_path) == (UPSTREAM_REL_PATH.match(rel_path) is not None)
+    assert grammar.is_rel_path(rel_path) == (UPSTREAM_REL_PATH.match(rel_path) is not None)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_rel_paths_are_those_of_upstream(folder, name, slash):
 )
 def test_a_name_with_many_dots_is_judged_at_once(name, expected):
     # Upstream's expression would not end within the age of the universe.
-    assert alf.is_dataset_name(name) is expected
+    assert grammar.is_dataset_name(name) is expected
 
 
 @pytest.mark.parametrize(
@@ -117,18 +117,18 @@ def test_a_name_with_many_dots_is_judged_at_once(name, expected):
     ],
 )
 def test_only_real_dates_are_dates(name, exists):
-    date = alf.parse_date(name)
+    date = grammar.parse_date(name)
     assert (date is not None and date.isoformat() == name) is exists
-    assert (alf.parse_session(f"s/{name}/001") is not None) is exists
-    assert (alf.split_dataset(f"s/{name}/001/a.b.c") is not None) is exists
+    assert (grammar.parse_session(f"s/{name}/001") is not None) is exists
+    assert (grammar.split_dataset(f"s/{name}/001/a.b.c") is not None) is exists
 
 
 def test_a_session_key_has_its_parts():
-    key = alf.parse_session("lab/Subjects/s.1-x/2020-01-02/7")
+    key = grammar.parse_session("lab/Subjects/s.1-x/2020-01-02/7")
     assert key is not None
     assert (key.lab, key.subject, key.date.isoformat(), key.number) == ("lab", "s.1-x", "2020-01-02", 7)
     assert key.eid_path == "lab/s.1-x/2020-01-02/007"
-    no_lab = alf.parse_session("s/2020-01-02/010")
+    no_lab = grammar.parse_session("s/2020-01-02/010")
     assert no_lab is not None
     assert (no_lab.lab, no_lab.eid_path) == ("", "s/2020-01-02/010")
 
@@ -139,7 +139,7 @@ def walk(path: str) -> bool:
     for name in path.split("/"):
         if kind is Kind.SESSION:
             return False
-        found = alf.child_kind(kind, parent, name)
+        found = grammar.child_kind(kind, parent, name)
         if found is None:
             return False
         kind, parent = found, name
@@ -149,7 +149,7 @@ def walk(path: str) -> bool:
 def test_walking_finds_the_sessions_of_all_cases():
     paths = {path for case in CASES for path in (*parents(case["path"]), case["path"])}
     found = {path for path in paths if walk(path)}
-    assert found == {path for path in paths if alf.parse_session(path)}
+    assert found == {path for path in paths if grammar.parse_session(path)}
     assert len(found) > 50
 
 
@@ -157,7 +157,7 @@ def test_walking_finds_the_sessions_of_all_short_paths():
     parts = ("lab", "my-lab", "Subjects", "a b", "2020-01-01", "2020-02-30", "1", "0001")
     paths = {"/".join(names) for depth in range(1, 6) for names in itertools.product(parts, repeat=depth)}
     found = {path for path in paths if walk(path)}
-    assert found == {path for path in paths if alf.parse_session(path)}
+    assert found == {path for path in paths if grammar.parse_session(path)}
     assert {"lab/2020-01-01/1", "lab/Subjects/my-lab/2020-01-01/1", "Subjects/2020-01-01/1"} <= found
     assert not re.search("a b|2020-02-30/0*1$|0001$|my-lab/Subjects", "\n".join(found), re.MULTILINE)
 
@@ -165,7 +165,7 @@ def test_walking_finds_the_sessions_of_all_short_paths():
 @pytest.mark.parametrize("kind", [Kind.SESSION, Kind.COLLECTION])
 def test_child_kind_refuses_to_answer_inside_a_session(kind):
     with pytest.raises(ValueError, match="above a session"):
-        alf.child_kind(kind, "001", "alf")
+        grammar.child_kind(kind, "001", "alf")
 
 
 @pytest.mark.parametrize(
@@ -180,4 +180,4 @@ def test_child_kind_refuses_to_answer_inside_a_session(kind):
     ],
 )
 def test_split_revision(folder, expected):
-    assert alf.split_revision(folder) == expected
+    assert grammar.split_revision(folder) == expected

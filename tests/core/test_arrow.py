@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from alfwatchd.core import arrow
+from alfwatchd.tables import arrow
 
 RANDOM = random.Random(0)
 RAW_IDS = [bytes(16), bytes(range(16)), b"\xff" * 16, *(RANDOM.randbytes(16) for _ in range(50))]
@@ -82,7 +82,7 @@ def test_pandas_is_not_imported():
     code = """
 import sys
 import numpy as np, pyarrow as pa
-from alfwatchd.core import arrow
+from alfwatchd.tables import arrow
 arrow.strings(["a"]).take(arrow.numbers(np.array([0]), pa.int64()))
 arrow.digests(np.ones((1, 16), np.uint8)), arrow.booleans(np.array([True])), arrow.uuids(np.zeros(16, np.uint8))
 arrow.categories(np.zeros(1, np.int8), ["x"])

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alfwatchd.core.alf import Kind
-from alfwatchd.core.claims import Claims
-from alfwatchd.core.folder import NOT_WATCHED, Folder
+from alfwatchd.alf.grammar import Kind
+from alfwatchd.tree.folder import NOT_WATCHED, Folder
+from alfwatchd.tree.watch_claims import Claims
 
 
 def folders(names="abc"):

@@ -10,8 +10,8 @@ import one
 import pyarrow as pa
 import pytest
 
-from alfwatchd.core.database import read_datasets, read_sessions
-from alfwatchd.core.earlier import QC_CATEGORIES
+from alfwatchd.tables.database_columns import read_datasets, read_sessions
+from alfwatchd.tables.earlier import QC_CATEGORIES
 from rows import datasets_of, sessions_of
 
 V4 = [str(uuid.UUID(int=0xABC0 + number, version=4)) for number in range(4)]
@@ -140,7 +140,7 @@ def test_a_database_is_read_without_pandas():
     program = """
 import sys
 import pyarrow.parquet as pq
-from alfwatchd.core import adoption
+from alfwatchd.tables import adoption
 adoption.adopt(*(pq.ParquetFile(f"{sys.argv[1]}/{name}.pqt").read() for name in ("sessions", "datasets")))
 print("pandas" in sys.modules)
 """

@@ -1,7 +1,7 @@
 import pytest
 
-from alfwatchd.core.dirty import DirtySet, Mark
-from alfwatchd.core.messages import FolderEvents
+from alfwatchd.engine.messages import FolderEvents
+from alfwatchd.index.dirty import DirtySet, Mark
 
 SETTLE, LONGEST = 2.0, 10.0
 

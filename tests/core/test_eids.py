@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alfwatchd.core import ids
-from alfwatchd.core.adoption import adopt
-from alfwatchd.core.earlier import Kept, KeptDataset, KeptSession
-from alfwatchd.core.eids import NO_EIDS
-from alfwatchd.core.encode import datasets_table, sessions_table
-from alfwatchd.core.encoding import Encoding
-from alfwatchd.core.partition import plan_all, plan_changes
-from alfwatchd.core.rows import Session, pack_signature
-from alfwatchd.core.tables import Snapshot
+from alfwatchd.alf import ids
+from alfwatchd.tables.adoption import adopt
+from alfwatchd.tables.columns import datasets_table, sessions_table
+from alfwatchd.tables.earlier import Kept, KeptDataset, KeptSession
+from alfwatchd.tables.eids import NO_EIDS
+from alfwatchd.tables.row_groups import plan_all, plan_changes
+from alfwatchd.tables.rules import Encoding
+from alfwatchd.tree.rows import Session, pack_signature
+from alfwatchd.tree.sessions import Snapshot
 from rows import datasets_of, folder_rows, sessions_of
 
 OLD, NEW = "old/2020-01-01/001", "new/2020-01-01/001"

@@ -9,13 +9,13 @@ import pyarrow as pa
 import pytest
 from one.alf.cache import DATASETS_COLUMNS, QC_TYPE, SESSIONS_COLUMNS
 
-from alfwatchd.core import ids
-from alfwatchd.core.earlier import Kept, KeptDataset, KeptSession
-from alfwatchd.core.encode import QC_CATEGORIES, datasets_table, sessions_table
-from alfwatchd.core.encoding import Encoding
-from alfwatchd.core.revisions import default_revisions
-from alfwatchd.core.rows import Session, pack_signature
-from alfwatchd.core.tables import Snapshot
+from alfwatchd.alf import ids
+from alfwatchd.tables.columns import QC_CATEGORIES, datasets_table, sessions_table
+from alfwatchd.tables.default_revision import default_revisions
+from alfwatchd.tables.earlier import Kept, KeptDataset, KeptSession
+from alfwatchd.tables.rules import Encoding
+from alfwatchd.tree.rows import Session, pack_signature
+from alfwatchd.tree.sessions import Snapshot
 from rows import folder_rows
 
 MD5 = hashlib.md5(b"content").digest()
@@ -320,10 +320,10 @@ def test_all_qc_values_survive_pandas():
 def test_pandas_is_not_imported():
     code = """
 import sys
-from alfwatchd.core.encode import datasets_table, sessions_table
-from alfwatchd.core.encoding import Encoding
-from alfwatchd.core.rows import FolderRows, PackedFiles, Session, pack_signature
-from alfwatchd.core.tables import Snapshot
+from alfwatchd.tables.columns import datasets_table, sessions_table
+from alfwatchd.tables.rules import Encoding
+from alfwatchd.tree.rows import FolderRows, PackedFiles, Session, pack_signature
+from alfwatchd.tree.sessions import Snapshot
 packed = PackedFiles.pack({"a.b.c": pack_signature(1, 2, 3, False)})
 session = Session("s/2020-01-01/001", (FolderRows("alf", packed),))
 for make in (sessions_table, datasets_table):

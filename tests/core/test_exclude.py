@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from alfwatchd.core.exclude import compile_exclude
+from alfwatchd.alf.exclude import compile_exclude
 
 S1 = "s/2020-01-01/001"
 

@@ -1,6 +1,6 @@
 import pytest
 
-from alfwatchd.core.flush_schedule import FlushSchedule
+from alfwatchd.engine.schedule import FlushSchedule
 
 INTERVAL = 10.0
 

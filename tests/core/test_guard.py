@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from alfwatchd.core.guard import ONLINE, Identity, Place, Relation, Seen, judge_place, relate
+from alfwatchd.scan.place import ONLINE, Identity, Place, Relation, Seen, judge_place, relate
 
 EXT = Identity("ext", "1a")
 HERE = Place(fsid=0x1A, dev=21, ino=2, mount_id=31, fs_type="ext4", identity=EXT)

@@ -1,6 +1,6 @@
-from alfwatchd.core.dirty import Mark
-from alfwatchd.core.heard import Heard
-from alfwatchd.core.work import Pass
+from alfwatchd.index.dirty import Mark
+from alfwatchd.index.heard import Heard
+from alfwatchd.index.look_queue import Pass
 
 MARK = Mark(1.0, 1.0, names={"a", "b"}, attributes={"a"})
 

@@ -4,7 +4,7 @@ import uuid
 import pytest
 from one.alf.spec import is_uuid
 
-from alfwatchd.core import alf, ids
+from alfwatchd.alf import grammar, ids
 
 PATHS = [
     f"{lab}{subject}/2020-01-0{day}/{number:03d}"
@@ -65,8 +65,8 @@ def test_sessions_with_equal_rel_paths_have_other_dataset_ids():
 @pytest.mark.parametrize("number", ["1", "01", "001"])
 @pytest.mark.parametrize("folder", ["s/2020-01-01", "lab/Subjects/s/2020-01-01"])
 def test_padding_of_the_number_does_not_change_the_eid(folder, number):
-    key = alf.parse_session(f"{folder}/{number}")
-    padded = alf.parse_session(f"{folder}/001")
+    key = grammar.parse_session(f"{folder}/{number}")
+    padded = grammar.parse_session(f"{folder}/001")
     assert key is not None
     assert padded is not None
     assert key.eid_path == folder.replace("/Subjects", "") + "/001"

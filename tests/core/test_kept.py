@@ -7,14 +7,14 @@ import uuid
 import pyarrow as pa
 import pytest
 
-from alfwatchd.core import ids
-from alfwatchd.core.alf import SessionKey
-from alfwatchd.core.earlier import NOTHING_KEPT, QC_CATEGORIES, Kept, KeptDataset, KeptSession
-from alfwatchd.core.encode import datasets_table, sessions_table
-from alfwatchd.core.encoding import Encoding
-from alfwatchd.core.kept import carry_over, dataset_rows, session_keys
-from alfwatchd.core.rows import Session, pack_signature
-from alfwatchd.core.tables import Snapshot
+from alfwatchd.alf import ids
+from alfwatchd.alf.grammar import SessionKey
+from alfwatchd.tables.carry_over import carry_over, dataset_rows, session_keys
+from alfwatchd.tables.columns import datasets_table, sessions_table
+from alfwatchd.tables.earlier import NOTHING_KEPT, QC_CATEGORIES, Kept, KeptDataset, KeptSession
+from alfwatchd.tables.rules import Encoding
+from alfwatchd.tree.rows import Session, pack_signature
+from alfwatchd.tree.sessions import Snapshot
 from rows import datasets_of, folder_rows, sessions_of
 
 DATE = datetime.date(2020, 1, 1)

@@ -1,7 +1,7 @@
 import pytest
 
-from alfwatchd.core.known import KnownSession, sample
-from alfwatchd.core.losses import Loss, is_too_much, lab_of, say_held
+from alfwatchd.index.losses import Loss, is_too_much, lab_of, say_held
+from alfwatchd.tree.known_sample import KnownSession, sample
 
 
 def sessions(lab, count, first=0):

@@ -1,7 +1,7 @@
 import pytest
 
-from alfwatchd.core import alf
-from alfwatchd.core.misplaced import diagnose, looks_like_session
+from alfwatchd.alf import grammar
+from alfwatchd.alf.misplaced import diagnose, looks_like_session
 
 # (path, where, part of the advice)
 CASES = [
@@ -51,7 +51,7 @@ CASES = [
 @pytest.mark.parametrize(("path", "where", "advice"), CASES)
 def test_advice_names_the_folder_at_fault_and_the_way_out(path, where, advice):
     assert looks_like_session(path)
-    assert alf.parse_session(path) is None
+    assert grammar.parse_session(path) is None
     found = diagnose(path)
     assert found.where == where
     assert advice in found.advice
@@ -68,7 +68,7 @@ def test_advice_names_the_folder_at_fault_and_the_way_out(path, where, advice):
 def test_the_advised_root_makes_it_a_session(path, where, root):
     assert diagnose(path).where == where
     assert path == f"{where}/{root}"
-    assert alf.parse_session(root) is not None
+    assert grammar.parse_session(root) is not None
 
 
 def test_folders_with_one_cause_have_one_advice():

@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-from alfwatchd.core import ids
-from alfwatchd.core.adoption import adopt
-from alfwatchd.core.earlier import NO_DATASET, NO_SESSION, NOTHING_KEPT, Kept, KeptDataset, KeptSession
-from alfwatchd.core.encoding import Encoding
-from alfwatchd.core.notes import Note, note_all, note_changes, shows_kept, with_notes
-from alfwatchd.core.rows import Session, pack_signature
-from alfwatchd.core.tables import Snapshot
+from alfwatchd.alf import ids
+from alfwatchd.tables.adoption import adopt
+from alfwatchd.tables.earlier import NO_DATASET, NO_SESSION, NOTHING_KEPT, Kept, KeptDataset, KeptSession
+from alfwatchd.tables.notes import Note, note_all, note_changes, shows_kept, with_notes
+from alfwatchd.tables.rules import Encoding
+from alfwatchd.tree.rows import Session, pack_signature
+from alfwatchd.tree.sessions import Snapshot
 from rows import datasets_of, folder_rows, sessions_of
 
 PATH = "s/2020-01-01/001"

@@ -6,12 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alfwatchd.core import ids, partition
-from alfwatchd.core.earlier import Kept, KeptSession
-from alfwatchd.core.encoding import Encoding
-from alfwatchd.core.partition import digest_groups, leave_out_equal, plan_all, plan_changes
-from alfwatchd.core.rows import Session, pack_signature
-from alfwatchd.core.tables import Snapshot
+from alfwatchd.alf import ids
+from alfwatchd.tables import row_groups
+from alfwatchd.tables.earlier import Kept, KeptSession
+from alfwatchd.tables.row_groups import digest_groups, leave_out_equal, plan_all, plan_changes
+from alfwatchd.tables.rules import Encoding
+from alfwatchd.tree.rows import Session, pack_signature
+from alfwatchd.tree.sessions import Snapshot
 from rows import folder_rows
 
 ENCODING = Encoding()
@@ -29,7 +30,7 @@ def snapshot(*sessions):
 
 @pytest.fixture
 def small_groups(monkeypatch):
-    monkeypatch.setattr(partition, "ROWS_PER_GROUP", 16)
+    monkeypatch.setattr(row_groups, "ROWS_PER_GROUP", 16)
 
 
 def paths(plan, group):

@@ -2,9 +2,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from alfwatchd.core import publication
-from alfwatchd.core.publication import Found, Rows
 from alfwatchd.errors import TargetError
+from alfwatchd.publish import cache_info
+from alfwatchd.publish.cache_info import Found, Rows
 
 NOW = datetime(2026, 3, 1, 12, 30, 45)
 UTC_NOW = NOW.replace(tzinfo=UTC)
@@ -28,7 +28,7 @@ UTC_NOW = NOW.replace(tzinfo=UTC)
     ],
 )
 def test_dates_move_forward(seen, expected):
-    assert publication.next_date(NOW, *seen) == expected
+    assert cache_info.next_date(NOW, *seen) == expected
 
 
 @pytest.mark.parametrize("planted", ["9999-12-31 23:55", "9999-12-31 23:59", "9000-01-01 00:00", "2126-03-02 12:20"])
@@ -36,7 +36,7 @@ def test_dates_of_no_publisher_never_make_dates_go_back(planted):
     """One near the last of all dates was followed by three more, and then by today's."""
     dates = [planted]
     for _ in range(10):
-        dates.append(publication.next_date(NOW, *dates[-1:]))
+        dates.append(cache_info.next_date(NOW, *dates[-1:]))
     assert dates[1:] == sorted(set(dates[1:]))
     assert dates[1].startswith("2126" if planted.startswith("2126") else "2026")
 
@@ -46,26 +46,26 @@ def test_there_is_no_date_after_the_last_one_that_counts():
     last = "2126-03-02 12:28"
     with pytest.raises(TargetError, match=r"no later date .* remove cache_info\.json and cache\.zip"):
         for _ in range(10):
-            last = publication.next_date(NOW, last)
+            last = cache_info.next_date(NOW, last)
     assert last > "2126-03-02 12:28"
-    assert publication.next_date(NOW + timedelta(minutes=20), last) > last
+    assert cache_info.next_date(NOW + timedelta(minutes=20), last) > last
 
 
 def test_a_generation_that_was_replaced_in_the_future_does_not_stay_for_ever():
     """And nobody waits for eight thousand years, which no clock can."""
     planted = {"a": "9999-12-31T23:59:00+00:00"}
-    assert publication.expired(planted, "b", ["a", "b"], 60, UTC_NOW) == ([], 60)
+    assert cache_info.expired(planted, "b", ["a", "b"], 60, UTC_NOW) == ([], 60)
     found = Found(name="b", replaced=planted, generations=frozenset(["a", "b"]))
-    noted = publication.note_replaced(found, "c", UTC_NOW)
+    noted = cache_info.note_replaced(found, "c", UTC_NOW)
     assert noted == {"a": ago(0), "b": ago(0)}
-    assert publication.expired(noted, "c", ["a", "b"], 60, UTC_NOW + timedelta(seconds=60)) == (["a", "b"], None)
+    assert cache_info.expired(noted, "c", ["a", "b"], 60, UTC_NOW + timedelta(seconds=60)) == (["a", "b"], None)
 
 
 def test_info_is_what_alyx_writes_and_one_key_more():
-    described = publication.one_metadata("2026-03-01 12:30", "/data", "")
+    described = cache_info.one_metadata("2026-03-01 12:30", "/data", "")
     rows = {"sessions": Rows(2, 100), "datasets": Rows(5, 200)}
-    inner = publication.inner_info(described, rows, "c0", "n0")
-    outer = publication.outer_info(inner, "3-ab", "ab" * 32, "https://x.org/t", {"2-cd": "2026-03-01T12:00:00+00:00"})
+    inner = cache_info.inner_info(described, rows, "c0", "n0")
+    outer = cache_info.outer_info(inner, "3-ab", "ab" * 32, "https://x.org/t", {"2-cd": "2026-03-01T12:00:00+00:00"})
     own = outer.pop("alfwatchd")
     assert outer == {
         "date_created": "2026-03-01 12:30",
@@ -75,31 +75,31 @@ def test_info_is_what_alyx_writes_and_one_key_more():
         "location": "https://x.org/t/tables/3-ab/cache.zip",
     }
     assert "location" not in inner
-    found = publication.find_out({**outer, "alfwatchd": own}, inner, {"3-ab", "2-cd"})
+    found = cache_info.find_out({**outer, "alfwatchd": own}, inner, {"3-ab", "2-cd"})
     assert found == Found(
         "2026-03-01 12:30", "2026-03-01 12:30", "c0", "c0", "3-ab",
         {"2-cd": "2026-03-01T12:00:00+00:00"}, frozenset({"3-ab", "2-cd"}),
     )  # fmt: skip
-    assert publication.is_published(found, "c0")
+    assert cache_info.is_published(found, "c0")
 
 
 def test_tags_and_no_location():
-    described = publication.one_metadata("2026-03-01 12:30", "/data", "mine")
+    described = cache_info.one_metadata("2026-03-01 12:30", "/data", "mine")
     assert described["database_tags"] == ["mine"]
-    inner = publication.inner_info(described, {}, "c", "n")
-    assert "location" not in publication.outer_info(inner, "1-a", "", "", {})
+    inner = cache_info.inner_info(described, {}, "c", "n")
+    assert "location" not in cache_info.outer_info(inner, "1-a", "", "", {})
 
 
 @pytest.mark.parametrize("number", [b"1e400", b"null", b"[]", b'"many"'])
 def test_counts_that_are_none(number):
-    info = publication.parse_info(b'{"tables": {"sessions": {"nrecs": %s}, "datasets": {"nrecs": 1}}}' % number)
-    assert publication.counts(info) is None
+    info = cache_info.parse_info(b'{"tables": {"sessions": {"nrecs": %s}, "datasets": {"nrecs": 1}}}' % number)
+    assert cache_info.counts(info) is None
 
 
 @pytest.mark.parametrize("junk", [b"", b"[]", b"{", b"\xff", b'{"alfwatchd": 3, "date_created": []}'])
 def test_a_json_of_another_program_is_no_trouble(junk):
-    info = publication.parse_info(junk)
-    assert publication.find_out(info, info, ["1-a"]) == Found(generations=frozenset(["1-a"]))
+    info = cache_info.parse_info(junk)
+    assert cache_info.find_out(info, info, ["1-a"]) == Found(generations=frozenset(["1-a"]))
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_a_json_of_another_program_is_no_trouble(junk):
     ],
 )
 def test_what_is_not_all_there_is_not_published(found):
-    assert not publication.is_published(found, "c")
+    assert not cache_info.is_published(found, "c")
 
 
 def ago(seconds):
@@ -122,7 +122,7 @@ def ago(seconds):
 def test_when_generations_were_replaced_is_noted_once():
     found = Found(name="2-b", replaced={"1-a": ago(50), "0-gone": ago(90)}, generations=frozenset(["1-a", "2-b", "x"]))
     # x was left by a publisher that died.
-    assert publication.note_replaced(found, "3-c", UTC_NOW) == {"1-a": ago(50), "2-b": ago(0), "x": ago(0)}
+    assert cache_info.note_replaced(found, "3-c", UTC_NOW) == {"1-a": ago(50), "2-b": ago(0), "x": ago(0)}
 
 
 @pytest.mark.parametrize(
@@ -132,8 +132,8 @@ def test_when_generations_were_replaced_is_noted_once():
 def test_what_is_removed(keep, gone, wait):
     replaced = {"a": ago(100), "b": ago(50), "named": ago(1000), "odd": "yesterday", "naive": "2020-01-01T00:00:00"}
     generations = ["a", "b", "named", "odd", "naive", "unnoted"]
-    assert publication.expired(replaced, "named", generations, keep, UTC_NOW) == (gone, wait)
+    assert cache_info.expired(replaced, "named", generations, keep, UTC_NOW) == (gone, wait)
 
 
 def test_names_tell_zips_apart():
-    assert publication.generation_name(7, "0123456789abcdef0123") == "7-0123456789abcdef"
+    assert cache_info.generation_name(7, "0123456789abcdef0123") == "7-0123456789abcdef"

@@ -1,6 +1,6 @@
 import pytest
 
-from alfwatchd.core.publish_schedule import PublishSchedule
+from alfwatchd.publish.schedule import PublishSchedule
 
 
 def test_turns():

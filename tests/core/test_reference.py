@@ -3,8 +3,8 @@ import datetime
 import pyarrow as pa
 import pytest
 
-from alfwatchd.core.reference import Origin, make_reference
 from alfwatchd.errors import PruneRefused
+from alfwatchd.prune.reference import Origin, make_reference
 from rows import datasets_of, sessions_of
 
 ORIGIN = Origin("/reference", datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC), 7)

@@ -1,11 +1,11 @@
 import pyarrow as pa
 import pytest
 
-from alfwatchd.core.earlier import Kept, KeptSession
-from alfwatchd.core.encode import Encoding, datasets_table, sessions_table
-from alfwatchd.core.rows import Session, pack_signature
-from alfwatchd.core.selection import ContentDigest, Selection, as_rows_of, plain_ids, select_datasets
-from alfwatchd.core.tables import Snapshot
+from alfwatchd.publish.selection import ContentDigest, Selection, as_rows_of, plain_ids, select_datasets
+from alfwatchd.tables.columns import Encoding, datasets_table, sessions_table
+from alfwatchd.tables.earlier import Kept, KeptSession
+from alfwatchd.tree.rows import Session, pack_signature
+from alfwatchd.tree.sessions import Snapshot
 from rows import folder_rows
 
 PROJECTS = {"a/s1": "brain,steinmetz", "a/s2": "brain", "b/s1": "", "b/s3": "brainwide, steinmetz"}

@@ -1,9 +1,9 @@
 import pytest
 
-from alfwatchd.core.alf import Kind
-from alfwatchd.core.folder import Folder, Listing
-from alfwatchd.core.rows import PackedFiles, pack_signature
-from alfwatchd.core.shared import SharedFiles
+from alfwatchd.alf.grammar import Kind
+from alfwatchd.tree.folder import Folder, Listing
+from alfwatchd.tree.hard_links import SharedFiles
+from alfwatchd.tree.rows import PackedFiles, pack_signature
 from rows import folder_rows
 
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alfwatchd.core.rows import Session, pack_signature
-from alfwatchd.core.tables import Counts, Tables
+from alfwatchd.tree.rows import Session, pack_signature
+from alfwatchd.tree.sessions import Counts, Tables
 from rows import folder_rows
 
 SPELLINGS = ("1", "01", "001")

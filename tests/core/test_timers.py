@@ -1,6 +1,6 @@
 """What is to be done now and then, on a stepped clock."""
 
-from alfwatchd.core.timers import Timers
+from alfwatchd.engine.timers import Timers
 
 
 def due_times(timers, name, interval, end):

@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alfwatchd.core.alf import Kind
-from alfwatchd.core.folder import NOT_WATCHED, Changes, Listing, Look
-from alfwatchd.core.rows import SIGNATURE_SIZE, PackedFiles, Problem, digest_of, pack_signature, unpack_signature
-from alfwatchd.core.tables import Tables
-from alfwatchd.core.tree import Tree
+from alfwatchd.alf.grammar import Kind
+from alfwatchd.tree.folder import NOT_WATCHED, Changes, Listing, Look
+from alfwatchd.tree.rows import SIGNATURE_SIZE, PackedFiles, Problem, digest_of, pack_signature, unpack_signature
+from alfwatchd.tree.sessions import Tables
+from alfwatchd.tree.tree import Tree
 
 SESSION = "s/2020-01-01/001"
 MD5 = bytes(range(16))

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alfwatchd.core import ids
-from alfwatchd.core.adoption import adopt
-from alfwatchd.core.near_miss import NearMisses
-from alfwatchd.core.reference import make_reference
-from alfwatchd.core.rows import Session, Signature, pack_signature
-from alfwatchd.core.tables import Snapshot
-from alfwatchd.core.unlisted import Kept, find_unlisted
+from alfwatchd.alf import ids
 from alfwatchd.errors import PruneRefused
+from alfwatchd.prune.near_miss import NearMisses
+from alfwatchd.prune.reference import make_reference
+from alfwatchd.prune.unlisted import Kept, find_unlisted
+from alfwatchd.tables.adoption import adopt
+from alfwatchd.tree.rows import Session, Signature, pack_signature
+from alfwatchd.tree.sessions import Snapshot
 from prune_box import COMMON, ORIGIN, reference_of
 from rows import datasets_of, folder_rows, sessions_of
 

@@ -2,10 +2,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alfwatchd.core.alf import Kind
-from alfwatchd.core.dirty import Mark
-from alfwatchd.core.folder import Folder
-from alfwatchd.core.work import Pass, Ticket, Work
+from alfwatchd.alf.grammar import Kind
+from alfwatchd.index.dirty import Mark
+from alfwatchd.index.look_queue import Pass, Ticket, Work
+from alfwatchd.tree.folder import Folder
 
 
 def folder(name):

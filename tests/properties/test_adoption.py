@@ -17,11 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from alfwatchd.configuration import load
-from alfwatchd.core import ids
-from alfwatchd.id_changes import find_id
-from alfwatchd.once import run_once
-from alfwatchd.store import Store
+from alfwatchd.alf import ids
+from alfwatchd.service.configuration import load
+from alfwatchd.service.once import run_once
+from alfwatchd.store.id_history import find_id
+from alfwatchd.store.writer import Store
 from database import dataset, session, write_database
 from program import read_tables
 

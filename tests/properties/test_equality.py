@@ -31,12 +31,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from alfwatchd import crawlers, indexer
-from alfwatchd.core import content
-from alfwatchd.core.folder import Folder
-from alfwatchd.core.messages import EventsLost, PathsChanged, Reload, RescanRequest, SyncRequest
+from alfwatchd.engine.messages import EventsLost, PathsChanged, Reload, RescanRequest, SyncRequest
 from alfwatchd.errors import WatchError, WatchLimit
-from alfwatchd.scanner import open_folder
+from alfwatchd.index import indexer, worker_pool
+from alfwatchd.scan.scanner import open_folder
+from alfwatchd.tree import content
+from alfwatchd.tree.folder import Folder
 from engine_box import PATIENCE, POINTS, EngineBox
 from fuzz_disk import NUMBERS, OPERATIONS, Disk
 from fuzz_writer import Writer
@@ -84,7 +84,7 @@ class Trial:
             self.disk.do("write_session", number, number)
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(indexer, "_FOLDERS_PER_UNIT", units)
-        self.patch.setattr(crawlers, "_ENOUGH_UNITS", 1)
+        self.patch.setattr(worker_pool, "_ENOUGH_UNITS", 1)
         self.patch.setattr(content, "COARSEST_CLOCK_NS", 20_000_000)
         self.denied = 0
         self.patch.setattr(indexer, "open_folder", self._open_folder)

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from alfwatchd import stored
 from alfwatchd.errors import AlfwatchdError, TablesError
+from alfwatchd.store import reader
 from program import make_small_tree, program, read_tables, write_dataset
 from truth import assert_right, assert_whole
 
@@ -132,7 +132,7 @@ def damage_until_it_matters(path, how, chance):
 
 def is_readable(path):
     try:
-        stored.read_file(path)
+        reader.read_file(path)
     except (OSError, pa.ArrowException):
         return False
     return True

@@ -28,7 +28,7 @@ PAUSES = (0.0, 0.0, 0.0, 0.002, 0.05)
 EXCLUDES = ((), (), ("probe00/",), ("*.tsv", "/t/"), ("c.d.npy",))
 SHORT_WAITS = (
     "from alfwatchd import hashing\n"
-    "from alfwatchd.core import content\n"
+    "from alfwatchd.tree import content\n"
     "content.COARSEST_CLOCK_NS = 50_000_000\n"
     "hashing.Hasher.__init__.__kwdefaults__['settle_seconds'] = 0.05\n"
 )

@@ -10,8 +10,8 @@ from contextlib import suppress
 
 import pytest
 
-from alfwatchd.descriptors import LEAST
 from alfwatchd.errors import Busy, RequestFailed, TablesError
+from alfwatchd.service.file_limits import LEAST
 from children import needs_root
 from mount_box import mount_box
 from program import assert_same_tables, make_small_tree, program

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from alfwatchd import inbox
+from alfwatchd.engine import inbox
 from engine_box import EngineBox
 from fuzz_disk import Disk
 from fuzz_writer import Writer

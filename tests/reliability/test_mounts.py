@@ -19,11 +19,11 @@ from pathlib import Path
 
 import pytest
 
-from alfwatchd import crawlers, indexer
-from alfwatchd.core.ids import parse_id
-from alfwatchd.core.messages import RescanRequest
-from alfwatchd.core.rows import unpack_signature
+from alfwatchd.alf.ids import parse_id
+from alfwatchd.engine.messages import RescanRequest
 from alfwatchd.errors import RootOffline
+from alfwatchd.index import indexer, worker_pool
+from alfwatchd.tree.rows import unpack_signature
 from children import bind, mount_tmpfs, unmount, with_own_mounts
 from engine_box import POINTS, EngineBox
 from fuzz_disk import NUMBERS, OPERATIONS, Disk
@@ -81,7 +81,7 @@ class Story:
         """Whether the engine still has in memory what was there."""
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(indexer, "_FOLDERS_PER_UNIT", self.draw.choice((1, 2, 128)))
-        self.patch.setattr(crawlers, "_ENOUGH_UNITS", 1)
+        self.patch.setattr(worker_pool, "_ENOUGH_UNITS", 1)
         self.box = EngineBox(self.root, with_workers=self.draw.random() < 0.3, scan_workers=2)
 
     def end(self) -> None:

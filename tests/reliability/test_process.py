@@ -15,8 +15,8 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from alfwatchd.client import Client
 from alfwatchd.errors import AlfwatchdError
+from alfwatchd.web.client import Client
 from children import needs_root
 from fuzz_disk import Disk
 from program import WAIT_SECONDS, make_ibl_tree, make_small_tree, program, write_dataset
@@ -109,7 +109,11 @@ def test_a_kill_at_any_moment_while_a_writer_runs(tmp_path, tally, scale, chance
         made.start(flag)
         assert_right(made)
         made.stop()
-    leftovers = {file.name for file in made.out_dir.iterdir()} - {"sessions.pqt", "datasets.pqt", ".alfwatchd.lock"}
+    leftovers = {file.name for file in made.out_dir.iterdir()} - {
+        "sessions.pqt",
+        "datasets.pqt",
+        ".alfwatchd.service.locks",
+    }
     assert not leftovers
 
 
@@ -439,7 +443,7 @@ def test_a_lock_that_somebody_removed_keeps_a_second_daemon_out(tmp_path, tally)
     root = make_small_tree(tmp_path / "root")
     with fast_program(root, tmp_path / "tables") as (made, flag):
         made.start(flag)
-        for lock in (made.out_dir / ".alfwatchd.lock", made.home / "state/daemon.lock"):
+        for lock in (made.out_dir / ".alfwatchd.service.locks", made.home / "state/daemon.lock"):
             lock.unlink()
             tally["faults"] += 1
         made.wait(lambda: made.log.count("the lock was removed and is taken again") == 2)

@@ -18,11 +18,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alfwatchd import prune, trash_empty
-from alfwatchd.core import alf
-from alfwatchd.core.alf import TRASH
+from alfwatchd.alf import grammar
+from alfwatchd.alf.grammar import TRASH
 from alfwatchd.errors import PruneRefused, RootOffline
-from alfwatchd.trash import Trash
+from alfwatchd.prune import empty_trash, executor
+from alfwatchd.prune.trash import Trash
 from program import PROGRAM, make_small_tree, program
 from prune_box import CLUSTERS, LAB_S1, S1, S2, SPIKES, T1, TRIALS, HookedOs, entries, hook_os, plan_for, write
 
@@ -100,7 +100,9 @@ def test_no_swap_lets_a_prune_escape(tmp_path, trash, kind, scale, tally):
                 outside = entries(tmp_path / "outside/copy")
                 exchanger.send_signal(signal.SIGCONT)
                 for _ in range(3):
-                    outcome = prune.apply_plan(root, plan, may_continue=lambda: None, log=lambda _: None, trash=trash)
+                    outcome = executor.apply_plan(
+                        root, plan, may_continue=lambda: None, log=lambda _: None, trash=trash
+                    )
                     n_deleted += len(outcome.deleted)
                 wait_until_stopped(exchanger)
                 tally["operations"] += 3
@@ -215,7 +217,7 @@ actions = st.tuples(
 class Writer:
     """Acts before the calls of a prune that it was told.
 
-    Not between the look at a file and its unlink, on that file: no program can rule that out, see `alfwatchd.prune`.
+    Not between the look at a file and its unlink, on that file: no program can rule that out, see `prune.executor`.
     """
 
     def __init__(self, vault, planned):
@@ -248,12 +250,12 @@ def check_prune(tree, reference, before, planned, end, tally):
             f"{session}/{name}"
             for session, names in reference.items()
             for name in names
-            if alf.split_dataset(f"{session}/{name}")
+            if grammar.split_dataset(f"{session}/{name}")
         ]
         plan = plan_for(vault.root, listed)
         writer = Writer(vault, [*((0, action) for action in before), *planned])
         hook_os(patch, HookedOs(writer))
-        outcome = prune.apply_plan(
+        outcome = executor.apply_plan(
             vault.root,
             plan,
             may_continue=lambda: None,
@@ -264,11 +266,11 @@ def check_prune(tree, reference, before, planned, end, tally):
             assert not vault.gone(), "a prune into the trash deletes nothing"
         if end == "undone":
             with suppress(PruneRefused, RootOffline):
-                trash_empty.undo(vault.root, plan.plan_id, lambda _: None)
+                empty_trash.undo(vault.root, plan.plan_id, lambda _: None)
             assert not vault.gone(), "an undo loses nothing"
         elif end == "emptied":
             with suppress(RootOffline):
-                trash_empty.empty(vault.root, None, lambda _: None)
+                empty_trash.empty(vault.root, None, lambda _: None)
         tally["operations"] += writer.n_done
         tally["comparisons"] += 1
         intended = {file.state.ino: file for file in plan.files}
@@ -337,7 +339,7 @@ def test_a_call_that_fails_stops_no_prune_and_the_next_one_finishes(tmp_path, tr
         with pytest.MonkeyPatch.context() as patch:
             hook_os(patch, failing)
             with suppress(RootOffline, PruneRefused):
-                outcome = prune.apply_plan(
+                outcome = executor.apply_plan(
                     tmp_path / "root", plan, may_continue=lambda: None, log=lambda _: None, trash=trash
                 )
                 left = {path for path in files if (tmp_path / "root" / path).exists()}
@@ -345,10 +347,10 @@ def test_a_call_that_fails_stops_no_prune_and_the_next_one_finishes(tmp_path, tr
                 assert left - {stays} <= {item.path for item in outcome.kept}
         assert len(os.listdir("/proc/self/fd")) == n_open
         again = plan_for(tmp_path / "root", [stays])
-        prune.apply_plan(tmp_path / "root", again, may_continue=lambda: None, log=lambda _: None)
+        executor.apply_plan(tmp_path / "root", again, may_continue=lambda: None, log=lambda _: None)
         assert [path for path in files if (tmp_path / "root" / path).exists()] == [stays]
         assert plan_for(tmp_path / "root", [stays]).files == plan_for(tmp_path / "root", [stays]).folders == ()
-        trash_empty.empty(tmp_path / "root", None, lambda _: None)
+        empty_trash.empty(tmp_path / "root", None, lambda _: None)
         assert not (tmp_path / "root" / TRASH).exists()
         tally["faults"] += 1
         return failing.has_failed
@@ -418,7 +420,7 @@ def test_after_a_kill_the_next_prune_finishes_and_the_tables_are_right(tmp_path,
             tally["comparisons"] += 1
             trashed = {path.read_text() for path in (root / TRASH).glob("*/*/*")}
             assert trashed == {f"content of {path}" for path in new}, "each file lies in the trash"
-            trash_empty.empty(root, None, lambda _: None)
+            empty_trash.empty(root, None, lambda _: None)
             assert {path for path in entries(root) if (root / path).is_file()} == {
                 path for path in stays if (root / path).is_file()
             }

@@ -10,12 +10,13 @@ from collections import Counter
 
 import pytest
 
-from alfwatchd import linux, pruning, references, trash_empty
-from alfwatchd.core.alf import TRASH
+from alfwatchd import linux
+from alfwatchd.alf.grammar import TRASH
 from alfwatchd.errors import PruneRefused
-from alfwatchd.mounts import mounts_near
-from alfwatchd.once import look_once
-from alfwatchd.prune_links import find_link_targets
+from alfwatchd.prune import empty_trash, operations, reference_files
+from alfwatchd.prune.links import find_link_targets
+from alfwatchd.scan.mounts import mounts_near
+from alfwatchd.service.once import look_once
 from alfwatchd.settings import Settings
 from disk_images import make_image, mount
 from prune_story import EXCLUDED, FARTHER, make_story, write_file
@@ -28,7 +29,7 @@ OPTIONS = {"excluded": lambda path: f"/{EXCLUDED}" in path}
 @pytest.fixture(autouse=True)
 def years_later(monkeypatch):
     """No file can be made with a birth time in the past, so the references are of a time to come, when this is past."""
-    monkeypatch.setattr(references, "_now", lambda: FARTHER)
+    monkeypatch.setattr(reference_files, "_now", lambda: FARTHER)
 
 
 def settings_of(story):
@@ -40,7 +41,7 @@ def settings_of(story):
 def make_plan(story):
     """Index the root and plan, as `alfwatchd prune` does without a daemon."""
     settings = settings_of(story)
-    return pruning.plan_prune(look_once(settings), settings, pruning.PruneOptions())
+    return operations.plan_prune(look_once(settings), settings, operations.PruneOptions())
 
 
 def apply(story, plan):
@@ -146,15 +147,15 @@ def check(story, chance, tally):
     tally["comparisons"] += 1
     if how != "writers before" and chance.random() < 0.3:  # to a new plan, what was rewritten is a file like any other
         apply(story, make_plan(story))
-        trash_empty.empty_due(story.root, NOW + WEEK, lambda _: None)
+        empty_trash.empty_due(story.root, NOW + WEEK, lambda _: None)
         assert files_of(before) - files_of(look(story.root)) <= may_go
         assert not (story.root / TRASH).exists()
 
 
 def undo(story, plan):
     with contextlib.suppress(PruneRefused):  # nothing was moved
-        trash_empty.undo(story.root, plan.plan_id, lambda _: None)
-    trash_empty.empty_due(story.root, NOW, lambda _: None)
+        empty_trash.undo(story.root, plan.plan_id, lambda _: None)
+    empty_trash.empty_due(story.root, NOW, lambda _: None)
 
 
 def check_nothing_is_lost(story, before):
@@ -170,8 +171,8 @@ def check_nothing_is_lost(story, before):
 
 
 def undo_all(story):
-    for plan in {each.name.partition("-")[0] for each in trash_empty.survey(story.root)}:
-        trash_empty.undo(story.root, plan, lambda _: None)
+    for plan in {each.name.partition("-")[0] for each in empty_trash.survey(story.root)}:
+        empty_trash.undo(story.root, plan, lambda _: None)
 
 
 def run(top, numbers, tally, **kinds):

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from alfwatchd.errors import TargetError
-from alfwatchd.publishing import publish
+from alfwatchd.publish.publication import publish
 from alfwatchd.settings import Publish
 from published import folder_reader, look, write_tables
 from s3_box import FAULTS
@@ -120,7 +120,7 @@ PUBLISHER = """
 import sys
 from pathlib import Path
 from alfwatchd.errors import TargetChanged
-from alfwatchd.publishing import publish
+from alfwatchd.publish.publication import publish
 from alfwatchd.settings import Publish
 entry = Publish(target=sys.argv[2], location=sys.argv[3], keep_seconds=3600)
 print("ready", flush=True)

@@ -14,11 +14,11 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from alfwatchd.core import partition
-from alfwatchd.core.encoding import Encoding
-from alfwatchd.core.rows import Session, pack_signature
-from alfwatchd.core.tables import Snapshot
-from alfwatchd.store import Store
+from alfwatchd.store.writer import Store
+from alfwatchd.tables import row_groups
+from alfwatchd.tables.rules import Encoding
+from alfwatchd.tree.rows import Session, pack_signature
+from alfwatchd.tree.sessions import Snapshot
 from program import make_ibl_tree, program
 from rows import folder_rows
 from writers import recordings
@@ -198,7 +198,7 @@ class Table:
 @contextmanager
 def groups_of(n_rows):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(partition, "ROWS_PER_GROUP", n_rows)
+        patch.setattr(row_groups, "ROWS_PER_GROUP", n_rows)
         yield
 
 

@@ -17,8 +17,8 @@ import psutil
 import pytest
 
 from alfwatchd import Client, make_parquet_db
-from alfwatchd.core.wanted_root import HEADER
 from alfwatchd.errors import AlfwatchdError, Busy
+from alfwatchd.web.wanted_root import HEADER
 from program import Program, listed, make_small_tree, program, walk
 
 pytestmark = pytest.mark.timeout(900)

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from alfwatchd.core.alf import TRASH
+from alfwatchd.alf.grammar import TRASH
 from program import PROGRAM, make_small_tree, program
 from prune_box import write
 from trash_box import kill_everywhere, look

@@ -15,8 +15,8 @@ import pytest
 from one.api import One, OneAlyx
 
 import alfwatchd
-from alfwatchd.id_changes import find_id
 from alfwatchd.settings import Adopt
+from alfwatchd.store.id_history import find_id
 from alyx_box import PASSWORD, USER, alyx_server
 from database import (
     copy_fixture,

@@ -17,7 +17,7 @@ import pytest
 import alfwatchd
 from alfwatchd import Client
 from alfwatchd.errors import AlfwatchdError, UsageError
-from alfwatchd.state import State
+from alfwatchd.index.state_db import State
 from program import listed, make_small_tree, program, walk
 
 COMMANDS = ("status", "sync", "flush", "rescan", "prune", "config", "demo")

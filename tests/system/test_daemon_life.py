@@ -190,7 +190,7 @@ def test_a_flush_that_failed_is_tried_again_at_the_end(daemon):
     made = daemon.program
     made.out_dir = made.home / "tables"
     made.out_dir.mkdir()
-    daemon.break_it("from alfwatchd.core import flush_schedule\nflush_schedule._SHORTEST_RETRY = 3600.0\n")
+    daemon.break_it("from alfwatchd.engine import schedule\nschedule._SHORTEST_RETRY = 3600.0\n")
     made.start()
     made.out_dir.rename(made.home / "elsewhere")
     write(made.root, "spikes.amps.npy")
@@ -259,10 +259,16 @@ def test_a_reload_before_the_loop_runs_is_not_lost(daemon):
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        ("from alfwatchd.state import State\nState.load_places = broken", "thread ended by an error thread=main"),
-        ("from alfwatchd.engine import Engine\nEngine._look_around = broken", "thread ended by an error thread=main"),
-        ("from alfwatchd.store import Store\nStore.write = broken", "thread=flusher"),
-        ("from alfwatchd.hashing import Hasher\nHasher._report = broken", "thread=hasher-0"),
+        (
+            "from alfwatchd.index.state_db import State\nState.load_places = broken",
+            "thread ended by an error thread=main",
+        ),
+        (
+            "from alfwatchd.engine.engine import Engine\nEngine._look_around = broken",
+            "thread ended by an error thread=main",
+        ),
+        ("from alfwatchd.store.writer import Store\nStore.write = broken", "thread=flusher"),
+        ("from alfwatchd.scan.hasher import Hasher\nHasher._report = broken", "thread=hasher-0"),
         ("import uvicorn\nuvicorn.Server.on_tick = broken", "thread=server"),
     ],
     ids=["start", "loop", "flusher", "hasher", "server"],

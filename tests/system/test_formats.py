@@ -11,12 +11,15 @@ import pyarrow.parquet as pq
 import pytest
 
 import alfwatchd
-from alfwatchd import connections, control_api, desk, errors, server, store, stored
-from alfwatchd.core import id_changes, messages, replies
-from alfwatchd.core.earlier import QC_CATEGORIES
-from alfwatchd.core.encoding import Encoding
-from alfwatchd.core.rows import Session, pack_signature
-from alfwatchd.core.tables import Snapshot
+from alfwatchd import api, errors
+from alfwatchd.engine import messages
+from alfwatchd.store import reader, writer
+from alfwatchd.tables import id_changes
+from alfwatchd.tables.earlier import QC_CATEGORIES
+from alfwatchd.tables.rules import Encoding
+from alfwatchd.tree.rows import Session, pack_signature
+from alfwatchd.tree.sessions import Snapshot
+from alfwatchd.web import connections, control_api, control_service, http_server
 from control_box import control_box
 from rows import folder_rows
 
@@ -121,9 +124,9 @@ def test_a_pair_is_known_by_its_generation(tmp_path, monkeypatch):
     (block,) = code_blocks("### Metadata")
     seen = []
 
-    def write_and_look(path, table, write=store.write_atomically, **options):
+    def write_and_look(path, table, write=writer.write_atomically, **options):
         mark = write(path, table, **options)
-        if all((tmp_path / name).exists() for name in (stored.SESSIONS, stored.DATASETS)):
+        if all((tmp_path / name).exists() for name in (reader.SESSIONS, reader.DATASETS)):
             found = {"folder": tmp_path}
             exec(block, found)
             sessions, datasets = found["tables"]
@@ -133,8 +136,8 @@ def test_a_pair_is_known_by_its_generation(tmp_path, monkeypatch):
             seen.append(found["belong_together"])
         return mark
 
-    monkeypatch.setattr(store, "write_atomically", write_and_look)
-    tables, steps = store.Store(tmp_path, "/data"), [("a",), ("a", "b"), ("b",), ("c",), ("c", "d"), ("e",)]
+    monkeypatch.setattr(writer, "write_atomically", write_and_look)
+    tables, steps = writer.Store(tmp_path, "/data"), [("a",), ("a", "b"), ("b",), ("c",), ("c", "d"), ("e",)]
     for generation, subjects in zip(itertools.count(1), steps):
         tables.write(take_snapshot(generation, *subjects), Encoding())
         assert seen[-1]
@@ -160,11 +163,12 @@ def test_endpoints():
 
 
 KINDS = [
-    replies.Status, replies.TargetStatus, replies.AdoptStatus, replies.IdsReply, replies.IdStep,
-    replies.RecomputeReply,
-    replies.RescanNote, replies.ProblemReply, replies.SyncReply, replies.FlushReply,
-    replies.RescanReply, replies.PruneReply, replies.PruneItem, replies.TrashReply, replies.PlansReply,
-    replies.PlanRecord, desk.RescanBody, desk.PlanBody, desk.ApplyBody, desk.UndoBody, desk.EmptyBody,
+    api.Status, api.TargetStatus, api.AdoptStatus, api.IdsReply, api.IdStep,
+    api.RecomputeReply,
+    api.RescanNote, api.ProblemReply, api.SyncReply, api.FlushReply,
+    api.RescanReply, api.PruneReply, api.PruneItem, api.TrashReply, api.PlansReply,
+    api.PlanRecord, control_service.RescanBody, control_service.PlanBody, control_service.ApplyBody,
+        control_service.UndoBody, control_service.EmptyBody,
 ]  # fmt: skip
 
 
@@ -177,9 +181,9 @@ def test_fields(kind):
 
 def test_states_and_exactness():
     for title, field, kind in (
-        ("Status", "state", replies.State),
-        ("SyncReply", "exactness", replies.Exactness),
-        ("PlanRecord", "state", replies.PlanState),
+        ("Status", "state", api.State),
+        ("SyncReply", "exactness", api.Exactness),
+        ("PlanRecord", "state", api.PlanState),
     ):
         (meaning,) = (row[2] for row in rows(f"#### `{title}`") if f"`{field}`" in row[0])
         assert re.findall(r"`([a-z ]+)`:", meaning) == list(kind.__args__)
@@ -206,7 +210,9 @@ def test_errors():
 def test_limits():
     said = re.sub(r"\s+", " ", section("## Control API"))
     assert f"within {connections.REQUEST_SECONDS:.0f} seconds" in said
-    assert f"at most {server._MAX_HEAD_BYTES} bytes of head and {control_api._MAX_BODY_BYTES} bytes of body" in said
+    assert (
+        f"at most {http_server._MAX_HEAD_BYTES} bytes of head and {control_api._MAX_BODY_BYTES} bytes of body" in said
+    )
     assert connections.ANSWER_SECONDS == 60
     assert "within a minute" in said
     assert f"at most {connections._MOST}." in said

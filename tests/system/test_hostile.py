@@ -186,7 +186,7 @@ def test_dates_of_a_target_do_not_go_back(made, tmp_path):
 # Files that lead elsewhere.
 
 
-@pytest.mark.parametrize("place", ["tables/.alfwatchd.lock", "state/daemon.lock", "state/state.sqlite"])
+@pytest.mark.parametrize("place", ["tables/.alfwatchd.service.locks", "state/daemon.lock", "state/state.sqlite"])
 def test_what_a_hard_link_leads_to_stays_as_it_is(made, tmp_path, place):
     folder = {"tables": made.out_dir, "state": made.home / "state"}[place.partition("/")[0]]
     folder.mkdir(exist_ok=True)
@@ -219,7 +219,7 @@ def test_a_state_that_a_daemon_keeps_is_told(made, tmp_path):
 HELD = """
 import importlib.util, importlib.abc
 def hold():
-    import alfwatchd.startup as startup
+    import alfwatchd.service.startup as startup
     real = startup.prepare
     def prepare(*arguments):
         while not os.path.exists(os.path.join(os.path.dirname(__file__), "go on")):

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from one.api import One
 
-from alfwatchd.core import ids
-from alfwatchd.id_changes import find_id
+from alfwatchd.alf import ids
+from alfwatchd.store.id_history import find_id
 from database import dataset, session, write_database
 from program import make_small_tree, program, read_tables, write_dataset
 

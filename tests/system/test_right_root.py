@@ -281,7 +281,7 @@ SLOW = """
 import logging
 handle = logging.Logger.handle
 def handle_slowly(self, record):
-    if self.name == "alfwatchd.desk" and record.levelno == logging.INFO:
+    if self.name == "alfwatchd.web.control_service" and record.levelno == logging.INFO:
         time.sleep(0.02)
     return handle(self, record)
 logging.Logger.handle = handle_slowly

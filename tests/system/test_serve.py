@@ -290,5 +290,5 @@ def test_on_all_networks_without_a_token_it_warns(lasting):
 
 
 def test_the_command_starts_without_heavy_imports_until_it_is_needed():
-    code = "import sys, alfwatchd.cli; assert not {'pyarrow', 'uvicorn', 'pandas'} & set(sys.modules)"
+    code = "import sys, alfwatchd.cli.main; assert not {'pyarrow', 'uvicorn', 'pandas'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from alfwatchd import connections, serve, serving
+from alfwatchd.service import serve
+from alfwatchd.web import connections, tables_site
 from service_box import REPOSITORY, UNITS, fresh_lab, installed_box
 from systemd_box import PROGRAM
 
@@ -122,6 +123,6 @@ def test_it_can_write_nothing_but_its_state(lab):
 def test_numbers_in_the_manual():
     text = " ".join(MANUAL.split())
     assert f"within {connections.REQUEST_SECONDS:.0f} seconds" in text
-    assert (serving._LEAST_BYTES, connections.ANSWER_SECONDS) == (1 << 16, 60)
+    assert (tables_site._LEAST_BYTES, connections.ANSWER_SECONDS) == (1 << 16, 60)
     assert f"At most {connections._MOST // 2} connections" in text
     assert (serve._KEEP_SECONDS, serve._POLL_SECONDS, serve._LEAST_SECONDS) == (600, 1, 60)

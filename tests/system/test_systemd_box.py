@@ -1,4 +1,4 @@
-"""The box itself, with a service of a few lines on top of the real `alfwatchd.systemd`."""
+"""The box itself, with a service of a few lines on top of the real `alfwatchd.service.systemd`."""
 
 import os
 import subprocess

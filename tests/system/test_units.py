@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from alfwatchd import s3_target, sources
+from alfwatchd.database import sources
+from alfwatchd.publish import s3
 
 UNITS = Path(__file__).parents[2] / "systemd"
 SERVICES = ["alfwatchd.service", "alfwatchd@.service", "alfwatchd-serve.service"]
@@ -74,7 +75,7 @@ def test_the_network_drop_in_takes_back_all_that_keeps_the_network_away():
         "PrivateNetwork": "no", "RestrictAddressFamilies": "AF_INET AF_INET6", "IPAddressDeny": "",
     }  # fmt: skip
     names = re.findall(r"LoadCredential=(\w+):\S+/\1$", DROP_IN.read_text(), re.MULTILINE)
-    wanted = [f"aws_{name}" for name in s3_target._CREDENTIALS.values()]
+    wanted = [f"aws_{name}" for name in s3._CREDENTIALS.values()]
     assert names == [*wanted, sources.TOKEN, *sources.ALYX_CREDENTIALS]
 
 

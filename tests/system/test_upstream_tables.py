@@ -16,7 +16,7 @@ from one.alf.exceptions import ALFError
 from pandas.testing import assert_frame_equal
 
 from alfwatchd.errors import ConfigError, LabConflict, Locked, OutDirError, RootOffline, TablesError
-from alfwatchd.lock import hold_out_dir
+from alfwatchd.service.locks import hold_out_dir
 from upstream import (
     OURS,
     S1,
@@ -285,7 +285,10 @@ def test_files_are_replaced_not_rewritten(root, hash_ids):
             reading = [stack.enter_context((out_dir / f"{name}.pqt").open("rb")) for name in ("sessions", "datasets")]
             make(side, root, hash_ids=hash_ids)
             kept[side.name] = [os.fstat(file.fileno()).st_nlink == 0 for file in reading]
-        assert {path.name for path in out_dir.iterdir()} - {".alfwatchd.lock"} == {"sessions.pqt", "datasets.pqt"}
+        assert {path.name for path in out_dir.iterdir()} - {".alfwatchd.service.locks"} == {
+            "sessions.pqt",
+            "datasets.pqt",
+        }
     assert kept == {"alfwatchd": [True, True], "one": [False, False]}  # who reads goes on with what was there
 
 

@@ -1,0 +1,104 @@
+"""Session-like folders that ONE could not open, and the root or the rename that would fix them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from alfwatchd.alf import grammar
+from alfwatchd.alf.grammar import Kind
+
+# Wider than any valid layout: what a person would take for a date or a number at a glance.
+_DATE_LIKE = re.compile(
+    r"\d{4}(?P<sep>[-_.])\d{1,2}(?P=sep)\d{1,2}"
+    r"|\d{1,2}(?P<sep2>[-_.])\d{1,2}(?P=sep2)(?:19|20)\d{2}"
+    r"|(?:19|20)\d{2}[01]\d[0-3]\d"
+)
+_NUMBER_LIKE = re.compile(r"\d{1,4}")
+_SUBJECTS_LIKE = ("subject", "subjects")
+
+
+@dataclass(frozen=True, slots=True)
+class Misplaced:
+    """Why a session-like folder is not indexed.
+
+    Parameters
+    ----------
+    where : str
+        Root-relative folder that the advice is about; ``..`` where the root itself lies too low.
+    advice : str
+        One sentence that says what to do.
+    """
+
+    where: str
+    advice: str
+
+
+def looks_like_session(path: str) -> bool:
+    """Tell whether a root-relative folder ends like a session does, in a date and a number, valid or not."""
+    parts = path.split("/")
+    return len(parts) >= 2 and bool(_DATE_LIKE.fullmatch(parts[-2]) and _NUMBER_LIKE.fullmatch(parts[-1]))
+
+
+def diagnose(path: str) -> Misplaced:
+    """Say why a folder for which `looks_like_session` holds is not a session, and what would make it one.
+
+    Parameters
+    ----------
+    path : str
+        Root-relative path of the folder; not itself a valid session.
+
+    Returns
+    -------
+    Misplaced
+        The advice is the same for all folders with the same cause, so that they can be counted together.
+    """
+    parts = path.split("/")
+    above, subject, date, number = parts[:-3], "".join(parts[-3:-2]), parts[-2], parts[-1]
+    if grammar.parse_date(date) is None:
+        return Misplaced(_join(parts[:-1]), "the date is not a valid yyyy-mm-dd: rename the folder")
+    if grammar.child_kind(Kind.DATE, date, number) is None:
+        return Misplaced(path, "a session number is one to three digits, 0 to 9: rename the folder")
+    if not subject:
+        return Misplaced("..", "the root is a subject folder: make the folder that holds the subjects or labs the root")
+    if subject.lower() in _SUBJECTS_LIKE and above:
+        return Misplaced(_join(parts[:-2]), f"there is no subject folder between '{subject}' and the date: add it")
+    if "Subjects" in above[:-1]:
+        subjects = _join(above[: above.index("Subjects") + 1])
+        return Misplaced(subjects, "between 'Subjects' and a date there must be one folder, the subject: move it up")
+    if grammar.parse_date(subject):
+        return Misplaced(_join(parts[:-2]), "a date folder holds another one: the layout is subject/date/number")
+    if grammar.child_kind(Kind.ROOT, "", subject) is None:
+        return Misplaced(
+            _join(parts[:-2]), "a subject name may hold letters, digits, '_', '.' and '-': rename the folder"
+        )
+    return _diagnose_above(above)
+
+
+def _diagnose_above(above: list[str]) -> Misplaced:
+    """Diagnose by the folders above the subject, where ``subject/date/number`` is valid."""
+    if above == ["Subjects"]:
+        return Misplaced("..", "the root is a lab folder: make the folder that holds the labs the root")
+    top, folder = above[:-1], above[-1]
+    if not top:
+        lab = f", or, if {folder} is a lab, move its subjects into {folder}/Subjects" if _is_lab(folder) else ""
+        return Misplaced(folder, f"did you mean root = .../{folder}?{lab}")
+    if folder != "Subjects":
+        if folder.lower() in _SUBJECTS_LIKE:
+            return Misplaced(_join(above), "the folder must be called 'Subjects', capital S: rename it")
+        return _other_root(above)
+    if not _is_lab(top[-1]):
+        return Misplaced(_join(top), "a lab name may hold letters, digits and '_': rename the folder")
+    return _other_root(top[:-1])
+
+
+def _other_root(folders: list[str]) -> Misplaced:
+    return Misplaced(_join(folders), f"did you mean root = .../{_join(folders)}?")
+
+
+def _is_lab(name: str) -> bool:
+    return grammar.child_kind(Kind.TOP, name, "Subjects") is not None
+
+
+def _join(parts: list[str]) -> str:
+    return "/".join(parts)

@@ -1,0 +1,266 @@
+"""Reads the database that the tables are to agree with, now and then, in its own thread; and tells what becomes of ids.
+
+A source that cannot be read changes nothing: what was adopted last, kept in the state folder, stays in force.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+
+from alfwatchd.addresses import redact, shown
+from alfwatchd.api import AdoptStatus
+from alfwatchd.database import local_copy
+from alfwatchd.database.sources import read_source
+from alfwatchd.engine.messages import Adopted, Announced, Message
+from alfwatchd.errors import AlfwatchdError, SourceError
+from alfwatchd.settings import Adopt
+from alfwatchd.store import id_history
+from alfwatchd.tables.adoption import Adoption, adopt
+from alfwatchd.tables.earlier import Kept
+from alfwatchd.tables.id_changes import Announcement
+from alfwatchd.tree.rows import Problem
+from alfwatchd.tree.sessions import Snapshot
+
+_log = logging.getLogger(__name__)
+
+_MOST_TOLD = 20
+"""Changed ids that are logged one by one."""
+_PATIENCE_SECONDS = 120.0
+"""How long the first flush waits for the database: tables with ids of their own are better than none."""
+_RETRY_SECONDS = 300.0
+"""How long to wait at most after a source could not be read: it may be a day until the next look is due."""
+_JOIN_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one look at the source gave.
+
+    Parameters
+    ----------
+    adoption : Adoption or None
+        None where nothing is to change.
+    error : str
+        Why the source could not be read; empty if it could.
+    """
+
+    adoption: Adoption | None
+    error: str
+
+
+NOTHING_READ = Reading(None, "")
+
+
+def look(settings: Adopt, state_dir: Path, in_force: Adoption | None = None) -> Reading:
+    """Look whether the source has changed. Any thread; may take minutes where it is far away.
+
+    Parameters
+    ----------
+    settings : Adopt
+        With a source.
+    state_dir : Path
+        Where the last tables that could be read are kept.
+    in_force : Adoption or None
+        What is adopted already.
+    """
+    try:
+        found = read_source(settings.source, local_copy.kept_mark(state_dir, settings.source), state_dir)
+        if found is None and in_force is None:
+            if (known := recall(settings, state_dir)) is not None:
+                return Reading(known, "")
+            found = read_source(settings.source, None, state_dir)  # what was kept is damaged
+        if found is None:
+            return NOTHING_READ
+        copy = local_copy.Copy(found.sessions, found.datasets, found.mark)
+        return Reading(_adopt(settings, state_dir, copy, is_new=True), "")
+    except AlfwatchdError as error:
+        return Reading(None if in_force is not None else recall(settings, state_dir), str(error))
+
+
+def recall(settings: Adopt, state_dir: Path) -> Adoption | None:
+    """Return what was adopted last, without a look at the source: None where nothing was, or of another source."""
+    copy = local_copy.load(state_dir, settings.source)
+    with suppress(SourceError):
+        return None if copy is None else _adopt(settings, state_dir, copy, is_new=False)
+    return None
+
+
+def _adopt(settings: Adopt, state_dir: Path, copy: local_copy.Copy, *, is_new: bool) -> Adoption:
+    try:
+        adoption = adopt(copy.sessions, copy.datasets, keep_missing=settings.keep_missing)
+    except (ArithmeticError, ValueError, pa.ArrowException) as error:  # numbers and dates beyond all bounds
+        raise SourceError(
+            f"{shown(settings.source)}: its tables make no sense: {error}; have them made anew"
+        ) from error
+    if is_new or local_copy.kept_digest(state_dir, settings.source) != adoption.digest:
+        try:
+            local_copy.save(state_dir, settings.source, copy, adoption.digest)
+        except OSError as caught:
+            _log.warning("adopted tables are not kept, so a restart needs the source error=%s", caught)
+    return adoption
+
+
+def make_announcer(source: str, state_dir: Path, post: Callable[[Message], None]) -> Callable[[Announcement], None]:
+    """Return what a `Store` tells of changed ids: they are recorded and logged before the tables are replaced."""
+
+    def announce(found: Announcement) -> None:
+        n_changes = len(found.changes)
+        if n_changes:
+            id_history.record(state_dir, found.changes)
+        if found.reason == "database":
+            _log.info(
+                "adopted source=%s sessions=%d datasets=%d id_changes=%d",
+                shown(source), found.n_sessions, found.n_datasets, n_changes,
+            )  # fmt: skip
+        else:
+            _log.info("ids changed reason=%s n=%d", found.reason, n_changes)
+        level = logging.INFO if found.reason == "renamed" else logging.WARNING
+        for change in found.changes.select(["old", "new", "path"]).slice(0, _MOST_TOLD).to_pylist():
+            _log.log(level, "id changed old=%s new=%s path=%s", change["old"], change["new"], change["path"])
+        if n_changes > _MOST_TOLD:
+            more = n_changes - _MOST_TOLD
+            _log.log(level, "and more ids changed n=%d file=%s", more, state_dir / id_history.NAME)
+        if found.reason in ("database", "recomputed"):
+            post(Announced(found.n_sessions, found.n_datasets, n_changes, found.n_changed_datasets))
+
+    return announce
+
+
+def find_problems(reading: Reading, snapshot: Snapshot, lab: str) -> list[Problem]:
+    """Return what a person should act on: the source, its contradictions, and names that nearly agree.
+
+    Parameters
+    ----------
+    reading : Reading
+        What is in force, and the last error.
+    snapshot : Snapshot
+    lab : str
+        Lab of sessions in no lab folder; empty for none.
+    """
+    found = [Problem("adopt_source", "", reading.error)] if reading.error else []
+    if reading.adoption is not None:
+        found += [*reading.adoption.problems, *reading.adoption.near_misses(snapshot.sessions.values(), lab)]
+    return found
+
+
+class Adopting:
+    """What is adopted, for the engine's thread; a thread of its own looks at the source.
+
+    Parameters
+    ----------
+    settings : Adopt
+        With a source.
+    state_dir : Path
+    kept : Kept
+        What earlier tables hold.
+    post : callable
+        Gets an `Adopted` after each look that changed something, and the first one in any case.
+    """
+
+    def __init__(self, settings: Adopt, state_dir: Path, kept: Kept, post: Callable[[Message], None]) -> None:
+        self.adoption: Adoption | None = None
+        self._settings = settings
+        self._state_dir = state_dir
+        self._kept = kept
+        """The thread's own: with a million datasets, to sort out what is adopted takes it two seconds."""
+        self._post = post
+        self._error = ""
+        self._read_at: str | None = None
+        self._counts: Announced | None = None
+        self._has_heard = False
+        self._waits_since: float | None = None
+        self._problems: tuple[tuple[int, str, str, str], list[Problem]] | None = None
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="adopter", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread; one that waits for a server is not waited for."""
+        self._ended.set()
+        self._thread.join(_JOIN_SECONDS)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    def is_pending(self, now: float) -> bool:
+        """Tell whether the first flush should wait, so that ids do not change twice."""
+        if self._has_heard:
+            return False
+        self._waits_since = now if self._waits_since is None else self._waits_since
+        return now - self._waits_since < _PATIENCE_SECONDS
+
+    def take(self, message: Adopted) -> None:
+        """Take note of a look."""
+        self._has_heard = True
+        if message.error and message.error != self._error:
+            _log.error("source not readable, what was adopted last stays in force error=%s", message.error)
+        self._error = message.error
+        if not message.error and message.when is not None:
+            self._read_at = message.when
+        if message.adoption is not None:
+            self.adoption = message.adoption
+
+    def take_counts(self, message: Announced) -> None:
+        """Take note of how many rows the database knows."""
+        self._counts = message
+
+    def problems(self, snapshot: Snapshot, lab: str) -> list[Problem]:
+        """Return what `find_problems` does; asked again and again, it looks only where something has changed."""
+        key = (snapshot.generation, lab, self._error, self.adoption.digest if self.adoption else "")
+        if self._problems is None or self._problems[0] != key:
+            self._problems = key, find_problems(Reading(self.adoption, self._error), snapshot, lab)
+        return self._problems[1]
+
+    def status(self) -> AdoptStatus:
+        """Report for clients."""
+        adoption, counts = self.adoption, self._counts
+        return AdoptStatus(
+            source=shown(self._settings.source),
+            read_at=self._read_at,
+            last_error=self._error or None,
+            n_sessions=len(adoption.sessions) if adoption else None,
+            n_datasets=len(adoption.rows.keys) if adoption else None,
+            n_matched_sessions=counts.n_sessions if counts else None,
+            n_matched_datasets=counts.n_datasets if counts else None,
+        )
+
+    def _run(self) -> None:
+        # A source may take its time: the ids of the last run are not to change for as long, and back.
+        in_force = recall(self._settings, self._state_dir)
+        if in_force is not None:
+            self._tell(in_force, "", None)
+        is_first, last_error = True, ""
+        while True:
+            try:
+                reading = look(self._settings, self._state_dir, in_force)
+            except Exception as error:  # noqa: BLE001 - it must go on looking; what was adopted stays in force
+                _log.exception("looking at the source failed")
+                reading = Reading(
+                    None, f"{shown(self._settings.source)}: {redact(repr(error))}; the log has the details"
+                )
+            if self._ended.is_set():
+                return
+            in_force = reading.adoption or in_force
+            if is_first or reading.adoption is not None or reading.error != last_error or not reading.error:
+                when = datetime.now(UTC).isoformat(timespec="seconds")
+                self._tell(reading.adoption, reading.error, when)
+            is_first, last_error = False, reading.error
+            most = _RETRY_SECONDS if reading.error else math.inf
+            if self._ended.wait(min(self._settings.interval_seconds, most, threading.TIMEOUT_MAX)):
+                return
+
+    def _tell(self, adoption: Adoption | None, error: str, when: str | None) -> None:
+        # Always of all of it: what the database loses again has what earlier tables knew.
+        left = adoption.without_adopted(self._kept) if adoption is not None else None
+        self._post(Adopted(adoption, left, error, when))

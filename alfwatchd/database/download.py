@@ -1,0 +1,184 @@
+"""Fetches files over HTTP, if they have changed; the only module that asks web servers for tables."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http.client import HTTPMessage
+from typing import IO, Any, BinaryIO
+from urllib.parse import urlsplit
+
+from alfwatchd.addresses import shown
+from alfwatchd.errors import SourceError, SourceMissing
+
+MOST_BYTES = 1 << 34
+"""Of one file: a hundred times what the tables of the largest databases have."""
+_CHUNK_BYTES = 1 << 20
+_SILENCE_SECONDS, _MOST_SECONDS = 60.0, 3600.0
+"""How long a server may say nothing, and how long a file may take as a whole."""
+_FAILURES: Mapping[int, str] = {
+    401: "it asks for credentials: give a token as the credential adopt_token",
+    403: "it refuses: give a token as the credential adopt_token, if it needs one, and check the address",
+    404: "there is nothing: check the address",
+    410: "there is nothing any more: check the address",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """By which the content of an address can be told from what it has later.
+
+    Parameters
+    ----------
+    address : str
+    etag, modified : str
+        What the server said: ``ETag`` and ``Last-Modified``; empty where it says nothing.
+    size : int
+        Bytes.
+    digest : str
+        Of the content, in hex.
+    """
+
+    address: str
+    etag: str
+    modified: str
+    size: int
+    digest: str
+
+
+def fetch(address: str, into: BinaryIO, known: Version | None, token: str, most_bytes: int = MOST_BYTES) -> Version:
+    """Fetch a file, unless it is the one that is known.
+
+    Parameters
+    ----------
+    address : str
+        Begins with ``http://`` or ``https://``.
+    into : file
+        Gets the content. What is in it counts only if another version than the known one is returned.
+    known : Version or None
+        What an earlier call returned.
+    token : str
+        Sent as ``Authorization: Token`` to this scheme, host and port, and to no other that these redirect to; empty:
+        none.
+    most_bytes : int
+        A larger file is an error.
+
+    Returns
+    -------
+    Version
+        `known` itself if nothing has changed. Where the server tells no versions, the file is fetched to be compared.
+
+    Raises
+    ------
+    SourceMissing
+        The server answered 403, 404 or 410.
+    SourceError
+        All else that went wrong. No message holds the query of an address, or the token.
+    """
+    request = urllib.request.Request(address, headers={"User-Agent": "alfwatchd"})  # noqa: S310  # only HTTP is opened
+    if token:
+        request.add_unredirected_header("Authorization", f"Token {token}")
+    if known is not None and known.address == address:
+        for name, value in (("If-None-Match", known.etag), ("If-Modified-Since", known.modified)):
+            if value:
+                request.add_header(name, value)
+    else:
+        known = None
+    try:
+        with _OPENER.open(request, timeout=_SILENCE_SECONDS) as response:
+            return _receive(response, address, into, known, most_bytes)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code == 304 and known is not None:
+            return known
+        kind = SourceMissing if error.code in (403, 404, 410) else SourceError
+        reason = _FAILURES.get(error.code, "try again later, or check the address")
+        raise kind(f"{shown(address)}: the server answered {error.code}: {reason}") from None
+    except (http.client.HTTPException, OSError, ValueError) as error:
+        # None: it may hold the whole address.
+        raise SourceError(
+            f"{shown(address)}: cannot be fetched: {_reason(error)}; check address, network and disk"
+        ) from None
+
+
+def origin(address: str) -> tuple[str, str, int]:
+    """Return scheme, host and port of an address: those that are trusted with a token."""
+    parts = urlsplit(address)
+    return parts.scheme, (parts.hostname or "").lower(), parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def _reason(error: Exception) -> str:
+    """Return what went wrong; of the errors whose text may hold a whole address, only the kind."""
+    said = error.reason if isinstance(error, urllib.error.URLError) else error
+    if isinstance(said, OSError):
+        return said.strerror or str(said)
+    return said if isinstance(said, str) else type(said).__name__
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows to web servers only, and takes a token along only to the same one."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
+    ) -> urllib.request.Request | None:
+        if urlsplit(newurl).scheme not in ("http", "https"):
+            raise urllib.error.URLError("redirected to what is no web server")
+        request = super().redirect_request(req, fp, code, msg, headers, newurl)
+        token = req.unredirected_hdrs.get("Authorization")
+        if request is not None and token and origin(newurl) == origin(req.full_url):
+            request.add_unredirected_header("Authorization", token)
+        return request
+
+
+def _make_opener() -> urllib.request.OpenerDirector:
+    """Make what opens HTTP only: `urllib` by itself opens local files, too."""
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler(),
+        urllib.request.UnknownHandler(),
+        urllib.request.HTTPHandler(),
+        urllib.request.HTTPSHandler(),
+        urllib.request.HTTPDefaultErrorHandler(),
+        _Redirects(),
+        urllib.request.HTTPErrorProcessor(),
+    ):
+        opener.add_handler(handler)
+    return opener
+
+
+_OPENER = _make_opener()
+
+
+def _receive(response: Any, address: str, into: BinaryIO, known: Version | None, most_bytes: int) -> Version:
+    etag, modified = (response.headers.get(name) or "" for name in ("ETag", "Last-Modified"))
+    length = response.headers.get("Content-Length", "")
+    announced = int(length) if length.isdecimal() else None
+    if known is not None and (etag or modified) and (etag, modified, announced) == _told(known):
+        return known  # by a server that does not heed conditions
+    if announced is not None and announced > most_bytes:
+        raise SourceError(f"{shown(address)}: has {announced} bytes, more than tables have; check the address")
+    digest, size, deadline = hashlib.blake2b(digest_size=16), 0, time.monotonic() + _MOST_SECONDS
+    while chunk := response.read(_CHUNK_BYTES):
+        size += len(chunk)
+        if size > most_bytes:
+            raise SourceError(
+                f"{shown(address)}: has over {most_bytes} bytes, more than tables have; check the address"
+            )
+        if time.monotonic() > deadline:
+            raise SourceError(f"{shown(address)}: not fetched in {_MOST_SECONDS:.0f} s; check the network")
+        digest.update(chunk)
+        into.write(chunk)
+    if announced is not None and size != announced:  # `read` with a size does not tell
+        raise SourceError(f"{shown(address)}: ended after {size} of {announced} bytes; will be tried again")
+    if known is not None and not etag and not modified and known.digest == digest.hexdigest():
+        return known
+    return Version(address, etag, modified, size, digest.hexdigest())
+
+
+def _told(version: Version) -> tuple[str, str, int]:
+    return version.etag, version.modified, version.size

@@ -1,0 +1,115 @@
+"""The time before there is an engine: clients are answered while what earlier runs left is read.
+
+With a million ids kept from a database, that takes many seconds. It is done in a thread of its own, while the main
+thread answers `status` and keeps all other requests for the engine.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from datetime import UTC, datetime
+from threading import Thread
+from typing import TypeVar
+
+import alfwatchd
+from alfwatchd.addresses import shown
+from alfwatchd.api import AdoptStatus, Status
+from alfwatchd.engine.inbox import Inbox
+from alfwatchd.engine.messages import Message, StatusRequest, Stop, answer
+from alfwatchd.scan.scanner import printable
+from alfwatchd.settings import Settings
+
+_ROUND_SECONDS = 0.05
+
+T = TypeVar("T")
+
+
+def wait_for(make: Callable[[], T], inbox: Inbox, settings: Settings, ping: Callable[[float], object]) -> T | None:
+    """Do something in a thread, and answer clients meanwhile. Main thread only.
+
+    Parameters
+    ----------
+    make : callable
+    inbox : Inbox
+        What comes and is no question for the status is there again afterwards, in order.
+    settings : Settings
+    ping : callable
+        Feeds systemd's watchdog; gets the monotonic clock.
+
+    Returns
+    -------
+    object or None
+        What `make` returned, and all that it raised; None if the daemon is to stop. Then its thread goes on, and is not
+        to be waited for.
+    """
+    done: Future[T] = Future()
+    since = datetime.now(UTC)
+    was_collecting = gc.isenabled()
+    # It makes millions of objects that last; looking for garbage among them takes seconds in which no thread runs.
+    gc.disable()
+    Thread(target=_run, args=(make, done), name="startup", daemon=True).start()
+    kept: list[Message] = []
+    try:
+        while not done.done():
+            kept += _answer(inbox.drain(), settings, since)
+            if any(isinstance(message, Stop) for message in kept):
+                return None
+            ping(time.monotonic())
+            inbox.wait(_ROUND_SECONDS)
+    finally:
+        if was_collecting:
+            gc.freeze()
+            gc.enable()
+        inbox.put_back(kept)
+    return done.result()
+
+
+def _run(make: Callable[[], T], done: Future[T]) -> None:
+    try:
+        result = make()
+    except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+        done.set_exception(error)
+    else:
+        done.set_result(result)
+
+
+def _answer(messages: list[Message], settings: Settings, since: datetime) -> list[Message]:
+    """Answer questions for the status, and return all other messages."""
+    left: list[Message] = []
+    for message in messages:
+        if isinstance(message, StatusRequest):
+            answer(message.reply, make_status(settings, since))
+        else:
+            left.append(message)
+    return left
+
+
+def make_status(settings: Settings, since: datetime) -> Status:
+    """Report what is known before there is an engine."""
+    source = settings.adopt.source
+    return Status(
+        state="starting",
+        since=since.isoformat(timespec="seconds"),
+        detail="what earlier tables know is being read; the tables on disk are those of the last run",
+        root=printable(str(settings.root)),
+        out_dir=printable(str(settings.out_dir)),
+        pid=os.getpid(),
+        version=alfwatchd.__version__,
+        generation=0,
+        n_sessions=0,
+        n_datasets=0,
+        n_bytes=0,
+        n_ignored=0,
+        saved=True,
+        flushed_generation=0,
+        last_flush=None,
+        last_flush_seconds=None,
+        last_flush_error=None,
+        oldest_unflushed_seconds=None,
+        events_lost=0,
+        adopt=AdoptStatus(shown(source), None, None, None, None, None, None) if source else None,
+    )

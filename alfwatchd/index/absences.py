@@ -1,0 +1,382 @@
+"""Sessions that are gone though no event told of it: their rows stay until a whole pass has shown how many they are.
+
+A disk that is swapped, a pool that comes back with other files, a mount that is missing: all look like deletions. What
+an event told of goes at once. All else waits for the end of the pass, and is held where it is too much.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
+
+from alfwatchd.alf.exclude import Excluded
+from alfwatchd.alf.grammar import Kind
+from alfwatchd.errors import WatchError
+from alfwatchd.index.intake import EarlierRow, Unreadable
+from alfwatchd.index.look_queue import Pass
+from alfwatchd.index.losses import Loss, is_too_much, say_held
+from alfwatchd.tree.folder import Folder
+from alfwatchd.tree.known_sample import KnownSession, sample
+from alfwatchd.tree.rows import Problem, Session
+from alfwatchd.tree.sessions import Tables
+from alfwatchd.tree.tree import Tree
+from alfwatchd.watch.supervisor import Watching
+
+_log = logging.getLogger(__name__)
+
+_PROOF_SECONDS = 2.0
+"""A cookie that did not come back by then is not waited for."""
+
+
+class Absences:
+    """Decides which rows go. Owns the tables' side of the tree; engine's thread only.
+
+    Parameters
+    ----------
+    tables : Tables
+    tree : Tree
+    watching : Watching
+    unreadable : mapping
+        Folders that could not be read: what lay below them is not gone.
+    """
+
+    def __init__(
+        self,
+        tables: Tables,
+        tree: Tree,
+        watching: Watching,
+        unreadable: dict[Folder, Unreadable],
+    ) -> None:
+        self.max_fraction = 1.0
+        """See the setting `guard.max_lost_fraction`; 1 holds only the loss of all sessions, or of all of a lab."""
+        self.since = "the last run"
+        """When everything was last looked at, for a person."""
+        self.loss: Loss | None = None
+        """What is held; None if nothing is."""
+        self.was_held = False
+        """Whether an earlier process held rows: what is gone stays held then, however many sessions came since."""
+        self.record_loss: Callable[[Loss | None], None] = lambda _: None
+        """Given what is held, before any of it can be lost, and None when nothing is; keeps it for the next run."""
+        self.excluded: Excluded | None = None
+        self.accepts = False
+        """Whether a person has said that what is gone is really gone."""
+        self._tables, self._tree, self._watching = tables, tree, watching
+        self._unreadable = unreadable
+        self._undecided: set[str] = set()
+        self._unsure: set[str] = set()
+        """Gone, and below a folder that cannot be read."""
+        self._held: set[str] = set()
+        self._new: set[str] = set()
+        """Sessions that came since the last decision."""
+        self._told: set[str] = set()
+        """Sessions of which events told that they are gone, and no listing yet."""
+        self._pruned: set[str] = set()
+        """Sessions that a prune has removed, or is about to."""
+        self._is_pruning = False
+        self._is_deaf = False
+        """Whether events were lost, so that none proves anything until everything has been looked at."""
+        self._healing: list[Pass] = []
+        """Passes that began after events were lost."""
+        self._ended: Pass | None = None
+        self._proof, self._proof_since = "", 0.0
+
+    @property
+    def are_undecided(self) -> bool:
+        """Whether rows are there of which a pass must still show whether they go."""
+        return bool(self._undecided)
+
+    @property
+    def await_proof(self) -> bool:
+        """Whether the pass is over, and the events of before are waited for."""
+        return bool(self._proof)
+
+    @property
+    def why_held(self) -> str:
+        """What a person should know and do while rows are held; empty if none are."""
+        return say_held(self.loss) if self.loss is not None else ""
+
+    def problems(self) -> list[Problem]:
+        """Return one problem while rows are held."""
+        return [Problem("held", "", self.why_held)] if self.loss is not None else []
+
+    # What is seen.
+
+    def note(self) -> None:
+        """Take note of what went from the tree since the last call, in the listing of a folder or in a unit."""
+        for sessions in self._tree.take_drops() if self._tree.drops else ():
+            told = (self._told | self._pruned).intersection(sessions)
+            self._told -= told
+            self._pruned -= told
+            self._undecided -= told
+            self._undecided.update(set(sessions) - told)
+
+    def tell(self, folder: Folder, names: Set[str]) -> None:
+        """Take note of an event: these sub-folders are gone, whether a listing has missed them already or will.
+
+        Each with all sessions below: in its place there may be a new folder, even with its inode.
+        """
+        if self._is_deaf:
+            return
+        for name in names:
+            child = folder.children.get(name)
+            if child is not None:
+                self._told.update(_sessions_below(child))
+            if self._undecided:
+                path = f"{folder.path}/{name}" if folder.parent is not None else name
+                told = {each for each in self._undecided if each == path or each.startswith(f"{path}/")}
+                self._undecided -= told
+                self._drop(told)
+
+    def rest(self) -> None:
+        """Note that all that events told has been looked at."""
+        self._told.clear()
+        if not self._is_pruning:
+            self._pruned.clear()
+
+    def tell_pruned(self, session: str) -> None:
+        """Note that a prune removes a session, whether a listing has missed it already or will."""
+        self._is_pruning = True
+        self._pruned.add(session)
+        if session in self._undecided:
+            self._undecided.discard(session)
+            self._drop({session})
+
+    def end_prune(self) -> None:
+        """Note that a prune is over: what it said counts until all that is marked now has been looked at."""
+        self._is_pruning = False
+
+    def lose_events(self) -> None:
+        """Let no event count as proof until a whole pass that begins from now on is over."""
+        self._is_deaf, self._healing, self._proof, self._told = True, [], "", set()
+
+    def begin_pass(self, whole: Pass) -> None:
+        """Note that a pass over everything will be done."""
+        if self._is_deaf and not any(each is whole for each in self._healing):
+            self._healing.append(whole)
+
+    def forget_passes(self) -> None:
+        """Note that no pass that has begun will end; one must follow."""
+        self._healing, self._proof = [], ""
+
+    def note_time(self, now: str) -> None:
+        """Note for people when everything was last looked at."""
+        if self.loss is None and not self._undecided:
+            self.since = now
+
+    def commit(self, sessions: Sequence[Session], dropped: Iterable[str], *, is_first: bool) -> None:
+        """Bring the tables up to date with what changed in the tree."""
+        for path in dropped:
+            if path not in self._undecided and path not in self._held:
+                self._drop([path])
+        is_waiting = bool(self._undecided or self._held or self._unsure)
+        for session in sessions:
+            if is_waiting:
+                self._take_back(session.path)
+            if not is_first and self._tables.get(session.path) is None:
+                self._new.add(session.path)
+            self._tables.replace_session(session)
+        if self._unsure and not any(map(self._is_below_unreadable, self._unsure)):
+            self._undecided |= self._unsure
+            self._unsure = set()
+
+    def _take_back(self, path: str) -> None:
+        """Note that a session is there, under the path of before or with its number written in another way."""
+        folder, _, number = path.rpartition("/")
+        for width in (1, 2, 3):
+            spelling = f"{folder}/{int(number):0{width}d}"
+            is_waiting = spelling in self._undecided or spelling in self._held or spelling in self._unsure
+            self._undecided.discard(spelling)
+            self._unsure.discard(spelling)
+            self._held.discard(spelling)
+            if is_waiting and spelling != path and self._tree.find(spelling) is None:
+                self._drop([spelling])
+        if not self._held:
+            self._release_note()
+
+    def _release_note(self) -> None:
+        if self.loss is not None and not self._held:
+            _log.info("sessions are back, nothing is held any more")
+            self.loss = None
+            self.record_loss(None)
+
+    # What is decided.
+
+    def end_pass(self, ended: Pass, now: float, *, is_first: bool) -> None:
+        """Decide what of the sessions that are gone goes from the tables."""
+        self._ended = ended
+        if self._undecided and self._watching.is_on and not (self._is_deaf or self.accepts or self._proof):
+            try:  # all events of before this cookie come before it, and may tell of what the pass missed
+                self._proof, self._proof_since = self._watching.drop_cookie(), now
+            except WatchError as error:
+                _log.warning("no cookie, deciding without it error=%s", error)
+        if not self._proof:
+            self._decide(is_first=is_first)
+        if any(each is ended for each in self._healing):
+            self._is_deaf, self._healing = False, []
+
+    def take_cookie(self, name: str) -> None:
+        """Note that a cookie came back: all events of before have been taken."""
+        if name and name == self._proof:
+            self._proof = ""
+            self._decide(is_first=False)
+
+    def poll(self, now: float) -> None:
+        """Decide without the cookie if it does not come."""
+        if self._proof and now - self._proof_since > _PROOF_SECONDS:
+            self.take_cookie(self._proof)
+
+    def _decide(self, *, is_first: bool) -> None:
+        fresh = self._undecided | self._unsure
+        if fresh or self._held:
+            meant = {path for path in fresh | self._held if self._tables.get(path) is None or self._is_meant(path)}
+            self._unsure = {path for path in fresh - meant if self._is_below_unreadable(path)}
+            gone = (fresh | self._held) - meant - self._unsure
+            self._undecided = set()
+            if gone and not self.accepts and (self._held or self._is_too_much(gone)):
+                self._drop(meant)
+                self._hold(gone)
+            else:
+                self._held = set()
+                self._drop(meant | gone)
+                self._release_note()
+        if self.loss is None and not self._unsure:
+            self._new = set()
+        self.accepts = self.accepts and is_first
+
+    def _is_too_much(self, gone: set[str]) -> bool:
+        staying = self._staying(gone)
+        return is_too_much(gone, len(staying) + len(gone), staying, self.max_fraction)
+
+    def _staying(self, gone: set[str]) -> list[str]:
+        """Return the paths of the sessions that were known before and are not gone."""
+        return [path for path in self._tables.paths() if path not in gone and path not in self._new]
+
+    def _hold(self, gone: set[str]) -> None:
+        rows = filter(None, map(self._tables.get, gone - self._held))
+        if self._ended is not None:  # they are not removed after all
+            self._ended.changes.removed -= sum(row.n_datasets for row in rows)
+        self._held = gone
+        n_known = len(gone) + len(self._staying(gone))
+        self._note_loss(Loss(len(gone), n_known, self._tables.counts.n_sessions - n_known, self.since))
+
+    def _note_loss(self, loss: Loss) -> None:
+        if self.loss is None or self.loss[:3] != loss[:3]:
+            _log.error("rows are held: %s", say_held(loss))
+            self.record_loss(loss)
+        self.loss = loss
+
+    def _is_meant(self, path: str) -> bool:
+        """Tell whether a session is no loss: it is left out by a setting, or it is there under another number."""
+        return self._tables.has_twin(path) or (self.excluded is not None and self.excluded(f"{path}/"))
+
+    def _is_below_unreadable(self, path: str) -> bool:
+        inside = f"{path}/"
+        return any(inside.startswith(f"{folder.path}/") for folder in self._unreadable if folder.parent is not None)
+
+    def _drop(self, paths: Iterable[str]) -> None:
+        for path in paths:
+            self._new.discard(path)
+            self._tables.drop_session(path)
+
+    # The first pass.
+
+    def judge_earlier(
+        self, known: Iterable[KnownSession], read_rows: Callable[[], Iterable[EarlierRow]]
+    ) -> Loss | None:
+        """Compare the sessions of earlier tables with those that the first pass has found.
+
+        Parameters
+        ----------
+        known : iterable of KnownSession
+            Of the earlier tables.
+        read_rows : callable
+            Reads the earlier tables; called only where rows must be held.
+
+        Returns
+        -------
+        Loss or None
+            What is held, or would be if a person had not accepted it.
+        """
+        accepts, self.accepts = self.accepts, False
+        self._new = set()
+        there: set[str] = set()
+        gone: dict[str, KnownSession] = {}
+        for each in known:
+            row = next(filter(None, map(self._tables.get, each.spellings)), None)
+            if row is not None:
+                there.add(row.path)
+            elif not all(map(self._is_meant, each.spellings)):
+                gone[canonical(each)] = each
+        n_known = len(there) + len(gone)
+        is_held = bool(gone) and (self.was_held or is_too_much(gone.keys(), n_known, there, self.max_fraction))
+        if accepts or not is_held:
+            self.record_loss(None)
+        if not is_held:
+            return None
+        loss = Loss(len(gone), n_known, self._tables.counts.n_sessions - len(there), self.since)
+        if not accepts:
+            self._put_back({each.spellings: path for path, each in gone.items()}, read_rows())
+            self._held = {path for path in gone if self._tables.get(path) is not None}
+            self._note_loss(loss)
+        return loss
+
+    def _put_back(self, wanted: dict[tuple[str, ...], str], rows: Iterable[EarlierRow]) -> None:
+        """Put rows of earlier tables into the tables, and not into the tree, which is what the disk is."""
+        scratch = Tree()
+        for spellings, rel_path, file_size, digest in rows:
+            path = wanted.get(spellings)
+            if path is not None:
+                scratch.restore(f"{path}/{rel_path}" if rel_path else path, file_size, digest)
+        for session in scratch.take_touched()[0]:
+            self._tables.replace_session(session)
+
+
+def canonical(session: KnownSession) -> str:
+    """Return the path that stands for a session of a table: in no lab folder where it may be in none."""
+    return next((path for path in session.spellings if path.count("/") == 2), session.spellings[0])
+
+
+def _sessions_below(folder: Folder) -> Iterator[str]:
+    """Yield the paths of the sessions that a folder is, or that lie in it."""
+    stack = [folder]
+    while stack:
+        each = stack.pop()
+        if each.kind is Kind.SESSION:
+            yield each.path
+        elif each.kind < Kind.SESSION:
+            stack += each.children.values()
+
+
+class KnownSessions:
+    """The sessions that should be on disk, for the guard.
+
+    Parameters
+    ----------
+    tables : Tables
+    tree : Tree
+    """
+
+    def __init__(self, tables: Tables, tree: Tree) -> None:
+        self.before: Collection[KnownSession] = ()
+        """Those of earlier tables, until the first pass is over."""
+        self._tables = tables
+        self._tree = tree
+
+    def is_empty(self) -> bool:
+        """Tell whether none is known."""
+        return not (self.before or self._tables.counts.n_sessions)
+
+    def sample(self, belongs: Callable[[str], bool]) -> list[KnownSession]:
+        """Return some of those whose path fits."""
+        if self.before:
+            return sample(each for each in self.before if any(map(belongs, each.spellings)))
+        found = sample(KnownSession((path,)) for path in self._tables.paths() if belongs(path))
+        return [KnownSession(each.spellings, self._inode(each.spellings[0])) for each in found]
+
+    def inodes(self) -> dict[str, int]:
+        """Return session path -> inode of those that are worth remembering."""
+        return {each.spellings[0]: each.ino for each in self.sample(lambda _: True) if each.ino}
+
+    def _inode(self, path: str) -> int:
+        folder = self._tree.find(path)
+        return folder.ino or folder.entry_ino if folder is not None and not folder.is_link else 0

@@ -1,0 +1,211 @@
+"""What is to be looked at next: urgent looks first, then the scan of everything that runs, if one does."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from alfwatchd.alf.grammar import Kind
+from alfwatchd.index.dirty import Mark
+from alfwatchd.tree.folder import Changes, Folder
+
+
+@dataclass(slots=True)
+class Ticket:
+    """A place in the queue: once it is `done`, all that was queued before it has been looked at."""
+
+    done: bool = False
+
+
+@dataclass(slots=True)
+class Pass:
+    """One scan of the whole tree, or of one folder and all below it.
+
+    Parameters
+    ----------
+    reason : str
+        For status and log.
+    started : float
+        On the caller's clock, in seconds.
+    paced : bool
+        Whether it may take its time, so as not to disturb.
+    """
+
+    reason: str
+    started: float
+    paced: bool = False
+    top: str = ""
+    """Path of the folder, relative to the root."""
+    seconds: float | None = None
+    """How long it took, once it is done."""
+    changes: Changes = field(default_factory=Changes)
+    done: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Task:
+    """Look at a folder: at what its mark names, or at the whole; `deep` for all below it, too."""
+
+    folder: Folder
+    is_urgent: bool
+    deep: bool = False
+    mark: Mark | None = None
+    is_unit: bool = False
+    """Whether it may be crawled, with all below it, in any order and by any process."""
+
+
+class Work:
+    """The queues. Owned by one thread."""
+
+    def __init__(self) -> None:
+        self.current: Pass | None = None
+        self.passes: deque[Pass] = deque(maxlen=10)
+        """The last ones, the running one included."""
+        self._next: Pass | None = None
+        self._urgent: deque[Task | Ticket] = deque()
+        self._background: deque[Task] = deque()
+        self._out: set[Task] = set()
+        """Units that others read."""
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether anything is to be looked at, here or by others."""
+        return bool(self._urgent or self._background or self._out)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether anything is to be looked at here."""
+        return bool(self._urgent or self._background)
+
+    @property
+    def is_last(self) -> bool:
+        """Whether nothing of the pass is left but what is out."""
+        return not self._background
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether anything but a paced pass is to be looked at."""
+        pass_goes_on = bool(self._background or self._out)
+        return bool(self._urgent or (pass_goes_on and self.current is not None and not self.current.paced))
+
+    @property
+    def unpaced_passes(self) -> list[Pass]:
+        """The passes that run or follow at full speed."""
+        return [each for each in (self.current, self._next) if each is not None and not each.paced]
+
+    @property
+    def is_caught_up(self) -> bool:
+        """Whether nothing urgent is to be looked at before the next ticket, if there is one."""
+        return not self._urgent or isinstance(self._urgent[0], Ticket)
+
+    def is_paced(self, task: Task) -> bool:
+        """Tell whether a task is part of a pass that may take its time."""
+        return not task.is_urgent and self.current is not None and self.current.paced
+
+    def add(self, folders: Iterable[tuple[Folder, Mark | None]]) -> None:
+        """Queue urgent looks; without a mark, a folder is looked at with all below it."""
+        self._urgent.extend(Task(folder, is_urgent=True, deep=mark is None, mark=mark) for folder, mark in folders)
+
+    def add_ticket(self) -> Ticket:
+        """Take a place behind all urgent looks."""
+        ticket = Ticket()
+        self._urgent.append(ticket)
+        return ticket
+
+    def follow(self, task: Task, folders: Iterable[Folder]) -> None:
+        """Queue what a look revealed, with all below it, in front of everything else of its kind."""
+        if task.is_urgent:
+            self._urgent.extendleft(reversed([Task(folder, is_urgent=True, deep=True) for folder in folders]))
+            return
+        is_full_speed = not self.is_paced(task)
+        found = [
+            Task(folder, is_urgent=False, deep=True, is_unit=is_full_speed and folder.kind is Kind.DATE)
+            for folder in folders
+        ]
+        self._background.extendleft(reversed(found))
+
+    def hand_out(self, task: Task) -> None:
+        """Note that others read a unit."""
+        self._out.add(task)
+
+    def take_back(self, task: Task) -> bool:
+        """Note that a unit was read, or is not going to be; False if nobody wants to know any more."""
+        if task not in self._out:
+            return False
+        self._out.remove(task)
+        return True
+
+    def put_back(self, folders: Iterable[Folder]) -> None:
+        """Queue what could not be crawled, to be looked at folder by folder."""
+        self._background.extend(Task(folder, is_urgent=False, deep=True) for folder in folders)
+
+    def look_again(self, folder: Folder, now: float) -> None:
+        """List a folder next."""
+        self._urgent.appendleft(Task(folder, is_urgent=True, mark=Mark(now, now, listing=True)))
+
+    def retry(self, task: Task, now: float) -> None:
+        """List the parent of a folder next, and then the folder itself, whatever its mark names."""
+        again = Task(task.folder, task.is_urgent or self.is_paced(task), task.deep, task.mark)
+        if again.mark is not None:
+            again.mark.listing = True
+        (self._urgent if again.is_urgent else self._background).appendleft(again)
+        if task.folder.parent is not None:
+            self.look_again(task.folder.parent, now)
+
+    def start_pass(self, new: Pass, root: Folder, top: Folder) -> Pass:
+        """Begin a pass, or let exactly one more follow the one that runs; return the one that will do."""
+        if self.current is None or (self.current.paced and not new.paced):
+            self._begin(new, top)
+            return new
+        if self._next is None:
+            self._next, self._next_top = new, top
+        else:
+            self._next.paced &= new.paced
+            if self._next_top is not top:
+                self._next.top, self._next_top = "", root
+        return self._next
+
+    def next_task(self, *, background: bool) -> Task | None:
+        """Remove and return what is to be looked at next."""
+        while self._urgent:
+            task = self._urgent.popleft()
+            if isinstance(task, Task):
+                return task
+            task.done = True
+        return self._background.popleft() if background and self._background else None
+
+    def end_pass(self, now: float) -> Pass | None:
+        """End the pass that runs, if nothing of it is left, begin the next, and return the one that ended."""
+        ended = self.current
+        if ended is None or self._background or self._out:
+            return None
+        ended.done, ended.seconds = True, now - ended.started
+        self.current, following = None, self._next
+        self._next = None
+        if following is not None:
+            following.started = now
+            self._begin(following, self._next_top)
+        return ended
+
+    def clear(self) -> None:
+        """Forget everything; a pass must follow."""
+        self._urgent.clear()
+        self._background.clear()
+        self._out.clear()
+        self._give_up_current()
+        self._next = None
+
+    def _give_up_current(self) -> None:
+        """Leave no pass among the last ones that seems to run for ever."""
+        if self.current is not None and self.current in self.passes:
+            self.passes.remove(self.current)
+        self.current = None
+
+    def _begin(self, new: Pass, top: Folder) -> None:
+        self._give_up_current()
+        self.current = new
+        self.passes.append(new)
+        self._background.clear()
+        self._out.clear()
+        self._background.append(Task(top, is_urgent=False, deep=True))

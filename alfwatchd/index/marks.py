@@ -1,0 +1,68 @@
+"""Marks folders to be looked at: by events, and by what no event tells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from alfwatchd.alf.grammar import Kind
+from alfwatchd.engine.messages import FolderEvents
+from alfwatchd.index.absences import Absences
+from alfwatchd.index.dirty import DirtySet
+from alfwatchd.index.intake import Intake
+from alfwatchd.tree.folder import Folder
+
+
+class Marks:
+    """What is to be looked at because something happened; costs no look at the disk.
+
+    Parameters
+    ----------
+    intake : Intake
+    dirty : DirtySet
+    absences : Absences
+    """
+
+    def __init__(self, intake: Intake, dirty: DirtySet[Folder], absences: Absences) -> None:
+        self._intake = intake
+        self._dirty = dirty
+        self._absences = absences
+
+    def take_events(self, folders: Mapping[int, FolderEvents], unwatched: Iterable[int], now: float) -> None:
+        """Mark folders by what the watcher saw."""
+        claims, meanwhile = self._intake.tree.claims, self._intake.meanwhile
+        for wd, events in folders.items():
+            watched = claims.watched_by(wd)
+            for folder in watched:
+                self._mark(folder, events, now)
+            if not watched and meanwhile is not None:
+                meanwhile.told.add(wd)
+        for wd in unwatched:
+            for folder in claims.forget_watch(wd):
+                self.mark_folder(folder, now)
+            if meanwhile is not None:
+                meanwhile.told.add(wd)
+
+    def _mark(self, folder: Folder, events: FolderEvents, now: float) -> None:
+        if folder.kind < Kind.SESSION:
+            # Files above the sessions are no rows; but a link there may be a session.
+            links = {name for name in events.names if folder.child_kind(name) is Kind.SESSION}
+            if events.listing or links:
+                self._absences.tell(folder, events.gone | links)
+                self._dirty.mark(folder, now).listing = True
+            return
+        self._dirty.mark(folder, now).note(events)
+
+    def mark_folder(self, folder: Folder, now: float) -> None:
+        """Mark a folder, and its parent, which knows whether it is still there."""
+        folders = [folder, folder.parent] if folder.parent else [folder]
+        self._dirty.mark_listing(folders, now)
+
+    def retry_unreadable(self, now: float) -> None:
+        """Mark the folders that could not be read."""
+        self._dirty.mark_listing(self._intake.unreadable, now)
+
+    def mark_linked(self, now: float) -> None:
+        """Mark the folders with links."""
+        linked, tree = self._intake.linked, self._intake.tree
+        linked.difference_update([folder for folder in linked if not tree.is_attached(folder)])
+        self._dirty.mark_listing(linked, now)

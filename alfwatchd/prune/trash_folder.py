@@ -1,0 +1,324 @@
+"""The trash folder at the top of the root, and in it the folder of each plan: made, opened, listed, taken apart.
+
+In a root where a group may write, a member of it can put anything there. So both folders are opened through no link,
+must belong to the user that prunes, and nobody else may write to them.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+
+from alfwatchd.alf.grammar import TRASH
+from alfwatchd.errors import Busy, PruneRefused
+from alfwatchd.prune import trash_manifest
+from alfwatchd.prune.trash_manifest import MANIFEST, Manifest, ManifestError
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_NEW = ".new"
+"""Ends the name of a file that is not complete."""
+MADE = "made-again"
+"""Name of the file in a plan's folder with the folders that an undo has begun to make again."""
+PROBE = "probe"
+"""Name of a file that is made and removed before the first one is moved."""
+AT_ONCE = "with prune.trash_seconds = 0 files are deleted at once, without a trash"
+
+_in_use = threading.Lock()
+"""The lock of a file is one for all threads of a process, where the file system has any."""
+
+
+@contextmanager
+def open_trash(root_fd: int, *, make: bool = False, alone: bool = True) -> Iterator[int | None]:
+    """Open the trash of a root; yields None where there is none.
+
+    Parameters
+    ----------
+    root_fd : int
+    make : bool
+        Whether to make it where there is none.
+    alone : bool
+        Whether to keep other processes from using it meanwhile.
+
+    Raises
+    ------
+    PruneRefused
+        Something is there that this user must not use as a trash, or it cannot be made.
+    Busy
+        Another process uses it.
+    """
+    try:
+        trash_fd = _open_or_make(root_fd, make=make)
+    except OSError as error:
+        what = "is a link or no folder" if error.errno in (errno.ELOOP, errno.ENOTDIR) else error.strerror
+        done = "made" if make else "opened"
+        raise PruneRefused(f"{TRASH}: the trash in the root cannot be {done} ({what}); {AT_ONCE}") from error
+    if trash_fd is None:
+        yield None
+        return
+    try:
+        if why := _why_strange(trash_fd, stat.S_IFDIR):
+            raise PruneRefused(
+                f"{TRASH}: the trash in the root {why}, so it is not used: run this as the user that made it, or look "
+                f"at it and remove it; {AT_ONCE}"
+            )
+        with _locked(root_fd, trash_fd) if alone else nullcontext():
+            yield trash_fd
+    finally:
+        os.close(trash_fd)
+
+
+def remove_trash(root_fd: int) -> None:
+    """Remove the trash folder where nothing is left in it."""
+    with suppress(OSError):
+        os.rmdir(TRASH, dir_fd=root_fd)
+
+
+def list_plans(trash_fd: int) -> list[str]:
+    """Return the names of the folders of plans, in the order of their names."""
+    return sorted(name for name in os.listdir(trash_fd) if trash_manifest.plan_of(name) is not None)
+
+
+@contextmanager
+def open_plan(trash_fd: int, name: str) -> Iterator[int]:
+    """Open the folder of a plan.
+
+    Raises
+    ------
+    PruneRefused
+        It is none that a prune of this user has made.
+    """
+    try:
+        plan_fd = os.open(name, _FOLDER, dir_fd=trash_fd)
+    except OSError as error:
+        raise PruneRefused(f"{TRASH}/{name}: cannot be opened ({error.strerror})") from error
+    try:
+        if why := _why_strange(plan_fd, stat.S_IFDIR):
+            raise PruneRefused(f"{TRASH}/{name}: {why}, so nothing in it is touched: look at it, and remove it")
+        yield plan_fd
+    finally:
+        os.close(plan_fd)
+
+
+def make_plan_folder(trash_fd: int, manifest: Manifest, check: Callable[[int], None]) -> tuple[str, int]:
+    """Make the folder of a plan with its manifest, all of it on disk when this returns.
+
+    Parameters
+    ----------
+    trash_fd : int
+    manifest : Manifest
+    check : callable
+        Given the folder; raises `OSError` if it is of no use.
+
+    Returns
+    -------
+    tuple
+        Name and descriptor of the folder.
+
+    Raises
+    ------
+    OSError
+        It cannot be made; nothing is left of it.
+    """
+    name = _make_new_folder(trash_fd, manifest.plan_id)
+    plan_fd = os.open(name, _FOLDER, dir_fd=trash_fd)
+    try:
+        for number in range(0, len(manifest.files), 1000):
+            os.mkdir(trash_manifest.slot_of(number)[0], 0o700, dir_fd=plan_fd)
+        check(plan_fd)
+        write_file(plan_fd, MANIFEST, trash_manifest.write_lines(manifest))
+        _sync(trash_fd)
+    except BaseException:
+        with suppress(OSError):
+            remove_plan_folder(trash_fd, name, plan_fd)
+        os.close(plan_fd)
+        raise
+    return name, plan_fd
+
+
+def remove_plan_folder(trash_fd: int, name: str, plan_fd: int) -> bool:
+    """Remove what is left of a plan's folder if no file lies in it any more; tell whether it went.
+
+    The manifest goes last. So what a kill leaves is either still a plan, or a folder without files and manifest.
+    """
+    left = os.listdir(plan_fd)
+    for entry in left:
+        if trash_manifest.number_of(entry, f"{entry}000") is not None:
+            try:
+                os.rmdir(entry, dir_fd=plan_fd)
+            except OSError:
+                return False
+    names = [name + end for name in (PROBE, MADE, MANIFEST) for end in (_NEW, "")]
+    if not set(os.listdir(plan_fd)) <= set(names):
+        return False
+    for entry in names:
+        with suppress(FileNotFoundError):
+            os.unlink(entry, dir_fd=plan_fd)
+    os.rmdir(name, dir_fd=trash_fd)
+    return True
+
+
+def read_manifest(plan_fd: int, name: str) -> Manifest | None:
+    """Read the manifest of a plan's folder; None where there is none, so that nothing was moved.
+
+    Raises
+    ------
+    PruneRefused
+        It is damaged, or none that a prune of this user has made.
+    """
+    try:
+        lines = _read_own_file(plan_fd, MANIFEST)
+        found = trash_manifest.read_lines(lines) if lines is not None else None
+    except (OSError, ManifestError) as error:
+        what = error.strerror if isinstance(error, OSError) else str(error)
+        raise PruneRefused(
+            f"{TRASH}/{name}/{MANIFEST}: {what}; nothing beside it is touched: the files in {TRASH}/{name} are those "
+            "of the plan, and only you can tell which is which"
+        ) from error
+    if found is not None and found.plan_id != trash_manifest.plan_of(name):
+        raise PruneRefused(f"{TRASH}/{name}/{MANIFEST}: is that of another plan; nothing beside it is touched")
+    return found
+
+
+def read_made(plan_fd: int) -> set[str] | None:
+    """Return the folders that an undo has begun to make again; None where no undo was broken off."""
+    try:
+        lines = _read_own_file(plan_fd, MADE)
+        return None if lines is None else {str(path) for path in trash_manifest.unseal(b"".join(lines))}
+    except ManifestError:
+        return set()
+
+
+def write_file(folder_fd: int, name: str, lines: Iterable[bytes]) -> None:
+    """Write a file that is there whole, and on disk, or not at all."""
+    new = name + _NEW
+    with suppress(FileNotFoundError):
+        os.unlink(new, dir_fd=folder_fd)
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FILE, 0o600, dir_fd=folder_fd)
+    with os.fdopen(fd, "wb") as file:
+        file.writelines(lines)
+        file.flush()
+        os.fsync(file.fileno())
+    os.rename(new, name, src_dir_fd=folder_fd, dst_dir_fd=folder_fd)
+    _sync(folder_fd)
+
+
+def list_slots(plan_fd: int) -> dict[int, os.stat_result]:
+    """Return number -> what ``lstat`` tells of all that lies in a plan's folder under a number."""
+    found: dict[int, os.stat_result] = {}
+    for folder in sorted(os.listdir(plan_fd)):
+        if trash_manifest.number_of(folder, f"{folder}000") is None:
+            continue
+        with open_slots(plan_fd, folder) as folder_fd, os.scandir(folder_fd) as entries:
+            for entry in entries:
+                number = trash_manifest.number_of(folder, entry.name)
+                if number is not None:
+                    found[number] = entry.stat(follow_symlinks=False)
+    return dict(sorted(found.items()))
+
+
+@contextmanager
+def open_slots(plan_fd: int, folder: str) -> Iterator[int]:
+    """Open one of the folders of numbered files."""
+    folder_fd = os.open(folder, _FOLDER, dir_fd=plan_fd)
+    try:
+        yield folder_fd
+    finally:
+        os.close(folder_fd)
+
+
+def _open_or_make(root_fd: int, *, make: bool) -> int | None:
+    try:
+        return os.open(TRASH, _FOLDER, dir_fd=root_fd)
+    except FileNotFoundError:
+        if not make:
+            return None
+    with suppress(FileExistsError):
+        os.mkdir(TRASH, 0o700, dir_fd=root_fd)
+    _sync(root_fd)
+    return os.open(TRASH, _FOLDER, dir_fd=root_fd)
+
+
+def _why_strange(fd: int, kind: int) -> str:
+    """Return why this user must not trust a file or folder; empty if it may."""
+    about = os.fstat(fd)
+    if stat.S_IFMT(about.st_mode) != kind:
+        return "is a link, a pipe or the like"
+    if about.st_uid != os.geteuid():
+        return f"belongs to user {about.st_uid}, not to the one that prunes"
+    if about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return "may be written to by others"
+    return ""
+
+
+@contextmanager
+def _locked(root_fd: int, trash_fd: int) -> Iterator[None]:
+    """Keep other processes, and other threads of this one, from using the trash.
+
+    Raises
+    ------
+    Busy
+        Somebody uses it.
+    """
+    if not _in_use.acquire(blocking=False):
+        raise _busy()
+    try:
+        with suppress(OSError):  # some network file systems lock no folders
+            try:
+                fcntl.flock(trash_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise _busy() from error
+        if not _is_in_place(root_fd, trash_fd):  # somebody has emptied and removed it since it was opened
+            raise _busy()
+        yield
+    finally:
+        _in_use.release()
+
+
+def _busy() -> Busy:
+    return Busy(f"{TRASH}: another prune of this root, an undo or an emptying uses it; try again when it is done")
+
+
+def _is_in_place(root_fd: int, trash_fd: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(TRASH, dir_fd=root_fd, follow_symlinks=False), os.fstat(trash_fd))
+    except FileNotFoundError:
+        return False
+    except OSError:  # what is done next fails for the same reason, and says so
+        return True
+
+
+def _make_new_folder(trash_fd: int, plan_id: str) -> str:
+    number = 1
+    while True:
+        name = plan_id if number == 1 else f"{plan_id}-{number}"
+        try:
+            os.mkdir(name, 0o700, dir_fd=trash_fd)
+        except FileExistsError:
+            number += 1
+        else:
+            return name
+
+
+def _read_own_file(folder_fd: int, name: str) -> list[bytes] | None:
+    try:
+        fd = os.open(name, os.O_RDONLY | _FILE, dir_fd=folder_fd)
+    except FileNotFoundError:
+        return None
+    with os.fdopen(fd, "rb") as file:
+        if why := _why_strange(fd, stat.S_IFREG):
+            raise ManifestError(why)
+        return file.readlines()
+
+
+def _sync(folder_fd: int) -> None:
+    try:
+        os.fsync(folder_fd)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EBADF):  # file systems that cannot sync a folder
+            raise

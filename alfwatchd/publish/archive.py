@@ -1,0 +1,244 @@
+"""The tables in the output folder, or some of their rows -> one ``cache.zip``, with one date in all of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+import tempfile
+import time
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import copyfileobj
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from alfwatchd.bounded_json import parse as parse_json
+from alfwatchd.errors import TablesError
+from alfwatchd.publish import cache_info
+from alfwatchd.publish.cache_info import Rows
+from alfwatchd.publish.selection import ContentDigest, Selection, as_rows_of, plain_ids, select_datasets
+from alfwatchd.store.parquet import CheckedFile
+from alfwatchd.store.reader import open_pair
+from alfwatchd.store.zip_files import check_member, open_zip
+from alfwatchd.tables import arrow
+from alfwatchd.tables.columns import with_pandas_index
+
+_ROWS_PER_GROUP = 1 << 17
+_PATIENCE_SECONDS, _POLL_SECONDS = 30.0, 0.2
+"""A flush renames one table up to 20 s after the other, where somebody reads them."""
+_INDEXES = {"sessions": ("id",), "datasets": ("eid", "id")}
+_NO_TIME = (1980, 1, 1, 0, 0, 0)
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """Rows of one generation; they stay readable while the tables are replaced. Used by one thread.
+
+    Parameters
+    ----------
+    generation : int
+        Of the tables.
+    origin : object
+        What the tables say of where they come from.
+    content : str
+        Digest of all that readers get but dates.
+    tag : str
+    selection : Selection
+    sessions, datasets : CheckedFile
+    eids : pyarrow.Array
+        Ids of the selected sessions; only where the selection leaves something out.
+    """
+
+    generation: int
+    origin: object
+    content: str
+    tag: str
+    selection: Selection
+    sessions: CheckedFile
+    datasets: CheckedFile
+    eids: pa.Array
+
+    @contextmanager
+    def zipped(self, date: str, nonce: str) -> Iterator[tuple[BinaryIO, dict[str, Any]]]:
+        """Yield the zip, a file without a name, so that nothing of it is left by whoever is killed.
+
+        Parameters
+        ----------
+        date : str
+            As ONE writes it; in the tables and the JSON alike.
+        nonce : str
+            See `publication.inner_info`.
+
+        Yields
+        ------
+        tuple
+            File, and the JSON that is in it.
+
+        Raises
+        ------
+        TablesError
+            There is no room for temporary files.
+        """
+        described = cache_info.one_metadata(date, self.origin, self.tag)
+        try:
+            with ExitStack() as stack:
+                files = {name: stack.enter_context(tempfile.TemporaryFile()) for name in _INDEXES}
+                made = stack.enter_context(tempfile.TemporaryFile())
+                yield made, self._zip(made, files, described, nonce)
+        except OSError as error:  # also of a file that is closed before all of it could be written
+            raise TablesError(
+                f"an archive cannot be made in the folder of temporary files ({error.strerror or error}); "
+                "make room there, or set TMPDIR to another folder"
+            ) from error
+
+    def _zip(self, made: Any, files: Mapping[str, Any], described: Mapping[str, Any], nonce: str) -> dict[str, Any]:
+        """Write all that is in the zip, and return the JSON in it; the tables go through files of their own."""
+        rows = {name: self._write(name, file, described) for name, file in files.items()}
+        info = cache_info.inner_info(described, rows, self.content, nonce)
+        with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as zipped:
+            for name, file in files.items():
+                file.seek(0)
+                with zipped.open(_entry(f"{name}.pqt"), "w", force_zip64=True) as entry:
+                    copyfileobj(file, entry, _CHUNK_BYTES)
+            zipped.writestr(_entry(cache_info.INFO), json.dumps(info, indent=1))
+        made.seek(0)
+        return info
+
+    def _write(self, name: str, file: BinaryIO, described: Mapping[str, Any]) -> Rows:
+        """Write one table as plain Parquet: no holes, no row groups but large ones."""
+        schema = _schema_of(self.sessions if name == "sessions" else self.datasets)
+        batches = _joined(_batches(name, self))
+        first = next(batches, None)
+        if first is None and "qc" in schema.names:  # One takes no empty column of categories, and adds one
+            empty = schema.empty_table().drop_columns(["qc"])
+            schema = with_pandas_index(empty, _INDEXES[name]).schema
+        metadata = {b"one_metadata": json.dumps(described).encode(), b"pandas": schema.metadata[b"pandas"]}
+        schema = schema.with_metadata(metadata)
+        with pq.ParquetWriter(file, schema, **_options(schema)) as writer:
+            while first is not None:
+                table = as_rows_of(schema, first)
+                writer.write_table(table, row_group_size=len(table))
+                first = next(batches, None)
+        file.seek(0)
+        about = pq.read_metadata(file)
+        return Rows(about.num_rows, about.serialized_size)
+
+
+@contextmanager
+def open_bundle(out_dir: Path, selection: Selection, tag: str = "") -> Iterator[Bundle]:
+    """Read which rows a target gets, a row group at a time.
+
+    Parameters
+    ----------
+    out_dir : Path
+        Folder of the tables that alfwatchd keeps.
+    selection : Selection
+    tag : str
+        Name by which clients ask for these tables; empty for none.
+
+    Raises
+    ------
+    TablesError
+        There are no two tables of one generation, also some time later; or they are damaged.
+    """
+    with ExitStack() as stack:
+        sessions, datasets, generation = _open_patiently(stack, out_dir)
+        try:
+            origin = parse_json(sessions.schema_arrow.metadata[b"one_metadata"])["origin"]
+            eids = _selected_eids(sessions, selection)
+            bundle = Bundle(generation, origin, "", tag, selection, sessions, datasets, eids)
+            digest = ContentDigest(cache_info.one_metadata("", origin, tag))
+            for name in _INDEXES:
+                for rows in _batches(name, bundle):
+                    digest.add(name, rows)
+        except (OSError, pa.ArrowException, ValueError, LookupError, TypeError) as error:
+            raise TablesError(f"{out_dir}: the tables cannot be read ({error}); remove them, and restart") from error
+        yield Bundle(generation, origin, digest.hexdigest(), tag, selection, sessions, datasets, eids)
+
+
+def _open_patiently(stack: ExitStack, out_dir: Path) -> tuple[CheckedFile, CheckedFile, int]:
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            return stack.enter_context(open_pair(out_dir))
+        except TablesError:
+            if not out_dir.is_dir() or time.monotonic() > deadline:
+                raise
+        time.sleep(_POLL_SECONDS)
+
+
+def _batches(name: str, bundle: Bundle) -> Iterator[pa.Table]:
+    """Yield the selected rows of a table, with ids as plain strings."""
+    file = bundle.sessions if name == "sessions" else bundle.datasets
+    selection = bundle.selection
+    for number in range(file.num_row_groups):
+        rows = plain_ids(file.read_row_group(number))
+        if not selection.is_all:
+            rows = selection.sessions(rows) if name == "sessions" else select_datasets(rows, bundle.eids)
+        if len(rows):
+            yield rows
+
+
+def _joined(batches: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """Yield rows in parts of a size that readers like, whatever parts they come in."""
+    waiting: list[pa.Table] = []
+    for batch in batches:
+        waiting.append(batch)
+        if sum(map(len, waiting)) >= _ROWS_PER_GROUP:
+            yield pa.concat_tables(waiting)
+            waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting)
+
+
+def _selected_eids(sessions: CheckedFile, selection: Selection) -> pa.Array:
+    parts = [arrow.strings([])]
+    for number in range(0 if selection.is_all else sessions.num_row_groups):
+        chosen = selection.sessions(plain_ids(sessions.read_row_group(number)))
+        parts.append(chosen.column("id").combine_chunks().cast(pa.string()))
+    return pa.concat_arrays(parts)
+
+
+def _schema_of(file: CheckedFile) -> pa.Schema:
+    return file.schema_arrow
+
+
+def _options(schema: pa.Schema) -> dict[str, Any]:
+    """Return how columns are written: as those of the output folder, but for whoever reads the whole file."""
+    texts = [each.name for each in schema if not pa.types.is_primitive(each.type) and not pa.types.is_null(each.type)]
+    return {"compression": "zstd", "use_dictionary": texts, "write_statistics": ["id"], "write_page_checksum": True}
+
+
+def _entry(name: str) -> zipfile.ZipInfo:
+    """Return an entry of the zip: for all to read once it is unpacked, and of no time, which dates are for."""
+    entry = zipfile.ZipInfo(name, _NO_TIME)
+    entry.compress_type = zipfile.ZIP_DEFLATED
+    entry.external_attr = 0o100644 << 16
+    return entry
+
+
+def digest_of(file: Any) -> str:
+    """Return the sha256 of a file, hexadecimal, and leave it at its beginning."""
+    file.seek(0)
+    found = hashlib.file_digest(file, "sha256").hexdigest()
+    file.seek(0)
+    return found
+
+
+def read_zipped_info(file: BinaryIO) -> dict[str, Any]:
+    """Return the JSON in a zip that anybody has put at a target; nothing where it is none, or has none."""
+    try:
+        with open_zip(file) as zipped:
+            check_member(zipped.getinfo(cache_info.INFO))  # others fail in ways that look like a disk that fails
+            with zipped.open(cache_info.INFO) as entry:
+                return cache_info.parse_info(entry.read(cache_info.MOST_INFO_BYTES))
+    except (zipfile.BadZipFile, zlib.error, struct.error, KeyError, ValueError, RuntimeError, EOFError):
+        return {}

@@ -1,0 +1,311 @@
+"""What a publication says of itself: dates, names, ``cache_info.json``; and which earlier ones may go.
+
+The keys of ``cache_info.json`` are those that Alyx's ``one_cache --compress`` writes and ``OneAlyx.load_cache`` reads.
+One more, `OWN_KEY`, is ours: which content this is, and when earlier generations were replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, BinaryIO, Protocol
+
+from alfwatchd.bounded_json import parse as parse_json
+from alfwatchd.errors import TargetError
+
+INFO = "cache_info.json"
+ZIP = "cache.zip"
+TABLES = "tables"
+OWN_KEY = "alfwatchd"
+MIN_API_VERSION = "1.13.0"
+"""The first ONE that knows `projects`, as Alyx says it. ONE adds a missing `qc` to tables that say so."""
+MOST_INFO_BYTES = 1 << 22
+"""What is read of a ``cache_info.json``; no more of one that anybody has put there."""
+_MINUTE = timedelta(minutes=1)
+_MOST_AHEAD, _MARGIN = timedelta(days=36525), timedelta(days=1)
+
+Token = str
+"""Stands for one version of one file at a target; equal only for the same version."""
+
+
+class Target(Protocol):
+    """A place with files by key: paths with ``/``. All raise `TargetError` where the place cannot be reached.
+
+    A key is replaced at once: whoever reads finds the old version or the new one, whole.
+    """
+
+    address: str
+    """For people, and without secrets."""
+    location: str
+    """Where clients find it, if that follows from where it is; else empty."""
+
+    def token(self, key: str) -> Token | None:
+        """Return the version of a file; None if there is none."""
+
+    def open(self, key: str) -> AbstractContextManager[BinaryIO]:
+        """Open a file, to be read at any place in it."""
+
+    def create(self, key: str, content: BinaryIO) -> None:
+        """Write a file that is not there yet; raises `TargetChanged` if it is."""
+
+    def replace(self, key: str, content: BinaryIO, token: Token | None) -> None:
+        """Write a file if it still is the version of the token, or still is not there; else raise `TargetChanged`."""
+
+    def generations(self) -> set[str]:
+        """Return the names of folders below ``tables``, of such as have nothing in them yet, too."""
+
+    def remove(self, generation: str) -> None:
+        """Remove a folder below ``tables`` with all that is in it; nothing if it is not there."""
+
+    def close(self) -> None:
+        """Let go of connections."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What clients are told about one table: rows, and bytes of its Parquet footer."""
+
+    nrecs: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a target holds.
+
+    Parameters
+    ----------
+    date : str
+        Of its JSON, as ONE writes it; empty where there is none.
+    zip_date : str
+        Of ``cache.zip``.
+    content, zip_content : str
+        Digest of what the JSON and ``cache.zip`` stand for; empty where they do not tell.
+    name : str
+        The generation that its JSON names; empty for none.
+    replaced : dict of str to str
+        Generation -> since when no JSON names it (UTC, ISO 8601).
+    generations : frozenset of str
+        What is there.
+    """
+
+    date: str = ""
+    zip_date: str = ""
+    content: str = ""
+    zip_content: str = ""
+    name: str = ""
+    replaced: Mapping[str, str] = field(default_factory=dict)
+    generations: frozenset[str] = frozenset()
+
+
+def next_date(now: datetime, *seen: str) -> str:
+    """Return a date for new tables: now, but at least a minute after all dates that were seen at the target.
+
+    Clients tell tables apart by the minute, and take only those that are newer by one. What is more than a hundred
+    years ahead was no publisher's date and does not count: from the last of all dates, none could go on.
+
+    Parameters
+    ----------
+    now : datetime
+        Local time without a zone, as ONE writes it.
+    seen : str
+        Dates, as ONE writes them; what is none does not count.
+
+    Raises
+    ------
+    TargetError
+        A date is at the very end of the hundred years: the next one would not count, and dates would go back.
+    """
+    earlier = [date for date in map(parse_date, seen) if date is not None and date - now <= _MOST_AHEAD + _MARGIN]
+    if earlier and max(earlier) - now > _MOST_AHEAD:
+        raise TargetError(
+            f"the tables there are dated {max(earlier)}, so no later date can be given; set the clock of this "
+            f"computer, or remove {INFO} and {ZIP} there"
+        )
+    dates = [now.replace(second=0, microsecond=0), *(date + _MINUTE for date in earlier)]
+    return max(dates).isoformat(sep=" ", timespec="minutes")
+
+
+def parse_date(text: str) -> datetime | None:
+    """Return a date that ONE or Alyx wrote, rounded up to minutes; None for anything else, and for the last of all."""
+    try:
+        date = datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        return None
+    date = date.replace(tzinfo=None)
+    if date > datetime.max - 3 * _MINUTE:  # nothing could be newer
+        return None
+    whole = date.replace(second=0, microsecond=0)
+    return whole if whole == date else whole + _MINUTE
+
+
+def is_believable(date: datetime, now: datetime) -> bool:
+    """Tell whether a date can be that of tables: not more than a hundred years ahead."""
+    return date - now <= _MOST_AHEAD
+
+
+def one_metadata(date: str, origin: object, tag: str) -> dict[str, Any]:
+    """Return what each table says of itself, as Alyx has it."""
+    tags = {"database_tags": [tag]} if tag else {}
+    return {"date_created": date, "origin": origin, "min_api_version": MIN_API_VERSION, **tags}
+
+
+def inner_info(described: Mapping[str, Any], tables: Mapping[str, Rows], content: str, nonce: str) -> dict[str, Any]:
+    """Return the JSON that goes into the zip, which cannot say where it will be.
+
+    Parameters
+    ----------
+    described : dict
+        Result of `one_metadata`.
+    tables : dict of str to Rows
+    content : str
+        Digest of the rows without any date.
+    nonce : str
+        Makes each zip another one, so that no name comes twice.
+    """
+    rows = {name: {"nrecs": each.nrecs, "size": each.size} for name, each in tables.items()}
+    return {**described, "tables": rows, OWN_KEY: {"content": content, "nonce": nonce}}
+
+
+def outer_info(
+    inner: Mapping[str, Any], name: str, sha256: str, location: str, replaced: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return the JSON beside the zip.
+
+    Parameters
+    ----------
+    inner : dict
+        Result of `inner_info`.
+    name : str
+        Generation that it names.
+    sha256 : str
+        Of that generation's zip.
+    location : str
+        Address of the place for clients; empty where they are not told.
+    replaced : dict of str to str
+        See `Found`.
+    """
+    own = {**inner[OWN_KEY], "name": name, "sha256": sha256, "replaced": dict(sorted(replaced.items()))}
+    where = {"location": f"{location}/{zip_key(name)}"} if location else {}
+    return {**inner, OWN_KEY: own, **where}
+
+
+def zip_key(name: str) -> str:
+    """Return where the zip of a generation lies."""
+    return f"{TABLES}/{name}/{ZIP}"
+
+
+def generation_name(generation: int, sha256: str) -> str:
+    """Return the name of a generation: by content, so that it means the same zip for ever, whoever publishes."""
+    return f"{generation}-{sha256[:16]}"
+
+
+def parse_info(text: bytes) -> dict[str, Any]:
+    """Return what a ``cache_info.json`` holds; nothing where it is none."""
+    try:
+        loaded = parse_json(text, MOST_INFO_BYTES)
+    except ValueError:
+        return {}
+    return loaded if isinstance(loaded, dict) else {}
+
+
+def counts(info: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Return the numbers of sessions and datasets that a ``cache_info.json`` tells; None where it does not."""
+    try:
+        n_sessions, n_datasets = (info["tables"][name]["nrecs"] for name in ("sessions", "datasets"))
+        return int(n_sessions), int(n_datasets)
+    except (LookupError, TypeError, ValueError, OverflowError):
+        return None
+
+
+def own_info(info: Mapping[str, Any]) -> dict[str, Any]:
+    """Return our own part of a ``cache_info.json``; nothing where another program wrote it."""
+    own = info.get(OWN_KEY)
+    return own if isinstance(own, dict) else {}
+
+
+def find_out(info: Mapping[str, Any], zipped: Mapping[str, Any], generations: Iterable[str]) -> Found:
+    """Return what a target holds, from the JSON beside the zip and the one in it."""
+    own = own_info(info)
+    replaced = own.get("replaced")
+    return Found(
+        date=_text(info.get("date_created")),
+        zip_date=_text(zipped.get("date_created")),
+        content=_text(own.get("content")),
+        zip_content=_text(own_info(zipped).get("content")),
+        name=_text(own.get("name")),
+        replaced={str(name): _text(when) for name, when in replaced.items()} if isinstance(replaced, dict) else {},
+        generations=frozenset(generations),
+    )
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def is_published(found: Found, content: str) -> bool:
+    """Tell whether clients get this content already, in whichever way they ask."""
+    return found.content == found.zip_content == content and found.name in found.generations
+
+
+def note_replaced(found: Found, name: str, now: datetime) -> dict[str, str]:
+    """Return since when each generation at a target but the named one is named by no JSON.
+
+    What is there and in no note was left by a publisher that died, or is being made by another: if so, the JSON with
+    this note makes that one's JSON fail, and it begins anew under another name. So whatever stands in a note will never
+    be named again.
+
+    Parameters
+    ----------
+    found : Found
+    name : str
+        Generation that is named from now on.
+    now : datetime
+        With a zone.
+    """
+    moment = now.astimezone(UTC).isoformat(timespec="seconds")
+    # One that lies ahead would keep its generation for ever.
+    known = {each for each, age in _ages(found.replaced, found.generations, now) if age >= 0}
+    return {each: found.replaced[each] if each in known else moment for each in found.generations if each != name}
+
+
+def expired(
+    replaced: Mapping[str, str], named: str, generations: Iterable[str], keep_seconds: float, now: datetime
+) -> tuple[list[str], float | None]:
+    """Return generations to remove, and in how many seconds the next one is due; None if there is none.
+
+    Parameters
+    ----------
+    replaced : dict of str to str
+        From a JSON that is at the target.
+    named : str
+        Generation that this JSON names; it always stays.
+    generations : iterable of str
+        What is there. What is in no note stays, whatever its age.
+    keep_seconds : float
+        How long what was replaced can still be fetched.
+    now : datetime
+        With a zone.
+    """
+    gone: list[str] = []
+    waits: list[float] = []
+    for name, age in _ages(replaced, generations, now):
+        if name == named:
+            continue
+        if age >= keep_seconds:
+            gone.append(name)
+        else:
+            waits.append(keep_seconds - max(0.0, age))
+    return sorted(gone), min(waits, default=None)
+
+
+def _ages(replaced: Mapping[str, str], generations: Iterable[str], now: datetime) -> Iterator[tuple[str, float]]:
+    for name in generations:
+        try:
+            since = datetime.fromisoformat(replaced[name])
+        except (KeyError, ValueError):
+            continue
+        if since.tzinfo is not None:
+            yield name, (now - since).total_seconds()

@@ -1,0 +1,227 @@
+"""A folder that gets the tables: a web server shows it, or Alyx has it as ``TABLES_ROOT``."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+from alfwatchd.errors import TargetChanged, TargetError
+from alfwatchd.publish.cache_info import TABLES, ZIP, Token
+
+LOCK_NAME = ".publishing.lock"
+_CHUNK_BYTES = 1 << 20
+_LOCK_SECONDS, _LOCK_POLL_SECONDS = 60.0, 0.05
+"""A publisher holds the lock while it writes one file."""
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+class FolderTarget:
+    """Files in a folder. What is replaced is compared and renamed under a lock that all publishers take.
+
+    Others may write to the folder, too: below it, no symbolic link is followed, and only regular files are read.
+
+    Parameters
+    ----------
+    folder : Path
+        Must be there: what is meant to be mounted and is not must not be written to.
+    tag : str
+        Sub-folder for all of it, made where it lacks; empty for none.
+    """
+
+    def __init__(self, folder: Path, tag: str = "") -> None:
+        self._folder = folder
+        self._base = folder / tag
+        self._above = (tag,) if tag else ()
+        self.address = str(self._base)
+        self.location = ""
+
+    def token(self, key: str) -> Token | None:
+        """See `Target`."""
+        *above, name = key.split("/")
+        with _told(self._base / key), suppress(FileNotFoundError), self._open_folder(*above) as folder:
+            return _mark(folder, name)
+        return None
+
+    @contextmanager
+    def open(self, key: str) -> Iterator[BinaryIO]:
+        """See `Target`."""
+        *above, name = key.split("/")
+        with _told(self._base / key):
+            try:
+                with self._open_folder(*above) as folder:
+                    file = _open_file(folder, name)
+            except FileNotFoundError as error:
+                raise TargetChanged(f"{self._base / key}: it was removed just now; try again") from error
+            with file:
+                yield file
+
+    def create(self, key: str, content: BinaryIO) -> None:
+        """See `Target`."""
+        self.replace(key, content, None)
+
+    def replace(self, key: str, content: BinaryIO, token: Token | None) -> None:
+        """See `Target`."""
+        *above, name = key.split("/")
+        path = self._base / key
+        with _told(path):
+            try:
+                with self._open_folder(*above, make=True) as folder, self._lock():
+                    _replace(folder, name, content, token)
+            except FileNotFoundError as error:
+                raise TargetChanged(f"{path}: its folder was removed just now; try again") from error
+            except FileExistsError as error:
+                raise TargetChanged(f"{path}: another publisher has written it meanwhile; try again") from error
+
+    def generations(self) -> set[str]:
+        """See `Target`."""
+        with (
+            _told(self._base / TABLES),
+            suppress(FileNotFoundError),
+            self._open_folder(TABLES) as folder,
+            os.scandir(folder) as entries,
+        ):
+            return {entry.name for entry in entries if entry.is_dir(follow_symlinks=False)}
+        return set()
+
+    def remove(self, generation: str) -> None:
+        """See `Target`. Removes what publishers put there, nothing else."""
+        with _told(self._base / TABLES / generation), suppress(FileNotFoundError), self._open_folder(TABLES) as tables:
+            with self._open_folder(TABLES, generation) as folder:
+                for name in (ZIP, _temporary(ZIP)):
+                    with suppress(FileNotFoundError):
+                        os.unlink(name, dir_fd=folder)
+            try:
+                os.rmdir(generation, dir_fd=tables)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # somebody's own files
+                    raise
+
+    def close(self) -> None:
+        """See `Target`."""
+
+    @contextmanager
+    def _open_folder(self, *names: str, make: bool = False) -> Iterator[int]:
+        """Walk from the folder down, and yield a descriptor; raise `FileNotFoundError` where one lacks."""
+        path = self._folder
+        try:
+            folder = os.open(path, _FOLDER)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise TargetError(f"{path}: the target is no folder, or not mounted; make it, or mount it") from error
+        try:
+            for name in (*self._above, *names):
+                path /= name
+                inner = _enter(folder, name, path, make=make)
+                os.close(folder)
+                folder = inner
+            yield folder
+        finally:
+            os.close(folder)
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        """Keep other publishers out. The kernel lets go of it for whoever is killed."""
+        with self._open_folder() as folder:
+            fd = os.open(LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666, dir_fd=folder)
+        try:
+            deadline = time.monotonic() + _LOCK_SECONDS
+            while not _try_to_lock(fd):
+                if time.monotonic() > deadline:
+                    lock = self._base / LOCK_NAME
+                    raise TargetError(f"{lock}: another process holds it all the time; `fuser -v` on it tells which")
+                time.sleep(_LOCK_POLL_SECONDS)
+            yield
+        finally:
+            os.close(fd)
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Make errors of the disk those of the target."""
+    try:
+        yield
+    except OSError as error:
+        raise TargetError(
+            f"{path}: {error.strerror or error}; check the target's folder, its owner and space"
+        ) from error
+
+
+def _enter(folder: int, name: str, path: Path, *, make: bool) -> int:
+    """Open a folder in a folder, made so that it outlasts a power cut."""
+    if make:
+        with suppress(FileExistsError):
+            os.mkdir(name, dir_fd=folder)
+            os.fsync(folder)
+    try:
+        return os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+    except NotADirectoryError as error:
+        raise TargetError(f"{path}: is no folder, or a link, which is not followed here; remove it") from error
+
+
+def _open_file(folder: int, name: str) -> BinaryIO:
+    """Open a file to read; what is none holds nothing: a pipe would be waited for, a link leads anywhere."""
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            return BytesIO()
+        raise
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        return BytesIO()
+    return os.fdopen(fd, "rb")
+
+
+def _mark(folder: int, name: str) -> Token | None:
+    try:
+        about = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    return f"{about.st_ino}-{about.st_size}-{about.st_mtime_ns}-{about.st_ctime_ns}"
+
+
+def _temporary(name: str) -> str:
+    """Return a name that is the same for all publishers: what a killed one has left, the next one writes over."""
+    return f".{name}.tmp"
+
+
+def _replace(folder: int, name: str, content: BinaryIO, token: Token | None) -> None:
+    """Replace a file; raise `FileExistsError` if it is not that of the token any more."""
+    temporary = _temporary(name)
+    try:
+        _write_whole(folder, temporary, content)
+        if _mark(folder, name) != token:
+            raise FileExistsError
+        os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except OSError:
+        with suppress(OSError):  # a full disk should not be kept full by half a file
+            os.unlink(temporary, dir_fd=folder)
+        raise
+    os.fsync(folder)
+
+
+def _write_whole(folder: int, name: str, content: BinaryIO) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=folder)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    content.seek(0)
+    with os.fdopen(os.open(name, flags, 0o666, dir_fd=folder), "wb") as file:
+        shutil.copyfileobj(content, file, _CHUNK_BYTES)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _try_to_lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

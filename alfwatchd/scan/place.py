@@ -1,0 +1,221 @@
+"""Whether the root is still the file system that the tables mirror, so that an unmount never looks like a deletion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+# What these tell of themselves is of the moment: another pool or server may tell the same.
+_REMOTE = ("fuse", "nfs", "cifs", "smb", "9p", "virtiofs", "ceph", "lustre", "afs")
+# The inode numbers of these are made up at each mount.
+_MADE_UP_INODES = ("vfat", "msdos", "exfat", "ntfs")
+# The inode numbers of these are on the disk.
+_STORED_INODES = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "bcachefs", "jfs"})
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What tells a file system from every other one, whatever device it is on and wherever it is mounted.
+
+    Parameters
+    ----------
+    kind : str
+        How it was found out. Only identities of one kind can be compared.
+    value : str
+    """
+
+    kind: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A folder and the file system on it, as seen at one moment.
+
+    Parameters
+    ----------
+    fsid : int
+        ``f_fsid`` of statvfs; for many file systems it is no identity.
+    dev, ino : int
+        Device and inode of the folder.
+    mount_id : int
+        As in ``/proc/self/mountinfo``; given again once it is free.
+    fs_type : str
+        For example ``ext4`` or ``nfs4``.
+    identity : Identity or None
+        None where the file system has none that can be found out: FUSE, network, old kernels.
+    source : str
+        What is mounted, as the mount table names it. For messages only: it changes where the data stay.
+    unique_id : int
+        Number of the mount that is never given again while the machine runs; 0 before Linux 6.8.
+    keeps_inodes : bool
+        Whether inode numbers were the same after an earlier remount.
+    """
+
+    fsid: int
+    dev: int
+    ino: int
+    mount_id: int
+    fs_type: str
+    identity: Identity | None = None
+    source: str = ""
+    unique_id: int = 0
+    keeps_inodes: bool = False
+
+    @property
+    def has_stable_inodes(self) -> bool:
+        """Whether a file keeps its inode number when the file system is mounted again."""
+        return may_keep_inodes(self.fs_type) and (self.keeps_inodes or self.fs_type in _STORED_INODES)
+
+    def is_same_folder(self, other: Place) -> bool:
+        """Tell whether the numbers are the same that a remount leaves as they are; no proof."""
+        return (self.fsid, self.ino, self.fs_type) == (other.fsid, other.ino, other.fs_type)
+
+    def is_same_mount(self, other: Place) -> bool:
+        """Tell whether it is surely the same mount, so that nothing can have changed but files."""
+        known = self.unique_id and self.unique_id == other.unique_id
+        return bool(known) and (self.fsid, self.dev, self.ino) == (other.fsid, other.dev, other.ino)
+
+
+def may_keep_inodes(fs_type: str) -> bool:
+    """Tell whether inode numbers of such a file system could mean anything after a remount."""
+    return not fs_type.startswith((*_REMOTE, *_MADE_UP_INODES))
+
+
+def may_have_identity(fs_type: str) -> bool:
+    """Tell whether such a file system could be told from all others of its type."""
+    return not fs_type.startswith(_REMOTE)
+
+
+class Relation(Enum):
+    """What the identities of two places tell."""
+
+    SAME = "same"
+    UNKNOWN = "unknown"
+    DIFFERENT = "different"
+
+
+def relate(expected: Place | None, found: Place) -> Relation:
+    """Compare what a place was with what it is, by identity alone.
+
+    Returns
+    -------
+    Relation
+        UNKNOWN where one of them has no identity, or they are of two kinds (another kernel), or it is another folder
+        of the same file system: then the data decide.
+    """
+    if expected is None or expected.identity is None or found.identity is None:
+        return Relation.UNKNOWN
+    if expected.identity.kind != found.identity.kind:
+        return Relation.UNKNOWN
+    if expected.identity != found.identity:
+        return Relation.DIFFERENT
+    return Relation.SAME if expected.ino == found.ino else Relation.UNKNOWN
+
+
+class Seen(NamedTuple):
+    """What of the known sessions is there now.
+
+    Parameters
+    ----------
+    n_known : int
+        Sessions that were looked for: all, or a sample.
+    n_named : int
+        Those of which a folder of this name is there.
+    n_numbered : int
+        Those of `n_named` whose inode is known from before.
+    n_same : int
+        Those of `n_numbered` that still have it.
+    """
+
+    n_known: int = 0
+    n_named: int = 0
+    n_numbered: int = 0
+    n_same: int = 0
+
+    @property
+    def shows_stable_inodes(self) -> bool:
+        """Whether nearly all inodes are what they were."""
+        return self.n_numbered > 0 and 10 * self.n_same >= 9 * self.n_numbered
+
+
+def judge_data(expected: Place | None, seen: Seen) -> str:
+    """Return why what is there cannot be the data that are known, or nothing if at least half of them are there.
+
+    Names alone would accept an old backup, so where inode numbers are stable, half of them must be the same, too.
+    """
+    if 2 * seen.n_named < seen.n_known:
+        return f"only {seen.n_named} of {seen.n_known} known sessions that were looked for are there"
+    if expected is not None and expected.has_stable_inodes and 2 * seen.n_same < seen.n_numbered:
+        return f"only {seen.n_same} of {seen.n_numbered} known sessions are the same folders as before, not copies"
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether rows may be changed by what is on disk now.
+
+    Parameters
+    ----------
+    reason : str
+        Why the root is offline; empty if it is online.
+    """
+
+    reason: str = ""
+
+    @property
+    def is_online(self) -> bool:
+        """Whether the root is what it was."""
+        return not self.reason
+
+
+ONLINE = Verdict()
+
+
+def judge_place(
+    expected: Place | None, found: Place | OSError, *, is_known: bool, is_empty: bool, look: Callable[[], Seen]
+) -> Verdict:
+    """Compare the root with what it was.
+
+    Parameters
+    ----------
+    expected : Place or None
+        What it was; None if it was never seen.
+    found : Place or OSError
+        What it is, or why it cannot be seen.
+    is_known : bool
+        Whether any sessions are known.
+    is_empty : bool
+        Whether there is no folder in it.
+    look : callable
+        Looks for the known sessions; called only where identities do not tell.
+
+    Returns
+    -------
+    Verdict
+        Equal identities are no proof that the data are the same (``dd``, snapshots): what a scan then finds gone is
+        judged by `index.losses`.
+    """
+    if isinstance(found, OSError):
+        return Verdict(f"the root cannot be read ({found.strerror})")
+    if is_known and is_empty:
+        return Verdict("the root is suddenly empty")
+    relation = relate(expected, found)
+    if relation is Relation.SAME:
+        return ONLINE
+    what = f"the root is another file system than before {describe(found)}"
+    if expected is not None and is_empty and not (relation is Relation.UNKNOWN and expected.is_same_folder(found)):
+        return Verdict(f"{what} and is empty")  # the tables may be gone with the disk
+    if relation is Relation.DIFFERENT:
+        return Verdict(what)
+    if reason := judge_data(expected, look()):
+        return Verdict(f"{what}, or another folder: {reason}" if expected is not None else reason)
+    return ONLINE
+
+
+def describe(place: Place) -> str:
+    """Return type and source of a file system for a message."""
+    source = "" if place.source in ("", "none", place.fs_type) else f" from {place.source}"
+    return f"({place.fs_type}){source}"

@@ -1,0 +1,278 @@
+"""Guards the root and what is mounted below it: rows change only while the disk is what it was."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
+from dataclasses import replace
+
+from alfwatchd.errors import RootOffline
+from alfwatchd.scan import mounts
+from alfwatchd.scan.known_data import Known, Listed, look_for
+from alfwatchd.scan.place import Place, Relation, Seen, describe, judge_data, judge_place, may_keep_inodes, relate
+from alfwatchd.tree.rows import Problem
+
+Record = Callable[[Mapping[str, Place]], None]
+
+
+class Guard:
+    """Knows what the root and the mounts below it were, and tells whether they still are.
+
+    Parameters
+    ----------
+    root : str
+        Absolute path, links resolved.
+    recorded : mapping of str to Place
+        Places of an earlier run, by path relative to the root; the root itself is ''.
+    record : callable
+        Given all places, often; keeps them for the next run.
+    """
+
+    def __init__(self, root: str, recorded: Mapping[str, Place], record: Record = lambda _: None) -> None:
+        self.root = root
+        self.places = dict(recorded)
+        self.known: Known = Listed()
+        """Sessions that should be there: they decide where identities do not."""
+        self._record = record
+        self.missing: dict[str, str] = {}
+        """Mounts below the root that are not what they were -> why. Their rows are kept."""
+        self.n_mount_changes = 0
+        """How often mounts at, above or below the root changed, as far as noticed; while it is not open, any mounts."""
+        self._mounts = mounts.MountWatch()
+        self._near: list[mounts.Mount] = []
+        self._is_unsure = False
+        """Whether a mount could not be looked at, which may be over at any moment, without any change of mounts."""
+        self._mark: tuple[int, int, int] | None = None
+        self._why_closed = ""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the root was found to be right, by `open_root`, and nothing has changed since, as far as known."""
+        return self._mark is not None
+
+    @property
+    def fs_types(self) -> set[str]:
+        """Types of the file systems of the root and below it."""
+        return {place.fs_type for place in self.places.values()}
+
+    def open_root(self, *, accept: bool = False) -> None:
+        """Look whether the root is what it was, and remember it.
+
+        Parameters
+        ----------
+        accept : bool
+            Take root and mounts as they are now.
+
+        Raises
+        ------
+        RootOffline
+            It is not; nothing is remembered.
+        """
+        self._take_root(accept=accept)
+        self.check_mounts()
+        if not self.is_open:
+            raise self.close_root(self._why_closed)
+
+    def _take_root(self, *, accept: bool) -> None:
+        """Judge the root, and remember what it is; raises as `open_root`."""
+        found, is_empty = self._find(self.root), True
+        if not isinstance(found, OSError):
+            try:
+                is_empty = not mounts.top_folders(self.root)
+            except OSError as error:
+                found = error
+        expected, look = self.places.get(""), self._make_look("")
+        is_known = not self.known.is_empty()
+        verdict = judge_place(expected, found, is_known=is_known, is_empty=is_empty, look=look)
+        if isinstance(found, OSError) or (not verdict.is_online and not accept):
+            raise RootOffline(f"{self.root}: {verdict.reason}")
+        if accept:
+            self.places = {}
+        self.places[""] = found if accept else _with_proof(expected, found, look)
+        self._mark, self._why_closed = (found.dev, found.ino, found.fsid), ""
+
+    def check(self) -> None:
+        """Make sure, cheaply, that the root is still the folder that was opened.
+
+        Raises
+        ------
+        RootOffline
+            It is not; `open_root` must succeed first.
+        """
+        try:
+            mark = _mark(self.root)
+        except OSError as error:
+            raise self.close_root(f"the root cannot be read ({error.strerror})") from error
+        if mark != self._mark:
+            raise self.close_root(self._why_closed)
+
+    def close_root(self, why: str = "") -> RootOffline:
+        """Forget that the root was right, so that `open_root` must look again; return what is to be raised."""
+        self._mark, self._why_closed = None, why
+        return RootOffline(f"{self.root}: {why or 'something else is there now'}")
+
+    def poll_mounts(self) -> bool:
+        """Look at the mounts again if anything was mounted or unmounted; cheap otherwise.
+
+        What cannot be read closes the root: `check` tells.
+
+        Returns
+        -------
+        bool
+            Whether anything was, anywhere, since the last call: what was seen before may be of another file system.
+        """
+        has_changed = self._mounts.has_changed()
+        if has_changed and self.is_open:
+            with suppress(RootOffline):
+                self.check()  # what is mounted below another root is no matter
+                self._check_mounted_again()
+        if not self.is_open:
+            self.n_mount_changes += has_changed
+            return has_changed
+        if has_changed or self._is_unsure:
+            before = self._near, self.missing
+            self.check_mounts()
+            self.n_mount_changes += before != (self._near, self.missing)
+        self._record(self.places)
+        return has_changed
+
+    def _check_mounted_again(self) -> None:
+        """Judge the root anew if it may be another mount, whose numbers are those of the one before.
+
+        Raises
+        ------
+        RootOffline
+            It is not what it was.
+        """
+        before = self.places[""]
+        if before.unique_id and mounts.unique_mount_id(self.root) == before.unique_id:
+            return
+        try:
+            self._take_root(accept=False)
+        except RootOffline as error:
+            raise self.close_root(str(error).removeprefix(f"{self.root}: ")) from error
+        self.n_mount_changes += before.unique_id != self.places[""].unique_id
+
+    def is_certain(self, path: str) -> bool:
+        """Tell whether what was just seen at a path is what belongs there; if not, it may be on another look.
+
+        Raises
+        ------
+        RootOffline
+            The root is not what it was.
+        """
+        has_changed = self.poll_mounts()
+        self.check()
+        return not (has_changed or self.is_missing(path))
+
+    def check_mounts(self) -> None:
+        """Compare the mounts below the root with the recorded ones, and record new ones."""
+        try:
+            above, below = mounts.mounts_near(self.root)
+        except OSError as error:
+            self.close_root(f"the table of mounts cannot be read ({error.strerror})")
+            return
+        was_missing, self.missing = self.missing, {}
+        self._near, self._is_unsure = [*above, *below], False
+        prefix, recorded = len(self.root.rstrip("/")) + 1, set(self.places)
+        mounted = {mount.path[prefix:] for mount in below}
+        for path in sorted(mounted | (self.places.keys() - {""})):
+            found = self._find(f"{self.root}/{path}")
+            expected = self.places.get(path)
+            if isinstance(found, OSError):
+                self._is_unsure = True
+                if expected is not None:
+                    self.missing[path] = found.strerror or "unreadable"
+            elif expected is None:
+                self.places[path] = found
+            elif not (expected.is_same_mount(found) and path not in was_missing):
+                self._judge_mount(path, expected, found, is_mounted=path in mounted)
+        self._forget_moved(recorded)
+        self._record(self.places)
+
+    def _judge_mount(self, path: str, expected: Place, found: Place, *, is_mounted: bool) -> None:
+        """Tell whether a mount below the root is what it was, and remember it if it is."""
+        look, relation, reason = self._make_look(path), relate(expected, found), ""
+        # The sandbox of a service mounts folders on themselves; outside of it they are the same ones.
+        if relation is Relation.DIFFERENT or not (is_mounted or expected.is_same_folder(found)):
+            reason = f"another file system is there {describe(found)}"
+        elif relation is Relation.UNKNOWN and (why := judge_data(expected, look())):
+            reason = f"another file system, or another folder, is there {describe(found)}: {why}"
+        if reason:
+            self.missing[path] = reason
+        else:
+            self.places[path] = _with_proof(expected, found, look)
+
+    def _make_look(self, path: str) -> Callable[[], Seen]:
+        """Return how to look, once, for the known sessions below one mount and not below those in it."""
+        inside = f"{path}/" if path else ""
+        others = tuple(f"{each}/" for each in self.places if each != path and each.startswith(inside))
+
+        def belongs(session: str) -> bool:
+            return session.startswith(inside) and not f"{session}/".startswith(others)
+
+        return functools.cache(lambda: look_for(self.root, self.known.sample(belongs)))
+
+    def _forget_moved(self, recorded: AbstractSet[str]) -> None:
+        """Forget where mounts were whose folders above have been renamed, if they are elsewhere below the root.
+
+        Numbers of mounts and devices are given again, so only file systems that have an identity are known again.
+
+        Parameters
+        ----------
+        recorded : set of str
+            Paths that had been recorded before this look.
+        """
+        for path in [path for path in self.missing if not os.path.lexists(f"{self.root}/{path}")]:
+            was = self.places[path]
+            others = [(other, place) for other, place in self.places.items() if other and other not in self.missing]
+            if any(
+                place.is_same_mount(was)
+                or (relate(was, place) is Relation.SAME and (other not in recorded or place.mount_id == was.mount_id))
+                for other, place in others
+            ):
+                del self.places[path], self.missing[path]
+
+    def is_missing(self, path: str) -> bool:
+        """Tell whether a folder is, or lies in, a mount that is not what it was."""
+        return any(path == place or path.startswith(f"{place}/") for place in self.missing)
+
+    def problems(self) -> list[Problem]:
+        """Return one problem per mount that is not what it was."""
+        return [
+            Problem(
+                "other_filesystem", path,
+                f"{reason}: its rows are kept; mount it again, or run `alfwatchd rescan --accept-root` to take the "
+                "folder as it is",
+            )
+            for path, reason in sorted(self.missing.items())
+        ]  # fmt: skip
+
+    def close(self) -> None:
+        """Release the mount table."""
+        self._mounts.close()
+
+    def _find(self, path: str) -> Place | OSError:
+        try:
+            return mounts.find_place(path)
+        except OSError as error:
+            return error
+
+
+def _with_proof(expected: Place | None, found: Place, look: Callable[[], Seen]) -> Place:
+    """Return a place with what is known of its inode numbers: whether a remount has left them as they were."""
+    if expected is None or expected.fs_type != found.fs_type or not may_keep_inodes(found.fs_type):
+        return found
+    is_remounted = expected.mount_id != found.mount_id or 0 != expected.unique_id != found.unique_id
+    if found.has_stable_inodes or not is_remounted:
+        return replace(found, keeps_inodes=expected.keeps_inodes)
+    seen = look()
+    return replace(found, keeps_inodes=seen.shows_stable_inodes if seen.n_numbered else expected.keeps_inodes)
+
+
+def _mark(root: str) -> tuple[int, int, int]:
+    about = os.stat(root)
+    return about.st_dev, about.st_ino, os.statvfs(root).f_fsid

@@ -1,0 +1,308 @@
+"""Flags over environment over TOML over defaults -> `Settings`, and the source of each value."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+import pwd
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_settings import EnvSettingsSource
+
+from alfwatchd import credentials
+from alfwatchd.addresses import redact
+from alfwatchd.errors import ConfigError
+from alfwatchd.settings import ENTRY_KEYS, EXPLANATIONS, Settings, check_place, check_socket
+
+ENV_PREFIX = "ALFWATCHD_"
+SYSTEM_SOCKET = Path("/run/alfwatchd/alfwatchd.sock")
+
+Flags = Mapping[str, object]
+Environ = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The settings in force.
+
+    Parameters
+    ----------
+    settings : Settings
+    sources : mapping of str to str
+        Key of `EXPLANATIONS` -> ``flag --root``, ``environment ALFWATCHD_ROOT``, path of the TOML file, ``default``.
+    """
+
+    settings: Settings
+    sources: Mapping[str, str]
+
+
+def load(flags: Flags, environ: Environ = os.environ) -> Loaded:
+    """Read, merge and validate the settings.
+
+    Parameters
+    ----------
+    flags : mapping of str to object
+        Key of `EXPLANATIONS`, or ``config`` -> value from the command line, None where it was not given.
+    environ : mapping of str to str
+        The environment, from which the default places come too. An empty variable counts as not set.
+
+    Raises
+    ------
+    ConfigError
+        One line for each unknown key, else for each invalid value; or the TOML file cannot be read.
+    """
+    values, sources = _read_all(flags, environ)
+    sources = {key: sources.get(key, "default") for key in EXPLANATIONS}
+    nested: dict[str, Any] = {}
+    for key, value in (_default_places(values, environ) | values).items():
+        section, _, name = key.rpartition(".")
+        (nested.setdefault(section, {}) if section else nested)[name] = value
+    try:
+        settings = Settings(**nested)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_invalid(error, sources))) from error
+    _check_circle(settings, sources["adopt.source"])
+    return Loaded(settings, sources)
+
+
+def _check_circle(settings: Settings, source: str) -> None:
+    """Refuse to adopt from what we write ourselves: rows that were missing once would never go again."""
+    if not settings.adopt.source or "://" in settings.adopt.source:
+        return
+    place = Path(os.path.realpath(settings.adopt.source))
+    folders = [Path(os.path.realpath(Path(each.target, each.subset.tag))) for each in settings.publish]
+    circle = settings.out_dir if place == settings.out_dir else None
+    circle = next((folder for folder in folders if folder in (place, place.parent)), circle)
+    if circle is not None:
+        raise ConfigError(
+            f"adopt.source ({source}): {settings.adopt.source} is what this program writes to {circle}: name the "
+            "tables that the database makes"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a command may find the daemon that it is for.
+
+    Parameters
+    ----------
+    sockets : tuple of Path
+        At least one, the most likely first. Several only where none was named.
+    is_named : bool
+        Whether a `socket` is set, by flag, environment or file.
+    root : Path or None
+        The root that is set, links resolved; None where the command does not say which root it means.
+    """
+
+    sockets: tuple[Path, ...]
+    is_named: bool
+    root: Path | None
+
+
+def find_address(flags: Flags, environ: Environ = os.environ) -> Address:
+    """Return where to look for the daemon of the root that is set; as `find_socket` in all else.
+
+    Raises
+    ------
+    ConfigError
+        As `find_socket`, or `root` is set to what is no path: a command that names its root never goes to another.
+    """
+    values, sources = _read_all(flags, environ)
+    try:
+        root = check_place(values["root"]) if "root" in values else None
+    except ValueError as error:
+        raise ConfigError(f"root = {values['root']!r} ({sources['root']}): {error}") from error
+    return Address(_sockets(values, sources, environ), "socket" in values, root)
+
+
+def find_socket(flags: Flags, environ: Environ = os.environ) -> Path:
+    """Return the control socket for a command that may know no root.
+
+    A `socket` that is set wins. Else it is the first that exists in ``$RUNTIME_DIRECTORY``, ``$XDG_RUNTIME_DIR``,
+    ``/run/alfwatchd`` and, where the root is known, its state folder; if none exists, the first of these.
+    Other settings are not validated, but an unknown key is an error: a typing error must not lead to another daemon.
+
+    Parameters
+    ----------
+    flags, environ
+        As for `load`.
+
+    Raises
+    ------
+    ConfigError
+        An unknown key, an unusable path or TOML file.
+    """
+    return _sockets(*_read_all(flags, environ), environ)[0]
+
+
+def _sockets(values: dict[str, object], sources: Mapping[str, str], environ: Environ) -> tuple[Path, ...]:
+    """Return the socket that is set, or all usual ones that exist, or the first of these."""
+    try:
+        if "socket" in values:
+            return (check_socket(check_place(values["socket"])),)
+        candidates = [*_runtime_sockets(environ), SYSTEM_SOCKET]
+        state_dir = (_default_places(values, environ) | values).get("state_dir")
+        if state_dir is not None:
+            candidates.append(check_place(state_dir) / SYSTEM_SOCKET.name)
+        # For `os.access`, what lies in a folder without permission is absent; `Path.exists` raises.
+        found = [path for path in candidates if os.access(path, os.F_OK)] or candidates[:1]
+        check_socket(found[0])
+        return tuple(found)
+    except ValueError as error:
+        raise ConfigError(f"socket ({sources.get('socket', 'default')}): {error}") from error
+
+
+def _read_all(flags: Flags, environ: Environ) -> tuple[dict[str, object], dict[str, str]]:
+    """Return the values that are set, paths made absolute, and the source of each."""
+    values, sources, unknown = {}, {}, []
+    for key, value, folder, source in _entries(flags, environ):
+        if key not in EXPLANATIONS:
+            unknown.append(_unknown(key, source))
+        values[key], sources[key] = _place(key, value, folder, environ), source
+    if unknown:
+        raise ConfigError("\n".join(unknown))
+    return values, sources
+
+
+def _unknown(key: str, source: str) -> str:
+    nearest = difflib.get_close_matches(key.lower().replace("-", "_"), (*EXPLANATIONS, *ENTRY_KEYS), n=1, cutoff=0.5)
+    hint = f"did you mean {nearest[0]!r}?" if nearest else "config.example.toml lists all keys"
+    return f"{source}: unknown key {key!r}; {hint}"
+
+
+def _entries(flags: Flags, environ: Environ) -> Iterator[tuple[str, object, Path, str]]:
+    """Yield key, value, folder of relative paths, and source of all that is set, the weakest source first."""
+    cwd = Path.cwd()
+    config = flags.get("config")
+    if config is None:
+        config = environ.get(_env_name("config")) or None
+    if config is not None:
+        file = cwd / _expand_home(str(config), environ)
+        for key, value in _flat(_read_toml(file)):
+            yield key, value, file.parent, str(file)
+    for key, value in _from_environment(environ):
+        yield key, value, cwd, f"environment {_env_name(key)}"
+    for key, value in flags.items():
+        if key != "config" and value is not None:
+            # `prune.reference` is `--reference`: the command's name stands for the section.
+            yield key, value, cwd, f"flag --{key.rpartition('.')[2].replace('_', '-')}"
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    text = ""
+    try:
+        text = file.read_text(encoding="utf-8")
+        return tomllib.loads(text)
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot read the configuration: {error.strerror}; check its path") from error
+    except ValueError as error:
+        found = re.search(r"at line (\d+), column (\d+)\)$", str(error))
+        line, column = found.groups() if found else (text.count("\n") + 1, len(text) - text.rfind("\n"))
+        raise ConfigError(f"{file}:{line}:{column}: not valid TOML: {error}") from error
+
+
+def _from_environment(environ: Environ) -> Iterator[tuple[str, object]]:
+    names = {name for name in environ if name.startswith(ENV_PREFIX) and not name.startswith(credentials.PREFIX)}
+    names.discard(_env_name("config"))
+    keys = {name: name.removeprefix(ENV_PREFIX).lower().replace("__", ".") for name in names}
+    source = EnvSettingsSource(Settings, env_prefix=ENV_PREFIX, env_nested_delimiter="__")
+    source.env_vars = {name.lower(): environ[name] for name in names if environ[name] and keys[name] in EXPLANATIONS}
+    yield from _flat(source())
+    yield from ((key, None) for key in sorted(keys.values()) if key not in EXPLANATIONS)
+
+
+def _env_name(key: str) -> str:
+    return ENV_PREFIX + key.upper().replace(".", "__")
+
+
+def _flat(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _place(key: str, value: object, folder: Path, environ: Environ) -> object:
+    """Make a path absolute; what is not one stays as it is, and the model refuses it."""
+    if key == "publish" and isinstance(value, list | tuple):
+        return [_with_place(entry, folder, environ) for entry in value]
+    if key == "adopt.source":
+        return _path_or_address(value, folder, environ)
+    is_place = key in ("root", "out_dir", "state_dir", "socket", "prune.reference")
+    if not is_place or not isinstance(value, str | Path) or not str(value) or "\0" in str(value):
+        return value
+    path = folder / _expand_home(str(value), environ)
+    # A link to the reference tables may later point to newer ones; the root is one folder as long as we run.
+    return Path(os.path.realpath(path)) if key in ("root", "out_dir") else path
+
+
+def _with_place(entry: object, folder: Path, environ: Environ) -> object:
+    if not isinstance(entry, Mapping) or "target" not in entry:
+        return entry
+    return {**entry, "target": _path_or_address(entry["target"], folder, environ)}
+
+
+def _path_or_address(value: object, folder: Path, environ: Environ) -> object:
+    if not isinstance(value, str) or not value or "://" in value or "\0" in value:
+        return value
+    return str(folder / _expand_home(value, environ))
+
+
+def _expand_home(text: str, environ: Environ) -> str:
+    if text != "~" and not text.startswith("~/"):
+        return text
+    return (environ.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir) + text[1:]
+
+
+def _default_places(values: Mapping[str, object], environ: Environ) -> dict[str, object]:
+    """Return the places that follow from the root; nothing where it is not known or unusable."""
+    out_dir = values.get("out_dir", values.get("root"))
+    if not isinstance(out_dir, Path):
+        return {}
+    above = next(_folders(environ, "STATE_DIRECTORY"), None)
+    if above is None:
+        home = Path(_expand_home("~/.local/state", environ))
+        above = next(_folders(environ, "XDG_STATE_HOME"), home) / "alfwatchd"
+    # Two output folders of one user or unit never share a state folder. The name is cut, as it may be up to NAME_MAX.
+    own = above / f"{out_dir.name[:24]}-{hashlib.sha256(os.fsencode(out_dir)).hexdigest()[:8]}"
+    state_dir = values.get("state_dir", own)
+    if not isinstance(state_dir, Path):
+        return {}
+    sockets = [*_runtime_sockets(environ), state_dir / SYSTEM_SOCKET.name]
+    return {"out_dir": out_dir, "state_dir": state_dir, "socket": sockets[0]}
+
+
+def _runtime_sockets(environ: Environ) -> list[Path]:
+    return [folder / SYSTEM_SOCKET.name for folder in _folders(environ, "RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR")]
+
+
+def _folders(environ: Environ, *names: str) -> Iterator[Path]:
+    # systemd.exec(5): a list with colons. XDG Base Directory Specification: a relative folder is to be ignored.
+    firsts = (environ.get(name, "").partition(":")[0] for name in names)
+    return (Path(first) for first in firsts if first.startswith("/"))
+
+
+def _invalid(error: ValidationError, sources: Mapping[str, str]) -> Iterator[str]:
+    """Yield a line for each invalid value: key, value, source, and what is allowed."""
+    for item in error.errors(include_url=False):
+        key = ".".join(part for part in item["loc"] if isinstance(part, str))
+        if item["type"] == "extra_forbidden":
+            yield _unknown(key, sources["publish"])
+        elif item["type"] != "missing":
+            value = str(item["input"]) if isinstance(item["input"], Path) else repr(item["input"])
+            value = redact(value)
+            what = item["msg"].removeprefix("Value error, ").removeprefix("Input ").replace("tuple", "list")
+            source = sources[next(each for each in (key, key.partition(".")[0]) if each in sources)]
+            yield f"{key} = {value} ({source}): {what}"
+        elif key == "publish.target":
+            yield f"publish ({sources['publish']}): an entry has no target: give a folder or s3://bucket/prefix"
+        elif key == "root":  # the other places follow from it
+            yield "root is not set: give --root DIR, ALFWATCHD_ROOT=DIR, or root = 'DIR' in the --config file"

@@ -1,0 +1,366 @@
+"""Puts the parts of the daemon together, runs them, and ends them in order."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from alfwatchd.database.adopter import Adopting, make_announcer
+from alfwatchd.engine.engine import Engine
+from alfwatchd.engine.inbox import Inbox
+from alfwatchd.engine.messages import Flushed, Message, Reload, Stop
+from alfwatchd.engine.model import Parts
+from alfwatchd.engine.status import status_line
+from alfwatchd.engine.waiting import wait_for
+from alfwatchd.errors import AlfwatchdError, ConfigError, OutDirError, StateError
+from alfwatchd.index.hash_queue import HashQueue
+from alfwatchd.index.state_db import State
+from alfwatchd.prune.trash_keeper import TrashKeeper
+from alfwatchd.publish.publication import check_targets
+from alfwatchd.publish.publisher import Publisher
+from alfwatchd.scan.hasher import Hasher
+from alfwatchd.scan.mounts import WATCHABLE, find_place
+from alfwatchd.service import file_limits, logs, systemd
+from alfwatchd.service.listening import Control
+from alfwatchd.service.locks import Held, hold_out_dir, hold_state_dir
+from alfwatchd.service.startup import Start, prepare
+from alfwatchd.settings import Settings
+from alfwatchd.store import reader, writer
+from alfwatchd.store.flusher import Flusher
+from alfwatchd.store.layout import LAYOUT
+from alfwatchd.store.writer import Store
+from alfwatchd.watch.watcher import Watcher
+from alfwatchd.web.control_api import create_app
+from alfwatchd.web.control_service import Desk
+from alfwatchd.web.http_server import Server
+
+_log = logging.getLogger(__name__)
+
+# Changing one of these needs another process: they decide where the daemon lives and what threads it has.
+_FIXED = (
+    "root",
+    "out_dir",
+    "state_dir",
+    "socket",
+    "namespace",
+    "hash_files",
+    "hash_threads",
+    "scan_workers",
+    "watch",
+    "control",
+    "adopt",
+    "serve",
+    "publish",
+)
+
+_LOOK_AFTER_SECONDS = 2.0
+
+# Objects made and not dropped before anyone looks for garbage among them. With Python's 700, looking takes a fifth of a
+# full scan, which makes a million objects that last; what clients' requests leave behind is little.
+_NEW_OBJECTS = 50_000
+
+
+def run(settings: Settings, load: Callable[[], Settings]) -> None:
+    """Run the daemon until SIGTERM or SIGINT. Main thread only.
+
+    Parameters
+    ----------
+    settings : Settings
+    load : callable
+        Reads the settings again, on SIGHUP.
+
+    Raises
+    ------
+    Locked
+        Another process keeps these tables, uses this state folder or serves this socket.
+    AlfwatchdError
+        The daemon cannot start, cannot go on, or could not save the last changes.
+    """
+    check_targets(settings.publish)
+    file_limits.take_enough()
+    writer.use_system_memory()
+    logs.log_uncaught()
+    gc.set_threshold(_NEW_OBJECTS)
+    inbox, service = Inbox(), systemd.Service()
+    _catch_signals(inbox)
+    in_force = _InForce(settings, load, service)
+    with ExitStack() as stack:
+        held = stack.enter_context(ExitStack())
+        locks: dict[str, Held] = {}
+        trouble = _try_to_hold(held, settings, locks)
+        control = Control(settings)
+        stack.callback(control.close)
+        # First of all: the state of another daemon that runs is not to be mended.
+        locks["state_dir"] = stack.enter_context(_hold_state_dir(settings.state_dir))
+        state = State(settings.state_dir)
+        stack.callback(state.close)
+        api = Server(create_app(Desk(inbox.post, lambda: in_force.settings)), control.listening)
+        stack.callback(api.close)
+        stack.callback(inbox.close)
+        _log.info("daemon started root=%s out_dir=%s socket=%s", settings.root, settings.out_dir, control.path)
+        frame = _Frame(in_force, inbox, service, state, api, locks, control)
+        while _work(frame, trouble):
+            held.close()
+            _hold_out_dir(held, settings, locks)
+            trouble = None
+            _log.info("root came late, its tables are read now root=%s", settings.root)
+    _log.info("daemon stopped")
+
+
+class _InForce:
+    """The settings in force. SIGHUP replaces those that a running process can change."""
+
+    def __init__(self, settings: Settings, load: Callable[[], Settings], service: systemd.Service) -> None:
+        self.settings = settings
+        self._load = load
+        self._service = service
+
+    def read_again(self) -> Settings:
+        """Return the settings in force from now on; raises `AlfwatchdError` to keep the old ones."""
+        self._service.begin_reload(time.monotonic_ns() // 1000)
+        try:
+            new = self._load()
+        except OSError as error:  # relative paths need the current folder, which may be gone
+            raise ConfigError(f"the settings cannot be read: {error}") from error
+        logs.set_level(new.log_level)
+        for key in _FIXED:
+            if getattr(new, key) != getattr(self.settings, key):
+                _log.warning("setting needs a restart to change key=%s", key)
+        self.settings = new.model_copy(update={key: getattr(self.settings, key) for key in _FIXED})
+        return self.settings
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """What lasts as long as the process."""
+
+    in_force: _InForce
+    inbox: Inbox
+    service: systemd.Service
+    state: State
+    api: Server
+    locks: dict[str, Held]
+    control: Control
+
+    def require_out_dir(self) -> None:
+        """Make sure that the output folder is the one that is locked; raises as `Held.require_folder`."""
+        if "out_dir" in self.locks:
+            self.locks["out_dir"].require_folder()
+
+
+def _work(frame: _Frame, trouble: OutDirError | None) -> bool:
+    """Keep the tables right until the daemon is told to stop.
+
+    Parameters
+    ----------
+    frame : _Frame
+    trouble : OutDirError or None
+        Why the output folder is not held. It lies in the root, and nothing is written while the root is offline.
+
+    Returns
+    -------
+    bool
+        Whether to begin anew instead of stopping: neither the root nor the earlier tables in it were there at the
+        start, and now they are. Without them the ids and columns that they hold would be lost.
+    """
+    settings = frame.in_force.settings
+    lacks_tables = _lies_in_root(settings) and not _has_tables(settings)
+    with ExitStack() as stack:
+        assembled = _assemble(frame, stack)
+        if assembled is None:
+            return False
+        engine, threads = assembled
+        engine.may_flush = trouble is None and not lacks_tables
+        was_offline = False
+        if trouble is None:
+            frame.service.tell(time.monotonic(), status_line(engine))
+        for _ in _rounds(frame, engine, threads):
+            if not (engine.may_flush or engine.offline or engine.last_flush):
+                if trouble or was_offline or _has_tables(settings):
+                    frame.state.save_places(engine.indexer.guard.places)
+                    return True
+                engine.may_flush = True
+            was_offline = was_offline or bool(engine.offline)
+        if engine.unsaved:
+            raise AlfwatchdError(f"the tables lack the last changes, and the next start scans: {engine.unsaved}")
+    return False
+
+
+Threads = Mapping[str, Callable[[], bool]]
+"""Name of a thread without which the daemon cannot work -> whether it runs."""
+
+
+def _assemble(frame: _Frame, stack: ExitStack) -> tuple[Engine, Threads] | None:
+    """Return engine and threads; None where the daemon is to stop before there are any."""
+    settings, inbox, state = frame.in_force.settings, frame.inbox, frame.state
+
+    def new_watcher() -> Watcher:
+        return Watcher(inbox.post, settings.state_dir / "cookies")
+
+    make = partial(prepare, settings, state, new_watcher if _is_watchable(settings) else None, inbox.post)
+    start = wait_for(make, inbox, settings, frame.service.ping)
+    if start is None:
+        return None
+    stack.callback(start.indexer.guard.close)
+    start.indexer.scanner = replace(start.indexer.scanner, on_progress=lambda: frame.service.ping(time.monotonic()))
+    announce = make_announcer(settings.adopt.source, settings.state_dir, inbox.post)
+    layout = settings.state_dir / LAYOUT
+    written = Store(settings.out_dir, str(settings.root), layout, announce, start.notes, frame.require_out_dir)
+    publisher = Publisher(settings.out_dir, settings.publish) if settings.publish else None
+    if publisher is not None:
+        stack.callback(publisher.close)
+    flusher = Flusher(written, _waking(publisher, inbox.post))
+    stack.callback(flusher.close)
+    threads = {"flusher": lambda: flusher.is_alive, "server": lambda: frame.api.is_alive}
+    hashes = None
+    if settings.hash_files:
+        hasher = Hasher(str(settings.root), state, settings.hash_threads, inbox.post)
+        stack.callback(hasher.close)
+        threads["hasher"] = lambda: hasher.is_alive
+        hashes = HashQueue(hasher, state)
+    adopting = None
+    if settings.adopt.source:
+        adopting = Adopting(settings.adopt, settings.state_dir, start.encoding.kept, inbox.post)
+        stack.callback(adopting.close)
+        threads["adopter"] = lambda: adopting.is_alive
+    parts = Parts(
+        indexer=start.indexer,
+        flusher=flusher,
+        inbox=inbox,
+        hashes=hashes,
+        adopting=adopting,
+        publisher=publisher,
+        first_pass_done=lambda: _finish_first_pass(start),
+        reload=frame.in_force.read_again,
+        wall_clock=lambda: datetime.now(UTC),
+        stopwatch=time.monotonic,
+        trash=TrashKeeper(lambda: frame.in_force.settings),
+        first_seen=start.first_seen,
+    )
+    engine = Engine(settings, start.encoding, parts)
+    stack.callback(engine.close)
+    return engine, threads
+
+
+def _waking(publisher: Publisher | None, post: Callable[[Message], None]) -> Callable[[Message], None]:
+    """Return how the flusher posts: who publishes hears of a flush directly, whatever the engine is doing."""
+    if publisher is None:
+        return post
+
+    def post_and_wake(message: Message) -> None:
+        if isinstance(message, Flushed):
+            publisher.wake()
+        post(message)
+
+    return post_and_wake
+
+
+def _rounds(frame: _Frame, engine: Engine, threads: Threads) -> Iterator[None]:
+    """Step the engine until it is done. systemd's watchdog is fed here, by the loop that does the work."""
+    looked_after = time.monotonic()
+    while not engine.is_done:
+        sleep = engine.step(time.monotonic())
+        yield
+        for name, is_alive in threads.items():
+            if not is_alive():
+                raise AlfwatchdError(f"the {name} thread has ended, which it never should; the log says why")
+        if time.monotonic() - looked_after > _LOOK_AFTER_SECONDS:
+            looked_after = time.monotonic()
+            _look_after(frame, engine)
+        is_stopping = engine.last_flush is not None
+        until_ping = frame.service.tell(time.monotonic(), status_line(engine), is_stopping=is_stopping)
+        frame.inbox.wait(min(sleep, until_ping))
+
+
+def _look_after(frame: _Frame, engine: Engine) -> None:
+    """Take locks again that somebody has removed, and make the control socket again."""
+    if not all(lock.is_in_place() for lock in frame.locks.values()):
+        engine.look_at_root(time.monotonic())  # the folders may lie in it, and something may be mounted over it
+    for lock in frame.locks.values() if not engine.offline else ():
+        lock.keep()
+    if frame.api.is_listening:
+        frame.control.keep(frame.api.replace)
+
+
+def _finish_first_pass(start: Start) -> None:
+    start.finish_first_pass()
+    # The tree is no garbage. To look through it for some took 320 ms with 100 k datasets, again and again while files
+    # were added, and no other thread can run meanwhile: the kernel's queue of events overflowed.
+    gc.freeze()
+    try:
+        start.check_lab()
+    except AlfwatchdError as error:
+        # Not the end of a daemon: anyone who makes a folder could end it. The folder's own lab stands in the row.
+        _log.error("lab setting not kept error=%s", error)
+
+
+def _is_watchable(settings: Settings) -> bool:
+    """Tell whether inotify sees what happens at the root; a root that is not there yet may turn out to be."""
+    if settings.watch != "auto":
+        return settings.watch == "inotify"
+    try:
+        return find_place(str(settings.root)).fs_type in WATCHABLE
+    except OSError:
+        return True
+
+
+# The output folder.
+
+
+def _try_to_hold(stack: ExitStack, settings: Settings, locks: dict[str, Held]) -> OutDirError | None:
+    """Take the output folder, or return why that is not possible where it may be for an offline root."""
+    try:
+        _hold_out_dir(stack, settings, locks)
+    except OutDirError as error:
+        if not _lies_in_root(settings):
+            raise
+        return error
+    return None
+
+
+def _hold_out_dir(stack: ExitStack, settings: Settings, locks: dict[str, Held]) -> None:
+    writer.check_out_dir(settings.out_dir)
+    locks["out_dir"] = stack.enter_context(hold_out_dir(settings.out_dir))
+
+
+def _hold_state_dir(state_dir: Path) -> AbstractContextManager[Held]:
+    try:
+        state_dir.mkdir(parents=True, exist_ok=True, mode=0o750)
+    except OSError as error:
+        raise StateError(
+            f"{state_dir}: cannot keep state here ({error}); choose another folder with --state-dir"
+        ) from error
+    return hold_state_dir(state_dir)
+
+
+def _lies_in_root(settings: Settings) -> bool:
+    return settings.out_dir.is_relative_to(settings.root)
+
+
+def _has_tables(settings: Settings) -> bool:
+    return os.access(settings.out_dir / reader.SESSIONS, os.F_OK)
+
+
+# The world outside.
+
+
+def _catch_signals(inbox: Inbox) -> None:
+    """Turn signals into messages. Whoever presses Ctrl-C twice does not want to wait for the last flush."""
+
+    def stop(*_: Any) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        inbox.post(Stop())
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGHUP, lambda *_: inbox.post(Reload()))

@@ -1,0 +1,269 @@
+"""Index and flush without a daemon."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from alfwatchd.api import RecomputeReply
+from alfwatchd.database.adopter import NOTHING_READ, find_problems, look, make_announcer
+from alfwatchd.engine.inbox import Inbox
+from alfwatchd.engine.messages import Announced, Crawled, Hashed, Message, TablesView
+from alfwatchd.errors import RootOffline
+from alfwatchd.index.hash_queue import HashQueue
+from alfwatchd.index.indexer import Indexer
+from alfwatchd.index.state_db import State
+from alfwatchd.scan.hasher import Hasher
+from alfwatchd.service.startup import Start, lab_problems, prepare
+from alfwatchd.settings import Settings
+from alfwatchd.store import reader, writer
+from alfwatchd.store.layout import LAYOUT
+from alfwatchd.store.writer import Store
+from alfwatchd.tree.folder import Changes
+from alfwatchd.tree.rows import Problem
+
+_PATIENCE_SECONDS = 1.0
+
+Progress = Callable[[int, int], None]
+"""Gets the numbers of sessions and datasets found so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What one run found and wrote.
+
+    Parameters
+    ----------
+    n_sessions, n_datasets : int
+    n_bytes : int
+        Sum of the file sizes.
+    added, changed, removed : int
+        Dataset rows, against the tables that were there before; one that has another id now is changed.
+    adopted : Announced or None
+        What the database knows, where that is another state of it than before.
+    problems : tuple of Problem
+    seconds : float
+    held : str
+        Why rows of sessions that are gone are kept; empty if none are.
+    """
+
+    n_sessions: int
+    n_datasets: int
+    n_bytes: int
+    added: int
+    changed: int
+    removed: int
+    adopted: Announced | None
+    problems: tuple[Problem, ...]
+    seconds: float
+    held: str = ""
+
+
+@contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    """Let nobody look for garbage: a full index makes a million objects that last, and looking takes a fifth of it."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+@no_garbage_collection()
+def run_once(
+    settings: Settings, *, accept_root: bool = False, recompute_ids: bool = False, progress: Progress | None = None
+) -> Summary:
+    """Bring the tables in the output folder up to date. The caller holds the lock on the folder.
+
+    Parameters
+    ----------
+    settings : Settings
+    accept_root : bool
+        See `Indexer.open_root`.
+    recompute_ids : bool
+        Whether to make all ids anew, whatever earlier tables hold.
+    progress : callable or None
+
+    Raises
+    ------
+    RootOffline
+        The root is not what it was; the tables stay as they are.
+    LabConflict
+        The `lab` setting differs from a lab folder.
+    OutDirError, TablesError
+        The tables cannot be written.
+    """
+    started, written_at = time.monotonic(), datetime.now(UTC)
+    writer.check_out_dir(settings.out_dir)
+    state = State(settings.state_dir)
+    try:
+        inbox = Inbox()
+        start = prepare(settings, state, None, inbox.post)  # first: it asks what the tables were made with
+        with ThreadPoolExecutor(1) as beside:  # most of the time workers scan, and Arrow reads without holding us up
+            reading = beside.submit(look, settings.adopt, settings.state_dir) if settings.adopt.source else None
+            index(start, inbox, accept_root=accept_root, progress=progress)
+            start.check_lab()
+            start.first_seen.take(start.indexer, time.time())
+            found = reading.result() if reading is not None else NOTHING_READ
+        if recompute_ids:
+            start = replace(start, encoding=start.encoding.without_kept_ids())
+        if found.adoption is not None:
+            start = replace(start, encoding=start.encoding.adopt(found.adoption))
+        if settings.hash_files:
+            run_hashing(settings, state, start)
+        tables = start.indexer.tables
+        changes, announced = _write(settings, start, written_at)
+    finally:
+        state.close()
+    counts, snapshot = tables.counts, tables.snapshot()
+    problems = (
+        *lab_problems(settings.lab, snapshot),
+        *start.indexer.problems(),
+        *find_problems(found, snapshot, settings.lab),
+    )
+    seconds = time.monotonic() - started
+    return Summary(
+        counts.n_sessions, counts.n_datasets, counts.n_bytes,
+        changes.added, changes.changed, changes.removed, announced, problems, seconds,
+        start.indexer.absences.why_held,
+    )  # fmt: skip
+
+
+def recompute_ids(settings: Settings) -> RecomputeReply:
+    """Make all ids anew. The caller holds the lock on the folder; raises as `run_once`."""
+    summary = run_once(settings, recompute_ids=True)
+    generation, _ = reader.read_generation(settings.out_dir)
+    return RecomputeReply(generation, summary.adopted.n_changes if summary.adopted else 0, summary.seconds)
+
+
+@no_garbage_collection()
+def look_once(settings: Settings) -> TablesView:
+    """Index the root and write nothing: what `prune` needs where no daemon runs.
+
+    Raises
+    ------
+    RootOffline
+        The root is missing, or not what an earlier run recorded.
+    """
+    state = State(settings.state_dir)
+    try:
+        start = index_with_workers(settings, state)
+        start.first_seen.take(start.indexer, time.time())
+    finally:
+        state.close()
+    return replace(start.indexer.view(), first_seen=start.first_seen.times)
+
+
+def index_with_workers(
+    settings: Settings, state: State, *, accept_root: bool = False, progress: Progress | None = None
+) -> Start:
+    """Scan the whole root, with as many processes as the settings say; raises as `index`."""
+    inbox = Inbox()
+    start = prepare(settings, state, None, inbox.post)
+    index(start, inbox, accept_root=accept_root, progress=progress)
+    return start
+
+
+def index(
+    start: Start, inbox: Inbox | None = None, *, accept_root: bool = False, progress: Progress | None = None
+) -> None:
+    """Scan the whole root.
+
+    Parameters
+    ----------
+    start : Start
+    inbox : Inbox or None
+        Gets what worker processes have read; None where there are none.
+    accept_root : bool
+        See `Indexer.open_root`.
+    progress : callable or None
+
+    Raises
+    ------
+    RootOffline
+        The root is not what it was; says how to accept it.
+    """
+    indexer = start.indexer
+    try:
+        indexer.open_root(accept=accept_root)
+        indexer.start_pass("once", 0.0)
+        while indexer.work.is_waiting:
+            if inbox is not None:
+                _hear(inbox, indexer)
+            indexer.scan(0.0)
+            indexer.committed.clear()
+            if progress is not None:
+                progress(indexer.tables.counts.n_sessions, indexer.tables.counts.n_datasets)
+    except RootOffline as error:
+        raise RootOffline(
+            f"{error}; the tables were left as they are. If the root is meant to be like this, "
+            "run once more with --accept-root"
+        ) from error
+    finally:
+        indexer.close()
+        indexer.guard.close()
+    start.finish_first_pass()
+
+
+def _write(settings: Settings, start: Start, written_at: datetime) -> tuple[Changes, Announced | None]:
+    """Write the tables, and count the rows that differ from those that were there."""
+    told: list[Message] = []
+    with reader.open_datasets(settings.out_dir) as old:
+        may_differ = _replace(settings, start, told.append, written_at)
+        announced = next((each for each in told if isinstance(each, Announced)), None)
+        if not may_differ:
+            return Changes(), announced
+        if old is None:
+            return Changes(added=start.indexer.tables.counts.n_datasets), announced
+        with reader.open_datasets(settings.out_dir) as new:
+            found = reader.compare(reader.read_ids_and_sizes(old), reader.read_ids_and_sizes(new))
+    # Ids may also go from one row to another: such rows count as changed by what else differs in them.
+    n_renamed = min(announced.n_changed_datasets, found.added, found.removed) if announced is not None else 0
+    return Changes(found.added - n_renamed, found.changed + n_renamed, found.removed - n_renamed), announced
+
+
+def _replace(settings: Settings, start: Start, post: Callable[[Message], None], written_at: datetime) -> bool:
+    announce = make_announcer(settings.adopt.source, settings.state_dir, post)
+    layout = settings.state_dir / LAYOUT
+    with closing(Store(settings.out_dir, str(settings.root), layout, announce, start.notes)) as made:
+        return made.write(start.indexer.snapshot(), start.encoding, written_at)
+
+
+def _hear(inbox: Inbox, indexer: Indexer) -> None:
+    """Take what worker processes have read; wait for it where nothing else is left to do."""
+    if not indexer.work.is_ready:
+        inbox.wait(_PATIENCE_SECONDS)
+    for message in inbox.drain():
+        if isinstance(message, Crawled):
+            indexer.receive(message)
+
+
+def run_hashing(settings: Settings, state: State, start: Start) -> None:
+    """Hash all files that have no recorded digest, and wait for it."""
+    inbox = Inbox()
+    hasher = Hasher(str(settings.root), state, settings.hash_threads, inbox.post, settle_seconds=0.0)
+    hashes = HashQueue(hasher, state)
+    try:
+        start.indexer.committed.extend(start.indexer.tables.snapshot().sessions.values())
+        hashes.submit(start.indexer)
+        while hasher.n_pending or inbox.has_messages:
+            inbox.wait(0.1)
+            for message in inbox.drain():
+                _take(message, hashes, start)
+    finally:
+        hasher.close()
+    for message in inbox.drain():
+        _take(message, hashes, start)
+    start.indexer.scan(0.0)
+
+
+def _take(message: Message, hashes: HashQueue, start: Start) -> None:
+    if isinstance(message, Hashed):
+        hashes.take(message, start.indexer)

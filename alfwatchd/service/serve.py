@@ -1,0 +1,334 @@
+"""`alfwatchd serve`: publishes the tables into a folder of its own whenever they change, and serves that folder.
+
+A process of its own: nothing that listens to a network is in the daemon.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import signal
+import socket
+import stat
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from alfwatchd import credentials
+from alfwatchd.errors import AlfwatchdError, ConfigError, Locked, TargetChanged
+from alfwatchd.publish import publication
+from alfwatchd.service import file_limits, logs, systemd
+from alfwatchd.service.locks import Held
+from alfwatchd.settings import Publish, Serve, Settings, Subset
+from alfwatchd.store import reader
+from alfwatchd.web import connections
+from alfwatchd.web.http_server import Server
+from alfwatchd.web.tables_site import PublicProtocol, Site
+
+_log = logging.getLogger(__name__)
+
+TOKEN = "serve_token"  # noqa: S105 - the name of a credential
+"""See `credentials.find`."""
+
+_FOLDER = "serve"
+_LOCK = ".serving.lock"
+_POLL_SECONDS = 1.0
+_RETRY_SECONDS = 30.0
+_KEEP_SECONDS = 600.0
+"""How long an address that `cache/info` told leads somewhere. A download that has begun ends whatever happens."""
+_MOST_AHEAD = timedelta(minutes=5)
+_LEAST_SECONDS = 60.0
+"""Each publication has a date a minute after the last one. Where tables change more often than that for a while, a few
+are published at once, with dates of the next minutes, and then one a minute."""
+_END_SECONDS = 5.0
+_BACKLOG = 256
+_ENDS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGTERM, SIGINT or SIGHUP. Main thread only.
+
+    Parameters
+    ----------
+    settings : Settings
+        The tables are in `out_dir`; there may be none yet.
+
+    Raises
+    ------
+    ConfigError
+        The token cannot be sent, or two subsets have one tag.
+    Locked
+        Another process serves from this state folder.
+    AlfwatchdError
+        The address cannot be listened at, or something ended that never should.
+    """
+    # All threads inherit the mask: a signal waits until the main thread asks for it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
+    file_limits.take_enough()
+    logs.log_uncaught()
+    token, subsets = find_token(), tagged_subsets(settings.publish)
+    with ExitStack() as stack:
+        listening = stack.enter_context(listen(settings.serve))
+        folder = stack.enter_context(_take_folder(settings.state_dir))
+        host = listening.getsockname()[0]
+        is_private = token is None and ipaddress.ip_address(host).is_loopback
+        if token is None and not is_private:
+            _log.warning("everybody who can reach this address can read the tables: there is no token host=%s", host)
+        tags = frozenset(subset.tag for subset in subsets)
+        site = Site(folder, tags, settings.serve.base_url, token, is_private)
+        # Each answer has a file, too.
+        server = Server(site, listening, PublicProtocol, connections.room() // 2)
+        stack.callback(server.close)
+        entries = [Entry(settings.out_dir, own_target(folder, subset)) for subset in (Subset(), *subsets)]
+        publisher = _Publisher(entries)
+        stack.callback(publisher.close)
+        _log.info(
+            "serving address=%s out_dir=%s token=%s tags=%d",
+            _address(listening), settings.out_dir, "no" if token is None else "yes", len(tags),
+        )  # fmt: skip
+        _wait_for_the_end(server, publisher)
+        # Whoever presses Ctrl-C twice does not want to wait for downloads.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDS)
+    _log.info("serving ended")
+
+
+def _wait_for_the_end(server: Server, publisher: _Publisher) -> None:
+    service = systemd.Service()
+    publisher.first_round.wait(_RETRY_SECONDS)
+    while True:
+        for name, is_alive in (("server", server.is_alive), ("publisher", publisher.is_alive)):
+            if not is_alive:
+                raise AlfwatchdError(f"the {name} thread has ended, which it never should; the log says why")
+        service.tell(time.monotonic(), publisher.text)
+        if signal.sigtimedwait(_ENDS, _POLL_SECONDS):
+            return
+
+
+# What is served.
+
+
+def tagged_subsets(targets: Sequence[Publish]) -> list[Subset]:
+    """Return the subsets of `publish` that clients can ask for, each once.
+
+    Raises
+    ------
+    ConfigError
+        One tag stands for two of them.
+    """
+    found: dict[str, Subset] = {}
+    for subset in (entry.subset for entry in targets if entry.subset.tag):
+        if found.setdefault(subset.tag, subset) != subset:
+            raise ConfigError(f"publish: two different subsets have the tag {subset.tag!r}; give one of them another")
+    return list(found.values())
+
+
+def own_target(folder: Path, subset: Subset) -> Publish:
+    """Return how tables get into the folder that is served."""
+    # Addresses are made anew for each client; this one only makes known which archive is the present one.
+    return Publish(target=str(folder), keep_seconds=_KEEP_SECONDS, location="http://localhost", subset=subset)
+
+
+Mark = tuple[tuple[int, int, int, int], ...]
+"""Device, inode, size and modification time of each table."""
+
+
+def find_mark(out_dir: Path) -> Mark | None:
+    """Return what changes whenever the tables are replaced; None while there are not two of them."""
+    try:
+        found = [(out_dir / name).stat() for name in (reader.SESSIONS, reader.DATASETS)]
+    except OSError:
+        return None
+    if not all(stat.S_ISREG(each.st_mode) for each in found):
+        return None
+    return tuple((each.st_dev, each.st_ino, each.st_size, each.st_mtime_ns) for each in found)
+
+
+@dataclass(slots=True)
+class Entry:
+    """Tables that are served, all or some; kept up to date by one thread.
+
+    Parameters
+    ----------
+    out_dir : Path
+    settings : Publish
+        See `own_target`.
+    """
+
+    out_dir: Path
+    settings: Publish
+    text: str = ""
+    """What is served, or why nothing is; for people."""
+    _mark: Mark | None = None
+    _last: float = -_LEAST_SECONDS
+    _date: datetime = datetime.min
+    _retry: float = 0.0
+    _removal: float | None = None
+
+    def keep(self, now: float) -> None:
+        """Publish if the tables have changed; remove what was replaced long ago. What fails is logged and tried again.
+
+        Parameters
+        ----------
+        now : float
+            CLOCK_MONOTONIC, in seconds.
+        """
+        if now < self._retry:
+            return
+        mark = find_mark(self.out_dir)
+        try:
+            if mark is None and self._mark is None:
+                self.text = f"waiting for tables in {self.out_dir}"
+            elif mark not in (None, self._mark) and not self._is_early(now):
+                self._publish(now)
+                self._mark = mark
+            elif self._removal is not None and now >= self._removal:
+                with closing(publication.open_target(self.settings)) as target:
+                    wait = publication.remove_old(self.settings, target)
+                self._removal = None if wait is None else now + wait
+        except TargetChanged:  # somebody has another such process
+            return
+        except AlfwatchdError as error:
+            self._retry = now + _RETRY_SECONDS
+            self.text = f"tables may be old: {error}"
+            _log.error("tables cannot be published tag=%s error=%s", self.settings.subset.tag, error)
+
+    def _is_early(self, now: float) -> bool:
+        return now - self._last < _LEAST_SECONDS and self._date - datetime.now() > _MOST_AHEAD
+
+    def _publish(self, now: float) -> None:
+        outcome = publication.publish(self.out_dir, self.settings)
+        self._last, self._date = now, datetime.fromisoformat(outcome.date)
+        self._removal = None if outcome.next_removal_seconds is None else now + outcome.next_removal_seconds
+        self.text = f"{outcome.n_sessions} sessions, {outcome.n_datasets} datasets of {outcome.date}"
+        _log.info(
+            "tables published tag=%s new=%s generation=%s date=%s sessions=%d datasets=%d",
+            self.settings.subset.tag, "yes" if outcome.published else "no", outcome.name,
+            outcome.date.replace(" ", "T"), outcome.n_sessions, outcome.n_datasets,
+        )  # fmt: skip
+
+
+class _Publisher:
+    """Keeps entries up to date in a thread of its own: a slow disk must not hold back the end of the process."""
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self._entries = entries
+        self._stop = threading.Event()
+        self.first_round = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    @property
+    def text(self) -> str:
+        """What is served, for people: that of all tables comes first."""
+        said = ((entry.settings.subset.tag, entry.text) for entry in self._entries if entry.text)
+        return "; ".join(f"{tag}: {text}" if tag else text for tag, text in said)
+
+    def close(self) -> None:
+        """End. A publication that is being written is left as it is, which harms nobody: the next one goes on."""
+        self._stop.set()
+        self._thread.join(_END_SECONDS)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            for entry in self._entries:
+                entry.keep(time.monotonic())
+            self.first_round.set()
+            self._stop.wait(_POLL_SECONDS)
+
+
+@contextmanager
+def _take_folder(state_dir: Path) -> Iterator[Path]:
+    """Yield a folder for archives: a lasting one if possible, so that clients get nothing anew after a restart."""
+
+    def refuse(holder: str) -> Locked:
+        return Locked(f"{folder}: process {holder} serves from here; stop it, or give this one its own --state-dir")
+
+    folder = state_dir / _FOLDER
+    try:
+        state_dir.mkdir(parents=True, exist_ok=True, mode=0o750)
+        folder.mkdir(exist_ok=True, mode=0o700)
+        held = Held(folder / _LOCK, refuse)
+        try:
+            _check_writable(folder)
+        except OSError:
+            held.release()
+            raise
+    except OSError as error:
+        _log.warning("archives are kept for this run only path=%s error=%s", folder, error)
+        with tempfile.TemporaryDirectory(prefix="alfwatchd-serve-", ignore_cleanup_errors=True) as temporary:
+            yield Path(temporary)
+        return
+    try:
+        yield folder
+    finally:
+        held.release()
+
+
+def _check_writable(folder: Path) -> None:
+    with tempfile.TemporaryFile(dir=folder):
+        return
+
+
+# Where, and to whom.
+
+
+def find_token() -> str | None:
+    """Return what clients must know; None if nothing.
+
+    Raises
+    ------
+    ConfigError
+        No header can carry it.
+    """
+    token = credentials.find(TOKEN)
+    if token is not None and not (token.isascii() and token.isprintable() and " " not in token):
+        raise ConfigError(f"the credential {TOKEN} should have letters, digits and signs of ASCII only, and no spaces")
+    return token
+
+
+@contextmanager
+def listen(serve: Serve) -> Iterator[socket.socket]:
+    """Listen at an address.
+
+    Raises
+    ------
+    AlfwatchdError
+        There is no such address, or it is taken.
+    """
+    where = f"{serve.host}, port {serve.port}"
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            serve.host, serve.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as error:
+        raise AlfwatchdError(f"{where}: {error.strerror}; set serve.host to an address of this machine") from error
+    with socket.socket(family, kind, protocol) as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)  # "::" is all networks
+        try:
+            listening.bind(address)
+            listening.listen(_BACKLOG)
+        except OSError as error:
+            raise AlfwatchdError(
+                f"{where}: cannot listen there ({os.strerror(error.errno or 0)}); give another --host or --port, "
+                "or stop who listens there"
+            ) from error
+        yield listening
+
+
+def _address(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,67 @@
+"""Runs flushes in their own thread, one at a time, so that a flush never holds up events."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+
+import pyarrow as pa
+
+from alfwatchd.engine.messages import Flushed, FlushFailed, Message
+from alfwatchd.errors import TablesError
+from alfwatchd.store.writer import Store
+from alfwatchd.tables.rules import Encoding
+from alfwatchd.tree.sessions import Snapshot
+
+_log = logging.getLogger(__name__)
+
+
+class Flusher:
+    """The thread that writes the tables.
+
+    Parameters
+    ----------
+    store : Store
+        Used by this thread only, but for `is_untouched` between flushes.
+    post : callable
+        Gets one `Flushed` or `FlushFailed` per `submit`.
+    """
+
+    def __init__(self, store: Store, post: Callable[[Message], None]) -> None:
+        self.store = store
+        self._post = post
+        self._jobs: queue.SimpleQueue[tuple[Snapshot, Encoding] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="flusher", daemon=True)
+        self._thread.start()
+
+    def submit(self, snapshot: Snapshot, encoding: Encoding) -> None:
+        """Write a snapshot; the caller waits for the answer before it submits the next."""
+        self._jobs.put((snapshot, encoding))
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    def close(self) -> None:
+        """Finish what was submitted and end the thread."""
+        self._jobs.put(None)
+        self._thread.join()
+        self.store.close()
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            snapshot, encoding = job
+            started = time.monotonic()
+            try:
+                self.store.write(snapshot, encoding)
+            except (TablesError, OSError, pa.ArrowException, MemoryError) as error:
+                self._post(FlushFailed(str(error)))
+                continue
+            seconds = time.monotonic() - started
+            _log.info("flush done generation=%d seconds=%.3f", snapshot.generation, seconds)
+            self._post(Flushed(snapshot.generation, seconds))
+            self.store.keep()

@@ -1,0 +1,95 @@
+"""Which session had which eid when the last process ended, and what it held: a file in the state folder.
+
+It is a shortcut: without it, or where it is damaged or old, a session that was renamed meanwhile is a new one.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from alfwatchd.store.atomic import FileMark, write_atomically
+from alfwatchd.store.reader import read_file
+from alfwatchd.tables import arrow
+from alfwatchd.tables.eids import Eids
+from alfwatchd.tables.row_groups import Partition
+from alfwatchd.tree.renames import contents_of
+
+_log = logging.getLogger(__name__)
+
+NAME = "eids.parquet"
+_WRITTEN = b"alfwatchd_sessions"
+_ID = pa.binary(16)
+
+
+@dataclass(frozen=True, slots=True)
+class KnownEids:
+    """What an earlier process left.
+
+    Parameters
+    ----------
+    given : Eids
+        Without what follows from it.
+    contents : dict of str to bytes
+        Session path -> `renames.contents_of`; only of sessions with datasets.
+    """
+
+    given: Eids
+    contents: dict[str, bytes]
+
+
+def save(folder: Path, partition: Partition, mark: FileMark) -> None:
+    """Keep what is known. Not sure to work: without it, one thing less is noticed by the next process.
+
+    Parameters
+    ----------
+    folder : Path
+    partition : Partition
+        What the tables hold.
+    mark : FileMark
+        Of the sessions table.
+    """
+    given, paths = partition.given, sorted(partition.eids)
+    here = [partition.sessions[path] for path in paths]
+    table = pa.table(
+        {
+            "path": arrow.strings(paths),
+            "eid": _packed([given.eids[path] for path in paths]),
+            "contents": _packed([contents_of(session) or bytes(16) for session in here]),
+            "adopted": arrow.booleans(np.array([path in given.adopted for path in paths], np.bool_)),
+        }
+    ).replace_schema_metadata({_WRITTEN: repr(mark).encode()})
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o750)
+        write_atomically(folder / NAME, partial(pq.write_table, table, compression="zstd"))
+    except (OSError, pa.ArrowException) as error:
+        _log.warning("what sessions hold is not noted, so renames are not seen while no daemon runs error=%s", error)
+
+
+def load(folder: Path, mark: FileMark | None) -> tuple[KnownEids, bool] | None:
+    """Return what `save` kept, and whether the sessions table is still that one; None where there is nothing."""
+    try:
+        table = read_file(folder / NAME)
+        columns = [table.column(name).to_pylist() for name in ("path", "eid", "contents", "adopted")]
+    except (OSError, pa.ArrowException, KeyError, ValueError):
+        return None
+    paths, eids, contents, adopted = columns
+    held = {path: known for path, known in zip(paths, contents, strict=True) if any(known)}
+    given = Eids(
+        dict(zip(paths, eids, strict=True)),
+        {},
+        frozenset(path for path, is_known in zip(paths, adopted, strict=True) if is_known),
+        frozenset(),
+    )
+    is_current = mark is not None and (table.schema.metadata or {}).get(_WRITTEN) == repr(mark).encode()
+    return KnownEids(given, held), is_current
+
+
+def _packed(values: list[bytes]) -> pa.Array:
+    return pa.Array.from_buffers(_ID, len(values), [None, pa.py_buffer(b"".join(values))])

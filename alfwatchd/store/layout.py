@@ -1,0 +1,117 @@
+"""What the tables on disk hold and where, kept in the state folder: a new process goes on where the last one ended.
+
+It is a shortcut and no more: it counts only as long as both files are those that it was made for, down to inode, size
+and time, and whoever finds it damaged, or finds none, writes the tables whole.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from alfwatchd.alf.ids import md5
+from alfwatchd.bounded_json import parse as parse_json
+from alfwatchd.store.atomic import remove
+from alfwatchd.store.parquet_file import Group, Span, open_regular
+from alfwatchd.tables.row_groups import Digests
+
+LAYOUT = "tables.layout"
+"""Its name in the state folder."""
+_MAGIC = b"alfwatchd layout 1\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What two grouped files hold, and where.
+
+    Parameters
+    ----------
+    made_for : dict
+        Names the files and how rows became columns. Plain JSON.
+    n_bits : int
+        As in `Partition`.
+    digests : Digests
+        Of all groups.
+    groups : mapping of str to dict of int to Group
+        By name of the file.
+    """
+
+    made_for: dict[str, Any]
+    n_bits: int
+    digests: Digests
+    groups: Mapping[str, dict[int, Group]]
+
+
+def save_layout(path: Path, layout: Layout) -> None:
+    """Keep a layout. Neither durable nor sure to work: a crash or a full disk costs one full write, later."""
+    head = {
+        "made_for": layout.made_for,
+        "n_bits": layout.n_bits,
+        "sessions": {group: digest.hex() for group, digest in layout.digests.sessions.items()},
+        "datasets": {group: digest.hex() for group, digest in layout.digests.datasets.items()},
+        "groups": {
+            name: [(key, *group.span, len(group.packed)) for key, group in groups.items()]
+            for name, groups in layout.groups.items()
+        },
+    }
+    packed = [group.packed for groups in layout.groups.values() for group in groups.values()]
+    body = b"\n".join([json.dumps(head).encode(), b"".join(packed)])
+    temporary = path.with_name(f"{path.name}.tmp")
+    with suppress(OSError):
+        remove(temporary)
+        with temporary.open("xb") as file:
+            file.write(_MAGIC + md5(body).digest() + body)
+        if path.is_dir():
+            remove(path)
+        temporary.replace(path)
+
+
+def read_marks(path: Path) -> list[Any]:
+    """Return the marks of the files that a layout was made for; none where there is no sound layout."""
+    content = _read(path)
+    try:
+        marks = parse_json(content.partition(b"\n")[0], len(content))["made_for"]["marks"] if content else []
+    except (ValueError, LookupError, TypeError):
+        return []
+    return marks if isinstance(marks, list) else []
+
+
+def load_layout(path: Path, made_for: dict[str, Any]) -> Layout | None:
+    """Return what `save_layout` kept, if it was made for the same; None if it was not, or is not there or damaged."""
+    line, _, packed = _read(path).partition(b"\n")
+    try:
+        head = parse_json(line, len(line))
+        return _unpack(head, packed, made_for) if head["made_for"] == made_for else None
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, OSError, pa.ArrowException):
+        return None  # the digest is no seal: anybody can make one that fits
+
+
+def _read(path: Path) -> bytes:
+    """Return what follows the digest of a file that `save_layout` wrote; nothing where it is not there or damaged."""
+    try:
+        with open_regular(path) as file:
+            content = file.read()
+    except OSError:
+        return b""
+    start = len(_MAGIC) + md5().digest_size
+    body = memoryview(content)[start:]
+    return bytes(body) if content[:start] == _MAGIC + md5(body).digest() else b""
+
+
+def _unpack(head: dict[str, Any], packed: bytes, made_for: dict[str, Any]) -> Layout:
+    sessions, datasets = (
+        {int(group): bytes.fromhex(digest) for group, digest in head[name].items()} for name in ("sessions", "datasets")
+    )
+    reader = io.BytesIO(packed)
+    groups = {
+        name: {key: Group.unpack(Span(start, end), reader.read(size)) for key, start, end, size in some}
+        for name, some in head["groups"].items()
+    }
+    return Layout(made_for, head["n_bits"], Digests(sessions, datasets), groups)

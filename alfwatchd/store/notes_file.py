@@ -1,0 +1,225 @@
+"""The file of notes in the state folder: what only tables held of rows that went.
+
+Lines are added and never changed, each with a checksum: a process that is killed loses at most the line that it was
+about to add, before the tables that this line is about are replaced. A damaged line costs nothing but itself.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import stat
+import time
+import zlib
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from alfwatchd.store.atomic import sync_folder, write_atomically
+from alfwatchd.tables.earlier import NO_DATASET, NO_SESSION, KeptDataset, KeptSession
+from alfwatchd.tables.notes import Note, noted
+
+_log = logging.getLogger(__name__)
+
+NAME = "notes.jsonl"
+MOST_BYTES = 64_000_000
+MOST_DATASETS = 1_000_000
+"""What there is room for; where there are more notes, the oldest go first."""
+LONGEST_SECONDS = 366 * 86400.0
+_LEFT = 0.75
+"""Part of the room that is filled after the oldest notes went, so that they do not go one by one."""
+
+
+class Notes:
+    """The notes of one state folder. One thread at a time.
+
+    Parameters
+    ----------
+    folder : Path
+        Made, with the file, when there is something to note.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._path = folder / NAME
+        self._known: dict[str, tuple[str, KeptSession, dict[str, KeptDataset]]] = {}
+        """Session key -> what the file holds of it, with the lab."""
+
+    def load(self) -> list[Note]:
+        """Return what was noted within a year, the latest last; lines that are damaged are left out.
+
+        Raises
+        ------
+        OSError
+            The file is there and cannot be read.
+        """
+        notes, n_damaged = [], 0
+        oldest = time.time() - LONGEST_SECONDS
+        for line in self._lines():
+            try:
+                when, note = _parse(line)
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                n_damaged += 1
+                continue
+            if when >= oldest:
+                notes.append(note)
+                self._remember(note)
+        if n_damaged:
+            _log.warning("damaged notes of rows that went are lost lines=%d path=%s", n_damaged, self._path)
+        return notes
+
+    def add(self, notes: Iterable[Note]) -> None:
+        """Note what is not noted yet; it is durable when this returns.
+
+        Raises
+        ------
+        OSError
+            It could not be written.
+        """
+        news = [each for each in map(self._news, notes) if each is not None]
+        if not news:
+            return
+        now = time.time()
+        added = b"".join([_line(each, now) for each in news])
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o750)
+        fd = self._open(os.O_RDWR | os.O_CREAT | os.O_APPEND)
+        try:
+            size = os.fstat(fd).st_size
+            if size and os.pread(fd, 1, size - 1) != b"\n":
+                added = b"\n" + added
+            with memoryview(added) as view:
+                done = 0
+                while done < len(added):
+                    done += os.write(fd, view[done:])
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        sync_folder(self.folder)
+        for each in news:
+            self._remember(each)
+        n_datasets = sum(len(datasets) for _, _, datasets in self._known.values())
+        if size + len(added) > MOST_BYTES or n_datasets > MOST_DATASETS:
+            self._make_room()
+
+    def come_back(self, keys: Iterable[str]) -> None:
+        """Forget the notes of sessions that are back; if they go again, they are noted for another year."""
+        for key in keys:
+            self._known.pop(key, None)
+
+    def forget_ids(self) -> None:
+        """Forget the ids in all notes, as ids are to follow from the paths.
+
+        Raises
+        ------
+        OSError
+            The file could not be read or written; it is as it was.
+        """
+        kept = []
+        for line in self._lines():
+            with suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                when, note = _parse(line)
+                rows = {path: replace(row, id=None) for path, row in note.datasets.items()}
+                rows = {path: row for path, row in rows.items() if row != NO_DATASET}
+                left = replace(note, session=replace(note.session, eid=None), datasets=rows)
+                if rows or left.session != NO_SESSION:
+                    kept.append(_line(left, when))
+        if kept or self._known:
+            self._write_anew(kept)
+
+    def _news(self, note: Note) -> Note | None:
+        """Return what the file does not hold of a note, or None."""
+        _, session, datasets = self._known.get(note.key, ("", NO_SESSION, {}))
+        lost = {path: row for path, row in note.datasets.items() if datasets.get(path) != row}
+        is_known = note.session in (NO_SESSION, session)
+        return None if is_known and not lost else replace(note, datasets=lost)
+
+    def _remember(self, note: Note) -> None:
+        _, session, datasets = self._known.get(note.key, ("", NO_SESSION, {}))
+        datasets.update(note.datasets)
+        session = note.session if note.session != NO_SESSION else session
+        self._known[note.key] = (note.lab, session, datasets)
+
+    def _make_room(self) -> None:
+        """Write the file anew without what was noted again later, and without the oldest notes."""
+        lines: dict[bytes, tuple[bytes, int]] = {}
+        oldest = time.time() - LONGEST_SECONDS
+        for line in self._lines():
+            with suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                when, note = _parse(line)
+                if when >= oldest:
+                    lines.pop(line, None)
+                    lines[line] = line + b"\n", len(note.datasets)
+        n_bytes, n_datasets, kept = 0, 0, []
+        for line, n in reversed(lines.values()):
+            n_bytes, n_datasets = n_bytes + len(line), n_datasets + n
+            if n_bytes > _LEFT * MOST_BYTES or n_datasets > _LEFT * MOST_DATASETS:
+                break
+            kept.append(line)
+        _log.warning(
+            "too many notes of rows that went, the oldest are gone left=%d of=%d path=%s",
+            len(kept), len(lines), self._path,
+        )  # fmt: skip
+        self._write_anew(kept[::-1])
+
+    def _write_anew(self, lines: list[bytes]) -> None:
+        def write(target: Path) -> None:
+            with target.open("wb") as file:
+                file.writelines(lines)
+
+        write_atomically(self._path, write)
+        self._known = {}
+        for line in lines:
+            self._remember(_parse(line.rstrip(b"\n"))[1])
+
+    def _lines(self) -> list[bytes]:
+        try:
+            fd = self._open(os.O_RDONLY)
+        except FileNotFoundError:
+            return []
+        with os.fdopen(fd, "rb") as file:
+            size = os.fstat(fd).st_size
+            file.seek(max(0, size - 2 * MOST_BYTES))
+            lines = file.read(2 * MOST_BYTES).split(b"\n")
+        return [line for line in (lines if size <= 2 * MOST_BYTES else lines[1:]) if line]
+
+    def _open(self, flags: int) -> int:
+        if self._path.is_dir() and not self._path.is_symlink():
+            raise IsADirectoryError(21, "is a folder; remove it", str(self._path))
+        fd = os.open(self._path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o640)
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise OSError(22, "is no regular file; remove it", str(self._path))
+        return fd
+
+
+def _line(note: Note, when: float) -> bytes:
+    content: dict[str, Any] = {
+        "session": note.key,
+        "lab": note.lab,
+        "when": int(when),
+        "eid": note.session.eid.hex() if note.session.eid is not None else None,
+        "task_protocol": note.session.task_protocol,
+        "projects": note.session.projects,
+        "datasets": {
+            path: [row.id.hex() if row.id is not None else None, row.qc] for path, row in note.datasets.items()
+        },
+    }
+    packed = json.dumps(content, separators=(",", ":")).encode()
+    return b"%08x %b\n" % (zlib.crc32(packed), packed)
+
+
+def _parse(line: bytes) -> tuple[float, Note]:
+    """Return when a note was made, and the note; raises ValueError and others where the line is damaged."""
+    if len(line) < 10 or int(line[:8], 16) != zlib.crc32(line[9:]):
+        raise ValueError("damaged")
+    content = json.loads(line[9:])
+    datasets = {str(path): noted(_parse_id(own_id), int(qc)) for path, (own_id, qc) in content["datasets"].items()}
+    session = KeptSession(_parse_id(content["eid"]), str(content["task_protocol"]), str(content["projects"]))
+    return float(content["when"]), Note(str(content["session"]), str(content["lab"]), session, datasets)
+
+
+def _parse_id(text: str | None) -> bytes | None:
+    return bytes.fromhex(text) if text is not None else None

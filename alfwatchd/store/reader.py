@@ -1,0 +1,280 @@
+"""Reads tables of any origin: ours, ONE's, Alyx's; says in how many rows two of them differ."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator, Set
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from alfwatchd.alf import ids
+from alfwatchd.bounded_json import parse as parse_json
+from alfwatchd.errors import TablesError
+from alfwatchd.publish import cache_info
+from alfwatchd.store.parquet import CheckedFile, open_checked, read_metadata
+from alfwatchd.tables import arrow
+from alfwatchd.tree.folder import Changes
+
+SESSIONS = "sessions.pqt"
+DATASETS = "datasets.pqt"
+METADATA_KEY = b"alfwatchd"
+"""Schema metadata of our own; `one_metadata` stays exactly what ONE writes."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTables:
+    """Tables as they are on disk.
+
+    Parameters
+    ----------
+    sessions, datasets : pyarrow.Table
+        With their index as plain columns; `datasets` may be older or newer than `sessions`.
+    generation : int
+        0 if the files are not ours.
+    metadata : dict
+        What `Store.write` recorded about the datasets; empty if the file is not ours.
+    """
+
+    sessions: pa.Table
+    datasets: pa.Table
+    generation: int
+    metadata: dict[str, Any]
+    modified: float
+    """When the datasets file was last written, in seconds since 1970."""
+
+
+def read_tables(folder: Path) -> StoredTables | None:
+    """Read the tables in a folder; None if one of the two is not there.
+
+    Raises
+    ------
+    TablesError
+        A file is there but is no table that ONE could use.
+    """
+    sessions_path, datasets_path = folder / SESSIONS, folder / DATASETS
+    try:
+        if not (sessions_path.exists() and datasets_path.exists()):
+            return None
+    except OSError as error:  # not allowed to look, or too long a name
+        raise TablesError(f"{folder}: cannot be looked into ({error.strerror}); name another folder") from error
+    sessions, datasets = (_read(path) for path in (sessions_path, datasets_path))
+    metadata = _parse_own(datasets.schema.metadata)
+    generation = max(each.get("generation", 0) for each in (metadata, _parse_own(sessions.schema.metadata)))
+    return StoredTables(sessions, datasets, generation, metadata, datasets_path.stat().st_mtime)
+
+
+def read_sessions_alone(folder: Path) -> StoredTables | None:
+    """Return what is left where the datasets are not there, or not readable: the sessions, if they are."""
+    sessions = read_sessions(folder)
+    if sessions is None:
+        return None
+    metadata = _parse_own(sessions.schema.metadata)
+    return StoredTables(sessions, pa.table({}), metadata.get("generation", 0), metadata, 0.0)
+
+
+def read_sessions(folder: Path) -> pa.Table | None:
+    """Read the sessions table in a folder, which is small; None if there is none that can be read."""
+    try:
+        return read_file(folder / SESSIONS)
+    except (OSError, pa.ArrowException):
+        return None
+
+
+def without_missing(tables: StoredTables) -> StoredTables:
+    """Return the rows whose file was here, and their sessions: the others came from a database."""
+    if not {"exists", "eid"} <= set(tables.datasets.column_names):
+        return tables
+    is_here = tables.datasets.column("exists")
+    here = pc.unique(tables.datasets.filter(is_here).column("eid").cast(pa.string()))
+    away = pc.unique(tables.datasets.filter(pc.invert(is_here)).column("eid").cast(pa.string()))
+    own_ids = tables.sessions.column("id").cast(pa.string())
+    is_gone = pc.and_(pc.is_in(own_ids, value_set=away), pc.invert(pc.is_in(own_ids, value_set=here)))
+    return replace(
+        tables, sessions=tables.sessions.filter(pc.invert(is_gone)), datasets=tables.datasets.filter(is_here)
+    )
+
+
+def read_generation(folder: Path) -> tuple[int, dict[str, Any]]:
+    """Return generation, and own metadata of the datasets, without reading rows; 0 and {} where no file tells."""
+    found: list[dict[str, Any]] = []
+    for name in (SESSIONS, DATASETS):
+        found.append({})
+        with suppress(OSError, pa.ArrowException, ValueError):
+            found[-1] = _parse_own(read_metadata(folder / name))
+    return max(metadata.get("generation", 0) for metadata in found), found[1]
+
+
+def read_created(folder: Path) -> str:
+    """Return when the tables in a folder were made, the later one, as `one_metadata` has it; empty if none tells."""
+    latest = ""
+    for name in (SESSIONS, DATASETS):
+        with suppress(OSError, pa.ArrowException, ValueError, KeyError, TypeError):
+            created = parse_json(read_metadata(folder / name)[b"one_metadata"])["date_created"]
+            date = datetime.fromisoformat(created)
+            if cache_info.is_believable(date, datetime.now(date.tzinfo)):
+                latest = max(latest, date.isoformat(sep=" ", timespec="minutes"))
+    return latest
+
+
+@contextmanager
+def open_datasets(folder: Path) -> Iterator[CheckedFile | None]:
+    """Open the datasets in a folder, to be read even after another file has replaced them; None if there are none."""
+    with ExitStack() as stack:
+        file = None
+        with suppress(OSError, pa.ArrowException, ValueError):
+            file = stack.enter_context(open_checked(folder / DATASETS))
+        yield file
+
+
+@contextmanager
+def open_pair(folder: Path) -> Iterator[tuple[CheckedFile, CheckedFile, int]]:
+    """Open sessions and datasets of one generation, to be read even after other files have replaced them.
+
+    Yields
+    ------
+    tuple
+        Sessions, datasets, and their generation, which is above 0.
+
+    Raises
+    ------
+    TablesError
+        They are not of one generation, as between the two renames of a flush; or are not ours, not there, damaged.
+    """
+    with ExitStack() as stack:
+        files = []
+        # Both at once: whoever replaces one waits for those who have opened the other.
+        for name in (SESSIONS, DATASETS):
+            try:
+                files.append(stack.enter_context(open_checked(folder / name)))
+            except (OSError, pa.ArrowException, ValueError) as error:
+                raise TablesError(f"{folder / name}: cannot be read ({error}); let alfwatchd write it") from error
+        generations = {_parse_own(file.schema_arrow.metadata).get("generation", 0) for file in files}
+        if len(generations) > 1 or not all(generations):
+            raise TablesError(f"{folder}: the two tables are not of one generation; let alfwatchd write them")
+        yield files[0], files[1], generations.pop()
+
+
+def read_ids_and_sizes(datasets: CheckedFile | None) -> pa.Table | None:
+    """Return what identifies datasets, and their sizes.
+
+    Returns
+    -------
+    pyarrow.Table or None
+        Columns id (fixed-size binary, the 16 bytes of the UUID, or of a digest of an id that is none) and file_size
+        (uint64, bytes), `n_datasets` rows, in 24 bytes a row; None if there is no table that has them.
+    """
+    if datasets is None:
+        return None
+    parts = []
+    try:
+        for number in range(datasets.num_row_groups):
+            part = datasets.read_row_group(number, ["id", "file_size"])
+            own_ids = part.column("id").cast(pa.string()).combine_chunks()
+            sizes = part.column("file_size").cast(pa.uint64()).combine_chunks()
+            parts.append(pa.table({"id": _pack_ids(own_ids), "file_size": sizes}))
+    except (OSError, pa.ArrowException, KeyError, ValueError):
+        return None
+    schema = pa.schema([("id", pa.binary(16)), ("file_size", pa.uint64())])
+    return pa.concat_tables(parts) if parts else schema.empty_table()
+
+
+def _pack_ids(texts: pa.StringArray) -> pa.FixedSizeBinaryArray:
+    try:
+        return arrow.parse_uuids(texts)
+    except ValueError:
+        digests = b"".join(ids.md5(str(text).encode()).digest() for text in texts.to_pylist())
+        return pa.Array.from_buffers(pa.binary(16), len(texts), [None, pa.py_buffer(digests)])
+
+
+def compare(old: pa.Table | None, new: pa.Table | None) -> Changes:
+    """Count the dataset rows that differ between two results of `read_ids_and_sizes`.
+
+    Rows are the same if their ids are; tables by ONE itself have other ids at every run.
+    """
+    n_old, n_new = (0 if table is None else len(table) for table in (old, new))
+    if old is None or new is None:
+        return Changes(n_new, 0, n_old)
+    places = pc.index_in(new.column("id"), value_set=old.column("id").combine_chunks())
+    n_both = n_new - places.null_count
+    changed = pc.sum(pc.not_equal(old.column("file_size").take(places), new.column("file_size"))).as_py() or 0
+    return Changes(n_new - n_both, changed, n_old - n_both)
+
+
+def read_file(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """Read a Parquet file; unlike `pyarrow.parquet.read_table`, without importing half of pyarrow.
+
+    Raises
+    ------
+    OSError, pyarrow.ArrowException
+        It cannot be read, or is damaged.
+    """
+    try:
+        with open_checked(path) as file:
+            table = file.read(columns)
+        table.validate(full=True)  # damaged text or indices would fail anywhere later
+    except (UnicodeError, LookupError, TypeError, OverflowError) as error:  # pyarrow did not expect that of a footer
+        raise OSError(errno.EINVAL, f"is damaged: {error}", str(path)) from error
+    return table
+
+
+def _read(path: Path) -> pa.Table:
+    """Read a table, with ids as plain strings, whoever wrote it."""
+    try:
+        table = read_file(path)
+    except (OSError, pa.ArrowException) as error:
+        raise TablesError(f"{path}: not a readable Parquet file ({error}); remove it to have it made anew") from error
+    for name in {"eid", "id"} & set(table.column_names):
+        if pa.types.is_dictionary(table.schema.field(name).type):
+            column = table.column(name).cast(pa.string())
+            table = table.set_column(table.schema.get_field_index(name), name, column)
+    return table
+
+
+def find_ids(folder: Path, wanted: Set[str]) -> dict[str, str]:
+    """Return those of some ids that tables hold; none if they are not there or damaged.
+
+    Returns
+    -------
+    dict of str to str
+        Id -> end of the path that has it: rel_path of a dataset, ``subject/date/number`` of a session.
+    """
+    values, found = arrow.strings(sorted(wanted)), dict[str, str]()
+    for name, places in ((SESSIONS, ["subject", "date", "number"]), (DATASETS, ["rel_path"])):
+        with suppress(OSError, pa.ArrowException, ValueError, KeyError), open_checked(folder / name) as file:
+            for group in range(file.num_row_groups):  # a million ids at once take 100 MB
+                own_ids = file.read_row_group(group, ["id"]).column("id").cast(pa.string())
+                is_wanted = pc.is_in(own_ids, value_set=values)
+                if pc.any(is_wanted).as_py():
+                    rows = file.read_row_group(group, ["id", *places]).filter(is_wanted).to_pylist()
+                    found |= {str(row["id"]): _end_of_path(*(row[place] for place in places)) for row in rows}
+    return found
+
+
+def _end_of_path(first: object, *others: object) -> str:
+    """Return a rel_path, or the end of the path of a session."""
+    return "/".join([str(first), *(f"{each:03d}" if isinstance(each, int) else str(each) for each in others)])
+
+
+def read_session_ids(path: Path) -> frozenset[bytes]:
+    """Return the session ids in a file; none if there is no such file or it is broken, as nobody can read it then."""
+    try:
+        column = read_file(path, ["id"]).column("id").to_pylist()
+    except (OSError, pa.ArrowException, KeyError):
+        return frozenset()
+    return frozenset(eid for eid in map(ids.parse_id, column) if eid is not None)
+
+
+def _parse_own(metadata: dict[bytes, bytes] | None) -> dict[str, Any]:
+    """Return what `Store.write` recorded in a file; nothing where it was not ours, or is damaged."""
+    try:
+        loaded = parse_json((metadata or {}).get(METADATA_KEY, b"{}"))
+    except ValueError:
+        return {}
+    is_sound = isinstance(loaded, dict) and isinstance(loaded.get("generation", 0), int)
+    return loaded if is_sound else {}

@@ -1,0 +1,333 @@
+"""What a database knows of sessions and datasets, and which of its rows stand for which files."""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from alfwatchd.alf import grammar, ids
+from alfwatchd.tables.database_columns import DatabaseDatasets, Ids, read_datasets, read_sessions, session_paths
+from alfwatchd.tables.earlier import NO_DATASET, Kept, KeptDataset
+from alfwatchd.tables.matching import CODE_BITS, Places, Rows, folded, split_uuid
+from alfwatchd.tree.rows import Problem, Session
+
+_MOST_PROBLEMS = 1000
+
+
+class AdoptedSession(NamedTuple):
+    """What a database knows of one session; its datasets are the rows `first` to `last` of `DatabaseRows`."""
+
+    eid: bytes
+    """16 bytes."""
+    task_protocol: str
+    projects: str
+    number: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseRows:
+    """Datasets of all adopted sessions, in the order of (session, path); `n_rows` of each.
+
+    Parameters
+    ----------
+    keys : numpy.ndarray of int64
+        Number of the session, then the code of the path, in 32 bits each; sorted.
+    ids, digests : numpy.ndarray of uint8
+        Shape (n_rows, 16); digests are zeros where unknown.
+    file_sizes : numpy.ndarray of int64
+        Bytes; -1 where unknown.
+    qc : numpy.ndarray of int8
+        Index into `QC_CATEGORIES`.
+    defaults : numpy.ndarray of int8
+        Whether it is the default revision: 0, 1, or -1 where unknown.
+    """
+
+    keys: npt.NDArray[np.int64]
+    ids: Ids
+    digests: npt.NDArray[np.uint8]
+    file_sizes: npt.NDArray[np.int64]
+    qc: npt.NDArray[np.int8]
+    defaults: npt.NDArray[np.int8]
+
+
+@dataclass(frozen=True)
+class Adoption:
+    """All that is taken over from one state of a database. Frozen: any thread may read it.
+
+    Parameters
+    ----------
+    digest : str
+        Equal for equal content.
+    sessions : mapping of str to AdoptedSession
+        By ``(lab/)subject/date/number`` with three digits.
+    elsewhere : mapping of str to AdoptedSession
+        Sessions whose datasets the database tells to lie in another folder, by that one.
+    rows : DatabaseRows
+    known : Rows
+        The same rows by session and path.
+    problems : tuple of Problem
+        What the database contradicts itself in; the rows in question are not adopted.
+    keep_missing : bool
+        Whether rows whose file is not here are rows of the tables, too.
+    """
+
+    digest: str
+    sessions: Mapping[str, AdoptedSession]
+    elsewhere: Mapping[str, AdoptedSession]
+    rows: DatabaseRows
+    known: Rows
+    problems: tuple[Problem, ...]
+    keep_missing: bool
+
+    def find(self, sessions: Sequence[AdoptedSession | None], counts: Sequence[int], paths: Sequence[bytes]) -> Places:
+        """Tell which rows stand for which datasets.
+
+        Parameters
+        ----------
+        sessions : sequence of AdoptedSession or None
+            None for a session that the database does not know.
+        counts : sequence of int
+            Number of datasets of each of these sessions.
+        paths : sequence of bytes
+            rel_path of each dataset, session after session.
+
+        Returns
+        -------
+        numpy.ndarray
+            `Places`, of the length of `paths`. No row stands for two datasets.
+        """
+        numbers = np.repeat(np.array([each.number if each else -1 for each in sessions], np.int64), counts)
+        places = self.known.exact(numbers, paths)
+        taken: set[int] | None = None
+        for row in np.flatnonzero((numbers >= 0) & (places < 0)).tolist():
+            found = self._find_by_uuid(int(numbers[row]), paths[row])
+            if found >= 0:
+                taken = set(places.tolist()) if taken is None else taken
+                places[row] = -1 if found in taken else found
+                taken.add(found)
+        return places
+
+    def session_at(self, path: str) -> AdoptedSession | None:
+        """Return what the database knows of the session of a path, ``(lab/)subject/date/number``."""
+        return self.sessions.get(path) or self.elsewhere.get(path)
+
+    @cached_property
+    def has_digests(self) -> bool:
+        """Whether the md5 of any dataset is known."""
+        return bool(self.rows.digests.any())
+
+    @cached_property
+    def placeholders(self) -> Mapping[str, Session]:
+        """Sessions with datasets, by their key in `sessions`, as if their folders were here and empty.
+
+        The same objects at each look. What ONE could not open is left out.
+        """
+        found = {}
+        for key, session in self.sessions.items():
+            *lab, subject, date, number = key.split("/")
+            path = "/".join([*lab, *(["Subjects"] if lab else []), subject, date, number])
+            if session.last > session.first and grammar.parse_session(path) is not None:
+                found[key] = Session(path)
+        return found
+
+    def near_misses(self, sessions: Iterable[Session], lab: str) -> list[Problem]:
+        """Return what keeps sessions from being matched that nearly agree with the database.
+
+        Parameters
+        ----------
+        sessions : iterable of Session
+            All that are here.
+        lab : str
+            Lab of those in no lab folder; empty for none.
+        """
+        found: list[Problem] = []
+        n_in_labs: Counter[str] = Counter()
+        for session in sessions:
+            path = replace(session.key, lab=session.key.lab or lab).eid_path
+            if known := self.session_at(path):
+                found += self._other_names(known, session)
+            elif other := self._folded.get(folded(path)):
+                message = f"the database spells it {other}, and is not adopted here: rename one of the two"
+                found.append(Problem("adopt_spelling", session.path, message))
+            elif path.count("/") == 2:
+                n_in_labs.update(self._labs.get(path, ()))
+        found += [
+            Problem("adopt_lab", "", f"{n} sessions in no lab folder are in lab {name!r} in the database: set lab")
+            for name, n in sorted(n_in_labs.items())
+        ]
+        return found[:_MOST_PROBLEMS]
+
+    def _other_names(self, known: AdoptedSession, session: Session) -> Iterator[Problem]:
+        """Yield what tells another id in its file name than the database has for its path."""
+        for rel_path in session.named_by_uuid:
+            bare, own_id = split_uuid(rel_path.encode())
+            place = self.known.place(known.number, self.known.codes.get(bare, -1))
+            if own_id is not None and place >= 0 and self.rows.ids[place].tobytes() != own_id:
+                told = uuid.UUID(bytes=self.rows.ids[place].tobytes())
+                message = f"the database has {told} for a dataset of this path: rename the file, or mend the database"
+                yield Problem("adopt_conflict", f"{session.path}/{rel_path}", message)
+
+    @cached_property
+    def _folded(self) -> Mapping[str, str]:
+        """Keys of `sessions` by how they read where case and composition do not matter."""
+        return {folded(path): path for path in self.sessions}
+
+    @cached_property
+    def _labs(self) -> Mapping[str, set[str]]:
+        """``subject/date/number`` -> labs that have such a session."""
+        labs: dict[str, set[str]] = defaultdict(set)
+        for path in self.sessions:
+            lab, _, rest = path.partition("/")
+            if rest.count("/") == 2:
+                labs[rest].add(lab)
+        return labs
+
+    def without_adopted(self, kept: Kept) -> Kept:
+        """Return what is kept from earlier tables without what is adopted; digests stay, as hashing looks for them."""
+        sessions = {path: row for path, row in kept.sessions.items() if path not in self.sessions}
+        datasets = {}
+        for path, rows in kept.datasets.items():
+            if path not in self.sessions:
+                datasets[path] = rows
+                continue
+            names = [*rows]
+            places = self.find([self.sessions[path]], [len(names)], [name.encode() for name in names])
+            left = {
+                name: rows[name] if place < 0 else KeptDataset(None, 0, rows[name].file_size, rows[name].digest)
+                for name, place in zip(names, places.tolist(), strict=True)
+            }
+            datasets[path] = {name: row for name, row in left.items() if row != NO_DATASET}
+        rest = replace(kept, sessions=sessions, datasets=datasets)
+        return kept if rest == kept else rest
+
+    def missing(self, session: AdoptedSession, places: Places) -> list[int]:
+        """Return the rows of a session that stand for none of these datasets, but for a valid path."""
+        here = set(places.tolist())
+        return [row for row in range(session.first, session.last) if row not in here and self._is_valid(row)]
+
+    def path_of(self, row: int) -> bytes:
+        """Return the rel_path of a row."""
+        return self.known.path_of(row)
+
+    def _is_valid(self, row: int) -> bool:
+        """Tell whether a file of this path can lie in a session: ALF alone would also allow ``../a.b.c``."""
+        path = self.path_of(row).decode()
+        return grammar.is_rel_path(path) and not {"", ".", ".."} & {*path.split("/")}
+
+    def _find_by_uuid(self, number: int, path: bytes) -> int:
+        """Return the row of a dataset that has its UUID in the file name here, or there; -1 if that is not sure."""
+        _, own_id = split_uuid(path)
+        found = [*self.known.by_uuid(number, path)]
+        if own_id is not None:  # a name that tells another dataset is no match
+            found = [place for place in found if self.rows.ids[place].tobytes() == own_id]
+        return found[0] if len(found) == 1 else -1
+
+
+def adopt(sessions: pa.Table, datasets: pa.Table, *, keep_missing: bool = False) -> Adoption:
+    """Take over the tables of a database.
+
+    Parameters
+    ----------
+    sessions, datasets : pyarrow.Table
+        As any version of ONE since 1.13 writes them, with their index as plain columns; see `tables.database_columns`.
+    keep_missing : bool
+        Whether rows whose file is not here are rows of the tables, too.
+    """
+    problems: list[Problem] = []
+    known = _known_sessions(sessions, problems)
+    found = read_datasets(datasets)
+    by_eid = {eid: path for path, (eid, *_) in known.items()}
+    numbers = {eid: number for number, (eid, *_) in enumerate(known.values())}
+    of_eid = np.array([*(numbers.get(eid.tobytes(), -1) for eid in found.eids), -1], np.int64)
+    rows, firsts = _sort_rows(found, of_eid[found.eid_codes], [*known], problems)
+    adopted = {
+        path: AdoptedSession(eid, protocol, projects, number, int(firsts[number]), int(firsts[number + 1]))
+        for number, (path, (eid, protocol, projects)) in enumerate(known.items())
+    }
+    elsewhere = {
+        path: adopted[known_as]
+        for eid, path in session_paths(datasets).items()
+        if (known_as := by_eid.get(eid)) is not None and path not in adopted
+    }
+    digest = ids.md5(b"\0".join(found.paths) + repr((*adopted.items(), *elsewhere.items(), keep_missing)).encode())
+    for column in (rows.keys, rows.ids, rows.digests, rows.file_sizes, rows.qc, rows.defaults):
+        digest.update(column.data)
+    return Adoption(
+        digest.hexdigest(),
+        adopted,
+        elsewhere,
+        rows,
+        Rows(rows.keys, found.paths),
+        tuple(problems[:_MOST_PROBLEMS]),
+        keep_missing,
+    )
+
+
+def _known_sessions(table: pa.Table, problems: list[Problem]) -> dict[str, tuple[bytes, str, str]]:
+    """Return ``(lab/)subject/date/number`` -> eid, protocol, projects, of sessions that are told once."""
+    found = read_sessions(table)
+    rows = zip(found.keys, (eid.tobytes() for eid in found.eids), found.task_protocols, found.projects, strict=True)
+    told = {(key.eid_path, eid): (eid, protocol, projects) for key, eid, protocol, projects in rows if key is not None}
+    n_eids, n_paths = Counter(path for path, _ in told), Counter(eid for _, eid in told)
+    known = {}
+    for (path, eid), session in told.items():
+        if not any(eid):
+            message = "the database gives this session an id that ONE does not accept; it keeps its own"
+        elif n_eids[path] > 1:
+            message = f"the database has {n_eids[path]} sessions of this path: none is adopted until one is left"
+        elif n_paths[eid] > 1:
+            message = f"the database has {n_paths[eid]} sessions of this id: none is adopted until one is left"
+        else:
+            known[path] = session
+            continue
+        problems.append(Problem("adopt_conflict", path, message))
+    return known
+
+
+def _sort_rows(
+    found: DatabaseDatasets, numbers: npt.NDArray[np.int64], sessions: Sequence[str], problems: list[Problem]
+) -> tuple[DatabaseRows, npt.NDArray[np.int64]]:
+    """Return the rows that can be adopted, and where those of each session begin, and the last one ends."""
+    usable = (numbers >= 0) & (found.path_codes >= 0) & found.ids.any(axis=1)
+    keys = (numbers << CODE_BITS) | found.path_codes
+    order = np.flatnonzero(usable)
+    order = order[np.argsort(keys[order], kind="stable")]
+    keys = keys[order]
+    is_again = np.concatenate([[False], keys[1:] == keys[:-1]]) if len(keys) else np.zeros(0, np.bool_)
+    if is_again.any():
+        keep = _keep_unambiguous(found, keys, order, is_again, sessions, problems)
+        keys, order = keys[keep], order[keep]
+    rows = DatabaseRows(
+        keys, found.ids[order], found.digests[order], found.file_sizes[order], found.qc[order], found.defaults[order]
+    )
+    return rows, np.searchsorted(keys, np.arange(len(sessions) + 1, dtype=np.int64) << CODE_BITS)
+
+
+def _keep_unambiguous(
+    found: DatabaseDatasets,
+    keys: npt.NDArray[np.int64],
+    order: npt.NDArray[np.int64],
+    is_again: npt.NDArray[np.bool_],
+    sessions: Sequence[str],
+    problems: list[Problem],
+) -> npt.NDArray[np.bool_]:
+    """Tell which rows stay where several have one path: the first if they agree on the id, none if they do not."""
+    keep = ~is_again
+    for key in np.unique(keys[is_again]).tolist():
+        rows = np.flatnonzero(keys == key)
+        if len({found.ids[order[row]].tobytes() for row in rows}) > 1:
+            keep[rows] = False
+            path = found.paths[key & ((1 << CODE_BITS) - 1)].decode()
+            message = f"the database has {len(rows)} datasets of this path: none is adopted until one is left"
+            problems.append(Problem("adopt_conflict", f"{sessions[key >> CODE_BITS]}/{path}", message))
+    return keep

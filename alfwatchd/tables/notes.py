@@ -1,0 +1,195 @@
+"""Notes of rows that go: what only the tables held of them, so that it is there again when they come back.
+
+A note is made before the tables that lack a row replace those that have it. Rows of a database need none.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from alfwatchd.tables.earlier import NO_SESSION, Kept, KeptDataset, KeptSession
+from alfwatchd.tables.rules import Encoding
+from alfwatchd.tree.rows import Session
+from alfwatchd.tree.sessions import Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What only the tables held of one session, or of some of its datasets.
+
+    Parameters
+    ----------
+    key : str
+        ``(lab/)subject/date/number`` as the tables told it.
+    lab : str
+        What the tables held as the lab of sessions in no lab folder.
+    session : KeptSession
+    datasets : mapping of str to KeptDataset
+        By rel_path; ids and qc only, as digests are recorded with the files that they are of.
+    """
+
+    key: str
+    lab: str
+    session: KeptSession
+    datasets: Mapping[str, KeptDataset]
+
+
+def note_all(snapshot: Snapshot, encoding: Encoding) -> Iterator[Note]:
+    """Yield a note of each session and dataset that earlier tables knew and new tables will lack.
+
+    So are the columns of sessions for which those of a database stand: it may lose them again.
+    """
+    kept = encoding.all_kept
+    if not (kept.sessions or kept.datasets):
+        return
+    here = {kept.key_of(session.key): session for session in snapshot.sessions.values()}
+    for key in kept.sessions.keys() | kept.datasets.keys():
+        session = here.get(key)
+        goes = session is None or encoding.is_adopted(session)
+        columns = kept.sessions.get(key, NO_SESSION) if goes else NO_SESSION
+        yield from _note(key, columns, session, encoding)
+
+
+def note_changes(
+    gone: Iterable[tuple[bytes, Session]], changed: Iterable[Session], odd: Mapping[str, bytes], encoding: Encoding
+) -> Iterator[Note]:
+    """Yield the notes that changes of some sessions ask for.
+
+    Parameters
+    ----------
+    gone : iterable of (bytes, Session)
+        Eid and session of those that new tables will lack.
+    changed : iterable of Session
+        Sessions that may have lost datasets, as they are now.
+    odd : mapping of str to bytes
+        `Eids.odd`.
+    encoding : Encoding
+    """
+    kept = encoding.all_kept
+    for eid, session in gone:
+        key, columns = kept.key_of(session.key), NO_SESSION
+        columns = kept.sessions.get(key, NO_SESSION)
+        if odd.get(session.key.eid_path) == eid:
+            columns = replace(columns, eid=eid)
+        if key not in kept.sessions and key not in kept.datasets:
+            key = encoding.filled_path(session)
+        yield from _note(key, columns, None, encoding)
+    for session in changed if kept.datasets else ():
+        yield from _note(kept.key_of(session.key), NO_SESSION, session, encoding)
+
+
+def _note(key: str, columns: KeptSession, session: Session | None, encoding: Encoding) -> Iterator[Note]:
+    kept = encoding.all_kept
+    datasets = kept.datasets.get(key)
+    lost = {}
+    if datasets:
+        missing = datasets.keys() - _rel_paths(session) if session is not None else datasets.keys()
+        lost = {path: noted(row.id, row.qc) for path in missing if (row := datasets[path]).id is not None or row.qc}
+    if columns != NO_SESSION or lost:
+        yield Note(key, encoding.lab if key not in kept.sessions and not datasets else kept.lab, columns, lost)
+
+
+def noted(own_id: bytes | None, qc: int) -> KeptDataset:
+    """Return what a note holds of a dataset; one object for all that have the same qc and no id of their own."""
+    return _of_qc(qc) if own_id is None else KeptDataset(own_id, qc, None, b"")
+
+
+@lru_cache
+def _of_qc(qc: int) -> KeptDataset:
+    return KeptDataset(None, qc, None, b"")
+
+
+def _rel_paths(session: Session) -> set[str]:
+    found: set[str] = set()
+    for folder, packed in session.folders:
+        found.update([f"{folder}/{name}" for name in packed.names] if folder else packed.names)
+    return found
+
+
+def key_now(note: Note, lab: str) -> str:
+    """Return the key of the session of a note in tables that hold another lab for sessions in no lab folder."""
+    bare = note.key.removeprefix(f"{note.lab}/") if note.lab else note.key
+    if bare.count("/") != 2:  # it lies in the folder of another lab
+        return note.key
+    return f"{lab}/{bare}" if lab else bare
+
+
+def with_notes(
+    kept: Kept,
+    notes: Sequence[Note],
+    listed: Mapping[str, Set[str]],
+    taken: Mapping[bytes, str],
+    adopted: Container[str] = (),
+) -> Kept:
+    """Return what earlier tables know together with what was noted of rows that they do not list.
+
+    Parameters
+    ----------
+    kept : Kept
+        What the tables know, and no database.
+    notes : sequence of Note
+        The latest last.
+    listed : mapping of str to set of str
+        Key of a session that the tables list -> rel_paths of its datasets: of all keys of notes, and of all that
+        `key_now` gives. Where the lab is another one since a note, these are the same session; what tables list counts.
+    taken : mapping of bytes to str
+        Eid in some note -> key of the session that has it in the tables.
+    adopted : container of str
+        Keys of the sessions that a database knew when the tables were written. It may have lost them since, and what
+        tables list of them was its own: the note of such a session counts.
+    """
+    sessions = dict(kept.sessions)
+    datasets = defaultdict(dict, {key: dict(rows) for key, rows in kept.datasets.items()}) if notes else {}
+    relisted: set[str] = set()
+    for note in notes:
+        key, now = note.key, key_now(note, kept.lab)
+        if now != key and now in listed:
+            relisted.add(now.removeprefix(f"{kept.lab}/"))
+            key = key if key in listed else now
+        if note.session != NO_SESSION and (key not in listed or key in adopted):
+            eid = note.session.eid
+            is_taken = eid is not None and taken.get(eid, key) != key
+            sessions[key] = replace(note.session, eid=None if is_taken else eid)
+        lost = {path: row for path, row in note.datasets.items() if path not in listed.get(key, ())}
+        if lost:
+            datasets[key].update(lost)
+    return replace(
+        kept,
+        sessions=sessions,
+        datasets=dict(datasets),
+        other_labs=tuple(dict.fromkeys(note.lab for note in notes if note.lab != kept.lab)),
+        relisted=frozenset(relisted),
+        is_noted=not kept.shows,
+    )
+
+
+def shows_kept(snapshot: Snapshot, encoding: Encoding, odd: Mapping[str, bytes]) -> bool:
+    """Tell whether rows hold what the next run must find in the tables, as it follows from nothing else."""
+    kept = encoding.kept
+    if odd:
+        return True
+    if not kept.shows:
+        return False
+    if encoding.adopted is not None and kept.lab != encoding.lab:  # by its keys nobody can tell what is adopted
+        rows = ((kept.key_of(each.key), each) for each in snapshot.sessions.values())
+        return any(
+            key in kept.datasets or (key in kept.sessions and not encoding.is_adopted(each)) for key, each in rows
+        )
+    if not kept.is_noted:
+        return True
+    labs = {kept.lab, *kept.other_labs}
+    return any(path in snapshot.sessions for key in (*kept.sessions, *kept.datasets) for path in _paths(key, labs))
+
+
+def _paths(key: str, labs: Set[str]) -> Iterator[str]:
+    """Yield the paths that a session of a key may have."""
+    *lab, subject, date, number = key.split("/")
+    numbers = dict.fromkeys([number, number.lstrip("0") or "0", f"{int(number):02d}"]) if number.isdigit() else [number]
+    for spelled in numbers:
+        if lab:
+            yield f"{lab[0]}/Subjects/{subject}/{date}/{spelled}"
+        if not lab or lab[0] in labs:
+            yield f"{subject}/{date}/{spelled}"

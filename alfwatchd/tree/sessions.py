@@ -1,0 +1,151 @@
+"""The two tables in memory: sessions by path, and frozen snapshots of them for readers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from alfwatchd.tree.rows import Problem, Session
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Totals over the tables; `n_bytes` is the sum of the file sizes."""
+
+    n_sessions: int = 0
+    n_datasets: int = 0
+    n_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The tables at one generation. Never changes, so any thread may read it.
+
+    Parameters
+    ----------
+    generation : int
+        Raised at each change of the tables.
+    sessions : mapping of str to Session
+        By session path. Twins (see `Tables`) are not in it.
+    is_held : bool
+        Whether sessions are among them that are gone, and whose rows a person must give up first.
+    """
+
+    generation: int
+    sessions: Mapping[str, Session]
+    is_held: bool = False
+
+
+class Tables:
+    """Sessions by path. Owned by one thread.
+
+    Two folders can stand for one session: ``.../1`` and ``.../001`` (and ``.../01``). They have the same eid, and One
+    opens the padded one, so the longest spelling is the row and the others are twins, kept in case it goes.
+    """
+
+    def __init__(self, generation: int = 0) -> None:
+        self.generation = generation
+        self._sessions: dict[str, Session] = {}
+        self._twins: dict[str, dict[str, Session]] = {}
+        self._counts = Counts()
+        self._appeared: list[str] = []
+
+    @property
+    def counts(self) -> Counts:
+        """Totals over the rows."""
+        return self._counts
+
+    def get(self, path: str) -> Session | None:
+        """Return the row at a session path."""
+        return self._sessions.get(path)
+
+    def paths(self) -> Iterator[str]:
+        """Yield the session path of each row."""
+        return iter(self._sessions)
+
+    def has_twin(self, path: str) -> bool:
+        """Tell whether a twin would take the place of a row."""
+        return bool(self._twins.get(path))
+
+    def replace_session(self, session: Session) -> None:
+        """Insert or replace a session with all its datasets."""
+        old = self._sessions.get(session.path)
+        if old is None:
+            rival = self._rival(session)
+            if rival is not None:
+                if len(rival) > len(session.path):
+                    self._twins.setdefault(rival, {})[session.path] = session
+                    return
+                self._demote(rival, session.path)
+        elif old == session:
+            return
+        if old is None:
+            self._appeared.append(session.path)
+        self._sessions[session.path] = session
+        if old is not None and _shows_same(old, session):
+            return  # a `chmod -R` is no new generation
+        self._count(old, session)
+
+    def drop_session(self, path: str) -> None:
+        """Remove a session if it is there; a twin takes its place."""
+        for twins in self._twins.values():
+            if twins.pop(path, None) is not None:
+                return
+        old = self._sessions.pop(path, None)
+        if old is None:
+            return
+        self._count(old, None)
+        twins = self._twins.pop(path, {})
+        for twin in sorted(twins.values(), key=lambda session: -len(session.path)):
+            self.replace_session(twin)
+
+    def take_appeared(self) -> list[str]:
+        """Return and forget the paths of the sessions that became rows since the last call."""
+        appeared, self._appeared = self._appeared, []
+        return appeared
+
+    def snapshot(self) -> Snapshot:
+        """Freeze the tables as they are; costs one shallow copy of the dict of sessions."""
+        return Snapshot(self.generation, self._sessions.copy())
+
+    def problems(self) -> list[Problem]:
+        """Return one problem per twin."""
+        return [
+            Problem("twin", twin, f"the same session as {path}, which ONE opens instead: merge or rename it")
+            for path, twins in sorted(self._twins.items())
+            for twin in sorted(twins)
+        ]
+
+    def _rival(self, session: Session) -> str | None:
+        """Return the path of the row that stands for the same session under another spelling."""
+        folder, _, number = session.path.rpartition("/")
+        for width in (1, 2, 3):
+            path = f"{folder}/{int(number):0{width}d}"
+            if path != session.path and path in self._sessions:
+                return path
+        return None
+
+    def _demote(self, rival: str, winner: str) -> None:
+        """Make the row at `rival` and its twins twins of `winner`, which is about to become a row."""
+        old = self._sessions.pop(rival)
+        self._count(old, None)
+        self._twins[winner] = {**self._twins.pop(rival, {}), rival: old}
+
+    def _count(self, old: Session | None, new: Session | None) -> None:
+        counts = self._counts
+        self._counts = Counts(
+            counts.n_sessions + (new is not None) - (old is not None),
+            counts.n_datasets + (new.n_datasets if new else 0) - (old.n_datasets if old else 0),
+            counts.n_bytes + (new.n_bytes if new else 0) - (old.n_bytes if old else 0),
+        )
+        self.generation += 1
+
+
+def _shows_same(session: Session, other: Session) -> bool:
+    """Tell whether two rows of one session differ in nothing but change times, which no table shows."""
+    if session.is_link != other.is_link or len(session.folders) != len(other.folders):
+        return False
+    return all(
+        one is two or (one.folder == two.folder and one.packed.without_ctimes() == two.packed.without_ctimes())
+        for one, two in zip(session.folders, other.folders, strict=True)
+    )

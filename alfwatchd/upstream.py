@@ -1,0 +1,319 @@
+"""`make_parquet_db` and `remove_missing_datasets` with the signatures of ``one.alf.cache``, without its defects.
+
+docs/formats.md names every intended difference; ``tests/system/test_upstream.py`` compares both side by side.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Mapping
+from contextlib import closing, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from alfwatchd.alf import grammar
+from alfwatchd.engine.messages import TablesView
+from alfwatchd.errors import OutDirError, PruneRefused, RootOffline, TablesError
+from alfwatchd.index.state_db import State
+from alfwatchd.prune import executor, operations, reference_files
+from alfwatchd.prune.links import find_link_targets
+from alfwatchd.prune.plan import PruneOutcome, PrunePlan
+from alfwatchd.prune.reference import Origin, Reference, make_reference
+from alfwatchd.service.configuration import load
+from alfwatchd.service.locks import hold_out_dir
+from alfwatchd.service.once import index, no_garbage_collection, run_hashing
+from alfwatchd.service.startup import Start, lab_problems, prepare
+from alfwatchd.settings import Settings
+from alfwatchd.store import reader, writer
+from alfwatchd.tables import path_ids
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_log = logging.getLogger(__name__)
+
+_MAX_PROBLEMS = 20
+_NOWHERE = Path("/nonexistent")
+"""Stands for places that a run without a daemon does not use; the default ones could be too long for a socket."""
+_KEYS = ("id", "eid", "lab", "subject", "date", "number", "rel_path", "session_path", "file_size")
+
+PathLike = str | Path
+
+
+def make_parquet_db(
+    root_dir: PathLike,
+    out_dir: PathLike | None = None,
+    hash_ids: bool = True,  # noqa: FBT001, FBT002 - upstream's signature
+    hash_files: bool = False,  # noqa: FBT001, FBT002
+    lab: str | None = None,
+) -> tuple[Path, Path]:
+    """Index the ALF datasets below a folder and write the two tables.
+
+    Parameters
+    ----------
+    root_dir : str or Path
+        Folder to index. One without sessions gives empty tables, with a ``RuntimeWarning``.
+    out_dir : str or Path, optional
+        Existing folder for the tables; default: the root.
+    hash_ids : bool
+        Whether ids are UUIDs, as One needs them. Theirs never change for the same paths. If not, they are paths.
+    hash_files : bool
+        Whether to fill the hash column with md5; else it is null.
+    lab : str, optional
+        Lab of the sessions in no lab folder: letters, digits and '_'.
+
+    Returns
+    -------
+    tuple of Path
+        The sessions table and the datasets table.
+
+    Raises
+    ------
+    OutDirError
+        The output folder is missing (an ``AssertionError``, as upstream) or not writable.
+    LabConflict
+        A lab folder has another name than `lab` (an ``AssertionError``, as upstream).
+    Locked
+        A daemon keeps these tables.
+    RootOffline
+        The root is missing or empty, and tables elsewhere hold sessions of it.
+    TablesError
+        A table cannot be written.
+    """
+    root = Path(root_dir).resolve()
+    target = Path(out_dir or root)
+    if not out_dir and not root.is_dir():
+        raise OutDirError(
+            f"{root}: the folder to index, which is to hold the tables too, does not exist; check its path"
+        )
+    writer.check_out_dir(target)
+    with hold_out_dir(target), no_garbage_collection():
+        settings = _settings(root, target, hash_files=hash_files, lab=lab or "")
+        written_at = datetime.datetime.now(datetime.UTC)
+        start = _index(settings)
+        if hash_files:
+            with tempfile.TemporaryDirectory(prefix="alfwatchd-") as folder, closing(State(Path(folder))) as state:
+                run_hashing(settings, state, start)
+        _warn(start, settings)
+        _write(start, settings, written_at, hash_ids=hash_ids)
+    return target / reader.SESSIONS, target / reader.DATASETS
+
+
+def remove_missing_datasets(
+    cache_dir: PathLike,
+    tables: Mapping[str, pd.DataFrame] | None = None,
+    remove_empty_sessions: bool = True,  # noqa: FBT001, FBT002 - upstream's signature
+    dry: bool = True,  # noqa: FBT001, FBT002
+    *,
+    newer: bool = False,
+) -> list[Path]:
+    """Remove dataset files and session folders that are not in the tables.
+
+    Only valid ALF regular files below session folders are removed, at any depth, never through a link. Session
+    folders go if they are not in the sessions table and hold nothing. What is newer than the tables stays, as does what
+    they nearly list: see docs/prune.md.
+
+    Parameters
+    ----------
+    cache_dir : str or Path
+        Folder that was indexed.
+    tables : dict of str to pandas.DataFrame, optional
+        ``sessions`` and ``datasets``, as ``one.alf.cache.load_tables`` gives them, or with ids as plain columns;
+        default: the tables in `cache_dir`.
+    remove_empty_sessions : bool
+    dry : bool
+        If true, print what would be removed and remove nothing.
+    newer : bool
+        Whether files that are newer than the tables in `cache_dir` may go, too. Upstream does not have it.
+
+    Returns
+    -------
+    list of Path
+        What was, or would be, removed; sorted.
+
+    Raises
+    ------
+    PruneRefused
+        There are no tables, they make no sense, nothing tells how old they are, or a part of the folder cannot be read;
+        nothing was removed.
+    Locked
+        A daemon keeps the tables in `cache_dir`.
+    RootOffline
+        The folder does not exist, or something else is there meanwhile.
+    """
+    root = Path(cache_dir).resolve()
+    if not root.is_dir():
+        raise RootOffline(f"{root}: the folder does not exist; check its path, or mount it")
+    with nullcontext() if dry else hold_out_dir(root), closing(operations.RootCheck(root)) as guard:
+        view = _look(root)
+        reference = reference_files.read_reference(root) if tables is None else _reference(root, tables, view)
+        if reference is None:
+            return []
+        is_dated = reference.origin.date is not None
+        if not (dry or newer or is_dated):
+            raise PruneRefused(
+                f"{root}: there are no tables here, so that nothing tells how old the given ones are, and what was "
+                "recorded since would be removed; write them here, too, or say newer=True. Nothing was removed"
+            )
+        plan = operations.plan_for(
+            root,
+            view,
+            reference,
+            remove_empty_sessions=remove_empty_sessions,
+            margin_seconds=_settings(root, _NOWHERE).prune.margin_seconds if is_dated and not newer else None,
+        )
+        return _remove(root, Path(cache_dir), plan, guard, dry=dry)
+
+
+def _remove(root: Path, cache_dir: Path, plan: PrunePlan, guard: operations.RootCheck, *, dry: bool) -> list[Path]:
+    for item in plan.kept:
+        _log.info("kept path=%s reason=%s", root / item.path, item.reason)
+    if dry:
+        paths = _paths(cache_dir, executor.preview_plan(root, plan, may_continue=guard.check))
+        print("The following session and datasets would be removed:", end="\n\t")  # noqa: T201 - upstream's contract
+        print("\n\t".join(sorted(map(str, paths))))  # noqa: T201
+        return paths
+    outcome = executor.apply_plan(
+        root, plan, may_continue=guard.check, log=_log.debug, find_protected=lambda: find_link_targets(root)
+    )
+    for item in outcome.kept:
+        _log.warning("not removed path=%s reason=%s", root / item.path, item.reason)
+    if outcome.stopped is not None:
+        raise outcome.stopped
+    return _paths(cache_dir, outcome)
+
+
+def _look(root: Path) -> TablesView:
+    start = prepare(_settings(root, _NOWHERE), None)
+    with no_garbage_collection():
+        _scan(start)
+    if start.indexer.unreadable:
+        folder = next(iter(start.indexer.unreadable))
+        raise PruneRefused(f"{root}/{folder.path}: cannot be read, so nothing is removed; make it readable first")
+    return TablesView(start.indexer.tables.snapshot(), ())
+
+
+def _settings(root: Path, out_dir: Path, *, hash_files: bool = False, lab: str = "") -> Settings:
+    places = {"root": root, "out_dir": out_dir, "state_dir": _NOWHERE, "socket": _NOWHERE}
+    return load({**places, "hash_files": hash_files, "lab": lab}, environ={}).settings
+
+
+def _index(settings: Settings) -> Start:
+    """Index the root as it is, unless it looks lost."""
+    start = prepare(settings, None)
+    # Where the tables lie in the root, they prove that it is there.
+    is_there = settings.out_dir.is_relative_to(settings.root) or (
+        settings.root.is_dir() and any(entry.is_dir() for entry in settings.root.iterdir())
+    )
+    if start.indexer.known.before and not is_there:
+        raise RootOffline(
+            f"{settings.root}: is missing or empty, but the tables in {settings.out_dir} hold sessions of it; they "
+            "were left as they are: mount it, or remove the tables if the data are really gone"
+        )
+    if settings.root.is_dir():
+        _scan(start)
+    start.check_lab()
+    return start
+
+
+def _scan(start: Start) -> None:
+    try:
+        index(start, accept_root=True)
+    except RootOffline as error:
+        raise RootOffline(str(error.__cause__ or error)) from error
+
+
+def _warn(start: Start, settings: Settings) -> None:
+    """Say what a person should act on; a warning if nothing was found, as upstream, or if much is gone."""
+    tables = start.indexer.tables
+    if start.losses:
+        text = f"{settings.root}: {start.losses[0]}; their rows are removed from the tables in {settings.out_dir}"
+        warnings.warn(text, RuntimeWarning, stacklevel=3)
+    problems = [*lab_problems(settings.lab, tables.snapshot()), *start.indexer.problems()]
+    for problem in problems[:_MAX_PROBLEMS]:
+        _log.warning("%s: %s", os.path.normpath(settings.root / problem.path), problem.message)  # it may be `..`
+    if len(problems) > _MAX_PROBLEMS:
+        _log.warning("%s: %d more problems", settings.root, len(problems) - _MAX_PROBLEMS)
+    counts = tables.counts
+    if not counts.n_datasets:
+        what = "datasets" if counts.n_sessions else "sessions"
+        hints = [problem.message for problem in problems[:1]] or _too_low(settings.root)
+        text = f"No {what} found in {settings.root}" + "".join(f": {hint}" for hint in hints)
+        warnings.warn(text, RuntimeWarning, stacklevel=3)
+
+
+def _too_low(root: Path) -> list[str]:
+    """Say which root was meant, if this one is a date or session folder or lies in one."""
+    parts = (*root.parts[1:], "001")
+    for end in range(3, len(parts) + 1):
+        if grammar.parse_session("/".join(parts[end - 3 : end])) is not None:
+            top = end - 5 if parts[end - 4 : end - 3] == ("Subjects",) else end - 3
+            return [f"it lies in a subject folder; did you mean {Path('/', *parts[: max(top, 0)])}?"]
+    return []
+
+
+def _write(start: Start, settings: Settings, written_at: datetime.datetime, *, hash_ids: bool) -> None:
+    snapshot = start.indexer.tables.snapshot()
+    if hash_ids:
+        start.indexer.tables.generation += 1
+        with closing(writer.Store(settings.out_dir, str(settings.root))) as tables:
+            tables.write(start.indexer.tables.snapshot(), start.encoding, written_at)
+        return
+    # one.alf.cache._metadata
+    created = datetime.datetime.now().isoformat(sep=" ", timespec="minutes")
+    metadata = {b"one_metadata": json.dumps({"date_created": created, "origin": str(settings.root)}).encode()}
+    for name, table in (
+        (reader.SESSIONS, path_ids.sessions_by_path(snapshot, start.encoding)),
+        (reader.DATASETS, path_ids.datasets_by_path(snapshot, start.encoding)),
+    ):
+        try:
+            writer.write_table(
+                settings.out_dir / name, table.replace_schema_metadata({**metadata, **table.schema.metadata})
+            )
+        except OSError as error:
+            raise TablesError(f"{settings.out_dir / name}: cannot be written ({error.strerror})") from error
+
+
+def _reference(root: Path, tables: Mapping[str, pd.DataFrame], view: TablesView) -> Reference | None:
+    """Read reference tables from DataFrames, with ids in the index or as columns; as old as the tables in the root.
+
+    None where there is no session that could go: upstream takes even empty frames then.
+    """
+    missing = {"sessions", "datasets"} - tables.keys()
+    if missing:
+        raise PruneRefused(f"the given tables lack {' and '.join(sorted(missing))}, so nothing is removed")
+    if not view.snapshot.sessions:
+        return None
+    stored_here = reference_files.read_date(root)
+    origin = Origin("the given tables", stored_here.date if stored_here is not None else None)
+    return make_reference(origin, *(_arrow(tables[name]) for name in ("sessions", "datasets")))
+
+
+def _arrow(frame: pd.DataFrame) -> pa.Table:
+    """Turn a frame into a table with its index as columns, ids and dates as alfwatchd reads them."""
+    columns = {name: list(frame[name]) for name in _KEYS if name in frame.columns}
+    columns |= {name: list(frame.index.get_level_values(name)) for name in _KEYS if name in frame.index.names}
+    for name in {"id", "eid"} & columns.keys():
+        columns[name] = list(map(str, columns[name]))
+    if "date" in columns:
+        columns["date"] = list(map(_date, columns["date"]))
+    try:
+        return pa.table({name: pa.array(column, from_pandas=True) for name, column in columns.items()})
+    except pa.ArrowException as error:
+        raise PruneRefused(f"the given tables cannot be understood ({error}), so nothing is removed") from error
+
+
+def _date(value: Any) -> Any:
+    """Return a date that is text as a date; what is none stays as it is."""
+    return (grammar.parse_date(value) or value) if isinstance(value, str) else value
+
+
+def _paths(cache_dir: Path, outcome: PruneOutcome) -> list[Path]:
+    return sorted(cache_dir / path for path in (*(file.path for file in outcome.deleted), *outcome.removed))

@@ -1,0 +1,379 @@
+"""Where requests become messages to the engine, and where prunes are carried out. The server's threads only."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from alfwatchd import api
+from alfwatchd.engine import messages
+from alfwatchd.engine.messages import Message, TablesView
+from alfwatchd.errors import Busy, NotAllowed, PruneRefused, UsageError
+from alfwatchd.prune import operations, trash_jobs
+from alfwatchd.prune.plan import NO_REFERENCE, OWN_TABLES, PrunePlan, folders_above
+from alfwatchd.prune.wording import name_prune, refusals_named
+from alfwatchd.settings import Fraction, Settings
+from alfwatchd.store.id_history import find_id
+from alfwatchd.web import right_root
+from alfwatchd.web.control_socket import Peer
+from alfwatchd.web.wanted_root import decode_root
+
+_log = logging.getLogger(__name__)
+
+_MAX_PLANS = 8
+_MAX_PLANNED_FILES = 500_000
+"""In all plans together, unless one alone has more: each takes some 600 bytes."""
+_MAX_PLANNING = 4
+"""Each reads reference tables, which may lie on a network mount that is away."""
+
+_MAX_LOOKING = 8
+"""At paths of clients, each of which may lie on a network mount that is away."""
+_LOOK_SECONDS = 10.0
+_ACTOR = "the daemon's user"
+
+_T = TypeVar("_T")
+
+
+class RescanBody(BaseModel):
+    """What to scan again."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    path: str = Field("", max_length=4096, description="Folder relative to the root; empty for all of it.")
+    accept_root: bool = Field(
+        default=False, description="Accept the current root even if it is a different disk or folder than last time."
+    )
+
+
+class PlanBody(BaseModel):
+    """What a prune is measured against."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    reference: str | None = Field(
+        None, max_length=4096, description="Folder of the reference tables: an absolute path, as the daemon sees it."
+    )
+    keep_empty_sessions: bool = Field(default=False, description="Delete files only, no folders.")
+    max_fraction: Fraction | None = Field(None, description="Largest fraction of datasets and bytes that may go.")
+    newer: bool = Field(default=False, description="Whether what is newer than the reference may go, too.")
+
+
+class ApplyBody(BaseModel):
+    """Which plan to carry out."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    plan_id: str = Field(
+        max_length=64, description="As in the plan; the daemon knows the last eight, fewer large ones."
+    )
+
+
+class UndoBody(BaseModel):
+    """Which plan to undo."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    plan_id: str = Field(max_length=64, description="Of a plan whose files lie in the trash.")
+
+
+class EmptyBody(BaseModel):
+    """What to delete from the trash."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    plan_id: str | None = Field(None, max_length=64, description="Of a plan; null for all that lies there.")
+
+
+class Desk:
+    """Answers requests. All methods are for the server's event loop.
+
+    Parameters
+    ----------
+    post : callable
+        Takes messages to the engine, which answers each of them, also when it ends.
+    settings : callable
+        Returns the settings in force.
+    """
+
+    def __init__(self, post: Callable[[Message], None], settings: Callable[[], Settings]) -> None:
+        self._post = post
+        self._settings = settings
+        self._plans: OrderedDict[str, PrunePlan] = OrderedDict()
+        self._mounts_of: dict[str, int] = {}
+        """By plan: `TablesView.n_mount_changes` when it was made."""
+        self._looking = threading.BoundedSemaphore(_MAX_LOOKING)
+        self._planning = threading.BoundedSemaphore(_MAX_PLANNING)
+        self._pruning = threading.Lock()
+
+    @property
+    def root(self) -> Path:
+        """The root that is kept here."""
+        return self._settings().root
+
+    async def check_root(self, header: bytes) -> None:
+        """Make sure that the root that a request names is the one that is kept here; see `web.wanted_root`.
+
+        Raises
+        ------
+        UsageError
+            The header holds no absolute path.
+        WrongRoot
+            It is another root, or cannot be looked at in time.
+        Busy
+            Too many others are being looked at.
+        """
+        wanted = decode_root(header)
+        if wanted == os.fsencode(self.root):  # without a look: the root may be on a mount that is away
+            return
+        if not self._looking.acquire(blocking=False):
+            raise Busy(f"{os.fsdecode(wanted)}: {_MAX_LOOKING} other paths are being looked at; try again later")
+        try:
+            await asyncio.wait_for(_in_thread(self._look, wanted), _LOOK_SECONDS)
+        except TimeoutError as error:
+            why = f", and the path gave no answer within {_LOOK_SECONDS:.0f} seconds"
+            raise right_root.wrong_root(wanted, self.root, why) from error
+
+    async def ask(self, make: Callable[[Future[Any]], Message]) -> Any:
+        """Post a request and wait for the engine's answer."""
+        reply: Future[Any] = Future()
+        self._post(make(reply))
+        return await asyncio.wrap_future(reply)
+
+    async def find_id(self, old: str) -> api.IdsReply:
+        """Tell what became of an id.
+
+        Raises
+        ------
+        UsageError
+            It is no UUID.
+        StateError
+            The file of changes cannot be read.
+        """
+        settings = self._settings()
+        return await _in_thread(find_id, settings.state_dir, settings.out_dir, old)
+
+    async def recompute_ids(self, peer: Peer) -> api.RecomputeReply:
+        """Have all ids made anew.
+
+        Raises
+        ------
+        NotAllowed
+            That is not for this peer.
+        RootOffline, TablesError
+            It cannot be done now.
+        """
+        await _in_thread(self._check_may_change, peer, "make ids anew")
+        _log.warning("ids are made anew on request of %s", peer)
+        return await self.ask(messages.RecomputeRequest)  # type: ignore[no-any-return]
+
+    async def plan(self, body: PlanBody) -> api.PruneReply:
+        """Plan a prune of what is on disk now.
+
+        Raises
+        ------
+        UsageError
+            The reference is no absolute path.
+        Busy
+            Too many are being planned.
+        AlfwatchdError
+            As `pruning.plan_prune`, or from the engine.
+        """
+        options = operations.PruneOptions(
+            _folder(body.reference), body.keep_empty_sessions, body.max_fraction, body.newer
+        )
+        source = options.reference or self._settings().prune.reference or OWN_TABLES
+        with refusals_named(str(self.root), str(source)):
+            # Not flushed: a prune may be what makes room for the flush.
+            await self.ask(functools.partial(messages.SyncRequest, flushed=False))
+            await self.ask(messages.RootCheckRequest)
+            view: TablesView = await self.ask(messages.SnapshotRequest)
+            plan, reply = await _in_thread(self._plan, view, options)
+        self._mounts_of[plan.plan_id] = view.n_mount_changes
+        self._remember(plan)
+        return reply
+
+    async def apply(self, body: ApplyBody, peer: Peer) -> api.PruneReply:
+        """Carry out a plan that was made. Stops at the next file if it is cancelled, as when the client leaves.
+
+        Raises
+        ------
+        NotAllowed
+            Pruning is off, or not for this peer.
+        UsageError
+            There is no such plan.
+        Busy
+            Another prune is running.
+        PruneRefused
+            A part of the root cannot be read now.
+        """
+        plan, mark = self._plans.get(body.plan_id), self._mounts_of.get(body.plan_id, 0)
+        with refusals_named(str(self.root), plan.reference if plan is not None else ""):
+            await _in_thread(self._check_may_prune, peer)
+            if plan is None:
+                raise UsageError(f"plan {body.plan_id!r}: no such plan, or it is too old; make one with /v1/prune/plan")
+            if plan.reference == OWN_TABLES:
+                raise UsageError(NO_REFERENCE)
+            return await self._apply_wanted(plan, mark, peer)
+
+    async def _apply_wanted(self, plan: PrunePlan, mark: int, peer: Peer) -> api.PruneReply:
+        """Apply a plan as long as somebody waits for it."""
+        has_left = threading.Event()
+        try:
+            reply = await _in_thread(self._apply, plan, mark, peer, has_left)
+        except asyncio.CancelledError:
+            has_left.set()
+            self._forget(plan.plan_id)
+            raise
+        self._forget(plan.plan_id)
+        return reply
+
+    async def undo(self, body: UndoBody, peer: Peer) -> api.TrashReply:
+        """Bring back what a plan has moved into the trash. Goes on if the client leaves; raises as `apply`."""
+        await _in_thread(self._check_may_prune, peer)
+        await self.ask(messages.SnapshotRequest)  # fails while the root is offline
+        return await asyncio.shield(asyncio.ensure_future(_in_thread(self._undo, body.plan_id, peer)))
+
+    async def empty(self, body: EmptyBody, peer: Peer) -> api.TrashReply:
+        """Delete what lies in the trash. Goes on if the client leaves; raises as `apply`."""
+        await _in_thread(self._check_may_prune, peer)
+        await self.ask(messages.RootCheckRequest)
+        return await asyncio.shield(asyncio.ensure_future(_in_thread(self._empty, body.plan_id, peer)))
+
+    async def list_plans(self) -> api.PlansReply:
+        """Return the plans that are remembered."""
+        return await _in_thread(trash_jobs.list_plans, self._settings())
+
+    def _remember(self, plan: PrunePlan) -> None:
+        """Keep a plan to be carried out, and forget the oldest ones of too many, or of ones that are too large."""
+        self._plans[plan.plan_id] = plan
+        self._plans.move_to_end(plan.plan_id)
+        n_files = sum(len(each.files) for each in self._plans.values())
+        while len(self._plans) > _MAX_PLANS or (n_files > _MAX_PLANNED_FILES and len(self._plans) > 1):
+            oldest = next(iter(self._plans.values()))
+            self._forget(oldest.plan_id)
+            n_files -= len(oldest.files)
+
+    def _forget(self, plan_id: str) -> None:
+        self._plans.pop(plan_id, None)
+        self._mounts_of.pop(plan_id, None)
+
+    def _check_may_prune(self, peer: Peer) -> None:
+        """Let root, the daemon's user and members of `control.group` prune, if pruning is enabled at all."""
+        if not self._settings().prune.enabled:
+            raise NotAllowed("pruning over the socket is off; set prune.enabled = true in the daemon's settings")
+        self._check_may_change(peer, "prune")
+
+    def _check_may_change(self, peer: Peer, what: str) -> None:
+        group = self._settings().control.group
+        if peer.uid not in (0, os.getuid()) and not (group and peer.is_in(group)):
+            raise NotAllowed(f"{peer} may not {what}; root, the daemon's user and members of control.group may")
+
+    # In worker threads.
+
+    def _look(self, wanted: bytes) -> None:
+        try:
+            right_root.check_root(wanted, self.root)
+        finally:
+            self._looking.release()
+
+    def _plan(self, view: TablesView, options: operations.PruneOptions) -> tuple[PrunePlan, api.PruneReply]:
+        if not self._planning.acquire(blocking=False):
+            raise Busy(f"{_MAX_PLANNING} prunes are being planned already; try again later")
+        try:
+            settings = self._settings()
+            plan = operations.plan_prune(view, settings, options)
+            return plan, operations.preview(
+                settings, plan, lambda: self._may_continue(view.n_mount_changes), actor=_ACTOR
+            )
+        finally:
+            self._planning.release()
+
+    def _apply(self, plan: PrunePlan, mark: int, peer: Peer, has_left: threading.Event) -> api.PruneReply:
+        with self._alone():
+            try:
+                return self._apply_alone(plan, mark, peer, has_left)
+            finally:
+                touched = {above for path in plan.paths for above in folders_above(path)}
+                self._post(messages.PrunedNotice(tuple(touched)))
+
+    def _apply_alone(self, plan: PrunePlan, mark: int, peer: Peer, has_left: threading.Event) -> api.PruneReply:
+        """Apply a plan while no other one is; everything that happens is in the log, as its client may leave."""
+        settings = self._settings()
+        about = f"by {peer} {name_prune(plan)}"
+        self._may_continue(mark)
+        _log.warning("prune begins plan=%s files=%d %s", plan.plan_id, len(plan.files), about)
+        return operations.apply(
+            settings,
+            plan,
+            lambda: self._may_continue(mark),
+            lambda line: _log.info("%s %s", line, about),
+            actor=_ACTOR,
+            is_wanted=lambda: not has_left.is_set(),
+            log_end=lambda line: _log.warning("%s %s", line, about),
+            removing=lambda session: self._post(messages.RemovingNotice(session)),
+        )
+
+    def _may_continue(self, mark: int) -> None:
+        """Have the engine look whether root and mounts are still what they were; asked before each session."""
+        reply: Future[int] = Future()
+        self._post(messages.RootCheckRequest(reply))
+        if reply.result() != mark:
+            raise PruneRefused("mounts at or below the root have changed since the plan; make a new one")
+
+    def _undo(self, plan_id: str, peer: Peer) -> api.TrashReply:
+        with self._alone():
+            _log.warning("undo of a prune begins plan=%s %s", plan_id, peer)
+            reply, folders = trash_jobs.undo(self._settings(), plan_id, _logging(peer), _ACTOR)
+        self._post(messages.PrunedNotice(folders))
+        return reply
+
+    def _empty(self, plan_id: str | None, peer: Peer) -> api.TrashReply:
+        with self._alone():
+            _log.warning("the trash is emptied plan=%s %s", plan_id or "all", peer)
+            reply = trash_jobs.empty(self._settings(), plan_id, _logging(peer), _ACTOR)
+        self._post(messages.PrunedNotice(()))
+        return reply
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        if not self._pruning.acquire(blocking=False):
+            raise Busy("another prune is running; try again when it is done")
+        try:
+            yield
+        finally:
+            self._pruning.release()
+
+
+def _logging(peer: Peer) -> Callable[[str], None]:
+    """Return how each file and folder is logged: with who asked."""
+    return lambda line: _log.info("%s by %s", line, peer)
+
+
+def _in_thread(function: Callable[..., _T], *arguments: object) -> Awaitable[_T]:
+    """Run a function as `asyncio.to_thread` does, in a thread that the end of the process does not wait for."""
+    done: Future[_T] = Future()
+
+    def run() -> None:
+        try:
+            result = function(*arguments)
+        except Exception as error:  # noqa: BLE001 - raised where it is waited for
+            messages.refuse(done, error)
+        else:
+            messages.answer(done, result)
+
+    threading.Thread(target=run, name="prune", daemon=True).start()
+    return asyncio.wrap_future(done)
+
+
+def _folder(reference: str | None) -> Path | None:
+    if reference is None:
+        return None
+    if not reference.startswith("/") or "\0" in reference:
+        raise UsageError(f"reference = {reference!r}: should be an absolute path, as the daemon sees it")
+    return Path(reference)

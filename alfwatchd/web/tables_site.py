@@ -1,0 +1,390 @@
+"""The tables over HTTP, as a stock `OneAlyx` client asks an Alyx database for them: a folder in, answers out.
+
+The contract is that of ``one.webclient.AlyxClient.authenticate`` and ``one.api.OneAlyx.load_cache``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import hashlib
+import hmac
+import ipaddress
+import json
+import logging
+import os
+import re
+import socket
+import stat
+import struct
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from fastapi import Request
+from fastapi.responses import JSONResponse, Response
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
+
+from alfwatchd.bounded_json import parse as parse_json
+from alfwatchd.publish.cache_info import MOST_INFO_BYTES, parse_info
+from alfwatchd.scan.scanner import printable
+from alfwatchd.web import connections
+from alfwatchd.web.connections import Protocol
+
+_log = logging.getLogger(__name__)
+
+INFO = "cache_info.json"
+ZIP = "cache.zip"
+OPEN_TOKEN = "none-needed"  # noqa: S105 - opens nothing
+"""What a login is answered with where there is no token."""
+
+_PATH = re.compile(r"/(?:(?P<tag>[\w.-]+)/)?(?:tables/(?P<generation>(?!\.)[\w.-]+)/)?cache\.zip")
+_INFO_PATH = re.compile(r"/cache/info(?:/(?P<tag>[\w.-]+))?/?")
+_LOCATION = re.compile(r"(?:tables/[\w.-]+/)?cache\.zip$")
+_HOST = re.compile(r"(?P<name>[A-Za-z0-9_.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?")
+_MOST_BODY_BYTES = 1 << 13
+_CHUNK_BYTES = 1 << 18
+_LEAST_BYTES = 1 << 16
+"""What a client takes of an answer in `connections.ANSWER_SECONDS`, or it is dropped."""
+_RETRY_SECONDS = 5
+_SELDOM_SECONDS = 30.0
+_BYTES_ACKED = 120
+"""Offset of ``tcpi_bytes_acked`` in ``struct tcp_info`` of <linux/tcp.h>, unsigned and 64 bits wide."""
+
+_NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ENAMETOOLONG)
+"""Of open(2): nothing there, a file for a folder, a symbolic link, a socket, a name that no file can have."""
+
+_ABOUT = (
+    "these are only the tables, not a database: ask with mode='local' or query_type='local'. "
+    "There is POST /auth-token, GET /cache/info, /cache/info/TAG and /cache.zip"
+)
+
+
+class _Refused(Exception):
+    """The answer to a request, where it is not what was asked for."""
+
+    def __init__(self, status: HTTPStatus, content: str | Mapping[str, Any], **headers: str) -> None:
+        super().__init__(status, content)
+        self.response = _json({"detail": printable(content)} if isinstance(content, str) else content, status)
+        self.response.headers.update({name.replace("_", "-"): value for name, value in headers.items()})
+
+
+def _json(content: Mapping[str, Any], status: HTTPStatus = HTTPStatus.OK) -> JSONResponse:
+    return JSONResponse(content, status, headers={"cache-control": "no-store"})
+
+
+class _Seldom:
+    """Logs what any client can cause, but not as often as clients can cause it."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, float] = {}
+
+    def log(self, level: int, message: str, *values: object) -> None:
+        """Log a message, unless it was logged a short while ago."""
+        now = time.monotonic()
+        if now - self._told.get(message, -_SELDOM_SECONDS) >= _SELDOM_SECONDS:
+            self._told[message] = now
+            _log.log(level, message, *values)
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What is served, and to whom: an ASGI application.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds ``cache_info.json``, ``cache.zip`` and ``tables/<generation>/cache.zip``, and the same below ``<tag>/``
+        for each tag. Each file is replaced by renaming, never changed. Symbolic links are not followed.
+    tags : frozenset of str
+        Nothing below any other folder is served.
+    base_url : str
+        Address under which clients reach this, without a slash at the end; empty: the one that they ask.
+    token : str or None
+        Password of any user, and what requests must carry; None: nothing is asked for.
+    is_private : bool
+        Whether only this machine is to reach this: a page that a browser shows may then not, under a name of its own.
+    """
+
+    folder: Path
+    tags: frozenset[str] = frozenset()
+    base_url: str = ""
+    token: str | None = None
+    is_private: bool = False
+    _seldom: _Seldom = field(default_factory=_Seldom, repr=False, compare=False)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        request = Request(scope, receive)
+        response: Response | _Zip
+        try:
+            response = await self._answer(request)
+        except _Refused as refused:
+            response = refused.response
+        except ClientDisconnect:
+            return
+        except OSError as error:
+            # Nothing that a client can do leads here: too many open files, or a disk that fails.
+            self._seldom.log(logging.ERROR, "a request cannot be answered path=%s error=%s", scope["path"][:200], error)
+            detail = "the tables cannot be read at the moment; the server's log says why"
+            response = _Refused(HTTPStatus.SERVICE_UNAVAILABLE, detail, retry_after=str(_RETRY_SECONDS)).response
+        status = response.status_code
+        client = (scope.get("client") or ("?",))[0]
+        path = printable(scope["path"][:200])
+        _log.debug("request client=%s method=%s path=%s status=%d", client, request.method, path, status)
+        await response(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response | _Zip:
+        host = self._check_host(request.headers.get("host", ""))
+        path = "/" + request.scope["path"].lstrip("/")  # the client puts a path behind an address that ends in a slash
+        if path.rstrip("/") == "/auth-token":
+            _check_method(request, path, "POST")
+            return await self._log_in(request)
+        self._check_token(request.headers.get("authorization", ""))
+        if found := _INFO_PATH.fullmatch(path):
+            _check_method(request, path, "GET", "HEAD")
+            return await asyncio.to_thread(self._tell_info, request, self._check_tag(found["tag"]), host)
+        if found := _PATH.fullmatch(path):
+            _check_method(request, path, "GET", "HEAD")
+            return await asyncio.to_thread(
+                self._open_zip, request, self._check_tag(found["tag"]), found["generation"] or ""
+            )
+        raise _Refused(HTTPStatus.NOT_FOUND, f"{request.method} {path[:200]}: {_ABOUT}")
+
+    # Who asks.
+
+    def _check_host(self, host: str) -> str:
+        """Return host and port that a client used, once they are known to be no more than that."""
+        found = _HOST.fullmatch(host)
+        if not found:
+            raise _Refused(HTTPStatus.BAD_REQUEST, "the Host header should be a name or address, and perhaps a port")
+        name = found["name"].lower().rstrip(".")
+        if self.is_private and not _is_local(name) and name != urlsplit(self.base_url).hostname:
+            raise _Refused(
+                HTTPStatus.MISDIRECTED_REQUEST,
+                f"{name} is not a name of this server, which listens to its own machine only: ask localhost, or set "
+                "serve.base_url to the address that clients use",
+            )
+        return host
+
+    async def _log_in(self, request: Request) -> Response:
+        """Answer as Django REST framework's `obtain_auth_token` does."""
+        given = await _read_form(request)
+        if self.token is not None:
+            if not given.get("password"):
+                raise _Refused(HTTPStatus.BAD_REQUEST, {"password": ["This field is required."]})
+            if not _is_same(given["password"], self.token):
+                client = (request.scope.get("client") or ("?",))[0]
+                self._seldom.log(logging.WARNING, "login refused client=%s", client)
+                reason = "Unable to log in with provided credentials."
+                raise _Refused(HTTPStatus.BAD_REQUEST, {"non_field_errors": [reason]})
+        return _json({"token": self.token or OPEN_TOKEN})
+
+    def _check_token(self, authorization: str) -> None:
+        """Refuse as Alyx does: the client logs in again when it reads these very words with this status."""
+        if self.token is None:
+            return
+        scheme, _, given = authorization.partition(" ")
+        if scheme.lower() != "token":
+            raise _Refused(HTTPStatus.FORBIDDEN, "Authentication credentials were not provided.")
+        if not _is_same(given.strip(), self.token):
+            raise _Refused(HTTPStatus.FORBIDDEN, "Invalid token.")
+
+    def _check_tag(self, tag: str | None) -> str:
+        if tag and tag not in self.tags:
+            raise _Refused(HTTPStatus.NOT_FOUND, f"there are no tables with the tag {tag[:200]!r}")
+        return tag or ""
+
+    # What is given.
+
+    def _tell_info(self, request: Request, tag: str, host: str) -> Response:
+        file = self._open(tag, INFO)
+        info = {}
+        if file is not None:
+            with os.fdopen(file, "rb") as opened:
+                info = parse_info(opened.read(MOST_INFO_BYTES))
+        if not info:
+            detail = "there are no tables yet; ask again in a while"
+            raise _Refused(HTTPStatus.SERVICE_UNAVAILABLE, detail, retry_after=str(_RETRY_SECONDS))
+        found = _LOCATION.search(str(info.get("location", "")))
+        # Below the very address that the client uses, or it would not send its token along.
+        parts = [self.base_url or f"http://{host}", tag, found[0] if found else ZIP]
+        body = json.dumps(info | {"location": "/".join(filter(None, parts))}, ensure_ascii=False).encode()
+        headers = {"etag": _etag(body), "cache-control": "no-cache", "vary": "Host, Authorization"}
+        if _has(request, headers["etag"]):
+            return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
+        return Response(body, headers=headers, media_type="application/json")
+
+    def _open_zip(self, request: Request, tag: str, generation: str) -> Response | _Zip:
+        file = self._open(tag, *(("tables", generation) if generation else ()), ZIP)
+        if file is None:
+            detail = "these tables are not there, or not any more; GET /cache/info tells where the present ones are"
+            raise _Refused(HTTPStatus.NOT_FOUND, detail)
+        about = os.fstat(file)
+        etag = _etag(f"{about.st_dev} {about.st_ino} {about.st_size} {about.st_mtime_ns}".encode())
+        headers = {"etag": etag, "cache-control": "no-cache", "vary": "Authorization"}
+        if _has(request, etag):
+            os.close(file)
+            return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
+        return _Zip(file, about.st_size, headers)
+
+    def _open(self, *names: str) -> int | None:
+        """Open a file below the folder, one name after the other; None where there is no such regular file."""
+        folder = os.open(self.folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        *above, last = filter(None, names)
+        try:
+            for name in above:
+                inner = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+                os.close(folder)
+                folder = inner
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+            file = os.open(last, flags, dir_fd=folder)
+        except OSError as error:
+            if error.errno in _NO_FILE:
+                return None
+            raise
+        finally:
+            os.close(folder)
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            os.close(file)
+            return None
+        return file
+
+
+class _Zip:
+    """A file that is open: it is given whole, whatever takes its name meanwhile.
+
+    Parameters
+    ----------
+    file : int
+        Descriptor; closed at the end.
+    size : int
+        Bytes.
+    headers : mapping of str to str
+    """
+
+    status_code = HTTPStatus.OK
+
+    def __init__(self, file: int, size: int, headers: Mapping[str, str]) -> None:
+        self._file = file
+        self._size = size
+        self._headers = {**headers, "content-type": "application/zip", "content-length": str(size)}
+
+    async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
+        """Send it, as fast as the client takes it, until it has left, or the server ends."""
+        connection: PublicProtocol = scope["state"]["connection"]
+        n_left = 0 if scope["method"] == "HEAD" else self._size
+        try:
+            headers = [(name.encode(), value.encode()) for name, value in self._headers.items()]
+            await send({"type": "http.response.start", "status": int(self.status_code), "headers": headers})
+            while n_left and not connection.transport.is_closing():
+                chunk = await asyncio.to_thread(os.pread, self._file, min(n_left, _CHUNK_BYTES), self._size - n_left)
+                if not chunk:
+                    raise OSError(errno.EIO, "it was cut off; what is served should be replaced, never changed")
+                n_left -= len(chunk)
+                await send({"type": "http.response.body", "body": chunk, "more_body": n_left > 0})
+            if scope["method"] == "HEAD" or not self._size:
+                await send({"type": "http.response.body", "body": b""})
+        except OSError as error:
+            _log.error("an answer was broken off path=%s error=%s", scope["path"], error)
+        except asyncio.CancelledError:
+            _log.info("an answer was broken off by the end of the server path=%s", scope["path"])
+        finally:
+            os.close(self._file)
+        if n_left:  # uvicorn wants to hear of its end only when the connection has ended, too
+            connection.drop()
+            with contextlib.suppress(asyncio.CancelledError):
+                await connection.lost.wait()
+
+
+class PublicProtocol(Protocol):
+    """A connection from anywhere, whose answer may be large and whose network may be slow."""
+
+    hint = _ABOUT
+    _n_acked = 0
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.lost = asyncio.Event()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let it be known."""
+        super().connection_lost(exc)
+        self.lost.set()
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the application needs so as to end early."""
+        return {"connection": self}
+
+    def make_error(self, _: str, message: str, status: HTTPStatus) -> JSONResponse:
+        """Make an answer as the application does."""
+        return _Refused(status, message).response
+
+    def has_stalled(self, unread_seconds: float) -> bool:
+        """Tell whether it takes too little: a large answer may last, if only it goes on."""
+        if unread_seconds < connections.ANSWER_SECONDS:
+            return False
+        about = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED + 8)
+        (n_acked,) = struct.unpack_from("Q", about, _BYTES_ACKED)
+        n_new, self._n_acked = n_acked - self._n_acked, n_acked
+        self._unread_seconds = 0.0
+        return bool(n_new < _LEAST_BYTES)
+
+
+def _check_method(request: Request, path: str, *allowed: str) -> None:
+    if request.method not in allowed:
+        detail = f"{request.method} {path[:200]}: should be {' or '.join(allowed)}"
+        raise _Refused(HTTPStatus.METHOD_NOT_ALLOWED, detail, allow=", ".join(allowed))
+
+
+async def _read_form(request: Request) -> dict[str, str]:
+    """Return the fields of a login, sent as a form or as JSON."""
+    body = b""
+    try:
+        async with asyncio.timeout(connections.REQUEST_SECONDS):
+            async for part in request.stream():
+                body += part
+                if len(body) > _MOST_BODY_BYTES:
+                    raise _Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "a login needs user name and password only")
+    except TimeoutError as error:
+        raise _Refused(HTTPStatus.REQUEST_TIMEOUT, connections.TOO_SLOW) from error
+    try:
+        text = body.decode()
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            return dict(parse_qsl(text, max_num_fields=10))
+        given = parse_json(text or "{}")
+        return {name: value for name, value in given.items() if isinstance(value, str)}
+    except (ValueError, AttributeError) as error:
+        detail = "the login should be a form, or a JSON object, with username and password"
+        raise _Refused(HTTPStatus.BAD_REQUEST, detail) from error
+
+
+def _is_same(given: str, token: str) -> bool:
+    """Compare in a time that tells nothing."""
+    first, second = (hashlib.sha256(text.encode(errors="surrogatepass")).digest() for text in (given, token))
+    return hmac.compare_digest(first, second)
+
+
+def _is_local(name: str) -> bool:
+    """Tell whether a name leads here only because it means this machine; an address cannot be taken over by anyone."""
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return name == "localhost" or name.endswith(".localhost")
+    return True
+
+
+def _etag(content: bytes) -> str:
+    return f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+
+
+def _has(request: Request, etag: str) -> bool:
+    """Tell whether the client has it already (RFC 9110, If-None-Match: a weak comparison)."""
+    given = [each.strip().removeprefix("W/") for each in request.headers.get("if-none-match", "").split(",")]
+    return etag in given or given == ["*"]
