@@ -21,10 +21,9 @@ _HOMES = {"Client": "web.client", "make_parquet_db": "upstream", "remove_missing
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        from importlib.metadata import version
+        from alfwatchd.version import find_version
 
-        globals()[name] = version("alfwatchd")  # read once: each status tells it, and finding it takes 0.13 ms
-        return globals()[name]
+        return find_version()
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"alfwatchd.{_HOMES[name]}"), name)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 State = Literal["starting", "catching up", "live", "polled", "held", "offline"]
 """starting: no scan has been completed yet, or the database to adopt was not looked at. catching up: changes are known
@@ -273,3 +275,85 @@ class PlansReply:
     """The plans that are remembered, the latest first."""
 
     plans: list[PlanRecord]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A question from a client; `reply` gets the answer or the exception, always."""
+
+    reply: Future[Any]
+
+
+def answer(reply: Future[Any], value: object) -> None:
+    """Answer a request; a client that went away is no error."""
+    with suppress(InvalidStateError):
+        reply.set_result(value)
+
+
+def refuse(reply: Future[Any], error: Exception) -> None:
+    """Answer a request with an error, likewise."""
+    with suppress(InvalidStateError):
+        reply.set_exception(error)
+
+
+@dataclass(frozen=True, slots=True)
+class StatusRequest(Request):
+    """Answered at once with `Status`."""
+
+
+@dataclass(frozen=True, slots=True)
+class SyncRequest(Request):
+    """Answered with `SyncReply` when all earlier changes are in the tables on disk, or, if not `flushed`, in memory."""
+
+    flushed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class FlushRequest(Request):
+    """Answered with `FlushReply` when the tables on disk are at the present generation."""
+
+
+@dataclass(frozen=True, slots=True)
+class RescanRequest(Request):
+    """Answered with `RescanReply` when the folder and all below it were listed again."""
+
+    path: str = ""
+    accept_root: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RecomputeRequest(Request):
+    """Answered with `RecomputeReply` when all ids are made anew, and the tables on disk have them."""
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotRequest(Request):
+    """Answered with a `TablesView`; fails with `RootOffline` while the root is offline."""
+
+
+@dataclass(frozen=True, slots=True)
+class RootCheckRequest(Request):
+    """May a prune go on? Answered after a look at root and mounts, at the same cost for any tables.
+
+    The answer is `TablesView.n_mount_changes` as it is now. Fails with `RootOffline` while the root is not what it was,
+    and with `PruneRefused` while a part of it is unsure.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class RemovingNotice:
+    """A prune is about to remove this session folder, so that its absence will be no surprise."""
+
+    session: str
+
+
+@dataclass(frozen=True, slots=True)
+class PrunedNotice:
+    """A prune, an undo or an emptying is over; these folders are to be looked at."""
+
+    folders: tuple[str, ...]
+
+
+AnyRequest = (
+    StatusRequest | SyncRequest | FlushRequest | RescanRequest | RecomputeRequest | SnapshotRequest | RootCheckRequest
+)

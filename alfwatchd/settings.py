@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import uuid
@@ -16,8 +17,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, Validati
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from alfwatchd.alf import grammar, ids
-from alfwatchd.prune.plan import check_fraction
-from alfwatchd.publish.cache_info import INFO, TABLES, ZIP
+from alfwatchd.alf.file_names import INFO, TABLES, ZIP
 
 SOCKET_PATH_LIMIT = 107
 """Bytes; ``sun_path`` of ``unix(7)`` has 108, the closing zero included."""
@@ -119,6 +119,14 @@ def _check_project(name: str) -> str:
     if "," in name:
         raise ValueError("should be one name: commas are between the projects of a session")
     return name.strip()
+
+
+def check_fraction(value: float) -> float:
+    """Return a fraction; raise `ValueError` for all else, and say what was meant, if that is plain."""
+    if 0 <= value <= 1:  # not so for NaN
+        return value
+    meant = f"for {value:g} % write {value / 100:g}" if 1 < value <= 100 else "write a number from 0 to 1"
+    raise ValueError(f"{value:g} is no fraction: {meant}" if math.isfinite(value) else f"{value} is no number: {meant}")
 
 
 _MOST_WORKERS = 4

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from alfwatchd.alf import grammar
-from alfwatchd.engine.messages import TablesView
+from alfwatchd.alf.file_names import DATASETS, SESSIONS
 from alfwatchd.errors import OutDirError, PruneRefused, RootOffline, TablesError
+from alfwatchd.index.lab import lab_problems
 from alfwatchd.index.state_db import State
 from alfwatchd.prune import executor, operations, reference_files
 from alfwatchd.prune.links import find_link_targets
@@ -29,10 +30,11 @@ from alfwatchd.prune.reference import Origin, Reference, make_reference
 from alfwatchd.service.configuration import load
 from alfwatchd.service.locks import hold_out_dir
 from alfwatchd.service.once import index, no_garbage_collection, run_hashing
-from alfwatchd.service.startup import Start, lab_problems, prepare
+from alfwatchd.service.startup import Start, prepare
 from alfwatchd.settings import Settings
-from alfwatchd.store import reader, writer
+from alfwatchd.store import writer
 from alfwatchd.tables import path_ids
+from alfwatchd.tree.sessions import TablesView
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,7 +105,7 @@ def make_parquet_db(
                 run_hashing(settings, state, start)
         _warn(start, settings)
         _write(start, settings, written_at, hash_ids=hash_ids)
-    return target / reader.SESSIONS, target / reader.DATASETS
+    return target / SESSIONS, target / DATASETS
 
 
 def remove_missing_datasets(
@@ -270,8 +272,8 @@ def _write(start: Start, settings: Settings, written_at: datetime.datetime, *, h
     created = datetime.datetime.now().isoformat(sep=" ", timespec="minutes")
     metadata = {b"one_metadata": json.dumps({"date_created": created, "origin": str(settings.root)}).encode()}
     for name, table in (
-        (reader.SESSIONS, path_ids.sessions_by_path(snapshot, start.encoding)),
-        (reader.DATASETS, path_ids.datasets_by_path(snapshot, start.encoding)),
+        (SESSIONS, path_ids.sessions_by_path(snapshot, start.encoding)),
+        (DATASETS, path_ids.datasets_by_path(snapshot, start.encoding)),
     ):
         try:
             writer.write_table(

@@ -22,7 +22,7 @@ import measure
 import pyarrow.parquet as pq
 
 import trees
-from alfwatchd.store.reader import DATASETS, SESSIONS
+from alfwatchd.alf.file_names import DATASETS, SESSIONS
 from alfwatchd.store.writer import Store
 from alfwatchd.tables.rules import Encoding
 from alfwatchd.tree.rows import FolderRows, PackedFiles, Session, pack_signature

@@ -17,12 +17,21 @@ from pathlib import Path
 from typing import Any
 
 from alfwatchd import api
-from alfwatchd.engine import messages
+from alfwatchd.api import (
+    FlushRequest,
+    Request,
+    RescanRequest,
+    RootCheckRequest,
+    SnapshotRequest,
+    StatusRequest,
+    SyncRequest,
+    refuse,
+)
 from alfwatchd.engine.inbox import Inbox
-from alfwatchd.engine.messages import Message, TablesView
+from alfwatchd.engine.messages import Message
 from alfwatchd.service.configuration import load
 from alfwatchd.settings import Settings
-from alfwatchd.tree.sessions import Snapshot
+from alfwatchd.tree.sessions import Snapshot, TablesView
 from alfwatchd.web.client import Client
 from alfwatchd.web.control_api import create_app
 from alfwatchd.web.control_service import Desk
@@ -44,12 +53,12 @@ STATUS = api.Status(
     problems=[api.ProblemReply("twin", "s/2020-01-01/1", "merge it")], n_problems=1,
 )  # fmt: skip
 ANSWERS: dict[type, object] = {
-    messages.StatusRequest: STATUS,
-    messages.SyncRequest: api.SyncReply(3, "exact", 0.25),
-    messages.FlushRequest: api.FlushReply(3, 0.5),
-    messages.RescanRequest: api.RescanReply(4, 1, 2, 3, 0.75),
-    messages.SnapshotRequest: TablesView(Snapshot(3, {}), ()),
-    messages.RootCheckRequest: 0,
+    StatusRequest: STATUS,
+    SyncRequest: api.SyncReply(3, "exact", 0.25),
+    FlushRequest: api.FlushReply(3, 0.5),
+    RescanRequest: api.RescanReply(4, 1, 2, 3, 0.75),
+    SnapshotRequest: TablesView(Snapshot(3, {}), ()),
+    RootCheckRequest: 0,
 }
 
 
@@ -84,16 +93,16 @@ class Engine:
                 answer = answer(message) if callable(answer) else answer
                 if answer is HOLD:
                     self.held.put(message)
-                elif isinstance(message, messages.Request):
+                elif isinstance(message, Request):
                     give(message, answer)
 
 
-def give(message: messages.Request, answer: object) -> None:
+def give(message: Request, answer: object) -> None:
     """Answer a message, held or not."""
     if isinstance(answer, Exception):
-        messages.refuse(message.reply, answer)
+        refuse(message.reply, answer)
     else:
-        messages.answer(message.reply, answer)
+        answer(message.reply, answer)
 
 
 class Box:

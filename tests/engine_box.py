@@ -19,34 +19,26 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from alfwatchd.api import Status, SyncReply
+from alfwatchd.api import Status, StatusRequest, SyncReply, SyncRequest
 from alfwatchd.engine.engine import Engine
 from alfwatchd.engine.inbox import Inbox
-from alfwatchd.engine.messages import (
-    Crawled,
-    EventsLost,
-    EventsRead,
-    Flushed,
-    FlushFailed,
-    Message,
-    PathsChanged,
-    StatusRequest,
-    SyncRequest,
-)
+from alfwatchd.engine.messages import Message
 from alfwatchd.engine.model import Parts
 from alfwatchd.errors import AlfwatchdError, WatchError
 from alfwatchd.index.hash_queue import HashQueue
 from alfwatchd.index.indexer import Indexer
 from alfwatchd.index.state_db import State
+from alfwatchd.index.worker_pool import Crawled
 from alfwatchd.scan.hasher import Hasher
 from alfwatchd.scan.scanner import Scanner
 from alfwatchd.service.startup import prepare
 from alfwatchd.settings import Settings
-from alfwatchd.store.flusher import Flusher
+from alfwatchd.store.flusher import Flushed, Flusher, FlushFailed
 from alfwatchd.store.writer import Store
 from alfwatchd.tree.folder import Folder
 from alfwatchd.tree.rows import Signature, digest_of, unpack_signature
 from alfwatchd.tree.sessions import Snapshot
+from alfwatchd.watch.events import EventsLost, EventsRead, PathsChanged
 from alfwatchd.watch.watcher import Watcher
 from fresh import View, index_afresh, make_view
 

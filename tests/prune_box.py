@@ -9,11 +9,10 @@ from pathlib import Path
 
 from alfwatchd import linux
 from alfwatchd.alf import grammar
-from alfwatchd.engine.messages import TablesView
 from alfwatchd.prune import empty_trash, executor, operations, survey, trash, trash_folder, undo, walk
 from alfwatchd.prune.reference import Origin, make_reference
 from alfwatchd.tree.rows import Session, pack_signature
-from alfwatchd.tree.sessions import Snapshot, Tables
+from alfwatchd.tree.sessions import Snapshot, Tables, TablesView
 from rows import datasets_of, folder_rows, sessions_of
 
 S1, S2, T1 = "s/2020-01-01/001", "s/2020-01-01/002", "t/2020-01-02/001"

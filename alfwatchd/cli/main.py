@@ -13,7 +13,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
-import alfwatchd
 from alfwatchd import addresses
 from alfwatchd.api import RecomputeReply
 from alfwatchd.cli import addressing, output, prune
@@ -21,6 +20,7 @@ from alfwatchd.cli import serve as serve_command
 from alfwatchd.errors import AlfwatchdError, UsageError
 from alfwatchd.service import configuration, logs
 from alfwatchd.settings import EXPLANATIONS, Settings
+from alfwatchd.version import find_version
 from alfwatchd.web.client import Client
 
 _EPILOG = """\
@@ -85,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"alfwatchd {alfwatchd.__version__}")
+    parser.add_argument("--version", action="version", version=f"alfwatchd {find_version()}")
     parser.add_argument("--once", action="store_true", help="bring the tables up to date, print a summary and end")
     parser.add_argument(
         "--accept-root",

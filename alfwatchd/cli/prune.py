@@ -12,10 +12,10 @@ from pathlib import Path
 from alfwatchd.api import PlansReply, PruneReply, TrashReply
 from alfwatchd.cli import addressing, output
 from alfwatchd.errors import AlfwatchdError, UsageError
-from alfwatchd.prune.plan import NO_REFERENCE, OWN_TABLES, check_fraction
+from alfwatchd.prune.plan import NO_REFERENCE, OWN_TABLES
 from alfwatchd.service import configuration, logs
 from alfwatchd.service.configuration import Flags
-from alfwatchd.settings import Settings
+from alfwatchd.settings import Settings, check_fraction
 from alfwatchd.web.client import Client
 
 _EVERY = "every plan"

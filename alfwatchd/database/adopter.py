@@ -20,10 +20,10 @@ from alfwatchd.addresses import redact, shown
 from alfwatchd.api import AdoptStatus
 from alfwatchd.database import local_copy
 from alfwatchd.database.sources import read_source
-from alfwatchd.engine.messages import Adopted, Announced, Message
 from alfwatchd.errors import AlfwatchdError, SourceError
 from alfwatchd.settings import Adopt
 from alfwatchd.store import id_history
+from alfwatchd.store.id_history import Announced
 from alfwatchd.tables.adoption import Adoption, adopt
 from alfwatchd.tables.earlier import Kept
 from alfwatchd.tables.id_changes import Announcement
@@ -109,7 +109,7 @@ def _adopt(settings: Adopt, state_dir: Path, copy: local_copy.Copy, *, is_new: b
     return adoption
 
 
-def make_announcer(source: str, state_dir: Path, post: Callable[[Message], None]) -> Callable[[Announcement], None]:
+def make_announcer(source: str, state_dir: Path, post: Callable[[Announced], None]) -> Callable[[Announcement], None]:
     """Return what a `Store` tells of changed ids: they are recorded and logged before the tables are replaced."""
 
     def announce(found: Announcement) -> None:
@@ -166,7 +166,7 @@ class Adopting:
         Gets an `Adopted` after each look that changed something, and the first one in any case.
     """
 
-    def __init__(self, settings: Adopt, state_dir: Path, kept: Kept, post: Callable[[Message], None]) -> None:
+    def __init__(self, settings: Adopt, state_dir: Path, kept: Kept, post: Callable[[Adopted], None]) -> None:
         self.adoption: Adoption | None = None
         self._settings = settings
         self._state_dir = state_dir
@@ -264,3 +264,15 @@ class Adopting:
         # Always of all of it: what the database loses again has what earlier tables knew.
         left = adoption.without_adopted(self._kept) if adoption is not None else None
         self._post(Adopted(adoption, left, error, when))
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """What a look at the database gave; `adoption` is None where nothing changes, `error` empty where all went well."""
+
+    adoption: Adoption | None
+    kept: Kept | None
+    """What is left of what earlier tables hold; None where nothing changes."""
+    error: str
+    when: str | None
+    """UTC, ISO 8601; None for what was adopted by an earlier process."""

@@ -21,12 +21,13 @@ import pyarrow.compute as pc
 
 from alfwatchd import credentials
 from alfwatchd.addresses import shown
+from alfwatchd.alf.file_names import DATASETS, SESSIONS
 from alfwatchd.bounded_json import parse as parse_json
 from alfwatchd.database import alyx
 from alfwatchd.database.download import MOST_BYTES, Version, fetch, origin
 from alfwatchd.errors import SourceError, SourceMissing
 from alfwatchd.store.parquet_file import open_regular
-from alfwatchd.store.reader import DATASETS, SESSIONS, read_file
+from alfwatchd.store.reader import read_file
 from alfwatchd.store.zip_files import check_member, open_zip
 
 ZIP, INFO = "cache.zip", "cache_info.json"

@@ -8,8 +8,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from alfwatchd.api import Exactness, FlushReply, RescanReply, SyncReply
-from alfwatchd.engine import messages
+from alfwatchd.api import Exactness, FlushReply, RescanReply, SyncReply, answer, refuse
 from alfwatchd.engine.schedule import FlushSchedule
 from alfwatchd.errors import AlfwatchdError, WatchError
 from alfwatchd.index.indexer import Indexer
@@ -66,11 +65,11 @@ class Barrier:
 
     def finish(self, now: float) -> None:
         """Answer the request."""
-        messages.answer(self.reply, self.answer(self, now))
+        answer(self.reply, self.answer(self, now))
 
     def fail(self, error: Exception) -> None:
         """Answer the request with an error."""
-        messages.refuse(self.reply, error)
+        refuse(self.reply, error)
 
 
 def answer_sync(barrier: Barrier, now: float) -> SyncReply:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from concurrent.futures import Future
 
-from alfwatchd.api import State
+from alfwatchd.api import PrunedNotice, RemovingNotice, State, refuse
+from alfwatchd.database.adopter import Adopted
 from alfwatchd.engine import messages
 from alfwatchd.engine.barriers import Barrier, Barriers, answer_flush
 from alfwatchd.engine.messages import Message
@@ -16,9 +17,14 @@ from alfwatchd.engine.status import find_state
 from alfwatchd.engine.timers import Timers
 from alfwatchd.errors import AlfwatchdError, RootOffline, TablesError
 from alfwatchd.index.look_queue import Pass
+from alfwatchd.index.worker_pool import Crawled
+from alfwatchd.scan.hasher import Hashed
 from alfwatchd.scan.mounts import WATCHABLE
 from alfwatchd.settings import Settings
+from alfwatchd.store.flusher import Flushed, FlushFailed
+from alfwatchd.store.id_history import Announced
 from alfwatchd.tables.rules import Encoding
+from alfwatchd.watch.events import EventsLost, PathsChanged
 
 _log = logging.getLogger(__name__)
 
@@ -109,36 +115,36 @@ class Engine:
 
     def _take(self, message: Message, now: float) -> None:
         match message:
-            case messages.PathsChanged():
+            case PathsChanged():
                 self.indexer.marks.take_events(message.folders, message.unwatched, now)
                 for name in message.cookies:
                     self.indexer.watching.take_cookie(name)
                     self.indexer.absences.take_cookie(name)
                     self.barriers.take_cookie(name, events_lost=bool(self.pending_pass))
-            case messages.EventsLost():
+            case EventsLost():
                 if message.reader_alive:
                     self.indexer.watching.excuse_heartbeat()
                 else:
                     self.indexer.watching.renew(now)
                 self._lose_events(message.reason)
-            case messages.Crawled():
+            case Crawled():
                 self.indexer.receive(message)
-            case messages.Flushed():
+            case Flushed():
                 self.flushes.succeed(message.generation, message.seconds, now)
-            case messages.FlushFailed():
+            case FlushFailed():
                 self._take_failed_flush(message.error, now)
-            case messages.Hashed():
+            case Hashed():
                 if self.parts.hashes is not None:
                     self.parts.hashes.take(message, self.indexer, now)
-            case messages.Adopted():
+            case Adopted():
                 self._adopt(message)
-            case messages.Announced():
+            case Announced():
                 self.n_recomputed_ids = message.n_changes
                 if self.parts.adopting is not None:
                     self.parts.adopting.take_counts(message)
-            case messages.RemovingNotice():
+            case RemovingNotice():
                 self.indexer.absences.tell_pruned(message.session)
-            case messages.PrunedNotice():
+            case PrunedNotice():
                 self.indexer.absences.end_prune()
                 if self.parts.trash is not None:
                     self.parts.trash.look_again(may_empty=self._may_delete)
@@ -152,7 +158,7 @@ class Engine:
                 try:
                     answer_request(self, message, now)
                 except AlfwatchdError as error:
-                    messages.refuse(message.reply, error)
+                    refuse(message.reply, error)
 
     def require_online(self) -> None:
         """Raise `RootOffline` while the root is."""
@@ -347,7 +353,7 @@ class Engine:
             return None
         return self.flushes.due(self.indexer.tables.generation, awaited=self.barriers.await_flush)
 
-    def _adopt(self, message: messages.Adopted) -> None:
+    def _adopt(self, message: Adopted) -> None:
         if self.parts.adopting is not None:
             self.parts.adopting.take(message)
         if message.adoption is not None and message.kept is not None:

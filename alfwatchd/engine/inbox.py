@@ -7,8 +7,10 @@ from collections.abc import Iterable
 from contextlib import suppress
 from itertools import groupby
 
-from alfwatchd.engine.messages import EventsLost, EventsRead, Message, Request, refuse
+from alfwatchd.api import Request, refuse
+from alfwatchd.engine.messages import Message
 from alfwatchd.errors import AlfwatchdError
+from alfwatchd.watch.events import EventsLost, EventsRead
 
 _MAX_WAITING_BYTES = 1 << 25
 """Room for some 700,000 events."""

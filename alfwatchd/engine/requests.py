@@ -7,8 +7,18 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from alfwatchd.api import RecomputeReply
-from alfwatchd.engine import messages
+from alfwatchd.api import (
+    AnyRequest,
+    FlushRequest,
+    RecomputeReply,
+    RecomputeRequest,
+    RescanRequest,
+    RootCheckRequest,
+    SnapshotRequest,
+    StatusRequest,
+    SyncRequest,
+    answer,
+)
 from alfwatchd.engine.barriers import Barrier, answer_flush, answer_rescan
 from alfwatchd.engine.status import make_status
 from alfwatchd.errors import AlfwatchdError, PruneRefused, UsageError
@@ -19,7 +29,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-def answer_request(engine: Engine, message: messages.AnyRequest, now: float) -> None:
+def answer_request(engine: Engine, message: AnyRequest, now: float) -> None:
     """Answer a request, or see to it that it is answered. Engine's thread only.
 
     Raises
@@ -28,32 +38,32 @@ def answer_request(engine: Engine, message: messages.AnyRequest, now: float) -> 
         To be the answer.
     """
     match message:
-        case messages.StatusRequest():
-            messages.answer(message.reply, make_status(engine, now))
-        case messages.SyncRequest():
+        case StatusRequest():
+            answer(message.reply, make_status(engine, now))
+        case SyncRequest():
             engine.require_root(now)
             engine.look_for_foreign_writes(now)
             engine.barriers.begin_sync(message.reply, now, by_scan=engine.is_polled, flushed=message.flushed)
-        case messages.FlushRequest():
+        case FlushRequest():
             engine.require_root(now)
             engine.look_for_foreign_writes(now)
             engine.barriers.add(Barrier(message.reply, now, answer_flush))
-        case messages.RescanRequest():
+        case RescanRequest():
             engine.barriers.add(_begin_rescan(engine, message, now))
-        case messages.RecomputeRequest():
+        case RecomputeRequest():
             engine.require_root(now)
             engine.encoding, engine.n_recomputed_ids = engine.encoding.without_kept_ids(), 0
             engine.flushes.is_forced = True
             engine.barriers.add(Barrier(message.reply, now, _answer_recompute(engine)))
-        case messages.SnapshotRequest():
+        case SnapshotRequest():
             engine.require_online()
-            messages.answer(message.reply, replace(engine.indexer.view(), first_seen=engine.parts.first_seen.times))
-        case messages.RootCheckRequest():
+            answer(message.reply, replace(engine.indexer.view(), first_seen=engine.parts.first_seen.times))
+        case RootCheckRequest():
             engine.look_at_root(now)
             engine.require_online()
             if why := why_unsure(engine):
                 raise PruneRefused(why)
-            messages.answer(message.reply, engine.indexer.guard.n_mount_changes)
+            answer(message.reply, engine.indexer.guard.n_mount_changes)
 
 
 def take_reload(engine: Engine) -> None:
@@ -100,7 +110,7 @@ def _answer_recompute(engine: Engine) -> Callable[[Barrier, float], RecomputeRep
     return answer
 
 
-def _begin_rescan(engine: Engine, message: messages.RescanRequest, now: float) -> Barrier:
+def _begin_rescan(engine: Engine, message: RescanRequest, now: float) -> Barrier:
     if message.accept_root and message.path:
         raise UsageError("accept_root is for the whole root; leave the path out")
     if message.accept_root:

@@ -6,10 +6,10 @@ import os
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-import alfwatchd
+from alfwatchd.alf.printable import printable
 from alfwatchd.api import ProblemReply, RescanNote, State, Status
-from alfwatchd.scan.scanner import printable
-from alfwatchd.service.startup import lab_problems
+from alfwatchd.index.lab import lab_problems
+from alfwatchd.version import find_version
 from alfwatchd.watch.watcher import watches_limit
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def make_status(engine: Engine, now: float) -> Status:
         root=printable(str(settings.root)),
         out_dir=printable(str(settings.out_dir)),
         pid=os.getpid(),
-        version=alfwatchd.__version__,
+        version=find_version(),
         generation=indexer.tables.generation,
         n_sessions=counts.n_sessions,
         n_datasets=counts.n_datasets,

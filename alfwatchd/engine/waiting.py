@@ -15,13 +15,13 @@ from datetime import UTC, datetime
 from threading import Thread
 from typing import TypeVar
 
-import alfwatchd
 from alfwatchd.addresses import shown
-from alfwatchd.api import AdoptStatus, Status
+from alfwatchd.alf.printable import printable
+from alfwatchd.api import AdoptStatus, Status, StatusRequest, answer
 from alfwatchd.engine.inbox import Inbox
-from alfwatchd.engine.messages import Message, StatusRequest, Stop, answer
-from alfwatchd.scan.scanner import printable
+from alfwatchd.engine.messages import Message, Stop
 from alfwatchd.settings import Settings
+from alfwatchd.version import find_version
 
 _ROUND_SECONDS = 0.05
 
@@ -98,7 +98,7 @@ def make_status(settings: Settings, since: datetime) -> Status:
         root=printable(str(settings.root)),
         out_dir=printable(str(settings.out_dir)),
         pid=os.getpid(),
-        version=alfwatchd.__version__,
+        version=find_version(),
         generation=0,
         n_sessions=0,
         n_datasets=0,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Generic, TypeVar
 
-from alfwatchd.engine.messages import FolderEvents
+from alfwatchd.watch.events import FolderEvents
 
 K = TypeVar("K", bound=Hashable)
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from alfwatchd.engine.messages import Hashed
 from alfwatchd.errors import StateError
 from alfwatchd.index.indexer import Indexer
 from alfwatchd.index.state_db import State
-from alfwatchd.scan.hasher import Hasher, HashJob
+from alfwatchd.scan.hasher import Hashed, Hasher, HashJob
 from alfwatchd.scan.place import Place
 from alfwatchd.tree.content import inode_key
 from alfwatchd.tree.rows import SIGNATURE_SIZE, Session, inode_of, is_of_link, unpack_signature

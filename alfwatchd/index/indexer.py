@@ -10,14 +10,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from alfwatchd.alf.exclude import compile_exclude
-from alfwatchd.engine.messages import Crawled, TablesView
 from alfwatchd.index.absences import Absences, KnownSessions
 from alfwatchd.index.dirty import DirtySet, Mark
 from alfwatchd.index.heard import Heard
 from alfwatchd.index.intake import EarlierRow, Intake, Unreadable, removes
 from alfwatchd.index.look_queue import Pass, Task, Ticket, Work
 from alfwatchd.index.marks import Marks
-from alfwatchd.index.worker_pool import Crawlers
+from alfwatchd.index.worker_pool import Crawled, Crawlers
 from alfwatchd.scan.identity import Identities
 from alfwatchd.scan.mounts import WATCHABLE
 from alfwatchd.scan.root_guard import Guard
@@ -25,7 +24,7 @@ from alfwatchd.scan.scanner import GONE, Scanner, open_folder
 from alfwatchd.scan.subtree import crawl
 from alfwatchd.tree.folder import NOT_WATCHED, Changes, Folder, Listing
 from alfwatchd.tree.rows import Problem, Session
-from alfwatchd.tree.sessions import Snapshot, Tables
+from alfwatchd.tree.sessions import Snapshot, Tables, TablesView
 from alfwatchd.watch.supervisor import Watching
 
 _FOLDERS_PER_UNIT = 128

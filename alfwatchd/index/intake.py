@@ -8,8 +8,8 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from alfwatchd.alf.printable import printable
 from alfwatchd.scan.root_guard import Guard
-from alfwatchd.scan.scanner import printable
 from alfwatchd.scan.subtree import Found
 from alfwatchd.tree.folder import NOT_WATCHED, Changes, Folder, Listing, Look
 from alfwatchd.tree.hard_links import SharedFiles

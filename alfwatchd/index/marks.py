@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from alfwatchd.alf.grammar import Kind
-from alfwatchd.engine.messages import FolderEvents
 from alfwatchd.index.absences import Absences
 from alfwatchd.index.dirty import DirtySet
 from alfwatchd.index.intake import Intake
 from alfwatchd.tree.folder import Folder
+from alfwatchd.watch.events import FolderEvents
 
 
 class Marks:

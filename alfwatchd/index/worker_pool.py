@@ -21,9 +21,10 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 
-from alfwatchd.engine.messages import Crawled, EventsLost, Message
 from alfwatchd.index.look_queue import Task
-from alfwatchd.scan.subtree import Found, restore
+from alfwatchd.index.scan_worker import restore
+from alfwatchd.scan.subtree import Found
+from alfwatchd.watch.events import EventsLost
 
 _log = logging.getLogger(__name__)
 
@@ -56,6 +57,14 @@ class Unit:
     found: list[Found] | None
 
 
+@dataclass(frozen=True, slots=True)
+class Crawled:
+    """What a worker process read: for `Crawlers.receive`; None if the process ended."""
+
+    worker: int
+    answer: bytes | None
+
+
 class Crawlers:
     """Hands units to worker processes. Engine's thread only, but for the thread that waits for answers.
 
@@ -70,7 +79,9 @@ class Crawlers:
         Gets a `Crawled` whenever there is something to `take`, in a thread of its own.
     """
 
-    def __init__(self, root: str, patterns: Sequence[str], n_workers: int, post: Callable[[Message], None]) -> None:
+    def __init__(
+        self, root: str, patterns: Sequence[str], n_workers: int, post: Callable[[Crawled | EventsLost], None]
+    ) -> None:
         self.root = root
         self.patterns = patterns
         self.n_workers = n_workers
@@ -212,7 +223,7 @@ class Crawlers:
         try:
             self._process = subprocess.Popen(
                 # -P: a module in the current folder is not ours.
-                [sys.executable, "-P", "-m", "alfwatchd.scan.subtree", str(inotify_fd), *map(str, passed)],
+                [sys.executable, "-P", "-m", "alfwatchd.index.scan_worker", str(inotify_fd), *map(str, passed)],
                 pass_fds=[*passed, *([inotify_fd] if inotify_fd >= 0 else [])],
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, "PYTHONPATH": str(_PACKAGES)},

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from alfwatchd.alf import ids
 from alfwatchd.alf.exclude import compile_exclude
+from alfwatchd.alf.file_names import DATASETS, SESSIONS
+from alfwatchd.alf.printable import printable
 from alfwatchd.api import PruneItem, PruneReply
-from alfwatchd.engine.messages import TablesView
 from alfwatchd.errors import PruneRefused, RootOffline
 from alfwatchd.prune import executor
 from alfwatchd.prune.candidates import Rules, look
@@ -28,11 +29,11 @@ from alfwatchd.prune.trash import Trash
 from alfwatchd.prune.unlisted import Kept, find_unlisted
 from alfwatchd.scan.mounts import Mount, MountWatch, find_place, mounts_near
 from alfwatchd.scan.place import Place
-from alfwatchd.scan.scanner import printable
 from alfwatchd.settings import Settings
 from alfwatchd.store import reader
 from alfwatchd.tables import carry_over
 from alfwatchd.tree.rows import is_of_link, unpack_signature
+from alfwatchd.tree.sessions import TablesView
 
 _OWN_NOTE = (
     "the reference is the daemon's own tables, which mirror the disk, so there is nothing to delete; "
@@ -191,7 +192,7 @@ def _newest_ns(reference: Reference, margin_seconds: float | None) -> int | None
 def _require_other_than_own(folder: Path, settings: Settings) -> None:
     """Make sure that the reference is not what the daemon writes: that mirrors the disk, and nothing could go."""
     own = settings.out_dir
-    for one, other in ((folder, own), *((folder / name, own / name) for name in (reader.SESSIONS, reader.DATASETS))):
+    for one, other in ((folder, own), *((folder / name, own / name) for name in (SESSIONS, DATASETS))):
         with suppress(OSError):
             if one.samefile(other):
                 raise PruneRefused(

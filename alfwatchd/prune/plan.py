@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -188,14 +187,6 @@ def make_plan(
         digest.update(b"\0D" + _encode(folder))
     goes = digest.hexdigest(), root, *reference, *on_disk, sorted_files, sorted_folders
     return PrunePlan(*goes, kept=tuple(kept), places=places or {}, n_kept=n_kept or {})
-
-
-def check_fraction(value: float) -> float:
-    """Return a fraction; raise `ValueError` for all else, and say what was meant, if that is plain."""
-    if 0 <= value <= 1:  # not so for NaN
-        return value
-    meant = f"for {value:g} % write {value / 100:g}" if 1 < value <= 100 else "write a number from 0 to 1"
-    raise ValueError(f"{value:g} is no fraction: {meant}" if math.isfinite(value) else f"{value} is no number: {meant}")
 
 
 def refuse_too_much(plan: PrunePlan, max_fraction: float) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from alfwatchd import bounded_json
+from alfwatchd.alf.file_names import DATASETS, SESSIONS
 from alfwatchd.errors import PruneRefused, TablesError
 from alfwatchd.prune.reference import Origin, Reference, make_reference
 from alfwatchd.store import parquet, reader
@@ -18,7 +19,7 @@ _FIRST_ZONE = timedelta(hours=14)
 """Clocks in Kiritimati show a time before all others do, so no local time of unknown zone can be earlier than there."""
 _LAST_ZONE = timedelta(hours=12)
 """Behind UTC, on Baker Island."""
-_NAMES = (reader.SESSIONS, reader.DATASETS)
+_NAMES = (SESSIONS, DATASETS)
 
 
 def read_reference(folder: Path) -> Reference:
@@ -74,8 +75,8 @@ def _origin(folder: Path, pair: list[Mapping[bytes, bytes]], modified: datetime)
     for what, (one, other) in (("generation", generations), ("date_created", told)):
         if one is not None and other is not None and one != other:
             raise PruneRefused(
-                f"{folder}: the two tables do not belong together: {what} is {one} in {reader.SESSIONS} and {other} in "
-                f"{reader.DATASETS}, as in a copy that was made while they were replaced; copy both again. Nothing was "
+                f"{folder}: the two tables do not belong together: {what} is {one} in {SESSIONS} and {other} in "
+                f"{DATASETS}, as in a copy that was made while they were replaced; copy both again. Nothing was "
                 "deleted"
             )
     dates = [modified]

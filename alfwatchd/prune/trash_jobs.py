@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
+from alfwatchd.alf.printable import printable
 from alfwatchd.api import PlansReply, PlanState, PruneItem, TrashReply
 from alfwatchd.errors import UsageError
 from alfwatchd.prune import empty_trash
@@ -12,7 +13,6 @@ from alfwatchd.prune.empty_trash import Emptied
 from alfwatchd.prune.plan import KeptItem, folders_above
 from alfwatchd.prune.plan_files import PlanRecords
 from alfwatchd.prune.trash_manifest import plan_of
-from alfwatchd.scan.scanner import printable
 from alfwatchd.settings import Settings
 
 Log = Callable[[str], None]

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from alfwatchd.alf.file_names import INFO
 from alfwatchd.bounded_json import parse as parse_json
 from alfwatchd.errors import TablesError
 from alfwatchd.publish import cache_info
@@ -108,7 +109,7 @@ class Bundle:
                 file.seek(0)
                 with zipped.open(_entry(f"{name}.pqt"), "w", force_zip64=True) as entry:
                     copyfileobj(file, entry, _CHUNK_BYTES)
-            zipped.writestr(_entry(cache_info.INFO), json.dumps(info, indent=1))
+            zipped.writestr(_entry(INFO), json.dumps(info, indent=1))
         made.seek(0)
         return info
 
@@ -237,8 +238,8 @@ def read_zipped_info(file: BinaryIO) -> dict[str, Any]:
     """Return the JSON in a zip that anybody has put at a target; nothing where it is none, or has none."""
     try:
         with open_zip(file) as zipped:
-            check_member(zipped.getinfo(cache_info.INFO))  # others fail in ways that look like a disk that fails
-            with zipped.open(cache_info.INFO) as entry:
+            check_member(zipped.getinfo(INFO))  # others fail in ways that look like a disk that fails
+            with zipped.open(INFO) as entry:
                 return cache_info.parse_info(entry.read(cache_info.MOST_INFO_BYTES))
     except (zipfile.BadZipFile, zlib.error, struct.error, KeyError, ValueError, RuntimeError, EOFError):
         return {}

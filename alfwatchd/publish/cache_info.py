@@ -9,22 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, BinaryIO, Protocol
 
+from alfwatchd.alf.file_names import TABLES, ZIP
 from alfwatchd.bounded_json import parse as parse_json
-from alfwatchd.errors import TargetError
 
-INFO = "cache_info.json"
-ZIP = "cache.zip"
-TABLES = "tables"
 OWN_KEY = "alfwatchd"
 MIN_API_VERSION = "1.13.0"
 """The first ONE that knows `projects`, as Alyx says it. ONE adds a missing `qc` to tables that say so."""
 MOST_INFO_BYTES = 1 << 22
 """What is read of a ``cache_info.json``; no more of one that anybody has put there."""
-_MINUTE = timedelta(minutes=1)
-_MOST_AHEAD, _MARGIN = timedelta(days=36525), timedelta(days=1)
 
 Token = str
 """Stands for one version of one file at a target; equal only for the same version."""
@@ -98,52 +93,6 @@ class Found:
     name: str = ""
     replaced: Mapping[str, str] = field(default_factory=dict)
     generations: frozenset[str] = frozenset()
-
-
-def next_date(now: datetime, *seen: str) -> str:
-    """Return a date for new tables: now, but at least a minute after all dates that were seen at the target.
-
-    Clients tell tables apart by the minute, and take only those that are newer by one. What is more than a hundred
-    years ahead was no publisher's date and does not count: from the last of all dates, none could go on.
-
-    Parameters
-    ----------
-    now : datetime
-        Local time without a zone, as ONE writes it.
-    seen : str
-        Dates, as ONE writes them; what is none does not count.
-
-    Raises
-    ------
-    TargetError
-        A date is at the very end of the hundred years: the next one would not count, and dates would go back.
-    """
-    earlier = [date for date in map(parse_date, seen) if date is not None and date - now <= _MOST_AHEAD + _MARGIN]
-    if earlier and max(earlier) - now > _MOST_AHEAD:
-        raise TargetError(
-            f"the tables there are dated {max(earlier)}, so no later date can be given; set the clock of this "
-            f"computer, or remove {INFO} and {ZIP} there"
-        )
-    dates = [now.replace(second=0, microsecond=0), *(date + _MINUTE for date in earlier)]
-    return max(dates).isoformat(sep=" ", timespec="minutes")
-
-
-def parse_date(text: str) -> datetime | None:
-    """Return a date that ONE or Alyx wrote, rounded up to minutes; None for anything else, and for the last of all."""
-    try:
-        date = datetime.fromisoformat(text)
-    except (TypeError, ValueError):
-        return None
-    date = date.replace(tzinfo=None)
-    if date > datetime.max - 3 * _MINUTE:  # nothing could be newer
-        return None
-    whole = date.replace(second=0, microsecond=0)
-    return whole if whole == date else whole + _MINUTE
-
-
-def is_believable(date: datetime, now: datetime) -> bool:
-    """Tell whether a date can be that of tables: not more than a hundred years ahead."""
-    return date - now <= _MOST_AHEAD
 
 
 def one_metadata(date: str, origin: object, tag: str) -> dict[str, Any]:

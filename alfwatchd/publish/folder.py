@@ -14,8 +14,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
+from alfwatchd.alf.file_names import TABLES, ZIP
 from alfwatchd.errors import TargetChanged, TargetError
-from alfwatchd.publish.cache_info import TABLES, ZIP, Token
+from alfwatchd.publish.cache_info import Token
 
 LOCK_NAME = ".publishing.lock"
 _CHUNK_BYTES = 1 << 20

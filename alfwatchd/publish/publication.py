@@ -19,12 +19,14 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from alfwatchd.alf.file_names import INFO, ZIP
 from alfwatchd.errors import TargetChanged, TargetError
 from alfwatchd.publish import archive, cache_info
-from alfwatchd.publish.cache_info import INFO, ZIP, Found, Target, Token
+from alfwatchd.publish.cache_info import Found, Target, Token
 from alfwatchd.publish.folder import FolderTarget
 from alfwatchd.publish.selection import Selection
 from alfwatchd.settings import Publish
+from alfwatchd.tables.dates import next_date
 
 _TRIES = 5
 _CLEAN_AGAIN_SECONDS = 3600.0
@@ -195,7 +197,7 @@ def _write(
     now: Callable[[], datetime],
 ) -> Outcome:
     local = now().astimezone().replace(tzinfo=None)
-    date = cache_info.next_date(local, found.date, found.zip_date)
+    date = next_date(local, found.date, found.zip_date)
     with ours.zipped(date, secrets.token_hex(8)) as (zipped, inner):
         sha256 = archive.digest_of(zipped)
         name = cache_info.generation_name(ours.generation, sha256)

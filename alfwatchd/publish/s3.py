@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import quote
 
 from alfwatchd import credentials
+from alfwatchd.alf.file_names import TABLES, ZIP
 from alfwatchd.errors import ConfigError, TargetChanged, TargetError
-from alfwatchd.publish.cache_info import TABLES, ZIP, Token
+from alfwatchd.publish.cache_info import Token
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -14,12 +14,11 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from alfwatchd import linux
-from alfwatchd.engine.messages import Hashed, Message
 from alfwatchd.errors import StateError
 from alfwatchd.tree.content import Key, is_final, is_settled, record_key
 from alfwatchd.tree.rows import differs_in_ctime, either_way, pack_signature, unpack_signature
@@ -97,6 +96,13 @@ class _Found(NamedTuple):
     key: Key | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Hashed:
+    """md5 digests: folder path -> file name -> (packed signature, 16-byte digest, version of the content)."""
+
+    digests: Mapping[str, Mapping[str, tuple[bytes, bytes, int]]]
+
+
 class Hasher:
     """A queue of files and the threads that hash them.
 
@@ -118,7 +124,7 @@ class Hasher:
         root: str,
         digests: Digests,
         n_threads: int,
-        post: Callable[[Message], None],
+        post: Callable[[Hashed], None],
         *,
         settle_seconds: float = 2.0,
     ) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from alfwatchd.alf import grammar, misplaced
 from alfwatchd.alf.exclude import Excluded
 from alfwatchd.alf.grammar import Kind
+from alfwatchd.alf.printable import printable
 from alfwatchd.tree.folder import Folder, Listing, Look
 from alfwatchd.tree.rows import NO_FILES, PackedFiles, Problem, pack_signature
 
@@ -30,13 +31,6 @@ _MISPLACED_DEPTH = 6
 _MISPLACED_FOLDERS = 2000
 _HIDDEN_FOLDERS = 100
 _NO_LINK = False
-
-
-def printable(path: str) -> str:
-    """Return a path fit for one line of a message: bytes that are not UTF-8, and control characters, become escapes."""
-    if path.isprintable():
-        return path
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in path)
 
 
 def open_folder(root: str, folder: Folder) -> int:

@@ -1,26 +1,18 @@
 """Whole subtrees -> listings: each folder is opened through its parent, watched, then listed.
 
-A full scan is made of units, the date folders, which can be read in any order and by any process. Run as a program
-(``python -m alfwatchd.scan.subtree``), this is the worker process that `crawlers` starts.
+A full scan is made of units, the date folders, which can be read in any order and by any process.
 """
 
 from __future__ import annotations
 
-import gc
 import os
-import pickle
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import partial
-from multiprocessing.connection import Connection
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from alfwatchd.alf.exclude import compile_exclude
 from alfwatchd.errors import WatchError
 from alfwatchd.scan.scanner import Scanner, open_below, open_folder
 from alfwatchd.tree.folder import NOT_LISTED, NOT_WATCHED, Folder, Listing
-from alfwatchd.tree.rows import PackedFiles, shared_names
 
 _LONGEST_PATH = 4095
 """In bytes, without the closing NUL: PATH_MAX of Linux."""
@@ -133,69 +125,3 @@ def _open_next(levels: list[_Level]) -> tuple[int, Folder, int, int] | None:
         os.close(level.fd)
         levels.pop()
     return None
-
-
-# Between processes: plain tuples, which pickle in a third of the time.
-
-
-def flatten(found: Found) -> tuple[Any, ...]:
-    """Return what `restore` takes."""
-    if found.listing is None:
-        return tuple(found)  # the class has another name in a process that runs this module as a program
-    dev, ino, folders, packed, *rest = found.listing
-    return (*found[:3], dev, ino, folders, *packed[:3], *(rest if any(rest) else ()))
-
-
-def restore(flat: tuple[Any, ...]) -> Found:
-    """Return what was flattened, in another process."""
-    if len(flat) == len(Found._fields):
-        return Found(*flat)
-    parent, name, wd, dev, ino, folders, names, signatures, n_bytes, *rest = flat
-    packed = PackedFiles(shared_names(names), signatures, n_bytes)
-    return Found(parent, name, wd, Listing(dev, ino, folders, packed, *rest))
-
-
-def main() -> None:
-    """Read units in several processes; arguments: the inotify descriptor, or -1, and a pipe for each process."""
-    inotify_fd, *pipes = map(int, sys.argv[1:])
-    arm = _make_arm(inotify_fd)
-    gc.disable()  # nothing here makes cycles that last, and looking for them takes 10 % of the time
-    mine, *others = pipes
-    for fd in others:
-        if os.fork() == 0:  # a tenth of the time that another Python takes to start
-            mine = fd
-            break
-    for fd in pipes:
-        if fd != mine:
-            os.close(fd)
-    with suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        _serve(Connection(mine), arm)
-
-
-def _make_arm(inotify_fd: int) -> Arm:
-    if inotify_fd < 0:
-        return not_watched
-    from alfwatchd.watch.watcher import add_watch
-
-    return partial(add_watch, inotify_fd)
-
-
-def _serve(pipe: Connection, arm: Arm) -> None:
-    """Read units until nobody wants any more: batches of (number, path) in, batches of (number, folders) out."""
-    root, patterns = pickle.loads(pipe.recv_bytes())
-    scanner = Scanner(root, compile_exclude(patterns))
-    while True:
-        units = pickle.loads(pipe.recv_bytes())
-        answer = [(number, _read_unit(scanner, path, arm)) for number, path in units]
-        pipe.send_bytes(pickle.dumps(answer, pickle.HIGHEST_PROTOCOL))
-
-
-def _read_unit(scanner: Scanner, path: str, arm: Arm) -> list[tuple[Any, ...]]:
-    try:
-        return [flatten(found) for found in crawl(scanner, Folder.at(path), arm)]
-    except OSError:
-        return []
-
-
-if __name__ == "__main__":
-    main()

@@ -15,10 +15,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from alfwatchd.alf.file_names import SESSIONS
 from alfwatchd.database.adopter import Adopting, make_announcer
 from alfwatchd.engine.engine import Engine
 from alfwatchd.engine.inbox import Inbox
-from alfwatchd.engine.messages import Flushed, Message, Reload, Stop
+from alfwatchd.engine.messages import Message, Reload, Stop
 from alfwatchd.engine.model import Parts
 from alfwatchd.engine.status import status_line
 from alfwatchd.engine.waiting import wait_for
@@ -35,8 +36,8 @@ from alfwatchd.service.listening import Control
 from alfwatchd.service.locks import Held, hold_out_dir, hold_state_dir
 from alfwatchd.service.startup import Start, prepare
 from alfwatchd.settings import Settings
-from alfwatchd.store import reader, writer
-from alfwatchd.store.flusher import Flusher
+from alfwatchd.store import writer
+from alfwatchd.store.flusher import Flushed, Flusher
 from alfwatchd.store.layout import LAYOUT
 from alfwatchd.store.writer import Store
 from alfwatchd.watch.watcher import Watcher
@@ -348,7 +349,7 @@ def _lies_in_root(settings: Settings) -> bool:
 
 
 def _has_tables(settings: Settings) -> bool:
-    return os.access(settings.out_dir / reader.SESSIONS, os.F_OK)
+    return os.access(settings.out_dir / SESSIONS, os.F_OK)
 
 
 # The world outside.

@@ -13,19 +13,23 @@ from datetime import UTC, datetime
 from alfwatchd.api import RecomputeReply
 from alfwatchd.database.adopter import NOTHING_READ, find_problems, look, make_announcer
 from alfwatchd.engine.inbox import Inbox
-from alfwatchd.engine.messages import Announced, Crawled, Hashed, Message, TablesView
+from alfwatchd.engine.messages import Message
 from alfwatchd.errors import RootOffline
 from alfwatchd.index.hash_queue import HashQueue
 from alfwatchd.index.indexer import Indexer
+from alfwatchd.index.lab import lab_problems
 from alfwatchd.index.state_db import State
-from alfwatchd.scan.hasher import Hasher
-from alfwatchd.service.startup import Start, lab_problems, prepare
+from alfwatchd.index.worker_pool import Crawled
+from alfwatchd.scan.hasher import Hashed, Hasher
+from alfwatchd.service.startup import Start, prepare
 from alfwatchd.settings import Settings
 from alfwatchd.store import reader, writer
+from alfwatchd.store.id_history import Announced
 from alfwatchd.store.layout import LAYOUT
 from alfwatchd.store.writer import Store
 from alfwatchd.tree.folder import Changes
 from alfwatchd.tree.rows import Problem
+from alfwatchd.tree.sessions import TablesView
 
 _PATIENCE_SECONDS = 1.0
 

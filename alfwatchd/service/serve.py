@@ -21,12 +21,12 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from alfwatchd import credentials
+from alfwatchd.alf.file_names import DATASETS, SESSIONS
 from alfwatchd.errors import AlfwatchdError, ConfigError, Locked, TargetChanged
 from alfwatchd.publish import publication
 from alfwatchd.service import file_limits, logs, systemd
 from alfwatchd.service.locks import Held
 from alfwatchd.settings import Publish, Serve, Settings, Subset
-from alfwatchd.store import reader
 from alfwatchd.web import connections
 from alfwatchd.web.http_server import Server
 from alfwatchd.web.tables_site import PublicProtocol, Site
@@ -142,7 +142,7 @@ Mark = tuple[tuple[int, int, int, int], ...]
 def find_mark(out_dir: Path) -> Mark | None:
     """Return what changes whenever the tables are replaced; None while there are not two of them."""
     try:
-        found = [(out_dir / name).stat() for name in (reader.SESSIONS, reader.DATASETS)]
+        found = [(out_dir / name).stat() for name in (SESSIONS, DATASETS)]
     except OSError:
         return None
     if not all(stat.S_ISREG(each.st_mode) for each in found):

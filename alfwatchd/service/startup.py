@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from alfwatchd.alf.exclude import compile_exclude
+from alfwatchd.alf.file_names import DATASETS, SESSIONS
 from alfwatchd.alf.grammar import SessionKey
 from alfwatchd.database import local_copy
 from alfwatchd.database.adopter import recall
@@ -21,6 +22,7 @@ from alfwatchd.errors import LabConflict, OutDirError, StateError, TablesError
 from alfwatchd.index.first_seen import FirstSeen
 from alfwatchd.index.indexer import Indexer
 from alfwatchd.index.intake import EarlierRow
+from alfwatchd.index.lab import lab_problems
 from alfwatchd.index.losses import Loss
 from alfwatchd.index.state_db import State
 from alfwatchd.index.worker_pool import Crawlers
@@ -32,15 +34,13 @@ from alfwatchd.store import reader
 from alfwatchd.store.atomic import file_mark
 from alfwatchd.store.layout import LAYOUT, read_marks
 from alfwatchd.store.notes_file import Notes
-from alfwatchd.store.reader import DATASETS, SESSIONS, StoredTables
+from alfwatchd.store.reader import StoredTables
 from alfwatchd.tables import carry_over
 from alfwatchd.tables.adoption import Adoption
 from alfwatchd.tables.earlier import NOTHING_KEPT, Kept
 from alfwatchd.tables.notes import key_now, with_notes
 from alfwatchd.tables.rules import Encoding
 from alfwatchd.tree.known_sample import KnownSession
-from alfwatchd.tree.rows import Problem
-from alfwatchd.tree.sessions import Snapshot
 from alfwatchd.watch.supervisor import Watching
 from alfwatchd.watch.watcher import Watcher
 
@@ -99,27 +99,6 @@ class Start:
         for problem in lab_problems(self._settings.lab, self.indexer.tables.snapshot()):
             if problem.kind == "lab_conflict":
                 raise LabConflict(f"{self._settings.root}: {problem.message}")
-
-
-def lab_problems(lab: str, snapshot: Snapshot) -> list[Problem]:
-    """Return what a person should know of the `lab` setting: a conflict, and what it means to One."""
-    if not lab:
-        return []
-    labs = {session.key.lab for session in snapshot.sessions.values()}
-    found = []
-    if labs - {"", lab}:
-        message = (
-            f"lab name conflict: lab = {lab!r}, but there are lab folders {', '.join(sorted(labs - {'', lab}))}; "
-            "a folder's own lab wins, so leave the setting empty"
-        )
-        found.append(Problem("lab_conflict", "", message))
-    if "" in labs:
-        message = (
-            f"sessions in no lab folder are listed under lab {lab!r}, and One looks for their files below "
-            f"{lab}/Subjects/: move them there, or leave the setting empty"
-        )
-        found.append(Problem("lab_filled", "", message))
-    return found
 
 
 def prepare(
@@ -317,7 +296,7 @@ def _require_readable(out_dir: Path, n_bytes: int = -1) -> None:
     OutDirError
         A file is there and cannot be read now.
     """
-    for path in (out_dir / reader.SESSIONS, out_dir / reader.DATASETS):
+    for path in (out_dir / SESSIONS, out_dir / DATASETS):
         try:
             if path.is_file():
                 with path.open("rb") as file:

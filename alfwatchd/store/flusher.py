@@ -7,16 +7,31 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import pyarrow as pa
 
-from alfwatchd.engine.messages import Flushed, FlushFailed, Message
 from alfwatchd.errors import TablesError
 from alfwatchd.store.writer import Store
 from alfwatchd.tables.rules import Encoding
 from alfwatchd.tree.sessions import Snapshot
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Flushed:
+    """The tables on disk are at this generation."""
+
+    generation: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class FlushFailed:
+    """The tables on disk are what they were before."""
+
+    error: str
 
 
 class Flusher:
@@ -30,7 +45,7 @@ class Flusher:
         Gets one `Flushed` or `FlushFailed` per `submit`.
     """
 
-    def __init__(self, store: Store, post: Callable[[Message], None]) -> None:
+    def __init__(self, store: Store, post: Callable[[Flushed | FlushFailed], None]) -> None:
         self.store = store
         self._post = post
         self._jobs: queue.SimpleQueue[tuple[Snapshot, Encoding] | None] = queue.SimpleQueue()

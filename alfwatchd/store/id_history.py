@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -112,3 +113,13 @@ def _rows_of(file: CheckedFile, wanted: set[str]) -> dict[int, dict[str, object]
             found.update({first + place: row for place, row in zip(places.to_pylist(), rows, strict=True)})
         first += len(olds)
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """How many rows of the tables the database knows, and how many ids this has changed, those of datasets as well."""
+
+    n_sessions: int
+    n_datasets: int
+    n_changes: int
+    n_changed_datasets: int

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from alfwatchd.alf.file_names import DATASETS, SESSIONS
 from alfwatchd.store import known_eids
 from alfwatchd.store.atomic import file_mark
 from alfwatchd.store.known_eids import KnownEids
 from alfwatchd.store.notes_file import Notes
 from alfwatchd.store.open_readers import Readers
-from alfwatchd.store.reader import DATASETS, SESSIONS, read_file, read_generation
+from alfwatchd.store.reader import read_file, read_generation
 from alfwatchd.tables.adoption import Adoption, adopt
 from alfwatchd.tables.eids import NO_EIDS, Eids
 from alfwatchd.tables.id_changes import Announcement, Change, announce, announce_changes

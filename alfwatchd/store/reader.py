@@ -14,15 +14,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from alfwatchd.alf import ids
+from alfwatchd.alf.file_names import DATASETS, SESSIONS
 from alfwatchd.bounded_json import parse as parse_json
 from alfwatchd.errors import TablesError
-from alfwatchd.publish import cache_info
 from alfwatchd.store.parquet import CheckedFile, open_checked, read_metadata
 from alfwatchd.tables import arrow
+from alfwatchd.tables.dates import is_believable
 from alfwatchd.tree.folder import Changes
 
-SESSIONS = "sessions.pqt"
-DATASETS = "datasets.pqt"
 METADATA_KEY = b"alfwatchd"
 """Schema metadata of our own; `one_metadata` stays exactly what ONE writes."""
 
@@ -117,7 +116,7 @@ def read_created(folder: Path) -> str:
         with suppress(OSError, pa.ArrowException, ValueError, KeyError, TypeError):
             created = parse_json(read_metadata(folder / name)[b"one_metadata"])["date_created"]
             date = datetime.fromisoformat(created)
-            if cache_info.is_believable(date, datetime.now(date.tzinfo)):
+            if is_believable(date, datetime.now(date.tzinfo)):
                 latest = max(latest, date.isoformat(sep=" ", timespec="minutes"))
     return latest
 

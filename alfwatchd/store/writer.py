@@ -21,8 +21,8 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-import alfwatchd
 from alfwatchd.alf import ids
+from alfwatchd.alf.file_names import DATASETS, SESSIONS
 from alfwatchd.errors import OutDirError, TablesError
 from alfwatchd.store.atomic import FileMark, file_mark, write_atomically
 from alfwatchd.store.layout import Layout, load_layout, save_layout
@@ -31,13 +31,14 @@ from alfwatchd.store.notes_file import Notes
 from alfwatchd.store.open_readers import Readers
 from alfwatchd.store.parquet import is_damage
 from alfwatchd.store.parquet_file import GroupedFile
-from alfwatchd.store.reader import DATASETS, METADATA_KEY, SESSIONS, read_created, read_file, read_session_ids
+from alfwatchd.store.reader import METADATA_KEY, read_created, read_file, read_session_ids
 from alfwatchd.tables import columns
 from alfwatchd.tables.id_changes import Announcement
 from alfwatchd.tables.notes import shows_kept
 from alfwatchd.tables.row_groups import Digests, Partition, Plan, digest_groups, leave_out_equal, plan_all, plan_changes
 from alfwatchd.tables.rules import Encoding
 from alfwatchd.tree.sessions import Snapshot
+from alfwatchd.version import find_version
 
 T = TypeVar("T")
 
@@ -284,7 +285,7 @@ class Store:
     def _made_for(self, encoding: Encoding, marks: tuple[FileMark | None, FileMark | None]) -> dict[str, Any]:
         """Return what must be equal for a layout to hold, but for what is kept, with which none is noted."""
         return {
-            "version": alfwatchd.__version__,
+            "version": find_version(),
             "files": [str(self.out_dir / name) for name in (SESSIONS, DATASETS)],
             "marks": [list(mark) if mark else None for mark in marks],
             "namespace": str(encoding.namespace),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from alfwatchd.tree.rows import Problem, Session
 
@@ -149,3 +149,18 @@ def _shows_same(session: Session, other: Session) -> bool:
         one is two or (one.folder == two.folder and one.packed.without_ctimes() == two.packed.without_ctimes())
         for one, two in zip(session.folders, other.folders, strict=True)
     )
+
+
+@dataclass(frozen=True, slots=True)
+class TablesView:
+    """The tables as they are, and what makes them less than certain."""
+
+    snapshot: Snapshot
+    unsure: tuple[str, ...]
+    """Folders whose rows are those of an earlier look."""
+    held: str = ""
+    """Why rows of sessions that are gone are kept; empty if none are."""
+    n_mount_changes: int = 0
+    """How often mounts at, above or below the root have changed so far: what was seen before may be covered now."""
+    first_seen: Mapping[str, float] = field(default_factory=dict)
+    """Session path -> when it was first seen, in seconds since 1970; see `first_seen.FirstSeen`."""

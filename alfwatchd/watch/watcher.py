@@ -16,8 +16,8 @@ from pathlib import Path
 
 from watchdog.observers.inotify_c import InotifyConstants, InotifyFD, inotify_add_watch, inotify_rm_watch
 
-from alfwatchd.engine.messages import EventsLost, EventsRead, FolderEvents, PathsChanged
 from alfwatchd.errors import WatchError, WatchLimit
+from alfwatchd.watch.events import EventsLost, EventsRead, FolderEvents, PathsChanged
 
 _IN = InotifyConstants
 # Never OPEN, ACCESS or CLOSE_NOWRITE: the daemon's own reads would feed it.

@@ -11,7 +11,7 @@ from typing import Any
 from fastapi.responses import JSONResponse
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from alfwatchd.scan.scanner import printable
+from alfwatchd.alf.printable import printable
 from alfwatchd.web.control_socket import find_peer
 
 REQUEST_SECONDS = 10.0

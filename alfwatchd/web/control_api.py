@@ -15,9 +15,8 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-import alfwatchd
 from alfwatchd import api
-from alfwatchd.engine import messages
+from alfwatchd.api import FlushRequest, RescanRequest, StatusRequest, SyncRequest
 from alfwatchd.errors import (
     AlfwatchdError,
     Busy,
@@ -28,6 +27,7 @@ from alfwatchd.errors import (
     UsageError,
     WrongRoot,
 )
+from alfwatchd.version import find_version
 from alfwatchd.web import connections
 from alfwatchd.web.connections import json_error
 from alfwatchd.web.control_service import ApplyBody, Desk, EmptyBody, PlanBody, RescanBody, UndoBody
@@ -66,7 +66,7 @@ def create_app(desk: Desk) -> FastAPI:
     """Make the control API; its description is at ``/openapi.json``."""
     app = FastAPI(
         title="alfwatchd control API",
-        version=alfwatchd.__version__,
+        version=find_version(),
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -85,17 +85,17 @@ def create_app(desk: Desk) -> FastAPI:
     @app.get("/v1/status")
     async def status() -> api.Status:
         """What the daemon knows, at once."""
-        return await desk.ask(messages.StatusRequest)  # type: ignore[no-any-return]
+        return await desk.ask(StatusRequest)  # type: ignore[no-any-return]
 
     @app.post("/v1/sync")
     async def sync() -> api.SyncReply:
         """Wait until every change made before the call is in the tables on disk."""
-        return await desk.ask(messages.SyncRequest)  # type: ignore[no-any-return]
+        return await desk.ask(SyncRequest)  # type: ignore[no-any-return]
 
     @app.post("/v1/flush")
     async def flush() -> api.FlushReply:
         """Wait until the tables in memory are on disk."""
-        return await desk.ask(messages.FlushRequest)  # type: ignore[no-any-return]
+        return await desk.ask(FlushRequest)  # type: ignore[no-any-return]
 
     @app.post("/v1/rescan")
     async def rescan(request: Request, body: RescanBody | None = None) -> api.RescanReply:
@@ -103,7 +103,7 @@ def create_app(desk: Desk) -> FastAPI:
         wanted = body or RescanBody()
         if wanted.accept_root:
             require_root(request)
-        make = functools.partial(messages.RescanRequest, path=wanted.path, accept_root=wanted.accept_root)
+        make = functools.partial(RescanRequest, path=wanted.path, accept_root=wanted.accept_root)
         return await desk.ask(make)  # type: ignore[no-any-return]
 
     @app.get("/v1/ids/{old}")

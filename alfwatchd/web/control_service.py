@@ -17,14 +17,24 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from alfwatchd import api
-from alfwatchd.engine import messages
-from alfwatchd.engine.messages import Message, TablesView
+from alfwatchd.api import (
+    AnyRequest,
+    PrunedNotice,
+    RecomputeRequest,
+    RemovingNotice,
+    RootCheckRequest,
+    SnapshotRequest,
+    SyncRequest,
+    answer,
+    refuse,
+)
 from alfwatchd.errors import Busy, NotAllowed, PruneRefused, UsageError
 from alfwatchd.prune import operations, trash_jobs
 from alfwatchd.prune.plan import NO_REFERENCE, OWN_TABLES, PrunePlan, folders_above
 from alfwatchd.prune.wording import name_prune, refusals_named
 from alfwatchd.settings import Fraction, Settings
 from alfwatchd.store.id_history import find_id
+from alfwatchd.tree.sessions import TablesView
 from alfwatchd.web import right_root
 from alfwatchd.web.control_socket import Peer
 from alfwatchd.web.wanted_root import decode_root
@@ -101,7 +111,9 @@ class Desk:
         Returns the settings in force.
     """
 
-    def __init__(self, post: Callable[[Message], None], settings: Callable[[], Settings]) -> None:
+    def __init__(
+        self, post: Callable[[AnyRequest | PrunedNotice | RemovingNotice], None], settings: Callable[[], Settings]
+    ) -> None:
         self._post = post
         self._settings = settings
         self._plans: OrderedDict[str, PrunePlan] = OrderedDict()
@@ -139,7 +151,7 @@ class Desk:
             why = f", and the path gave no answer within {_LOOK_SECONDS:.0f} seconds"
             raise right_root.wrong_root(wanted, self.root, why) from error
 
-    async def ask(self, make: Callable[[Future[Any]], Message]) -> Any:
+    async def ask(self, make: Callable[[Future[Any]], AnyRequest]) -> Any:
         """Post a request and wait for the engine's answer."""
         reply: Future[Any] = Future()
         self._post(make(reply))
@@ -170,7 +182,7 @@ class Desk:
         """
         await _in_thread(self._check_may_change, peer, "make ids anew")
         _log.warning("ids are made anew on request of %s", peer)
-        return await self.ask(messages.RecomputeRequest)  # type: ignore[no-any-return]
+        return await self.ask(RecomputeRequest)  # type: ignore[no-any-return]
 
     async def plan(self, body: PlanBody) -> api.PruneReply:
         """Plan a prune of what is on disk now.
@@ -190,9 +202,9 @@ class Desk:
         source = options.reference or self._settings().prune.reference or OWN_TABLES
         with refusals_named(str(self.root), str(source)):
             # Not flushed: a prune may be what makes room for the flush.
-            await self.ask(functools.partial(messages.SyncRequest, flushed=False))
-            await self.ask(messages.RootCheckRequest)
-            view: TablesView = await self.ask(messages.SnapshotRequest)
+            await self.ask(functools.partial(SyncRequest, flushed=False))
+            await self.ask(RootCheckRequest)
+            view: TablesView = await self.ask(SnapshotRequest)
             plan, reply = await _in_thread(self._plan, view, options)
         self._mounts_of[plan.plan_id] = view.n_mount_changes
         self._remember(plan)
@@ -236,13 +248,13 @@ class Desk:
     async def undo(self, body: UndoBody, peer: Peer) -> api.TrashReply:
         """Bring back what a plan has moved into the trash. Goes on if the client leaves; raises as `apply`."""
         await _in_thread(self._check_may_prune, peer)
-        await self.ask(messages.SnapshotRequest)  # fails while the root is offline
+        await self.ask(SnapshotRequest)  # fails while the root is offline
         return await asyncio.shield(asyncio.ensure_future(_in_thread(self._undo, body.plan_id, peer)))
 
     async def empty(self, body: EmptyBody, peer: Peer) -> api.TrashReply:
         """Delete what lies in the trash. Goes on if the client leaves; raises as `apply`."""
         await _in_thread(self._check_may_prune, peer)
-        await self.ask(messages.RootCheckRequest)
+        await self.ask(RootCheckRequest)
         return await asyncio.shield(asyncio.ensure_future(_in_thread(self._empty, body.plan_id, peer)))
 
     async def list_plans(self) -> api.PlansReply:
@@ -300,7 +312,7 @@ class Desk:
                 return self._apply_alone(plan, mark, peer, has_left)
             finally:
                 touched = {above for path in plan.paths for above in folders_above(path)}
-                self._post(messages.PrunedNotice(tuple(touched)))
+                self._post(PrunedNotice(tuple(touched)))
 
     def _apply_alone(self, plan: PrunePlan, mark: int, peer: Peer, has_left: threading.Event) -> api.PruneReply:
         """Apply a plan while no other one is; everything that happens is in the log, as its client may leave."""
@@ -316,13 +328,13 @@ class Desk:
             actor=_ACTOR,
             is_wanted=lambda: not has_left.is_set(),
             log_end=lambda line: _log.warning("%s %s", line, about),
-            removing=lambda session: self._post(messages.RemovingNotice(session)),
+            removing=lambda session: self._post(RemovingNotice(session)),
         )
 
     def _may_continue(self, mark: int) -> None:
         """Have the engine look whether root and mounts are still what they were; asked before each session."""
         reply: Future[int] = Future()
-        self._post(messages.RootCheckRequest(reply))
+        self._post(RootCheckRequest(reply))
         if reply.result() != mark:
             raise PruneRefused("mounts at or below the root have changed since the plan; make a new one")
 
@@ -330,14 +342,14 @@ class Desk:
         with self._alone():
             _log.warning("undo of a prune begins plan=%s %s", plan_id, peer)
             reply, folders = trash_jobs.undo(self._settings(), plan_id, _logging(peer), _ACTOR)
-        self._post(messages.PrunedNotice(folders))
+        self._post(PrunedNotice(folders))
         return reply
 
     def _empty(self, plan_id: str | None, peer: Peer) -> api.TrashReply:
         with self._alone():
             _log.warning("the trash is emptied plan=%s %s", plan_id or "all", peer)
             reply = trash_jobs.empty(self._settings(), plan_id, _logging(peer), _ACTOR)
-        self._post(messages.PrunedNotice(()))
+        self._post(PrunedNotice(()))
         return reply
 
     @contextmanager
@@ -363,9 +375,9 @@ def _in_thread(function: Callable[..., _T], *arguments: object) -> Awaitable[_T]
         try:
             result = function(*arguments)
         except Exception as error:  # noqa: BLE001 - raised where it is waited for
-            messages.refuse(done, error)
+            refuse(done, error)
         else:
-            messages.answer(done, result)
+            answer(done, result)
 
     threading.Thread(target=run, name="prune", daemon=True).start()
     return asyncio.wrap_future(done)

@@ -31,9 +31,9 @@ from fastapi.responses import JSONResponse, Response
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
+from alfwatchd.alf.printable import printable
 from alfwatchd.bounded_json import parse as parse_json
 from alfwatchd.publish.cache_info import MOST_INFO_BYTES, parse_info
-from alfwatchd.scan.scanner import printable
 from alfwatchd.web import connections
 from alfwatchd.web.connections import Protocol
 

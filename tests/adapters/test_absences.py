@@ -5,9 +5,11 @@ import shutil
 
 import pytest
 
-from alfwatchd.engine.messages import EventsLost, PathsChanged, Reload, RescanRequest, SnapshotRequest
+from alfwatchd.api import RescanRequest, SnapshotRequest
+from alfwatchd.engine.messages import Reload
 from alfwatchd.errors import PruneRefused
 from alfwatchd.prune.operations import require_not_held
+from alfwatchd.watch.events import EventsLost, PathsChanged
 from engine_box import EngineBox
 from trees import fast_folder, write
 

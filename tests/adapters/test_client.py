@@ -17,7 +17,7 @@ import pytest
 
 import alfwatchd
 from alfwatchd import api, errors
-from alfwatchd.engine import messages
+from alfwatchd.api import FlushRequest, RescanRequest, StatusRequest, SyncRequest
 from alfwatchd.errors import AlfwatchdError, NoDaemon, NotAllowed, RequestFailed
 from alfwatchd.web import client
 from alfwatchd.web.client import Client
@@ -46,11 +46,11 @@ def folder():
 
 
 CALLS = [
-    ("status", (), {}, messages.StatusRequest, {}),
-    ("sync", (), {}, messages.SyncRequest, {}),
-    ("flush", (), {}, messages.FlushRequest, {}),
-    ("rescan", (), {}, messages.RescanRequest, {"path": "", "accept_root": False}),
-    ("rescan", ("lab/é",), {"accept_root": True}, messages.RescanRequest, {"path": "lab/é", "accept_root": True}),
+    ("status", (), {}, StatusRequest, {}),
+    ("sync", (), {}, SyncRequest, {}),
+    ("flush", (), {}, FlushRequest, {}),
+    ("rescan", (), {}, RescanRequest, {"path": "", "accept_root": False}),
+    ("rescan", ("lab/é",), {"accept_root": True}, RescanRequest, {"path": "lab/é", "accept_root": True}),
 ]
 
 
@@ -73,7 +73,7 @@ def test_all_errors_come_back_as_what_they_were():
     assert len(kinds) > 10
     with control_box() as box:
         for kind in kinds:
-            box.engine.answers[messages.SyncRequest] = kind("what, where, what to do")
+            box.engine.answers[SyncRequest] = kind("what, where, what to do")
             with pytest.raises(AlfwatchdError, match="what, where, what to do") as caught:
                 box.client.sync()
             assert type(caught.value) is kind
@@ -81,7 +81,7 @@ def test_all_errors_come_back_as_what_they_were():
 
 
 def test_a_bug_in_the_daemon():
-    with control_box({messages.SyncRequest: ZeroDivisionError("oh")}) as box:
+    with control_box({SyncRequest: ZeroDivisionError("oh")}) as box:
         with pytest.raises(RequestFailed, match="unexpected ZeroDivisionError in the daemon"):
             box.client.sync()
         assert box.client.status() == STATUS
@@ -160,7 +160,7 @@ def test_200_at_once(box):
 
 
 def test_no_answer_in_time():
-    with control_box({messages.SyncRequest: HOLD}) as box:
+    with control_box({SyncRequest: HOLD}) as box:
         with pytest.raises(RequestFailed, match=r"no answer within 0\.1 seconds"):
             Client(box.path, timeout=0.1).sync()
         give(box.engine.held.get(timeout=WAIT_SECONDS), api.SyncReply(1, "exact", 0.0))
@@ -168,14 +168,14 @@ def test_no_answer_in_time():
 
 
 def test_without_a_timeout_it_waits():
-    with control_box({messages.SyncRequest: HOLD}) as box, ThreadPoolExecutor() as pool:
+    with control_box({SyncRequest: HOLD}) as box, ThreadPoolExecutor() as pool:
         waiting = pool.submit(Client(box.path).sync)
         give(box.engine.held.get(timeout=WAIT_SECONDS), api.SyncReply(1, "exact", 0.0))
         assert waiting.result(WAIT_SECONDS) == api.SyncReply(1, "exact", 0.0)
 
 
 def test_a_daemon_that_stops_meanwhile():
-    with control_box({messages.SyncRequest: HOLD}) as box, ThreadPoolExecutor() as pool:
+    with control_box({SyncRequest: HOLD}) as box, ThreadPoolExecutor() as pool:
         waiting = pool.submit(box.client.sync)
         box.engine.held.get(timeout=WAIT_SECONDS).reply.set_exception(AlfwatchdError("the daemon is stopping"))
         with pytest.raises(AlfwatchdError, match="the daemon is stopping"):

@@ -15,9 +15,10 @@ from alfwatchd.engine.inbox import Inbox
 from alfwatchd.errors import WatchError
 from alfwatchd.index import worker_pool
 from alfwatchd.index.look_queue import Task
+from alfwatchd.index.scan_worker import flatten, restore
 from alfwatchd.index.worker_pool import Crawlers
 from alfwatchd.scan.scanner import Scanner, open_folder
-from alfwatchd.scan.subtree import Found, crawl, flatten, not_watched, restore
+from alfwatchd.scan.subtree import Found, crawl, not_watched
 from alfwatchd.tree.folder import Folder, Listing
 from alfwatchd.tree.rows import NO_FILES, PackedFiles, Problem, pack_signature
 from children import as_nobody, needs_root

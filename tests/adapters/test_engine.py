@@ -7,22 +7,14 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from alfwatchd.api import FlushRequest, PrunedNotice, RescanRequest, SnapshotRequest, SyncRequest
 from alfwatchd.engine import engine, inbox
-from alfwatchd.engine.messages import (
-    EventsLost,
-    FlushRequest,
-    PathsChanged,
-    PrunedNotice,
-    Reload,
-    RescanRequest,
-    SnapshotRequest,
-    Stop,
-    SyncRequest,
-)
+from alfwatchd.engine.messages import Reload, Stop
 from alfwatchd.errors import AlfwatchdError, ConfigError, RootOffline, TablesError, UsageError, WatchLimit
 from alfwatchd.index import indexer
 from alfwatchd.tree.folder import NOT_WATCHED
 from alfwatchd.tree.hard_links import SharedFiles
+from alfwatchd.watch.events import EventsLost, PathsChanged
 from children import as_nobody, needs_root
 from engine_box import EngineBox
 from fuzz_disk import exchange

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from alfwatchd.engine.messages import SnapshotRequest
+from alfwatchd.api import SnapshotRequest
 from alfwatchd.errors import StateError
 from engine_box import EngineBox
 from prune_box import LAB_S1, S1, S2, T1, write

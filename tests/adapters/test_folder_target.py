@@ -16,14 +16,13 @@ from pathlib import Path
 import pytest
 from one.api import One
 
+from alfwatchd.alf.file_names import INFO, SESSIONS, TABLES, ZIP
 from alfwatchd.errors import TablesError, TargetChanged, TargetError
 from alfwatchd.publish import archive, publication
 from alfwatchd.publish import folder as folder_target
-from alfwatchd.publish.cache_info import INFO, TABLES, ZIP
 from alfwatchd.publish.folder import FolderTarget
 from alfwatchd.publish.publication import publish
 from alfwatchd.settings import Publish, Subset
-from alfwatchd.store import reader
 from published import folder_reader, look, unpack, write_tables
 from trees import fast_folder
 
@@ -214,7 +213,7 @@ def test_tables_that_do_not_belong_together_are_not_published(places, tmp_path, 
     out_dir, target = places
     monkeypatch.setattr(archive, "_PATIENCE_SECONDS", 0.3)
     write_tables(tmp_path / "later", 2, ["s3"])
-    (out_dir / reader.SESSIONS).write_bytes((tmp_path / "later" / reader.SESSIONS).read_bytes())
+    (out_dir / SESSIONS).write_bytes((tmp_path / "later" / SESSIONS).read_bytes())
     with pytest.raises(TablesError, match="not of one generation"):
         publish(out_dir, entry(target))
     assert list(target.iterdir()) == []

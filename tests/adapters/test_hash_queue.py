@@ -6,11 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from alfwatchd.engine.messages import Hashed
 from alfwatchd.index import hash_queue
 from alfwatchd.index.hash_queue import HashQueue
 from alfwatchd.index.state_db import State
-from alfwatchd.scan.hasher import Hasher
+from alfwatchd.scan.hasher import Hashed, Hasher
 from alfwatchd.tree.content import inode_key
 from alfwatchd.tree.folder import Look
 from alfwatchd.tree.rows import SIGNATURE_SIZE, digest_of, either_way

@@ -6,10 +6,13 @@ from concurrent.futures import Future
 
 import pytest
 
+from alfwatchd.api import StatusRequest
 from alfwatchd.engine import inbox as module
 from alfwatchd.engine.inbox import Inbox
-from alfwatchd.engine.messages import EventsLost, EventsRead, Flushed, PathsChanged, Reload, StatusRequest, Stop
+from alfwatchd.engine.messages import Reload, Stop
 from alfwatchd.errors import AlfwatchdError
+from alfwatchd.store.flusher import Flushed
+from alfwatchd.watch.events import EventsLost, EventsRead, PathsChanged
 
 WAIT_SECONDS = 120.0
 

@@ -5,8 +5,8 @@ from concurrent.futures import Future
 
 import pytest
 
+from alfwatchd.api import RootCheckRequest
 from alfwatchd.engine.engine import Engine
-from alfwatchd.engine.messages import RootCheckRequest
 from alfwatchd.engine.requests import answer_request
 from alfwatchd.errors import PruneRefused, RootOffline
 from alfwatchd.index.intake import Unreadable

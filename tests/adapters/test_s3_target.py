@@ -10,9 +10,9 @@ from urllib.parse import quote
 
 import pytest
 
+from alfwatchd.alf.file_names import INFO, ZIP
 from alfwatchd.errors import ConfigError, TargetChanged, TargetError
 from alfwatchd.publish import archive, publication
-from alfwatchd.publish.cache_info import INFO, ZIP
 from alfwatchd.publish.publication import publish
 from alfwatchd.publish.s3 import S3Target
 from alfwatchd.settings import Publish, Subset

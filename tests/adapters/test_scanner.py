@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from one.alf import spec
 
-from alfwatchd.scan.scanner import GONE, Scanner, open_folder, printable
+from alfwatchd.alf.printable import printable
+from alfwatchd.scan.scanner import GONE, Scanner, open_folder
 from alfwatchd.tree.rows import Signature, unpack_signature
 from children import as_nobody, needs_root
 from trees import (

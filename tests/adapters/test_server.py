@@ -23,7 +23,16 @@ import pytest
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from alfwatchd import api, errors, make_parquet_db
-from alfwatchd.engine import messages
+from alfwatchd.api import (
+    FlushRequest,
+    PrunedNotice,
+    RescanRequest,
+    RootCheckRequest,
+    SnapshotRequest,
+    StatusRequest,
+    SyncRequest,
+    refuse,
+)
 from alfwatchd.errors import AlfwatchdError, RootOffline
 from alfwatchd.service.once import look_once
 from alfwatchd.web import connections, control_api, control_service, control_socket, http_server
@@ -61,13 +70,13 @@ def impatient(monkeypatch):
 # What is asked reaches the engine, and its answers come back.
 
 ENDPOINTS = [
-    ("GET", "/v1/status", None, messages.StatusRequest, {}, asdict(STATUS)),
-    ("POST", "/v1/sync", None, messages.SyncRequest, {"flushed": True},
+    ("GET", "/v1/status", None, StatusRequest, {}, asdict(STATUS)),
+    ("POST", "/v1/sync", None, SyncRequest, {"flushed": True},
      {"generation": 3, "exactness": "exact", "seconds": 0.25}),
-    ("POST", "/v1/flush", None, messages.FlushRequest, {}, {"generation": 3, "seconds": 0.5}),
-    ("POST", "/v1/rescan", None, messages.RescanRequest, {"path": "", "accept_root": False},
+    ("POST", "/v1/flush", None, FlushRequest, {}, {"generation": 3, "seconds": 0.5}),
+    ("POST", "/v1/rescan", None, RescanRequest, {"path": "", "accept_root": False},
      {"generation": 4, "added": 1, "changed": 2, "removed": 3, "seconds": 0.75}),
-    ("POST", "/v1/rescan", {"path": "lab/é", "accept_root": True}, messages.RescanRequest,
+    ("POST", "/v1/rescan", {"path": "lab/é", "accept_root": True}, RescanRequest,
      {"path": "lab/é", "accept_root": True},
      {"generation": 4, "added": 1, "changed": 2, "removed": 3, "seconds": 0.75}),
 ]  # fmt: skip
@@ -101,7 +110,7 @@ ERRORS = [
 
 @pytest.mark.parametrize(("kind", "status"), ERRORS, ids=lambda value: getattr(value, "__name__", value))
 def test_errors_of_the_engine(kind, status):
-    with control_box({messages.SyncRequest: kind("what, where, what to do")}) as box:
+    with control_box({SyncRequest: kind("what, where, what to do")}) as box:
         assert box.ask("POST", "/v1/sync") == (
             status,
             {"error": kind.__name__, "message": "what, where, what to do"},
@@ -162,7 +171,7 @@ def test_bad_requests(box: Box, method, path, body, status, text):
 
 
 def test_an_error_with_a_name_that_is_not_utf8():
-    with control_box({messages.SyncRequest: AlfwatchdError("caf\udce9: cannot be read")}) as box:
+    with control_box({SyncRequest: AlfwatchdError("caf\udce9: cannot be read")}) as box:
         assert box.ask("POST", "/v1/sync")[1]["message"] == "caf\\udce9: cannot be read"
 
 
@@ -171,7 +180,7 @@ BUGS = [ValueError("boom"), None, KeyError("x")]
 
 @pytest.mark.parametrize("answer", BUGS, ids=repr)
 def test_a_bug_is_answered_and_logged_and_the_server_goes_on(answer, caplog):
-    with control_box({messages.FlushRequest: answer}) as box:
+    with control_box({FlushRequest: answer}) as box:
         status, body = box.ask("POST", "/v1/flush")
         assert (status, body["error"]) == (500, "RequestFailed")
         assert "its log has the details" in body["message"]
@@ -334,7 +343,7 @@ def test_a_client_that_says_nothing_is_dropped(impatient):
 
 
 def test_an_engine_may_take_longer_than_a_client(impatient):
-    with control_box({messages.SyncRequest: HOLD}) as box, box.connect() as connection:
+    with control_box({SyncRequest: HOLD}) as box, box.connect() as connection:
         connection.sendall(GET_STATUS.replace(b"GET /v1/status", b"POST /v1/sync"))
         held = box.engine.held.get(timeout=WAIT_SECONDS)
         assert select.select([connection], [], [], 3 * connections.REQUEST_SECONDS)[0] == []
@@ -344,7 +353,7 @@ def test_an_engine_may_take_longer_than_a_client(impatient):
 
 def test_a_client_that_has_no_more_to_say_is_answered():
     # As `printf ... | nc -U` does: it closes its sending side, then reads.
-    with control_box({messages.SyncRequest: HOLD}) as box, box.connect() as connection:
+    with control_box({SyncRequest: HOLD}) as box, box.connect() as connection:
         connection.sendall(GET_STATUS.replace(b"GET /v1/status", b"POST /v1/sync"))
         connection.shutdown(socket.SHUT_WR)
         give(box.engine.held.get(timeout=WAIT_SECONDS), api.SyncReply(1, "exact", 0.0))
@@ -432,7 +441,7 @@ def test_who_is_silent_makes_room_for_who_asks(room_for_eight):
 
 
 def test_requests_that_wait_are_kept_and_others_told_so(room_for_eight):
-    with control_box({messages.SyncRequest: HOLD}) as box:
+    with control_box({SyncRequest: HOLD}) as box:
         waiting = [box.connect() for _ in range(8)]
         for each in waiting:
             each.sendall(GET_STATUS.replace(b"GET /v1/status", b"POST /v1/sync"))
@@ -457,7 +466,7 @@ def ask_without_reading(box):
 @pytest.fixture
 def long_answer():
     """A status of four million bytes: more than a socket takes."""
-    return {messages.StatusRequest: replace(STATUS, detail="x" * 4_000_000)}
+    return {StatusRequest: replace(STATUS, detail="x" * 4_000_000)}
 
 
 def test_who_does_not_read_is_dropped(impatient, monkeypatch, long_answer):
@@ -499,7 +508,7 @@ def test_a_shortage_of_descriptors_does_not_fill_the_log(caplog):
 
 
 def test_a_client_that_leaves_breaks_nothing(impatient):
-    with control_box({messages.SyncRequest: HOLD}) as box:
+    with control_box({SyncRequest: HOLD}) as box:
         before = open_files()
         for _ in range(20):
             with box.connect() as connection:
@@ -519,7 +528,7 @@ LEAVING = [  # after which nothing more is read from the socket, so that the ker
 
 @pytest.mark.parametrize(("sent", "half_close"), [each[1:] for each in LEAVING], ids=[each[0] for each in LEAVING])
 def test_a_client_that_leaves_in_silence_is_found_out(impatient, sent, half_close):
-    with control_box({messages.SyncRequest: HOLD}) as box:
+    with control_box({SyncRequest: HOLD}) as box:
         with box.connect() as connection:
             connection.sendall(GET_STATUS.replace(b"GET /v1/status", b"POST /v1/sync") + sent)
             if half_close:
@@ -532,7 +541,7 @@ def test_a_client_that_leaves_in_silence_is_found_out(impatient, sent, half_clos
 
 
 def test_an_answer_that_nobody_waits_for_any_more_breaks_nothing(impatient):
-    with control_box({messages.SyncRequest: HOLD}) as box:
+    with control_box({SyncRequest: HOLD}) as box:
         with box.connect() as connection:
             connection.sendall(GET_STATUS.replace(b"GET /v1/status", b"POST /v1/sync"))
             held = box.engine.held.get(timeout=WAIT_SECONDS)
@@ -565,7 +574,7 @@ def test_requests_that_were_not_taken_are_refused_at_the_end():
 
 
 def test_close_waits_for_answers_that_come_soon():
-    with control_box({messages.SyncRequest: HOLD}) as box, box.connect() as connection:
+    with control_box({SyncRequest: HOLD}) as box, box.connect() as connection:
         connection.sendall(GET_STATUS.replace(b"GET /v1/status", b"POST /v1/sync"))
         held = box.engine.held.get(timeout=WAIT_SECONDS)
         closing = threading.Thread(target=box.server.close)
@@ -658,7 +667,7 @@ def test_another_user_may_ask_but_not_prune():
         for what in ("undo", "empty"):
             status, answer = ask_as_nobody(box, "POST", f"/v1/prune/{what}", {"plan_id": "0" * 16})
             assert (status, answer["error"]) == (403, "NotAllowed")
-        assert [type(message) for message in box.engine.taken] == [messages.StatusRequest]
+        assert [type(message) for message in box.engine.taken] == [StatusRequest]
 
 
 @as_root
@@ -829,7 +838,7 @@ def data(tmp_path):
 @contextmanager
 def prune_box(data, answers=None, **flags):
     flags = {"root": str(data.root), "prune.enabled": True, "prune.max_fraction": 1.0, **flags}
-    with control_box({messages.SnapshotRequest: lambda _: look_once(box.settings), **(answers or {})}, **flags) as box:
+    with control_box({SnapshotRequest: lambda _: look_once(box.settings), **(answers or {})}, **flags) as box:
         yield box
 
 
@@ -847,7 +856,7 @@ def test_a_prune_deletes_what_was_planned(data, caplog):
         assert (data.root / KEPT).exists()
         again, answer = box.ask("POST", "/v1/prune/apply", {"plan_id": plan["plan_id"]})
         assert (again, answer["error"]) == (400, "UsageError")
-        (notice,) = (message for message in box.engine.taken if isinstance(message, messages.PrunedNotice))
+        (notice,) = (message for message in box.engine.taken if isinstance(message, PrunedNotice))
     days = ("s/2020-01-01", "s/2020-01-02")
     assert set(notice.folders) == {"", "s", *(day + rest for day in days for rest in ("", "/001", "/001/alf"))}
     logged = [record.getMessage() for record in caplog.records]
@@ -865,7 +874,7 @@ def test_undo_and_empty_over_the_api(data):
         assert (undone.action, undone.plans, undone.n_files, undone.complete) == ("undone", [plan_id], 2, True)
         assert (data.root / SPIKES).read_text() == "spikes"
         assert [plan.state for plan in box.client.list_plans().plans] == ["undone"]
-        notices = [message for message in box.engine.taken if isinstance(message, messages.PrunedNotice)]
+        notices = [message for message in box.engine.taken if isinstance(message, PrunedNotice)]
         assert {"", "s", SPIKES.rpartition("/")[0]} <= set(notices[-1].folders)
         for what, body in (("undo", {"plan_id": plan_id}), ("empty", {"plan_id": plan_id})):
             status, answer = box.ask("POST", f"/v1/prune/{what}", body)
@@ -879,7 +888,7 @@ def test_undo_and_empty_over_the_api(data):
 
 def test_undo_and_empty_are_refused_while_the_root_is_offline(data):
     offline = RootOffline("the disk is away")
-    with prune_box(data, {messages.SnapshotRequest: offline, messages.RootCheckRequest: offline}) as box:
+    with prune_box(data, {SnapshotRequest: offline, RootCheckRequest: offline}) as box:
         for what in ("undo", "empty"):
             assert box.ask("POST", f"/v1/prune/{what}", {"plan_id": "0" * 16})[1]["error"] == "RootOffline"
 
@@ -888,7 +897,7 @@ def test_a_plan_waits_for_changes_but_not_for_the_flush(data):
     with prune_box(data) as box:
         box.ask("POST", "/v1/prune/plan", {"reference": data.reference, "newer": True})
         first = box.engine.taken[0]
-    assert (type(first), first.flushed) == (messages.SyncRequest, False)
+    assert (type(first), first.flushed) == (SyncRequest, False)
 
 
 def test_the_last_eight_plans_are_known(data):
@@ -1017,7 +1026,7 @@ def test_reference_tables_that_cannot_be_reached_hold_up_nobody(data, monkeypatc
 def test_nothing_is_planned_or_deleted_while_a_part_cannot_be_read(data):
     with prune_box(data) as box:
         plan = box.client.plan_prune(data.reference, newer=True)
-        box.engine.answers[messages.RootCheckRequest] = errors.PruneRefused("s/2020-01-05: cannot be read now")
+        box.engine.answers[RootCheckRequest] = errors.PruneRefused("s/2020-01-05: cannot be read now")
         for path, body in (
             ("/v1/prune/plan", {"reference": data.reference, "newer": True}),
             ("/v1/prune/apply", {"plan_id": plan.plan_id}),
@@ -1025,7 +1034,7 @@ def test_nothing_is_planned_or_deleted_while_a_part_cannot_be_read(data):
             status, answer = box.ask("POST", path, body)
             assert (status, answer["error"], "s/2020-01-05" in answer["message"]) == (409, "PruneRefused", True)
             assert f"root {data.root}, reference {data.reference}" in answer["message"]
-        box.engine.answers[messages.RootCheckRequest] = RootOffline("the root is gone")
+        box.engine.answers[RootCheckRequest] = RootOffline("the root is gone")
         assert box.ask("POST", "/v1/prune/apply", {"plan_id": plan.plan_id})[0] == 503
     assert (data.root / SPIKES).exists()
 
@@ -1036,7 +1045,7 @@ def apply_held(box, data):
     plan = box.client.plan_prune(data.reference, newer=True)
     n_asked = itertools.count(1)
     # once before the prune, then before each session
-    box.engine.answers[messages.RootCheckRequest] = lambda _: HOLD if next(n_asked) == 3 else 0
+    box.engine.answers[RootCheckRequest] = lambda _: HOLD if next(n_asked) == 3 else 0
     answers = []
     asking = threading.Thread(
         target=lambda: answers.append(box.ask("POST", "/v1/prune/apply", {"plan_id": plan.plan_id})), daemon=True
@@ -1078,7 +1087,7 @@ def test_a_prune_stops_when_the_daemon_does(data):
         with apply_held(box, data) as (held, answers):
             box.engine._stop.set()
             box.engine._thread.join()
-            messages.refuse(held.reply, AlfwatchdError("the daemon is stopping"))  # as the inbox does for those untaken
+            refuse(held.reply, AlfwatchdError("the daemon is stopping"))  # as the inbox does for those untaken
             box.engine.inbox.close()
             box.server.close()
         assert stopped_half_way(data, answers, "the daemon is stopping")
@@ -1099,7 +1108,7 @@ def test_a_prune_stops_when_its_client_leaves(data, caplog):
     with prune_box(data) as box:
         plan = box.client.plan_prune(data.reference, newer=True)
         n_asked = itertools.count(1)
-        box.engine.answers[messages.RootCheckRequest] = lambda _: HOLD if next(n_asked) == 3 else 0
+        box.engine.answers[RootCheckRequest] = lambda _: HOLD if next(n_asked) == 3 else 0
         body = json.dumps({"plan_id": plan.plan_id}).encode()
         head = b"POST /v1/prune/apply HTTP/1.1\r\nHost: d\r\nAlfwatchd-Root: %b\r\nContent-Length: %d\r\n\r\n"
         with box.connect() as connection:
@@ -1112,7 +1121,7 @@ def test_a_prune_stops_when_its_client_leaves(data, caplog):
         wait(lambda: any(line.startswith(said) and why in line for line in caplog.messages))
         assert not (data.root / SPIKES).exists()
         assert (data.root / TRIALS).exists()
-        wait(lambda: any(isinstance(message, messages.PrunedNotice) for message in box.engine.taken))
+        wait(lambda: any(isinstance(message, PrunedNotice) for message in box.engine.taken))
         assert box.ask("POST", "/v1/prune/apply", {"plan_id": plan.plan_id})[0] == 400  # it was used up
         again = box.client.plan_prune(data.reference, newer=True)
         assert [item.path for item in box.client.apply_prune(again.plan_id).files] == [TRIALS]
@@ -1131,8 +1140,8 @@ def test_no_question_of_a_prune_copies_the_tables(data):
         plan = box.client.plan_prune(data.reference, newer=True)
         box.client.apply_prune(plan.plan_id)
         kinds = [type(message) for message in box.engine.taken]
-    assert kinds.count(messages.SnapshotRequest) == 1  # from which the plan was made
-    assert kinds.count(messages.RootCheckRequest) == 1 + 2 + 1 + 2  # before each of the two sessions, and before all
+    assert kinds.count(SnapshotRequest) == 1  # from which the plan was made
+    assert kinds.count(RootCheckRequest) == 1 + 2 + 1 + 2  # before each of the two sessions, and before all
 
 
 def test_status_is_answered_while_a_prune_runs(data):

@@ -22,14 +22,13 @@ from one.alf.cache import load_tables, make_parquet_db
 from one.api import One
 from watchdog.observers.inotify_c import InotifyConstants, InotifyFD, inotify_add_watch, inotify_init
 
+from alfwatchd.alf.file_names import DATASETS, SESSIONS
 from alfwatchd.errors import OutDirError, TablesError
 from alfwatchd.store import atomic
 from alfwatchd.store import writer as store_module
 from alfwatchd.store.atomic import one_lock
 from alfwatchd.store.reader import (
-    DATASETS,
     METADATA_KEY,
-    SESSIONS,
     compare,
     open_datasets,
     read_generation,

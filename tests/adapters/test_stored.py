@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from alfwatchd.alf.file_names import DATASETS, SESSIONS
 from alfwatchd.alf.ids import NAMESPACE
 from alfwatchd.errors import TablesError
 from alfwatchd.store import reader
@@ -40,7 +41,7 @@ def damage(path, chance):
 
 
 def test_reading_damaged_tables_ends_in_nothing_or_in_an_error_that_says_so(tables):
-    whole = {name: (tables / name).read_bytes() for name in (reader.SESSIONS, reader.DATASETS)}
+    whole = {name: (tables / name).read_bytes() for name in (SESSIONS, DATASETS)}
     chance = random.Random()
     for _ in range(N_DAMAGES):
         for name, content in whole.items():
@@ -48,7 +49,7 @@ def test_reading_damaged_tables_ends_in_nothing_or_in_an_error_that_says_so(tabl
             damage(tables / name, chance)
         for read in READERS:
             read(tables)
-        reader.read_session_ids(tables / reader.SESSIONS)
+        reader.read_session_ids(tables / SESSIONS)
         with reader.open_datasets(tables) as datasets:
             reader.read_ids_and_sizes(datasets)
         try:
@@ -59,7 +60,7 @@ def test_reading_damaged_tables_ends_in_nothing_or_in_an_error_that_says_so(tabl
 
 
 def test_a_column_whose_name_is_no_text_is_damage(tables):
-    path = tables / reader.SESSIONS
+    path = tables / SESSIONS
     path.write_bytes(path.read_bytes().replace(b"projects", b"\xf0rojects"))
     with pytest.raises((OSError, pa.ArrowException)):
         reader.read_file(path)
@@ -68,7 +69,7 @@ def test_a_column_whose_name_is_no_text_is_damage(tables):
 
 
 def test_damage_within_a_page_is_no_row(tables):
-    path = tables / reader.SESSIONS
+    path = tables / SESSIONS
     pages = pq.ParquetFile(path).metadata.row_group(0).column(0)
     content = bytearray(path.read_bytes())
     content[(pages.dictionary_page_offset or pages.data_page_offset) + pages.total_compressed_size - 2] ^= 1
@@ -79,7 +80,7 @@ def test_damage_within_a_page_is_no_row(tables):
 
 def test_tables_are_written_over_damaged_ones(tables):
     """In a child: pyarrow 26 ends the process where it is asked for the columns of some damaged footers."""
-    whole = (tables / reader.SESSIONS).read_bytes()
+    whole = (tables / SESSIONS).read_bytes()
     footer = int.from_bytes(whole[-8:-4], "little") + 8
     chance = random.Random()
 
@@ -87,8 +88,8 @@ def test_tables_are_written_over_damaged_ones(tables):
         for _ in range(N_DAMAGES):
             content = bytearray(whole)
             content[-1 - chance.randrange(footer)] ^= 1 << chance.randrange(8)
-            (tables / reader.SESSIONS).write_bytes(content)
-            file = GroupedFile(tables / reader.SESSIONS)
+            (tables / SESSIONS).write_bytes(content)
+            file = GroupedFile(tables / SESSIONS)
             file.write(
                 tables / "new", pa.schema([("a", pa.int8())]), [(0, pa.table({"a": pa.array([1], pa.int8())}))], 0.0
             )
@@ -100,8 +101,8 @@ def test_tables_are_written_over_damaged_ones(tables):
 
 def test_a_footer_for_which_pyarrow_ends_the_process_is_not_shown_to_it(tables):
     def run():
-        shutil.copy(Path(__file__).parent.parent / "data/damaged_footer.pqt", tables / reader.SESSIONS)
-        file = GroupedFile(tables / reader.SESSIONS)
+        shutil.copy(Path(__file__).parent.parent / "data/damaged_footer.pqt", tables / SESSIONS)
+        file = GroupedFile(tables / SESSIONS)
         file.write(tables / "new", pa.schema([("a", pa.int8())]), [(0, pa.table({"a": pa.array([1], pa.int8())}))], 0.0)
         return reader.read_sessions(tables) is None, reader.read_file(tables / "new")["a"].to_pylist()
 

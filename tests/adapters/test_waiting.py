@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from alfwatchd.api import FlushRequest, StatusRequest, SyncRequest
 from alfwatchd.engine import messages
 from alfwatchd.engine.inbox import Inbox
 from alfwatchd.engine.waiting import wait_for
@@ -29,16 +30,16 @@ def test_status_is_answered_and_all_else_is_kept_in_order():
     inbox, asked = Inbox(), [Future() for _ in range(3)]
 
     def make():
-        inbox.post(messages.SyncRequest(asked[0]))
-        inbox.post(messages.StatusRequest(asked[1]))
+        inbox.post(SyncRequest(asked[0]))
+        inbox.post(StatusRequest(asked[1]))
         inbox.post(messages.Reload())
         status = asked[1].result(20)
-        inbox.post(messages.FlushRequest(asked[2]))
+        inbox.post(FlushRequest(asked[2]))
         return status
 
     status = wait(make, inbox)
     assert (status.state, status.root, status.adopt.source) == ("starting", "/r", "https://example.org/x")
-    assert [type(each) for each in inbox.drain()] == [messages.SyncRequest, messages.Reload, messages.FlushRequest]
+    assert [type(each) for each in inbox.drain()] == [SyncRequest, messages.Reload, FlushRequest]
     assert not asked[0].done()
 
 

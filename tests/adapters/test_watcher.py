@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from watchdog.observers.inotify_c import InotifyConstants, InotifyFD, inotify_add_watch, inotify_rm_watch
 
-from alfwatchd.engine.messages import EventsLost, EventsRead, FolderEvents, PathsChanged
 from alfwatchd.errors import WatchError, WatchLimit
 from alfwatchd.index.dirty import Mark
 from alfwatchd.watch import watcher
+from alfwatchd.watch.events import EventsLost, EventsRead, FolderEvents, PathsChanged
 from alfwatchd.watch.watcher import Watcher, watches_limit
 from children import as_nobody, in_child, mount_tmpfs, needs_root, unmount, with_own_mounts
 from trees import fast_folder, write

@@ -1,7 +1,7 @@
 import pytest
 
-from alfwatchd.engine.messages import FolderEvents
 from alfwatchd.index.dirty import DirtySet, Mark
+from alfwatchd.watch.events import FolderEvents
 
 SETTLE, LONGEST = 2.0, 10.0
 

@@ -3,7 +3,8 @@ import dataclasses
 import pytest
 
 from alfwatchd.errors import PruneRefused
-from alfwatchd.prune.plan import FileState, KeptItem, OnDisk, PlannedFile, check_fraction, make_plan, refuse_too_much
+from alfwatchd.prune.plan import FileState, KeptItem, OnDisk, PlannedFile, make_plan, refuse_too_much
+from alfwatchd.settings import check_fraction
 
 STATE = FileState(dev=1, ino=7, size=10, mtime_ns=1_700_000_000_000_000_000, ctime_ns=5, btime_ns=6)
 ON_DISK = OnDisk(100, 1000)

@@ -31,12 +31,14 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from alfwatchd.engine.messages import EventsLost, PathsChanged, Reload, RescanRequest, SyncRequest
+from alfwatchd.api import RescanRequest, SyncRequest
+from alfwatchd.engine.messages import Reload
 from alfwatchd.errors import WatchError, WatchLimit
 from alfwatchd.index import indexer, worker_pool
 from alfwatchd.scan.scanner import open_folder
 from alfwatchd.tree import content
 from alfwatchd.tree.folder import Folder
+from alfwatchd.watch.events import EventsLost, PathsChanged
 from engine_box import PATIENCE, POINTS, EngineBox
 from fuzz_disk import NUMBERS, OPERATIONS, Disk
 from fuzz_writer import Writer

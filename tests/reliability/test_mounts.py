@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from alfwatchd.alf.ids import parse_id
-from alfwatchd.engine.messages import RescanRequest
+from alfwatchd.api import RescanRequest
 from alfwatchd.errors import RootOffline
 from alfwatchd.index import indexer, worker_pool
 from alfwatchd.tree.rows import unpack_signature

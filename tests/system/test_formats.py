@@ -12,8 +12,9 @@ import pytest
 
 import alfwatchd
 from alfwatchd import api, errors
-from alfwatchd.engine import messages
-from alfwatchd.store import reader, writer
+from alfwatchd.alf.file_names import DATASETS, SESSIONS
+from alfwatchd.api import SyncRequest
+from alfwatchd.store import writer
 from alfwatchd.tables import id_changes
 from alfwatchd.tables.earlier import QC_CATEGORIES
 from alfwatchd.tables.rules import Encoding
@@ -126,7 +127,7 @@ def test_a_pair_is_known_by_its_generation(tmp_path, monkeypatch):
 
     def write_and_look(path, table, write=writer.write_atomically, **options):
         mark = write(path, table, **options)
-        if all((tmp_path / name).exists() for name in (reader.SESSIONS, reader.DATASETS)):
+        if all((tmp_path / name).exists() for name in (SESSIONS, DATASETS)):
             found = {"folder": tmp_path}
             exec(block, found)
             sessions, datasets = found["tables"]
@@ -201,7 +202,7 @@ def test_errors():
     assert list(described) == sorted(kinds)
     with control_box() as box:
         for name, kind in kinds.items():
-            box.engine.answers[messages.SyncRequest] = kind("text")
+            box.engine.answers[SyncRequest] = kind("text")
             status, answer = box.ask("POST", "/v1/sync")
             assert answer["error"] == name
             assert described[name] == ["" if name == "NoDaemon" else str(status), str(kind.exit_code)]

@@ -1,0 +1,10 @@
+"""Names of the files that ONE reads, and of those that a publication adds."""
+
+from __future__ import annotations
+
+SESSIONS = "sessions.pqt"
+DATASETS = "datasets.pqt"
+INFO = "cache_info.json"
+ZIP = "cache.zip"
+TABLES = "tables"
+"""The folder in which a publication keeps tables that have a tag."""
