@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from measure import Line, Run
 
-import trees
+from kit import trees
 
 _MOST = 1 / 3
 _READ = "import sys; from one.alf.cache import load_tables; load_tables(sys.argv[1])"

@@ -21,12 +21,12 @@ from pathlib import Path
 import measure
 import pyarrow.parquet as pq
 
-import trees
 from alfwatchd.alf.file_names import DATASETS, SESSIONS
 from alfwatchd.store.writer import Store
 from alfwatchd.tables.rules import Encoding
 from alfwatchd.tree.rows import FolderRows, PackedFiles, Session, pack_signature
 from alfwatchd.tree.sessions import Snapshot
+from kit import trees
 
 _TARGET_MS = {1_000_000: 100, 5_000_000: 250}
 _MOST_GROWTH = 1.3

@@ -12,10 +12,10 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-import index
 import measure
 
-import trees
+import index
+from kit import trees
 
 _PY_SPY = str(Path(measure.PYTHON).with_name("py-spy"))
 Profile = Counter[tuple[str, ...]]

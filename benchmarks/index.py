@@ -22,7 +22,7 @@ import measure
 import phases
 from measure import Line, Run
 
-import trees
+from kit import trees
 
 _UPSTREAM = "import sys; from one.alf.cache import make_parquet_db; make_parquet_db(sys.argv[1], sys.argv[2])"
 _DROP_CACHES = Path("/proc/sys/vm/drop_caches")

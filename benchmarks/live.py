@@ -24,7 +24,7 @@ import box
 import measure
 import watchers
 
-import trees
+from kit import trees
 
 Lines = list[measure.Line]
 _RATE = 5_000

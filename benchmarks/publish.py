@@ -21,7 +21,7 @@ from pathlib import Path
 import measure
 from measure import Line, Run
 
-import trees
+from kit import trees
 
 _PUBLISH = """
 import sys

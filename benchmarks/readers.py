@@ -15,7 +15,7 @@ from pathlib import Path
 
 import measure
 
-import trees
+from kit import trees
 
 _MAKE = "import sys; from one.alf.cache import make_parquet_db; make_parquet_db(*sys.argv[1:])"
 _TIMER = """

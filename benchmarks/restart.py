@@ -16,7 +16,7 @@ from pathlib import Path
 import box
 import measure
 
-import trees
+from kit import trees
 
 _RATIO = 0.7
 _ANSWER_SECONDS = 1.0

@@ -16,14 +16,14 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-import index
 import measure
 import phases
 import walk
-from index import Bench
 from measure import Line
 
-import trees
+import index
+from index import Bench
+from kit import trees
 
 _SOURCE = Path(__file__).with_suffix(".c")
 _LEAST = 6.0

@@ -1,4 +1,4 @@
-"""What all tests share: their order, and `scale` and `tally` for trials of reliability (see ``reliability.py``).
+"""What all tests share: their order, and `scale` and `tally` for trials of reliability (see ``tools/reliability.py``).
 
 `s3` and `connect_s3`: a bucket at a real S3 server, which all tests of a process share.
 """
@@ -17,7 +17,7 @@ from alfwatchd.store import open_readers, writer
 
 if TYPE_CHECKING:
     from alfwatchd.publish.s3 import S3Target
-    from s3_box import S3Box
+    from kit.s3 import S3Box
 
 # How long an example takes says something about the machine, and what else runs on it.
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -29,7 +29,7 @@ KINDS = ("operations", "faults", "overflows", "restarts", "kills", "flushes", "r
 by SIGKILL; versions of the tables; times that somebody read them; requests to the socket; tables compared with what
 they should be."""
 
-_LONGEST_FIRST = {name: place for place, name in enumerate(("system", "reliability", "properties", "adapters"))}
+_LONGEST_FIRST = {name: place for place, name in enumerate(("system", "trials", "web", "engine"))}
 _Size = TypeVar("_Size")
 
 
@@ -45,9 +45,6 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Begin with the folders, or at full size the trial, that take longest: all others find their time beside it."""
-    for item in items:
-        if item.path.parent.name == "reliability":
-            item.add_marker(pytest.mark.heavy)
     if config.getoption("--long"):
         items.sort(key=lambda item: "soak" not in item.name)
     else:
@@ -88,7 +85,7 @@ def tally(record_property: Callable[[str, object], None]) -> Iterator[Counter[st
 @pytest.fixture(scope="session")
 def s3_address() -> Iterator[str]:
     """Yield the address of the S3 server."""
-    from s3_box import s3_server
+    from kit.s3 import s3_server
 
     with s3_server() as address:
         yield address
@@ -97,7 +94,7 @@ def s3_address() -> Iterator[str]:
 @pytest.fixture
 def s3(s3_address: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Box]:
     """Yield a bucket, and let us have its credentials."""
-    from s3_box import KEY, SECRET, TOKEN, s3_box
+    from kit.s3 import KEY, SECRET, TOKEN, s3_box
 
     for name, value in (("ACCESS_KEY_ID", KEY), ("SECRET_ACCESS_KEY", SECRET), ("SESSION_TOKEN", TOKEN)):
         monkeypatch.setenv(f"ALFWATCHD_CREDENTIAL_AWS_{name}", value)
@@ -108,7 +105,7 @@ def s3(s3_address: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Box]:
 @pytest.fixture
 def connect_s3(s3: S3Box) -> Iterator[Callable[..., S3Target]]:
     """Yield how to connect to the bucket."""
-    from s3_box import s3_targets
+    from kit.s3 import s3_targets
 
     with s3_targets(s3) as connect_s3:
         yield connect_s3

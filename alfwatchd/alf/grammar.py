@@ -2,7 +2,7 @@
 
 The grammar is that of ``one.alf.spec`` (``SESSION_SPEC``, ``COLLECTION_SPEC``, ``FILE_SPEC``, ``_DEFAULT``), with two
 differences that make it safe to rely on: a session is anchored at the root, and a name matches as a whole or not at
-all (upstream cuts names at the first odd character). ``tests/core/test_alf.py`` compares both on generated names.
+all (upstream cuts names at the first odd character). ``tests/alf/test_grammar.py`` compares both on generated names.
 
 Names are ``str`` as `os.fsdecode` gives them: a byte that is not UTF-8 becomes a lone surrogate, which no pattern
 below accepts.

@@ -2,7 +2,7 @@
 
 watchdog's recursive observer loses folders without a word (docs/architecture.md, "How watching loses nothing"), so
 only the layer below it is used: descriptor, reader thread, buffer parsing. What stands for which folder is kept in
-`tree.tree`. `InotifyFD` has no documented stability; ``tests/adapters/test_watcher.py`` holds what is relied on.
+`tree.tree`. `InotifyFD` has no documented stability; ``tests/watch/test_watcher.py`` holds what is relied on.
 """
 
 from __future__ import annotations

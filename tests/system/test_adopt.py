@@ -17,8 +17,8 @@ from one.api import One, OneAlyx
 import alfwatchd
 from alfwatchd.settings import Adopt
 from alfwatchd.store.id_history import find_id
-from alyx_box import PASSWORD, USER, alyx_server
-from database import (
+from kit.alyx import PASSWORD, USER, alyx_server
+from kit.database import (
     copy_fixture,
     dataset,
     fixture_tables,
@@ -27,9 +27,9 @@ from database import (
     session,
     write_database,
 )
-from program import make_ibl_tree, make_small_tree, program, read_tables
-from serve_box import connect, served
-from web_box import web_server
+from kit.program import make_ibl_tree, make_small_tree, program, read_tables
+from kit.serve import connect, served
+from kit.web import web_server
 
 pytestmark = pytest.mark.filterwarnings("ignore:The copy keyword is deprecated")  # in ONE itself
 

@@ -18,7 +18,7 @@ import alfwatchd
 from alfwatchd import Client
 from alfwatchd.errors import AlfwatchdError, UsageError
 from alfwatchd.index.state_db import State
-from program import listed, make_small_tree, program, walk
+from kit.program import listed, make_small_tree, program, walk
 
 COMMANDS = ("status", "sync", "flush", "rescan", "prune", "config", "demo")
 NOBODY = 65534

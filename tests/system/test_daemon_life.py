@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from program import WAIT_SECONDS, Program, generations, program
+from kit.program import WAIT_SECONDS, Program, generations, program
 
 pytestmark = pytest.mark.heavy
 

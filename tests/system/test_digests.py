@@ -10,9 +10,9 @@ import time
 import pyarrow.parquet as pq
 import pytest
 
-from children import needs_root
-from mount_box import mount_box
-from program import program
+from kit.children import needs_root
+from kit.mount import mount_box
+from kit.program import program
 
 pytestmark = pytest.mark.heavy
 

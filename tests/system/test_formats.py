@@ -21,8 +21,8 @@ from alfwatchd.tables.rules import Encoding
 from alfwatchd.tree.rows import Session, pack_signature
 from alfwatchd.tree.sessions import Snapshot
 from alfwatchd.web import connections, control_api, control_service, http_server
-from control_box import control_box
-from rows import folder_rows
+from kit.control import control_box
+from kit.rows import folder_rows
 
 pytestmark = pytest.mark.usefixtures("no_readers")
 

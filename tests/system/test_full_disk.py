@@ -3,7 +3,7 @@
 import shutil
 
 import alfwatchd
-from program import program
+from kit.program import program
 
 UNWANTED = "s/2020-01-01/001/alf/spikes.times.npy"
 

@@ -10,7 +10,7 @@ import pytest
 
 from alfwatchd import make_parquet_db
 from alfwatchd.errors import PruneRefused, UsageError
-from program import listed, make_small_tree, program, read_tables, walk
+from kit.program import listed, make_small_tree, program, read_tables, walk
 
 pytestmark = pytest.mark.heavy
 

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from database import copy_fixture
-from program import make_small_tree, program
-from web_box import web_server
+from kit.database import copy_fixture
+from kit.program import make_small_tree, program
+from kit.web import web_server
 
 pytestmark = pytest.mark.heavy
 

@@ -11,8 +11,8 @@ from one.api import One
 
 from alfwatchd.alf import ids
 from alfwatchd.store.id_history import find_id
-from database import dataset, session, write_database
-from program import make_small_tree, program, read_tables, write_dataset
+from kit.database import dataset, session, write_database
+from kit.program import make_small_tree, program, read_tables, write_dataset
 
 pytestmark = [pytest.mark.heavy, pytest.mark.filterwarnings("ignore:The copy keyword is deprecated")]  # in ONE itself
 

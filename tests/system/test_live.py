@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from one.api import One
 
-from program import listed, make_ibl_tree, program, read_tables, walk, write_dataset
+from kit.program import listed, make_ibl_tree, program, read_tables, walk, write_dataset
 
 KS005 = "cortexlab/Subjects/KS005"
 ZM_1743 = "mainenlab/Subjects/ZM_1743"

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 import pytest
 
 from alfwatchd.errors import RootOffline
-from mount_box import mount_box
-from program import listed, make_small_tree, program, read_tables, walk
+from kit.mount import mount_box
+from kit.program import listed, make_small_tree, program, read_tables, walk
 
 pytestmark = pytest.mark.heavy
 

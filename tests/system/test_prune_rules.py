@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import alfwatchd
-from database import dataset, session, write_database
-from program import program, walk
+from kit.database import dataset, session, write_database
+from kit.program import program, walk
 
 pytestmark = pytest.mark.heavy
 

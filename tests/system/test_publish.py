@@ -11,8 +11,8 @@ import pytest
 from one.api import One
 
 from alfwatchd.settings import Publish
-from program import make_ibl_tree, make_small_tree, program, write_dataset
-from published import folder_reader, look, unpack
+from kit.program import make_ibl_tree, make_small_tree, program, write_dataset
+from kit.published import folder_reader, look, unpack
 
 
 @pytest.fixture

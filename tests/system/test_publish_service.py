@@ -6,8 +6,8 @@ import zipfile
 
 import pytest
 
-from service_box import PLAIN, REPOSITORY, UNITS, fresh_lab, installed_box
-from systemd_box import PROGRAM
+from kit.service import PLAIN, REPOSITORY, UNITS, fresh_lab, installed_box
+from kit.systemd import PROGRAM
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(120), pytest.mark.xdist_group("systemd")]
 

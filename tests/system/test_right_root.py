@@ -11,8 +11,8 @@ import pytest
 
 from alfwatchd import Client
 from alfwatchd.errors import PruneRefused, UsageError, WrongRoot
-from mount_box import mount_box
-from program import PROGRAM, WAIT_SECONDS, listed, make_small_tree, program, walk
+from kit.mount import mount_box
+from kit.program import PROGRAM, WAIT_SECONDS, listed, make_small_tree, program, walk
 
 pytestmark = pytest.mark.heavy
 

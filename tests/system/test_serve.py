@@ -15,8 +15,8 @@ import pytest
 import requests
 from one.api import One
 
-from program import PROGRAM, make_ibl_tree, make_small_tree, program, write_dataset
-from serve_box import connect, served
+from kit.program import PROGRAM, make_ibl_tree, make_small_tree, program, write_dataset
+from kit.serve import connect, served
 
 # ruff: noqa: S105, S106 - passwords that nobody else has
 TOKEN = "correct-horse-battery"

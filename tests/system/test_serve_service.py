@@ -6,8 +6,8 @@ import pytest
 
 from alfwatchd.service import serve
 from alfwatchd.web import connections, tables_site
-from service_box import REPOSITORY, UNITS, fresh_lab, installed_box
-from systemd_box import PROGRAM
+from kit.service import REPOSITORY, UNITS, fresh_lab, installed_box
+from kit.systemd import PROGRAM
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(120), pytest.mark.xdist_group("systemd")]
 

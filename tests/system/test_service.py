@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from service_box import PLAIN, UNITS, fresh_lab, installed_box, manual, short_watchdog
-from systemd_box import PROGRAM
+from kit.service import PLAIN, UNITS, fresh_lab, installed_box, manual, short_watchdog
+from kit.systemd import PROGRAM
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(120), pytest.mark.xdist_group("systemd")]
 

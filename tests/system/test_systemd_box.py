@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from systemd_box import PROGRAM, Box, install_program, program_binds, removed, systemd_box
+from kit.systemd import PROGRAM, Box, install_program, program_binds, removed, systemd_box
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.xdist_group("systemd")]
 
@@ -131,7 +131,7 @@ def test_nothing_is_left_after_a_failure(tmp_path):
 KILLED = """
 import sys, time
 from pathlib import Path
-from systemd_box import systemd_box
+from kit.systemd import systemd_box
 with systemd_box(Path(sys.argv[1])) as box:
     print(box.pid, flush=True)
     time.sleep(60)

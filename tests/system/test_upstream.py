@@ -17,7 +17,7 @@ import pytest
 from one.alf.cache import QC_TYPE, load_tables
 from pandas.testing import assert_frame_equal
 
-from upstream import OURS, S1, S2, SPIKES, THEIRS, by_path, files, make, open_one, plant, tables, write
+from kit.upstream import OURS, S1, S2, SPIKES, THEIRS, by_path, files, make, open_one, plant, tables, write
 
 pytestmark = pytest.mark.usefixtures("no_readers")
 

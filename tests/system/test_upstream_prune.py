@@ -16,7 +16,7 @@ from one.alf.cache import load_tables
 import alfwatchd
 from alfwatchd.errors import Locked, PruneRefused, RootOffline
 from alfwatchd.service.locks import hold_out_dir
-from upstream import OURS, S1, S2, SPIKES, THEIRS, files, folder_of_nobody, tables, write
+from kit.upstream import OURS, S1, S2, SPIKES, THEIRS, files, folder_of_nobody, tables, write
 
 pytestmark = pytest.mark.usefixtures("no_readers")
 

@@ -17,7 +17,7 @@ from pandas.testing import assert_frame_equal
 
 from alfwatchd.errors import ConfigError, LabConflict, Locked, OutDirError, RootOffline, TablesError
 from alfwatchd.service.locks import hold_out_dir
-from upstream import (
+from kit.upstream import (
     OURS,
     S1,
     S2,

@@ -13,7 +13,7 @@ from one.alf.cache import merge_tables
 from one.alf.io import load_file_content
 from one.api import One
 
-from program import SESSIONS, listed, make_ibl_tree, program, walk, write_dataset
+from kit.program import SESSIONS, listed, make_ibl_tree, program, walk, write_dataset
 
 UNPADDED = {"mainenlab/Subjects/clns0730/2018-08-24/1", "mainenlab/Subjects/flowers/2018-07-13/1"}
 """Real folders, whose files One cannot find: it always pads the number."""

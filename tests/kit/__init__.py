@@ -1,0 +1,1 @@
+"""What several test modules share: real roots, engines, daemons, servers and file systems, made and removed again."""

@@ -1,0 +1,152 @@
+"""What is noted of rows that go, and what becomes of it when they are there again."""
+
+import uuid
+from dataclasses import replace
+
+import pytest
+
+from alfwatchd.alf import ids
+from alfwatchd.tables.adoption import adopt
+from alfwatchd.tables.earlier import NO_DATASET, NO_SESSION, NOTHING_KEPT, Kept, KeptDataset, KeptSession
+from alfwatchd.tables.notes import Note, note_all, note_changes, shows_kept, with_notes
+from alfwatchd.tables.rules import Encoding
+from alfwatchd.tree.rows import Session, pack_signature
+from alfwatchd.tree.sessions import Snapshot
+from kit.rows import datasets_of, folder_rows, sessions_of
+
+PATH = "s/2020-01-01/001"
+EID, OTHER, OWN = (uuid.UUID(int=number, version=4).bytes for number in (1, 2, 3))
+ROWS = {
+    "alf/a.b.c": KeptDataset(OWN, 3, 7, bytes(range(16))),
+    "alf/d.e.f": KeptDataset(None, 1, None, b""),
+    "alf/g.h.i": KeptDataset(None, 0, 7, bytes(range(16))),
+}
+COLUMNS = KeptSession(EID, "protocol", "p,q")
+KEPT = Kept({PATH: COLUMNS}, {PATH: ROWS})
+NOTED = {"alf/a.b.c": replace(NO_DATASET, id=OWN, qc=3), "alf/d.e.f": replace(NO_DATASET, qc=1)}
+
+
+def here(*rel_paths, path=PATH):
+    files = {name.rpartition("/")[2]: pack_signature(7, 1, 2, False) for name in rel_paths}
+    return Session(path, tuple(filter(None, [folder_rows("alf", files)])))
+
+
+def rows(*sessions):
+    return Snapshot(1, {session.path: session for session in sessions})
+
+
+# (story, what is here, notes; a digest is no news: it is recorded with the file)
+STORIES = [
+    ("all is here", rows(here(*ROWS)), []),
+    ("the session went", rows(), [Note(PATH, "", COLUMNS, NOTED)]),
+    ("a dataset went", rows(here("alf/a.b.c")), [Note(PATH, "", NO_SESSION, {"alf/d.e.f": NOTED["alf/d.e.f"]})]),
+    ("all datasets went", rows(here()), [Note(PATH, "", NO_SESSION, NOTED)]),
+    ("what has only a digest went", rows(here("alf/a.b.c", "alf/d.e.f")), []),
+    ("under another spelling", rows(here(*ROWS, path="s/2020-01-01/1")), []),
+]
+
+
+@pytest.mark.parametrize(("story", "snapshot", "notes"), STORIES, ids=[case[0] for case in STORIES])
+def test_what_is_noted(story, snapshot, notes):
+    encoding = Encoding(kept=KEPT)
+    assert list(note_all(snapshot, encoding)) == notes
+    gone = [] if snapshot.sessions else [(EID, here(*ROWS))]
+    assert list(note_changes(gone, snapshot.sessions.values(), {}, encoding)) == notes
+
+
+def test_where_tables_knew_nothing_there_is_nothing_to_note():
+    assert list(note_all(rows(), Encoding())) == []
+    assert list(note_changes([(EID, here())], [here()], {}, Encoding())) == []
+
+
+def test_an_id_that_was_given_in_this_run_is_noted():
+    second = next(eid for number, eid in enumerate(ids.session_ids(PATH)) if number)
+    for lab, key in (("", PATH), ("lab", f"lab/{PATH}")):
+        notes = list(note_changes([(second, here())], [], {PATH: second}, Encoding(lab=lab)))
+        assert notes == [Note(key, lab, KeptSession(second, "", ""), {})]
+        kept = with_notes(NOTHING_KEPT, notes, {}, {})
+        for now in ("", "lab", "other"):
+            assert Encoding(lab=now, kept=kept).kept_session(here()).eid == second
+
+
+def test_what_a_database_knows_better_is_noted_of_sessions():
+    encoding = Encoding(kept=KEPT).adopt(adopt(sessions_of({"id": str(uuid.UUID(bytes=OTHER))}), datasets_of()))
+    assert list(note_all(rows(here(*ROWS)), encoding)) == [Note(PATH, "", COLUMNS, {})]
+
+
+NOTE = Note(PATH, "", COLUMNS, NOTED)
+
+
+def test_what_tables_list_counts_more_than_notes():
+    assert with_notes(NOTHING_KEPT, [NOTE], {PATH: {"alf/a.b.c"}}, {}) == Kept(
+        {}, {PATH: {"alf/d.e.f": NOTED["alf/d.e.f"]}}, is_noted=True
+    )
+    newer = Kept({PATH: KeptSession(OTHER, "", "")}, {})
+    assert with_notes(newer, [NOTE], {PATH: {*ROWS}}, {}) == newer
+
+
+def test_the_latest_note_counts_and_datasets_add_up():
+    later = Note(PATH, "", KeptSession(OTHER, "", ""), {"alf/a.b.c": replace(NO_DATASET, qc=4)})
+    kept = with_notes(NOTHING_KEPT, [NOTE, later], {}, {})
+    assert kept.sessions == {PATH: later.session}
+    assert kept.datasets == {PATH: {**NOTED, **later.datasets}}
+
+
+def eid_and_ids(kept, lab=""):
+    found = Encoding(lab=lab, kept=kept)
+    rows = kept.datasets.get(found.kept_key(here().key), {})
+    return found.kept_session(here()).eid, {path: row.id for path, row in rows.items()}
+
+
+# (story, lab then, lab in the tables, datasets that these list by key, what notes give the session: eid and ids)
+LABS = [
+    ("it is away", "lab", "", {}, (EID, {"alf/a.b.c": OWN, "alf/d.e.f": None})),
+    ("it is listed without a lab", "lab", "", {PATH: {"alf/a.b.c"}}, (None, {"alf/d.e.f": None})),
+    ("it is listed with a lab", "", "lab", {f"lab/{PATH}": {"alf/a.b.c"}}, (None, {"alf/d.e.f": None})),
+    ("with another lab", "lab", "new", {f"new/{PATH}": {"alf/a.b.c"}}, (None, {"alf/d.e.f": None})),
+    ("as what only a database knows, too", "lab", "", {f"lab/{PATH}": set(), PATH: {"alf/a.b.c"}}, (None, {})),
+]
+
+
+@pytest.mark.parametrize(("story", "then", "now", "listed", "expected"), LABS, ids=[case[0] for case in LABS])
+def test_after_the_lab_has_changed_notes_change_no_listed_row(story, then, now, listed, expected):
+    """Ids in tables would change without any cause, a run later than the lab, and nobody would be told."""
+    note = replace(NOTE, key=f"{then}/{PATH}" if then else PATH, lab=then)
+    kept = with_notes(Kept({}, {}, now), [note], listed, {})
+    assert eid_and_ids(kept, now) == expected
+
+
+def test_of_a_session_with_another_eid_that_a_database_had_only_the_eid_is_noted():
+    """Ids of its datasets that are none of the database's stay."""
+    tables = Kept({}, {f"lab/{PATH}": ROWS}, "lab")
+    note = replace(NOTE, key=f"lab/{PATH}", lab="lab", datasets={})
+    kept = with_notes(tables, [note], {f"lab/{PATH}": {*ROWS}}, {}, {f"lab/{PATH}"})
+    assert (kept.sessions, kept.datasets) == ({f"lab/{PATH}": COLUMNS}, tables.datasets)
+
+
+@pytest.mark.parametrize(("holder", "eid"), [({}, EID), ({EID: PATH}, EID), ({EID: "t/2020-01-01/001"}, None)])
+def test_an_eid_that_another_session_has_meanwhile_does_not_come_back(holder, eid):
+    kept = with_notes(NOTHING_KEPT, [NOTE], {}, holder)
+    assert kept.sessions[PATH] == replace(COLUMNS, eid=eid)
+
+
+# (story, what earlier tables knew, what is here, whether the next run must read the tables)
+SHOWN = [
+    ("nothing", NOTHING_KEPT, rows(here()), False),
+    ("of earlier tables", KEPT, rows(), True),
+    ("notes, and it is away", replace(KEPT, is_noted=True), rows(), False),
+    ("notes, and it is back", replace(KEPT, is_noted=True), rows(here()), True),
+    ("likewise, spelled otherwise", replace(KEPT, is_noted=True), rows(here(path="s/2020-01-01/1")), True),
+    (
+        "of a lab that the setting gave",
+        Kept({f"lab/{PATH}": COLUMNS}, {}, other_labs=("lab",), is_noted=True), rows(here()), True,
+    ),
+    ("in a lab", Kept({f"lab/{PATH}": COLUMNS}, {}, is_noted=True), rows(here(path=f"lab/Subjects/{PATH}")), True),
+    ("another session", replace(KEPT, is_noted=True), rows(here(path="t/2020-01-01/001")), False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("story", "kept", "snapshot", "shows"), SHOWN, ids=[case[0] for case in SHOWN])
+def test_the_next_run_reads_tables_only_where_they_hold_what_nothing_else_does(story, kept, snapshot, shows):
+    assert shows_kept(snapshot, Encoding(kept=kept), {}) is shows
+    assert shows_kept(snapshot, Encoding(kept=kept), {PATH: EID})
