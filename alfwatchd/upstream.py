@@ -266,14 +266,14 @@ def _write(start: Start, settings: Settings, written_at: datetime.datetime, *, h
     if hash_ids:
         start.indexer.tables.generation += 1
         with closing(writer.Store(settings.out_dir, str(settings.root))) as tables:
-            tables.write(start.indexer.tables.snapshot(), start.encoding, written_at)
+            tables.write(start.indexer.tables.snapshot(), start.rules, written_at)
         return
     # one.alf.cache._metadata
     created = datetime.datetime.now().isoformat(sep=" ", timespec="minutes")
     metadata = {b"one_metadata": json.dumps({"date_created": created, "origin": str(settings.root)}).encode()}
     for name, table in (
-        (SESSIONS, path_ids.sessions_by_path(snapshot, start.encoding)),
-        (DATASETS, path_ids.datasets_by_path(snapshot, start.encoding)),
+        (SESSIONS, path_ids.sessions_by_path(snapshot, start.rules)),
+        (DATASETS, path_ids.datasets_by_path(snapshot, start.rules)),
     ):
         try:
             writer.write_table(

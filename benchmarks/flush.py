@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from alfwatchd.alf.file_names import DATASETS, SESSIONS
 from alfwatchd.store.writer import Store
-from alfwatchd.tables.rules import Encoding
+from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.rows import FolderRows, PackedFiles, Session, pack_signature
 from alfwatchd.tree.sessions import Snapshot
 from kit import trees
@@ -95,7 +95,7 @@ def flush(store: Store, rows: Rows) -> Flush:
     started, cpu = time.perf_counter(), time.process_time()
     snapshot = rows.snapshot()
     longest = last = time.perf_counter() - started
-    thread = threading.Thread(target=store.write, args=(snapshot, Encoding()))
+    thread = threading.Thread(target=store.write, args=(snapshot, TableRules()))
     thread.start()
     while thread.is_alive():
         last = time.perf_counter()
@@ -168,9 +168,9 @@ def measure_growth(n_rows: int, n_flushes: int, work: Path) -> measure.Line:
         rng = random.Random(1)
         for _ in range(n_flushes):
             rng.choice([rows.change, rows.change, rows.add, rows.remove])()
-            store.write(rows.snapshot(), Encoding())
+            store.write(rows.snapshot(), TableRules())
             largest = max(largest, (Path(old) / DATASETS).stat().st_size)
-        Store(Path(new), "/data").write(rows.snapshot(), Encoding())
+        Store(Path(new), "/data").write(rows.snapshot(), TableRules())
         fresh = (Path(new) / DATASETS).stat().st_size
     return measure.Line(
         f"size of the file, the largest in {n_flushes:,} flushes ({n_rows:,} rows)",

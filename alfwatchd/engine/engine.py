@@ -23,7 +23,7 @@ from alfwatchd.scan.mounts import WATCHABLE
 from alfwatchd.settings import Settings
 from alfwatchd.store.flusher import Flushed, FlushFailed
 from alfwatchd.store.id_history import Announced
-from alfwatchd.tables.rules import Encoding
+from alfwatchd.tables.rules import TableRules
 from alfwatchd.watch.events import EventsLost, PathsChanged
 
 _log = logging.getLogger(__name__)
@@ -51,9 +51,9 @@ class Engine:
     parts : Parts
     """
 
-    def __init__(self, settings: Settings, encoding: Encoding, parts: Parts) -> None:
+    def __init__(self, settings: Settings, rules: TableRules, parts: Parts) -> None:
         self.settings = settings
-        self.encoding = encoding
+        self.rules = rules
         self.parts = parts
         self.indexer = parts.indexer
         self.flushes = FlushSchedule(self.indexer.tables.generation, settings.flush_interval_seconds)
@@ -337,7 +337,7 @@ class Engine:
         due = self._flush_due(now)
         if due is not None and due <= now:
             self.flushes.begin(self.indexer.tables.generation, now)
-            self.parts.flusher.submit(self.indexer.snapshot(), self.encoding)
+            self.parts.flusher.submit(self.indexer.snapshot(), self.rules)
 
     def _take_failed_flush(self, error: str, now: float) -> None:
         wait = self.flushes.fail(error, now)
@@ -357,7 +357,7 @@ class Engine:
         if self.parts.adopting is not None:
             self.parts.adopting.take(message)
         if message.adoption is not None and message.kept is not None:
-            self.encoding = self.encoding.take(message.adoption, message.kept)
+            self.rules = self.rules.take(message.adoption, message.kept)
             self.flushes.is_forced = True
 
     def awaits_database(self, now: float) -> bool:

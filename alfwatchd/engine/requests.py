@@ -52,7 +52,7 @@ def answer_request(engine: Engine, message: AnyRequest, now: float) -> None:
             engine.barriers.add(_begin_rescan(engine, message, now))
         case RecomputeRequest():
             engine.require_root(now)
-            engine.encoding, engine.n_recomputed_ids = engine.encoding.without_kept_ids(), 0
+            engine.rules, engine.n_recomputed_ids = engine.rules.without_kept_ids(), 0
             engine.flushes.is_forced = True
             engine.barriers.add(Barrier(message.reply, now, _answer_recompute(engine)))
         case SnapshotRequest():
@@ -78,7 +78,7 @@ def take_reload(engine: Engine) -> None:
     engine.indexer.absences.max_fraction = new.guard.max_lost_fraction
     engine.indexer.dirty.settle, engine.indexer.dirty.longest_wait = new.settle_seconds, new.longest_wait_seconds
     if new.lab != old.lab:
-        engine.encoding = replace(engine.encoding, lab=new.lab)
+        engine.rules = replace(engine.rules, lab=new.lab)
         engine.flushes.is_forced = True
     if new.exclude != old.exclude:
         engine.indexer.exclude(new.exclude)

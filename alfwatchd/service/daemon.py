@@ -231,7 +231,7 @@ def _assemble(frame: _Frame, stack: ExitStack) -> tuple[Engine, Threads] | None:
         hashes = HashQueue(hasher, state)
     adopting = None
     if settings.adopt.source:
-        adopting = Adopting(settings.adopt, settings.state_dir, start.encoding.kept, inbox.post)
+        adopting = Adopting(settings.adopt, settings.state_dir, start.rules.kept, inbox.post)
         stack.callback(adopting.close)
         threads["adopter"] = lambda: adopting.is_alive
     parts = Parts(
@@ -248,7 +248,7 @@ def _assemble(frame: _Frame, stack: ExitStack) -> tuple[Engine, Threads] | None:
         trash=TrashKeeper(lambda: frame.in_force.settings),
         first_seen=start.first_seen,
     )
-    engine = Engine(settings, start.encoding, parts)
+    engine = Engine(settings, start.rules, parts)
     stack.callback(engine.close)
     return engine, threads
 

@@ -117,9 +117,9 @@ def run_once(
             start.first_seen.take(start.indexer, time.time())
             found = reading.result() if reading is not None else NOTHING_READ
         if recompute_ids:
-            start = replace(start, encoding=start.encoding.without_kept_ids())
+            start = replace(start, rules=start.rules.without_kept_ids())
         if found.adoption is not None:
-            start = replace(start, encoding=start.encoding.adopt(found.adoption))
+            start = replace(start, rules=start.rules.adopt(found.adoption))
         if settings.hash_files:
             run_hashing(settings, state, start)
         tables = start.indexer.tables
@@ -237,7 +237,7 @@ def _replace(settings: Settings, start: Start, post: Callable[[Message], None], 
     announce = make_announcer(settings.adopt.source, settings.state_dir, post)
     layout = settings.state_dir / LAYOUT
     with closing(Store(settings.out_dir, str(settings.root), layout, announce, start.notes)) as made:
-        return made.write(start.indexer.snapshot(), start.encoding, written_at)
+        return made.write(start.indexer.snapshot(), start.rules, written_at)
 
 
 def _hear(inbox: Inbox, indexer: Indexer) -> None:

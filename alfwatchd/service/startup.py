@@ -39,7 +39,7 @@ from alfwatchd.tables import carry_over
 from alfwatchd.tables.adoption import Adoption
 from alfwatchd.tables.earlier import NOTHING_KEPT, Kept
 from alfwatchd.tables.notes import key_now, with_notes
-from alfwatchd.tables.rules import Encoding
+from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.known_sample import KnownSession
 from alfwatchd.watch.supervisor import Watching
 from alfwatchd.watch.watcher import Watcher
@@ -64,7 +64,7 @@ class Start:
     """
 
     indexer: Indexer
-    encoding: Encoding
+    rules: TableRules
     notes: Notes | None
     first_seen: FirstSeen
     _settings: Settings
@@ -164,8 +164,8 @@ def prepare(
         is_adopted = earlier is not None and bool(metadata.get("adopted")) and same_database
         recall_before = partial(recall, settings.adopt, settings.state_dir) if is_adopted else lambda: None
         carried = _with_notes(carried, notes, sessions, earlier, recall_before)
-    encoding = Encoding(settings.namespace, settings.lab, settings.hash_files, carried)
-    return Start(indexer, encoding, notes, FirstSeen(state, known), settings)
+    rules = TableRules(settings.namespace, settings.lab, settings.hash_files, carried)
+    return Start(indexer, rules, notes, FirstSeen(state, known), settings)
 
 
 class _Record:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from alfwatchd.errors import TablesError
 from alfwatchd.store.writer import Store
-from alfwatchd.tables.rules import Encoding
+from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.sessions import Snapshot
 
 _log = logging.getLogger(__name__)
@@ -48,13 +48,13 @@ class Flusher:
     def __init__(self, store: Store, post: Callable[[Flushed | FlushFailed], None]) -> None:
         self.store = store
         self._post = post
-        self._jobs: queue.SimpleQueue[tuple[Snapshot, Encoding] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[tuple[Snapshot, TableRules] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="flusher", daemon=True)
         self._thread.start()
 
-    def submit(self, snapshot: Snapshot, encoding: Encoding) -> None:
+    def submit(self, snapshot: Snapshot, rules: TableRules) -> None:
         """Write a snapshot; the caller waits for the answer before it submits the next."""
-        self._jobs.put((snapshot, encoding))
+        self._jobs.put((snapshot, rules))
 
     @property
     def is_alive(self) -> bool:
@@ -69,10 +69,10 @@ class Flusher:
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
-            snapshot, encoding = job
+            snapshot, rules = job
             started = time.monotonic()
             try:
-                self.store.write(snapshot, encoding)
+                self.store.write(snapshot, rules)
             except (TablesError, OSError, pa.ArrowException, MemoryError) as error:
                 self._post(FlushFailed(str(error)))
                 continue

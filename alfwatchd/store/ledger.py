@@ -25,7 +25,7 @@ from alfwatchd.tables.eids import NO_EIDS, Eids
 from alfwatchd.tables.id_changes import Announcement, Change, announce, announce_changes
 from alfwatchd.tables.notes import note_all, note_changes
 from alfwatchd.tables.row_groups import Partition, Plan
-from alfwatchd.tables.rules import Encoding
+from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.renames import contents_of, find_renames, unique_pairs
 from alfwatchd.tree.rows import Session
 from alfwatchd.tree.sessions import Snapshot
@@ -79,7 +79,7 @@ class Ledger:
         """What was adopted when ids were last compared, see `_adopts`."""
         self._last: Partition | None = None
         """What was written last, or was about to be."""
-        self._encoding: Encoding | None = None
+        self._rules: TableRules | None = None
         self._known: KnownEids | None = None
         """What an earlier process left, until the first tables of this one."""
         self._before = NO_EIDS
@@ -91,15 +91,15 @@ class Ledger:
         self._saved_at = 0.0
         self._has_loaded = notes is None
 
-    def given(self, encoding: Encoding) -> Eids:
+    def given(self, rules: TableRules) -> Eids:
         """Return the eids that sessions have, and are to keep."""
         if not self._has_loaded:
             self._load()
-        if encoding.n_recomputed != self._n_recomputed:
+        if rules.n_recomputed != self._n_recomputed:
             return NO_EIDS
         if self._last is not None:
             return self._last.given
-        return self._before if encoding.may_collide else NO_EIDS
+        return self._before if rules.may_collide else NO_EIDS
 
     def _load(self) -> None:
         """Take over what an earlier process left."""
@@ -109,7 +109,7 @@ class Ledger:
             self._known, is_current = found
             self._before = self._known.given if is_current else NO_EIDS
 
-    def record(self, plan: Plan, encoding: Encoding, *, is_held: bool = False) -> None:
+    def record(self, plan: Plan, rules: TableRules, *, is_held: bool = False) -> None:
         """Write down what the next version of the tables will lack or change.
 
         Parameters
@@ -126,12 +126,12 @@ class Ledger:
         """
         parts, last = plan.partition, self._last
         if self._notes is not None:
-            self._note(self._notes, last, parts, encoding)
+            self._note(self._notes, last, parts, rules)
         if self._tell is not None:
-            if not self._announce_all(parts, encoding):
-                self._announce_moves(last, parts, encoding)
-            self._announce_renames(last, parts, encoding, is_held=is_held)
-        self._last, self._encoding, self._n_recomputed = parts, encoding, encoding.n_recomputed
+            if not self._announce_all(parts, rules):
+                self._announce_moves(last, parts, rules)
+            self._announce_renames(last, parts, rules, is_held=is_held)
+        self._last, self._rules, self._n_recomputed = parts, rules, rules.n_recomputed
         self._known, self._is_held = self._known if is_held else None, is_held
 
     def keep(self, *, is_end: bool) -> None:
@@ -150,23 +150,23 @@ class Ledger:
 
     # Notes.
 
-    def _note(self, notes: Notes, last: Partition | None, now: Partition, encoding: Encoding) -> None:
-        kept, known = encoding.all_kept, self._encoding
-        if encoding.n_recomputed != self._n_recomputed:
+    def _note(self, notes: Notes, last: Partition | None, now: Partition, rules: TableRules) -> None:
+        kept, known = rules.all_kept, self._rules
+        if rules.n_recomputed != self._n_recomputed:
             notes.forget_ids()
-        if known is None or known.all_kept is not kept or known.adopted is not encoding.adopted:
-            notes.add(note_all(Snapshot(0, now.sessions), encoding))
+        if known is None or known.all_kept is not kept or known.adopted is not rules.adopted:
+            notes.add(note_all(Snapshot(0, now.sessions), rules))
         if last is None or not (kept.sessions or kept.datasets or last.given.odd or now.given.odd):
             return
         before, after = last.sessions, now.sessions
         notes.come_back(kept.key_of(after[path].key) for path in after.keys() - before.keys())
         gone = [(last.eids[path], before[path]) for path in before.keys() - after.keys()]
         changed = [session for path, session in after.items() if before.get(path, session) is not session]
-        notes.add(note_changes(gone, changed, last.given.odd, encoding))
+        notes.add(note_changes(gone, changed, last.given.odd, rules))
 
     # Ids.
 
-    def _announce_all(self, parts: Partition, encoding: Encoding) -> bool:
+    def _announce_all(self, parts: Partition, rules: TableRules) -> bool:
         """Tell which ids the next version changes, if other sessions of a database are adopted, or all are made anew.
 
         Returns
@@ -176,25 +176,25 @@ class Ledger:
         """
         if self._tell is None:
             return False
-        adopts = _adopts(encoding.adopted.digest if encoding.adopted else "", encoding.lab)
-        is_recomputed = encoding.n_recomputed != self._n_recomputed
+        adopts = _adopts(rules.adopted.digest if rules.adopted else "", rules.lab)
+        is_recomputed = rules.n_recomputed != self._n_recomputed
         if adopts == self._announced and not is_recomputed:
             return False
         metadata = read_generation(self._out_dir)[1]
         if self._announced is None:
-            self._announced = _adopts(str(metadata.get("adopted", "")), str(metadata.get("lab", encoding.lab)))
+            self._announced = _adopts(str(metadata.get("adopted", "")), str(metadata.get("lab", rules.lab)))
         if adopts == self._announced and not is_recomputed:
             return False
         with self._readers.opening(SESSIONS, DATASETS):
             earlier = _adopt_whole(self._out_dir)
         groups = [parts.sessions_of(group) for group in sorted(parts.members)]
-        lab, now = str(metadata.get("lab", encoding.lab)), datetime.datetime.now(datetime.UTC)
+        lab, now = str(metadata.get("lab", rules.lab)), datetime.datetime.now(datetime.UTC)
         reason = "recomputed" if is_recomputed else "database"
-        self._tell(announce(earlier, lab, groups, encoding, now, reason))
+        self._tell(announce(earlier, lab, groups, rules, now, reason))
         self._announced = adopts
         return True
 
-    def _announce_moves(self, last: Partition | None, parts: Partition, encoding: Encoding) -> None:
+    def _announce_moves(self, last: Partition | None, parts: Partition, rules: TableRules) -> None:
         """Tell of sessions that lose their eid to another one, or get one that another one had."""
         before = last.given if last is not None else self._known.given if self._known is not None else NO_EIDS
         if parts.given is before:
@@ -202,12 +202,12 @@ class Ledger:
         eids = before.eids
         moved = [path for path, eid in parts.eids.items() if eids.get(path, eid) != eid]
         changes = [Change(eids[path], parts.sessions[path], parts.eids[path], parts.sessions[path]) for path in moved]
-        self._announce_changes(changes, encoding, "moved")
+        self._announce_changes(changes, rules, "moved")
 
-    def _announce_renames(self, last: Partition | None, parts: Partition, encoding: Encoding, *, is_held: bool) -> None:
+    def _announce_renames(self, last: Partition | None, parts: Partition, rules: TableRules, *, is_held: bool) -> None:
         if last is None or self._known is not None:
             if not is_held:
-                self._announce_changes(self._renamed_meanwhile(parts), encoding, "renamed")
+                self._announce_changes(self._renamed_meanwhile(parts), rules, "renamed")
             return
         before, after, recent, now = last.sessions, parts.sessions, self._recent, time.monotonic()
         gone, came = before.keys() - after.keys(), after.keys() - before.keys()
@@ -232,7 +232,7 @@ class Ledger:
             for old, new in pairs
             if recent.came.pop(new.path)
         ]
-        self._announce_changes(changes, encoding, "renamed")
+        self._announce_changes(changes, rules, "renamed")
 
     def _renamed_meanwhile(self, parts: Partition) -> list[Change]:
         """Return what was renamed while no process looked."""
@@ -250,9 +250,9 @@ class Ledger:
             for path, new in pairs
         ]
 
-    def _announce_changes(self, changes: list[Change], encoding: Encoding, reason: str) -> None:
+    def _announce_changes(self, changes: list[Change], rules: TableRules, reason: str) -> None:
         if changes and self._tell is not None:
-            told = announce_changes(changes, encoding, datetime.datetime.now(datetime.UTC), reason)
+            told = announce_changes(changes, rules, datetime.datetime.now(datetime.UTC), reason)
             if len(told.changes):
                 self._tell(told)
 

@@ -36,7 +36,7 @@ from alfwatchd.tables import columns
 from alfwatchd.tables.id_changes import Announcement
 from alfwatchd.tables.notes import shows_kept
 from alfwatchd.tables.row_groups import Digests, Partition, Plan, digest_groups, leave_out_equal, plan_all, plan_changes
-from alfwatchd.tables.rules import Encoding
+from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.sessions import Snapshot
 from alfwatchd.version import find_version
 
@@ -63,7 +63,7 @@ class _Written:
         None where an earlier process wrote it.
     """
 
-    encoding: Encoding
+    rules: TableRules
     marks: tuple[FileMark | None, FileMark | None]
     n_bits: int
     digests: Digests | None
@@ -129,7 +129,7 @@ class Store:
         if self._written is not None:
             self._ledger.keep(is_end=is_end)
 
-    def write(self, snapshot: Snapshot, encoding: Encoding, written_at: datetime.datetime | None = None) -> bool:
+    def write(self, snapshot: Snapshot, rules: TableRules, written_at: datetime.datetime | None = None) -> bool:
         """Replace both files so that every dataset row has its session at every moment.
 
         Returns
@@ -147,7 +147,7 @@ class Store:
         self._written_at = began.isoformat(timespec="seconds")
         for n_more in (2, 1, 0):
             try:
-                is_changed |= self._write(snapshot, encoding)
+                is_changed |= self._write(snapshot, rules)
             except OSError as error:
                 # Where another program has just written, nothing is taken from there the next time.
                 if n_more == 0 or self._marks() == (self._in_force[SESSIONS], self._in_force[DATASETS]):
@@ -160,14 +160,14 @@ class Store:
                 break
         return is_changed
 
-    def _write(self, snapshot: Snapshot, encoding: Encoding) -> bool:
-        snapshot = encoding.complete(snapshot)
-        last = self._take_last(snapshot, encoding)
-        plan = plan_changes(last.partition, snapshot, encoding) if last is not None and last.partition else None
+    def _write(self, snapshot: Snapshot, rules: TableRules) -> bool:
+        snapshot = rules.complete(snapshot)
+        last = self._take_last(snapshot, rules)
+        plan = plan_changes(last.partition, snapshot, rules) if last is not None and last.partition else None
         if plan is None:
-            plan = plan_all(snapshot, encoding, last.n_bits if last is not None else None, self._ledger.given(encoding))
-        self._ledger.record(plan, encoding, is_held=snapshot.is_held)
-        self._has_kept = shows_kept(snapshot, encoding, plan.partition.given.odd)
+            plan = plan_all(snapshot, rules, last.n_bits if last is not None else None, self._ledger.given(rules))
+        self._ledger.record(plan, rules, is_held=snapshot.is_held)
+        self._has_kept = shows_kept(snapshot, rules, plan.partition.given.odd)
         if last is not None and last.n_bits != plan.partition.n_bits:
             self._forget()
             last = None
@@ -178,42 +178,42 @@ class Store:
         is_changed = bool(plan.sessions or plan.datasets)
         moved = [self._files[SESSIONS].to_move(plan.sessions), self._files[DATASETS].to_move(plan.datasets)]
         plan = replace(plan, sessions=plan.sessions | moved[0], datasets=plan.datasets | moved[1])
-        marks = self._write_files(last.partition if last is not None else None, plan, snapshot, encoding)
-        self._written = _Written(encoding, marks, plan.partition.n_bits, digests, plan.partition)
+        marks = self._write_files(last.partition if last is not None else None, plan, snapshot, rules)
+        self._written = _Written(rules, marks, plan.partition.n_bits, digests, plan.partition)
         if self._layout is not None and digests is not None:
             groups = {name: file.groups for name, file in self._files.items()}
-            save_layout(self._layout, Layout(self._made_for(encoding, marks), plan.partition.n_bits, digests, groups))
+            save_layout(self._layout, Layout(self._made_for(rules, marks), plan.partition.n_bits, digests, groups))
         return is_changed
 
-    def _take_last(self, snapshot: Snapshot, encoding: Encoding) -> _Written | None:
+    def _take_last(self, snapshot: Snapshot, rules: TableRules) -> _Written | None:
         """Return what is on disk, if it is known and made in the same way; None where everything is to be written."""
         last, self._written = self._written, None
         marks = self._marks()
         self._in_force = {SESSIONS: marks[0], DATASETS: marks[1]}
         if last is None or last.marks != marks:
-            has_kept = shows_kept(snapshot, encoding, self._ledger.given(encoding).odd)
-            last = self._load_last(encoding, marks) if not has_kept else None
-        if last is None or not last.encoding.makes_same_columns(encoding):
+            has_kept = shows_kept(snapshot, rules, self._ledger.given(rules).odd)
+            last = self._load_last(rules, marks) if not has_kept else None
+        if last is None or not last.rules.makes_same_columns(rules):
             self._forget()
             return None
         return last
 
-    def _load_last(self, encoding: Encoding, marks: tuple[FileMark | None, FileMark | None]) -> _Written | None:
+    def _load_last(self, rules: TableRules, marks: tuple[FileMark | None, FileMark | None]) -> _Written | None:
         """Return what an earlier process noted, or this one before a write failed."""
-        made_for = self._made_for(encoding, marks)
+        made_for = self._made_for(rules, marks)
         noted = load_layout(self._layout, made_for) if self._layout is not None else None
         if noted is None:
             return None
         for name, file in self._files.items():
             file.resume(noted.groups[name])
-        return _Written(encoding, marks, noted.n_bits, noted.digests, None)
+        return _Written(rules, marks, noted.n_bits, noted.digests, None)
 
     def _forget(self) -> None:
         for file in self._files.values():
             file.forget()
 
     def _write_files(
-        self, old: Partition | None, plan: Plan, snapshot: Snapshot, encoding: Encoding
+        self, old: Partition | None, plan: Plan, snapshot: Snapshot, rules: TableRules
     ) -> tuple[FileMark, FileMark]:
         """Write both files in the right order, and return their marks.
 
@@ -227,37 +227,37 @@ class Store:
             with self._readers.opening(SESSIONS):
                 before = read_session_ids(self.out_dir / SESSIONS)
             after = set(plan.partition.eids.values())
-        metadata = self._metadata(snapshot, encoding)
+        metadata = self._metadata(snapshot, rules)
         if not before - after:
-            sessions = self._write_sessions(plan, encoding, metadata)
+            sessions = self._write_sessions(plan, rules, metadata)
             if after - before:
                 self._readers.wait_for(SESSIONS, _TO_DATASETS)
-            return sessions, self._write_datasets(plan, snapshot, encoding, metadata)
+            return sessions, self._write_datasets(plan, snapshot, rules, metadata)
         if after - before:  # until the datasets are replaced, sessions of either must be there
-            self._write_both(old, plan, before - after, encoding, metadata)
+            self._write_both(old, plan, before - after, rules, metadata)
             self._readers.wait_for(SESSIONS, _TO_DATASETS)
             plan = plan if old is not None else replace(plan, sessions=set(plan.partition.members))
-        datasets = self._write_datasets(plan, snapshot, encoding, metadata)
+        datasets = self._write_datasets(plan, snapshot, rules, metadata)
         patience = _TO_SESSIONS + _TO_SESSIONS_PER_ROW * plan.partition.n_rows
         self._readers.wait_for(DATASETS, min(patience, _MOST_PATIENCE))
-        return self._write_sessions(plan, encoding, metadata), datasets
+        return self._write_sessions(plan, rules, metadata), datasets
 
-    def _write_sessions(self, plan: Plan, encoding: Encoding, metadata: dict[bytes, bytes]) -> FileMark:
+    def _write_sessions(self, plan: Plan, rules: TableRules, metadata: dict[bytes, bytes]) -> FileMark:
         rows = plan.partition.sessions_of
-        tables = ((group, columns.session_rows(rows(group), encoding)) for group in sorted(plan.sessions))
-        return self._replace(SESSIONS, columns.sessions_schema(encoding), metadata, tables)
+        tables = ((group, columns.session_rows(rows(group), rules)) for group in sorted(plan.sessions))
+        return self._replace(SESSIONS, columns.sessions_schema(rules), metadata, tables)
 
     def _write_datasets(
-        self, plan: Plan, snapshot: Snapshot, encoding: Encoding, metadata: dict[bytes, bytes]
+        self, plan: Plan, snapshot: Snapshot, rules: TableRules, metadata: dict[bytes, bytes]
     ) -> FileMark:
         def make(group: int) -> tuple[int, pa.Table]:
-            return group, columns.dataset_rows(plan.partition.sessions_of(group), encoding)
+            return group, columns.dataset_rows(plan.partition.sessions_of(group), rules)
 
         tables = _ahead(partial(make, group) for group in sorted(plan.datasets))
-        return self._replace(DATASETS, columns.datasets_schema(snapshot, encoding), metadata, tables)
+        return self._replace(DATASETS, columns.datasets_schema(snapshot, rules), metadata, tables)
 
     def _write_both(
-        self, old: Partition | None, plan: Plan, gone: Set[bytes], encoding: Encoding, metadata: dict[bytes, bytes]
+        self, old: Partition | None, plan: Plan, gone: Set[bytes], rules: TableRules, metadata: dict[bytes, bytes]
     ) -> None:
         """Write the sessions of before and after, of no generation: nobody shall take them for one half of a pair."""
         parts = plan.partition
@@ -266,13 +266,13 @@ class Store:
             for eid, path in plan.gone:
                 if eid in gone:
                     insort(rows[parts.group_of(eid)], (eid, old.sessions[path]), key=itemgetter(0))
-            tables = {group: columns.session_rows(each, encoding) for group, each in rows.items()}
+            tables = {group: columns.session_rows(each, rules) for group, each in rows.items()}
         else:
             every = [member for group in sorted(parts.members) for member in parts.sessions_of(group)]
-            tables = dict.fromkeys(self._files[SESSIONS].groups, columns.session_rows([], encoding))
-            tables[0] = self._with_old_sessions(columns.session_rows(every, encoding), gone)
+            tables = dict.fromkeys(self._files[SESSIONS].groups, columns.session_rows([], rules))
+            tables[0] = self._with_old_sessions(columns.session_rows(every, rules), gone)
         unpaired = {**metadata, METADATA_KEY: b'{"generation": 0}'}
-        self._replace(SESSIONS, columns.sessions_schema(encoding), unpaired, tables.items())
+        self._replace(SESSIONS, columns.sessions_schema(rules), unpaired, tables.items())
 
     def is_untouched(self) -> bool:
         """Tell whether both files are as `write` left them; False if another program replaced or removed one."""
@@ -282,16 +282,16 @@ class Store:
     def _marks(self) -> tuple[FileMark | None, FileMark | None]:
         return file_mark(self.out_dir / SESSIONS), file_mark(self.out_dir / DATASETS)
 
-    def _made_for(self, encoding: Encoding, marks: tuple[FileMark | None, FileMark | None]) -> dict[str, Any]:
+    def _made_for(self, rules: TableRules, marks: tuple[FileMark | None, FileMark | None]) -> dict[str, Any]:
         """Return what must be equal for a layout to hold, but for what is kept, with which none is noted."""
         return {
             "version": find_version(),
             "files": [str(self.out_dir / name) for name in (SESSIONS, DATASETS)],
             "marks": [list(mark) if mark else None for mark in marks],
-            "namespace": str(encoding.namespace),
-            "lab": encoding.lab,
-            "with_hashes": encoding.with_hashes,
-            "adopted": encoding.adopted.digest if encoding.adopted else "",
+            "namespace": str(rules.namespace),
+            "lab": rules.lab,
+            "with_hashes": rules.with_hashes,
+            "adopted": rules.adopted.digest if rules.adopted else "",
         }
 
     def _replace(
@@ -310,7 +310,7 @@ class Store:
         self._in_force[name] = mark
         return mark
 
-    def _metadata(self, snapshot: Snapshot, encoding: Encoding) -> dict[bytes, bytes]:
+    def _metadata(self, snapshot: Snapshot, rules: TableRules) -> dict[bytes, bytes]:
         # one.alf.cache._metadata: local time, in minutes. Who has tables asks whether there are newer ones, so it never
         # goes back, as clocks do once a year, or more often.
         now = datetime.datetime.now().isoformat(sep=" ", timespec="minutes")
@@ -321,13 +321,13 @@ class Store:
         own = {
             "generation": snapshot.generation,
             "written_at": self._written_at,
-            "namespace": str(encoding.namespace),
-            "lab": encoding.lab,
-            "with_hashes": encoding.shows_hashes,
+            "namespace": str(rules.namespace),
+            "lab": rules.lab,
+            "with_hashes": rules.shows_hashes,
             "ids_with_lab": True,
             "has_kept": self._has_kept,
-            "adopted": encoding.adopted.digest if encoding.adopted else "",
-            "keep_missing": encoding.adopted is not None and encoding.adopted.keep_missing,
+            "adopted": rules.adopted.digest if rules.adopted else "",
+            "keep_missing": rules.adopted is not None and rules.adopted.keep_missing,
         }
         return {
             b"one_metadata": json.dumps({"date_created": self._created, "origin": self.origin}).encode(),

@@ -25,7 +25,7 @@ from alfwatchd.tables.dataset_ids import Members, use_kept
 from alfwatchd.tables.default_revision import default_revisions
 from alfwatchd.tables.earlier import QC_CATEGORIES
 from alfwatchd.tables.matching import Places
-from alfwatchd.tables.rules import Encoding
+from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.rows import DIGEST_SIZE, Session
 from alfwatchd.tree.sessions import Snapshot
 
@@ -36,7 +36,7 @@ _SIGNATURE_DTYPE = np.dtype(
 _UNUSED = arrow.strings([str(uuid.UUID(int=0)), uuid.UUID(int=0).hex])
 
 
-def sessions_table(snapshot: Snapshot, encoding: Encoding) -> pa.Table:
+def sessions_table(snapshot: Snapshot, rules: TableRules) -> pa.Table:
     """Make the sessions table, sorted by id.
 
     Returns
@@ -45,21 +45,21 @@ def sessions_table(snapshot: Snapshot, encoding: Encoding) -> pa.Table:
         Columns lab, subject (string), date (date32), number (uint16), task_protocol, projects (string, never null),
         id (string, the pandas index); `n_sessions` rows.
     """
-    return with_pandas_index(session_rows(sorted_by_eid(snapshot, encoding.eids(snapshot)), encoding), ("id",))
+    return with_pandas_index(session_rows(sorted_by_eid(snapshot, rules.eids(snapshot)), rules), ("id",))
 
 
-def sessions_schema(encoding: Encoding) -> pa.Schema:
+def sessions_schema(rules: TableRules) -> pa.Schema:
     """Return the schema of `sessions_table`, with the metadata of its index."""
-    return with_pandas_index(session_rows([], encoding), ("id",)).schema
+    return with_pandas_index(session_rows([], rules), ("id",)).schema
 
 
-def session_rows(sessions: Sequence[tuple[bytes, Session]], encoding: Encoding) -> pa.Table:
+def session_rows(sessions: Sequence[tuple[bytes, Session]], rules: TableRules) -> pa.Table:
     """Make the rows of some sessions, given as (eid, session) in the order of eids; columns as in `sessions_table`."""
     keys = [session.key for _, session in sessions]
-    known = [encoding.adopted_session(eid, session) or encoding.kept_session(session) for eid, session in sessions]
+    known = [rules.adopted_session(eid, session) or rules.kept_session(session) for eid, session in sessions]
     days = np.array([key.date.toordinal() - _EPOCH for key in keys], np.int32)
     columns = {
-        "lab": arrow.strings([key.lab or encoding.lab for key in keys]),
+        "lab": arrow.strings([key.lab or rules.lab for key in keys]),
         "subject": arrow.strings([key.subject for key in keys]),
         "date": arrow.numbers(days, pa.date32()),
         "number": arrow.numbers(np.array([key.number for key in keys], np.uint16), pa.uint16()),
@@ -70,7 +70,7 @@ def session_rows(sessions: Sequence[tuple[bytes, Session]], encoding: Encoding) 
     return pa.table(columns)
 
 
-def datasets_table(snapshot: Snapshot, encoding: Encoding) -> pa.Table:
+def datasets_table(snapshot: Snapshot, rules: TableRules) -> pa.Table:
     """Make the datasets table, sorted by (eid, id).
 
     Returns
@@ -81,26 +81,26 @@ def datasets_table(snapshot: Snapshot, encoding: Encoding) -> pa.Table:
         one revision of a dataset), eid, id (string, the pandas index); `n_datasets` rows. An empty table has no qc
         column: One adds it, and takes no other empty one.
     """
-    table = dataset_rows(sorted_by_eid(snapshot, encoding.eids(snapshot)), encoding)
+    table = dataset_rows(sorted_by_eid(snapshot, rules.eids(snapshot)), rules)
     return with_pandas_index(table if len(table) else table.drop_columns(["qc"]), ("eid", "id"))
 
 
-def datasets_schema(snapshot: Snapshot, encoding: Encoding) -> pa.Schema:
+def datasets_schema(snapshot: Snapshot, rules: TableRules) -> pa.Schema:
     """Return the schema of `datasets_table`, with the metadata of its index."""
-    rows = dataset_rows([], encoding)
-    rows = rows if encoding.has_datasets(snapshot) else rows.drop_columns(["qc"])
+    rows = dataset_rows([], rules)
+    rows = rows if rules.has_datasets(snapshot) else rows.drop_columns(["qc"])
     return with_pandas_index(rows, ("eid", "id")).schema
 
 
-def dataset_rows(sessions: Sequence[tuple[bytes, Session]], encoding: Encoding) -> pa.Table:
+def dataset_rows(sessions: Sequence[tuple[bytes, Session]], rules: TableRules) -> pa.Table:
     """Make the rows of some sessions, given as (eid, session) in the order of eids; columns as in `datasets_table`."""
-    adopted = [encoding.adopted_session(eid, session) for eid, session in sessions]
-    rows, session_ids = dataset_columns(sessions, adopted, encoding)[0], raw_ids([eid for eid, _ in sessions])
+    adopted = [rules.adopted_session(eid, session) for eid, session in sessions]
+    rows, session_ids = dataset_columns(sessions, adopted, rules)[0], raw_ids([eid for eid, _ in sessions])
     order = np.lexsort((*rows.ids.view(">u8").T[::-1], rows.sessions))
     columns = {
         "rel_path": arrow.strings([rows.paths[row] for row in order.tolist()]),
         "file_size": arrow.numbers(rows.file_sizes[order], pa.uint64()),
-        "hash": arrow.digests(rows.digests[order]) if encoding.shows_hashes else pa.nulls(len(order)),
+        "hash": arrow.digests(rows.digests[order]) if rules.shows_hashes else pa.nulls(len(order)),
         "exists": arrow.booleans(rows.exists[order]),
         "qc": arrow.categories(rows.qc[order], QC_CATEGORIES),
         "default_revision": arrow.booleans(rows.defaults[order]),
@@ -111,7 +111,7 @@ def dataset_rows(sessions: Sequence[tuple[bytes, Session]], encoding: Encoding) 
 
 
 def dataset_columns(
-    sessions: Sequence[tuple[bytes, Session]], adopted: Sequence[AdoptedSession | None], encoding: Encoding
+    sessions: Sequence[tuple[bytes, Session]], adopted: Sequence[AdoptedSession | None], rules: TableRules
 ) -> tuple[DatasetColumns, Places]:
     """Return the datasets of some sessions, in the order of sessions, and which rows of a database stand for them.
 
@@ -120,17 +120,17 @@ def dataset_columns(
     sessions : sequence of (bytes, Session)
         Eid and session of each.
     adopted : sequence of AdoptedSession or None
-        What the database knows of each, by `Encoding.adopted_session`.
+        What the database knows of each, by `TableRules.adopted_session`.
     encoding : Encoding
     """
     paths, counts = dataset_paths(sessions)
     places = np.full(len(paths), -1, np.int64)
-    if encoding.adopted is not None and any(adopted):
-        places = encoding.adopted.find(adopted, counts, paths)
-    columns = _gather(sessions, adopted, paths, counts, places < 0, encoding)
-    if encoding.adopted is None or not any(adopted):
+    if rules.adopted is not None and any(adopted):
+        places = rules.adopted.find(adopted, counts, paths)
+    columns = _gather(sessions, adopted, paths, counts, places < 0, rules)
+    if rules.adopted is None or not any(adopted):
         return columns, places
-    return take_over(columns, places, adopted, encoding.adopted, with_digests=not encoding.with_hashes)
+    return take_over(columns, places, adopted, rules.adopted, with_digests=not rules.with_hashes)
 
 
 def dataset_paths(sessions: Sequence[tuple[bytes, Session]]) -> tuple[list[bytes], list[int]]:
@@ -148,7 +148,7 @@ def _gather(
     paths: list[bytes],
     counts: Sequence[int],
     needs_id: npt.NDArray[np.bool_],
-    encoding: Encoding,
+    rules: TableRules,
 ) -> DatasetColumns:
     """Return what the disk and earlier tables tell of the datasets of some sessions.
 
@@ -164,7 +164,7 @@ def _gather(
         for _, packed in session.folders:
             signatures.append(packed.signatures)
             digests.append(packed.digests or bytes(DIGEST_SIZE * len(packed.names)))
-        base = eid if known is None else encoding.given_eid(session)
+        base = eid if known is None else rules.given_eid(session)
         own = slice(first, first + count)
         if known is None:
             tails += [md5(base + path).digest() for path in paths[own]]
@@ -178,13 +178,13 @@ def _gather(
         np.repeat(raw_ids([each.base for each in members]), counts, axis=0)[needs_id], raw_ids(tails)
     )
     qc = np.zeros(len(paths), np.int8)
-    use_kept(members, paths, needs_id, own_ids, qc, encoding)
+    use_kept(members, paths, needs_id, own_ids, qc, rules)
     return DatasetColumns(
         paths=paths,
         sessions=np.repeat(np.arange(len(sessions)), counts),
         ids=own_ids,
         file_sizes=np.frombuffer(b"".join(signatures), _SIGNATURE_DTYPE)["file_size"],
-        digests=raw_ids(digests) if encoding.shows_hashes else np.zeros((len(paths), DIGEST_SIZE), np.uint8),
+        digests=raw_ids(digests) if rules.shows_hashes else np.zeros((len(paths), DIGEST_SIZE), np.uint8),
         qc=qc,
         exists=np.ones(len(paths), np.bool_),
         defaults=np.array(defaults, np.bool_),

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from alfwatchd.alf import ids
 from alfwatchd.tables.adoption import AdoptedSession
 from alfwatchd.tables.earlier import NO_DATASET, KeptDataset
-from alfwatchd.tables.rules import Encoding
+from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.rows import Session
 
 _NOTHING: Mapping[str, KeptDataset] = {}
@@ -46,7 +46,7 @@ def use_kept(
     is_own: npt.NDArray[np.bool_],
     own_ids: npt.NDArray[np.uint8],
     qc: npt.NDArray[np.int8],
-    encoding: Encoding,
+    rules: TableRules,
 ) -> None:
     """Put ids and qc of earlier tables into the rows that they belong to, and make all ids of a session differ.
 
@@ -61,16 +61,16 @@ def use_kept(
         Columns, changed in place: ids of shape (n_datasets, 16).
     encoding : Encoding
     """
-    if not encoding.kept.datasets and encoding.adopted is None:
+    if not rules.kept.datasets and rules.adopted is None:
         return
     for each in sessions:
         kept = _NOTHING
-        if encoding.kept.datasets:
-            kept = encoding.kept.datasets.get(encoding.kept_key(each.session.key), _NOTHING)
+        if rules.kept.datasets:
+            kept = rules.kept.datasets.get(rules.kept_key(each.session.key), _NOTHING)
         kept_rows = _put_kept(each, kept, rel_paths, own_ids, qc)
         if each.adopted is None and not kept:
             continue
-        taken = _of_database(each, encoding, all_of_them=bool(kept_rows))
+        taken = _of_database(each, rules, all_of_them=bool(kept_rows))
         free = [row for row in each.rows if is_own[row] and row not in kept_rows]
         free += [row for row in kept_rows if is_own[row] and own_ids[row].tobytes() in taken]
         taken |= {row.id for row in kept.values() if row.id is not None}
@@ -99,11 +99,11 @@ def _put_kept(
     return found
 
 
-def _of_database(each: Members, encoding: Encoding, *, all_of_them: bool) -> set[bytes]:
+def _of_database(each: Members, rules: TableRules, *, all_of_them: bool) -> set[bytes]:
     """Return the ids that a database has for datasets of a session; as a rule only those that could be its own ones."""
-    if each.adopted is None or encoding.adopted is None:
+    if each.adopted is None or rules.adopted is None:
         return set()
-    found = encoding.adopted.rows.ids[each.adopted.first : each.adopted.last]
+    found = rules.adopted.rows.ids[each.adopted.first : each.adopted.last]
     if not all_of_them:
         found = found[(found[:, :8] == np.frombuffer(each.base[:8], np.uint8)).all(axis=1)]
     return set(map(bytes, found))

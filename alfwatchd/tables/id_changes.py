@@ -19,7 +19,7 @@ from alfwatchd.tables.adopted_columns import DatasetColumns
 from alfwatchd.tables.adoption import AdoptedSession, Adoption
 from alfwatchd.tables.columns import dataset_columns, dataset_paths, raw_ids
 from alfwatchd.tables.database_columns import Ids
-from alfwatchd.tables.rules import Encoding
+from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.rows import Session
 
 SCHEMA = pa.schema(
@@ -70,7 +70,7 @@ class Change(NamedTuple):
     new: Session
 
 
-def announce_changes(changes: Sequence[Change], encoding: Encoding, when: datetime, reason: str) -> Announcement:
+def announce_changes(changes: Sequence[Change], rules: TableRules, when: datetime, reason: str) -> Announcement:
     """Tell which ids some sessions and their datasets lose, and what these become.
 
     Parameters
@@ -94,7 +94,7 @@ def announce_changes(changes: Sequence[Change], encoding: Encoding, when: dateti
             olds.append(change.old_eid)
             news.append(change.new_eid)
             told.append(path)
-        before, now = (_own_ids(*side, encoding) for side in (change[:2], change[2:]))
+        before, now = (_own_ids(*side, rules) for side in (change[:2], change[2:]))
         rows = [(before[rel_path], own, rel_path) for rel_path, own in now.items() if rel_path in before]
         for old, new, rel_path in rows:
             if old != new:
@@ -105,9 +105,9 @@ def announce_changes(changes: Sequence[Change], encoding: Encoding, when: dateti
     return Announcement(table, 0, 0, len(table) - n_sessions, reason)
 
 
-def _own_ids(eid: bytes, session: Session, encoding: Encoding) -> dict[bytes, bytes]:
+def _own_ids(eid: bytes, session: Session, rules: TableRules) -> dict[bytes, bytes]:
     """Return the rel_path and id of each dataset that is here."""
-    columns, _ = dataset_columns([(eid, session)], [encoding.adopted_session(eid, session)], encoding)
+    columns, _ = dataset_columns([(eid, session)], [rules.adopted_session(eid, session)], rules)
     rows = zip(columns.paths, columns.ids, columns.exists.tolist(), strict=True)
     return {path: own.tobytes() for path, own, exists in rows if exists}
 
@@ -116,7 +116,7 @@ def announce(
     before: Adoption | None,
     lab: str,
     groups: Sequence[Sequence[tuple[bytes, Session]]],
-    encoding: Encoding,
+    rules: TableRules,
     when: datetime,
     reason: str = "database",
 ) -> Announcement:
@@ -138,18 +138,18 @@ def announce(
     """
     parts = [_table(raw_ids([]), raw_ids([]), [], when, reason)]
     n_sessions = n_datasets = n_changed = 0
-    known = _known_before(before, groups, replace(encoding, lab=lab)) if before is not None else {}
+    known = _known_before(before, groups, replace(rules, lab=lab)) if before is not None else {}
     for group in groups:
-        adopted = [encoding.adopted_session(eid, session) for eid, session in group]
+        adopted = [rules.adopted_session(eid, session) for eid, session in group]
         n_sessions += sum(session is not None for session in adopted)
         if before is not None:
-            columns, places = dataset_columns(group, adopted, encoding)
+            columns, places = dataset_columns(group, adopted, rules)
             changes, n_of_datasets = _changes(before, known, group, columns, when, reason)
             parts.append(changes)
             n_changed += n_of_datasets
-        elif encoding.adopted is not None:
+        elif rules.adopted is not None:
             paths, counts = dataset_paths(group)
-            places = encoding.adopted.find(adopted, counts, paths)
+            places = rules.adopted.find(adopted, counts, paths)
         else:
             continue
         n_datasets += int((places[: sum(session.n_datasets for _, session in group)] >= 0).sum())
@@ -157,7 +157,7 @@ def announce(
 
 
 def _known_before(
-    before: Adoption, groups: Sequence[Sequence[tuple[bytes, Session]]], encoding: Encoding
+    before: Adoption, groups: Sequence[Sequence[tuple[bytes, Session]]], rules: TableRules
 ) -> dict[str, AdoptedSession]:
     """Return by path what tables held of each session: where it may be of two, of the one that has its eid still.
 
@@ -170,7 +170,7 @@ def _known_before(
     """
     known, stays = {}, {}
     for eid, session in chain.from_iterable(groups):
-        if (found := before.sessions.get(encoding.filled_path(session))) is not None:
+        if (found := before.sessions.get(rules.filled_path(session))) is not None:
             known[session.path] = found
             if found.eid == eid:
                 stays[found.number] = session.path

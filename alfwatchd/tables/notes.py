@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from alfwatchd.tables.earlier import NO_SESSION, Kept, KeptDataset, KeptSession
-from alfwatchd.tables.rules import Encoding
+from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.rows import Session
 from alfwatchd.tree.sessions import Snapshot
 
@@ -37,24 +37,24 @@ class Note:
     datasets: Mapping[str, KeptDataset]
 
 
-def note_all(snapshot: Snapshot, encoding: Encoding) -> Iterator[Note]:
+def note_all(snapshot: Snapshot, rules: TableRules) -> Iterator[Note]:
     """Yield a note of each session and dataset that earlier tables knew and new tables will lack.
 
     So are the columns of sessions for which those of a database stand: it may lose them again.
     """
-    kept = encoding.all_kept
+    kept = rules.all_kept
     if not (kept.sessions or kept.datasets):
         return
     here = {kept.key_of(session.key): session for session in snapshot.sessions.values()}
     for key in kept.sessions.keys() | kept.datasets.keys():
         session = here.get(key)
-        goes = session is None or encoding.is_adopted(session)
+        goes = session is None or rules.is_adopted(session)
         columns = kept.sessions.get(key, NO_SESSION) if goes else NO_SESSION
-        yield from _note(key, columns, session, encoding)
+        yield from _note(key, columns, session, rules)
 
 
 def note_changes(
-    gone: Iterable[tuple[bytes, Session]], changed: Iterable[Session], odd: Mapping[str, bytes], encoding: Encoding
+    gone: Iterable[tuple[bytes, Session]], changed: Iterable[Session], odd: Mapping[str, bytes], rules: TableRules
 ) -> Iterator[Note]:
     """Yield the notes that changes of some sessions ask for.
 
@@ -68,28 +68,28 @@ def note_changes(
         `Eids.odd`.
     encoding : Encoding
     """
-    kept = encoding.all_kept
+    kept = rules.all_kept
     for eid, session in gone:
         key, columns = kept.key_of(session.key), NO_SESSION
         columns = kept.sessions.get(key, NO_SESSION)
         if odd.get(session.key.eid_path) == eid:
             columns = replace(columns, eid=eid)
         if key not in kept.sessions and key not in kept.datasets:
-            key = encoding.filled_path(session)
-        yield from _note(key, columns, None, encoding)
+            key = rules.filled_path(session)
+        yield from _note(key, columns, None, rules)
     for session in changed if kept.datasets else ():
-        yield from _note(kept.key_of(session.key), NO_SESSION, session, encoding)
+        yield from _note(kept.key_of(session.key), NO_SESSION, session, rules)
 
 
-def _note(key: str, columns: KeptSession, session: Session | None, encoding: Encoding) -> Iterator[Note]:
-    kept = encoding.all_kept
+def _note(key: str, columns: KeptSession, session: Session | None, rules: TableRules) -> Iterator[Note]:
+    kept = rules.all_kept
     datasets = kept.datasets.get(key)
     lost = {}
     if datasets:
         missing = datasets.keys() - _rel_paths(session) if session is not None else datasets.keys()
         lost = {path: noted(row.id, row.qc) for path in missing if (row := datasets[path]).id is not None or row.qc}
     if columns != NO_SESSION or lost:
-        yield Note(key, encoding.lab if key not in kept.sessions and not datasets else kept.lab, columns, lost)
+        yield Note(key, rules.lab if key not in kept.sessions and not datasets else kept.lab, columns, lost)
 
 
 def noted(own_id: bytes | None, qc: int) -> KeptDataset:
@@ -166,18 +166,16 @@ def with_notes(
     )
 
 
-def shows_kept(snapshot: Snapshot, encoding: Encoding, odd: Mapping[str, bytes]) -> bool:
+def shows_kept(snapshot: Snapshot, rules: TableRules, odd: Mapping[str, bytes]) -> bool:
     """Tell whether rows hold what the next run must find in the tables, as it follows from nothing else."""
-    kept = encoding.kept
+    kept = rules.kept
     if odd:
         return True
     if not kept.shows:
         return False
-    if encoding.adopted is not None and kept.lab != encoding.lab:  # by its keys nobody can tell what is adopted
+    if rules.adopted is not None and kept.lab != rules.lab:  # by its keys nobody can tell what is adopted
         rows = ((kept.key_of(each.key), each) for each in snapshot.sessions.values())
-        return any(
-            key in kept.datasets or (key in kept.sessions and not encoding.is_adopted(each)) for key, each in rows
-        )
+        return any(key in kept.datasets or (key in kept.sessions and not rules.is_adopted(each)) for key, each in rows)
     if not kept.is_noted:
         return True
     labs = {kept.lab, *kept.other_labs}

@@ -10,14 +10,14 @@ import pyarrow as pa
 from alfwatchd.tables import arrow
 from alfwatchd.tables.columns import raw_ids, with_pandas_index
 from alfwatchd.tables.earlier import NO_DATASET, NO_SESSION, QC_CATEGORIES
-from alfwatchd.tables.rules import Encoding
+from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.rows import NO_DIGEST, Session, digest_of, unpack_signature
 from alfwatchd.tree.sessions import Snapshot
 
 _EPOCH = datetime.date(1970, 1, 1).toordinal()
 
 
-def sessions_by_path(snapshot: Snapshot, encoding: Encoding) -> pa.Table:
+def sessions_by_path(snapshot: Snapshot, rules: TableRules) -> pa.Table:
     """Make the sessions table, in the order of paths.
 
     Returns
@@ -28,11 +28,11 @@ def sessions_by_path(snapshot: Snapshot, encoding: Encoding) -> pa.Table:
     """
     sessions = _by_path(snapshot)
     keys = [session.key for session in sessions]
-    kept = [encoding.kept.sessions.get(encoding.kept_key(key), NO_SESSION) for key in keys]
+    kept = [rules.kept.sessions.get(rules.kept_key(key), NO_SESSION) for key in keys]
     days = np.array([key.date.toordinal() - _EPOCH for key in keys], np.int32)
     columns = {
         "id": arrow.strings(list(map(_eid, sessions))),
-        "lab": arrow.strings([key.lab or encoding.lab for key in keys]),
+        "lab": arrow.strings([key.lab or rules.lab for key in keys]),
         "subject": arrow.strings([key.subject for key in keys]),
         "date": arrow.numbers(days, pa.date32()),
         "number": arrow.numbers(np.array([key.number for key in keys], np.uint16), pa.uint16()),
@@ -42,7 +42,7 @@ def sessions_by_path(snapshot: Snapshot, encoding: Encoding) -> pa.Table:
     return with_pandas_index(pa.table(columns), ())
 
 
-def datasets_by_path(snapshot: Snapshot, encoding: Encoding) -> pa.Table:
+def datasets_by_path(snapshot: Snapshot, rules: TableRules) -> pa.Table:
     """Make the datasets table, in the order of paths.
 
     Returns
@@ -57,7 +57,7 @@ def datasets_by_path(snapshot: Snapshot, encoding: Encoding) -> pa.Table:
     qc: list[int] = []
     for session in _by_path(snapshot):
         rows = sorted(session.datasets(), key=lambda row: row[0].split("/"))
-        kept = encoding.kept.datasets.get(encoding.kept_key(session.key), {})
+        kept = rules.kept.datasets.get(rules.kept_key(session.key), {})
         eids += [_eid(session)] * len(rows)
         rel_paths += [rel_path for rel_path, _ in rows]
         values += [value for _, value in rows]
@@ -69,7 +69,7 @@ def datasets_by_path(snapshot: Snapshot, encoding: Encoding) -> pa.Table:
         "id": arrow.strings(rel_paths),
         "rel_path": arrow.strings(rel_paths),
         "file_size": arrow.numbers(sizes, pa.uint64()),
-        "hash": arrow.digests(raw_ids(digests)) if encoding.with_hashes else pa.nulls(len(values)),
+        "hash": arrow.digests(raw_ids(digests)) if rules.with_hashes else pa.nulls(len(values)),
         "exists": arrow.booleans(np.ones(len(values), np.bool_)),
         "qc": arrow.categories(np.array(qc, np.int8), QC_CATEGORIES),
     }

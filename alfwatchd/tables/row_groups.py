@@ -17,7 +17,7 @@ import numpy as np
 
 from alfwatchd.alf.ids import md5
 from alfwatchd.tables.eids import NO_EIDS, Eids, assign_new
-from alfwatchd.tables.rules import Encoding
+from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.rows import FILE_SIZE_BYTES, SIGNATURE_SIZE, Session
 from alfwatchd.tree.sessions import Snapshot
 
@@ -107,7 +107,7 @@ class Digests:
         return Digests({**self.sessions, **newer.sessions}, {**self.datasets, **newer.datasets})
 
 
-def plan_all(snapshot: Snapshot, encoding: Encoding, n_bits: int | None = None, before: Eids = NO_EIDS) -> Plan:
+def plan_all(snapshot: Snapshot, rules: TableRules, n_bits: int | None = None, before: Eids = NO_EIDS) -> Plan:
     """Plan to write everything.
 
     Parameters
@@ -120,8 +120,8 @@ def plan_all(snapshot: Snapshot, encoding: Encoding, n_bits: int | None = None, 
     before : Eids
         What was given out last.
     """
-    given = encoding.assign_eids(snapshot, before)
-    n_rows = sum(map(encoding.n_rows, snapshot.sessions.values()))
+    given = rules.assign_eids(snapshot, before)
+    n_rows = sum(map(rules.n_rows, snapshot.sessions.values()))
     if n_bits is None or not _fits(n_bits, n_rows):
         n_bits = min(_MOST_BITS, (n_rows // ROWS_PER_GROUP).bit_length())
     members: dict[int, list[Member]] = {group: [] for group in range(1 << n_bits)}
@@ -130,8 +130,8 @@ def plan_all(snapshot: Snapshot, encoding: Encoding, n_bits: int | None = None, 
     return Plan(Partition(n_bits, n_rows, snapshot.sessions, given, members), set(members), set(members))
 
 
-def plan_changes(old: Partition, snapshot: Snapshot, encoding: Encoding) -> Plan | None:
-    """Plan to write what differs from the files in force, which `encoding` made; None if groups no longer fit.
+def plan_changes(old: Partition, snapshot: Snapshot, rules: TableRules) -> Plan | None:
+    """Plan to write what differs from the files in force, which `rules` made; None if groups no longer fit.
 
     It costs a look at each session (40 ns), and more for those only that changed: 4 ms in a table of 5 M rows.
     """
@@ -139,11 +139,11 @@ def plan_changes(old: Partition, snapshot: Snapshot, encoding: Encoding) -> Plan
     changed = list(compress(after, map(is_not, map(before.get, after), after.values())))
     came = [path for path in changed if path not in before]
     left = before.keys() - after.keys() if len(before) + len(came) != len(after) else set()
-    n_rows = old.n_rows + sum(encoding.n_rows(after[path]) for path in changed)
-    n_rows -= sum(encoding.n_rows(before[path]) for path in [*left, *changed] if path in before)
+    n_rows = old.n_rows + sum(rules.n_rows(after[path]) for path in changed)
+    n_rows -= sum(rules.n_rows(before[path]) for path in [*left, *changed] if path in before)
     if not _fits(old.n_bits, n_rows):
         return None
-    given, moved = _new_eids(old, came, left, snapshot, encoding)
+    given, moved = _new_eids(old, came, left, snapshot, rules)
     eids = given.eids
     added = frozenset((eids[path], path) for path in {*came, *moved})
     gone = frozenset((old.eids[path], path) for path in left | moved)
@@ -200,7 +200,7 @@ def _as_bytes(folder: str, names: tuple[str, ...]) -> bytes:
 
 
 def _new_eids(
-    old: Partition, came: Sequence[str], left: Set[str], snapshot: Snapshot, encoding: Encoding
+    old: Partition, came: Sequence[str], left: Set[str], snapshot: Snapshot, rules: TableRules
 ) -> tuple[Eids, set[str]]:
     """Return the eids of all sessions, and the paths of those that have another one than before.
 
@@ -208,11 +208,11 @@ def _new_eids(
     """
     if not (came or left):
         return old.given, set()
-    claims = [encoding.claim(snapshot.sessions[path]) for path in came]
-    given = assign_new(claims, left, old.given, old.holder_of, encoding.namespace)
+    claims = [rules.claim(snapshot.sessions[path]) for path in came]
+    given = assign_new(claims, left, old.given, old.holder_of, rules.namespace)
     if given is not None:
         return given, set()
-    given = encoding.assign_eids(snapshot, old.given)
+    given = rules.assign_eids(snapshot, old.given)
     return given, {path for path, eid in given.eids.items() if old.eids.get(path, eid) != eid}
 
 

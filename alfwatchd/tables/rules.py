@@ -19,7 +19,7 @@ _PLAIN: tuple[Mapping[str, bytes], Set[str], Set[str]] = ({}, frozenset(), froze
 
 
 @dataclass(frozen=True, slots=True)
-class Encoding:
+class TableRules:
     """How rows become columns.
 
     Parameters
@@ -119,11 +119,11 @@ class Encoding:
         key = session.key
         return (key if key.lab or not self.lab else replace(key, lab=self.lab)).eid_path
 
-    def adopt(self, adopted: Adoption) -> Encoding:
+    def adopt(self, adopted: Adoption) -> TableRules:
         """Return the same with what a newer state of a database knows."""
         return self.take(adopted, adopted.without_adopted(self.all_kept))
 
-    def take(self, adopted: Adoption, kept: Kept) -> Encoding:
+    def take(self, adopted: Adoption, kept: Kept) -> TableRules:
         """Do what `adopt` does where it is known what is left of what earlier tables know."""
         if self.n_recomputed:  # after that was sorted out, perhaps
             kept = kept.without_ids()
@@ -134,7 +134,7 @@ class Encoding:
         """What earlier tables know, also where a database knows better."""
         return self.kept if self.carried is None else self.carried
 
-    def without_kept_ids(self) -> Encoding:
+    def without_kept_ids(self) -> TableRules:
         """Return the same with the ids that paths and the database give, whatever earlier tables hold."""
         carried = self.all_kept.without_ids()
         kept = self.adopted.without_adopted(carried) if self.adopted is not None else carried
@@ -159,7 +159,7 @@ class Encoding:
         known = (adopted for session in sessions if (adopted := self._adopted(session)))
         return any(self.adopted.missing(each, np.empty(0, np.int64)) for each in known)
 
-    def makes_same_columns(self, other: Encoding) -> bool:
+    def makes_same_columns(self, other: TableRules) -> bool:
         """Tell whether equal rows become equal columns."""
         digests = [each.adopted.digest if each.adopted else "" for each in (self, other)]
         return self == other and self.kept is other.kept and digests[0] == digests[1]

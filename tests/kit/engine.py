@@ -136,7 +136,7 @@ class EngineBox:
         self.n_flushes = self._n_flushes_told = 0
         self.engine = Engine(
             settings,
-            started.encoding,
+            started.rules,
             Parts(
                 indexer=self.indexer,
                 flusher=self.flusher,
@@ -265,7 +265,7 @@ class EngineBox:
 
     def rows(self) -> View:
         """Return the tables in memory."""
-        return make_view(self.indexer.tables.snapshot(), self.engine.encoding)
+        return make_view(self.indexer.tables.snapshot(), self.engine.rules)
 
     def digests(self, *, all_of_them: bool) -> dict[str, bytes]:
         """Return path -> md5 of the datasets in memory whose digest is known; that of all after a while."""

@@ -11,7 +11,7 @@ from alfwatchd.service.once import index
 from alfwatchd.service.startup import prepare
 from alfwatchd.settings import Settings
 from alfwatchd.tables import columns
-from alfwatchd.tables.rules import Encoding
+from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.sessions import Snapshot
 
 Rows = list[dict[str, Any]]
@@ -28,9 +28,9 @@ class View:
     """eid -> session path, relative to the root."""
 
 
-def make_view(snapshot: Snapshot, encoding: Encoding) -> View:
-    tables = columns.sessions_table(snapshot, encoding), columns.datasets_table(snapshot, encoding)
-    ordered = columns.sorted_by_eid(snapshot, encoding.eids(snapshot))
+def make_view(snapshot: Snapshot, rules: TableRules) -> View:
+    tables = columns.sessions_table(snapshot, rules), columns.datasets_table(snapshot, rules)
+    ordered = columns.sorted_by_eid(snapshot, rules.eids(snapshot))
     sessions, datasets = (table.to_pylist() for table in tables)
     places = {row["id"]: session.path for row, (_, session) in zip(sessions, ordered, strict=True)}
     return View(snapshot, sessions, datasets, places)
@@ -42,4 +42,4 @@ def index_afresh(settings: Settings, empty: Path) -> tuple[Indexer, View]:
     fresh = prepare(settings.model_copy(update={"out_dir": empty}), None)
     index(fresh)
     fresh.indexer.guard.close()
-    return fresh.indexer, make_view(fresh.indexer.tables.snapshot(), fresh.encoding)
+    return fresh.indexer, make_view(fresh.indexer.tables.snapshot(), fresh.rules)

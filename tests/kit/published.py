@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from alfwatchd.store import writer
-from alfwatchd.tables.columns import Encoding, datasets_table, sessions_table
+from alfwatchd.tables.columns import TableRules, datasets_table, sessions_table
 from alfwatchd.tables.earlier import Kept, KeptSession
 from alfwatchd.tree.rows import Session, pack_signature
 from alfwatchd.tree.sessions import Snapshot
@@ -39,15 +39,15 @@ def write_tables(
         {s.key.eid_path: KeptSession(None, "task", (projects or {}).get(s.key.subject, "")) for s in sessions.values()},
         {},
     )
-    snapshot, encoding = Snapshot(generation, sessions), Encoding(kept=kept)
+    snapshot, rules = Snapshot(generation, sessions), TableRules(kept=kept)
     metadata = {
         b"one_metadata": json.dumps({"date_created": "2026-01-01 00:00", "origin": ORIGIN}).encode(),
         b"alfwatchd": json.dumps({"generation": generation}).encode(),
     }
     # Not by `Store`, which gives readers between two generations a third of a second.
     for name, table in (
-        ("sessions", sessions_table(snapshot, encoding)),
-        ("datasets", datasets_table(snapshot, encoding)),
+        ("sessions", sessions_table(snapshot, rules)),
+        ("datasets", datasets_table(snapshot, rules)),
     ):
         described = table.replace_schema_metadata({**metadata, **table.schema.metadata})
         writer.write_table(out_dir / f"{name}.pqt", described)

@@ -2,7 +2,7 @@ import pyarrow as pa
 import pytest
 
 from alfwatchd.publish.selection import ContentDigest, Selection, as_rows_of, plain_ids, select_datasets
-from alfwatchd.tables.columns import Encoding, datasets_table, sessions_table
+from alfwatchd.tables.columns import TableRules, datasets_table, sessions_table
 from alfwatchd.tables.earlier import Kept, KeptSession
 from alfwatchd.tree.rows import Session, pack_signature
 from alfwatchd.tree.sessions import Snapshot
@@ -16,8 +16,8 @@ def make(files=FILES):
     paths = {name: "/Subjects/".join(name.split("/")) + "/2020-01-01/001" for name in PROJECTS}
     sessions = {path: Session(path, (folder_rows("alf", files),)) for path in paths.values()}
     kept = {f"{name}/2020-01-01/001": KeptSession(None, "", text) for name, text in PROJECTS.items()}
-    snapshot, encoding = Snapshot(1, sessions), Encoding(kept=Kept(kept, {}))
-    return sessions_table(snapshot, encoding), datasets_table(snapshot, encoding)
+    snapshot, rules = Snapshot(1, sessions), TableRules(kept=Kept(kept, {}))
+    return sessions_table(snapshot, rules), datasets_table(snapshot, rules)
 
 
 @pytest.mark.parametrize(

@@ -23,13 +23,13 @@ from alfwatchd.tables import columns, row_groups
 from alfwatchd.tables.adoption import adopt
 from alfwatchd.tables.columns import datasets_table, sessions_table
 from alfwatchd.tables.earlier import Kept, KeptSession
-from alfwatchd.tables.rules import Encoding
+from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.rows import Session, pack_signature
 from alfwatchd.tree.sessions import Snapshot
 from kit.rows import datasets_of, folder_rows, sessions_of
 from kit.trees import fast_folder
 
-PLAIN = Encoding()
+PLAIN = TableRules()
 
 
 def database(numbers, seed=0, *, keep_missing=False):
@@ -89,13 +89,13 @@ def snapshot(numbers, generation=1, *, sizes=None):
     return Snapshot(generation, {each.path: each for each in sessions})
 
 
-def check(out_dir, rows, encoding=PLAIN):
+def check(out_dir, rows, rules=PLAIN):
     """Compare both files with what a program writes that knows no row groups."""
-    rows = encoding.complete(rows)
+    rows = rules.complete(rows)
     for name, make in ((SESSIONS, sessions_table), (DATASETS, datasets_table)):
         with pq.ParquetFile(out_dir / name) as file:
             found = file.read()
-        expected = make(rows, encoding)
+        expected = make(rows, rules)
         assert found.to_pylist() == expected.to_pylist()
         assert found.schema.remove_metadata() == expected.schema.remove_metadata()
         assert json.loads(found.schema.metadata[METADATA_KEY])["generation"] == rows.generation
@@ -106,9 +106,9 @@ def encoded():
     """Collect the paths of the sessions whose dataset rows are made; the spy lets everything through."""
     found, real = [], columns.dataset_rows
 
-    def spy(sessions, encoding):
+    def spy(sessions, rules):
         found.extend(each.path for _, each in sessions)
-        return real(sessions, encoding)
+        return real(sessions, rules)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(columns, "dataset_rows", spy)
@@ -219,17 +219,17 @@ def test_what_may_be_untrue_is_not_used(out_dir, change):
 @pytest.mark.parametrize(
     "encoding",
     [
-        Encoding(lab="lab"),
-        Encoding(with_hashes=True),
-        Encoding(namespace=uuid.UUID(int=1)),
-        Encoding(kept=KEPT),
+        TableRules(lab="lab"),
+        TableRules(with_hashes=True),
+        TableRules(namespace=uuid.UUID(int=1)),
+        TableRules(kept=KEPT),
     ],
     ids=["lab", "hashes", "namespace", "kept"],
 )
 @pytest.mark.parametrize("is_first", [False, True])
-def test_rows_that_become_other_columns_are_all_written(out_dir, encoding, is_first):
+def test_rows_that_become_other_columns_are_all_written(out_dir, rules, is_first):
     rows = snapshot(MANY, 2)
-    old, new = (encoding, PLAIN) if is_first else (PLAIN, encoding)
+    old, new = (rules, PLAIN) if is_first else (PLAIN, rules)
     new_store(out_dir).write(snapshot(MANY), old)
     with encoded() as found:
         new_store(out_dir).write(rows, new)
@@ -361,14 +361,14 @@ STEPS = st.tuples(st.integers(0, 2**32), st.sampled_from(["go on", "restart", "d
 @given(st.lists(STEPS, max_size=8))
 def test_whatever_happens_the_tables_are_those_of_a_plain_writer(history):
     with fast_folder() as out_dir, small_groups():
-        store, encoding = new_store(out_dir), PLAIN
+        store, rules = new_store(out_dir), PLAIN
         for generation, (seed, event) in enumerate(history, 1):
             rng = random.Random(seed)
             numbers = rng.sample(range(60), rng.choice([0, 1, 30, 58, 60]))
             rows = snapshot(numbers, generation, sizes={number: rng.randrange(9) for number in numbers[:3]})
-            encodings = [PLAIN, Encoding(lab="lab"), Encoding(kept=KEPT), *map(PLAIN.adopt, DATABASES)]
-            last, encoding = encoding, rng.choice([encoding] * len(encodings) + encodings)
-            is_other = (last.lab, last.kept) != (encoding.lab, encoding.kept)  # in one process, given ids stay
+            rule_sets = [PLAIN, TableRules(lab="lab"), TableRules(kept=KEPT), *map(PLAIN.adopt, DATABASES)]
+            last, rules = rules, rng.choice([rules] * len(rule_sets) + rule_sets)
+            is_other = (last.lab, last.kept) != (rules.lab, rules.kept)  # in one process, given ids stay
             if is_other or event in ("restart", "damage"):
                 store = new_store(out_dir)
             if event == "damage" and layout_of(out_dir).exists():
@@ -378,31 +378,31 @@ def test_whatever_happens_the_tables_are_those_of_a_plain_writer(history):
             if event == "fail":
                 name = rng.choice([".sessions.pqt.tmp", ".datasets.pqt.tmp"])
                 with failing(out_dir, name), pytest.raises(TablesError):
-                    store.write(rows, encoding)
-            store.write(rows, encoding)
-            check(out_dir, rows, encoding)
+                    store.write(rows, rules)
+            store.write(rows, rules)
+            check(out_dir, rows, rules)
 
 
 @settings(max_examples=20)
 @given(st.lists(st.integers(0, 2**32), max_size=6))
 def test_each_id_that_a_database_changes_is_told_before_the_tables_are_replaced(seeds):
     with fast_folder() as out_dir, small_groups():
-        told, encoding = [], PLAIN
+        told, rules = [], PLAIN
         store = Store(out_dir, "/data", out_dir / "layout", told.append)
         for generation, seed in enumerate([0, *seeds], 1):
             rng = random.Random(seed)
             rows = snapshot(rng.sample(range(60), rng.choice([30, 60])), generation)
-            encoding, last = rng.choice([PLAIN, encoding, *map(PLAIN.adopt, DATABASES)]), encoding
+            rules, last = rng.choice([PLAIN, rules, *map(PLAIN.adopt, DATABASES)]), rules
             if rng.random() < 0.3:
                 store = Store(out_dir, "/data", out_dir / "layout", told.append)
             before = ids_in(out_dir)
             told.clear()
-            store.write(rows, encoding)
+            store.write(rows, rules)
             after = ids_in(out_dir)
             changes = {(row["old"], row["new"]) for each in told for row in each.changes.to_pylist()}
             same_rows = before.keys() & after.keys()
             assert changes == {(before[row], after[row]) for row in same_rows if before[row] != after[row]}
-            assert encoding.makes_same_columns(last) or len(told) == 1
+            assert rules.makes_same_columns(last) or len(told) == 1
 
 
 def ids_in(out_dir):

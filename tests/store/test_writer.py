@@ -39,7 +39,7 @@ from alfwatchd.store.reader import (
 from alfwatchd.store.writer import Store, check_out_dir
 from alfwatchd.tables.columns import datasets_table, sessions_table
 from alfwatchd.tables.earlier import Kept, KeptSession
-from alfwatchd.tables.rules import Encoding
+from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.folder import Changes
 from alfwatchd.tree.rows import Session, pack_signature
 from alfwatchd.tree.sessions import Snapshot
@@ -103,7 +103,7 @@ def contents(out_dir):
 
 
 def test_one_opens_what_was_written(out_dir):
-    Store(out_dir, "/data/root").write(snapshot("st", 3), Encoding())
+    Store(out_dir, "/data/root").write(snapshot("st", 3), TableRules())
     cache = load_tables(out_dir)
     assert (len(cache.sessions), len(cache.datasets)) == (2, 4)
     assert cache["_meta"]["raw"]["sessions"]["origin"] == {"/data/root"}
@@ -112,7 +112,7 @@ def test_one_opens_what_was_written(out_dir):
 
 def test_a_damaged_column_of_sessions_holds_up_no_flush(out_dir):
     """It is read where some sessions go and others come: readers of the old datasets still need the old sessions."""
-    Store(out_dir, "/data/root").write(snapshot("ab"), Encoding())
+    Store(out_dir, "/data/root").write(snapshot("ab"), TableRules())
     path = out_dir / SESSIONS
     with pq.ParquetFile(path) as file:
         group = file.metadata.row_group(0)
@@ -122,7 +122,7 @@ def test_a_damaged_column_of_sessions_holds_up_no_flush(out_dir):
     path.write_bytes(content[:place] + b"\x0e" * 8 + content[place + 8 :])
     with pytest.raises(OSError, match="thrift"):
         read_file(path)
-    Store(out_dir, "/data/root").write(snapshot("bc", 2), Encoding())
+    Store(out_dir, "/data/root").write(snapshot("bc", 2), TableRules())
     assert subjects(out_dir) == "bc"
 
 
@@ -137,14 +137,14 @@ def test_what_was_mounted_over_the_folder_gets_no_table(out_dir, n_checks):
 
     store = Store(out_dir, "/data/root", check_folder=check)
     with pytest.raises(TablesError, match="another folder is there now"):
-        store.write(snapshot("s", 3), Encoding())
+        store.write(snapshot("s", 3), TableRules())
     assert os.listdir(out_dir) == ([SESSIONS] if n_checks >= 2 else [])
 
 
 def test_metadata(out_dir):
     kept = Kept({"s/2020-01-01/001": KeptSession(None, "", "p")}, {})
-    for encoding in (Encoding(), Encoding(lab="lab", with_hashes=True, kept=kept)):
-        Store(out_dir, "/data/root").write(snapshot("s", 3), encoding)
+    for rules in (TableRules(), TableRules(lab="lab", with_hashes=True, kept=kept)):
+        Store(out_dir, "/data/root").write(snapshot("s", 3), rules)
         for name in (SESSIONS, DATASETS):
             metadata = pq.read_metadata(out_dir / name).metadata
             one = json.loads(metadata[b"one_metadata"])
@@ -156,11 +156,11 @@ def test_metadata(out_dir):
             assert abs(age) < datetime.timedelta(minutes=10)
             assert own == {
                 "generation": 3,
-                "namespace": str(encoding.namespace),
-                "lab": encoding.lab,
-                "with_hashes": encoding.with_hashes,
+                "namespace": str(rules.namespace),
+                "lab": rules.lab,
+                "with_hashes": rules.with_hashes,
                 "ids_with_lab": True,
-                "has_kept": encoding.kept is kept,
+                "has_kept": rules.kept is kept,
                 "adopted": "",
                 "keep_missing": False,
             }
@@ -169,7 +169,7 @@ def test_metadata(out_dir):
 
 def test_tables_tell_when_their_walk_began(out_dir):
     began = datetime.datetime(2024, 5, 6, 9, 8, 7, 654321, datetime.timezone(datetime.timedelta(hours=2)))
-    Store(out_dir, "/data").write(snapshot("s", 3), Encoding(), began)
+    Store(out_dir, "/data").write(snapshot("s", 3), TableRules(), began)
     for name in (SESSIONS, DATASETS):
         assert json.loads(pq.read_metadata(out_dir / name).metadata[METADATA_KEY])["written_at"] == (
             "2024-05-06T07:08:07+00:00"
@@ -177,11 +177,11 @@ def test_tables_tell_when_their_walk_began(out_dir):
 
 
 def test_what_is_read_is_what_was_written(out_dir):
-    encoding = Encoding(lab="lab")
-    Store(out_dir, "/data").write(snapshot("st", 5), encoding)
+    rules = TableRules(lab="lab")
+    Store(out_dir, "/data").write(snapshot("st", 5), rules)
     stored = read_tables(out_dir)
-    assert stored.sessions.equals(sessions_table(snapshot("st"), encoding))
-    written = datasets_table(snapshot("st"), encoding)
+    assert stored.sessions.equals(sessions_table(snapshot("st"), rules))
+    written = datasets_table(snapshot("st"), rules)
     assert read_file(out_dir / DATASETS).cast(written.schema).equals(written)  # before 20, pyarrow makes int8 int32
     assert stored.datasets.to_pylist() == written.to_pylist()
     assert (stored.datasets.schema.field("eid").type, stored.datasets.schema.field("id").type) == (pa.string(),) * 2
@@ -196,7 +196,7 @@ def test_what_is_read_is_what_was_written(out_dir):
 def test_both_files_have_the_same_generation_at_rest(out_dir):
     store = Store(out_dir, "/data")
     for generation, present in enumerate(["s", "st", "t", "uv", ""], 1):
-        store.write(snapshot(present, generation), Encoding())
+        store.write(snapshot(present, generation), TableRules())
         found = {generation_of(out_dir / name) for name in (SESSIONS, DATASETS)}
         assert (found, subjects(out_dir)) == ({generation}, present)
 
@@ -269,18 +269,18 @@ ORDERS = [
 @pytest.mark.parametrize("restarted", [False, True])
 def test_order_of_renames(out_dir, before, after, order, restarted):
     store = Store(out_dir, "/data")
-    store.write(snapshot(before), Encoding())
+    store.write(snapshot(before), TableRules())
     if restarted:
         store = Store(out_dir, "/data")
     with trace(out_dir) as steps:
-        store.write(snapshot(after, 2), Encoding())
+        store.write(snapshot(after, 2), TableRules())
     assert [name for step, name in steps if step == "arrive"] == order
     assert subjects(out_dir) == after
 
 
 def test_a_file_appears_by_a_rename_under_the_lock_of_one(out_dir):
     with trace(out_dir) as steps:
-        Store(out_dir, "/data").write(snapshot("s"), Encoding())
+        Store(out_dir, "/data").write(snapshot("s"), TableRules())
     is_locked = False
     for step, name in steps:
         if name == ".ONE.lock":
@@ -296,10 +296,10 @@ def test_a_file_appears_by_a_rename_under_the_lock_of_one(out_dir):
 
 def test_a_file_is_durable_before_its_rename_and_the_rename_after_it(out_dir):
     store = Store(out_dir, "/data")
-    store.write(snapshot("s"), Encoding())
+    store.write(snapshot("s"), TableRules())
     inodes = []
     with at_each_rename(out_dir, lambda: inodes.append((out_dir / SESSIONS).stat().st_ino)) as calls:
-        store.write(snapshot("st", 2), Encoding())
+        store.write(snapshot("st", 2), TableRules())
     assert calls == [f"{out_dir}/.sessions.pqt.tmp", str(out_dir), f"{out_dir}/.datasets.pqt.tmp", str(out_dir)]
     assert inodes == [(out_dir / SESSIONS).stat().st_ino] * 2
 
@@ -321,7 +321,7 @@ def test_every_dataset_has_its_session_at_every_moment(history):
         patch.setattr(store_module, "_TO_SESSIONS", 0.0)  # nobody reads here but the test, within a moment
         patch.setattr(store_module, "_TO_DATASETS", 0.0)
         store = Store(out_dir, "/data")
-        store.write(snapshot("st"), Encoding())
+        store.write(snapshot("st"), TableRules())
         n_looks = []
 
         def check():
@@ -333,7 +333,7 @@ def test_every_dataset_has_its_session_at_every_moment(history):
                 store = Store(out_dir, "/data")
             with at_each_rename(out_dir, check), failing(out_dir, broken):
                 try:
-                    store.write(snapshot(present, generation), Encoding())
+                    store.write(snapshot(present, generation), TableRules())
                 except TablesError:
                     assert broken
                 else:
@@ -349,9 +349,9 @@ def test_no_session_is_there_twice_while_those_of_before_and_after_are(out_dir):
         return Snapshot(1, {path: Session(path, files) for path in paths})
 
     store, seen = Store(out_dir, "/data"), []
-    store.write(rows("s/2020-01-01/1", "t/2020-01-01/001"), Encoding())
+    store.write(rows("s/2020-01-01/1", "t/2020-01-01/001"), TableRules())
     with at_each_rename(out_dir, lambda: seen.append(read_file(out_dir / SESSIONS)["subject"].to_pylist())):
-        store.write(rows("s/2020-01-01/001", "u/2020-01-01/001"), Encoding())  # renamed, and so of the same eid
+        store.write(rows("s/2020-01-01/001", "u/2020-01-01/001"), TableRules())  # renamed, and so of the same eid
     assert [sorted(each) for each in seen] == [["s", "t", "u"], ["s", "t", "u"], ["s", "u"]]
 
 
@@ -370,7 +370,7 @@ def failing(out_dir, name):
 
 def test_a_reader_never_sees_half_a_file(out_dir):
     store = Store(out_dir, "/data")
-    store.write(snapshot("s", n_datasets=2000), Encoding())
+    store.write(snapshot("s", n_datasets=2000), TableRules())
     done, n_reads, errors = threading.Event(), [0, 0], []
 
     def read(number, name):
@@ -388,7 +388,7 @@ def test_a_reader_never_sees_half_a_file(out_dir):
         generation = 1
         while generation < 20 or min(n_reads) < 20:
             generation += 1
-            store.write(snapshot("st" if generation % 2 else "su", generation, n_datasets=2000), Encoding())
+            store.write(snapshot("st" if generation % 2 else "su", generation, n_datasets=2000), TableRules())
     finally:
         done.set()
         for reader in readers:
@@ -401,9 +401,9 @@ def test_a_reader_never_sees_half_a_file(out_dir):
 
 def test_the_lock_of_one_is_honoured(out_dir):
     store = Store(out_dir, "/data")
-    store.write(snapshot("s"), Encoding())
+    store.write(snapshot("s"), TableRules())
     before = contents(out_dir)
-    writer = threading.Thread(target=store.write, args=(snapshot("t", 2), Encoding()))
+    writer = threading.Thread(target=store.write, args=(snapshot("t", 2), TableRules()))
     with FileLock(out_dir / ".ONE", timeout=5):
         writer.start()
         while not (out_dir / ".sessions.pqt.tmp").exists():
@@ -478,7 +478,7 @@ def test_a_lock_that_changes_hands_is_not_taken_over(out_dir, monkeypatch):
 def test_what_another_program_did_is_seen(out_dir):
     store = Store(out_dir, "/data")
     assert not store.is_untouched()
-    store.write(snapshot("s"), Encoding())
+    store.write(snapshot("s"), TableRules())
     assert store.is_untouched()
     assert not Store(out_dir, "/data").is_untouched()
     for name in (SESSIONS, DATASETS):
@@ -486,11 +486,11 @@ def test_what_another_program_did_is_seen(out_dir):
         copy.write_bytes((out_dir / name).read_bytes())
         copy.rename(out_dir / name)
         assert not store.is_untouched()
-        store.write(snapshot("s", 2), Encoding())
+        store.write(snapshot("s", 2), TableRules())
         assert store.is_untouched()
         (out_dir / name).unlink()
         assert not store.is_untouched()
-        store.write(snapshot("s", 3), Encoding())
+        store.write(snapshot("s", 3), TableRules())
     os.utime(out_dir / SESSIONS, ns=(1, 1))
     assert not store.is_untouched()
 
@@ -498,10 +498,10 @@ def test_what_another_program_did_is_seen(out_dir):
 def test_rows_that_another_program_put_back_go_in_the_right_order(out_dir):
     # One.save_cache merges what it has in memory into the files.
     store, other = Store(out_dir, "/data"), Store(out_dir, "/other")
-    store.write(snapshot("s"), Encoding())
-    other.write(snapshot("st"), Encoding())
+    store.write(snapshot("s"), TableRules())
+    other.write(snapshot("st"), TableRules())
     with trace(out_dir) as steps:
-        store.write(snapshot("s", 2), Encoding())
+        store.write(snapshot("s", 2), TableRules())
     assert [name for step, name in steps if step == "arrive"] == [DATASETS, SESSIONS]
 
 
@@ -533,14 +533,14 @@ def same_bytes(text):
 
 
 def truncated(out_dir, tmp_path):
-    Store(out_dir, "/data").write(snapshot("su"), Encoding())
+    Store(out_dir, "/data").write(snapshot("su"), TableRules())
     for name in (SESSIONS, DATASETS):
         os.truncate(out_dir / name, (out_dir / name).stat().st_size // 2)
 
 
 def one_is_missing(name):
     def make(out_dir, tmp_path):
-        Store(out_dir, "/data").write(snapshot("su"), Encoding())
+        Store(out_dir, "/data").write(snapshot("su"), TableRules())
         (out_dir / name).unlink()
 
     return make
@@ -564,7 +564,7 @@ FOREIGN = {
 def test_whatever_was_there_is_replaced(out_dir, tmp_path, make):
     make(out_dir, tmp_path)
     before = ids_and_sizes(out_dir)
-    Store(out_dir, "/data").write(snapshot("st", 3), Encoding())
+    Store(out_dir, "/data").write(snapshot("st", 3), TableRules())
     assert (subjects(out_dir), orphans(out_dir)) == ("st", set())
     after = ids_and_sizes(out_dir)
     old, new = (set(table["id"].to_pylist()) if table else set() for table in (before, after))
@@ -586,7 +586,7 @@ def test_tables_of_one_are_read(out_dir, tmp_path, hash_ids):
 
 @pytest.mark.parametrize("missing", [(SESSIONS,), (DATASETS,), (SESSIONS, DATASETS)])
 def test_tables_are_two_files_or_none(out_dir, missing):
-    Store(out_dir, "/data").write(snapshot("s", 3), Encoding())
+    Store(out_dir, "/data").write(snapshot("s", 3), TableRules())
     for name in missing:
         (out_dir / name).unlink()
     generation, metadata = read_generation(out_dir)
@@ -606,9 +606,9 @@ def test_broken_files_are_told(out_dir, tmp_path, make):
 
 def test_a_pair_that_does_not_match_can_be_told(out_dir):
     store = Store(out_dir, "/data")
-    store.write(snapshot("s", 3), Encoding())
+    store.write(snapshot("s", 3), TableRules())
     with failing(out_dir, DATASETS), pytest.raises(TablesError):
-        store.write(snapshot("st", 4), Encoding())
+        store.write(snapshot("st", 4), TableRules())
     assert [generation_of(out_dir / name) for name in (SESSIONS, DATASETS)] == [4, 3]
     assert (read_generation(out_dir)[0], read_tables(out_dir).generation) == (4, 4)
     assert not store.is_untouched()
@@ -621,7 +621,7 @@ def test_a_file_that_cannot_be_replaced_is_told(out_dir):
     (out_dir / SESSIONS).mkdir()
     (out_dir / SESSIONS / "x").touch()
     with pytest.raises(TablesError, match="could not be written"):
-        Store(out_dir, "/data").write(snapshot("s"), Encoding())
+        Store(out_dir, "/data").write(snapshot("s"), TableRules())
     assert [path.name for path in out_dir.iterdir()] == [SESSIONS]
 
 
@@ -632,7 +632,7 @@ def test_a_full_disk_keeps_what_is_there(out_dir):
         place.mkdir()
         mount_tmpfs(place, "size=256k")
         store = Store(place, "/data")
-        store.write(snapshot("s", 1), Encoding())
+        store.write(snapshot("s", 1), TableRules())
         before = contents(place)
         with (place / "ballast").open("wb", buffering=0) as ballast:
             try:
@@ -643,13 +643,13 @@ def test_a_full_disk_keeps_what_is_there(out_dir):
         messages = []
         for _ in range(3):
             try:
-                store.write(snapshot("st", 2, n_datasets=3000), Encoding())
+                store.write(snapshot("st", 2, n_datasets=3000), TableRules())
             except TablesError as error:
                 messages.append(str(error))
         after = contents(place)
         (place / "ballast").unlink()
         n_leaked = sum(path.startswith(str(place)) for path in open_files())
-        store.write(snapshot("st", 2, n_datasets=10), Encoding())
+        store.write(snapshot("st", 2, n_datasets=10), TableRules())
         return full, messages, before, after, n_leaked, subjects(place), sorted(os.listdir(place))
 
     full, messages, before, after, n_leaked, found, names = with_own_mounts(run)
@@ -679,7 +679,7 @@ def test_what_changed_between_two_tables(before, after, expected, size):
     def table(present, size):
         if present is None:
             return None
-        rows = datasets_table(snapshot(present, size=size), Encoding()).select(["id", "file_size"])
+        rows = datasets_table(snapshot(present, size=size), TableRules()).select(["id", "file_size"])
         return rows.cast(pa.schema([("id", pa.string()), ("file_size", pa.uint64())]))
 
     kept = set(before or "") & set(after or "")

@@ -17,7 +17,7 @@ from alfwatchd.api import SyncRequest
 from alfwatchd.store import writer
 from alfwatchd.tables import id_changes
 from alfwatchd.tables.earlier import QC_CATEGORIES
-from alfwatchd.tables.rules import Encoding
+from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.rows import Session, pack_signature
 from alfwatchd.tree.sessions import Snapshot
 from alfwatchd.web import connections, control_api, control_service, http_server
@@ -140,7 +140,7 @@ def test_a_pair_is_known_by_its_generation(tmp_path, monkeypatch):
     monkeypatch.setattr(writer, "write_atomically", write_and_look)
     tables, steps = writer.Store(tmp_path, "/data"), [("a",), ("a", "b"), ("b",), ("c",), ("c", "d"), ("e",)]
     for generation, subjects in zip(itertools.count(1), steps):
-        tables.write(take_snapshot(generation, *subjects), Encoding())
+        tables.write(take_snapshot(generation, *subjects), TableRules())
         assert seen[-1]
     assert seen.count(False) == 7  # one for each file but the last, the very first aside
 

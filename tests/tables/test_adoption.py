@@ -13,7 +13,7 @@ from alfwatchd.tables.adoption import adopt
 from alfwatchd.tables.columns import datasets_table, sessions_table
 from alfwatchd.tables.earlier import Kept, KeptDataset, KeptSession
 from alfwatchd.tables.id_changes import announce, follow
-from alfwatchd.tables.rules import Encoding
+from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.rows import Session, pack_signature
 from alfwatchd.tree.sessions import Snapshot
 from kit.rows import datasets_of, folder_rows, sessions_of
@@ -36,9 +36,9 @@ def here(*rel_paths, path=S1, size=7, digest=b""):
     return Session(path, tuple(folder_rows(folder, files) for folder, files in sorted(folders.items())))
 
 
-def tables(sessions, adoption, **encoding):
+def tables(sessions, adoption, **rules):
     snapshot = Snapshot(1, {session.path: session for session in sessions})
-    adopted = Encoding(**encoding).adopt(adoption)
+    adopted = TableRules(**rules).adopt(adoption)
     snapshot = adopted.complete(snapshot)
     return sessions_table(snapshot, adopted).to_pylist(), datasets_table(snapshot, adopted).to_pylist()
 
@@ -77,7 +77,7 @@ def test_sessions_are_matched_by_lab_subject_date_and_number(story, lab, path, s
     adoption = adopt(sessions_of({"id": E1, "lab": lab}), datasets_of())
     session = here(path=path)
     ((row,), _) = tables([session], adoption, lab=setting)
-    assert row["id"] == (eid or str(uuid.UUID(bytes=Encoding().given_eid(session))))
+    assert row["id"] == (eid or str(uuid.UUID(bytes=TableRules().given_eid(session))))
 
 
 def test_two_folders_for_one_session_do_not_share_its_eid():
@@ -320,15 +320,15 @@ def test_the_database_wins_over_earlier_tables_and_other_rows_keep_what_they_had
             }
         },
     )
-    encoding = Encoding(kept=kept).adopt(one_session({"id": D1, "qc": "PASS"}))
+    rules = TableRules(kept=kept).adopt(one_session({"id": D1, "qc": "PASS"}))
     snapshot = Snapshot(1, {S1: here("a.b.c", "x.y.z"), S2: here(path=S2)})
-    sessions = {row["number"]: row for row in sessions_table(snapshot, encoding).to_pylist()}
+    sessions = {row["number"]: row for row in sessions_table(snapshot, rules).to_pylist()}
     assert (sessions[1]["id"], sessions[1]["task_protocol"], sessions[2]["task_protocol"]) == (E1, "", "mine")
-    datasets = {row["rel_path"]: row for row in datasets_table(snapshot, encoding).to_pylist()}
+    datasets = {row["rel_path"]: row for row in datasets_table(snapshot, rules).to_pylist()}
     assert (datasets["a.b.c"]["id"], datasets["a.b.c"]["qc"]) == (D1, "PASS")
     assert (datasets["x.y.z"]["id"], datasets["x.y.z"]["qc"]) == (D3, "PASS")
     # A digest of earlier tables may spare the hashing of a file.
-    assert encoding.kept.datasets[S1]["a.b.c"] == KeptDataset(None, 0, 7, bytes(range(16)))
+    assert rules.kept.datasets[S1]["a.b.c"] == KeptDataset(None, 0, 7, bytes(range(16)))
 
 
 def test_equal_content_has_an_equal_digest_and_other_content_another():
@@ -360,25 +360,25 @@ NOON = datetime.datetime(2026, 1, 1, 12, tzinfo=datetime.UTC)
 def test_changed_ids_are_told_with_path_and_time():
     before = adopt(sessions_of({"id": OWN_EID}), datasets_of({"eid": OWN_EID, "id": own_id("a.b.c")}))
     session = here("a.b.c", "x.y.z")
-    encoding = Encoding().adopt(one_session({"id": D1}))
-    found = announce(before, "", [[(uuid.UUID(E1).bytes, session)]], encoding, NOON)
+    rules = TableRules().adopt(one_session({"id": D1}))
+    found = announce(before, "", [[(uuid.UUID(E1).bytes, session)]], rules, NOON)
     assert (found.n_sessions, found.n_datasets) == (1, 1)
     assert found.changes.to_pylist() == [
         {"old": OWN_EID, "new": E1, "path": S1, "when": NOON, "reason": "database"},
         {"old": own_id("a.b.c"), "new": D1, "path": f"{S1}/a.b.c", "when": NOON, "reason": "database"},
     ]
-    again = announce(one_session({"id": D1}), "", [[(uuid.UUID(E1).bytes, session)]], encoding, NOON)
+    again = announce(one_session({"id": D1}), "", [[(uuid.UUID(E1).bytes, session)]], rules, NOON)
     assert len(again.changes) == 0
-    first = announce(None, "", [[(uuid.UUID(E1).bytes, session)]], encoding, NOON)
+    first = announce(None, "", [[(uuid.UUID(E1).bytes, session)]], rules, NOON)
     assert (first.n_sessions, first.n_datasets, len(first.changes)) == (1, 1, 0)
 
 
 def test_ids_that_change_with_the_lab_setting_are_told():
     # The lab that it fills in decides which sessions of the database are here.
     adoption = adopt(sessions_of({"id": E1, "lab": "lab"}), datasets_of({"eid": E1, "rel_path": "a.b.c", "id": D1}))
-    session, encoding = here("a.b.c"), Encoding(lab="lab").adopt(adoption)
+    session, rules = here("a.b.c"), TableRules(lab="lab").adopt(adoption)
     before = adopt(sessions_of({"id": OWN_EID}), datasets_of({"eid": OWN_EID, "id": own_id("a.b.c")}))
-    found = announce(before, "", [[(uuid.UUID(E1).bytes, session)]], encoding, NOON)
+    found = announce(before, "", [[(uuid.UUID(E1).bytes, session)]], rules, NOON)
     assert [(row["old"], row["new"]) for row in found.changes.to_pylist()] == [(OWN_EID, E1), (own_id("a.b.c"), D1)]
 
 
@@ -389,7 +389,7 @@ def test_a_row_that_comes_beside_one_that_keeps_its_id_is_no_change_of_it():
     before = adopt(sessions_of({"id": OWN_EID, "lab": "lab"}), datasets_of({"eid": OWN_EID, "id": own_id("a.b.c")}))
     both = [(uuid.UUID(E1).bytes, Session(f"lab/Subjects/{S1}")), (uuid.UUID(OWN_EID).bytes, here("a.b.c"))]
     for groups in (both, both[::-1]):
-        found = announce(before, "lab", [[each] for each in groups], Encoding().adopt(adoption), NOON)
+        found = announce(before, "lab", [[each] for each in groups], TableRules().adopt(adoption), NOON)
         assert found.changes.to_pylist() == []
 
 

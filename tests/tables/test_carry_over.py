@@ -12,7 +12,7 @@ from alfwatchd.alf.grammar import SessionKey
 from alfwatchd.tables.carry_over import carry_over, dataset_rows, session_keys
 from alfwatchd.tables.columns import datasets_table, sessions_table
 from alfwatchd.tables.earlier import NOTHING_KEPT, QC_CATEGORIES, Kept, KeptDataset, KeptSession
-from alfwatchd.tables.rules import Encoding
+from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.rows import Session, pack_signature
 from alfwatchd.tree.sessions import Snapshot
 from kit.rows import datasets_of, folder_rows, sessions_of
@@ -277,7 +277,7 @@ def test_two_folders_that_are_one_session_to_tables_keep_their_two_eids():
         kept = carry(sessions, datasets, lab="lab")
         assert kept == Kept({LAB_S1: KeptSession(None, "", "p")}, {}, "lab")
         both = Snapshot(1, {path: session(path) for path in ("lab/Subjects/s/2020-01-01/001", S1)})
-        assert [str(uuid.UUID(bytes=eid)) for eid in Encoding(lab="lab", kept=kept).eids(both).values()] == [
+        assert [str(uuid.UUID(bytes=eid)) for eid in TableRules(lab="lab", kept=kept).eids(both).values()] == [
             first,
             second,
         ]
@@ -310,28 +310,28 @@ KEPT = Kept(
     },
 )
 ENCODINGS = {
-    "plain": Encoding(),
-    "kept": Encoding(kept=KEPT),
-    "hashes": Encoding(with_hashes=True, kept=KEPT),
-    "lab": Encoding(lab="filled", kept=KEPT),
-    "namespace": Encoding(uuid.UUID("01234567-89ab-4def-8123-456789abcdef"), kept=KEPT),
+    "plain": TableRules(),
+    "kept": TableRules(kept=KEPT),
+    "hashes": TableRules(with_hashes=True, kept=KEPT),
+    "lab": TableRules(lab="filled", kept=KEPT),
+    "namespace": TableRules(uuid.UUID("01234567-89ab-4def-8123-456789abcdef"), kept=KEPT),
 }
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS.values(), ids=ENCODINGS)
-def test_what_is_carried_over_makes_the_same_tables_again(encoding):
-    tables = [make(ROWS, encoding) for make in (sessions_table, datasets_table)]
-    kept = carry_over(*tables, encoding.namespace, encoding.lab)
-    again = Encoding(encoding.namespace, encoding.lab, encoding.with_hashes, kept)
+def test_what_is_carried_over_makes_the_same_tables_again(rules):
+    tables = [make(ROWS, rules) for make in (sessions_table, datasets_table)]
+    kept = carry_over(*tables, rules.namespace, rules.lab)
+    again = TableRules(rules.namespace, rules.lab, rules.with_hashes, kept)
     for make, before in zip((sessions_table, datasets_table), tables, strict=True):
         assert make(ROWS, again).equals(before, check_metadata=True)
-    if encoding.kept == NOTHING_KEPT:
+    if rules.kept == NOTHING_KEPT:
         assert kept == NOTHING_KEPT
 
 
 def test_digests_are_carried_over():
-    encoding = ENCODINGS["hashes"]
-    kept = carry_over(sessions_table(ROWS, encoding), datasets_table(ROWS, encoding), encoding.namespace, "")
+    rules = ENCODINGS["hashes"]
+    kept = carry_over(sessions_table(ROWS, rules), datasets_table(ROWS, rules), rules.namespace, "")
     assert kept.sessions == KEPT.sessions
     md5 = bytes.fromhex(MD5)
     assert kept.datasets[S1] == {
@@ -342,9 +342,9 @@ def test_digests_are_carried_over():
 
 @pytest.mark.parametrize(("before", "after"), [("", "filled"), ("filled", ""), ("filled", "other")])
 def test_a_change_of_the_lab_setting_changes_no_id(before, after):
-    first = Encoding(lab=before, kept=KEPT)
+    first = TableRules(lab=before, kept=KEPT)
     tables = [make(ROWS, first) for make in (sessions_table, datasets_table)]
-    second = Encoding(lab=after, kept=carry_over(*tables, ids.NAMESPACE, before, after))
+    second = TableRules(lab=after, kept=carry_over(*tables, ids.NAMESPACE, before, after))
     found = [make(ROWS, second) for make in (sessions_table, datasets_table)]
     assert [table["id"] for table in found] == [table["id"] for table in tables]
     assert found[0]["projects"] == tables[0]["projects"]

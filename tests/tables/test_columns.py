@@ -13,7 +13,7 @@ from alfwatchd.alf import ids
 from alfwatchd.tables.columns import QC_CATEGORIES, datasets_table, sessions_table
 from alfwatchd.tables.default_revision import default_revisions
 from alfwatchd.tables.earlier import Kept, KeptDataset, KeptSession
-from alfwatchd.tables.rules import Encoding
+from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.rows import Session, pack_signature
 from alfwatchd.tree.sessions import Snapshot
 from kit.rows import folder_rows
@@ -74,7 +74,7 @@ MANY = snapshot(
 
 
 def test_sessions_have_exactly_the_columns_of_one():
-    table = sessions_table(MANY, Encoding())
+    table = sessions_table(MANY, TableRules())
     assert dict(zip(table.schema.names, table.schema.types, strict=True)) == SESSION_TYPES
     assert table.schema.names == list(SESSION_TYPES)
     assert set(table.schema.names) == set(SESSIONS_COLUMNS)
@@ -82,7 +82,7 @@ def test_sessions_have_exactly_the_columns_of_one():
 
 
 def test_datasets_have_exactly_the_columns_of_one_and_the_default_revision():
-    table = datasets_table(MANY, Encoding())
+    table = datasets_table(MANY, TableRules())
     assert dict(zip(table.schema.names, table.schema.types, strict=True)) == DATASET_TYPES
     assert table.schema.names == list(DATASET_TYPES)
     assert set(table.schema.names) == {*DATASETS_COLUMNS, "default_revision"}
@@ -90,7 +90,7 @@ def test_datasets_have_exactly_the_columns_of_one_and_the_default_revision():
 
 
 def test_session_rows_hold_what_the_path_says():
-    rows = sessions_table(MANY, Encoding()).to_pylist()
+    rows = sessions_table(MANY, TableRules()).to_pylist()
     found = {(row["lab"], row["subject"], row["date"].isoformat(), row["number"], row["id"]) for row in rows}
     assert {
         ("", "s", "2020-01-01", 1, text(ids.session_id("s/2020-01-01/001"))),
@@ -103,7 +103,7 @@ def test_session_rows_hold_what_the_path_says():
 
 def test_dataset_rows_hold_what_the_disk_says():
     eid = ids.session_id("lab/s/2020-01-01/001")
-    rows = datasets_table(MANY, Encoding()).to_pylist()
+    rows = datasets_table(MANY, TableRules()).to_pylist()
     assert len(rows) == 404
     assert [row for row in rows if row["eid"] == text(eid)] == [
         {
@@ -125,7 +125,7 @@ def test_every_column_is_sorted_along():
     values = {name: pack_signature(i, 0, 0, False) + bytes([i + 1] * 16) for i, name in enumerate(names)}
     kept = {"s/2020-01-01/001": {name: KeptDataset(None, i % 5, None, b"") for i, name in enumerate(names)}}
     row = Session("s/2020-01-01/001", (folder_rows("", values),))
-    table = datasets_table(snapshot(row), Encoding(with_hashes=True, kept=Kept({}, kept)))
+    table = datasets_table(snapshot(row), TableRules(with_hashes=True, kept=Kept({}, kept)))
     eid = ids.session_id("s/2020-01-01/001")
     assert table["rel_path"].to_pylist() != names
     for found in table.to_pylist():
@@ -139,8 +139,8 @@ def test_rows_are_sorted_by_id(shuffled):
     order = list(MANY.sessions.values())
     if shuffled:
         random.Random(1).shuffle(order)
-    sessions = sessions_table(snapshot(*order), Encoding())["id"].to_pylist()
-    datasets = datasets_table(snapshot(*order), Encoding())
+    sessions = sessions_table(snapshot(*order), TableRules())["id"].to_pylist()
+    datasets = datasets_table(snapshot(*order), TableRules())
     pairs = list(zip(datasets["eid"].to_pylist(), datasets["id"].to_pylist(), strict=True))
     assert sessions == sorted(sessions)
     assert pairs == sorted(pairs)
@@ -150,17 +150,17 @@ def test_rows_are_sorted_by_id(shuffled):
 
 def test_order_of_arrival_does_not_change_the_tables():
     backwards = snapshot(*reversed(MANY.sessions.values()))
-    assert sessions_table(MANY, Encoding()).equals(sessions_table(backwards, Encoding()), check_metadata=True)
-    assert datasets_table(MANY, Encoding()).equals(datasets_table(backwards, Encoding()), check_metadata=True)
+    assert sessions_table(MANY, TableRules()).equals(sessions_table(backwards, TableRules()), check_metadata=True)
+    assert datasets_table(MANY, TableRules()).equals(datasets_table(backwards, TableRules()), check_metadata=True)
 
 
 @pytest.mark.parametrize("rows", [MANY, snapshot()], ids=["many", "empty"])
 def test_pandas_takes_the_ids_as_the_index(rows):
-    sessions = sessions_table(rows, Encoding()).to_pandas()
+    sessions = sessions_table(rows, TableRules()).to_pandas()
     assert sessions.index.names == ["id"]
     assert list(sessions.columns) == ["lab", "subject", "date", "number", "task_protocol", "projects"]
     assert sessions["number"].dtype == "uint16"
-    datasets = datasets_table(rows, Encoding()).to_pandas()
+    datasets = datasets_table(rows, TableRules()).to_pandas()
     assert datasets.index.names == ["eid", "id"]
     assert "eid" not in datasets.columns
     assert datasets["file_size"].dtype == DATASETS_COLUMNS["file_size"]
@@ -169,7 +169,7 @@ def test_pandas_takes_the_ids_as_the_index(rows):
 
 
 def test_pandas_takes_qc_as_one_compares_it():
-    qc = datasets_table(MANY, Encoding()).to_pandas()["qc"]
+    qc = datasets_table(MANY, TableRules()).to_pandas()["qc"]
     assert list(qc.cat.categories) == list(QC_TYPE.categories)
     assert qc.cat.ordered
     assert (qc < "PASS").all()
@@ -177,7 +177,7 @@ def test_pandas_takes_qc_as_one_compares_it():
 
 
 def test_no_hash_is_a_column_of_null_type_that_pandas_reads_as_none():
-    table = datasets_table(MANY, Encoding())
+    table = datasets_table(MANY, TableRules())
     assert table.schema.field("hash").type == pa.null()
     assert {id(value) for value in table.to_pandas()["hash"]} == {id(None)}
 
@@ -185,14 +185,14 @@ def test_no_hash_is_a_column_of_null_type_that_pandas_reads_as_none():
 def test_hashes_are_lower_case_hex_and_null_where_not_known():
     known = session("s/2020-01-01/001", "a.b.c", digest=MD5)
     unknown = session("t/2020-01-01/001", "d.e.f")
-    table = datasets_table(snapshot(known, unknown), Encoding(with_hashes=True))
+    table = datasets_table(snapshot(known, unknown), TableRules(with_hashes=True))
     assert table.schema.field("hash").type == pa.string()
     assert by_rel_path(table, "hash") == {"a.b.c": hashlib.md5(b"content").hexdigest(), "d.e.f": None}
     assert by_rel_path(table, "file_size") == {"a.b.c": 1, "d.e.f": 1}
 
 
 def test_known_hashes_stay_out_of_the_tables_where_hashing_is_off():
-    table = datasets_table(snapshot(session("s/2020-01-01/001", "a.b.c", digest=MD5)), Encoding())
+    table = datasets_table(snapshot(session("s/2020-01-01/001", "a.b.c", digest=MD5)), TableRules())
     assert table["hash"].to_pylist() == [None]
     assert table["file_size"].to_pylist() == [1]
 
@@ -217,20 +217,20 @@ def test_exactly_one_revision_of_a_dataset_is_the_default(rel_paths, defaults):
     order = [rel_path for rel_path, _ in row.datasets()]
     assert default_revisions(row) == [rel_path in defaults for rel_path in order]
     eid = text(ids.session_id("s/2020-01-01/001"))
-    table = datasets_table(snapshot(other, row), Encoding())
+    table = datasets_table(snapshot(other, row), TableRules())
     rows = [found for found in table.to_pylist() if found["eid"] == eid]
     assert {found["rel_path"] for found in rows} == set(rel_paths)
     assert {found["rel_path"] for found in rows if found["default_revision"]} == set(defaults)
 
 
 def test_empty_tables_keep_their_types():
-    sessions = sessions_table(snapshot(), Encoding())
+    sessions = sessions_table(snapshot(), TableRules())
     assert (sessions.num_rows, dict(zip(sessions.schema.names, sessions.schema.types, strict=True))) == (
         0,
         SESSION_TYPES,
     )
-    for encoding, hash_type in [(Encoding(), pa.null()), (Encoding(with_hashes=True), pa.string())]:
-        datasets = datasets_table(snapshot(), encoding)
+    for rules, hash_type in [(TableRules(), pa.null()), (TableRules(with_hashes=True), pa.string())]:
+        datasets = datasets_table(snapshot(), rules)
         expected = {**DATASET_TYPES, "hash": hash_type}
         del expected["qc"]  # One takes no empty one, and adds it
         assert datasets.num_rows == 0
@@ -239,21 +239,21 @@ def test_empty_tables_keep_their_types():
 
 def test_sessions_without_datasets_have_a_row():
     rows = snapshot(session("s/2020-01-01/001"))
-    assert sessions_table(rows, Encoding())["subject"].to_pylist() == ["s"]
-    assert datasets_table(rows, Encoding()).num_rows == 0
+    assert sessions_table(rows, TableRules())["subject"].to_pylist() == ["s"]
+    assert datasets_table(rows, TableRules()).num_rows == 0
 
 
 def test_the_lab_setting_fills_in_and_is_part_of_the_ids():
-    rows = {row["id"]: row["lab"] for row in sessions_table(MANY, Encoding(lab="filled")).to_pylist()}
+    rows = {row["id"]: row["lab"] for row in sessions_table(MANY, TableRules(lab="filled")).to_pylist()}
     assert rows[text(ids.session_id("filled/s/2020-01-01/001"))] == "filled"
     assert rows[text(ids.session_id("lab/s/2020-01-01/001"))] == "lab"
-    others = sessions_table(MANY, Encoding(lab="other"))["id"].to_pylist()
+    others = sessions_table(MANY, TableRules(lab="other"))["id"].to_pylist()
     assert {rows[eid] for eid in rows.keys() & set(others)} == {"lab"}
 
 
 def test_the_namespace_setting_changes_all_ids():
     namespace = uuid.UUID("01234567-89ab-4def-8123-456789abcdef")
-    plain, other = (sessions_table(MANY, Encoding(namespace=each)) for each in (ids.NAMESPACE, namespace))
+    plain, other = (sessions_table(MANY, TableRules(namespace=each)) for each in (ids.NAMESPACE, namespace))
     assert not set(plain["id"].to_pylist()) & set(other["id"].to_pylist())
     assert text(ids.session_id("s/2020-01-01/001", namespace)) in other["id"].to_pylist()
 
@@ -279,15 +279,15 @@ KEPT_DATASETS = {"a.b.c": KeptDataset(OTHER_V4.bytes, 3, None, b""), "gone.b.c":
 )
 @pytest.mark.parametrize("lab", ["", "filled", "other"])  # the setting now: it may have changed since
 def test_rows_keep_what_earlier_tables_knew(lab, filled, path, key, same):
-    encoding = Encoding(lab=lab, kept=Kept({key: KEPT_SESSION}, {key: KEPT_DATASETS}, filled))
+    rules = TableRules(lab=lab, kept=Kept({key: KEPT_SESSION}, {key: KEPT_DATASETS}, filled))
     rows = snapshot(session(path, "a.b.c", "new.b.c"), session("zz/2020-01-01/001", "other.b.c"))
-    sessions = {row["subject"]: row for row in sessions_table(rows, encoding).to_pylist()}
+    sessions = {row["subject"]: row for row in sessions_table(rows, rules).to_pylist()}
     row = sessions["s"]
     assert (row["id"] == str(V4), row["task_protocol"], row["projects"]) == (
         (True, "_iblrig_task", "project") if same else (False, "", "")
     )
     assert sessions["zz"]["projects"] == ""
-    datasets = datasets_table(rows, encoding)
+    datasets = datasets_table(rows, rules)
     eids, own, qc = (by_rel_path(datasets, column) for column in ("eid", "id", "qc"))
     assert eids["a.b.c"] == eids["new.b.c"] == row["id"]
     assert (own["a.b.c"] == str(OTHER_V4), qc["a.b.c"]) == ((True, "FAIL") if same else (False, "NOT_SET"))
@@ -301,7 +301,7 @@ def test_kept_ids_take_part_in_the_order():
         {"s/2020-01-01/001": {"a5.b.c": KeptDataset(OTHER_V4.bytes, 0, None, b"")}},
     )
     rows = snapshot(session("s/2020-01-01/001", *(f"a{i}.b.c" for i in range(9))), *MANY.sessions.values())
-    table = datasets_table(rows, Encoding(kept=kept))
+    table = datasets_table(rows, TableRules(kept=kept))
     pairs = list(zip(table["eid"].to_pylist(), table["id"].to_pylist(), strict=True))
     assert pairs == sorted(pairs)
     assert (str(V4), str(OTHER_V4)) in pairs
@@ -310,7 +310,7 @@ def test_kept_ids_take_part_in_the_order():
 def test_all_qc_values_survive_pandas():
     names = [f"a.b{i}.c" for i in range(5)]
     kept = Kept({}, {"s/2020-01-01/001": {name: KeptDataset(None, i, None, b"") for i, name in enumerate(names)}})
-    frame = datasets_table(snapshot(session("s/2020-01-01/001", *names)), Encoding(kept=kept)).to_pandas()
+    frame = datasets_table(snapshot(session("s/2020-01-01/001", *names)), TableRules(kept=kept)).to_pandas()
     found = frame.set_index("rel_path")["qc"].sort_index()
     assert list(found) == list(QC_CATEGORIES)
     assert list(found >= "WARNING") == [False, False, True, True, True]

@@ -10,7 +10,7 @@ from one.api import One
 from alfwatchd.alf import ids
 from alfwatchd.tables.columns import datasets_table, sessions_table
 from alfwatchd.tables.earlier import Kept, KeptDataset, KeptSession
-from alfwatchd.tables.rules import Encoding
+from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.rows import Session, pack_signature
 from alfwatchd.tree.sessions import Snapshot
 from kit.rows import folder_rows
@@ -47,18 +47,18 @@ KEPT = Kept(
 )
 
 
-def write(snapshot, encoding, folder):
+def write(snapshot, rules, folder):
     meta = json.dumps({"date_created": "2024-01-01 12:00", "origin": str(folder)}).encode()
     for name, table in [
-        ("sessions", sessions_table(snapshot, encoding)),
-        ("datasets", datasets_table(snapshot, encoding)),
+        ("sessions", sessions_table(snapshot, rules)),
+        ("datasets", datasets_table(snapshot, rules)),
     ]:
         metadata = {**table.schema.metadata, b"one_metadata": meta}
         pq.write_table(table.replace_schema_metadata(metadata), folder / f"{name}.pqt")
 
 
 def test_one_loads_the_tables_with_their_index_and_types(tmp_path):
-    write(SNAPSHOT, Encoding(kept=KEPT), tmp_path)
+    write(SNAPSHOT, TableRules(kept=KEPT), tmp_path)
     cache = load_tables(tmp_path)
     assert (len(cache.sessions), len(cache.datasets)) == (31, 32)
     assert cache.sessions.index.names == ["id"]
@@ -83,12 +83,12 @@ def test_one_loads_the_tables_with_their_index_and_types(tmp_path):
 
 @pytest.mark.parametrize("with_hashes", [False, True])
 def test_one_reads_the_hash_or_none(tmp_path, with_hashes):
-    write(SNAPSHOT, Encoding(with_hashes=with_hashes), tmp_path)
+    write(SNAPSHOT, TableRules(with_hashes=with_hashes), tmp_path)
     assert set(load_tables(tmp_path).datasets["hash"]) == {DIGEST.hex() if with_hashes else None}
 
 
 def test_one_answers_from_the_tables(tmp_path):
-    write(SNAPSHOT, Encoding(kept=KEPT), tmp_path)
+    write(SNAPSHOT, TableRules(kept=KEPT), tmp_path)
     one = One(cache_dir=tmp_path, mode="local")
     # One compares qc, so unordered or missing categories show here.
     assert one.list_datasets(EID, qc="WARNING") == [
@@ -103,7 +103,7 @@ def test_one_answers_from_the_tables(tmp_path):
 
 
 def test_one_opens_empty_tables(tmp_path):
-    write(Snapshot(1, {}), Encoding(), tmp_path)
+    write(Snapshot(1, {}), TableRules(), tmp_path)
     one = One(cache_dir=tmp_path, mode="local")
     assert list(one.search()) == []
     assert len(one.list_datasets()) == 0

@@ -13,7 +13,7 @@ from alfwatchd.tables.columns import datasets_table, sessions_table
 from alfwatchd.tables.earlier import Kept, KeptDataset, KeptSession
 from alfwatchd.tables.eids import NO_EIDS
 from alfwatchd.tables.row_groups import plan_all, plan_changes
-from alfwatchd.tables.rules import Encoding
+from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.rows import Session, pack_signature
 from alfwatchd.tree.sessions import Snapshot
 from kit.rows import datasets_of, folder_rows, sessions_of
@@ -39,46 +39,46 @@ def renamed_in_database(**row):
 
 
 def test_the_old_path_of_a_session_that_a_database_has_renamed_gets_another_id():
-    encoding = Encoding().adopt(renamed_in_database())
-    eids = encoding.eids(snapshot(OLD, NEW))
+    rules = TableRules().adopt(renamed_in_database())
+    eids = rules.eids(snapshot(OLD, NEW))
     assert eids == {NEW: own(OLD), OLD: own(OLD, 1)}
-    assert encoding.eids(snapshot(OLD)) == {OLD: own(OLD)}, "nobody else has it"
+    assert rules.eids(snapshot(OLD)) == {OLD: own(OLD)}, "nobody else has it"
 
 
 def test_what_earlier_tables_know_comes_before_the_order_of_paths():
-    encoding = Encoding(kept=Kept({"z/2020-01-01/001": KeptSession(own("a/2020-01-01/001"), "", "")}, {}))
-    eids = encoding.eids(snapshot("a/2020-01-01/001", "z/2020-01-01/001"))
+    rules = TableRules(kept=Kept({"z/2020-01-01/001": KeptSession(own("a/2020-01-01/001"), "", "")}, {}))
+    eids = rules.eids(snapshot("a/2020-01-01/001", "z/2020-01-01/001"))
     assert eids == {"a/2020-01-01/001": own("a/2020-01-01/001", 1), "z/2020-01-01/001": own("a/2020-01-01/001")}
 
 
 def test_the_database_comes_before_earlier_tables():
-    encoding = Encoding(kept=Kept({"z/2020-01-01/001": KeptSession(own(OLD), "", "")}, {}))
-    encoding = encoding.adopt(renamed_in_database())
-    eids = encoding.eids(snapshot("z/2020-01-01/001", NEW))
+    rules = TableRules(kept=Kept({"z/2020-01-01/001": KeptSession(own(OLD), "", "")}, {}))
+    rules = rules.adopt(renamed_in_database())
+    eids = rules.eids(snapshot("z/2020-01-01/001", NEW))
     assert eids == {NEW: own(OLD), "z/2020-01-01/001": own("z/2020-01-01/001")}
 
 
 def test_a_third_session_gets_the_third_id():
     known = sessions_of({"id": text(own(OLD)), "subject": "new"}, {"id": text(own(OLD, 1)), "subject": "newer"})
-    eids = Encoding().adopt(adopt(known, datasets_of())).eids(snapshot(OLD, NEW, "newer/2020-01-01/001"))
+    eids = TableRules().adopt(adopt(known, datasets_of())).eids(snapshot(OLD, NEW, "newer/2020-01-01/001"))
     assert eids[OLD] == own(OLD, 2)
 
 
 def test_an_id_that_was_given_never_changes_back():
-    encoding = Encoding().adopt(renamed_in_database())
-    both = plan_all(snapshot(OLD, NEW), encoding).partition
-    left = plan_changes(both, snapshot(OLD, generation=2), encoding)
+    rules = TableRules().adopt(renamed_in_database())
+    both = plan_all(snapshot(OLD, NEW), rules).partition
+    left = plan_changes(both, snapshot(OLD, generation=2), rules)
     assert left.partition.eids == {OLD: own(OLD, 1)}
-    anew = plan_all(snapshot(OLD), encoding, before=left.partition.given)  # as after a flush that failed
+    anew = plan_all(snapshot(OLD), rules, before=left.partition.given)  # as after a flush that failed
     assert anew.partition.eids == {OLD: own(OLD, 1)}
-    gone = plan_changes(left.partition, snapshot(generation=3), encoding)
-    assert plan_changes(gone.partition, snapshot(OLD, generation=4), encoding).partition.eids == {OLD: own(OLD, 1)}
+    gone = plan_changes(left.partition, snapshot(generation=3), rules)
+    assert plan_changes(gone.partition, snapshot(OLD, generation=4), rules).partition.eids == {OLD: own(OLD, 1)}
 
 
 def test_a_session_of_the_database_that_comes_takes_its_id_from_another_one():
-    encoding = Encoding().adopt(renamed_in_database())
-    alone = plan_all(snapshot(OLD), encoding).partition
-    both = plan_changes(alone, snapshot(OLD, NEW, generation=2), encoding)
+    rules = TableRules().adopt(renamed_in_database())
+    alone = plan_all(snapshot(OLD), rules).partition
+    both = plan_changes(alone, snapshot(OLD, NEW, generation=2), rules)
     assert both.partition.eids == {NEW: own(OLD), OLD: own(OLD, 1)}
     assert both.gone == {(own(OLD), OLD)}
     assert both.added == {(own(OLD), NEW), (own(OLD, 1), OLD)}
@@ -86,36 +86,36 @@ def test_a_session_of_the_database_that_comes_takes_its_id_from_another_one():
 
 def test_folders_of_the_lab_that_the_setting_gives_are_sessions_of_their_own():
     flat, filed = "s/2020-01-01/001", "lab/Subjects/s/2020-01-01/001"
-    encoding = Encoding(lab="lab")
+    rules = TableRules(lab="lab")
     first, second = own("lab/s/2020-01-01/001"), own("lab/s/2020-01-01/001", 1)
-    assert encoding.eids(snapshot(flat, filed)) == {filed: first, flat: second}
-    alone = plan_all(snapshot(flat), encoding).partition
-    assert plan_changes(alone, snapshot(flat, filed, generation=2), encoding).partition.eids == {
+    assert rules.eids(snapshot(flat, filed)) == {filed: first, flat: second}
+    alone = plan_all(snapshot(flat), rules).partition
+    assert plan_changes(alone, snapshot(flat, filed, generation=2), rules).partition.eids == {
         flat: first, filed: second,
     }  # fmt: skip
 
 
 def test_a_change_of_the_lab_setting_changes_no_id_of_a_run():
-    before = plan_all(snapshot(OLD), Encoding(lab="labA")).partition
+    before = plan_all(snapshot(OLD), TableRules(lab="labA")).partition
     assert before.eids == {OLD: own(f"labA/{OLD}")}
-    after = plan_all(snapshot(OLD, NEW), Encoding(lab="labB"), before=before.given).partition
+    after = plan_all(snapshot(OLD, NEW), TableRules(lab="labB"), before=before.given).partition
     assert after.eids == {OLD: own(f"labA/{OLD}"), NEW: own(f"labB/{NEW}")}
 
 
 def test_only_new_sessions_are_looked_at_where_nothing_collides(monkeypatch):
-    encoding = Encoding(kept=Kept({OLD: KeptSession(uuid.UUID(int=7, version=4).bytes, "", "")}, {}), lab="lab")
+    rules = TableRules(kept=Kept({OLD: KeptSession(uuid.UUID(int=7, version=4).bytes, "", "")}, {}), lab="lab")
     many = [f"s{number}/2020-01-01/001" for number in range(50)]
-    plan, looked = plan_all(snapshot(OLD, *many), encoding), []
-    claim = Encoding.claim
-    monkeypatch.setattr(Encoding, "claim", lambda self, session: looked.append(session.path) or claim(self, session))
-    plan_changes(plan.partition, snapshot(OLD, NEW, *many[1:], generation=2), encoding)
+    plan, looked = plan_all(snapshot(OLD, *many), rules), []
+    claim = TableRules.claim
+    monkeypatch.setattr(TableRules, "claim", lambda self, session: looked.append(session.path) or claim(self, session))
+    plan_changes(plan.partition, snapshot(OLD, NEW, *many[1:], generation=2), rules)
     assert looked == [NEW]
 
 
-def dataset_rows(encoding, *rel_paths, path=OLD):
+def dataset_rows(rules, *rel_paths, path=OLD):
     files = {name: pack_signature(1, 2, 3, False) for name in rel_paths}
     rows = Snapshot(1, {path: Session(path, (folder_rows("", files),))})
-    return {row["rel_path"]: row["id"] for row in datasets_table(rows, encoding).to_pylist()}
+    return {row["rel_path"]: row["id"] for row in datasets_table(rows, rules).to_pylist()}
 
 
 # (story, ids that earlier tables hold for other datasets, ids that a database has)
@@ -130,19 +130,19 @@ RENAMED_DATASETS = [
 def test_no_dataset_has_the_id_of_another_one_of_its_session(story, kept, known):
     eid = own(OLD)
     kept_rows = {path: KeptDataset(ids.dataset_id(eid, of), 0, None, b"") for path, of in kept.items()}
-    encoding = Encoding(kept=Kept({}, {OLD: kept_rows}))
+    rules = TableRules(kept=Kept({}, {OLD: kept_rows}))
     if known:
         of_database = [
             {"eid": text(eid), "id": text(ids.dataset_id(eid, of)), "rel_path": path} for path, of in known.items()
         ]
-        encoding = encoding.adopt(adopt(sessions_of({"id": text(eid), "subject": "old"}), datasets_of(*of_database)))
-    found = dataset_rows(encoding, "old.b.c", "new.b.c", "newer.b.c")
+        rules = rules.adopt(adopt(sessions_of({"id": text(eid), "subject": "old"}), datasets_of(*of_database)))
+    found = dataset_rows(rules, "old.b.c", "new.b.c", "newer.b.c")
     assert len(set(found.values())) == 3
     holder = next(iter(known or kept))
     assert found[holder] == text(ids.dataset_id(eid, "old.b.c"))
     second = next(each for number, each in enumerate(ids.dataset_ids(eid, "old.b.c")) if number)
     assert found["old.b.c"] == text(second)
-    assert dataset_rows(encoding, "old.b.c")["old.b.c"] == text(second), "whatever else is here"
+    assert dataset_rows(rules, "old.b.c")["old.b.c"] == text(second), "whatever else is here"
 
 
 @given(st.integers(0, 2**32))
@@ -153,30 +153,30 @@ def test_whatever_comes_and_goes_no_eid_is_there_twice_and_none_changes_without_
     paths += [f"lab/Subjects/{path}" for path in paths]
     kept = {path: KeptSession(own(rng.choice(paths)), "", "") for path in rng.sample(paths[:6], 2)}
     lab = rng.choice(["", "lab"])
-    plain = Encoding(lab=lab, kept=Kept(kept, {}, rng.choice(["", "lab"])))
-    encodings = [plain]
+    plain = TableRules(lab=lab, kept=Kept(kept, {}, rng.choice(["", "lab"])))
+    rule_sets = [plain]
     for _ in range(2):
         shuffled = rng.sample(subjects, 4)
         known = [
             {"id": text(own(rng.choice(["", "lab/"]) + f"{of}/2020-01-01/001")), "subject": subject, "lab": lab}
             for subject, of in zip(rng.sample(subjects, 4), shuffled, strict=True)
         ]
-        encodings.append(plain.adopt(adopt(sessions_of(*known), datasets_of())))
-    old, encoding, given_before = None, rng.choice(encodings), NO_EIDS
+        rule_sets.append(plain.adopt(adopt(sessions_of(*known), datasets_of())))
+    old, rules, given_before = None, rng.choice(rule_sets), NO_EIDS
     for generation in range(1, 7):
         now = snapshot(*rng.sample(paths, rng.randrange(13)), generation=generation)
         is_same = rng.random() < 0.7
-        encoding = encoding if is_same else rng.choice(encodings)
-        plan = plan_changes(old, now, encoding) if old is not None and is_same else None
+        rules = rules if is_same else rng.choice(rule_sets)
+        plan = plan_changes(old, now, rules) if old is not None and is_same else None
         if plan is None:
-            plan = plan_all(now, encoding, before=given_before)
+            plan = plan_all(now, rules, before=given_before)
         eids = plan.partition.eids
         assert eids.keys() == now.sessions.keys()
         assert len(set(eids.values())) == len(eids)
-        assert [row["id"] for row in sessions_table(now, encoding).to_pylist()] == sorted(
-            text(eid) for eid in encoding.eids(now).values()
+        assert [row["id"] for row in sessions_table(now, rules).to_pylist()] == sorted(
+            text(eid) for eid in rules.eids(now).values()
         )
-        known = {path: encoding.claim(now.sessions[path]).adopted for path in eids}
+        known = {path: rules.claim(now.sessions[path]).adopted for path in eids}
         for eid in {*known.values()} - {None}:
             assert eid in eids.values(), "a session of the database has its id"
         for path, eid in eids.items():
@@ -184,5 +184,5 @@ def test_whatever_comes_and_goes_no_eid_is_there_twice_and_none_changes_without_
             was_own = path not in given_before.adopted
             if before is not None and was_own and eid != before:
                 assert eid == known[path] or before in known.values(), "changed without need"
-        assert plan.partition.given == plan_all(now, encoding, before=given_before).partition.given or old is None
+        assert plan.partition.given == plan_all(now, rules, before=given_before).partition.given or old is None
         old, given_before = plan.partition, plan.partition.given

@@ -9,7 +9,7 @@ from alfwatchd.alf import ids
 from alfwatchd.tables.adoption import adopt
 from alfwatchd.tables.earlier import NO_DATASET, NO_SESSION, NOTHING_KEPT, Kept, KeptDataset, KeptSession
 from alfwatchd.tables.notes import Note, note_all, note_changes, shows_kept, with_notes
-from alfwatchd.tables.rules import Encoding
+from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.rows import Session, pack_signature
 from alfwatchd.tree.sessions import Snapshot
 from kit.rows import datasets_of, folder_rows, sessions_of
@@ -48,30 +48,30 @@ STORIES = [
 
 @pytest.mark.parametrize(("story", "snapshot", "notes"), STORIES, ids=[case[0] for case in STORIES])
 def test_what_is_noted(story, snapshot, notes):
-    encoding = Encoding(kept=KEPT)
-    assert list(note_all(snapshot, encoding)) == notes
+    rules = TableRules(kept=KEPT)
+    assert list(note_all(snapshot, rules)) == notes
     gone = [] if snapshot.sessions else [(EID, here(*ROWS))]
-    assert list(note_changes(gone, snapshot.sessions.values(), {}, encoding)) == notes
+    assert list(note_changes(gone, snapshot.sessions.values(), {}, rules)) == notes
 
 
 def test_where_tables_knew_nothing_there_is_nothing_to_note():
-    assert list(note_all(rows(), Encoding())) == []
-    assert list(note_changes([(EID, here())], [here()], {}, Encoding())) == []
+    assert list(note_all(rows(), TableRules())) == []
+    assert list(note_changes([(EID, here())], [here()], {}, TableRules())) == []
 
 
 def test_an_id_that_was_given_in_this_run_is_noted():
     second = next(eid for number, eid in enumerate(ids.session_ids(PATH)) if number)
     for lab, key in (("", PATH), ("lab", f"lab/{PATH}")):
-        notes = list(note_changes([(second, here())], [], {PATH: second}, Encoding(lab=lab)))
+        notes = list(note_changes([(second, here())], [], {PATH: second}, TableRules(lab=lab)))
         assert notes == [Note(key, lab, KeptSession(second, "", ""), {})]
         kept = with_notes(NOTHING_KEPT, notes, {}, {})
         for now in ("", "lab", "other"):
-            assert Encoding(lab=now, kept=kept).kept_session(here()).eid == second
+            assert TableRules(lab=now, kept=kept).kept_session(here()).eid == second
 
 
 def test_what_a_database_knows_better_is_noted_of_sessions():
-    encoding = Encoding(kept=KEPT).adopt(adopt(sessions_of({"id": str(uuid.UUID(bytes=OTHER))}), datasets_of()))
-    assert list(note_all(rows(here(*ROWS)), encoding)) == [Note(PATH, "", COLUMNS, {})]
+    rules = TableRules(kept=KEPT).adopt(adopt(sessions_of({"id": str(uuid.UUID(bytes=OTHER))}), datasets_of()))
+    assert list(note_all(rows(here(*ROWS)), rules)) == [Note(PATH, "", COLUMNS, {})]
 
 
 NOTE = Note(PATH, "", COLUMNS, NOTED)
@@ -93,7 +93,7 @@ def test_the_latest_note_counts_and_datasets_add_up():
 
 
 def eid_and_ids(kept, lab=""):
-    found = Encoding(lab=lab, kept=kept)
+    found = TableRules(lab=lab, kept=kept)
     rows = kept.datasets.get(found.kept_key(here().key), {})
     return found.kept_session(here()).eid, {path: row.id for path, row in rows.items()}
 
@@ -148,5 +148,5 @@ SHOWN = [
 
 @pytest.mark.parametrize(("story", "kept", "snapshot", "shows"), SHOWN, ids=[case[0] for case in SHOWN])
 def test_the_next_run_reads_tables_only_where_they_hold_what_nothing_else_does(story, kept, snapshot, shows):
-    assert shows_kept(snapshot, Encoding(kept=kept), {}) is shows
-    assert shows_kept(snapshot, Encoding(kept=kept), {PATH: EID})
+    assert shows_kept(snapshot, TableRules(kept=kept), {}) is shows
+    assert shows_kept(snapshot, TableRules(kept=kept), {PATH: EID})

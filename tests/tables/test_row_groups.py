@@ -10,12 +10,12 @@ from alfwatchd.alf import ids
 from alfwatchd.tables import row_groups
 from alfwatchd.tables.earlier import Kept, KeptSession
 from alfwatchd.tables.row_groups import digest_groups, leave_out_equal, plan_all, plan_changes
-from alfwatchd.tables.rules import Encoding
+from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.rows import Session, pack_signature
 from alfwatchd.tree.sessions import Snapshot
 from kit.rows import folder_rows
 
-ENCODING = Encoding()
+ENCODING = TableRules()
 
 
 def session(number, n_datasets=3, *, lab="", folder="alf", size=0, digest=b""):
@@ -99,17 +99,17 @@ def test_tables_without_rows_have_one_group():
 def test_a_kept_eid_that_becomes_free_goes_to_no_session_that_has_another_one(small_groups):
     # Two folders of one kept session: the table filled in a lab that only one of them has.
     eid = bytes(6) + b"\x40" + bytes(1) + b"\x80" + bytes(7)
-    encoding = Encoding(kept=Kept({"lab/s1/2020-01-01/001": KeptSession(eid, "", "")}, {}, "lab"))
+    rules = TableRules(kept=Kept({"lab/s1/2020-01-01/001": KeptSession(eid, "", "")}, {}, "lab"))
     first, second = session(1, lab="lab/Subjects/"), session(1)
     others = [session(number) for number in range(2, 40)]
-    both = plan_all(snapshot(first, second, *others), encoding).partition
+    both = plan_all(snapshot(first, second, *others), rules).partition
     assert both.eids[first.path] == eid
-    plan = plan_changes(both, snapshot(second, *others), encoding)
+    plan = plan_changes(both, snapshot(second, *others), rules)
     assert plan.partition.eids[second.path] == both.eids[second.path] == ids.session_id("s1/2020-01-01/001")
-    assert plan.partition == plan_all(snapshot(second, *others), encoding, both.n_bits, both.given).partition
+    assert plan.partition == plan_all(snapshot(second, *others), rules, both.n_bits, both.given).partition
     assert (plan.gone, plan.added) == ({(eid, first.path)}, set())
     assert plan.sessions == plan.datasets == {both.group_of(eid)}
-    again = plan_changes(plan.partition, snapshot(first, second, *others), encoding)
+    again = plan_changes(plan.partition, snapshot(first, second, *others), rules)
     assert again.partition.eids[first.path] == eid
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from alfwatchd.store.writer import Store
 from alfwatchd.tables import row_groups
-from alfwatchd.tables.rules import Encoding
+from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.rows import Session, pack_signature
 from alfwatchd.tree.sessions import Snapshot
 from kit.program import make_ibl_tree, program
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.heavy
 
 PATIENCE = 60.0
 N_DATASETS = 6
-ENCODING = Encoding()
+ENCODING = TableRules()
 
 # Reads the tables again and again until it is told to end; the way to read is its first argument.
 READER = r"""
