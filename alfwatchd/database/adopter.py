@@ -25,7 +25,7 @@ from alfwatchd.settings import Adopt
 from alfwatchd.store import id_history
 from alfwatchd.store.id_history import Announced
 from alfwatchd.tables.adoption import Adoption, adopt
-from alfwatchd.tables.earlier import Kept
+from alfwatchd.tables.earlier import Earlier
 from alfwatchd.tables.id_changes import Announcement
 from alfwatchd.tree.rows import Problem
 from alfwatchd.tree.sessions import Snapshot
@@ -166,7 +166,7 @@ class Adopting:
         Gets an `Adopted` after each look that changed something, and the first one in any case.
     """
 
-    def __init__(self, settings: Adopt, state_dir: Path, kept: Kept, post: Callable[[Adopted], None]) -> None:
+    def __init__(self, settings: Adopt, state_dir: Path, kept: Earlier, post: Callable[[Adopted], None]) -> None:
         self.adoption: Adoption | None = None
         self._settings = settings
         self._state_dir = state_dir
@@ -271,7 +271,7 @@ class Adopted:
     """What a look at the database gave; `adoption` is None where nothing changes, `error` empty where all went well."""
 
     adoption: Adoption | None
-    kept: Kept | None
+    kept: Earlier | None
     """What is left of what earlier tables hold; None where nothing changes."""
     error: str
     when: str | None

@@ -37,7 +37,7 @@ from alfwatchd.store.notes_file import Notes
 from alfwatchd.store.reader import StoredTables
 from alfwatchd.tables import carry_over
 from alfwatchd.tables.adoption import Adoption
-from alfwatchd.tables.earlier import NOTHING_KEPT, Kept
+from alfwatchd.tables.earlier import NOTHING_EARLIER, Earlier
 from alfwatchd.tables.notes import key_now, with_notes
 from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.known_sample import KnownSession
@@ -143,7 +143,7 @@ def prepare(
     is_ours &= state is None or read_marks(settings.state_dir / LAYOUT) == [
         list(mark) if (mark := file_mark(settings.out_dir / name)) else None for name in (SESSIONS, DATASETS)
     ]
-    carried = NOTHING_KEPT
+    carried = NOTHING_EARLIER
     earlier = None if is_ours else _read_earlier(settings)
     sessions = _sessions_here(settings, metadata, earlier)
     indexer.absences.max_fraction = settings.guard.max_lost_fraction
@@ -233,12 +233,12 @@ def _read_earlier(settings: Settings) -> StoredTables | None:
 
 
 def _with_notes(
-    carried: Kept,
+    carried: Earlier,
     notes: Notes,
     sessions: pa.Table | None,
     earlier: StoredTables | None,
     recall_before: Callable[[], Adoption | None],
-) -> Kept:
+) -> Earlier:
     """Return what earlier tables know, with what was noted of rows that went before.
 
     Parameters

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from alfwatchd.store.atomic import sync_folder, write_atomically
-from alfwatchd.tables.earlier import NO_DATASET, NO_SESSION, KeptDataset, KeptSession
+from alfwatchd.tables.earlier import NO_DATASET, NO_SESSION, EarlierDataset, EarlierSession
 from alfwatchd.tables.notes import Note, noted
 
 _log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class Notes:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._path = folder / NAME
-        self._known: dict[str, tuple[str, KeptSession, dict[str, KeptDataset]]] = {}
+        self._known: dict[str, tuple[str, EarlierSession, dict[str, EarlierDataset]]] = {}
         """Session key -> what the file holds of it, with the lab."""
 
     def load(self) -> list[Note]:
@@ -217,7 +217,7 @@ def _parse(line: bytes) -> tuple[float, Note]:
         raise ValueError("damaged")
     content = json.loads(line[9:])
     datasets = {str(path): noted(_parse_id(own_id), int(qc)) for path, (own_id, qc) in content["datasets"].items()}
-    session = KeptSession(_parse_id(content["eid"]), str(content["task_protocol"]), str(content["projects"]))
+    session = EarlierSession(_parse_id(content["eid"]), str(content["task_protocol"]), str(content["projects"]))
     return float(content["when"]), Note(str(content["session"]), str(content["lab"]), session, datasets)
 
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from alfwatchd.alf import grammar, ids
 from alfwatchd.tables.database_columns import DatabaseDatasets, Ids, read_datasets, read_sessions, session_paths
-from alfwatchd.tables.earlier import NO_DATASET, Kept, KeptDataset
+from alfwatchd.tables.earlier import NO_DATASET, Earlier, EarlierDataset
 from alfwatchd.tables.matching import CODE_BITS, Places, Rows, folded, split_uuid
 from alfwatchd.tree.rows import Problem, Session
 
@@ -192,7 +192,7 @@ class Adoption:
                 labs[rest].add(lab)
         return labs
 
-    def without_adopted(self, kept: Kept) -> Kept:
+    def without_adopted(self, kept: Earlier) -> Earlier:
         """Return what is kept from earlier tables without what is adopted; digests stay, as hashing looks for them."""
         sessions = {path: row for path, row in kept.sessions.items() if path not in self.sessions}
         datasets = {}
@@ -203,7 +203,7 @@ class Adoption:
             names = [*rows]
             places = self.find([self.sessions[path]], [len(names)], [name.encode() for name in names])
             left = {
-                name: rows[name] if place < 0 else KeptDataset(None, 0, rows[name].file_size, rows[name].digest)
+                name: rows[name] if place < 0 else EarlierDataset(None, 0, rows[name].file_size, rows[name].digest)
                 for name, place in zip(names, places.tolist(), strict=True)
             }
             datasets[path] = {name: row for name, row in left.items() if row != NO_DATASET}

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from alfwatchd.alf import ids
 from alfwatchd.alf.grammar import SessionKey
 from alfwatchd.tables import arrow
-from alfwatchd.tables.earlier import NO_DATASET, NO_SESSION, QC_CATEGORIES, Kept, KeptDataset, KeptSession
+from alfwatchd.tables.earlier import NO_DATASET, NO_SESSION, QC_CATEGORIES, Earlier, EarlierDataset, EarlierSession
 
 _PIECE = 1 << 13
 _MD5 = re.compile(r"[0-9a-f]{32}")
@@ -25,7 +25,7 @@ _MD5 = re.compile(r"[0-9a-f]{32}")
 
 def carry_over(
     sessions: pa.Table, datasets: pa.Table, namespace: uuid.UUID, lab: str, lab_now: str | None = None
-) -> Kept:
+) -> Earlier:
     """Gather what must survive from earlier tables, made by ONE, by Alyx or by us.
 
     Parameters
@@ -48,7 +48,7 @@ def carry_over(
     keys = session_keys(sessions)
     eids = _unique_ids(_column(sessions, "id"))
     own_eids: dict[object, bytes] = {}
-    kept_sessions: dict[str, KeptSession] = {}
+    kept_sessions: dict[str, EarlierSession] = {}
     plain: set[str] = set()
     projects = _column(sessions, "projects") if "projects" in sessions.column_names else _column(sessions, "project")
     rows = zip(keys, eids, _column(sessions, "id"), _column(sessions, "task_protocol"), projects, strict=True)
@@ -63,13 +63,13 @@ def carry_over(
         is_news = eid != given or (has_other_lab and key.lab == lab)
         if eid == given:
             plain.add(path)
-        row = KeptSession(eid if is_news else None, str(protocol or ""), str(project or ""))
+        row = EarlierSession(eid if is_news else None, str(protocol or ""), str(project or ""))
         if row != NO_SESSION:
             kept_sessions[path] = row
     for path in plain & kept_sessions.keys() if not has_other_lab else ():
         # Of two folders that are one session to the tables, one has its own eid, and the other one what is next to it.
         kept_sessions[path] = replace(kept_sessions[path], eid=None)
-    return Kept(kept_sessions, _kept_datasets(sessions, datasets, keys, own_eids), lab)
+    return Earlier(kept_sessions, _kept_datasets(sessions, datasets, keys, own_eids), lab)
 
 
 def session_keys(sessions: pa.Table) -> list[SessionKey | None]:
@@ -126,11 +126,11 @@ def dataset_rows(
 
 def _kept_datasets(
     sessions: pa.Table, datasets: pa.Table, keys: list[SessionKey | None], eids: dict[object, bytes]
-) -> dict[str, dict[str, KeptDataset]]:
+) -> dict[str, dict[str, EarlierDataset]]:
     by_eid = _keys_by_eid(sessions, keys)
     names = ("eid", "rel_path", "qc", "file_size", "hash")
     rows = zip(_unique_ids(_column(datasets, "id")), *(_column(datasets, name) for name in names), strict=True)
-    kept: dict[str, dict[str, KeptDataset]] = {}
+    kept: dict[str, dict[str, EarlierDataset]] = {}
     paths = {eid: key.eid_path for eid, key in by_eid.items() if key is not None}
     for own_id, eid, rel_path, qc, file_size, digest in rows:
         key = by_eid.get(eid) if isinstance(eid, str) else None
@@ -139,7 +139,7 @@ def _kept_datasets(
         given = ids.dataset_id(eids[eid], rel_path)
         known_size = _whole_number(file_size)
         known = known_size is not None and _parse_md5(digest)
-        row = KeptDataset(
+        row = EarlierDataset(
             id=None if own_id == given else own_id,
             qc=QC_CATEGORIES.index(qc) if qc in QC_CATEGORIES else 0,
             file_size=known_size if known else None,

@@ -14,11 +14,11 @@ import numpy.typing as npt
 
 from alfwatchd.alf import ids
 from alfwatchd.tables.adoption import AdoptedSession
-from alfwatchd.tables.earlier import NO_DATASET, KeptDataset
+from alfwatchd.tables.earlier import NO_DATASET, EarlierDataset
 from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.rows import Session
 
-_NOTHING: Mapping[str, KeptDataset] = {}
+_NOTHING: Mapping[str, EarlierDataset] = {}
 
 
 class Members(NamedTuple):
@@ -83,7 +83,7 @@ def use_kept(
 
 def _put_kept(
     each: Members,
-    kept: Mapping[str, KeptDataset],
+    kept: Mapping[str, EarlierDataset],
     rel_paths: Sequence[bytes],
     own_ids: npt.NDArray[np.uint8],
     qc: npt.NDArray[np.int8],

@@ -13,7 +13,7 @@ QC_CATEGORIES = ("NOT_SET", "PASS", "WARNING", "FAIL", "CRITICAL")
 
 
 @dataclass(frozen=True)
-class Kept:
+class Earlier:
     """What earlier tables in the output folder know that cannot be derived from the disk.
 
     Parameters
@@ -33,8 +33,8 @@ class Kept:
         Whether all of it is of rows that were not in the earlier tables any more, but went before; see `tables.notes`.
     """
 
-    sessions: Mapping[str, KeptSession]
-    datasets: Mapping[str, Mapping[str, KeptDataset]]
+    sessions: Mapping[str, EarlierSession]
+    datasets: Mapping[str, Mapping[str, EarlierDataset]]
     lab: str = ""
     other_labs: tuple[str, ...] = ()
     relisted: frozenset[str] = frozenset()
@@ -61,7 +61,7 @@ class Kept:
                 return filled
         return own
 
-    def without_ids(self) -> Kept:
+    def without_ids(self) -> Earlier:
         """Return what is left where ids are not to be kept."""
         sessions = {key: replace(row, eid=None) for key, row in self.sessions.items()}
         datasets = {
@@ -76,7 +76,7 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
-class KeptSession:
+class EarlierSession:
     """Columns of a session that are carried over.
 
     Parameters
@@ -92,7 +92,7 @@ class KeptSession:
 
 
 @dataclass(frozen=True, slots=True)
-class KeptDataset:
+class EarlierDataset:
     """Columns of a dataset that are carried over.
 
     Parameters
@@ -113,6 +113,6 @@ class KeptDataset:
     digest: bytes
 
 
-NO_SESSION = KeptSession(None, "", "")
-NO_DATASET = KeptDataset(None, 0, None, b"")
-NOTHING_KEPT = Kept({}, {})
+NO_SESSION = EarlierSession(None, "", "")
+NO_DATASET = EarlierDataset(None, 0, None, b"")
+NOTHING_EARLIER = Earlier({}, {})

@@ -10,7 +10,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence, Se
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from alfwatchd.tables.earlier import NO_SESSION, Kept, KeptDataset, KeptSession
+from alfwatchd.tables.earlier import NO_SESSION, Earlier, EarlierDataset, EarlierSession
 from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.rows import Session
 from alfwatchd.tree.sessions import Snapshot
@@ -33,8 +33,8 @@ class Note:
 
     key: str
     lab: str
-    session: KeptSession
-    datasets: Mapping[str, KeptDataset]
+    session: EarlierSession
+    datasets: Mapping[str, EarlierDataset]
 
 
 def note_all(snapshot: Snapshot, rules: TableRules) -> Iterator[Note]:
@@ -81,7 +81,7 @@ def note_changes(
         yield from _note(kept.key_of(session.key), NO_SESSION, session, rules)
 
 
-def _note(key: str, columns: KeptSession, session: Session | None, rules: TableRules) -> Iterator[Note]:
+def _note(key: str, columns: EarlierSession, session: Session | None, rules: TableRules) -> Iterator[Note]:
     kept = rules.all_kept
     datasets = kept.datasets.get(key)
     lost = {}
@@ -92,14 +92,14 @@ def _note(key: str, columns: KeptSession, session: Session | None, rules: TableR
         yield Note(key, rules.lab if key not in kept.sessions and not datasets else kept.lab, columns, lost)
 
 
-def noted(own_id: bytes | None, qc: int) -> KeptDataset:
+def noted(own_id: bytes | None, qc: int) -> EarlierDataset:
     """Return what a note holds of a dataset; one object for all that have the same qc and no id of their own."""
-    return _of_qc(qc) if own_id is None else KeptDataset(own_id, qc, None, b"")
+    return _of_qc(qc) if own_id is None else EarlierDataset(own_id, qc, None, b"")
 
 
 @lru_cache
-def _of_qc(qc: int) -> KeptDataset:
-    return KeptDataset(None, qc, None, b"")
+def _of_qc(qc: int) -> EarlierDataset:
+    return EarlierDataset(None, qc, None, b"")
 
 
 def _rel_paths(session: Session) -> set[str]:
@@ -118,12 +118,12 @@ def key_now(note: Note, lab: str) -> str:
 
 
 def with_notes(
-    kept: Kept,
+    kept: Earlier,
     notes: Sequence[Note],
     listed: Mapping[str, Set[str]],
     taken: Mapping[bytes, str],
     adopted: Container[str] = (),
-) -> Kept:
+) -> Earlier:
     """Return what earlier tables know together with what was noted of rows that they do not list.
 
     Parameters

@@ -10,7 +10,7 @@ import numpy as np
 
 from alfwatchd.alf import grammar, ids
 from alfwatchd.tables.adoption import AdoptedSession, Adoption
-from alfwatchd.tables.earlier import NO_SESSION, NOTHING_KEPT, Kept, KeptSession
+from alfwatchd.tables.earlier import NO_SESSION, NOTHING_EARLIER, Earlier, EarlierSession
 from alfwatchd.tables.eids import NO_EIDS, Claim, Eids, assign
 from alfwatchd.tree.rows import Session
 from alfwatchd.tree.sessions import Snapshot
@@ -43,9 +43,9 @@ class TableRules:
     namespace: uuid.UUID = ids.NAMESPACE
     lab: str = ""
     with_hashes: bool = False
-    kept: Kept = field(default=NOTHING_KEPT, compare=False)
+    kept: Earlier = field(default=NOTHING_EARLIER, compare=False)
     adopted: Adoption | None = field(default=None, compare=False)
-    carried: Kept | None = field(default=None, compare=False)
+    carried: Earlier | None = field(default=None, compare=False)
     n_recomputed: int = 0
 
     def kept_key(self, key: grammar.SessionKey) -> str:
@@ -82,7 +82,7 @@ class TableRules:
         rank = (is_elsewhere, not key.lab, session.path)
         return Claim(session.path, key.eid_path, path, adopted.eid if adopted else None, kept, rank)
 
-    def kept_session(self, session: Session) -> KeptSession:
+    def kept_session(self, session: Session) -> EarlierSession:
         """Return what earlier tables know of a session."""
         return self.kept.sessions.get(self.kept_key(session.key), NO_SESSION) if self.kept.sessions else NO_SESSION
 
@@ -123,14 +123,14 @@ class TableRules:
         """Return the same with what a newer state of a database knows."""
         return self.take(adopted, adopted.without_adopted(self.all_kept))
 
-    def take(self, adopted: Adoption, kept: Kept) -> TableRules:
+    def take(self, adopted: Adoption, kept: Earlier) -> TableRules:
         """Do what `adopt` does where it is known what is left of what earlier tables know."""
         if self.n_recomputed:  # after that was sorted out, perhaps
             kept = kept.without_ids()
         return replace(self, adopted=adopted, kept=kept, carried=self.all_kept)
 
     @property
-    def all_kept(self) -> Kept:
+    def all_kept(self) -> Earlier:
         """What earlier tables know, also where a database knows better."""
         return self.kept if self.carried is None else self.carried
 

@@ -8,7 +8,7 @@ import pytest
 from alfwatchd.database import adopter
 from alfwatchd.database.adopter import Adopting
 from alfwatchd.settings import Adopt
-from alfwatchd.tables.earlier import Kept, KeptDataset, KeptSession
+from alfwatchd.tables.earlier import Earlier, EarlierDataset, EarlierSession
 from kit.database import dataset, session, write_database
 
 PATIENCE = 120.0
@@ -32,7 +32,7 @@ def start(tmp_path):
 
 def test_a_source_that_cannot_be_read_is_looked_at_again_before_long(start, tmp_path, monkeypatch):
     monkeypatch.setattr(adopter, "_RETRY_SECONDS", 0.05)
-    told = start(Kept({}, {}))
+    told = start(Earlier({}, {}))
     assert "is not there" in told.get(timeout=PATIENCE).error
     write_database(tmp_path / "source", [session(PATH)], [])
     message = told.get(timeout=PATIENCE)
@@ -47,10 +47,10 @@ def test_what_is_left_of_earlier_tables_comes_with_what_is_adopted(start, tmp_pa
     write_database(tmp_path / "source", [one], [dataset(one["id"], TIMES)])
     old = uuid.uuid4().bytes
     told = start(
-        Kept(
-            {KEY: KeptSession(old, "", ""), "other": KeptSession(old, "", "")},
-            {KEY: {TIMES: KeptDataset(old, 1, None, b""), "x.y.z": KeptDataset(old, 1, None, b"")}},
+        Earlier(
+            {KEY: EarlierSession(old, "", ""), "other": EarlierSession(old, "", "")},
+            {KEY: {TIMES: EarlierDataset(old, 1, None, b""), "x.y.z": EarlierDataset(old, 1, None, b"")}},
         )
     )
     left = told.get(timeout=PATIENCE).kept
-    assert ([*left.sessions], left.datasets) == (["other"], {KEY: {"x.y.z": KeptDataset(old, 1, None, b"")}})
+    assert ([*left.sessions], left.datasets) == (["other"], {KEY: {"x.y.z": EarlierDataset(old, 1, None, b"")}})

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from alfwatchd.store import writer
 from alfwatchd.tables.columns import TableRules, datasets_table, sessions_table
-from alfwatchd.tables.earlier import Kept, KeptSession
+from alfwatchd.tables.earlier import Earlier, EarlierSession
 from alfwatchd.tree.rows import Session, pack_signature
 from alfwatchd.tree.sessions import Snapshot
 from kit.rows import folder_rows
@@ -35,8 +35,11 @@ def write_tables(
         path = subject if "/" in subject else f"lab/Subjects/{subject}/2020-01-01/001"
         files = {name: pack_signature(10 + size, 0, 1, False) for name in ("spikes.times.npy", "spikes.clusters.npy")}
         sessions[path] = Session(path, (folder_rows("alf", files),))
-    kept = Kept(
-        {s.key.eid_path: KeptSession(None, "task", (projects or {}).get(s.key.subject, "")) for s in sessions.values()},
+    kept = Earlier(
+        {
+            s.key.eid_path: EarlierSession(None, "task", (projects or {}).get(s.key.subject, ""))
+            for s in sessions.values()
+        },
         {},
     )
     snapshot, rules = Snapshot(generation, sessions), TableRules(kept=kept)

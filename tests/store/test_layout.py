@@ -22,7 +22,7 @@ from alfwatchd.store.writer import Store
 from alfwatchd.tables import columns, row_groups
 from alfwatchd.tables.adoption import adopt
 from alfwatchd.tables.columns import datasets_table, sessions_table
-from alfwatchd.tables.earlier import Kept, KeptSession
+from alfwatchd.tables.earlier import Earlier, EarlierSession
 from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.rows import Session, pack_signature
 from alfwatchd.tree.sessions import Snapshot
@@ -55,7 +55,7 @@ DATABASES = [
     database(range(20), keep_missing=True),
     database(range(30, 80), 2, keep_missing=True),
 ]
-KEPT = Kept({"s1/2020-01-01/001": KeptSession(None, "", "p")}, {})
+KEPT = Earlier({"s1/2020-01-01/001": EarlierSession(None, "", "p")}, {})
 
 
 @pytest.fixture

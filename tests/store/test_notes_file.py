@@ -9,12 +9,12 @@ import pytest
 
 from alfwatchd.store import notes_file as module
 from alfwatchd.store.notes_file import NAME, Notes
-from alfwatchd.tables.earlier import NO_DATASET, NO_SESSION, KeptSession
+from alfwatchd.tables.earlier import NO_DATASET, NO_SESSION, EarlierSession
 from alfwatchd.tables.notes import Note
 
 EID, OWN = uuid.UUID(int=1, version=4).bytes, uuid.UUID(int=2, version=4).bytes
 FULL = Note(
-    "lab/s/2020-01-01/001", "lab", KeptSession(EID, "protocol é\n", "a,b"),
+    "lab/s/2020-01-01/001", "lab", EarlierSession(EID, "protocol é\n", "a,b"),
     {"alf/a.b.c": replace(NO_DATASET, id=OWN, qc=3), "d.e.f": replace(NO_DATASET, qc=1)},
 )  # fmt: skip
 
@@ -113,7 +113,7 @@ def test_where_there_is_no_room_the_oldest_go_first(tmp_path, monkeypatch, most,
 
 
 def test_ids_can_be_forgotten_and_the_rest_stays(tmp_path):
-    bare = Note("t/2020-01-01/001", "", KeptSession(EID, "", ""), {"a.b.c": replace(NO_DATASET, id=OWN)})
+    bare = Note("t/2020-01-01/001", "", EarlierSession(EID, "", ""), {"a.b.c": replace(NO_DATASET, id=OWN)})
     notes = Notes(tmp_path)
     notes.add([FULL, bare])
     notes.forget_ids()

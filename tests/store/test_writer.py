@@ -38,7 +38,7 @@ from alfwatchd.store.reader import (
 )
 from alfwatchd.store.writer import Store, check_out_dir
 from alfwatchd.tables.columns import datasets_table, sessions_table
-from alfwatchd.tables.earlier import Kept, KeptSession
+from alfwatchd.tables.earlier import Earlier, EarlierSession
 from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.folder import Changes
 from alfwatchd.tree.rows import Session, pack_signature
@@ -142,7 +142,7 @@ def test_what_was_mounted_over_the_folder_gets_no_table(out_dir, n_checks):
 
 
 def test_metadata(out_dir):
-    kept = Kept({"s/2020-01-01/001": KeptSession(None, "", "p")}, {})
+    kept = Earlier({"s/2020-01-01/001": EarlierSession(None, "", "p")}, {})
     for rules in (TableRules(), TableRules(lab="lab", with_hashes=True, kept=kept)):
         Store(out_dir, "/data/root").write(snapshot("s", 3), rules)
         for name in (SESSIONS, DATASETS):

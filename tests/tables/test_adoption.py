@@ -11,7 +11,7 @@ import pytest
 from alfwatchd.alf import ids
 from alfwatchd.tables.adoption import adopt
 from alfwatchd.tables.columns import datasets_table, sessions_table
-from alfwatchd.tables.earlier import Kept, KeptDataset, KeptSession
+from alfwatchd.tables.earlier import Earlier, EarlierDataset, EarlierSession
 from alfwatchd.tables.id_changes import announce, follow
 from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.rows import Session, pack_signature
@@ -311,12 +311,12 @@ def test_what_one_could_not_open_is_not_kept():
 
 
 def test_the_database_wins_over_earlier_tables_and_other_rows_keep_what_they_had():
-    kept = Kept(
-        {S1: KeptSession(uuid.UUID(E2).bytes, "old", "old"), S2: KeptSession(None, "mine", "")},
+    kept = Earlier(
+        {S1: EarlierSession(uuid.UUID(E2).bytes, "old", "old"), S2: EarlierSession(None, "mine", "")},
         {
             S1: {
-                "a.b.c": KeptDataset(uuid.UUID(D2).bytes, 3, 7, bytes(range(16))),
-                "x.y.z": KeptDataset(uuid.UUID(D3).bytes, 1, None, b""),
+                "a.b.c": EarlierDataset(uuid.UUID(D2).bytes, 3, 7, bytes(range(16))),
+                "x.y.z": EarlierDataset(uuid.UUID(D3).bytes, 1, None, b""),
             }
         },
     )
@@ -328,7 +328,7 @@ def test_the_database_wins_over_earlier_tables_and_other_rows_keep_what_they_had
     assert (datasets["a.b.c"]["id"], datasets["a.b.c"]["qc"]) == (D1, "PASS")
     assert (datasets["x.y.z"]["id"], datasets["x.y.z"]["qc"]) == (D3, "PASS")
     # A digest of earlier tables may spare the hashing of a file.
-    assert rules.kept.datasets[S1]["a.b.c"] == KeptDataset(None, 0, 7, bytes(range(16)))
+    assert rules.kept.datasets[S1]["a.b.c"] == EarlierDataset(None, 0, 7, bytes(range(16)))
 
 
 def test_equal_content_has_an_equal_digest_and_other_content_another():

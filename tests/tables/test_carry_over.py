@@ -11,7 +11,7 @@ from alfwatchd.alf import ids
 from alfwatchd.alf.grammar import SessionKey
 from alfwatchd.tables.carry_over import carry_over, dataset_rows, session_keys
 from alfwatchd.tables.columns import datasets_table, sessions_table
-from alfwatchd.tables.earlier import NOTHING_KEPT, QC_CATEGORIES, Kept, KeptDataset, KeptSession
+from alfwatchd.tables.earlier import NOTHING_EARLIER, QC_CATEGORIES, Earlier, EarlierDataset, EarlierSession
 from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.rows import Session, pack_signature
 from alfwatchd.tree.sessions import Snapshot
@@ -53,27 +53,27 @@ EIDS = [
 @pytest.mark.parametrize(("story", "text", "kept"), EIDS, ids=[case[0] for case in EIDS])
 def test_eids(story, text, kept):
     found = carry(sessions_of({"id": text}))
-    assert found == Kept({S1: KeptSession(kept, "", "")} if kept else {}, {})
+    assert found == Earlier({S1: EarlierSession(kept, "", "")} if kept else {}, {})
 
 
 @pytest.mark.parametrize(("story", "text", "kept"), EIDS[:7], ids=[case[0] for case in EIDS[:7]])
 def test_dataset_ids(story, text, kept):
     text = own_id() if text == own_eid() else text
     found = carry(sessions_of({"id": S1}), datasets_of({"id": text}))
-    assert found == Kept({}, {S1: {"a.b.c": KeptDataset(kept, 0, None, b"")}} if kept else {})
+    assert found == Earlier({}, {S1: {"a.b.c": EarlierDataset(kept, 0, None, b"")}} if kept else {})
 
 
 def test_the_ids_that_follow_from_a_kept_eid_are_no_news():
     eid = str(V4)
     found = carry(sessions_of({"id": eid}), datasets_of({"eid": eid, "id": own_id(eid=eid)}))
-    assert found == Kept({S1: KeptSession(V4.bytes, "", "")}, {})
+    assert found == Earlier({S1: EarlierSession(V4.bytes, "", "")}, {})
 
 
 def test_ids_of_another_namespace_are_kept():
     namespace = uuid.UUID("01234567-89ab-4def-8123-456789abcdef")
     sessions = sessions_of({"id": own_eid()})
-    assert carry(sessions, namespace=namespace).sessions == {S1: KeptSession(uuid.UUID(own_eid()).bytes, "", "")}
-    assert carry(sessions_of({"id": own_eid(namespace=namespace)}), namespace=namespace) == NOTHING_KEPT
+    assert carry(sessions, namespace=namespace).sessions == {S1: EarlierSession(uuid.UUID(own_eid()).bytes, "", "")}
+    assert carry(sessions_of({"id": own_eid(namespace=namespace)}), namespace=namespace) == NOTHING_EARLIER
 
 
 def test_an_id_that_several_datasets_share_is_not_kept():
@@ -87,15 +87,17 @@ def test_an_id_that_several_datasets_share_is_not_kept():
     )
     found = carry(sessions, datasets)
     assert found.datasets == {
-        S1: {"a.b.c": KeptDataset(None, 3, None, b"")},
-        S2: {"d.e.f": KeptDataset(uuid.UUID(own).bytes, 0, None, b"")},
+        S1: {"a.b.c": EarlierDataset(None, 3, None, b"")},
+        S2: {"d.e.f": EarlierDataset(uuid.UUID(own).bytes, 0, None, b"")},
     }
 
 
 def test_an_eid_that_several_sessions_share_is_kept_by_none():
     sessions = sessions_of({"id": str(V4), "projects": "p"}, {"id": str(V4), "number": 2, "projects": "q"})
     datasets = datasets_of({"eid": str(V4), "id": str(OTHER_V4), "qc": "FAIL"})
-    assert carry(sessions, datasets) == Kept({S1: KeptSession(None, "", "p"), S2: KeptSession(None, "", "q")}, {})
+    assert carry(sessions, datasets) == Earlier(
+        {S1: EarlierSession(None, "", "p"), S2: EarlierSession(None, "", "q")}, {}
+    )
     assert list(dataset_rows(sessions, datasets, session_keys(sessions))) == []
 
 
@@ -103,7 +105,7 @@ def test_a_session_that_is_listed_twice_keeps_its_datasets():
     # ONE lists nested sessions twice, with one eid.
     sessions = sessions_of({"id": str(V4)}, {"id": str(V4)})
     datasets = datasets_of({"eid": str(V4), "id": str(OTHER_V4), "qc": "FAIL"})
-    assert carry(sessions, datasets) == Kept({}, {S1: {"a.b.c": KeptDataset(OTHER_V4.bytes, 3, None, b"")}})
+    assert carry(sessions, datasets) == Earlier({}, {S1: {"a.b.c": EarlierDataset(OTHER_V4.bytes, 3, None, b"")}})
 
 
 def test_ids_as_paths():
@@ -112,11 +114,11 @@ def test_ids_as_paths():
     datasets = datasets_of(
         {"eid": LAB_S1, "id": "a.b.c", "qc": "PASS"}, {"eid": S2, "id": "a.b.c", "hash": MD5}, {"eid": S2, "id": "x"}
     )
-    assert carry(sessions, datasets) == Kept(
-        {S2: KeptSession(None, "", "p")},
+    assert carry(sessions, datasets) == Earlier(
+        {S2: EarlierSession(None, "", "p")},
         {
-            LAB_S1: {"a.b.c": KeptDataset(None, 1, None, b"")},
-            S2: {"a.b.c": KeptDataset(None, 0, 7, bytes.fromhex(MD5))},
+            LAB_S1: {"a.b.c": EarlierDataset(None, 1, None, b"")},
+            S2: {"a.b.c": EarlierDataset(None, 0, 7, bytes.fromhex(MD5))},
         },
     )
 
@@ -132,12 +134,12 @@ def test_columns_of_sessions(column, value):
         )
     sessions = sessions.set_column(sessions.column_names.index(column), column, pa.array([value]))
     protocol, projects = (value, "") if column == "task_protocol" else ("", value)
-    assert carry(sessions) == Kept({S1: KeptSession(None, protocol, projects)}, {})
+    assert carry(sessions) == Earlier({S1: EarlierSession(None, protocol, projects)}, {})
 
 
 @pytest.mark.parametrize("value", ["", None])
 def test_empty_columns_of_sessions_are_no_news(value):
-    assert carry(sessions_of({"task_protocol": value, "projects": value, "lab": value})) == NOTHING_KEPT
+    assert carry(sessions_of({"task_protocol": value, "projects": value, "lab": value})) == NOTHING_EARLIER
 
 
 @pytest.mark.parametrize(("code", "qc"), list(enumerate(QC_CATEGORIES)))
@@ -146,12 +148,12 @@ def test_qc(code, qc):
     for column in (pa.array([qc]), ordered):
         datasets = datasets_of({}).set_column(6, "qc", column)
         kept = carry(sessions_of({"id": S1}), datasets).datasets
-        assert kept == ({S1: {"a.b.c": KeptDataset(None, code, None, b"")}} if code else {})
+        assert kept == ({S1: {"a.b.c": EarlierDataset(None, code, None, b"")}} if code else {})
 
 
 @pytest.mark.parametrize("qc", [None, "", "fail", "UNHEARD_OF"])
 def test_qc_of_other_words_counts_as_not_set(qc):
-    assert carry(sessions_of({"id": S1}), datasets_of({"qc": qc})) == NOTHING_KEPT
+    assert carry(sessions_of({"id": S1}), datasets_of({"qc": qc})) == NOTHING_EARLIER
 
 
 # (hash in the table, file size in the table, whether it is kept)
@@ -173,7 +175,7 @@ def test_qc_of_other_words_counts_as_not_set(qc):
 )
 def test_digests(digest, file_size, is_kept):
     kept = carry(sessions_of({"id": S1}), datasets_of({"hash": digest, "file_size": file_size})).datasets
-    row = KeptDataset(None, 0, file_size, bytes.fromhex(MD5)) if is_kept else None
+    row = EarlierDataset(None, 0, file_size, bytes.fromhex(MD5)) if is_kept else None
     assert kept == ({S1: {"a.b.c": row}} if is_kept else {})
 
 
@@ -201,7 +203,7 @@ def test_the_lab_is_part_of_the_eid_and_a_change_of_the_setting_changes_none(lab
     kept = carry_over(sessions, datasets_of(), ids.NAMESPACE, filled, now)
     assert kept.lab == filled
     key = LAB_S1 if lab else S1
-    assert kept.sessions == ({key: KeptSession(uuid.UUID(own_eid(path)).bytes, "", "")} if is_news else {})
+    assert kept.sessions == ({key: EarlierSession(uuid.UUID(own_eid(path)).bytes, "", "")} if is_news else {})
 
 
 # What identifies a session; (what the row says, eid_path or None where it makes no sense).
@@ -230,24 +232,24 @@ def test_rows_that_make_no_sense_are_skipped(row, eid_path):
     (key,) = session_keys(sessions)
     assert (key.eid_path if key else None) == eid_path
     kept = carry(sessions, datasets_of({"eid": str(V4), "qc": "FAIL"}))
-    assert kept.sessions == ({eid_path: KeptSession(V4.bytes, "", "")} if eid_path else {})
-    assert kept.datasets == ({eid_path: {"a.b.c": KeptDataset(None, 3, None, b"")}} if eid_path else {})
+    assert kept.sessions == ({eid_path: EarlierSession(V4.bytes, "", "")} if eid_path else {})
+    assert kept.datasets == ({eid_path: {"a.b.c": EarlierDataset(None, 3, None, b"")}} if eid_path else {})
 
 
 @pytest.mark.parametrize("rows", [{"eid": None}, {"eid": "unheard of"}, {"eid": ["list"]}, {"rel_path": None}])
 def test_datasets_without_session_or_path_are_skipped(rows):
     sessions = sessions_of({"id": None}, {"id": S1})
     datasets = datasets_of({"id": str(V4), "qc": "FAIL"} | rows)
-    assert carry(sessions, datasets) == NOTHING_KEPT
+    assert carry(sessions, datasets) == NOTHING_EARLIER
     assert list(dataset_rows(sessions, datasets, session_keys(sessions))) == []
 
 
 def test_missing_columns_count_as_empty():
     sessions = sessions_of({"id": str(V4)}).select(["id", "subject", "date", "number"])
     datasets = datasets_of({"eid": str(V4)}).select(["eid", "rel_path"])
-    assert carry(sessions, datasets) == Kept({S1: KeptSession(V4.bytes, "", "")}, {})
-    assert carry(pa.table({}), pa.table({})) == NOTHING_KEPT
-    assert carry(sessions.drop_columns(["id"]), datasets.drop_columns(["eid"])) == NOTHING_KEPT
+    assert carry(sessions, datasets) == Earlier({S1: EarlierSession(V4.bytes, "", "")}, {})
+    assert carry(pa.table({}), pa.table({})) == NOTHING_EARLIER
+    assert carry(sessions.drop_columns(["id"]), datasets.drop_columns(["eid"])) == NOTHING_EARLIER
 
 
 @pytest.mark.parametrize(
@@ -275,7 +277,7 @@ def test_two_folders_that_are_one_session_to_tables_keep_their_two_eids():
         sessions = sessions_of(*({"id": eid, "lab": "lab", "projects": "p"} for eid in eids))
         datasets = datasets_of(*({"eid": eid, "id": own_id(eid=eid)} for eid in eids))
         kept = carry(sessions, datasets, lab="lab")
-        assert kept == Kept({LAB_S1: KeptSession(None, "", "p")}, {}, "lab")
+        assert kept == Earlier({LAB_S1: EarlierSession(None, "", "p")}, {}, "lab")
         both = Snapshot(1, {path: session(path) for path in ("lab/Subjects/s/2020-01-01/001", S1)})
         assert [str(uuid.UUID(bytes=eid)) for eid in TableRules(lab="lab", kept=kept).eids(both).values()] == [
             first,
@@ -302,11 +304,14 @@ ROWS = Snapshot(
         )
     },
 )
-KEPT = Kept(
-    {S1: KeptSession(V4.bytes, "protocol", "p,q"), LAB_S1: KeptSession(None, "", "p")},
+KEPT = Earlier(
+    {S1: EarlierSession(V4.bytes, "protocol", "p,q"), LAB_S1: EarlierSession(None, "", "p")},
     {
-        S1: {"alf/a.b.c": KeptDataset(OTHER_V4.bytes, 4, None, b""), "alf/d.e.f": KeptDataset(None, 1, None, b"")},
-        LAB_S1: {"alf/a.b.c": KeptDataset(V3.bytes, 0, None, b"")},
+        S1: {
+            "alf/a.b.c": EarlierDataset(OTHER_V4.bytes, 4, None, b""),
+            "alf/d.e.f": EarlierDataset(None, 1, None, b""),
+        },
+        LAB_S1: {"alf/a.b.c": EarlierDataset(V3.bytes, 0, None, b"")},
     },
 )
 ENCODINGS = {
@@ -325,8 +330,8 @@ def test_what_is_carried_over_makes_the_same_tables_again(rules):
     again = TableRules(rules.namespace, rules.lab, rules.with_hashes, kept)
     for make, before in zip((sessions_table, datasets_table), tables, strict=True):
         assert make(ROWS, again).equals(before, check_metadata=True)
-    if rules.kept == NOTHING_KEPT:
-        assert kept == NOTHING_KEPT
+    if rules.kept == NOTHING_EARLIER:
+        assert kept == NOTHING_EARLIER
 
 
 def test_digests_are_carried_over():
@@ -335,8 +340,8 @@ def test_digests_are_carried_over():
     assert kept.sessions == KEPT.sessions
     md5 = bytes.fromhex(MD5)
     assert kept.datasets[S1] == {
-        "alf/a.b.c": KeptDataset(OTHER_V4.bytes, 4, 7, md5),
-        "alf/d.e.f": KeptDataset(None, 1, 7, md5),
+        "alf/a.b.c": EarlierDataset(OTHER_V4.bytes, 4, 7, md5),
+        "alf/d.e.f": EarlierDataset(None, 1, 7, md5),
     }
 
 

@@ -9,7 +9,7 @@ from one.api import One
 
 from alfwatchd.alf import ids
 from alfwatchd.tables.columns import datasets_table, sessions_table
-from alfwatchd.tables.earlier import Kept, KeptDataset, KeptSession
+from alfwatchd.tables.earlier import Earlier, EarlierDataset, EarlierSession
 from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.rows import Session, pack_signature
 from alfwatchd.tree.sessions import Snapshot
@@ -41,9 +41,9 @@ SNAPSHOT = Snapshot(
         )
     },
 )
-KEPT = Kept(
-    {EID_PATH: KeptSession(None, "_iblrig_task", "project")},
-    {EID_PATH: {"alf/spikes.clusters.npy": KeptDataset(None, 3, None, b"")}},
+KEPT = Earlier(
+    {EID_PATH: EarlierSession(None, "_iblrig_task", "project")},
+    {EID_PATH: {"alf/spikes.clusters.npy": EarlierDataset(None, 3, None, b"")}},
 )
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from alfwatchd.alf import ids
 from alfwatchd.tables.adoption import adopt
-from alfwatchd.tables.earlier import NO_DATASET, NO_SESSION, NOTHING_KEPT, Kept, KeptDataset, KeptSession
+from alfwatchd.tables.earlier import NO_DATASET, NO_SESSION, NOTHING_EARLIER, Earlier, EarlierDataset, EarlierSession
 from alfwatchd.tables.notes import Note, note_all, note_changes, shows_kept, with_notes
 from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.rows import Session, pack_signature
@@ -17,12 +17,12 @@ from kit.rows import datasets_of, folder_rows, sessions_of
 PATH = "s/2020-01-01/001"
 EID, OTHER, OWN = (uuid.UUID(int=number, version=4).bytes for number in (1, 2, 3))
 ROWS = {
-    "alf/a.b.c": KeptDataset(OWN, 3, 7, bytes(range(16))),
-    "alf/d.e.f": KeptDataset(None, 1, None, b""),
-    "alf/g.h.i": KeptDataset(None, 0, 7, bytes(range(16))),
+    "alf/a.b.c": EarlierDataset(OWN, 3, 7, bytes(range(16))),
+    "alf/d.e.f": EarlierDataset(None, 1, None, b""),
+    "alf/g.h.i": EarlierDataset(None, 0, 7, bytes(range(16))),
 }
-COLUMNS = KeptSession(EID, "protocol", "p,q")
-KEPT = Kept({PATH: COLUMNS}, {PATH: ROWS})
+COLUMNS = EarlierSession(EID, "protocol", "p,q")
+KEPT = Earlier({PATH: COLUMNS}, {PATH: ROWS})
 NOTED = {"alf/a.b.c": replace(NO_DATASET, id=OWN, qc=3), "alf/d.e.f": replace(NO_DATASET, qc=1)}
 
 
@@ -63,8 +63,8 @@ def test_an_id_that_was_given_in_this_run_is_noted():
     second = next(eid for number, eid in enumerate(ids.session_ids(PATH)) if number)
     for lab, key in (("", PATH), ("lab", f"lab/{PATH}")):
         notes = list(note_changes([(second, here())], [], {PATH: second}, TableRules(lab=lab)))
-        assert notes == [Note(key, lab, KeptSession(second, "", ""), {})]
-        kept = with_notes(NOTHING_KEPT, notes, {}, {})
+        assert notes == [Note(key, lab, EarlierSession(second, "", ""), {})]
+        kept = with_notes(NOTHING_EARLIER, notes, {}, {})
         for now in ("", "lab", "other"):
             assert TableRules(lab=now, kept=kept).kept_session(here()).eid == second
 
@@ -78,16 +78,16 @@ NOTE = Note(PATH, "", COLUMNS, NOTED)
 
 
 def test_what_tables_list_counts_more_than_notes():
-    assert with_notes(NOTHING_KEPT, [NOTE], {PATH: {"alf/a.b.c"}}, {}) == Kept(
+    assert with_notes(NOTHING_EARLIER, [NOTE], {PATH: {"alf/a.b.c"}}, {}) == Earlier(
         {}, {PATH: {"alf/d.e.f": NOTED["alf/d.e.f"]}}, is_noted=True
     )
-    newer = Kept({PATH: KeptSession(OTHER, "", "")}, {})
+    newer = Earlier({PATH: EarlierSession(OTHER, "", "")}, {})
     assert with_notes(newer, [NOTE], {PATH: {*ROWS}}, {}) == newer
 
 
 def test_the_latest_note_counts_and_datasets_add_up():
-    later = Note(PATH, "", KeptSession(OTHER, "", ""), {"alf/a.b.c": replace(NO_DATASET, qc=4)})
-    kept = with_notes(NOTHING_KEPT, [NOTE, later], {}, {})
+    later = Note(PATH, "", EarlierSession(OTHER, "", ""), {"alf/a.b.c": replace(NO_DATASET, qc=4)})
+    kept = with_notes(NOTHING_EARLIER, [NOTE, later], {}, {})
     assert kept.sessions == {PATH: later.session}
     assert kept.datasets == {PATH: {**NOTED, **later.datasets}}
 
@@ -112,13 +112,13 @@ LABS = [
 def test_after_the_lab_has_changed_notes_change_no_listed_row(story, then, now, listed, expected):
     """Ids in tables would change without any cause, a run later than the lab, and nobody would be told."""
     note = replace(NOTE, key=f"{then}/{PATH}" if then else PATH, lab=then)
-    kept = with_notes(Kept({}, {}, now), [note], listed, {})
+    kept = with_notes(Earlier({}, {}, now), [note], listed, {})
     assert eid_and_ids(kept, now) == expected
 
 
 def test_of_a_session_with_another_eid_that_a_database_had_only_the_eid_is_noted():
     """Ids of its datasets that are none of the database's stay."""
-    tables = Kept({}, {f"lab/{PATH}": ROWS}, "lab")
+    tables = Earlier({}, {f"lab/{PATH}": ROWS}, "lab")
     note = replace(NOTE, key=f"lab/{PATH}", lab="lab", datasets={})
     kept = with_notes(tables, [note], {f"lab/{PATH}": {*ROWS}}, {}, {f"lab/{PATH}"})
     assert (kept.sessions, kept.datasets) == ({f"lab/{PATH}": COLUMNS}, tables.datasets)
@@ -126,22 +126,22 @@ def test_of_a_session_with_another_eid_that_a_database_had_only_the_eid_is_noted
 
 @pytest.mark.parametrize(("holder", "eid"), [({}, EID), ({EID: PATH}, EID), ({EID: "t/2020-01-01/001"}, None)])
 def test_an_eid_that_another_session_has_meanwhile_does_not_come_back(holder, eid):
-    kept = with_notes(NOTHING_KEPT, [NOTE], {}, holder)
+    kept = with_notes(NOTHING_EARLIER, [NOTE], {}, holder)
     assert kept.sessions[PATH] == replace(COLUMNS, eid=eid)
 
 
 # (story, what earlier tables knew, what is here, whether the next run must read the tables)
 SHOWN = [
-    ("nothing", NOTHING_KEPT, rows(here()), False),
+    ("nothing", NOTHING_EARLIER, rows(here()), False),
     ("of earlier tables", KEPT, rows(), True),
     ("notes, and it is away", replace(KEPT, is_noted=True), rows(), False),
     ("notes, and it is back", replace(KEPT, is_noted=True), rows(here()), True),
     ("likewise, spelled otherwise", replace(KEPT, is_noted=True), rows(here(path="s/2020-01-01/1")), True),
     (
         "of a lab that the setting gave",
-        Kept({f"lab/{PATH}": COLUMNS}, {}, other_labs=("lab",), is_noted=True), rows(here()), True,
+        Earlier({f"lab/{PATH}": COLUMNS}, {}, other_labs=("lab",), is_noted=True), rows(here()), True,
     ),
-    ("in a lab", Kept({f"lab/{PATH}": COLUMNS}, {}, is_noted=True), rows(here(path=f"lab/Subjects/{PATH}")), True),
+    ("in a lab", Earlier({f"lab/{PATH}": COLUMNS}, {}, is_noted=True), rows(here(path=f"lab/Subjects/{PATH}")), True),
     ("another session", replace(KEPT, is_noted=True), rows(here(path="t/2020-01-01/001")), False),
 ]  # fmt: skip
 
