@@ -132,8 +132,8 @@ def check_fraction(value: float) -> float:
 _MOST_WORKERS = 4
 """By default, as the disk serves others, too."""
 
-Place = Annotated[Path, BeforeValidator(check_place)]
-OptionalPlace = Annotated[Place | None, BeforeValidator(lambda value: value or None)]
+AbsolutePath = Annotated[Path, BeforeValidator(check_place)]
+OptionalPath = Annotated[AbsolutePath | None, BeforeValidator(lambda value: value or None)]
 Fraction = Annotated[float, AfterValidator(check_fraction)]
 Seconds = Annotated[float, Field(gt=0)]
 Pattern = Annotated[str, AfterValidator(_check_pattern)]
@@ -151,7 +151,7 @@ class _Section(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
 class Prune(_Section):
     """What may be deleted."""
 
-    reference: OptionalPlace = Field(None, description="Folder of the reference tables; empty: the daemon's own.")
+    reference: OptionalPath = Field(None, description="Folder of the reference tables; empty: the daemon's own.")
     max_fraction: Fraction = Field(0.1, description="Largest part of all datasets, and bytes, to delete, 0 to 1.")
     margin_seconds: float = Field(
         172800.0, ge=0, description="What is at most this much older than the reference counts as newer, and stays."
@@ -232,12 +232,12 @@ class Settings(BaseSettings, frozen=True, extra="forbid", allow_inf_nan=False):
     Paths are absolute; `root` and `out_dir` are free of symbolic links.
     """
 
-    root: Place = Field(description="Folder that is indexed.")
-    out_dir: Place = Field(description="Folder of the two tables; default: the root.")
-    state_dir: Place = Field(
+    root: AbsolutePath = Field(description="Folder that is indexed.")
+    out_dir: AbsolutePath = Field(description="Folder of the two tables; default: the root.")
+    state_dir: AbsolutePath = Field(
         description="Where the daemon keeps its state: identity of the disk, inodes, hashes, changed ids, notes."
     )
-    socket: Annotated[Place, AfterValidator(check_socket)] = Field(description="Path of the control socket.")
+    socket: Annotated[AbsolutePath, AfterValidator(check_socket)] = Field(description="Path of the control socket.")
     lab: Annotated[str, AfterValidator(_check_lab)] = Field("", description="Lab of a tree without lab folders.")
     namespace: uuid.UUID = Field(ids.NAMESPACE, description="UUID that all ids are made from.")
     exclude: Patterns = Field((), description=".gitignore patterns on root-relative paths that are left out.")

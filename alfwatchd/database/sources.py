@@ -36,7 +36,7 @@ ALYX_PREFIX = "alyx+"
 TOKEN, ALYX_CREDENTIALS = "adopt_token", ("alyx_username", "alyx_password", "alyx_token")
 """Names of credentials."""
 
-Mark: TypeAlias = dict[str, Any]
+SourceVersion: TypeAlias = dict[str, Any]
 """By which a source can be told from what it is later. Plain JSON, equal after it was saved and loaded."""
 
 _MOST_INFO_BYTES = 1 << 20
@@ -72,11 +72,11 @@ class Source:
 
     sessions: pa.Table
     datasets: pa.Table
-    mark: Mark
+    mark: SourceVersion
     origin: str
 
 
-def read_source(source: str, seen: Mark | None, scratch: Path | None = None) -> Source | None:
+def read_source(source: str, seen: SourceVersion | None, scratch: Path | None = None) -> Source | None:
     """Read the tables of a database, unless they are those that were seen. Any thread may call it; it may take minutes.
 
     Parameters
@@ -123,7 +123,7 @@ def read_source(source: str, seen: Mark | None, scratch: Path | None = None) -> 
 
 
 def _read_still(
-    source: str, paths: Sequence[Path], seen: Mark | None, read: Callable[[], tuple[pa.Table, pa.Table]]
+    source: str, paths: Sequence[Path], seen: SourceVersion | None, read: Callable[[], tuple[pa.Table, pa.Table]]
 ) -> Source | None:
     """Read files that nobody replaces or rewrites meanwhile."""
     for attempt in range(_TRIES):
@@ -206,7 +206,7 @@ def _told_of(told: str) -> Iterator[None]:
 # Web servers.
 
 
-def _read_web(source: str, seen: Mark | None, scratch: Path | None) -> Source | None:
+def _read_web(source: str, seen: SourceVersion | None, scratch: Path | None) -> Source | None:
     web = _Web(source, seen, scratch, credentials.find(TOKEN) or "")
     if urlsplit(source).path.endswith(".zip"):
         return web.read_zip(source)
@@ -230,7 +230,7 @@ class _Web:
         For the server of `source` alone.
     """
 
-    def __init__(self, source: str, seen: Mark | None, scratch: Path | None, token: str) -> None:
+    def __init__(self, source: str, seen: SourceVersion | None, scratch: Path | None, token: str) -> None:
         self._source, self._scratch, self._token = source, scratch, token
         self._known = {each["address"]: Version(**each) for each in (seen or {}).get("files", ())}
 
@@ -301,7 +301,7 @@ class _Web:
 # Alyx.
 
 
-def _read_alyx(source: str, seen: Mark | None) -> Source | None:
+def _read_alyx(source: str, seen: SourceVersion | None) -> Source | None:
     username, password, token = (credentials.find(name) for name in ALYX_CREDENTIALS)
     address = source.removeprefix(ALYX_PREFIX)
     sessions, datasets = alyx.read_database(address, username, password, token)

@@ -14,7 +14,7 @@ K = TypeVar("K", bound=Hashable)
 
 
 @dataclass(slots=True)
-class Mark:
+class DirtyMark:
     """Why and since when a folder is dirty.
 
     Parameters
@@ -60,8 +60,8 @@ class DirtySet(Generic[K]):
     def __init__(self, settle: float, longest_wait: float) -> None:
         self.settle = settle
         self.longest_wait = longest_wait
-        self._marks: OrderedDict[K, Mark] = OrderedDict()
-        self._by_last: OrderedDict[K, Mark] = OrderedDict()
+        self._marks: OrderedDict[K, DirtyMark] = OrderedDict()
+        self._by_last: OrderedDict[K, DirtyMark] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._marks)
@@ -76,11 +76,11 @@ class DirtySet(Generic[K]):
             return mark.first
         return None
 
-    def mark(self, folder: K, now: float) -> Mark:
+    def mark(self, folder: K, now: float) -> DirtyMark:
         """Mark a folder dirty now and return its mark, for the caller to say what to look at."""
         mark = self._marks.get(folder)
         if mark is None:
-            mark = self._marks[folder] = self._by_last[folder] = Mark(now, now)
+            mark = self._marks[folder] = self._by_last[folder] = DirtyMark(now, now)
         else:
             mark.last = now
             self._by_last.move_to_end(folder)
@@ -97,7 +97,7 @@ class DirtySet(Generic[K]):
             return min(last.last + self.settle, first.first + self.longest_wait)
         return None
 
-    def pop_due(self, now: float) -> list[tuple[K, Mark]]:
+    def pop_due(self, now: float) -> list[tuple[K, DirtyMark]]:
         """Remove and return the folders that are due, oldest first."""
         due = list(takewhile(lambda item: item[1].first + self.longest_wait <= now, self._marks.items()))
         self._forget(due)
@@ -105,13 +105,13 @@ class DirtySet(Generic[K]):
         self._forget(settled)
         return due + sorted(settled, key=lambda item: item[1].first)
 
-    def pop_all(self) -> list[tuple[K, Mark]]:
+    def pop_all(self) -> list[tuple[K, DirtyMark]]:
         """Remove and return all folders, due or not."""
         found = list(self._marks.items())
         self._marks.clear()
         self._by_last.clear()
         return found
 
-    def _forget(self, found: Iterable[tuple[K, Mark]]) -> None:
+    def _forget(self, found: Iterable[tuple[K, DirtyMark]]) -> None:
         for folder, _ in found:
             del self._marks[folder], self._by_last[folder]

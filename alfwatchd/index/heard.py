@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
 
-from alfwatchd.index.dirty import Mark
+from alfwatchd.index.dirty import DirtyMark
 from alfwatchd.index.look_queue import Pass
 
 _NOTHING: AbstractSet[str] = frozenset()
@@ -32,7 +32,7 @@ class Heard:
         if each is self._mending:
             self._is_complete, self._mending = True, None
 
-    def unwritten(self, mark: Mark | None) -> AbstractSet[str]:
+    def unwritten(self, mark: DirtyMark | None) -> AbstractSet[str]:
         """Return the files of a watched folder that were not written to although their change times may be others.
 
         The kernel tells of each write, and of the end of each mapping that could be written through, before it tells

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from alfwatchd.alf.exclude import compile_exclude
 from alfwatchd.index.absences import Absences, KnownSessions
-from alfwatchd.index.dirty import DirtySet, Mark
+from alfwatchd.index.dirty import DirtyMark, DirtySet
 from alfwatchd.index.heard import Heard
 from alfwatchd.index.intake import EarlierRow, Intake, Unreadable, removes
 from alfwatchd.index.look_queue import Pass, Task, Ticket, Work
@@ -19,7 +19,7 @@ from alfwatchd.index.marks import Marks
 from alfwatchd.index.worker_pool import Crawled, Crawlers
 from alfwatchd.scan.identity import Identities
 from alfwatchd.scan.mounts import WATCHABLE
-from alfwatchd.scan.root_guard import Guard
+from alfwatchd.scan.root_guard import RootGuard
 from alfwatchd.scan.scanner import GONE, Scanner, open_folder
 from alfwatchd.scan.subtree import crawl
 from alfwatchd.tree.folder import NOT_WATCHED, Changes, Folder, Listing
@@ -50,7 +50,7 @@ class Indexer:
     def __init__(
         self,
         scanner: Scanner,
-        guard: Guard,
+        guard: RootGuard,
         watching: Watching,
         *,
         settle_seconds: float,
@@ -140,7 +140,7 @@ class Indexer:
     def queue_dirty(self) -> Ticket:
         """Queue all that is dirty now, due or not, and all that events cannot tell about; take a place behind it."""
         self.work.add(self.dirty.pop_all())
-        self.work.add((folder, Mark(0.0, 0.0, listing=True)) for folder in self.linked)
+        self.work.add((folder, DirtyMark(0.0, 0.0, listing=True)) for folder in self.linked)
         self.work.add((folder, None) for folder in [*self.watching.unwatched, *self.unreadable])
         return self.work.add_ticket()
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from alfwatchd.alf.printable import printable
-from alfwatchd.scan.root_guard import Guard
+from alfwatchd.scan.root_guard import RootGuard
 from alfwatchd.scan.subtree import Found
 from alfwatchd.tree.folder import NOT_WATCHED, Changes, Folder, Listing, Look
 from alfwatchd.tree.hard_links import SharedFiles
@@ -75,7 +75,7 @@ class Intake:
     watching : Watching
     """
 
-    def __init__(self, root_name: str, guard: Guard, watching: Watching) -> None:
+    def __init__(self, root_name: str, guard: RootGuard, watching: Watching) -> None:
         self.tree = Tree(root_name, watching.claims)
         self.unreadable: dict[Folder, Unreadable] = {}
         self.linked: set[Folder] = set()

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from alfwatchd.alf.grammar import Kind
-from alfwatchd.index.dirty import Mark
+from alfwatchd.index.dirty import DirtyMark
 from alfwatchd.tree.folder import Changes, Folder
 
 
@@ -50,7 +50,7 @@ class Task:
     folder: Folder
     is_urgent: bool
     deep: bool = False
-    mark: Mark | None = None
+    mark: DirtyMark | None = None
     is_unit: bool = False
     """Whether it may be crawled, with all below it, in any order and by any process."""
 
@@ -103,7 +103,7 @@ class Work:
         """Tell whether a task is part of a pass that may take its time."""
         return not task.is_urgent and self.current is not None and self.current.paced
 
-    def add(self, folders: Iterable[tuple[Folder, Mark | None]]) -> None:
+    def add(self, folders: Iterable[tuple[Folder, DirtyMark | None]]) -> None:
         """Queue urgent looks; without a mark, a folder is looked at with all below it."""
         self._urgent.extend(Task(folder, is_urgent=True, deep=mark is None, mark=mark) for folder, mark in folders)
 
@@ -142,7 +142,7 @@ class Work:
 
     def look_again(self, folder: Folder, now: float) -> None:
         """List a folder next."""
-        self._urgent.appendleft(Task(folder, is_urgent=True, mark=Mark(now, now, listing=True)))
+        self._urgent.appendleft(Task(folder, is_urgent=True, mark=DirtyMark(now, now, listing=True)))
 
     def retry(self, task: Task, now: float) -> None:
         """List the parent of a folder next, and then the folder itself, whatever its mark names."""

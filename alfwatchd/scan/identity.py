@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from alfwatchd.scan.root_guard import Guard
+from alfwatchd.scan.root_guard import RootGuard
 from alfwatchd.scan.scanner import tells_other_inodes
 from alfwatchd.tree.folder import NOT_LISTED, Folder
 
@@ -19,7 +19,7 @@ class Identities:
     guard : Guard
     """
 
-    def __init__(self, root: str, guard: Guard) -> None:
+    def __init__(self, root: str, guard: RootGuard) -> None:
         self._root = root
         self._guard = guard
         self._odd_devices: set[int] = set()

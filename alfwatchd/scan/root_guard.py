@@ -18,7 +18,7 @@ from alfwatchd.tree.rows import Problem
 Record = Callable[[Mapping[str, Place]], None]
 
 
-class Guard:
+class RootGuard:
     """Knows what the root and the mounts below it were, and tells whether they still are.
 
     Parameters

@@ -135,11 +135,11 @@ def own_target(folder: Path, subset: Subset) -> Publish:
     return Publish(target=str(folder), keep_seconds=_KEEP_SECONDS, location="http://localhost", subset=subset)
 
 
-Mark = tuple[tuple[int, int, int, int], ...]
+TablesVersion = tuple[tuple[int, int, int, int], ...]
 """Device, inode, size and modification time of each table."""
 
 
-def find_mark(out_dir: Path) -> Mark | None:
+def find_mark(out_dir: Path) -> TablesVersion | None:
     """Return what changes whenever the tables are replaced; None while there are not two of them."""
     try:
         found = [(out_dir / name).stat() for name in (SESSIONS, DATASETS)]
@@ -165,7 +165,7 @@ class Entry:
     settings: Publish
     text: str = ""
     """What is served, or why nothing is; for people."""
-    _mark: Mark | None = None
+    _mark: TablesVersion | None = None
     _last: float = -_LEAST_SECONDS
     _date: datetime = datetime.min
     _retry: float = 0.0

@@ -27,11 +27,11 @@ from alfwatchd.index.losses import Loss
 from alfwatchd.index.state_db import State
 from alfwatchd.index.worker_pool import Crawlers
 from alfwatchd.scan.place import Place
-from alfwatchd.scan.root_guard import Guard
+from alfwatchd.scan.root_guard import RootGuard
 from alfwatchd.scan.scanner import Scanner
 from alfwatchd.settings import Settings
 from alfwatchd.store import reader
-from alfwatchd.store.atomic import file_mark
+from alfwatchd.store.atomic import file_version
 from alfwatchd.store.layout import LAYOUT, read_marks
 from alfwatchd.store.notes_file import Notes
 from alfwatchd.store.reader import StoredTables
@@ -121,7 +121,7 @@ def prepare(
     """
     recorded = state.load_places() if state is not None else {}
     record = _Record(state)
-    guard = Guard(str(settings.root), recorded, record.keep)
+    guard = RootGuard(str(settings.root), recorded, record.keep)
     generation, metadata = reader.read_generation(settings.out_dir)
     _require_readable(settings.out_dir, n_bytes=1)
     indexer = Indexer(
@@ -141,7 +141,7 @@ def prepare(
     is_ours &= same_database
     # Other programs may change columns and keep what we said of them.
     is_ours &= state is None or read_marks(settings.state_dir / LAYOUT) == [
-        list(mark) if (mark := file_mark(settings.out_dir / name)) else None for name in (SESSIONS, DATASETS)
+        list(mark) if (mark := file_version(settings.out_dir / name)) else None for name in (SESSIONS, DATASETS)
     ]
     carried = NOTHING_EARLIER
     earlier = None if is_ours else _read_earlier(settings)

@@ -16,13 +16,13 @@ _LOCK_NAME = ".ONE.lock"
 _LOCK_STALE_SECONDS = 5.0
 _LOCK_POLL_SECONDS = 0.05
 
-FileMark = tuple[int, int, int]
+FileVersion = tuple[int, int, int]
 """Inode, size in bytes and mtime_ns of a file: enough to see that another program replaced it."""
 
 
 def write_atomically(
     path: Path, write: Callable[[Path], None], *, mode: int = 0o666, check: Callable[[], None] = lambda: None
-) -> FileMark:
+) -> FileVersion:
     """Write a Parquet file under a temporary name, make it durable, and rename it under ONE's lock.
 
     The temporary name does not end in ``.pqt``: One loads every file that does.
@@ -114,14 +114,14 @@ def _make_lock(lock: Path) -> int:
             time.sleep(_LOCK_POLL_SECONDS)
 
 
-def _lock_mark(lock: Path) -> FileMark | None:
+def _lock_mark(lock: Path) -> FileVersion | None:
     try:
         return _mark(lock.lstat())  # a link that leads nowhere holds as well
     except OSError:
         return None
 
 
-def file_mark(path: Path) -> FileMark | None:
+def file_version(path: Path) -> FileVersion | None:
     """Return the mark of a file; None if there is none."""
     try:
         return _mark(path.stat())
@@ -129,7 +129,7 @@ def file_mark(path: Path) -> FileMark | None:
         return None
 
 
-def _mark(about: os.stat_result) -> FileMark:
+def _mark(about: os.stat_result) -> FileVersion:
     return about.st_ino, about.st_size, about.st_mtime_ns
 
 

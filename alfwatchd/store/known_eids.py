@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from alfwatchd.store.atomic import FileMark, write_atomically
+from alfwatchd.store.atomic import FileVersion, write_atomically
 from alfwatchd.store.reader import read_file
 from alfwatchd.tables import arrow
 from alfwatchd.tables.eids import Eids
@@ -44,7 +44,7 @@ class KnownEids:
     contents: dict[str, bytes]
 
 
-def save(folder: Path, partition: Partition, mark: FileMark) -> None:
+def save(folder: Path, partition: Partition, mark: FileVersion) -> None:
     """Keep what is known. Not sure to work: without it, one thing less is noticed by the next process.
 
     Parameters
@@ -72,7 +72,7 @@ def save(folder: Path, partition: Partition, mark: FileMark) -> None:
         _log.warning("what sessions hold is not noted, so renames are not seen while no daemon runs error=%s", error)
 
 
-def load(folder: Path, mark: FileMark | None) -> tuple[KnownEids, bool] | None:
+def load(folder: Path, mark: FileVersion | None) -> tuple[KnownEids, bool] | None:
     """Return what `save` kept, and whether the sessions table is still that one; None where there is nothing."""
     try:
         table = read_file(folder / NAME)

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from alfwatchd.alf.file_names import DATASETS, SESSIONS
 from alfwatchd.store import known_eids
-from alfwatchd.store.atomic import file_mark
+from alfwatchd.store.atomic import file_version
 from alfwatchd.store.known_eids import KnownEids
 from alfwatchd.store.notes_file import Notes
 from alfwatchd.store.open_readers import Readers
@@ -104,7 +104,7 @@ class Ledger:
     def _load(self) -> None:
         """Take over what an earlier process left."""
         self._has_loaded = True
-        found = known_eids.load(self._notes.folder, file_mark(self._out_dir / SESSIONS)) if self._notes else None
+        found = known_eids.load(self._notes.folder, file_version(self._out_dir / SESSIONS)) if self._notes else None
         if found is not None:
             self._known, is_current = found
             self._before = self._known.given if is_current else NO_EIDS
@@ -143,7 +143,7 @@ class Ledger:
             return
         if not is_end and self._saved is not None and time.monotonic() - self._saved_at < _SAVE_SECONDS:
             return
-        mark = file_mark(self._out_dir / SESSIONS)
+        mark = file_version(self._out_dir / SESSIONS)
         if mark is not None:
             known_eids.save(self._notes.folder, self._last, mark)
             self._saved, self._saved_at = self._last, time.monotonic()

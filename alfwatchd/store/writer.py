@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from alfwatchd.alf import ids
 from alfwatchd.alf.file_names import DATASETS, SESSIONS
 from alfwatchd.errors import OutDirError, TablesError
-from alfwatchd.store.atomic import FileMark, file_mark, write_atomically
+from alfwatchd.store.atomic import FileVersion, file_version, write_atomically
 from alfwatchd.store.layout import Layout, load_layout, save_layout
 from alfwatchd.store.ledger import Ledger
 from alfwatchd.store.notes_file import Notes
@@ -64,7 +64,7 @@ class _Written:
     """
 
     rules: TableRules
-    marks: tuple[FileMark | None, FileMark | None]
+    marks: tuple[FileVersion | None, FileVersion | None]
     n_bits: int
     digests: Digests | None
     partition: Partition | None
@@ -117,7 +117,7 @@ class Store:
         self._created = ""
         """What the last tables say of when they were made."""
         self._written_at = ""  # when the walk began that found the rows, or now, if they are kept live; UTC, ISO 8601
-        self._in_force: dict[str, FileMark | None] = {}
+        self._in_force: dict[str, FileVersion | None] = {}
 
     def close(self) -> None:
         """Let go of what the store holds; it writes no more."""
@@ -198,7 +198,7 @@ class Store:
             return None
         return last
 
-    def _load_last(self, rules: TableRules, marks: tuple[FileMark | None, FileMark | None]) -> _Written | None:
+    def _load_last(self, rules: TableRules, marks: tuple[FileVersion | None, FileVersion | None]) -> _Written | None:
         """Return what an earlier process noted, or this one before a write failed."""
         made_for = self._made_for(rules, marks)
         noted = load_layout(self._layout, made_for) if self._layout is not None else None
@@ -214,7 +214,7 @@ class Store:
 
     def _write_files(
         self, old: Partition | None, plan: Plan, snapshot: Snapshot, rules: TableRules
-    ) -> tuple[FileMark, FileMark]:
+    ) -> tuple[FileVersion, FileVersion]:
         """Write both files in the right order, and return their marks.
 
         Who has opened one file when it is replaced may open the other one some time later: until then, that stays.
@@ -242,14 +242,14 @@ class Store:
         self._readers.wait_for(DATASETS, min(patience, _MOST_PATIENCE))
         return self._write_sessions(plan, rules, metadata), datasets
 
-    def _write_sessions(self, plan: Plan, rules: TableRules, metadata: dict[bytes, bytes]) -> FileMark:
+    def _write_sessions(self, plan: Plan, rules: TableRules, metadata: dict[bytes, bytes]) -> FileVersion:
         rows = plan.partition.sessions_of
         tables = ((group, columns.session_rows(rows(group), rules)) for group in sorted(plan.sessions))
         return self._replace(SESSIONS, columns.sessions_schema(rules), metadata, tables)
 
     def _write_datasets(
         self, plan: Plan, snapshot: Snapshot, rules: TableRules, metadata: dict[bytes, bytes]
-    ) -> FileMark:
+    ) -> FileVersion:
         def make(group: int) -> tuple[int, pa.Table]:
             return group, columns.dataset_rows(plan.partition.sessions_of(group), rules)
 
@@ -279,10 +279,10 @@ class Store:
         self._readers.look()
         return self._written is not None and self._marks() == self._written.marks
 
-    def _marks(self) -> tuple[FileMark | None, FileMark | None]:
-        return file_mark(self.out_dir / SESSIONS), file_mark(self.out_dir / DATASETS)
+    def _marks(self) -> tuple[FileVersion | None, FileVersion | None]:
+        return file_version(self.out_dir / SESSIONS), file_version(self.out_dir / DATASETS)
 
-    def _made_for(self, rules: TableRules, marks: tuple[FileMark | None, FileMark | None]) -> dict[str, Any]:
+    def _made_for(self, rules: TableRules, marks: tuple[FileVersion | None, FileVersion | None]) -> dict[str, Any]:
         """Return what must be equal for a layout to hold, but for what is kept, with which none is noted."""
         return {
             "version": find_version(),
@@ -296,7 +296,7 @@ class Store:
 
     def _replace(
         self, name: str, schema: pa.Schema, metadata: dict[bytes, bytes], tables: Iterable[tuple[int, pa.Table]]
-    ) -> FileMark:
+    ) -> FileVersion:
         """Put a new version of a file in place, in which these row groups are replaced."""
         described = schema.with_metadata({**metadata, **schema.metadata})
         file, last_opened = self._files[name], self._readers.last_opened(name)
@@ -363,7 +363,7 @@ def _ahead(makers: Iterable[Callable[[], T]]) -> Iterator[T]:
             yield waiting.popleft().result()
 
 
-def write_table(path: Path, table: pa.Table) -> FileMark:
+def write_table(path: Path, table: pa.Table) -> FileVersion:
     """Write a whole table as `write_atomically` does."""
 
     def write(target: Path) -> None:

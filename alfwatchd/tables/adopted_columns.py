@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from alfwatchd.tables.adoption import AdoptedSession, Adoption
 from alfwatchd.tables.default_revision import choose_defaults
-from alfwatchd.tables.matching import Places
+from alfwatchd.tables.matching import RowNumbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +45,12 @@ class DatasetColumns:
 
 def take_over(
     columns: DatasetColumns,
-    places: Places,
+    places: RowNumbers,
     sessions: Sequence[AdoptedSession | None],
     adoption: Adoption,
     *,
     with_digests: bool,
-) -> tuple[DatasetColumns, Places]:
+) -> tuple[DatasetColumns, RowNumbers]:
     """Put what a database knows into the rows, and add those whose file is not here, if they are to be kept.
 
     Parameters
@@ -76,7 +76,9 @@ def take_over(
     return replace(columns, defaults=_defaults(columns, places, adoption)), places
 
 
-def _with_known(columns: DatasetColumns, places: Places, adoption: Adoption, *, with_digests: bool) -> DatasetColumns:
+def _with_known(
+    columns: DatasetColumns, places: RowNumbers, adoption: Adoption, *, with_digests: bool
+) -> DatasetColumns:
     """Take ids and qc of the rows that are known, and digests where the size agrees."""
     known = np.flatnonzero(places >= 0)
     rows, places = adoption.rows, places[known]
@@ -90,10 +92,10 @@ def _with_known(columns: DatasetColumns, places: Places, adoption: Adoption, *, 
 
 def _with_missing(
     columns: DatasetColumns,
-    places: Places,
+    places: RowNumbers,
     sessions: Sequence[AdoptedSession | None],
     adoption: Adoption,
-) -> tuple[DatasetColumns, Places]:
+) -> tuple[DatasetColumns, RowNumbers]:
     """Add the rows whose file is not here, after all others."""
     added: list[int] = []
     numbers: list[int] = []
@@ -118,7 +120,7 @@ def _with_missing(
     return joined, np.concatenate([places, more])
 
 
-def _defaults(columns: DatasetColumns, places: Places, adoption: Adoption) -> npt.NDArray[np.bool_]:
+def _defaults(columns: DatasetColumns, places: RowNumbers, adoption: Adoption) -> npt.NDArray[np.bool_]:
     """Choose anew in the sessions where the database may have a say: it tells another revision, or rows were added."""
     told = np.where(places >= 0, adoption.rows.defaults[places] if len(adoption.rows.keys) else -1, -1)
     is_open = (told == 1) & ~columns.defaults | ~columns.exists

@@ -16,7 +16,7 @@ import pyarrow as pa
 from alfwatchd.alf import grammar, ids
 from alfwatchd.tables.database_columns import DatabaseDatasets, Ids, read_datasets, read_sessions, session_paths
 from alfwatchd.tables.earlier import NO_DATASET, Earlier, EarlierDataset
-from alfwatchd.tables.matching import CODE_BITS, Places, Rows, folded, split_uuid
+from alfwatchd.tables.matching import CODE_BITS, RowNumbers, Rows, folded, split_uuid
 from alfwatchd.tree.rows import Problem, Session
 
 _MOST_PROBLEMS = 1000
@@ -89,7 +89,9 @@ class Adoption:
     problems: tuple[Problem, ...]
     keep_missing: bool
 
-    def find(self, sessions: Sequence[AdoptedSession | None], counts: Sequence[int], paths: Sequence[bytes]) -> Places:
+    def find(
+        self, sessions: Sequence[AdoptedSession | None], counts: Sequence[int], paths: Sequence[bytes]
+    ) -> RowNumbers:
         """Tell which rows stand for which datasets.
 
         Parameters
@@ -104,7 +106,7 @@ class Adoption:
         Returns
         -------
         numpy.ndarray
-            `Places`, of the length of `paths`. No row stands for two datasets.
+            `RowNumbers`, of the length of `paths`. No row stands for two datasets.
         """
         numbers = np.repeat(np.array([each.number if each else -1 for each in sessions], np.int64), counts)
         places = self.known.exact(numbers, paths)
@@ -210,7 +212,7 @@ class Adoption:
         rest = replace(kept, sessions=sessions, datasets=datasets)
         return kept if rest == kept else rest
 
-    def missing(self, session: AdoptedSession, places: Places) -> list[int]:
+    def missing(self, session: AdoptedSession, places: RowNumbers) -> list[int]:
         """Return the rows of a session that stand for none of these datasets, but for a valid path."""
         here = set(places.tolist())
         return [row for row in range(session.first, session.last) if row not in here and self._is_valid(row)]

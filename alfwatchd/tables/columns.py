@@ -24,7 +24,7 @@ from alfwatchd.tables.adoption import AdoptedSession
 from alfwatchd.tables.dataset_ids import Members, use_kept
 from alfwatchd.tables.default_revision import default_revisions
 from alfwatchd.tables.earlier import QC_CATEGORIES
-from alfwatchd.tables.matching import Places
+from alfwatchd.tables.matching import RowNumbers
 from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.rows import DIGEST_SIZE, Session
 from alfwatchd.tree.sessions import Snapshot
@@ -112,7 +112,7 @@ def dataset_rows(sessions: Sequence[tuple[bytes, Session]], rules: TableRules) -
 
 def dataset_columns(
     sessions: Sequence[tuple[bytes, Session]], adopted: Sequence[AdoptedSession | None], rules: TableRules
-) -> tuple[DatasetColumns, Places]:
+) -> tuple[DatasetColumns, RowNumbers]:
     """Return the datasets of some sessions, in the order of sessions, and which rows of a database stand for them.
 
     Parameters

@@ -22,7 +22,7 @@ from alfwatchd.tree.rows import UUID_PART
 
 CODE_BITS = 32
 
-Places = npt.NDArray[np.int64]
+RowNumbers = npt.NDArray[np.int64]
 """For each dataset the number of its row; -1 where there is none."""
 
 
@@ -56,7 +56,7 @@ class Rows:
                 found[bare].append(code)
         return {path: tuple(codes) for path, codes in found.items()}
 
-    def exact(self, numbers: npt.NDArray[np.int64], paths: Sequence[bytes]) -> Places:
+    def exact(self, numbers: npt.NDArray[np.int64], paths: Sequence[bytes]) -> RowNumbers:
         """Return a row of each session, -1 for no session, that has exactly this path."""
         get = self.codes.get
         codes = np.array([get(path, -1) for path in paths], np.int64)

@@ -76,7 +76,7 @@ def create_app(desk: Desk) -> FastAPI:
             for status in sorted({*_STATUS_OF.values(), *_OTHER_STATUSES})
         },
     )
-    app.add_middleware(_Guard)
+    app.add_middleware(_RequestGuard)
     app.add_exception_handler(AlfwatchdError, _answer_error)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
     app.add_exception_handler(HTTPException, _answer_http_error)
@@ -147,7 +147,7 @@ def create_app(desk: Desk) -> FastAPI:
     return app
 
 
-class _Guard:
+class _RequestGuard:
     """Reads a request's body before the application does: bounded in size and time, JSON, and clear.
 
     The application stops waiting for an answer when the client has left.

@@ -1,6 +1,6 @@
 import pytest
 
-from alfwatchd.index.dirty import DirtySet, Mark
+from alfwatchd.index.dirty import DirtyMark, DirtySet
 from alfwatchd.watch.events import FolderEvents
 
 SETTLE, LONGEST = 2.0, 10.0
@@ -129,7 +129,7 @@ BATCHES = [
 
 @pytest.mark.parametrize(("batches", "left"), BATCHES)
 def test_only_files_of_which_no_event_told_more_have_other_attributes_alone(batches, left):
-    mark = Mark(1.0, 1.0)
+    mark = DirtyMark(1.0, 1.0)
     for names, attributes in batches:
         mark.note(FolderEvents(set(names), set(), attributes=set(attributes)))
     assert mark.attributes == set(left)

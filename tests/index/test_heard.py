@@ -1,8 +1,8 @@
-from alfwatchd.index.dirty import Mark
+from alfwatchd.index.dirty import DirtyMark
 from alfwatchd.index.heard import Heard
 from alfwatchd.index.look_queue import Pass
 
-MARK = Mark(1.0, 1.0, names={"a", "b"}, attributes={"a"})
+MARK = DirtyMark(1.0, 1.0, names={"a", "b"}, attributes={"a"})
 
 
 def test_files_of_which_only_attributes_changed_were_not_written_to():

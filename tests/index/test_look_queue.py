@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alfwatchd.alf.grammar import Kind
-from alfwatchd.index.dirty import Mark
+from alfwatchd.index.dirty import DirtyMark
 from alfwatchd.index.look_queue import Pass, Ticket, Work
 from alfwatchd.tree.folder import Folder
 
@@ -71,7 +71,7 @@ def test_an_unpaced_pass_is_urgent_for_who_sleeps():
 
 def test_a_mark_says_what_to_look_at_and_none_means_all_below():
     work, _ = started()
-    mark = Mark(1.0, 2.0, names={"x.y.z"})
+    mark = DirtyMark(1.0, 2.0, names={"x.y.z"})
     work.add([(folder("a"), mark), (folder("b"), None)])
     marked, deep, of_pass = (work.next_task(background=True) for _ in range(3))
     assert (marked.mark, marked.deep, marked.is_urgent) == (mark, False, True)
@@ -97,7 +97,7 @@ def test_what_a_look_reveals_is_looked_at_depth_first_and_in_order(is_urgent):
 
 def test_what_an_urgent_look_reveals_comes_before_the_pass():
     work, _ = started()
-    work.add([(folder("a"), Mark(0.0, 0.0, listing=True))])
+    work.add([(folder("a"), DirtyMark(0.0, 0.0, listing=True))])
     task = work.next_task(background=True)
     work.follow(task, [folder("new")])
     new = work.next_task(background=True)
@@ -118,7 +118,12 @@ def test_a_second_look_is_the_very_next():
     work.add([(folder("a"), None)])
     work.look_again(folder("parent"), 7.0)
     task = work.next_task(background=True)
-    assert (task.folder.name, task.mark, task.deep, task.is_urgent) == ("parent", Mark(7.0, 7.0, True), False, True)
+    assert (task.folder.name, task.mark, task.deep, task.is_urgent) == (
+        "parent",
+        DirtyMark(7.0, 7.0, True),
+        False,
+        True,
+    )
     assert names(work) == ["a", "root"]
 
 
@@ -254,7 +259,7 @@ def test_a_look_that_ended_elsewhere_is_done_again_after_one_at_the_parent(paced
 
 def test_a_look_at_names_that_ended_elsewhere_is_done_again_as_a_listing():
     work = Work()
-    mark = Mark(1.0, 2.0, names={"x.y.z"}, rewritten={"x.y.z"})
+    mark = DirtyMark(1.0, 2.0, names={"x.y.z"}, rewritten={"x.y.z"})
     work.add([(ROOT, mark)])
     work.retry(work.next_task(background=False), 7.0)
     again = work.next_task(background=False)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from alfwatchd.alf.exclude import compile_exclude
 from alfwatchd.index.indexer import Indexer
-from alfwatchd.scan.root_guard import Guard
+from alfwatchd.scan.root_guard import RootGuard
 from alfwatchd.scan.scanner import Scanner
 from alfwatchd.watch.supervisor import Watching
 
@@ -145,7 +145,7 @@ def fast_folder() -> Iterator[Path]:
 def indexing(root: Path, *, exclude: Iterable[str] = ()) -> Iterator[Indexer]:
     """Yield the indexer of a root, which has looked at nothing yet; nothing is watched and nothing is written."""
     path = str(root.resolve())
-    guard = Guard(path, {})
+    guard = RootGuard(path, {})
     scanner = Scanner(path, compile_exclude(exclude))
     try:
         yield Indexer(scanner, guard, Watching(), settle_seconds=0.1, longest_wait_seconds=1.0, generation=0)

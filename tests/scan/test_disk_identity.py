@@ -10,7 +10,7 @@ from alfwatchd.errors import RootOffline
 from alfwatchd.scan.known_data import Listed
 from alfwatchd.scan.mounts import find_place
 from alfwatchd.scan.place import Relation, relate
-from alfwatchd.scan.root_guard import Guard
+from alfwatchd.scan.root_guard import RootGuard
 from alfwatchd.tree.known_sample import KnownSession
 from kit.children import bind, in_child, in_own_mounts, mount_tmpfs, unmount
 from kit.disk_images import attach, detach, make_image, mount, refuse_ioctls
@@ -121,7 +121,7 @@ def test_another_disk_of_the_same_lab_at_the_same_device(root, devices, fs_type,
     if is_refused:
         refuse_ioctls()
     mount(devices[0], root)
-    guard = Guard(str(root), {})
+    guard = RootGuard(str(root), {})
     guard.known = known(root)
     guard.open_root()
     unmount(root)
@@ -153,7 +153,7 @@ def test_a_backup_of_the_disk(root, devices, fs_type, is_refused, has_inodes):
     fill(root, OURS)
     if is_refused:
         refuse_ioctls()
-    guard = Guard(str(root), {})
+    guard = RootGuard(str(root), {})
     guard.known = known(root, with_inodes=has_inodes)
     guard.open_root()
     unmount(root)
@@ -170,11 +170,11 @@ def test_a_backup_of_the_disk(root, devices, fs_type, is_refused, has_inodes):
 def test_a_restart_with_lost_state_asks_the_data(root):
     mount_tmpfs(root)
     fill(root, OURS[:2])
-    guard = Guard(str(root), {})
+    guard = RootGuard(str(root), {})
     guard.known = Listed(KnownSession((f"lost/{path}", path)) for path in OURS)
     guard.open_root()
     shutil.rmtree(root / OURS[0])
-    again = Guard(str(root), {})
+    again = RootGuard(str(root), {})
     again.known = guard.known
     assert "only 1 of 4 known sessions" in why_offline(again)
 
@@ -203,7 +203,7 @@ def test_another_pool_is_not_the_root_and_the_same_one_comes_back(root, pool, tm
     fill(tmp_path / "a", OURS)
     fill(tmp_path / "b", OTHERS)
     pool("a", "c")
-    guard = Guard(str(root), {})
+    guard = RootGuard(str(root), {})
     guard.known = known(root)
     guard.open_root()
     assert guard.places[""].identity is None
@@ -236,7 +236,7 @@ def test_a_pool_below_the_root_is_guarded_alike(root, pool, tmp_path):
         subprocess.run([part.format(tmp_path / branch) for part in command], check=True, capture_output=True)
 
     mount_pool("a")
-    guard = Guard(str(root), {})
+    guard = RootGuard(str(root), {})
     guard.known = known(root, [*OURS, "lab2/Subjects/s/2020-01-01/001"])
     guard.open_root()
     assert guard.missing == {}
@@ -260,7 +260,7 @@ def test_inode_numbers_are_proven_by_a_remount(root, tmp_path):
     mount_tmpfs(tmp_path / "root")
     fill(root, OURS)
     bind(root, root)
-    guard = Guard(str(root), {})
+    guard = RootGuard(str(root), {})
     guard.known = known(root)
     guard.open_root()
     unmount(root)

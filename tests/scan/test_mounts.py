@@ -12,7 +12,7 @@ from alfwatchd.errors import RootOffline
 from alfwatchd.scan.known_data import Listed
 from alfwatchd.scan.mounts import MountWatch, find_place, list_mounts, mounts_near, top_folders
 from alfwatchd.scan.place import Place, Relation, relate
-from alfwatchd.scan.root_guard import Guard
+from alfwatchd.scan.root_guard import RootGuard
 from alfwatchd.tree.known_sample import KnownSession
 from kit.children import NOBODY, bind, in_own_mounts, mount_tmpfs, unmount
 from kit.engine import EngineBox
@@ -62,7 +62,7 @@ def test_descriptors_are_closed(root):
     with pytest.raises(OSError, match="missing"):
         find_place(str(root / "missing"))
     watch = MountWatch()
-    guard = Guard(str(root), {})
+    guard = RootGuard(str(root), {})
     open_root(guard, set())
     watch.close()
     guard.close()
@@ -182,13 +182,13 @@ def test_each_change_of_the_mount_table_is_told_once(root):
 
 @pytest.fixture
 def guard(root):
-    guard = Guard(str(root), {})
+    guard = RootGuard(str(root), {})
     yield guard
     guard.close()
 
 
 def opened(root, known=(), recorded=None, **more):
-    guard = Guard(str(root), recorded or {}, **more)
+    guard = RootGuard(str(root), recorded or {}, **more)
     open_root(guard, known)
     return guard
 

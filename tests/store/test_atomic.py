@@ -46,7 +46,7 @@ def only_new(folder):
 @CASES
 def test_what_stands_where_the_new_file_is_written_is_replaced(folder, make):
     make(folder / f".{NAME}.tmp")
-    assert replace(folder) == atomic.file_mark(folder / NAME)
+    assert replace(folder) == atomic.file_version(folder / NAME)
     assert only_new(folder)
 
 

@@ -12,7 +12,7 @@ import pytest
 from watchdog.observers.inotify_c import InotifyConstants, InotifyFD, inotify_add_watch, inotify_rm_watch
 
 from alfwatchd.errors import WatchError, WatchLimit
-from alfwatchd.index.dirty import Mark
+from alfwatchd.index.dirty import DirtyMark
 from alfwatchd.watch import watcher
 from alfwatchd.watch.events import EventsLost, EventsRead, FolderEvents, PathsChanged
 from alfwatchd.watch.watcher import Watcher, watches_limit
@@ -72,7 +72,7 @@ class Listener:
             assert isinstance(message, PathsChanged)
             unwatched += message.unwatched
             for wd, found in message.folders.items():
-                events.setdefault(wd, Mark(0.0, 0.0)).note(found)
+                events.setdefault(wd, DirtyMark(0.0, 0.0)).note(found)
         joined = {
             wd: FolderEvents(mark.names, mark.rewritten, mark.listing, mark.attributes) for wd, mark in events.items()
         }
