@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-State = Literal["starting", "catching up", "live", "polled", "held", "offline"]
+DaemonState = Literal["starting", "catching up", "live", "polled", "held", "offline"]
 """starting: no scan has been completed yet, or the database to adopt was not looked at. catching up: changes are known
 of that the tables do not hold. live: every change is seen at once. polled: a part of the tree is only looked at now and
 then. held: so many sessions are gone that their rows are kept until a person says that this is right. offline: the root
@@ -106,7 +106,7 @@ class TargetStatus:
 class Status:
     """The daemon as it is now. Times are UTC, ISO 8601; null means never."""
 
-    state: State
+    state: DaemonState
     since: str
     """When the state was entered."""
     detail: str

@@ -22,7 +22,7 @@ from alfwatchd.alf import grammar
 from alfwatchd.alf.file_names import DATASETS, SESSIONS
 from alfwatchd.errors import OutDirError, PruneRefused, RootOffline, TablesError
 from alfwatchd.index.lab import lab_problems
-from alfwatchd.index.state_db import State
+from alfwatchd.index.state_db import StateDb
 from alfwatchd.prune import executor, operations, reference_files
 from alfwatchd.prune.links import find_link_targets
 from alfwatchd.prune.plan import PruneOutcome, PrunePlan
@@ -101,7 +101,7 @@ def make_parquet_db(
         written_at = datetime.datetime.now(datetime.UTC)
         start = _index(settings)
         if hash_files:
-            with tempfile.TemporaryDirectory(prefix="alfwatchd-") as folder, closing(State(Path(folder))) as state:
+            with tempfile.TemporaryDirectory(prefix="alfwatchd-") as folder, closing(StateDb(Path(folder))) as state:
                 run_hashing(settings, state, start)
         _warn(start, settings)
         _write(start, settings, written_at, hash_ids=hash_ids)
@@ -265,7 +265,7 @@ def _write(start: Start, settings: Settings, written_at: datetime.datetime, *, h
     snapshot = start.indexer.tables.snapshot()
     if hash_ids:
         start.indexer.tables.generation += 1
-        with closing(writer.Store(settings.out_dir, str(settings.root))) as tables:
+        with closing(writer.TableWriter(settings.out_dir, str(settings.root))) as tables:
             tables.write(start.indexer.tables.snapshot(), start.rules, written_at)
         return
     # one.alf.cache._metadata

@@ -22,7 +22,7 @@ import measure
 import pyarrow.parquet as pq
 
 from alfwatchd.alf.file_names import DATASETS, SESSIONS
-from alfwatchd.store.writer import Store
+from alfwatchd.store.writer import TableWriter
 from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.rows import FolderRows, PackedFiles, Session, pack_signature
 from alfwatchd.tree.sessions import Snapshot
@@ -90,7 +90,7 @@ class Flush:
     held_up: float
 
 
-def flush(store: Store, rows: Rows) -> Flush:
+def flush(store: TableWriter, rows: Rows) -> Flush:
     """Flush in a thread of its own, as the daemon does, while this one notes when it is kept from running."""
     started, cpu = time.perf_counter(), time.process_time()
     snapshot = rows.snapshot()
@@ -126,7 +126,7 @@ def write_whole(out_dir: Path) -> Flush:
 
 def measure_size(n_rows: int, out_dir: Path, rounds: int) -> list[measure.Line]:
     """Measure one table."""
-    rows, store = Rows(n_rows), Store(out_dir, "/data", out_dir / "layout")
+    rows, store = Rows(n_rows), TableWriter(out_dir, "/data", out_dir / "layout")
     results = {"everything, by pyarrow, from Arrow tables in memory": Flush(0.0, 0.0, 0.0)}
     results["everything, first write"] = flush(store, rows)
     results["everything, by pyarrow, from Arrow tables in memory"] = write_whole(out_dir)
@@ -164,13 +164,13 @@ def measure_growth(n_rows: int, n_flushes: int, work: Path) -> measure.Line:
     """Compare the file after many flushes with one that holds the same rows and was written at once."""
     rows = Rows(n_rows)
     with tempfile.TemporaryDirectory(dir=work) as old, tempfile.TemporaryDirectory(dir=work) as new:
-        store, largest = Store(Path(old), "/data", Path(old) / "layout"), 0
+        store, largest = TableWriter(Path(old), "/data", Path(old) / "layout"), 0
         rng = random.Random(1)
         for _ in range(n_flushes):
             rng.choice([rows.change, rows.change, rows.add, rows.remove])()
             store.write(rows.snapshot(), TableRules())
             largest = max(largest, (Path(old) / DATASETS).stat().st_size)
-        Store(Path(new), "/data").write(rows.snapshot(), TableRules())
+        TableWriter(Path(new), "/data").write(rows.snapshot(), TableRules())
         fresh = (Path(new) / DATASETS).stat().st_size
     return measure.Line(
         f"size of the file, the largest in {n_flushes:,} flushes ({n_rows:,} rows)",

@@ -21,7 +21,7 @@ from typing import Any
 _CALLS = {
     "prepare": ["alfwatchd.service.once:prepare"],
     "scan": ["alfwatchd.service.once:index"],
-    "write": ["alfwatchd.store.writer:Store.write"],
+    "write": ["alfwatchd.store.writer:TableWriter.write"],
     "rows": ["alfwatchd.tables.columns:dataset_rows", "alfwatchd.tables.columns:sessions_table"],
 }
 PHASES = ("start", *_CALLS, "rest", "end")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from concurrent.futures import Future
 
-from alfwatchd.api import PrunedNotice, RemovingNotice, State, refuse
+from alfwatchd.api import DaemonState, PrunedNotice, RemovingNotice, refuse
 from alfwatchd.database.adopter import Adopted
 from alfwatchd.engine import messages
 from alfwatchd.engine.barriers import Barrier, Barriers, answer_flush
@@ -62,7 +62,7 @@ class Engine:
         self.offline = "the daemon has just started"
         """Why the root is offline; empty while it is online."""
         self._offline_since = self._now_for_people()
-        self.state: State = "starting"
+        self.state: DaemonState = "starting"
         self.state_since = 0.0
         self.may_flush = True
         self.is_done = False

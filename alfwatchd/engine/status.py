@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from alfwatchd.alf.printable import printable
-from alfwatchd.api import ProblemReply, RescanNote, State, Status
+from alfwatchd.api import DaemonState, ProblemReply, RescanNote, Status
 from alfwatchd.index.lab import lab_problems
 from alfwatchd.version import find_version
 from alfwatchd.watch.watcher import watches_limit
@@ -69,7 +69,7 @@ def make_status(engine: Engine, now: float) -> Status:
     )
 
 
-def find_state(engine: Engine, now: float) -> State:
+def find_state(engine: Engine, now: float) -> DaemonState:
     """Tell in one word how far the tables can be trusted. Engine's thread only."""
     if engine.offline:
         return "offline"

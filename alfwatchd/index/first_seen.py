@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence, Set
 from alfwatchd.alf import grammar
 from alfwatchd.errors import StateError
 from alfwatchd.index.indexer import Indexer
-from alfwatchd.index.state_db import State
+from alfwatchd.index.state_db import StateDb
 
 _log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class FirstSeen:
         none, where there are no such tables.
     """
 
-    def __init__(self, state: State | None = None, earlier: Set[str] | None = None) -> None:
+    def __init__(self, state: StateDb | None = None, earlier: Set[str] | None = None) -> None:
         self._state = state
         self._earlier: Set[str] | None = earlier or None
         self._has_begun = False

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from alfwatchd.errors import StateError
 from alfwatchd.index.indexer import Indexer
-from alfwatchd.index.state_db import State
+from alfwatchd.index.state_db import StateDb
 from alfwatchd.scan.hasher import Hashed, Hasher, HashJob
 from alfwatchd.scan.place import Place
 from alfwatchd.tree.content import inode_key
@@ -28,7 +28,7 @@ class HashQueue:
     state : State
     """
 
-    def __init__(self, hasher: Hasher, state: State) -> None:
+    def __init__(self, hasher: Hasher, state: StateDb) -> None:
         self._hasher = hasher
         self._state = state
 

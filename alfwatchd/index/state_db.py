@@ -42,7 +42,7 @@ CREATE TABLE IF NOT EXISTS first_seen (path BLOB PRIMARY KEY, seen REAL, seal BL
 CREATE TABLE IF NOT EXISTS held (is_held INTEGER, seal BLOB);
 """
 _INDEX = "CREATE INDEX IF NOT EXISTS digests_by_path ON digests (stamp) WHERE length(place) > 8"
-"""For `State.forget_digests`, of files that are recorded by path; see `tree.content.Key`."""
+"""For `StateDb.forget_digests`, of files that are recorded by path; see `tree.content.Key`."""
 _EXPECTED = (
     "SELECT path, fsid, dev, ino, mount_id, fs_type, identity_kind, identity, source, keeps_inodes, seal FROM places",
     "SELECT place, fsid, stamp, md5, seal FROM digests",
@@ -52,7 +52,7 @@ _EXPECTED = (
 )
 
 
-class State:
+class StateDb:
     """The state file of one daemon. Any thread may call; each method may raise `StateError`.
 
     Parameters

@@ -25,7 +25,7 @@ from alfwatchd.engine.status import status_line
 from alfwatchd.engine.waiting import wait_for
 from alfwatchd.errors import AlfwatchdError, ConfigError, OutDirError, StateError
 from alfwatchd.index.hash_queue import HashQueue
-from alfwatchd.index.state_db import State
+from alfwatchd.index.state_db import StateDb
 from alfwatchd.prune.trash_keeper import TrashKeeper
 from alfwatchd.publish.publication import check_targets
 from alfwatchd.publish.publisher import Publisher
@@ -39,7 +39,7 @@ from alfwatchd.settings import Settings
 from alfwatchd.store import writer
 from alfwatchd.store.flusher import Flushed, Flusher
 from alfwatchd.store.layout import LAYOUT
-from alfwatchd.store.writer import Store
+from alfwatchd.store.writer import TableWriter
 from alfwatchd.watch.watcher import Watcher
 from alfwatchd.web.control_api import create_app
 from alfwatchd.web.control_service import Desk
@@ -103,7 +103,7 @@ def run(settings: Settings, load: Callable[[], Settings]) -> None:
         stack.callback(control.close)
         # First of all: the state of another daemon that runs is not to be mended.
         locks["state_dir"] = stack.enter_context(_hold_state_dir(settings.state_dir))
-        state = State(settings.state_dir)
+        state = StateDb(settings.state_dir)
         stack.callback(state.close)
         api = Server(create_app(Desk(inbox.post, lambda: in_force.settings)), control.listening)
         stack.callback(api.close)
@@ -148,7 +148,7 @@ class _Frame:
     in_force: _InForce
     inbox: Inbox
     service: systemd.Service
-    state: State
+    state: StateDb
     api: Server
     locks: dict[str, Held]
     control: Control
@@ -216,7 +216,7 @@ def _assemble(frame: _Frame, stack: ExitStack) -> tuple[Engine, Threads] | None:
     start.indexer.scanner = replace(start.indexer.scanner, on_progress=lambda: frame.service.ping(time.monotonic()))
     announce = make_announcer(settings.adopt.source, settings.state_dir, inbox.post)
     layout = settings.state_dir / LAYOUT
-    written = Store(settings.out_dir, str(settings.root), layout, announce, start.notes, frame.require_out_dir)
+    written = TableWriter(settings.out_dir, str(settings.root), layout, announce, start.notes, frame.require_out_dir)
     publisher = Publisher(settings.out_dir, settings.publish) if settings.publish else None
     if publisher is not None:
         stack.callback(publisher.close)

@@ -18,7 +18,7 @@ from alfwatchd.errors import RootOffline
 from alfwatchd.index.hash_queue import HashQueue
 from alfwatchd.index.indexer import Indexer
 from alfwatchd.index.lab import lab_problems
-from alfwatchd.index.state_db import State
+from alfwatchd.index.state_db import StateDb
 from alfwatchd.index.worker_pool import Crawled
 from alfwatchd.scan.hasher import Hashed, Hasher
 from alfwatchd.service.startup import Start, prepare
@@ -26,7 +26,7 @@ from alfwatchd.settings import Settings
 from alfwatchd.store import reader, writer
 from alfwatchd.store.id_history import Announced
 from alfwatchd.store.layout import LAYOUT
-from alfwatchd.store.writer import Store
+from alfwatchd.store.writer import TableWriter
 from alfwatchd.tree.folder import Changes
 from alfwatchd.tree.rows import Problem
 from alfwatchd.tree.sessions import TablesView
@@ -106,7 +106,7 @@ def run_once(
     """
     started, written_at = time.monotonic(), datetime.now(UTC)
     writer.check_out_dir(settings.out_dir)
-    state = State(settings.state_dir)
+    state = StateDb(settings.state_dir)
     try:
         inbox = Inbox()
         start = prepare(settings, state, None, inbox.post)  # first: it asks what the tables were made with
@@ -156,7 +156,7 @@ def look_once(settings: Settings) -> TablesView:
     RootOffline
         The root is missing, or not what an earlier run recorded.
     """
-    state = State(settings.state_dir)
+    state = StateDb(settings.state_dir)
     try:
         start = index_with_workers(settings, state)
         start.first_seen.take(start.indexer, time.time())
@@ -166,7 +166,7 @@ def look_once(settings: Settings) -> TablesView:
 
 
 def index_with_workers(
-    settings: Settings, state: State, *, accept_root: bool = False, progress: Progress | None = None
+    settings: Settings, state: StateDb, *, accept_root: bool = False, progress: Progress | None = None
 ) -> Start:
     """Scan the whole root, with as many processes as the settings say; raises as `index`."""
     inbox = Inbox()
@@ -236,7 +236,7 @@ def _write(settings: Settings, start: Start, written_at: datetime) -> tuple[Chan
 def _replace(settings: Settings, start: Start, post: Callable[[Message], None], written_at: datetime) -> bool:
     announce = make_announcer(settings.adopt.source, settings.state_dir, post)
     layout = settings.state_dir / LAYOUT
-    with closing(Store(settings.out_dir, str(settings.root), layout, announce, start.notes)) as made:
+    with closing(TableWriter(settings.out_dir, str(settings.root), layout, announce, start.notes)) as made:
         return made.write(start.indexer.snapshot(), start.rules, written_at)
 
 
@@ -249,7 +249,7 @@ def _hear(inbox: Inbox, indexer: Indexer) -> None:
             indexer.receive(message)
 
 
-def run_hashing(settings: Settings, state: State, start: Start) -> None:
+def run_hashing(settings: Settings, state: StateDb, start: Start) -> None:
     """Hash all files that have no recorded digest, and wait for it."""
     inbox = Inbox()
     hasher = Hasher(str(settings.root), state, settings.hash_threads, inbox.post, settle_seconds=0.0)

@@ -24,7 +24,7 @@ from alfwatchd.index.indexer import Indexer
 from alfwatchd.index.intake import EarlierRow
 from alfwatchd.index.lab import lab_problems
 from alfwatchd.index.losses import Loss
-from alfwatchd.index.state_db import State
+from alfwatchd.index.state_db import StateDb
 from alfwatchd.index.worker_pool import Crawlers
 from alfwatchd.scan.place import Place
 from alfwatchd.scan.root_guard import RootGuard
@@ -103,7 +103,7 @@ class Start:
 
 def prepare(
     settings: Settings,
-    state: State | None,
+    state: StateDb | None,
     new_watcher: Callable[[], Watcher] | None = None,
     post: Callable[[Message], None] | None = None,
 ) -> Start:
@@ -171,7 +171,7 @@ def prepare(
 class _Record:
     """Keeps the identity of root and mounts for the next run, as soon as it can."""
 
-    def __init__(self, state: State | None) -> None:
+    def __init__(self, state: StateDb | None) -> None:
         self._state = state
         self._trouble = ""
         self._inodes: dict[str, int] = {}

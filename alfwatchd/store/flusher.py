@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from alfwatchd.errors import TablesError
-from alfwatchd.store.writer import Store
+from alfwatchd.store.writer import TableWriter
 from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.sessions import Snapshot
 
@@ -45,7 +45,7 @@ class Flusher:
         Gets one `Flushed` or `FlushFailed` per `submit`.
     """
 
-    def __init__(self, store: Store, post: Callable[[Flushed | FlushFailed], None]) -> None:
+    def __init__(self, store: TableWriter, post: Callable[[Flushed | FlushFailed], None]) -> None:
         self.store = store
         self._post = post
         self._jobs: queue.SimpleQueue[tuple[Snapshot, TableRules] | None] = queue.SimpleQueue()

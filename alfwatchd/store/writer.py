@@ -49,7 +49,7 @@ these less than 0.1."""
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """What is on disk, so that `Store.write` writes only what differs.
+    """What is on disk, so that `TableWriter.write` writes only what differs.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ def use_system_memory() -> None:
     pa.set_memory_pool(pa.system_memory_pool())
 
 
-class Store:
+class TableWriter:
     """Writes the tables of one root into one folder. Used by one thread at a time.
 
     Parameters

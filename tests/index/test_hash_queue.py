@@ -8,7 +8,7 @@ import pytest
 
 from alfwatchd.index import hash_queue
 from alfwatchd.index.hash_queue import HashQueue
-from alfwatchd.index.state_db import State
+from alfwatchd.index.state_db import StateDb
 from alfwatchd.scan.hasher import Hashed, Hasher
 from alfwatchd.tree.content import inode_key
 from alfwatchd.tree.folder import Look
@@ -65,7 +65,7 @@ def box(monkeypatch):
         root = folder / "root"
         write(root, f"{SESSION}/a.b.c", f"{SESSION}/alf/a.b.c", f"{SESSION}/alf/new.b.c", "t/2020-01-01/001/a.b.c")
         os.symlink(root / SESSION / "a.b.c", root / SESSION / "link.b.c")
-        state = State(folder / "state")
+        state = StateDb(folder / "state")
         with indexing(root) as indexer:
             scan_all(indexer)
             here = indexer.guard.places[""].fs_type  # whatever the tests run on

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from alfwatchd.errors import StateError, StateLocked
-from alfwatchd.index.state_db import State
+from alfwatchd.index.state_db import StateDb
 from alfwatchd.scan.place import Place
 from alfwatchd.tree.content import Key, inode_key, record_key
 from alfwatchd.tree.rows import pack_signature
@@ -39,7 +39,7 @@ def is_open(fd):
 
 
 def fill(folder):
-    state = State(folder)
+    state = StateDb(folder)
     state.save_places({"": PLACE, "mount": OTHER})
     state.save_digests([(1, KEY, MD5)])
     state.close()
@@ -47,7 +47,7 @@ def fill(folder):
 
 def load(folder):
     """Return what a next run finds: is_new, places, digest."""
-    state = State(folder)
+    state = StateDb(folder)
     try:
         return state.is_new, state.load_places(), state.find_digest(1, KEY)
     finally:
@@ -71,7 +71,7 @@ def test_everything_outlives_a_restart(folder):
 
 def test_everything_outlives_a_kill(folder):
     def run():
-        state = State(folder)
+        state = StateDb(folder)
         state.save_places({"": PLACE, "mount": OTHER})
         state.save_digests([(1, KEY, MD5)])
         return 1  # the child ends without closing
@@ -81,7 +81,7 @@ def test_everything_outlives_a_kill(folder):
 
 
 def test_places_are_replaced_as_a_whole(folder):
-    state = State(folder)
+    state = StateDb(folder)
     state.save_places({"": PLACE, "mount": OTHER})
     state.save_places({"mount": PLACE})
     assert state.load_places() == {"mount": PLACE}
@@ -92,7 +92,7 @@ def test_places_are_replaced_as_a_whole(folder):
 
 def test_places_have_any_path(folder):
     places = {"": PLACE, "a b/Ä\n'\";": OTHER, "b\udcff": PLACE}
-    state = State(folder)
+    state = StateDb(folder)
     state.save_places(places)
     assert state.load_places() == places
     state.close()
@@ -112,7 +112,7 @@ def test_places_have_any_path(folder):
     ],
 )
 def test_a_digest_is_found_by_file_system_and_key(folder, fsid, signature, found):
-    state = State(folder)
+    state = StateDb(folder)
     state.save_digests([(1, KEY, MD5)])
     key = inode_key(signature)
     assert state.find_digest(fsid, key) == (MD5 if found else None)
@@ -124,7 +124,7 @@ def test_a_digest_is_found_by_file_system_and_key(folder, fsid, signature, found
 def test_many_digests_are_found_at_once(folder, n_asked):
     keys = [inode_key(pack_signature(number, 1, number, False)) for number in range(1200)]
     known = {key: bytes([number % 256] * 16) for number, key in enumerate(keys) if number % 3}
-    state = State(folder)
+    state = StateDb(folder)
     state.save_digests((1, *row) for row in known.items())
     state.save_digests((2, key, MD5) for key in keys)
     assert state.find_digests(1, keys[:n_asked]) == {each: known[each] for each in keys[:n_asked] if each in known}
@@ -133,7 +133,7 @@ def test_many_digests_are_found_at_once(folder, n_asked):
 
 def test_digests_are_replaced_and_forgotten(folder):
     other = inode_key(pack_signature(1, -1, 1, False))
-    state = State(folder)
+    state = StateDb(folder)
     state.save_digests([(1, KEY, MD5), (LARGE, KEY, MD5), (1, other, MD5)])
     state.save_digests((1, key, bytes(16)) for key in [KEY])
     assert state.find_digest(1, KEY) == bytes(16)
@@ -146,7 +146,7 @@ def test_digests_that_are_recorded_by_path_are_forgotten(folder):
     signature = pack_signature(7, 8, 9, False, 10)
     keys = [record_key(FUSE, path, signature) for path in ("a/b", "a/c")]
     other = record_key(FUSE, "a/b", pack_signature(7, 8, 9, False, 11))
-    state = State(folder)
+    state = StateDb(folder)
     state.save_digests((1, key, MD5) for key in keys)
     state.save_digests([(2, other, MD5)])
     assert [state.find_digest(1, key) for key in keys] == [MD5, MD5]
@@ -158,7 +158,7 @@ def test_digests_that_are_recorded_by_path_are_forgotten(folder):
 
 def test_one_digest_is_recorded_for_an_inode_however_often_its_file_changes(folder):
     """A nightly `chmod -R` of a million files left a million rows more each time."""
-    state = State(folder)
+    state = StateDb(folder)
     for night in range(5):
         state.save_digests((1, inode_key(pack_signature(7, 8, inode, False, night)), MD5) for inode in range(3))
     assert state._db.execute("SELECT count(*) FROM digests").fetchone() == (3,)
@@ -168,7 +168,7 @@ def test_one_digest_is_recorded_for_an_inode_however_often_its_file_changes(fold
 
 
 def test_any_thread_may_call(folder):
-    state = State(folder)
+    state = StateDb(folder)
     wrong = []
 
     def work(number):
@@ -218,7 +218,7 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_file_that_is_damaged_or_of_another_version_is_made_anew(folder, damage):
     fill(folder)
-    state = State(folder)
+    state = StateDb(folder)
     state.save_digests((1, Key(number.to_bytes(8), b"stamp"), MD5) for number in range(2000))
     state.close()
     damage(folder / "state.sqlite")
@@ -236,7 +236,7 @@ def test_an_empty_file_is_filled(folder):
 
 def test_leftovers_of_a_file_that_was_deleted_do_no_harm(folder):
     fill(folder)
-    state = State(folder)
+    state = StateDb(folder)
     state.save_digests([(2, KEY, MD5)])
     (folder / "state.sqlite").unlink()  # the write-ahead log stays
     assert (folder / "state.sqlite-wal").exists()
@@ -254,7 +254,7 @@ def test_leftovers_of_a_file_that_was_deleted_do_no_harm(folder):
 def test_a_folder_that_cannot_be_made_is_told(folder, make):
     make(folder / "file")
     with pytest.raises(StateError, match=r"cannot keep state here .*--state-dir"):
-        State(folder / "file/state")
+        StateDb(folder / "file/state")
 
 
 @needs_root
@@ -265,7 +265,7 @@ def test_a_folder_that_is_closed_is_told_and_nothing_in_it_is_touched(folder):
 
     def run():
         try:
-            State(folder)
+            StateDb(folder)
         except StateError as error:
             return str(error)
 
@@ -281,13 +281,13 @@ def test_a_database_that_is_locked_is_not_made_anew(folder, monkeypatch):
     blocker.execute("PRAGMA locking_mode = EXCLUSIVE")
     blocker.execute("BEGIN EXCLUSIVE")
     with pytest.raises(StateError, match="locked"):
-        State(folder)
+        StateDb(folder)
     blocker.close()
     assert load(folder) == KEPT
 
 
 def test_what_fails_later_is_told_as_such(folder):
-    state = State(folder)
+    state = StateDb(folder)
     state.close()
     for fail in (
         state.load_places,
@@ -320,7 +320,7 @@ def replace_folder(folder):
 def test_what_is_removed_under_the_daemon_is_made_anew(folder, remove):
     """Else what the root is would be forgotten, and after the next start any disk would be taken for it."""
     state_dir = folder / "state"
-    state = State(state_dir)
+    state = StateDb(state_dir)
     state.save_places({"": PLACE})
     remove(state_dir)
     state.save_places({"": PLACE})
@@ -332,7 +332,7 @@ def test_what_is_removed_under_the_daemon_is_made_anew(folder, remove):
 
 def test_places_that_the_file_has_are_not_written_again(folder):
     fill(folder)
-    state = State(folder)
+    state = StateDb(folder)
     places, log = state.load_places(), folder / "state.sqlite-wal"
     sizes = []
     for each in (places, places, {"": OTHER}, {"": OTHER}, {}):
@@ -348,7 +348,7 @@ def test_what_cannot_be_recorded_is_once_it_can(folder):
     folder.chmod(0o777)
 
     def run():
-        state = State(folder / "state")
+        state = StateDb(folder / "state")
         shutil.rmtree(folder / "state")
         (folder / "state").write_text("in the way")
         for _ in range(2):
@@ -375,11 +375,11 @@ def rewrite(folder, query):
 
 @pytest.mark.parametrize("query", ["UPDATE digests SET md5 = zeroblob(16)", "UPDATE digests SET seal = zeroblob(4)"])
 def test_a_digest_whose_bytes_were_changed_is_not_used(folder, query):
-    state = State(folder)
+    state = StateDb(folder)
     state.save_digests([(1, KEY, MD5)])
     state.close()
     rewrite(folder, query)
-    state = State(folder)
+    state = StateDb(folder)
     assert state.find_digest(1, KEY) is None
     assert state.find_digests(1, [KEY]) == {}
     state.save_digests([(1, KEY, MD5)])
@@ -398,21 +398,21 @@ def test_a_digest_whose_bytes_were_changed_is_not_used(folder, query):
     ],
 )
 def test_a_place_whose_record_was_changed_is_not_used(folder, query, caplog):
-    state = State(folder)
+    state = StateDb(folder)
     state.save_places({"": Place(1, 2, 3, 4, "ext4")})
     state.close()
     rewrite(folder, query)
-    state = State(folder)
+    state = StateDb(folder)
     assert state.load_places() == {}
     assert "identity of root and mounts is damaged" in caplog.text
     state.close()
 
 
 def test_columns_of_another_program_are_made_anew(folder, caplog):
-    State(folder).close()
+    StateDb(folder).close()
     rewrite(folder, "DROP TABLE digests")
     rewrite(folder, "CREATE TABLE digests (path TEXT)")
-    state = State(folder)
+    state = StateDb(folder)
     assert state.is_new
     assert "made anew" in caplog.text
     state.save_digests([(1, KEY, MD5)])
@@ -422,10 +422,10 @@ def test_columns_of_another_program_are_made_anew(folder, caplog):
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.mkdir(), lambda path: path.symlink_to("/dev/null")])
 @pytest.mark.parametrize("name", ["state.sqlite", "state.sqlite-wal", "state.sqlite-shm"])
 def test_what_is_no_file_is_replaced(folder, name, make):
-    State(folder).close()
+    StateDb(folder).close()
     (folder / name).unlink(missing_ok=True)
     make(folder / name)
-    state = State(folder)
+    state = StateDb(folder)
     assert state.is_new
     state.save_digests([(1, KEY, MD5)])
     assert state.find_digest(1, KEY) == MD5
@@ -433,10 +433,10 @@ def test_what_is_no_file_is_replaced(folder, name, make):
 
 
 def test_damage_while_it_is_open_is_mended_by_the_next_that_is_written(folder):
-    state = State(folder)
+    state = StateDb(folder)
     state.save_digests([(1, KEY, MD5)])
     state.close()
-    state = State(folder)
+    state = StateDb(folder)
     state._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     state._db.execute("PRAGMA shrink_memory")  # else what was read before would do
     with (folder / "state.sqlite").open("r+b") as file:
@@ -452,12 +452,12 @@ def test_damage_while_it_is_open_is_mended_by_the_next_that_is_written(folder):
 @needs_root
 @pytest.mark.parametrize("mode", [0o000, 0o444, 0o644])
 def test_a_file_of_another_user_is_replaced_where_the_folder_allows_it(folder, mode):
-    State(folder).close()
+    StateDb(folder).close()
     (folder / "state.sqlite").chmod(mode)
     folder.chmod(0o777)
 
     def run():
-        state = State(folder)
+        state = StateDb(folder)
         state.save_digests([(1, KEY, MD5)])
         state.close()
         return state.is_new
@@ -471,7 +471,7 @@ def test_a_file_of_another_user_is_replaced_where_the_folder_allows_it(folder, m
 def test_no_file_is_mapped_into_memory(folder):
     """SQLite maps `-shm`, and whoever truncates a mapped file ends the process (SIGBUS)."""
     fill(folder)
-    state = State(folder)
+    state = StateDb(folder)
     state.save_digests([(1, inode_key(pack_signature(number, 8, number, False)), MD5) for number in range(100)])
     assert not (folder / "state.sqlite-shm").exists()
     maps = Path("/proc/self/maps").read_text()
@@ -483,9 +483,9 @@ def test_one_process_at_a_time_keeps_it(folder, monkeypatch):
     real = sqlite3.connect
     monkeypatch.setattr(sqlite3, "connect", lambda *args, **more: real(*args, timeout=0.05, **more))
     fill(folder)
-    state = State(folder)
+    state = StateDb(folder)
     with pytest.raises(StateLocked, match=r"locked by another process.*--state-dir"):
-        State(folder)
+        StateDb(folder)
     state.save_digests([(1, KEY, MD5)])
     state.close()
     assert load(folder) == KEPT
@@ -519,7 +519,7 @@ def test_a_backup_by_hard_links_stays_as_it_is_and_costs_nothing(folder):
     os.link(folder / "state.sqlite", folder / "backup")
     before = (folder / "backup").read_bytes()
     assert load(folder) == KEPT
-    state = State(folder)
+    state = StateDb(folder)
     state.save_places({"": OTHER})
     state.close()
     assert (folder / "backup").read_bytes() == before
@@ -533,7 +533,7 @@ def test_a_shared_file_that_another_process_keeps_open_is_not_replaced(folder):
     ) as other:
         assert other.stdout.readline() == b"open\n"
         with pytest.raises(StateLocked):
-            State(folder)
+            StateDb(folder)
         other.communicate(b"end\n")
     assert (folder / "state.sqlite").samefile(folder / "backup")
 

@@ -27,14 +27,14 @@ from alfwatchd.engine.model import Parts
 from alfwatchd.errors import AlfwatchdError, WatchError
 from alfwatchd.index.hash_queue import HashQueue
 from alfwatchd.index.indexer import Indexer
-from alfwatchd.index.state_db import State
+from alfwatchd.index.state_db import StateDb
 from alfwatchd.index.worker_pool import Crawled
 from alfwatchd.scan.hasher import Hasher
 from alfwatchd.scan.scanner import Scanner
 from alfwatchd.service.startup import prepare
 from alfwatchd.settings import Settings
 from alfwatchd.store.flusher import Flushed, Flusher, FlushFailed
-from alfwatchd.store.writer import Store
+from alfwatchd.store.writer import TableWriter
 from alfwatchd.tree.folder import Folder
 from alfwatchd.tree.rows import Signature, digest_of, unpack_signature
 from alfwatchd.tree.sessions import Snapshot
@@ -124,7 +124,7 @@ class EngineBox:
         """Start, or start again on what an earlier run left."""
         settings = self.settings()
         self.inbox = Inbox()
-        self.state = State(settings.state_dir)
+        self.state = StateDb(settings.state_dir)
         self.watchers: list[Watcher] = []
         new_watcher = self._new_watcher if settings.watch != "poll" else None
         started = prepare(settings, self.state, new_watcher, self._post if self.with_workers else None)
@@ -132,7 +132,7 @@ class EngineBox:
         if self.with_digests:
             self.hasher = Hasher(str(settings.root), self.state, 1, self.inbox.post, settle_seconds=0.02)
             self.hashes = HashQueue(self.hasher, self.state)
-        self.flusher = Flusher(Store(settings.out_dir, str(settings.root), notes=started.notes), self._post)
+        self.flusher = Flusher(TableWriter(settings.out_dir, str(settings.root), notes=started.notes), self._post)
         self.n_flushes = self._n_flushes_told = 0
         self.engine = Engine(
             settings,

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from alfwatchd.errors import StateError
-from alfwatchd.index.state_db import State
+from alfwatchd.index.state_db import StateDb
 from alfwatchd.scan import hasher as hashing_module
 from alfwatchd.scan.hasher import Hasher, HashJob
 from alfwatchd.tree.content import inode_key
@@ -37,7 +37,7 @@ def root(top):
 
 @pytest.fixture
 def state(top):
-    state = State(top / "state")
+    state = StateDb(top / "state")
     yield state
     state.close()
 
@@ -274,14 +274,14 @@ def test_a_file_whose_change_time_alone_is_another_is_to_be_looked_at_again(root
 @pytest.mark.usefixtures("fine_clock")
 def test_recorded_digests_are_used_again_after_a_restart(root, top):
     write(root, "a.b.c", b"one")
-    state = State(top / "state")
+    state = StateDb(top / "state")
     with Hashing(root, state) as hashing:
         hashing.hasher.submit([job(root, "a.b.c")])
         assert hashing.take(1)["a.b.c"][1] == md5(b"one")
     # Had the file been read again, it would show.
     state.save_digests([(os.statvfs(root).f_fsid, inode_key(job(root, "a.b.c").signature), md5(b"recorded"))])
     state.close()
-    state = State(top / "state")
+    state = StateDb(top / "state")
     with Hashing(root, state) as hashing:
         hashing.hasher.submit([job(root, "a.b.c")])
         assert hashing.take(1)["a.b.c"][1] == md5(b"recorded")

@@ -18,7 +18,7 @@ from alfwatchd.alf.file_names import DATASETS, SESSIONS
 from alfwatchd.errors import TablesError
 from alfwatchd.store import writer
 from alfwatchd.store.reader import METADATA_KEY, read_tables
-from alfwatchd.store.writer import Store
+from alfwatchd.store.writer import TableWriter
 from alfwatchd.tables import columns, row_groups
 from alfwatchd.tables.adoption import adopt
 from alfwatchd.tables.columns import datasets_table, sessions_table
@@ -74,7 +74,7 @@ def small_groups():
 
 
 def new_store(out_dir):
-    return Store(out_dir, "/data", out_dir / "layout")
+    return TableWriter(out_dir, "/data", out_dir / "layout")
 
 
 @cache  # what does not change is one object, as in the daemon
@@ -252,12 +252,12 @@ def test_tables_elsewhere_are_others(out_dir):
     for name in (SESSIONS, DATASETS):
         os.link(out_dir / name, other / name)  # the same file, down to inode and time
     with encoded() as found:
-        Store(other, "/data", out_dir / "layout").write(snapshot(MANY, 2), PLAIN)
+        TableWriter(other, "/data", out_dir / "layout").write(snapshot(MANY, 2), PLAIN)
     assert len(found) == len(MANY)
 
 
 def test_nothing_is_noted_where_nobody_asked(out_dir):
-    Store(out_dir, "/data").write(snapshot(MANY), PLAIN)
+    TableWriter(out_dir, "/data").write(snapshot(MANY), PLAIN)
     assert sorted(path.name for path in out_dir.iterdir()) == [DATASETS, SESSIONS]
 
 
@@ -374,7 +374,7 @@ def test_whatever_happens_the_tables_are_those_of_a_plain_writer(history):
             if event == "damage" and layout_of(out_dir).exists():
                 flip(rng.random())(out_dir)
             if event == "foreign" and (out_dir / DATASETS).exists():
-                Store(out_dir, "/data").write(snapshot(rng.sample(range(60), 20), 99), PLAIN)
+                TableWriter(out_dir, "/data").write(snapshot(rng.sample(range(60), 20), 99), PLAIN)
             if event == "fail":
                 name = rng.choice([".sessions.pqt.tmp", ".datasets.pqt.tmp"])
                 with failing(out_dir, name), pytest.raises(TablesError):
@@ -388,13 +388,13 @@ def test_whatever_happens_the_tables_are_those_of_a_plain_writer(history):
 def test_each_id_that_a_database_changes_is_told_before_the_tables_are_replaced(seeds):
     with fast_folder() as out_dir, small_groups():
         told, rules = [], PLAIN
-        store = Store(out_dir, "/data", out_dir / "layout", told.append)
+        store = TableWriter(out_dir, "/data", out_dir / "layout", told.append)
         for generation, seed in enumerate([0, *seeds], 1):
             rng = random.Random(seed)
             rows = snapshot(rng.sample(range(60), rng.choice([30, 60])), generation)
             rules, last = rng.choice([PLAIN, rules, *map(PLAIN.adopt, DATABASES)]), rules
             if rng.random() < 0.3:
-                store = Store(out_dir, "/data", out_dir / "layout", told.append)
+                store = TableWriter(out_dir, "/data", out_dir / "layout", told.append)
             before = ids_in(out_dir)
             told.clear()
             store.write(rows, rules)

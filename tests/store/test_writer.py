@@ -36,7 +36,7 @@ from alfwatchd.store.reader import (
     read_sessions,
     read_tables,
 )
-from alfwatchd.store.writer import Store, check_out_dir
+from alfwatchd.store.writer import TableWriter, check_out_dir
 from alfwatchd.tables.columns import datasets_table, sessions_table
 from alfwatchd.tables.earlier import Earlier, EarlierSession
 from alfwatchd.tables.rules import TableRules
@@ -103,7 +103,7 @@ def contents(out_dir):
 
 
 def test_one_opens_what_was_written(out_dir):
-    Store(out_dir, "/data/root").write(snapshot("st", 3), TableRules())
+    TableWriter(out_dir, "/data/root").write(snapshot("st", 3), TableRules())
     cache = load_tables(out_dir)
     assert (len(cache.sessions), len(cache.datasets)) == (2, 4)
     assert cache["_meta"]["raw"]["sessions"]["origin"] == {"/data/root"}
@@ -112,7 +112,7 @@ def test_one_opens_what_was_written(out_dir):
 
 def test_a_damaged_column_of_sessions_holds_up_no_flush(out_dir):
     """It is read where some sessions go and others come: readers of the old datasets still need the old sessions."""
-    Store(out_dir, "/data/root").write(snapshot("ab"), TableRules())
+    TableWriter(out_dir, "/data/root").write(snapshot("ab"), TableRules())
     path = out_dir / SESSIONS
     with pq.ParquetFile(path) as file:
         group = file.metadata.row_group(0)
@@ -122,7 +122,7 @@ def test_a_damaged_column_of_sessions_holds_up_no_flush(out_dir):
     path.write_bytes(content[:place] + b"\x0e" * 8 + content[place + 8 :])
     with pytest.raises(OSError, match="thrift"):
         read_file(path)
-    Store(out_dir, "/data/root").write(snapshot("bc", 2), TableRules())
+    TableWriter(out_dir, "/data/root").write(snapshot("bc", 2), TableRules())
     assert subjects(out_dir) == "bc"
 
 
@@ -135,7 +135,7 @@ def test_what_was_mounted_over_the_folder_gets_no_table(out_dir, n_checks):
         if not next(checks, False):
             raise OSError(errno.ESTALE, "another folder is there now", str(out_dir))
 
-    store = Store(out_dir, "/data/root", check_folder=check)
+    store = TableWriter(out_dir, "/data/root", check_folder=check)
     with pytest.raises(TablesError, match="another folder is there now"):
         store.write(snapshot("s", 3), TableRules())
     assert os.listdir(out_dir) == ([SESSIONS] if n_checks >= 2 else [])
@@ -144,7 +144,7 @@ def test_what_was_mounted_over_the_folder_gets_no_table(out_dir, n_checks):
 def test_metadata(out_dir):
     kept = Earlier({"s/2020-01-01/001": EarlierSession(None, "", "p")}, {})
     for rules in (TableRules(), TableRules(lab="lab", with_hashes=True, kept=kept)):
-        Store(out_dir, "/data/root").write(snapshot("s", 3), rules)
+        TableWriter(out_dir, "/data/root").write(snapshot("s", 3), rules)
         for name in (SESSIONS, DATASETS):
             metadata = pq.read_metadata(out_dir / name).metadata
             one = json.loads(metadata[b"one_metadata"])
@@ -169,7 +169,7 @@ def test_metadata(out_dir):
 
 def test_tables_tell_when_their_walk_began(out_dir):
     began = datetime.datetime(2024, 5, 6, 9, 8, 7, 654321, datetime.timezone(datetime.timedelta(hours=2)))
-    Store(out_dir, "/data").write(snapshot("s", 3), TableRules(), began)
+    TableWriter(out_dir, "/data").write(snapshot("s", 3), TableRules(), began)
     for name in (SESSIONS, DATASETS):
         assert json.loads(pq.read_metadata(out_dir / name).metadata[METADATA_KEY])["written_at"] == (
             "2024-05-06T07:08:07+00:00"
@@ -178,7 +178,7 @@ def test_tables_tell_when_their_walk_began(out_dir):
 
 def test_what_is_read_is_what_was_written(out_dir):
     rules = TableRules(lab="lab")
-    Store(out_dir, "/data").write(snapshot("st", 5), rules)
+    TableWriter(out_dir, "/data").write(snapshot("st", 5), rules)
     stored = read_tables(out_dir)
     assert stored.sessions.equals(sessions_table(snapshot("st"), rules))
     written = datasets_table(snapshot("st"), rules)
@@ -194,7 +194,7 @@ def test_what_is_read_is_what_was_written(out_dir):
 
 
 def test_both_files_have_the_same_generation_at_rest(out_dir):
-    store = Store(out_dir, "/data")
+    store = TableWriter(out_dir, "/data")
     for generation, present in enumerate(["s", "st", "t", "uv", ""], 1):
         store.write(snapshot(present, generation), TableRules())
         found = {generation_of(out_dir / name) for name in (SESSIONS, DATASETS)}
@@ -268,10 +268,10 @@ ORDERS = [
 @pytest.mark.parametrize(("before", "after", "order"), ORDERS)
 @pytest.mark.parametrize("restarted", [False, True])
 def test_order_of_renames(out_dir, before, after, order, restarted):
-    store = Store(out_dir, "/data")
+    store = TableWriter(out_dir, "/data")
     store.write(snapshot(before), TableRules())
     if restarted:
-        store = Store(out_dir, "/data")
+        store = TableWriter(out_dir, "/data")
     with trace(out_dir) as steps:
         store.write(snapshot(after, 2), TableRules())
     assert [name for step, name in steps if step == "arrive"] == order
@@ -280,7 +280,7 @@ def test_order_of_renames(out_dir, before, after, order, restarted):
 
 def test_a_file_appears_by_a_rename_under_the_lock_of_one(out_dir):
     with trace(out_dir) as steps:
-        Store(out_dir, "/data").write(snapshot("s"), TableRules())
+        TableWriter(out_dir, "/data").write(snapshot("s"), TableRules())
     is_locked = False
     for step, name in steps:
         if name == ".ONE.lock":
@@ -295,7 +295,7 @@ def test_a_file_appears_by_a_rename_under_the_lock_of_one(out_dir):
 
 
 def test_a_file_is_durable_before_its_rename_and_the_rename_after_it(out_dir):
-    store = Store(out_dir, "/data")
+    store = TableWriter(out_dir, "/data")
     store.write(snapshot("s"), TableRules())
     inodes = []
     with at_each_rename(out_dir, lambda: inodes.append((out_dir / SESSIONS).stat().st_ino)) as calls:
@@ -320,7 +320,7 @@ def test_every_dataset_has_its_session_at_every_moment(history):
     with fast_folder() as out_dir, pytest.MonkeyPatch.context() as patch:
         patch.setattr(store_module, "_TO_SESSIONS", 0.0)  # nobody reads here but the test, within a moment
         patch.setattr(store_module, "_TO_DATASETS", 0.0)
-        store = Store(out_dir, "/data")
+        store = TableWriter(out_dir, "/data")
         store.write(snapshot("st"), TableRules())
         n_looks = []
 
@@ -330,7 +330,7 @@ def test_every_dataset_has_its_session_at_every_moment(history):
 
         for generation, (present, restarted, broken) in enumerate(history, 2):
             if restarted:
-                store = Store(out_dir, "/data")
+                store = TableWriter(out_dir, "/data")
             with at_each_rename(out_dir, check), failing(out_dir, broken):
                 try:
                     store.write(snapshot(present, generation), TableRules())
@@ -348,7 +348,7 @@ def test_no_session_is_there_twice_while_those_of_before_and_after_are(out_dir):
         files = snapshot("s").sessions["s/2020-01-01/001"].folders
         return Snapshot(1, {path: Session(path, files) for path in paths})
 
-    store, seen = Store(out_dir, "/data"), []
+    store, seen = TableWriter(out_dir, "/data"), []
     store.write(rows("s/2020-01-01/1", "t/2020-01-01/001"), TableRules())
     with at_each_rename(out_dir, lambda: seen.append(read_file(out_dir / SESSIONS)["subject"].to_pylist())):
         store.write(rows("s/2020-01-01/001", "u/2020-01-01/001"), TableRules())  # renamed, and so of the same eid
@@ -369,7 +369,7 @@ def failing(out_dir, name):
 
 
 def test_a_reader_never_sees_half_a_file(out_dir):
-    store = Store(out_dir, "/data")
+    store = TableWriter(out_dir, "/data")
     store.write(snapshot("s", n_datasets=2000), TableRules())
     done, n_reads, errors = threading.Event(), [0, 0], []
 
@@ -400,7 +400,7 @@ def test_a_reader_never_sees_half_a_file(out_dir):
 
 
 def test_the_lock_of_one_is_honoured(out_dir):
-    store = Store(out_dir, "/data")
+    store = TableWriter(out_dir, "/data")
     store.write(snapshot("s"), TableRules())
     before = contents(out_dir)
     writer = threading.Thread(target=store.write, args=(snapshot("t", 2), TableRules()))
@@ -476,11 +476,11 @@ def test_a_lock_that_changes_hands_is_not_taken_over(out_dir, monkeypatch):
 
 
 def test_what_another_program_did_is_seen(out_dir):
-    store = Store(out_dir, "/data")
+    store = TableWriter(out_dir, "/data")
     assert not store.is_untouched()
     store.write(snapshot("s"), TableRules())
     assert store.is_untouched()
-    assert not Store(out_dir, "/data").is_untouched()
+    assert not TableWriter(out_dir, "/data").is_untouched()
     for name in (SESSIONS, DATASETS):
         copy = out_dir / "copy"
         copy.write_bytes((out_dir / name).read_bytes())
@@ -497,7 +497,7 @@ def test_what_another_program_did_is_seen(out_dir):
 
 def test_rows_that_another_program_put_back_go_in_the_right_order(out_dir):
     # One.save_cache merges what it has in memory into the files.
-    store, other = Store(out_dir, "/data"), Store(out_dir, "/other")
+    store, other = TableWriter(out_dir, "/data"), TableWriter(out_dir, "/other")
     store.write(snapshot("s"), TableRules())
     other.write(snapshot("st"), TableRules())
     with trace(out_dir) as steps:
@@ -533,14 +533,14 @@ def same_bytes(text):
 
 
 def truncated(out_dir, tmp_path):
-    Store(out_dir, "/data").write(snapshot("su"), TableRules())
+    TableWriter(out_dir, "/data").write(snapshot("su"), TableRules())
     for name in (SESSIONS, DATASETS):
         os.truncate(out_dir / name, (out_dir / name).stat().st_size // 2)
 
 
 def one_is_missing(name):
     def make(out_dir, tmp_path):
-        Store(out_dir, "/data").write(snapshot("su"), TableRules())
+        TableWriter(out_dir, "/data").write(snapshot("su"), TableRules())
         (out_dir / name).unlink()
 
     return make
@@ -564,7 +564,7 @@ FOREIGN = {
 def test_whatever_was_there_is_replaced(out_dir, tmp_path, make):
     make(out_dir, tmp_path)
     before = ids_and_sizes(out_dir)
-    Store(out_dir, "/data").write(snapshot("st", 3), TableRules())
+    TableWriter(out_dir, "/data").write(snapshot("st", 3), TableRules())
     assert (subjects(out_dir), orphans(out_dir)) == ("st", set())
     after = ids_and_sizes(out_dir)
     old, new = (set(table["id"].to_pylist()) if table else set() for table in (before, after))
@@ -586,7 +586,7 @@ def test_tables_of_one_are_read(out_dir, tmp_path, hash_ids):
 
 @pytest.mark.parametrize("missing", [(SESSIONS,), (DATASETS,), (SESSIONS, DATASETS)])
 def test_tables_are_two_files_or_none(out_dir, missing):
-    Store(out_dir, "/data").write(snapshot("s", 3), TableRules())
+    TableWriter(out_dir, "/data").write(snapshot("s", 3), TableRules())
     for name in missing:
         (out_dir / name).unlink()
     generation, metadata = read_generation(out_dir)
@@ -605,7 +605,7 @@ def test_broken_files_are_told(out_dir, tmp_path, make):
 
 
 def test_a_pair_that_does_not_match_can_be_told(out_dir):
-    store = Store(out_dir, "/data")
+    store = TableWriter(out_dir, "/data")
     store.write(snapshot("s", 3), TableRules())
     with failing(out_dir, DATASETS), pytest.raises(TablesError):
         store.write(snapshot("st", 4), TableRules())
@@ -621,7 +621,7 @@ def test_a_file_that_cannot_be_replaced_is_told(out_dir):
     (out_dir / SESSIONS).mkdir()
     (out_dir / SESSIONS / "x").touch()
     with pytest.raises(TablesError, match="could not be written"):
-        Store(out_dir, "/data").write(snapshot("s"), TableRules())
+        TableWriter(out_dir, "/data").write(snapshot("s"), TableRules())
     assert [path.name for path in out_dir.iterdir()] == [SESSIONS]
 
 
@@ -631,7 +631,7 @@ def test_a_full_disk_keeps_what_is_there(out_dir):
         place = out_dir / "disk"
         place.mkdir()
         mount_tmpfs(place, "size=256k")
-        store = Store(place, "/data")
+        store = TableWriter(place, "/data")
         store.write(snapshot("s", 1), TableRules())
         before = contents(place)
         with (place / "ballast").open("wb", buffering=0) as ballast:

@@ -17,7 +17,7 @@ import pytest
 import alfwatchd
 from alfwatchd import Client
 from alfwatchd.errors import AlfwatchdError, UsageError
-from alfwatchd.index.state_db import State
+from alfwatchd.index.state_db import StateDb
 from kit.program import listed, make_small_tree, program, walk
 
 COMMANDS = ("status", "sync", "flush", "rescan", "prune", "config", "demo")
@@ -364,7 +364,7 @@ def test_a_session_that_a_daemon_first_saw_after_the_reference_stays(pruned):
         plan = pruned.client.plan_prune(str(pruned.reference))
         assert {item.path for item in plan.kept} == pruned.goes
         pruned.stop()
-        with contextlib.closing(State(pruned.home / "state")) as state:
+        with contextlib.closing(StateDb(pruned.home / "state")) as state:
             assert state.load_first_seen().keys() == {"lab/Subjects/s1/2020-01-01/003"}
         start_with(pruned, margin)
 

@@ -138,7 +138,7 @@ def test_a_pair_is_known_by_its_generation(tmp_path, monkeypatch):
         return mark
 
     monkeypatch.setattr(writer, "write_atomically", write_and_look)
-    tables, steps = writer.Store(tmp_path, "/data"), [("a",), ("a", "b"), ("b",), ("c",), ("c", "d"), ("e",)]
+    tables, steps = writer.TableWriter(tmp_path, "/data"), [("a",), ("a", "b"), ("b",), ("c",), ("c", "d"), ("e",)]
     for generation, subjects in zip(itertools.count(1), steps):
         tables.write(take_snapshot(generation, *subjects), TableRules())
         assert seen[-1]
@@ -182,7 +182,7 @@ def test_fields(kind):
 
 def test_states_and_exactness():
     for title, field, kind in (
-        ("Status", "state", api.State),
+        ("Status", "state", api.DaemonState),
         ("SyncReply", "exactness", api.Exactness),
         ("PlanRecord", "state", api.PlanState),
     ):

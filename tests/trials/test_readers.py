@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from alfwatchd.store.writer import Store
+from alfwatchd.store.writer import TableWriter
 from alfwatchd.tables import row_groups
 from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.rows import Session, pack_signature
@@ -144,7 +144,7 @@ class Table:
         self.write()
 
     def new_store(self):
-        return Store(self.folder, "/data", self.layout)
+        return TableWriter(self.folder, "/data", self.layout)
 
     def session(self, path):
         self.version += 1
