@@ -23,7 +23,7 @@ from alfwatchd.database.sources import read_source
 from alfwatchd.errors import AlfwatchdError, SourceError
 from alfwatchd.settings import Adopt
 from alfwatchd.store import id_history
-from alfwatchd.store.id_history import Announced
+from alfwatchd.store.id_history import IdsChanged
 from alfwatchd.tables.adoption import Adoption, adopt
 from alfwatchd.tables.earlier import Earlier
 from alfwatchd.tables.id_changes import Announcement
@@ -109,7 +109,7 @@ def _adopt(settings: Adopt, state_dir: Path, copy: local_copy.Copy, *, is_new: b
     return adoption
 
 
-def make_announcer(source: str, state_dir: Path, post: Callable[[Announced], None]) -> Callable[[Announcement], None]:
+def make_announcer(source: str, state_dir: Path, post: Callable[[IdsChanged], None]) -> Callable[[Announcement], None]:
     """Return what a `Store` tells of changed ids: they are recorded and logged before the tables are replaced."""
 
     def announce(found: Announcement) -> None:
@@ -130,7 +130,7 @@ def make_announcer(source: str, state_dir: Path, post: Callable[[Announced], Non
             more = n_changes - _MOST_TOLD
             _log.log(level, "and more ids changed n=%d file=%s", more, state_dir / id_history.NAME)
         if found.reason in ("database", "recomputed"):
-            post(Announced(found.n_sessions, found.n_datasets, n_changes, found.n_changed_datasets))
+            post(IdsChanged(found.n_sessions, found.n_datasets, n_changes, found.n_changed_datasets))
 
     return announce
 
@@ -152,7 +152,7 @@ def find_problems(reading: Reading, snapshot: Snapshot, lab: str) -> list[Proble
     return found
 
 
-class Adopting:
+class Adopter:
     """What is adopted, for the engine's thread; a thread of its own looks at the source.
 
     Parameters
@@ -175,7 +175,7 @@ class Adopting:
         self._post = post
         self._error = ""
         self._read_at: str | None = None
-        self._counts: Announced | None = None
+        self._counts: IdsChanged | None = None
         self._has_heard = False
         self._waits_since: float | None = None
         self._problems: tuple[tuple[int, str, str, str], list[Problem]] | None = None
@@ -211,7 +211,7 @@ class Adopting:
         if message.adoption is not None:
             self.adoption = message.adoption
 
-    def take_counts(self, message: Announced) -> None:
+    def take_counts(self, message: IdsChanged) -> None:
         """Take note of how many rows the database knows."""
         self._counts = message
 

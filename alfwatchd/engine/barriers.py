@@ -12,7 +12,7 @@ from alfwatchd.api import Exactness, FlushReply, RescanReply, SyncReply, answer,
 from alfwatchd.engine.schedule import FlushSchedule
 from alfwatchd.errors import AlfwatchdError, WatchError
 from alfwatchd.index.indexer import Indexer
-from alfwatchd.index.look_queue import Pass, Ticket
+from alfwatchd.index.look_queue import Scan, Ticket
 
 _log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class Barrier:
     needs_pass: bool = False
     """Whether events were lost before the cookie came back, so that a scan of everything must begin first."""
     ticket: Ticket | None = None
-    passes: list[Pass] = field(default_factory=list)
+    passes: list[Scan] = field(default_factory=list)
     generation: int | None = None
     """Generation that must be in the tables on disk; None until all looks are done."""
     exactness: Exactness = "exact"
@@ -155,7 +155,7 @@ class Barriers:
                     barrier.passes += self._indexer.work.unpaced_passes
                     barrier.needs_pass = events_lost
 
-    def take_pass(self, started: Pass) -> None:
+    def take_pass(self, started: Scan) -> None:
         """A scan of everything began after events were lost, cookies perhaps among them."""
         for barrier in self._waiting:
             if barrier.scans and (barrier.cookie or barrier.needs_pass):

@@ -10,19 +10,19 @@ from alfwatchd.database.adopter import Adopted
 from alfwatchd.engine import messages
 from alfwatchd.engine.barriers import Barrier, Barriers, answer_flush
 from alfwatchd.engine.messages import Message
-from alfwatchd.engine.model import Parts
+from alfwatchd.engine.model import EngineModel
 from alfwatchd.engine.requests import answer_request, take_reload, why_unsure
 from alfwatchd.engine.schedule import FlushSchedule
 from alfwatchd.engine.status import find_state
 from alfwatchd.engine.timers import Timers
 from alfwatchd.errors import AlfwatchdError, RootOffline, TablesError
-from alfwatchd.index.look_queue import Pass
+from alfwatchd.index.look_queue import Scan
 from alfwatchd.index.worker_pool import Crawled
 from alfwatchd.scan.hasher import Hashed
 from alfwatchd.scan.mounts import WATCHABLE
 from alfwatchd.settings import Settings
 from alfwatchd.store.flusher import Flushed, FlushFailed
-from alfwatchd.store.id_history import Announced
+from alfwatchd.store.id_history import IdsChanged
 from alfwatchd.tables.rules import TableRules
 from alfwatchd.watch.events import EventsLost, PathsChanged
 
@@ -51,7 +51,7 @@ class Engine:
     parts : Parts
     """
 
-    def __init__(self, settings: Settings, rules: TableRules, parts: Parts) -> None:
+    def __init__(self, settings: Settings, rules: TableRules, parts: EngineModel) -> None:
         self.settings = settings
         self.rules = rules
         self.parts = parts
@@ -138,7 +138,7 @@ class Engine:
                     self.parts.hashes.take(message, self.indexer, now)
             case Adopted():
                 self._adopt(message)
-            case Announced():
+            case IdsChanged():
                 self.n_recomputed_ids = message.n_changes
                 if self.parts.adopting is not None:
                     self.parts.adopting.take_counts(message)
@@ -231,7 +231,7 @@ class Engine:
         self.parts.first_seen.take(self.indexer, self.parts.wall_clock().timestamp())
         self.flushes.note(self.indexer.tables.generation, now)
 
-    def _take_ended_pass(self, ended: Pass, now: float) -> None:
+    def _take_ended_pass(self, ended: Scan, now: float) -> None:
         seconds, counts, changes = ended.seconds or 0.0, self.indexer.tables.counts, ended.changes
         _log.info(
             "rescan done root=%s sessions=%d datasets=%d added=%d changed=%d removed=%d seconds=%.2f reason=%s",

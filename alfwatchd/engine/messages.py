@@ -9,7 +9,7 @@ from alfwatchd.database.adopter import Adopted
 from alfwatchd.index.worker_pool import Crawled
 from alfwatchd.scan.hasher import Hashed
 from alfwatchd.store.flusher import Flushed, FlushFailed
-from alfwatchd.store.id_history import Announced
+from alfwatchd.store.id_history import IdsChanged
 from alfwatchd.watch.events import EventsLost, PathsChanged
 
 
@@ -31,7 +31,7 @@ Message = (
     | FlushFailed
     | Hashed
     | Adopted
-    | Announced
+    | IdsChanged
     | PrunedNotice
     | RemovingNotice
     | Stop

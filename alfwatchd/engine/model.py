@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from alfwatchd.database.adopter import Adopting
+from alfwatchd.database.adopter import Adopter
 from alfwatchd.engine.inbox import Inbox
 from alfwatchd.index.first_seen import FirstSeen
 from alfwatchd.index.hash_queue import HashQueue
@@ -18,7 +18,7 @@ from alfwatchd.store.flusher import Flusher
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class EngineModel:
     """What the engine is made of.
 
     Parameters
@@ -49,7 +49,7 @@ class Parts:
     flusher: Flusher
     inbox: Inbox
     hashes: HashQueue | None
-    adopting: Adopting | None
+    adopting: Adopter | None
     publisher: Publisher | None
     first_pass_done: Callable[[], None]
     reload: Callable[[], Settings]

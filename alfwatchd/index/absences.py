@@ -13,14 +13,14 @@ from alfwatchd.alf.exclude import Excluded
 from alfwatchd.alf.grammar import Kind
 from alfwatchd.errors import WatchError
 from alfwatchd.index.intake import EarlierRow, Unreadable
-from alfwatchd.index.look_queue import Pass
+from alfwatchd.index.look_queue import Scan
 from alfwatchd.index.losses import Loss, is_too_much, say_held
 from alfwatchd.tree.folder import Folder
 from alfwatchd.tree.known_sample import KnownSession, sample
 from alfwatchd.tree.rows import Problem, Session
 from alfwatchd.tree.sessions import Tables
 from alfwatchd.tree.tree import Tree
-from alfwatchd.watch.supervisor import Watching
+from alfwatchd.watch.supervisor import WatchSupervisor
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class Absences:
         self,
         tables: Tables,
         tree: Tree,
-        watching: Watching,
+        watching: WatchSupervisor,
         unreadable: dict[Folder, Unreadable],
     ) -> None:
         self.max_fraction = 1.0
@@ -75,9 +75,9 @@ class Absences:
         self._is_pruning = False
         self._is_deaf = False
         """Whether events were lost, so that none proves anything until everything has been looked at."""
-        self._healing: list[Pass] = []
+        self._healing: list[Scan] = []
         """Passes that began after events were lost."""
-        self._ended: Pass | None = None
+        self._ended: Scan | None = None
         self._proof, self._proof_since = "", 0.0
 
     @property
@@ -149,7 +149,7 @@ class Absences:
         """Let no event count as proof until a whole pass that begins from now on is over."""
         self._is_deaf, self._healing, self._proof, self._told = True, [], "", set()
 
-    def begin_pass(self, whole: Pass) -> None:
+    def begin_pass(self, whole: Scan) -> None:
         """Note that a pass over everything will be done."""
         if self._is_deaf and not any(each is whole for each in self._healing):
             self._healing.append(whole)
@@ -201,7 +201,7 @@ class Absences:
 
     # What is decided.
 
-    def end_pass(self, ended: Pass, now: float, *, is_first: bool) -> None:
+    def end_pass(self, ended: Scan, now: float, *, is_first: bool) -> None:
         """Decide what of the sessions that are gone goes from the tables."""
         self._ended = ended
         if self._undecided and self._watching.is_on and not (self._is_deaf or self.accepts or self._proof):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Set as AbstractSet
 
 from alfwatchd.index.dirty import DirtyMark
-from alfwatchd.index.look_queue import Pass
+from alfwatchd.index.look_queue import Scan
 
 _NOTHING: AbstractSet[str] = frozenset()
 
@@ -15,19 +15,19 @@ class Heard:
 
     def __init__(self) -> None:
         self._is_complete = True
-        self._mending: Pass | None = None
+        self._mending: Scan | None = None
 
     def lose(self) -> None:
         """Note that events, or marks that were made of them, are lost: any file may have been written to."""
         self._is_complete = False
         self._mending = None
 
-    def begin(self, each: Pass) -> None:
+    def begin(self, each: Scan) -> None:
         """Note that a pass is about to begin, or to follow the one that runs."""
         if not self._is_complete and not each.top:
             self._mending = each
 
-    def end(self, each: Pass) -> None:
+    def end(self, each: Scan) -> None:
         """Note that a pass has looked at all that it covers."""
         if each is self._mending:
             self._is_complete, self._mending = True, None

@@ -14,9 +14,9 @@ from alfwatchd.index.absences import Absences, KnownSessions
 from alfwatchd.index.dirty import DirtyMark, DirtySet
 from alfwatchd.index.heard import Heard
 from alfwatchd.index.intake import EarlierRow, Intake, Unreadable, removes
-from alfwatchd.index.look_queue import Pass, Task, Ticket, Work
+from alfwatchd.index.look_queue import Look, LookQueue, Scan, Ticket
 from alfwatchd.index.marks import Marks
-from alfwatchd.index.worker_pool import Crawled, Crawlers
+from alfwatchd.index.worker_pool import Crawled, WorkerPool
 from alfwatchd.scan.identity import Identities
 from alfwatchd.scan.mounts import WATCHABLE
 from alfwatchd.scan.root_guard import RootGuard
@@ -25,7 +25,7 @@ from alfwatchd.scan.subtree import crawl
 from alfwatchd.tree.folder import NOT_WATCHED, Changes, Folder, Listing
 from alfwatchd.tree.rows import Problem, Session
 from alfwatchd.tree.sessions import Snapshot, Tables, TablesView
-from alfwatchd.watch.supervisor import Watching
+from alfwatchd.watch.supervisor import WatchSupervisor
 
 _FOLDERS_PER_UNIT = 128
 _ENTRIES_PER_UNIT = 4096
@@ -51,12 +51,12 @@ class Indexer:
         self,
         scanner: Scanner,
         guard: RootGuard,
-        watching: Watching,
+        watching: WatchSupervisor,
         *,
         settle_seconds: float,
         longest_wait_seconds: float,
         generation: int,
-        crawlers: Crawlers | None = None,
+        crawlers: WorkerPool | None = None,
     ) -> None:
         self.scanner = scanner
         self.guard = guard
@@ -66,7 +66,7 @@ class Indexer:
         self.tree = self.intake.tree
         self.tables = Tables(generation)
         self.dirty: DirtySet[Folder] = DirtySet(settle_seconds, longest_wait_seconds)
-        self.work = Work()
+        self.work = LookQueue()
         self.heard = Heard()
         self.unreadable = self.intake.unreadable
         """What could not be read. Its rows are kept."""
@@ -80,7 +80,7 @@ class Indexer:
         """Given inodes of session folders after each whole pass; keeps them for the next run."""
         self.committed: list[Session] = []
         """Sessions that changed since the owner last cleared the list."""
-        self.ended: list[Pass] = []
+        self.ended: list[Scan] = []
         """Passes that ended since the owner last cleared the list."""
         self.passes_done = 0
         self._identities = Identities(scanner.root, guard)
@@ -125,13 +125,13 @@ class Indexer:
         self.guard.open_root(accept=accept)
         self.absences.accepts |= accept
 
-    def start_pass(self, reason: str, now: float, *, paced: bool = False, top: Folder | None = None) -> Pass:
+    def start_pass(self, reason: str, now: float, *, paced: bool = False, top: Folder | None = None) -> Scan:
         """Begin to scan all below a folder (default: the root).
 
         What changes from now on is seen by it or marked by events. If a pass runs already, exactly one more follows.
         """
         folder = top or self.tree.root
-        started = self.work.start_pass(Pass(reason, now, paced, folder.path), self.tree.root, folder)
+        started = self.work.start_pass(Scan(reason, now, paced, folder.path), self.tree.root, folder)
         self.heard.begin(started)
         if folder is self.tree.root:
             self.absences.begin_pass(started)
@@ -204,7 +204,7 @@ class Indexer:
             self.absences.rest()
         return n_entries
 
-    def _end_pass(self, ended: Pass, now: float) -> None:
+    def _end_pass(self, ended: Scan, now: float) -> None:
         self.guard.is_certain("")  # an unmounted disk shall not become the first tables of a run
         self.absences.end_pass(ended, now, is_first=not self.passes_done)
         self.ended.append(ended)
@@ -218,7 +218,7 @@ class Indexer:
         if self.absences.loss is None and not self.absences.are_undecided:
             self.record_inodes(self.known.inodes())
 
-    def _do(self, task: Task, now: float) -> int:
+    def _do(self, task: Look, now: float) -> int:
         """Look at one folder, or hand it out; return the number of entries seen."""
         folder = task.folder
         if not self.tree.is_attached(folder):
@@ -235,7 +235,7 @@ class Indexer:
                 return self._crawl(task)
         return self._look(task, now)
 
-    def _crawl(self, task: Task) -> int:
+    def _crawl(self, task: Look) -> int:
         """Read a unit here and now."""
         is_first = not self.passes_done
         try:
@@ -246,7 +246,7 @@ class Indexer:
         self.work.put_back(left)
         return n_entries
 
-    def _take_crawled(self, crawlers: Crawlers) -> int:
+    def _take_crawled(self, crawlers: WorkerPool) -> int:
         """Let worker processes go on, and take in what they have read."""
         if self._n_renewed != self.watching.n_renewed:  # their watch descriptors are those of the old watcher
             self._n_renewed = self.watching.n_renewed
@@ -266,7 +266,7 @@ class Indexer:
         self.intake.watch_meanwhile(is_on=crawlers.are_running)
         return n_entries
 
-    def _look(self, task: Task, now: float) -> int:
+    def _look(self, task: Look, now: float) -> int:
         """Look at one folder; return the number of entries seen."""
         folder = task.folder
         if self.intake.meanwhile is not None:
@@ -288,14 +288,14 @@ class Indexer:
         finally:
             os.close(fd)
 
-    def _look_again_from_above(self, task: Task, now: float) -> None:
+    def _look_again_from_above(self, task: Look, now: float) -> None:
         self.guard.check()
         if task.folder.parent in self.unreadable:
             self.unreadable[task.folder] = Unreadable("the folder above it cannot be read")
         else:
             self.work.retry(task, now)
 
-    def _look_at_names(self, task: Task, fd: int, now: float) -> int | None:
+    def _look_at_names(self, task: Look, fd: int, now: float) -> int | None:
         """Look only at the files that events named; None where that would not tell enough."""
         folder, mark = task.folder, task.mark
         if mark is None or mark.listing or folder.wd == NOT_WATCHED or folder in self.unreadable:
@@ -309,7 +309,7 @@ class Indexer:
         self.intake.take_look(folder, look, mark.rewritten, self.heard.unwritten(mark))
         return len(mark.names)
 
-    def _list(self, task: Task, fd: int, now: float) -> int:
+    def _list(self, task: Look, fd: int, now: float) -> int:
         folder = task.folder
         is_heard = folder.wd != NOT_WATCHED and folder not in self.unreadable
         unwritten = self.heard.unwritten(task.mark if is_heard else None)
@@ -326,7 +326,7 @@ class Indexer:
         self._follow(task, new)
         return len(listing.packed.names) + len(listing.folders) + listing.n_ignored
 
-    def _follow(self, task: Task, new: list[Folder]) -> None:
+    def _follow(self, task: Look, new: list[Folder]) -> None:
         children = task.folder.children.values()
         follow = dict.fromkeys(children if task.deep else new)
         if self.watching.is_on:
@@ -340,7 +340,7 @@ class Indexer:
                 follow |= unseen
         self.work.follow(task, follow)
 
-    def _check_emptied(self, task: Task, listing: Listing) -> None:
+    def _check_emptied(self, task: Look, listing: Listing) -> None:
         """Take a root that lost all its folders for a lost disk, unless its deletion was there to be seen."""
         if task.folder is not self.tree.root or listing.folders or not self.tables.counts.n_sessions:
             return

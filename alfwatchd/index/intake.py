@@ -11,11 +11,11 @@ from typing import NamedTuple
 from alfwatchd.alf.printable import printable
 from alfwatchd.scan.root_guard import RootGuard
 from alfwatchd.scan.subtree import Found
-from alfwatchd.tree.folder import NOT_WATCHED, Changes, Folder, Listing, Look
-from alfwatchd.tree.hard_links import SharedFiles
+from alfwatchd.tree.folder import NOT_WATCHED, Changes, Folder, Listing, LookResult
+from alfwatchd.tree.hard_links import HardLinks
 from alfwatchd.tree.rows import NO_FILES, Problem, inode_of, pack_inode
 from alfwatchd.tree.tree import Tree
-from alfwatchd.watch.supervisor import Watching
+from alfwatchd.watch.supervisor import WatchSupervisor
 
 _log = logging.getLogger(__name__)
 
@@ -75,12 +75,12 @@ class Intake:
     watching : Watching
     """
 
-    def __init__(self, root_name: str, guard: RootGuard, watching: Watching) -> None:
+    def __init__(self, root_name: str, guard: RootGuard, watching: WatchSupervisor) -> None:
         self.tree = Tree(root_name, watching.claims)
         self.unreadable: dict[Folder, Unreadable] = {}
         self.linked: set[Folder] = set()
         """Folders with links that may lead to datasets or sessions. May hold dropped ones: they are few."""
-        self.shared = SharedFiles()
+        self.shared = HardLinks()
         self.changes = Changes()
         """Of rows, since the owner last took them."""
         self.meanwhile: Meanwhile | None = None
@@ -130,7 +130,7 @@ class Intake:
         return new
 
     def take_look(
-        self, folder: Folder, look: Look, rewritten: AbstractSet[str], unwritten: AbstractSet[str] = frozenset()
+        self, folder: Folder, look: LookResult, rewritten: AbstractSet[str], unwritten: AbstractSet[str] = frozenset()
     ) -> None:
         """Change the rows of the names that were looked at."""
         old = folder.rows

@@ -19,7 +19,7 @@ class Ticket:
 
 
 @dataclass(slots=True)
-class Pass:
+class Scan:
     """One scan of the whole tree, or of one folder and all below it.
 
     Parameters
@@ -44,7 +44,7 @@ class Pass:
 
 
 @dataclass(slots=True, eq=False)
-class Task:
+class Look:
     """Look at a folder: at what its mark names, or at the whole; `deep` for all below it, too."""
 
     folder: Folder
@@ -55,17 +55,17 @@ class Task:
     """Whether it may be crawled, with all below it, in any order and by any process."""
 
 
-class Work:
+class LookQueue:
     """The queues. Owned by one thread."""
 
     def __init__(self) -> None:
-        self.current: Pass | None = None
-        self.passes: deque[Pass] = deque(maxlen=10)
+        self.current: Scan | None = None
+        self.passes: deque[Scan] = deque(maxlen=10)
         """The last ones, the running one included."""
-        self._next: Pass | None = None
-        self._urgent: deque[Task | Ticket] = deque()
-        self._background: deque[Task] = deque()
-        self._out: set[Task] = set()
+        self._next: Scan | None = None
+        self._urgent: deque[Look | Ticket] = deque()
+        self._background: deque[Look] = deque()
+        self._out: set[Look] = set()
         """Units that others read."""
 
     @property
@@ -90,7 +90,7 @@ class Work:
         return bool(self._urgent or (pass_goes_on and self.current is not None and not self.current.paced))
 
     @property
-    def unpaced_passes(self) -> list[Pass]:
+    def unpaced_passes(self) -> list[Scan]:
         """The passes that run or follow at full speed."""
         return [each for each in (self.current, self._next) if each is not None and not each.paced]
 
@@ -99,13 +99,13 @@ class Work:
         """Whether nothing urgent is to be looked at before the next ticket, if there is one."""
         return not self._urgent or isinstance(self._urgent[0], Ticket)
 
-    def is_paced(self, task: Task) -> bool:
+    def is_paced(self, task: Look) -> bool:
         """Tell whether a task is part of a pass that may take its time."""
         return not task.is_urgent and self.current is not None and self.current.paced
 
     def add(self, folders: Iterable[tuple[Folder, DirtyMark | None]]) -> None:
         """Queue urgent looks; without a mark, a folder is looked at with all below it."""
-        self._urgent.extend(Task(folder, is_urgent=True, deep=mark is None, mark=mark) for folder, mark in folders)
+        self._urgent.extend(Look(folder, is_urgent=True, deep=mark is None, mark=mark) for folder, mark in folders)
 
     def add_ticket(self) -> Ticket:
         """Take a place behind all urgent looks."""
@@ -113,23 +113,23 @@ class Work:
         self._urgent.append(ticket)
         return ticket
 
-    def follow(self, task: Task, folders: Iterable[Folder]) -> None:
+    def follow(self, task: Look, folders: Iterable[Folder]) -> None:
         """Queue what a look revealed, with all below it, in front of everything else of its kind."""
         if task.is_urgent:
-            self._urgent.extendleft(reversed([Task(folder, is_urgent=True, deep=True) for folder in folders]))
+            self._urgent.extendleft(reversed([Look(folder, is_urgent=True, deep=True) for folder in folders]))
             return
         is_full_speed = not self.is_paced(task)
         found = [
-            Task(folder, is_urgent=False, deep=True, is_unit=is_full_speed and folder.kind is Kind.DATE)
+            Look(folder, is_urgent=False, deep=True, is_unit=is_full_speed and folder.kind is Kind.DATE)
             for folder in folders
         ]
         self._background.extendleft(reversed(found))
 
-    def hand_out(self, task: Task) -> None:
+    def hand_out(self, task: Look) -> None:
         """Note that others read a unit."""
         self._out.add(task)
 
-    def take_back(self, task: Task) -> bool:
+    def take_back(self, task: Look) -> bool:
         """Note that a unit was read, or is not going to be; False if nobody wants to know any more."""
         if task not in self._out:
             return False
@@ -138,22 +138,22 @@ class Work:
 
     def put_back(self, folders: Iterable[Folder]) -> None:
         """Queue what could not be crawled, to be looked at folder by folder."""
-        self._background.extend(Task(folder, is_urgent=False, deep=True) for folder in folders)
+        self._background.extend(Look(folder, is_urgent=False, deep=True) for folder in folders)
 
     def look_again(self, folder: Folder, now: float) -> None:
         """List a folder next."""
-        self._urgent.appendleft(Task(folder, is_urgent=True, mark=DirtyMark(now, now, listing=True)))
+        self._urgent.appendleft(Look(folder, is_urgent=True, mark=DirtyMark(now, now, listing=True)))
 
-    def retry(self, task: Task, now: float) -> None:
+    def retry(self, task: Look, now: float) -> None:
         """List the parent of a folder next, and then the folder itself, whatever its mark names."""
-        again = Task(task.folder, task.is_urgent or self.is_paced(task), task.deep, task.mark)
+        again = Look(task.folder, task.is_urgent or self.is_paced(task), task.deep, task.mark)
         if again.mark is not None:
             again.mark.listing = True
         (self._urgent if again.is_urgent else self._background).appendleft(again)
         if task.folder.parent is not None:
             self.look_again(task.folder.parent, now)
 
-    def start_pass(self, new: Pass, root: Folder, top: Folder) -> Pass:
+    def start_pass(self, new: Scan, root: Folder, top: Folder) -> Scan:
         """Begin a pass, or let exactly one more follow the one that runs; return the one that will do."""
         if self.current is None or (self.current.paced and not new.paced):
             self._begin(new, top)
@@ -166,16 +166,16 @@ class Work:
                 self._next.top, self._next_top = "", root
         return self._next
 
-    def next_task(self, *, background: bool) -> Task | None:
+    def next_task(self, *, background: bool) -> Look | None:
         """Remove and return what is to be looked at next."""
         while self._urgent:
             task = self._urgent.popleft()
-            if isinstance(task, Task):
+            if isinstance(task, Look):
                 return task
             task.done = True
         return self._background.popleft() if background and self._background else None
 
-    def end_pass(self, now: float) -> Pass | None:
+    def end_pass(self, now: float) -> Scan | None:
         """End the pass that runs, if nothing of it is left, begin the next, and return the one that ended."""
         ended = self.current
         if ended is None or self._background or self._out:
@@ -202,10 +202,10 @@ class Work:
             self.passes.remove(self.current)
         self.current = None
 
-    def _begin(self, new: Pass, top: Folder) -> None:
+    def _begin(self, new: Scan, top: Folder) -> None:
         self._give_up_current()
         self.current = new
         self.passes.append(new)
         self._background.clear()
         self._out.clear()
-        self._background.append(Task(top, is_urgent=False, deep=True))
+        self._background.append(Look(top, is_urgent=False, deep=True))

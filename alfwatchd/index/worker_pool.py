@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 
-from alfwatchd.index.look_queue import Task
+from alfwatchd.index.look_queue import Look
 from alfwatchd.index.scan_worker import restore
 from alfwatchd.scan.subtree import Found
 from alfwatchd.watch.events import EventsLost
@@ -44,28 +44,28 @@ _PACKAGES = Path(__file__).parents[2]
 @dataclass(slots=True)
 class _Worker:
     pipe: Connection
-    out: dict[int, Task] = field(default_factory=dict)
+    out: dict[int, Look] = field(default_factory=dict)
     """Units that it has not answered, by number."""
     n_batches: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Unit:
+class ScanUnit:
     """What came of a unit: the folders that were read, or None where it is to be looked at by the caller."""
 
-    task: Task
+    task: Look
     found: list[Found] | None
 
 
 @dataclass(frozen=True, slots=True)
 class Crawled:
-    """What a worker process read: for `Crawlers.receive`; None if the process ended."""
+    """What a worker process read: for `WorkerPool.receive`; None if the process ended."""
 
     worker: int
     answer: bytes | None
 
 
-class Crawlers:
+class WorkerPool:
     """Hands units to worker processes. Engine's thread only, but for the thread that waits for answers.
 
     Parameters
@@ -88,8 +88,8 @@ class Crawlers:
         self.problem = ""
         """Why no workers are used for a while; empty if all is well."""
         self._post = post
-        self._waiting: deque[Task] = deque()
-        self._done: list[Unit] = []
+        self._waiting: deque[Look] = deque()
+        self._done: list[ScanUnit] = []
         self._workers: dict[int, _Worker] = {}
         self._process: subprocess.Popen[bytes] | None = None
         self._n_started = 0
@@ -107,7 +107,7 @@ class Crawlers:
         """Whether units may be read somewhere."""
         return bool(self._workers)
 
-    def submit(self, task: Task) -> None:
+    def submit(self, task: Look) -> None:
         """Add a unit; nothing begins before there are enough of them."""
         self._waiting.append(task)
 
@@ -154,7 +154,7 @@ class Crawlers:
         self._heard = time.monotonic()
         worker.n_batches -= 1
         for number, folders in pickle.loads(message.answer):
-            self._done.append(Unit(worker.out.pop(number), [restore(folder) for folder in folders]))
+            self._done.append(ScanUnit(worker.out.pop(number), [restore(folder) for folder in folders]))
         self._share()
 
     def _look_after(self) -> None:
@@ -171,21 +171,21 @@ class Crawlers:
                 os.killpg(self._process.pid, signal.SIGCONT)
             self._heard = time.monotonic()
 
-    def take(self, *, is_last: bool) -> list[Unit]:
+    def take(self, *, is_last: bool) -> list[ScanUnit]:
         """Return what came of units; `is_last` gives back those that are too few to share."""
         done, self._done = self._done, []
         if self._workers and not self._waiting and not any(worker.out for worker in self._workers.values()):
             self._stop()
             self._n_deaths = 0
         elif not self._workers and (is_last or self.problem):
-            done += [Unit(task, None) for task in self._waiting]
+            done += [ScanUnit(task, None) for task in self._waiting]
             self._waiting.clear()
         return done
 
     def stop(self) -> None:
         """End the workers; all that they were given is given back, and what they have read is not to be used."""
         out = [task for worker in self._workers.values() for task in worker.out.values()]
-        self._done = [Unit(task, None) for task in [*(unit.task for unit in self._done), *out]]
+        self._done = [ScanUnit(task, None) for task in [*(unit.task for unit in self._done), *out]]
         self._stop()
 
     def forget(self) -> None:

@@ -36,7 +36,7 @@ class Publisher:
     """
 
     def __init__(self, out_dir: Path, entries: Sequence[Publish]) -> None:
-        self._lines = [_Line(out_dir, entry) for entry in entries]
+        self._lines = [_TargetThread(out_dir, entry) for entry in entries]
 
     def wake(self) -> None:
         """Say that the tables on disk have been flushed. Returns at once."""
@@ -69,7 +69,7 @@ class _Last:
     logged_at: float = float("-inf")
 
 
-class _Line:
+class _TargetThread:
     """One target and its thread."""
 
     def __init__(self, out_dir: Path, entry: Publish) -> None:

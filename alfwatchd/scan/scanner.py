@@ -19,7 +19,7 @@ from alfwatchd.alf import grammar, misplaced
 from alfwatchd.alf.exclude import Excluded
 from alfwatchd.alf.grammar import Kind
 from alfwatchd.alf.printable import printable
-from alfwatchd.tree.folder import Folder, Listing, Look
+from alfwatchd.tree.folder import Folder, Listing, LookResult
 from alfwatchd.tree.rows import NO_FILES, PackedFiles, Problem, pack_signature
 
 GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
@@ -111,10 +111,10 @@ class Scanner:
                 return self._list_layout(entries, fd, folder, about)
             return self._list_session(entries, fd, folder, about)
 
-    def look(self, fd: int, folder: Folder, names: Iterable[str]) -> Look:
+    def look(self, fd: int, folder: Folder, names: Iterable[str]) -> LookResult:
         """Look at some names in an open folder of a session, without listing it."""
         gone: set[str] = set()
-        look = Look(gone=gone)
+        look = LookResult(gone=gone)
         prefix = f"{folder.path}/"
         for name in names:
             if not grammar.is_dataset_name(name) or self._is_excluded(prefix + name):

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from alfwatchd.alf.file_names import SESSIONS
-from alfwatchd.database.adopter import Adopting, make_announcer
+from alfwatchd.database.adopter import Adopter, make_announcer
 from alfwatchd.engine.engine import Engine
 from alfwatchd.engine.inbox import Inbox
 from alfwatchd.engine.messages import Message, Reload, Stop
-from alfwatchd.engine.model import Parts
+from alfwatchd.engine.model import EngineModel
 from alfwatchd.engine.status import status_line
 from alfwatchd.engine.waiting import wait_for
 from alfwatchd.errors import AlfwatchdError, ConfigError, OutDirError, StateError
@@ -42,7 +42,7 @@ from alfwatchd.store.layout import LAYOUT
 from alfwatchd.store.writer import TableWriter
 from alfwatchd.watch.watcher import Watcher
 from alfwatchd.web.control_api import create_app
-from alfwatchd.web.control_service import Desk
+from alfwatchd.web.control_service import ControlService
 from alfwatchd.web.http_server import Server
 
 _log = logging.getLogger(__name__)
@@ -105,11 +105,11 @@ def run(settings: Settings, load: Callable[[], Settings]) -> None:
         locks["state_dir"] = stack.enter_context(_hold_state_dir(settings.state_dir))
         state = StateDb(settings.state_dir)
         stack.callback(state.close)
-        api = Server(create_app(Desk(inbox.post, lambda: in_force.settings)), control.listening)
+        api = Server(create_app(ControlService(inbox.post, lambda: in_force.settings)), control.listening)
         stack.callback(api.close)
         stack.callback(inbox.close)
         _log.info("daemon started root=%s out_dir=%s socket=%s", settings.root, settings.out_dir, control.path)
-        frame = _Frame(in_force, inbox, service, state, api, locks, control)
+        frame = _Process(in_force, inbox, service, state, api, locks, control)
         while _work(frame, trouble):
             held.close()
             _hold_out_dir(held, settings, locks)
@@ -142,7 +142,7 @@ class _InForce:
 
 
 @dataclass(frozen=True, slots=True)
-class _Frame:
+class _Process:
     """What lasts as long as the process."""
 
     in_force: _InForce
@@ -159,7 +159,7 @@ class _Frame:
             self.locks["out_dir"].require_folder()
 
 
-def _work(frame: _Frame, trouble: OutDirError | None) -> bool:
+def _work(frame: _Process, trouble: OutDirError | None) -> bool:
     """Keep the tables right until the daemon is told to stop.
 
     Parameters
@@ -201,7 +201,7 @@ Threads = Mapping[str, Callable[[], bool]]
 """Name of a thread without which the daemon cannot work -> whether it runs."""
 
 
-def _assemble(frame: _Frame, stack: ExitStack) -> tuple[Engine, Threads] | None:
+def _assemble(frame: _Process, stack: ExitStack) -> tuple[Engine, Threads] | None:
     """Return engine and threads; None where the daemon is to stop before there are any."""
     settings, inbox, state = frame.in_force.settings, frame.inbox, frame.state
 
@@ -231,10 +231,10 @@ def _assemble(frame: _Frame, stack: ExitStack) -> tuple[Engine, Threads] | None:
         hashes = HashQueue(hasher, state)
     adopting = None
     if settings.adopt.source:
-        adopting = Adopting(settings.adopt, settings.state_dir, start.rules.kept, inbox.post)
+        adopting = Adopter(settings.adopt, settings.state_dir, start.rules.kept, inbox.post)
         stack.callback(adopting.close)
         threads["adopter"] = lambda: adopting.is_alive
-    parts = Parts(
+    parts = EngineModel(
         indexer=start.indexer,
         flusher=flusher,
         inbox=inbox,
@@ -266,7 +266,7 @@ def _waking(publisher: Publisher | None, post: Callable[[Message], None]) -> Cal
     return post_and_wake
 
 
-def _rounds(frame: _Frame, engine: Engine, threads: Threads) -> Iterator[None]:
+def _rounds(frame: _Process, engine: Engine, threads: Threads) -> Iterator[None]:
     """Step the engine until it is done. systemd's watchdog is fed here, by the loop that does the work."""
     looked_after = time.monotonic()
     while not engine.is_done:
@@ -283,7 +283,7 @@ def _rounds(frame: _Frame, engine: Engine, threads: Threads) -> Iterator[None]:
         frame.inbox.wait(min(sleep, until_ping))
 
 
-def _look_after(frame: _Frame, engine: Engine) -> None:
+def _look_after(frame: _Process, engine: Engine) -> None:
     """Take locks again that somebody has removed, and make the control socket again."""
     if not all(lock.is_in_place() for lock in frame.locks.values()):
         engine.look_at_root(time.monotonic())  # the folders may lie in it, and something may be mounted over it

@@ -24,7 +24,7 @@ from alfwatchd.scan.hasher import Hashed, Hasher
 from alfwatchd.service.startup import Start, prepare
 from alfwatchd.settings import Settings
 from alfwatchd.store import reader, writer
-from alfwatchd.store.id_history import Announced
+from alfwatchd.store.id_history import IdsChanged
 from alfwatchd.store.layout import LAYOUT
 from alfwatchd.store.writer import TableWriter
 from alfwatchd.tree.folder import Changes
@@ -62,7 +62,7 @@ class Summary:
     added: int
     changed: int
     removed: int
-    adopted: Announced | None
+    adopted: IdsChanged | None
     problems: tuple[Problem, ...]
     seconds: float
     held: str = ""
@@ -216,12 +216,12 @@ def index(
     start.finish_first_pass()
 
 
-def _write(settings: Settings, start: Start, written_at: datetime) -> tuple[Changes, Announced | None]:
+def _write(settings: Settings, start: Start, written_at: datetime) -> tuple[Changes, IdsChanged | None]:
     """Write the tables, and count the rows that differ from those that were there."""
     told: list[Message] = []
     with reader.open_datasets(settings.out_dir) as old:
         may_differ = _replace(settings, start, told.append, written_at)
-        announced = next((each for each in told if isinstance(each, Announced)), None)
+        announced = next((each for each in told if isinstance(each, IdsChanged)), None)
         if not may_differ:
             return Changes(), announced
         if old is None:

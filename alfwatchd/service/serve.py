@@ -85,7 +85,7 @@ def run(settings: Settings) -> None:
         # Each answer has a file, too.
         server = Server(site, listening, PublicProtocol, connections.room() // 2)
         stack.callback(server.close)
-        entries = [Entry(settings.out_dir, own_target(folder, subset)) for subset in (Subset(), *subsets)]
+        entries = [ServedTables(settings.out_dir, own_target(folder, subset)) for subset in (Subset(), *subsets)]
         publisher = _Publisher(entries)
         stack.callback(publisher.close)
         _log.info(
@@ -151,7 +151,7 @@ def find_mark(out_dir: Path) -> TablesVersion | None:
 
 
 @dataclass(slots=True)
-class Entry:
+class ServedTables:
     """Tables that are served, all or some; kept up to date by one thread.
 
     Parameters
@@ -217,7 +217,7 @@ class Entry:
 class _Publisher:
     """Keeps entries up to date in a thread of its own: a slow disk must not hold back the end of the process."""
 
-    def __init__(self, entries: Sequence[Entry]) -> None:
+    def __init__(self, entries: Sequence[ServedTables]) -> None:
         self._entries = entries
         self._stop = threading.Event()
         self.first_round = threading.Event()

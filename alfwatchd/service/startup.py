@@ -25,7 +25,7 @@ from alfwatchd.index.intake import EarlierRow
 from alfwatchd.index.lab import lab_problems
 from alfwatchd.index.losses import Loss
 from alfwatchd.index.state_db import StateDb
-from alfwatchd.index.worker_pool import Crawlers
+from alfwatchd.index.worker_pool import WorkerPool
 from alfwatchd.scan.place import Place
 from alfwatchd.scan.root_guard import RootGuard
 from alfwatchd.scan.scanner import Scanner
@@ -41,7 +41,7 @@ from alfwatchd.tables.earlier import NOTHING_EARLIER, Earlier
 from alfwatchd.tables.notes import key_now, with_notes
 from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.known_sample import KnownSession
-from alfwatchd.watch.supervisor import Watching
+from alfwatchd.watch.supervisor import WatchSupervisor
 from alfwatchd.watch.watcher import Watcher
 
 _log = logging.getLogger(__name__)
@@ -127,11 +127,11 @@ def prepare(
     indexer = Indexer(
         Scanner(str(settings.root), compile_exclude(settings.exclude)),
         guard,
-        Watching(new_watcher),
+        WatchSupervisor(new_watcher),
         settle_seconds=settings.settle_seconds,
         longest_wait_seconds=settings.longest_wait_seconds,
         generation=generation,
-        crawlers=Crawlers(str(settings.root), settings.exclude, settings.n_workers, post)
+        crawlers=WorkerPool(str(settings.root), settings.exclude, settings.n_workers, post)
         if post is not None and settings.n_workers > 1
         else None,
     )

@@ -116,7 +116,7 @@ def _rows_of(file: CheckedFile, wanted: set[str]) -> dict[int, dict[str, object]
 
 
 @dataclass(frozen=True, slots=True)
-class Announced:
+class IdsChanged:
     """How many rows of the tables the database knows, and how many ids this has changed, those of datasets as well."""
 
     n_sessions: int

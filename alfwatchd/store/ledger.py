@@ -22,7 +22,7 @@ from alfwatchd.store.open_readers import Readers
 from alfwatchd.store.reader import read_file, read_generation
 from alfwatchd.tables.adoption import Adoption, adopt
 from alfwatchd.tables.eids import NO_EIDS, Eids
-from alfwatchd.tables.id_changes import Announcement, Change, announce, announce_changes
+from alfwatchd.tables.id_changes import Announcement, Change, announce_changes, compare_ids
 from alfwatchd.tables.notes import note_all, note_changes
 from alfwatchd.tables.row_groups import Partition, Plan
 from alfwatchd.tables.rules import TableRules
@@ -68,12 +68,12 @@ class Ledger:
         self,
         out_dir: Path,
         readers: Readers,
-        announce: Callable[[Announcement], None] | None,
+        compare_ids: Callable[[Announcement], None] | None,
         notes: Notes | None,
     ) -> None:
         self._out_dir = out_dir
         self._readers = readers
-        self._tell = announce
+        self._tell = compare_ids
         self._notes = notes
         self._announced: tuple[str, str] | None = None
         """What was adopted when ids were last compared, see `_adopts`."""
@@ -190,7 +190,7 @@ class Ledger:
         groups = [parts.sessions_of(group) for group in sorted(parts.members)]
         lab, now = str(metadata.get("lab", rules.lab)), datetime.datetime.now(datetime.UTC)
         reason = "recomputed" if is_recomputed else "database"
-        self._tell(announce(earlier, lab, groups, rules, now, reason))
+        self._tell(compare_ids(earlier, lab, groups, rules, now, reason))
         self._announced = adopts
         return True
 

@@ -112,7 +112,7 @@ def _own_ids(eid: bytes, session: Session, rules: TableRules) -> dict[bytes, byt
     return {path: own.tobytes() for path, own, exists in rows if exists}
 
 
-def announce(
+def compare_ids(
     before: Adoption | None,
     lab: str,
     groups: Sequence[Sequence[tuple[bytes, Session]]],

@@ -59,7 +59,7 @@ class Listing(NamedTuple):
 
 
 @dataclass(slots=True)
-class Look:
+class LookResult:
     """What the scanner saw of some names in one folder, without listing it.
 
     Parameters

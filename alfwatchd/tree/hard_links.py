@@ -8,7 +8,7 @@ from alfwatchd.tree.folder import Folder, Listing
 from alfwatchd.tree.rows import FolderRows, inode_of, is_same_content, pack_inode
 
 
-class SharedFiles:
+class HardLinks:
     """Inodes that may have been written to, until the folders with their other names are found. Owned by one thread."""
 
     def __init__(self) -> None:

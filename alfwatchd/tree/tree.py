@@ -11,7 +11,7 @@ from collections.abc import Set as AbstractSet
 
 from alfwatchd.alf import grammar
 from alfwatchd.alf.grammar import Kind
-from alfwatchd.tree.folder import NO_FOLDERS, NOT_LISTED, Changes, Folder, Listing, Look, compose, patch_session
+from alfwatchd.tree.folder import NO_FOLDERS, NOT_LISTED, Changes, Folder, Listing, LookResult, compose, patch_session
 from alfwatchd.tree.rows import (
     NO_FILES,
     SIGNATURE_SIZE,
@@ -111,7 +111,7 @@ class Tree:
         if folder.rows is not None:
             if rewritten or not _are_equal(folder.rows.packed, listing.packed):
                 gone = set(folder.rows.packed.names) - set(listing.packed.names) - listing.unknown
-                changes += self.patch(folder, Look(listing.packed.unpack(), gone), rewritten, unwritten)
+                changes += self.patch(folder, LookResult(listing.packed.unpack(), gone), rewritten, unwritten)
         elif listing.packed.names:
             self._set_rows(folder, listing.packed)
             changes.added += len(listing.packed.names)
@@ -157,7 +157,7 @@ class Tree:
     def patch(
         self,
         folder: Folder,
-        look: Look,
+        look: LookResult,
         rewritten: AbstractSet[str] = frozenset(),
         unwritten: AbstractSet[str] = frozenset(),
     ) -> Changes:
@@ -250,7 +250,7 @@ class Tree:
             folder = self._add(folder, name, NOT_LISTED) if child is None else child
         if file_size is not None:
             known = folder.rows is not None and folder.rows.packed.get(last) is not None
-            look = Look({} if known else {last: pack_signature(file_size, 0, 0, False) + digest})  # noqa: FBT003
+            look = LookResult({} if known else {last: pack_signature(file_size, 0, 0, False) + digest})  # noqa: FBT003
             self.patch(folder, look)
         self._touch(folder)
 

@@ -18,7 +18,7 @@ _HEARTBEAT_SECONDS = 15.0
 """A broken chain is noticed after twice as long at the latest."""
 
 
-class Watching:
+class WatchSupervisor:
     """The watcher, what it watches, and the proof that it works. Engine's thread only.
 
     Parameters

@@ -30,7 +30,7 @@ from alfwatchd.errors import (
 from alfwatchd.version import find_version
 from alfwatchd.web import connections
 from alfwatchd.web.connections import json_error
-from alfwatchd.web.control_service import ApplyBody, Desk, EmptyBody, PlanBody, RescanBody, UndoBody
+from alfwatchd.web.control_service import ApplyBody, ControlService, EmptyBody, PlanBody, RescanBody, UndoBody
 from alfwatchd.web.control_socket import Peer
 from alfwatchd.web.root_header import make_root_check, require_root, require_root_to_change
 
@@ -62,7 +62,7 @@ class ErrorReply:
     message: str
 
 
-def create_app(desk: Desk) -> FastAPI:
+def create_app(desk: ControlService) -> FastAPI:
     """Make the control API; its description is at ``/openapi.json``."""
     app = FastAPI(
         title="alfwatchd control API",

@@ -100,7 +100,7 @@ class EmptyBody(BaseModel):
     plan_id: str | None = Field(None, max_length=64, description="Of a plan; null for all that lies there.")
 
 
-class Desk:
+class ControlService:
     """Answers requests. All methods are for the server's event loop.
 
     Parameters

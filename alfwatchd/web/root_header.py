@@ -9,7 +9,7 @@ from typing import Annotated
 from fastapi import Header, Request, Response
 
 from alfwatchd.errors import UsageError
-from alfwatchd.web.control_service import Desk
+from alfwatchd.web.control_service import ControlService
 from alfwatchd.web.wanted_root import HEADER, encode_root
 
 _MEANING = (
@@ -18,7 +18,7 @@ _MEANING = (
 )
 
 
-def make_root_check(desk: Desk) -> Callable[..., Awaitable[None]]:
+def make_root_check(desk: ControlService) -> Callable[..., Awaitable[None]]:
     """Return what each request goes through: one that names another root than the desk's raises `WrongRoot`."""
 
     async def check(

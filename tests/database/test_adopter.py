@@ -6,7 +6,7 @@ import uuid
 import pytest
 
 from alfwatchd.database import adopter
-from alfwatchd.database.adopter import Adopting
+from alfwatchd.database.adopter import Adopter
 from alfwatchd.settings import Adopt
 from alfwatchd.tables.earlier import Earlier, EarlierDataset, EarlierSession
 from kit.database import dataset, session, write_database
@@ -22,7 +22,7 @@ def start(tmp_path):
 
     def begin(kept):
         told = queue.Queue()
-        begun.append(Adopting(Adopt(source=str(tmp_path / "source"), interval_seconds=86400), tmp_path, kept, told.put))
+        begun.append(Adopter(Adopt(source=str(tmp_path / "source"), interval_seconds=86400), tmp_path, kept, told.put))
         return told
 
     yield begin

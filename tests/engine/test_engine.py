@@ -13,7 +13,7 @@ from alfwatchd.engine.messages import Reload, Stop
 from alfwatchd.errors import AlfwatchdError, ConfigError, RootOffline, TablesError, UsageError, WatchLimit
 from alfwatchd.index import indexer
 from alfwatchd.tree.folder import NOT_WATCHED
-from alfwatchd.tree.hard_links import SharedFiles
+from alfwatchd.tree.hard_links import HardLinks
 from alfwatchd.watch.events import EventsLost, PathsChanged
 from kit.children import as_nobody, needs_root
 from kit.engine import EngineBox
@@ -883,8 +883,8 @@ def test_what_is_written_through_a_hard_link_changes_the_rows_of_all_its_names(m
 def test_all_rows_are_searched_once_for_many_hard_links(make_box, one_at_a_time, monkeypatch):
     box = make_box(*[f"s/2020-01-01/{number}/a.b.c" for number in range(100, 120)])
     searches = []
-    take_stale = SharedFiles.take_stale
-    monkeypatch.setattr(SharedFiles, "take_stale", lambda *given: searches.append(1) or take_stale(*given))
+    take_stale = HardLinks.take_stale
+    monkeypatch.setattr(HardLinks, "take_stale", lambda *given: searches.append(1) or take_stale(*given))
     shutil.copytree(box.root / "s", box.root / "t", copy_function=os.link)
     box.sync()
     box.assert_equal()

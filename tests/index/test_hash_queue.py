@@ -11,7 +11,7 @@ from alfwatchd.index.hash_queue import HashQueue
 from alfwatchd.index.state_db import StateDb
 from alfwatchd.scan.hasher import Hashed, Hasher
 from alfwatchd.tree.content import inode_key
-from alfwatchd.tree.folder import Look
+from alfwatchd.tree.folder import LookResult
 from alfwatchd.tree.rows import SIGNATURE_SIZE, digest_of, either_way
 from kit.trees import fast_folder, indexing, scan_all, write
 
@@ -139,7 +139,7 @@ def test_a_file_that_was_rewritten_in_secret_by_one_of_its_names(box):
     box.indexer.scan(0.0)
     assert {box.digests()[name] for name in (first, second, link)} == {RECORDED}
     folder = box.indexer.tree.find(SESSION)
-    box.indexer.tree.patch(folder, Look({"a.b.c": signature}, set()), {"a.b.c"})
+    box.indexer.tree.patch(folder, LookResult({"a.b.c": signature}, set()), {"a.b.c"})
     box.submit()
     box.indexer.scan(0.0)
     assert {box.digests()[name] for name in (first, second, link)} == {b""}

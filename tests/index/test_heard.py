@@ -1,6 +1,6 @@
 from alfwatchd.index.dirty import DirtyMark
 from alfwatchd.index.heard import Heard
-from alfwatchd.index.look_queue import Pass
+from alfwatchd.index.look_queue import Scan
 
 MARK = DirtyMark(1.0, 1.0, names={"a", "b"}, attributes={"a"})
 
@@ -11,7 +11,7 @@ def test_files_of_which_only_attributes_changed_were_not_written_to():
 
 
 def test_after_events_were_lost_any_file_may_have_been_written_to_until_all_were_looked_at():
-    heard, before, part, after = Heard(), Pass("before", 0.0), Pass("part", 0.0, top="s"), Pass("after", 0.0)
+    heard, before, part, after = Heard(), Scan("before", 0.0), Scan("part", 0.0, top="s"), Scan("after", 0.0)
     heard.begin(before)
     heard.lose()
     heard.end(before)
@@ -26,7 +26,7 @@ def test_after_events_were_lost_any_file_may_have_been_written_to_until_all_were
 
 
 def test_events_that_are_lost_during_a_pass_need_another():
-    heard, first, second = Heard(), Pass("first", 0.0), Pass("second", 0.0)
+    heard, first, second = Heard(), Scan("first", 0.0), Scan("second", 0.0)
     heard.lose()
     heard.begin(first)
     heard.lose()
@@ -38,7 +38,7 @@ def test_events_that_are_lost_during_a_pass_need_another():
 
 
 def test_a_pass_that_is_given_up_for_another_mends_nothing():
-    heard, paced, full = Heard(), Pass("paced", 0.0, paced=True), Pass("full", 0.0)
+    heard, paced, full = Heard(), Scan("paced", 0.0, paced=True), Scan("full", 0.0)
     heard.lose()
     heard.begin(paced)
     heard.begin(full)

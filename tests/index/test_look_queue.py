@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from alfwatchd.alf.grammar import Kind
 from alfwatchd.index.dirty import DirtyMark
-from alfwatchd.index.look_queue import Pass, Ticket, Work
+from alfwatchd.index.look_queue import LookQueue, Scan, Ticket
 from alfwatchd.tree.folder import Folder
 
 
@@ -22,7 +22,7 @@ def names(work, *, background=True):
 
 def started(reason="pass", *, top="root", paced=False, now=0.0):
     """Return work with one running pass, and the pass."""
-    work = Work()
+    work = LookQueue()
     return work, start(work, reason, top=top, paced=paced, now=now)
 
 
@@ -32,14 +32,14 @@ ROOT = folder("root")
 def start(work, reason, *, top="root", paced=False, now=0.0):
     folder_of_top = ROOT if top == "root" else folder(top)
     path = "" if top == "root" else top
-    return work.start_pass(Pass(reason, now, paced, path), ROOT, folder_of_top)
+    return work.start_pass(Scan(reason, now, paced, path), ROOT, folder_of_top)
 
 
 # The order of looks.
 
 
 def test_nothing_waits_at_first():
-    work = Work()
+    work = LookQueue()
     assert (work.is_waiting, work.is_urgent, work.current, work.unpaced_passes) == (False, False, None, [])
     assert (work.next_task(background=True), work.end_pass(0.0)) == (None, None)
 
@@ -82,7 +82,7 @@ def test_a_mark_says_what_to_look_at_and_none_means_all_below():
 @pytest.mark.parametrize("is_urgent", [True, False])
 def test_what_a_look_reveals_is_looked_at_depth_first_and_in_order(is_urgent):
     children = {"root": ["a", "b"], "a": ["a1", "a2"], "a1": ["a11"], "b": ["b1"]}
-    work = Work()
+    work = LookQueue()
     if is_urgent:
         work.add([(ROOT, None), (folder("later"), None)])
     else:
@@ -131,7 +131,7 @@ def test_a_second_look_is_the_very_next():
 
 
 def test_a_ticket_is_done_once_all_before_it_was_looked_at():
-    work = Work()
+    work = LookQueue()
     work.add([(folder("a"), None)])
     ticket = work.add_ticket()
     work.add([(folder("b"), None)])
@@ -150,7 +150,7 @@ def test_a_ticket_does_not_wait_for_the_pass():
 
 
 def test_tickets_in_a_row_are_done_together():
-    work = Work()
+    work = LookQueue()
     tickets = [work.add_ticket() for _ in range(3)]
     assert (work.is_waiting, names(work), work.is_waiting) == (True, [], False)
     assert all(ticket.done for ticket in tickets)
@@ -158,7 +158,7 @@ def test_tickets_in_a_row_are_done_together():
 
 def test_a_second_look_holds_up_the_tickets_behind_it():
     # The look before the ticket could not open its folder: only a listing of the parent tells whether it is there.
-    work = Work()
+    work = LookQueue()
     work.add([(folder("a"), None)])
     ticket = work.add_ticket()
     work.next_task(background=True)
@@ -258,7 +258,7 @@ def test_a_look_that_ended_elsewhere_is_done_again_after_one_at_the_parent(paced
 
 
 def test_a_look_at_names_that_ended_elsewhere_is_done_again_as_a_listing():
-    work = Work()
+    work = LookQueue()
     mark = DirtyMark(1.0, 2.0, names={"x.y.z"}, rewritten={"x.y.z"})
     work.add([(ROOT, mark)])
     work.retry(work.next_task(background=False), 7.0)
@@ -308,7 +308,7 @@ def test_the_same_folder_asked_for_twice_is_scanned_alone():
     work, _ = started()
     top = folder("a")
     for _ in range(2):
-        following = work.start_pass(Pass("rescan", 0.0, False, "a"), ROOT, top)
+        following = work.start_pass(Scan("rescan", 0.0, False, "a"), ROOT, top)
     names(work)
     work.end_pass(1.0)
     assert (following.top, names(work)) == ("a", ["a"])
@@ -319,13 +319,13 @@ def test_the_same_folder_asked_for_twice_is_scanned_alone():
     [((), (), 0), ((True,), (), 0), ((False,), (), 1), ((False,), (True,), 1), ((True,), (True,), 0)],
 )
 def test_a_barrier_waits_for_passes_that_do_not_take_their_time(running, following, unpaced):
-    work = Work()
+    work = LookQueue()
     passes = [start(work, "pass", paced=paced) for paced in (*running, *following)]
     assert work.unpaced_passes == passes[:unpaced]
 
 
 def test_only_the_last_passes_are_remembered():
-    work = Work()
+    work = LookQueue()
     for number in range(15):
         start(work, str(number))
         names(work)
@@ -352,8 +352,8 @@ def test_clear_forgets_everything():
 @given(st.lists(st.sampled_from(["task", "end", "ask", "ask a", "ask b", "paced", "urgent", "ticket"]), max_size=40))
 def test_everybody_is_served(steps):
     tops = {name: folder(name) for name in "ab"}
-    work = Work()
-    asked: list[tuple[Pass, Folder, int]] = []
+    work = LookQueue()
+    asked: list[tuple[Scan, Folder, int]] = []
     begun: list[tuple[Folder, int]] = []
     queued, looked, tickets = 0, [], []
     for clock, step in enumerate([*steps, *["task", "end"] * (len(steps) + 2)]):
@@ -372,7 +372,7 @@ def test_everybody_is_served(steps):
             tickets.append((work.add_ticket(), queued))
         else:
             top = tops.get(step[-1], ROOT) if step.startswith("ask ") else ROOT
-            new = Pass(step, clock, step == "paced", "" if top is ROOT else top.name)
+            new = Scan(step, clock, step == "paced", "" if top is ROOT else top.name)
             asked.append((work.start_pass(new, ROOT, top), top, clock))
         assert all(len(looked) >= n_before for ticket, n_before in tickets if ticket.done)
         for running, top, since in asked:

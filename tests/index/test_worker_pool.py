@@ -14,9 +14,9 @@ from alfwatchd.alf.grammar import Kind
 from alfwatchd.engine.inbox import Inbox
 from alfwatchd.errors import WatchError
 from alfwatchd.index import worker_pool
-from alfwatchd.index.look_queue import Task
+from alfwatchd.index.look_queue import Look
 from alfwatchd.index.scan_worker import flatten, restore
-from alfwatchd.index.worker_pool import Crawlers
+from alfwatchd.index.worker_pool import WorkerPool
 from alfwatchd.scan.scanner import Scanner, open_folder
 from alfwatchd.scan.subtree import Found, crawl, not_watched
 from alfwatchd.tree.folder import Folder, Listing
@@ -139,10 +139,10 @@ def test_what_cannot_be_read_is_left_out(root):
 def workers(root, n_units, n_workers=2):
     """Yield crawlers at work on as many units, and their inbox."""
     inbox = Inbox()
-    made = Crawlers(str(root), (), n_workers, inbox.post)
+    made = WorkerPool(str(root), (), n_workers, inbox.post)
     for number in range(n_units):
         write(root, f"u{number}/2020-01-01/001/a.b.c")
-        made.submit(Task(Folder.at(f"u{number}/2020-01-01"), is_urgent=False, deep=True, is_unit=True))
+        made.submit(Look(Folder.at(f"u{number}/2020-01-01"), is_urgent=False, deep=True, is_unit=True))
     made.share(-1)
     try:
         yield made, inbox
@@ -263,7 +263,7 @@ def test_the_death_of_the_thread_that_hears_workers_is_noticed(root, monkeypatch
         raise MemoryError("on purpose")
 
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
-    monkeypatch.setattr(Crawlers, "_receive", die)
+    monkeypatch.setattr(WorkerPool, "_receive", die)
     with workers(root, 100) as (made, inbox):
         wait(lambda: not made._hearer.is_alive())
         made.share(-1)

@@ -34,7 +34,7 @@ from alfwatchd.settings import Settings
 from alfwatchd.tree.sessions import Snapshot, TablesView
 from alfwatchd.web.client import Client
 from alfwatchd.web.control_api import create_app
-from alfwatchd.web.control_service import Desk
+from alfwatchd.web.control_service import ControlService
 from alfwatchd.web.control_socket import listen
 from alfwatchd.web.http_server import Server
 from alfwatchd.web.wanted_root import HEADER, encode_root
@@ -159,7 +159,7 @@ def control_box(answers: dict[type, object] | None = None, group: str = "", **fl
     engine = Engine(answers or {})
     try:
         with listen(folder / "s", group) as listening:
-            server = Server(create_app(Desk(engine.inbox.post, lambda: settings)), listening)
+            server = Server(create_app(ControlService(engine.inbox.post, lambda: settings)), listening)
             wait(lambda: server._server.started)  # else its own descriptors would look like those of a client
             try:
                 yield Box(folder / "s", engine, server, settings)

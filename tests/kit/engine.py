@@ -23,7 +23,7 @@ from alfwatchd.api import Status, StatusRequest, SyncReply, SyncRequest
 from alfwatchd.engine.engine import Engine
 from alfwatchd.engine.inbox import Inbox
 from alfwatchd.engine.messages import Message
-from alfwatchd.engine.model import Parts
+from alfwatchd.engine.model import EngineModel
 from alfwatchd.errors import AlfwatchdError, WatchError
 from alfwatchd.index.hash_queue import HashQueue
 from alfwatchd.index.indexer import Indexer
@@ -137,7 +137,7 @@ class EngineBox:
         self.engine = Engine(
             settings,
             started.rules,
-            Parts(
+            EngineModel(
                 indexer=self.indexer,
                 flusher=self.flusher,
                 inbox=self.inbox,

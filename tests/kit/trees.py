@@ -16,7 +16,7 @@ from alfwatchd.alf.exclude import compile_exclude
 from alfwatchd.index.indexer import Indexer
 from alfwatchd.scan.root_guard import RootGuard
 from alfwatchd.scan.scanner import Scanner
-from alfwatchd.watch.supervisor import Watching
+from alfwatchd.watch.supervisor import WatchSupervisor
 
 CASES_FILE = Path(__file__).parents[1] / "data/alf_paths.jsonl"
 
@@ -148,7 +148,7 @@ def indexing(root: Path, *, exclude: Iterable[str] = ()) -> Iterator[Indexer]:
     guard = RootGuard(path, {})
     scanner = Scanner(path, compile_exclude(exclude))
     try:
-        yield Indexer(scanner, guard, Watching(), settle_seconds=0.1, longest_wait_seconds=1.0, generation=0)
+        yield Indexer(scanner, guard, WatchSupervisor(), settle_seconds=0.1, longest_wait_seconds=1.0, generation=0)
     finally:
         guard.close()
 

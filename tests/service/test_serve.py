@@ -16,7 +16,7 @@ from alfwatchd.publish import archive
 from alfwatchd.service import serve
 from alfwatchd.service.configuration import load
 from alfwatchd.service.once import run_once
-from alfwatchd.service.serve import Entry, find_mark, find_token, listen, own_target, tagged_subsets
+from alfwatchd.service.serve import ServedTables, find_mark, find_token, listen, own_target, tagged_subsets
 from alfwatchd.settings import Publish, Serve, Subset
 from kit.control import wait
 from kit.program import make_small_tree
@@ -38,7 +38,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def entry(settings, folder):
-    return Entry(settings.out_dir, own_target(folder, Subset()))
+    return ServedTables(settings.out_dir, own_target(folder, Subset()))
 
 
 def change(settings):
@@ -81,7 +81,7 @@ def test_each_change_is_published_but_dates_do_not_run_away(entry, settings, fol
 
 def test_replaced_archives_go_after_a_while_and_the_present_one_never(entry, settings, folder, monkeypatch):
     monkeypatch.setattr(serve, "_KEEP_SECONDS", 0.5)
-    entry = Entry(settings.out_dir, own_target(folder, Subset()))
+    entry = ServedTables(settings.out_dir, own_target(folder, Subset()))
     for n_archives in (1, 2, 3):  # each has its own time
         entry.keep(time.monotonic())
         assert len(archives(folder)) <= n_archives
@@ -96,7 +96,7 @@ def test_replaced_archives_go_after_a_while_and_the_present_one_never(entry, set
 
 def test_before_there_are_tables_and_when_they_are_away(tmp_path, settings, folder, caplog):
     (tmp_path / "later").mkdir()
-    entry = Entry(tmp_path / "later", own_target(folder, Subset()))
+    entry = ServedTables(tmp_path / "later", own_target(folder, Subset()))
     entry.keep(0.0)
     assert entry.text == f"waiting for tables in {tmp_path / 'later'}"
     shutil.copy(settings.out_dir / "sessions.pqt", tmp_path / "later")

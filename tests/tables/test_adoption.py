@@ -12,7 +12,7 @@ from alfwatchd.alf import ids
 from alfwatchd.tables.adoption import adopt
 from alfwatchd.tables.columns import datasets_table, sessions_table
 from alfwatchd.tables.earlier import Earlier, EarlierDataset, EarlierSession
-from alfwatchd.tables.id_changes import announce, follow
+from alfwatchd.tables.id_changes import compare_ids, follow
 from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.rows import Session, pack_signature
 from alfwatchd.tree.sessions import Snapshot
@@ -361,15 +361,15 @@ def test_changed_ids_are_told_with_path_and_time():
     before = adopt(sessions_of({"id": OWN_EID}), datasets_of({"eid": OWN_EID, "id": own_id("a.b.c")}))
     session = here("a.b.c", "x.y.z")
     rules = TableRules().adopt(one_session({"id": D1}))
-    found = announce(before, "", [[(uuid.UUID(E1).bytes, session)]], rules, NOON)
+    found = compare_ids(before, "", [[(uuid.UUID(E1).bytes, session)]], rules, NOON)
     assert (found.n_sessions, found.n_datasets) == (1, 1)
     assert found.changes.to_pylist() == [
         {"old": OWN_EID, "new": E1, "path": S1, "when": NOON, "reason": "database"},
         {"old": own_id("a.b.c"), "new": D1, "path": f"{S1}/a.b.c", "when": NOON, "reason": "database"},
     ]
-    again = announce(one_session({"id": D1}), "", [[(uuid.UUID(E1).bytes, session)]], rules, NOON)
+    again = compare_ids(one_session({"id": D1}), "", [[(uuid.UUID(E1).bytes, session)]], rules, NOON)
     assert len(again.changes) == 0
-    first = announce(None, "", [[(uuid.UUID(E1).bytes, session)]], rules, NOON)
+    first = compare_ids(None, "", [[(uuid.UUID(E1).bytes, session)]], rules, NOON)
     assert (first.n_sessions, first.n_datasets, len(first.changes)) == (1, 1, 0)
 
 
@@ -378,7 +378,7 @@ def test_ids_that_change_with_the_lab_setting_are_told():
     adoption = adopt(sessions_of({"id": E1, "lab": "lab"}), datasets_of({"eid": E1, "rel_path": "a.b.c", "id": D1}))
     session, rules = here("a.b.c"), TableRules(lab="lab").adopt(adoption)
     before = adopt(sessions_of({"id": OWN_EID}), datasets_of({"eid": OWN_EID, "id": own_id("a.b.c")}))
-    found = announce(before, "", [[(uuid.UUID(E1).bytes, session)]], rules, NOON)
+    found = compare_ids(before, "", [[(uuid.UUID(E1).bytes, session)]], rules, NOON)
     assert [(row["old"], row["new"]) for row in found.changes.to_pylist()] == [(OWN_EID, E1), (own_id("a.b.c"), D1)]
 
 
@@ -389,7 +389,7 @@ def test_a_row_that_comes_beside_one_that_keeps_its_id_is_no_change_of_it():
     before = adopt(sessions_of({"id": OWN_EID, "lab": "lab"}), datasets_of({"eid": OWN_EID, "id": own_id("a.b.c")}))
     both = [(uuid.UUID(E1).bytes, Session(f"lab/Subjects/{S1}")), (uuid.UUID(OWN_EID).bytes, here("a.b.c"))]
     for groups in (both, both[::-1]):
-        found = announce(before, "lab", [[each] for each in groups], TableRules().adopt(adoption), NOON)
+        found = compare_ids(before, "lab", [[each] for each in groups], TableRules().adopt(adoption), NOON)
         assert found.changes.to_pylist() == []
 
 

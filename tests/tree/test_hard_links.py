@@ -2,7 +2,7 @@ import pytest
 
 from alfwatchd.alf.grammar import Kind
 from alfwatchd.tree.folder import Folder, Listing
-from alfwatchd.tree.hard_links import SharedFiles
+from alfwatchd.tree.hard_links import HardLinks
 from alfwatchd.tree.rows import PackedFiles, pack_signature
 from kit.rows import folder_rows
 
@@ -46,7 +46,7 @@ def stale(shared, root):
     ],
 )
 def test_rows_that_tell_something_else_than_was_seen_are_stale(root, files, shared, expected):
-    found = SharedFiles()
+    found = HardLinks()
     found.note_listing(listing(files, shared), is_news=True)
     assert stale(found, root) == expected
     assert not found
@@ -54,7 +54,7 @@ def test_rows_that_tell_something_else_than_was_seen_are_stale(root, files, shar
 
 
 def test_what_is_no_news_makes_nothing_stale(root):
-    found = SharedFiles()
+    found = HardLinks()
     found.note_listing(listing({"x.y.z": sig(6, 1)}, {1}), is_news=False)
     assert not found
 
@@ -70,7 +70,7 @@ def test_what_is_no_news_makes_nothing_stale(root):
     ],
 )
 def test_a_name_that_goes_makes_the_other_names_of_a_shared_file_stale(root, old, new, expected):
-    found = SharedFiles()
+    found = HardLinks()
     found.note_gone(folder_rows("", {"x.y.z": sig(5, 1)}), None)
     assert not found  # nobody knows yet that the file has other names
     found.note_listing(listing({"x.y.z": sig(5, 1)}, {1}), is_news=False)
@@ -80,7 +80,7 @@ def test_a_name_that_goes_makes_the_other_names_of_a_shared_file_stale(root, old
 
 
 def test_what_was_seen_is_not_forgotten_for_a_name_that_goes(root):
-    found = SharedFiles()
+    found = HardLinks()
     found.note_listing(listing({"x.y.z": sig(5, 1)}, {1}), is_news=True)
     found.note_gone(folder_rows("", {"y.y.z": sig(4, 1)}), None)
     assert stale(found, root) == []

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alfwatchd.alf.grammar import Kind
-from alfwatchd.tree.folder import NOT_WATCHED, Changes, Listing, Look
+from alfwatchd.tree.folder import NOT_WATCHED, Changes, Listing, LookResult
 from alfwatchd.tree.rows import SIGNATURE_SIZE, PackedFiles, Problem, digest_of, pack_signature, unpack_signature
 from alfwatchd.tree.sessions import Tables
 from alfwatchd.tree.tree import Tree
@@ -229,14 +229,14 @@ def test_unknown_sessions_keep_their_rows():
 @pytest.mark.parametrize(
     ("name", "look", "changes", "after"),
     [
-        ("a new file", Look(files={"x.y.z": sig(3)}), (1, 0, 0), {"a.b.c": 1, "d.e.f": 1, "x.y.z": 3}),
-        ("a file that grew", Look(files={"a.b.c": sig(3)}), (0, 1, 0), {"a.b.c": 3, "d.e.f": 1}),
-        ("a file that is gone", Look(gone={"a.b.c"}), (0, 0, 1), {"d.e.f": 1}),
-        ("one that never was", Look(gone={"x.y.z"}), (0, 0, 0), {"a.b.c": 1, "d.e.f": 1}),
-        ("one that cannot be read", Look(unknown={"a.b.c"}), (0, 0, 0), {"a.b.c": 1, "d.e.f": 1}),
-        ("all gone", Look(gone={"a.b.c", "d.e.f"}), (0, 0, 2), {}),
-        ("one of each", Look({"x.y.z": sig(1), "d.e.f": sig(2)}, {"a.b.c"}), (1, 1, 1), {"d.e.f": 2, "x.y.z": 1}),
-        ("nothing", Look(), (0, 0, 0), {"a.b.c": 1, "d.e.f": 1}),
+        ("a new file", LookResult(files={"x.y.z": sig(3)}), (1, 0, 0), {"a.b.c": 1, "d.e.f": 1, "x.y.z": 3}),
+        ("a file that grew", LookResult(files={"a.b.c": sig(3)}), (0, 1, 0), {"a.b.c": 3, "d.e.f": 1}),
+        ("a file that is gone", LookResult(gone={"a.b.c"}), (0, 0, 1), {"d.e.f": 1}),
+        ("one that never was", LookResult(gone={"x.y.z"}), (0, 0, 0), {"a.b.c": 1, "d.e.f": 1}),
+        ("one that cannot be read", LookResult(unknown={"a.b.c"}), (0, 0, 0), {"a.b.c": 1, "d.e.f": 1}),
+        ("all gone", LookResult(gone={"a.b.c", "d.e.f"}), (0, 0, 2), {}),
+        ("one of each", LookResult({"x.y.z": sig(1), "d.e.f": sig(2)}, {"a.b.c"}), (1, 1, 1), {"d.e.f": 2, "x.y.z": 1}),
+        ("nothing", LookResult(), (0, 0, 0), {"a.b.c": 1, "d.e.f": 1}),
     ],
 )
 def test_patch_changes_only_what_was_looked_at(name, look, changes, after):
@@ -278,7 +278,7 @@ def test_a_digest_that_is_known_or_has_no_row_changes_nothing():
 
 
 def looked(files, rewritten=()):
-    return lambda tree, folder: tree.patch(folder, Look(files), set(rewritten))
+    return lambda tree, folder: tree.patch(folder, LookResult(files), set(rewritten))
 
 
 def listed(files, rewritten=()):
@@ -338,15 +338,15 @@ def test_a_digest_outlives_another_change_time_only_if_nothing_was_written(
     if is_listed:
         assert tree.apply(session, listing(files=found), *told)[2] == changes
     else:
-        assert tree.patch(session, Look(found), *told) == changes
+        assert tree.patch(session, LookResult(found), *told) == changes
     assert rows(tree)[SESSION]["a.b.c"] == after + (md5(b"x") if kept else b"")
 
 
 def test_a_file_that_was_gone_has_no_digest():
     tree, session = grown(files={"a.b.c": 1})
     tree.set_digest(session, {"a.b.c": (sig(1), md5(b"x"))})
-    tree.patch(session, Look(gone={"a.b.c"}), set())
-    tree.patch(session, Look(files={"a.b.c": sig(1)}), set())
+    tree.patch(session, LookResult(gone={"a.b.c"}), set())
+    tree.patch(session, LookResult(files={"a.b.c": sig(1)}), set())
     assert rows(tree) == {SESSION: {"a.b.c": sig(1)}}
 
 
@@ -518,7 +518,7 @@ def test_rewrites_without_a_change_of_signature_are_told(scan):
 def test_a_rewritten_file_that_could_not_be_looked_at_keeps_its_digest():
     tree, session = grown(files={"a.b.c": 1})
     tree.set_digest(session, {"a.b.c": (sig(1), md5(b"x"))})
-    tree.patch(session, Look(unknown={"a.b.c"}), {"a.b.c"})
+    tree.patch(session, LookResult(unknown={"a.b.c"}), {"a.b.c"})
     assert (tree.rewritten, rows(tree)) == ([], {SESSION: {"a.b.c": sig(1) + md5(b"x")}})
 
 
@@ -555,7 +555,7 @@ def test_a_taken_session_does_not_change_afterwards():
     tree.apply(session.children["alf"], listing(files={"a.b.c": 1}))
     ((taken,), _) = tree.take_touched()
     tree.set_digest(session.children["alf"], {"a.b.c": (sig(1), md5(b"x"))})
-    tree.patch(session.children["alf"], Look(files={"d.e.f": sig(1)}), set())
+    tree.patch(session.children["alf"], LookResult(files={"d.e.f": sig(1)}), set())
     tree.apply(tree.root, listing())
     assert dict(taken.datasets()) == {"alf/a.b.c": sig(1)}
 
@@ -682,4 +682,4 @@ def without_digests(tree):
     for folder in tree.root.walk():
         if folder.rows:
             files = {name: value[: len(sig(0))] for name, value in folder.rows.files.items()}
-            tree.patch(folder, Look(files=files), set(files))
+            tree.patch(folder, LookResult(files=files), set(files))

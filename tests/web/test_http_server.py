@@ -37,7 +37,7 @@ from alfwatchd.errors import AlfwatchdError, RootOffline
 from alfwatchd.service.once import look_once
 from alfwatchd.web import connections, control_api, control_service, control_socket, http_server
 from alfwatchd.web.client import Client
-from alfwatchd.web.control_service import Desk
+from alfwatchd.web.control_service import ControlService
 from alfwatchd.web.wanted_root import HEADER, encode_root
 from kit.control import HOLD, STATUS, WAIT_SECONDS, Box, control_box, give, open_files, read_all, wait
 
@@ -587,7 +587,7 @@ def test_close_waits_for_answers_that_come_soon():
 
 def test_a_server_that_is_closed_at_once_ends():
     """Wherever its thread is by then: it waits for the end without looking around."""
-    app = control_api.create_app(Desk(lambda _: None, lambda: None))
+    app = control_api.create_app(ControlService(lambda _: None, lambda: None))
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         for _ in range(20):
             with control_socket.listen(Path(folder) / "s", "") as listening:
