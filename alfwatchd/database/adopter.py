@@ -200,7 +200,7 @@ class Adopter:
         self._waits_since = now if self._waits_since is None else self._waits_since
         return now - self._waits_since < _PATIENCE_SECONDS
 
-    def take(self, message: Adopted) -> None:
+    def accept(self, message: Adopted) -> None:
         """Take note of a look."""
         self._has_heard = True
         if message.error and message.error != self._error:
@@ -211,7 +211,7 @@ class Adopter:
         if message.adoption is not None:
             self.adoption = message.adoption
 
-    def take_counts(self, message: IdsChanged) -> None:
+    def note_counts(self, message: IdsChanged) -> None:
         """Take note of how many rows the database knows."""
         self._counts = message
 

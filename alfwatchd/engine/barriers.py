@@ -40,10 +40,10 @@ class Barrier:
     started: float
     answer: Callable[[Barrier, float], object]
     cookie: str = ""
-    needs_pass: bool = False
+    needs_scan: bool = False
     """Whether events were lost before the cookie came back, so that a scan of everything must begin first."""
     ticket: Ticket | None = None
-    passes: list[Scan] = field(default_factory=list)
+    scans: list[Scan] = field(default_factory=list)
     generation: int | None = None
     """Generation that must be in the tables on disk; None until all looks are done."""
     exactness: Exactness = "exact"
@@ -55,13 +55,13 @@ class Barrier:
     @property
     def looks_done(self) -> bool:
         """Whether all that was to be looked at has been."""
-        waits = self.cookie or self.needs_pass or (self.ticket is not None and not self.ticket.done)
-        return not waits and all(each.done for each in self.passes)
+        waits = self.cookie or self.needs_scan or (self.ticket is not None and not self.ticket.done)
+        return not waits and all(each.done for each in self.scans)
 
     @property
     def has_looked(self) -> bool:
         """Whether the request is about what is on disk."""
-        return self.ticket is not None or bool(self.passes)
+        return self.ticket is not None or bool(self.scans)
 
     def finish(self, now: float) -> None:
         """Answer the request."""
@@ -84,7 +84,7 @@ def answer_flush(barrier: Barrier, now: float) -> FlushReply:
 
 def answer_rescan(barrier: Barrier, now: float) -> RescanReply:
     """Make the answer to rescan."""
-    changes = barrier.passes[-1].changes
+    changes = barrier.scans[-1].changes
     seconds = round(now - barrier.started, 6)
     return RescanReply(barrier.generation or 0, changes.added, changes.changed, changes.removed, seconds)
 
@@ -127,7 +127,7 @@ class Barriers:
         barrier = Barrier(reply, now, answer_sync, "" if by_scan else self.try_cookie(), flushed=flushed)
         if not barrier.cookie:
             barrier.exactness = "scanned"
-            barrier.passes.append(self._indexer.start_pass("sync", now))
+            barrier.scans.append(self._indexer.start_scan("sync", now))
         self.add(barrier)
 
     def try_cookie(self) -> str:
@@ -138,7 +138,7 @@ class Barriers:
             _log.warning("no sync cookie error=%s", error)
             return ""
 
-    def take_cookie(self, name: str, *, events_lost: bool) -> None:
+    def cookie_returned(self, name: str, *, events_lost: bool) -> None:
         """All events before this cookie have been taken: whoever dropped it waits for what they marked.
 
         Parameters
@@ -152,15 +152,15 @@ class Barriers:
                 barrier.cookie = ""
                 barrier.ticket = self._indexer.queue_dirty()
                 if barrier.scans:
-                    barrier.passes += self._indexer.work.unpaced_passes
-                    barrier.needs_pass = events_lost
+                    barrier.scans += self._indexer.work.unpaced_scans
+                    barrier.needs_scan = events_lost
 
-    def take_pass(self, started: Scan) -> None:
+    def scan_started(self, started: Scan) -> None:
         """A scan of everything began after events were lost, cookies perhaps among them."""
         for barrier in self._waiting:
-            if barrier.scans and (barrier.cookie or barrier.needs_pass):
-                barrier.cookie, barrier.needs_pass = "", False
-                barrier.passes.append(started)
+            if barrier.scans and (barrier.cookie or barrier.needs_scan):
+                barrier.cookie, barrier.needs_scan = "", False
+                barrier.scans.append(started)
 
     def advance(self, now: float) -> None:
         """Answer the requests whose time has come."""
@@ -171,10 +171,10 @@ class Barriers:
             if barrier.cookie and now - barrier.started > _COOKIE_SECONDS:
                 barrier.cookie, barrier.exactness = "", "scanned"
                 if barrier.scans:
-                    barrier.passes.append(self._indexer.start_pass("a sync cookie did not come back", now))
+                    barrier.scans.append(self._indexer.start_scan("a sync cookie did not come back", now))
                 else:
                     barrier.ticket = self._indexer.queue_dirty()
-            if barrier.generation is None and barrier.looks_done and self._indexer.passes_done:
+            if barrier.generation is None and barrier.looks_done and self._indexer.scans_done:
                 if barrier.has_looked and barrier.scans and self._indexer.absences.are_undecided:
                     self._wait_for_decision(barrier, now)
                     waiting.append(barrier)
@@ -194,8 +194,8 @@ class Barriers:
     def _wait_for_decision(self, barrier: Barrier, now: float) -> None:
         """Let a request wait until it is known whether the rows of sessions that are gone go, too."""
         if not self._indexer.absences.await_proof:
-            running = self._indexer.work.unpaced_passes[:1]
-            barrier.passes += running or [self._indexer.start_pass("sessions are gone that no event told of", now)]
+            running = self._indexer.work.unpaced_scans[:1]
+            barrier.scans += running or [self._indexer.start_scan("sessions are gone that no event told of", now)]
 
     def fail_flush(self, error: AlfwatchdError) -> None:
         """Answer the requests that wait for nothing but the flush that failed; the others may meet a better one."""

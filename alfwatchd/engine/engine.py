@@ -11,7 +11,7 @@ from alfwatchd.engine import messages
 from alfwatchd.engine.barriers import Barrier, Barriers, answer_flush
 from alfwatchd.engine.messages import Message
 from alfwatchd.engine.model import EngineModel
-from alfwatchd.engine.requests import answer_request, take_reload, why_unsure
+from alfwatchd.engine.requests import answer_request, reload_settings, why_unsure
 from alfwatchd.engine.schedule import FlushSchedule
 from alfwatchd.engine.status import find_state
 from alfwatchd.engine.timers import Timers
@@ -76,7 +76,7 @@ class Engine:
         self._paced_until = 0.0
         self._rest_until = 0.0
         self._last_pass_ended = 0.0
-        self.pending_pass = ""
+        self.pending_scan = ""
         """Why everything must be scanned, which has not begun; empty if nothing must."""
         self._n_mount_changes = 0
         self._has_started = False
@@ -116,11 +116,11 @@ class Engine:
     def _take(self, message: Message, now: float) -> None:
         match message:
             case PathsChanged():
-                self.indexer.marks.take_events(message.folders, message.unwatched, now)
+                self.indexer.marks.mark_events(message.folders, message.unwatched, now)
                 for name in message.cookies:
-                    self.indexer.watching.take_cookie(name)
-                    self.indexer.absences.take_cookie(name)
-                    self.barriers.take_cookie(name, events_lost=bool(self.pending_pass))
+                    self.indexer.watching.cookie_returned(name)
+                    self.indexer.absences.cookie_returned(name)
+                    self.barriers.cookie_returned(name, events_lost=bool(self.pending_scan))
             case EventsLost():
                 if message.reader_alive:
                     self.indexer.watching.excuse_heartbeat()
@@ -135,13 +135,13 @@ class Engine:
                 self._take_failed_flush(message.error, now)
             case Hashed():
                 if self.parts.hashes is not None:
-                    self.parts.hashes.take(message, self.indexer, now)
+                    self.parts.hashes.accept(message, self.indexer, now)
             case Adopted():
                 self._adopt(message)
             case IdsChanged():
                 self.n_recomputed_ids = message.n_changes
                 if self.parts.adopting is not None:
-                    self.parts.adopting.take_counts(message)
+                    self.parts.adopting.note_counts(message)
             case RemovingNotice():
                 self.indexer.absences.tell_pruned(message.session)
             case PrunedNotice():
@@ -153,7 +153,7 @@ class Engine:
             case messages.Stop():
                 self._begin_stop(now)
             case messages.Reload():
-                take_reload(self)
+                reload_settings(self)
             case _:
                 try:
                     answer_request(self, message, now)
@@ -195,21 +195,21 @@ class Engine:
         self.events_lost += 1
         self.indexer.absences.lose_events()
         _log.warning("events lost, scanning everything reason=%s", reason)
-        self.pending_pass = reason
+        self.pending_scan = reason
         self.indexer.heard.lose()
 
-    def _start_pending_pass(self, now: float) -> None:
+    def _start_pending_scan(self, now: float) -> None:
         """Scan everything after events were lost.
 
         Not while another scan runs, and not at once after one: a storm would keep the daemon scanning for ever.
         """
-        reason = self.pending_pass or self.indexer.why_pass
-        if reason and now >= self._rest_until and not self.indexer.work.unpaced_passes:
-            self.barriers.take_pass(self.indexer.start_pass(reason, now))
-            self.pending_pass = ""
+        reason = self.pending_scan or self.indexer.why_scan
+        if reason and now >= self._rest_until and not self.indexer.work.unpaced_scans:
+            self.barriers.scan_started(self.indexer.start_scan(reason, now))
+            self.pending_scan = ""
 
     def _scan(self, now: float) -> None:
-        self._start_pending_pass(now)
+        self._start_pending_scan(now)
         current = self.indexer.work.current
         is_paced = current is not None and current.paced
         may_go_on = not is_paced or now >= self._paced_until
@@ -222,16 +222,16 @@ class Engine:
         if is_paced and may_go_on and self.settings.reconcile_entries_per_second:
             self._paced_until = now + n_entries / self.settings.reconcile_entries_per_second
         for ended in self.indexer.ended:
-            self._take_ended_pass(ended, now)
+            self._note_ended_scan(ended, now)
         self.indexer.ended.clear()
         if self.parts.hashes is not None:
             self.parts.hashes.submit(self.indexer)
         self.indexer.tree.rewritten.clear()  # where nothing is hashed, nobody else does
         self.indexer.committed.clear()
-        self.parts.first_seen.take(self.indexer, self.parts.wall_clock().timestamp())
+        self.parts.first_seen.note(self.indexer, self.parts.wall_clock().timestamp())
         self.flushes.note(self.indexer.tables.generation, now)
 
-    def _take_ended_pass(self, ended: Scan, now: float) -> None:
+    def _note_ended_scan(self, ended: Scan, now: float) -> None:
         seconds, counts, changes = ended.seconds or 0.0, self.indexer.tables.counts, ended.changes
         _log.info(
             "rescan done root=%s sessions=%d datasets=%d added=%d changed=%d removed=%d seconds=%.2f reason=%s",
@@ -253,7 +253,7 @@ class Engine:
         self.offline = reason
         self._offline_since = self._now_for_people()
         self.indexer.forget_work()
-        self.pending_pass = ""
+        self.pending_scan = ""
         self._timers.make_due("root", now)
         self.barriers.fail_all(self._offline_error())
 
@@ -276,12 +276,12 @@ class Engine:
     def open_root(self, now: float, *, accept: bool = False) -> None:
         """Begin, or begin again, to look at the root; see `Indexer.open_root`."""
         self.indexer.open_root(accept=accept)
-        if self.indexer.passes_done:
+        if self.indexer.scans_done:
             _log.info("root online root=%s", self.settings.root)
         self.offline = ""
         if not self.indexer.watching.is_on:
             self.indexer.watching.renew(now)
-        self.indexer.start_pass("root is back" if self.indexer.passes_done else "start", now)
+        self.indexer.start_scan("root is back" if self.indexer.scans_done else "start", now)
 
     def _now_for_people(self) -> str:
         return self.parts.wall_clock().isoformat(timespec="seconds")
@@ -294,8 +294,8 @@ class Engine:
             self._look_at_mounts()
         is_complete = not self.is_polled and not indexer.watching.unwatched
         interval = settings.reconcile_interval_seconds if is_complete else settings.poll_interval_seconds
-        if indexer.work.current is None and indexer.passes_done and now - self._last_pass_ended >= interval:
-            indexer.start_pass("reconcile", now, paced=True)
+        if indexer.work.current is None and indexer.scans_done and now - self._last_pass_ended >= interval:
+            indexer.start_scan("reconcile", now, paced=True)
         if self._timers.is_due("links", now, settings.poll_interval_seconds):
             indexer.marks.mark_linked(now)
         if self._timers.is_due("unreadable", now, _UNREADABLE_RETRY_SECONDS):
@@ -310,14 +310,14 @@ class Engine:
     @property
     def _may_delete(self) -> bool:
         """Whether what is due in the trash may be deleted: the root is surely the one that it belongs to."""
-        return bool(self.indexer.passes_done) and not self.offline and not why_unsure(self)
+        return bool(self.indexer.scans_done) and not self.offline and not why_unsure(self)
 
     def _look_at_mounts(self) -> None:
         guard = self.indexer.guard
         guard.poll_mounts()
         if guard.n_mount_changes != self._n_mount_changes:
             self._n_mount_changes = guard.n_mount_changes
-            self.pending_pass = self.pending_pass or "mounts changed"
+            self.pending_scan = self.pending_scan or "mounts changed"
 
     def look_for_foreign_writes(self, now: float) -> None:
         """Have the tables written again if another program changed them, not if something hides their folder."""
@@ -348,16 +348,16 @@ class Engine:
 
     def _flush_due(self, now: float) -> float | None:
         """Return when to flush. Never before the first scan is complete, and never into a root that is gone."""
-        is_complete = self.indexer.passes_done and not self.awaits_database(now)
+        is_complete = self.indexer.scans_done and not self.awaits_database(now)
         if self.offline or not is_complete or not self.may_flush:
             return None
         return self.flushes.due(self.indexer.tables.generation, awaited=self.barriers.await_flush)
 
     def _adopt(self, message: Adopted) -> None:
         if self.parts.adopting is not None:
-            self.parts.adopting.take(message)
+            self.parts.adopting.accept(message)
         if message.adoption is not None and message.kept is not None:
-            self.rules = self.rules.take(message.adoption, message.kept)
+            self.rules = self.rules.agree_with(message.adoption, message.kept)
             self.flushes.is_forced = True
 
     def awaits_database(self, now: float) -> bool:
@@ -372,7 +372,7 @@ class Engine:
             return
         self.last_flush = Barrier(Future(), now, answer_flush, scans=False)
         self.flushes.retry_now()
-        if self.offline or not self.indexer.passes_done or self.awaits_database(now):
+        if self.offline or not self.indexer.scans_done or self.awaits_database(now):
             self.last_flush.finish(now)
             return
         if not self.is_polled:
@@ -408,5 +408,5 @@ class Engine:
         if not self.offline:
             times.append(self.indexer.dirty.next_due())
             times.append(self._paced_until if work.current is not None and work.current.paced else None)
-            times.append(self._rest_until if self.pending_pass or self.indexer.why_pass else None)
+            times.append(self._rest_until if self.pending_scan or self.indexer.why_scan else None)
         return max(0.0, min(time for time in times if time is not None) - now)

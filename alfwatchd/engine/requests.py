@@ -66,7 +66,7 @@ def answer_request(engine: Engine, message: AnyRequest, now: float) -> None:
             answer(message.reply, engine.indexer.guard.n_mount_changes)
 
 
-def take_reload(engine: Engine) -> None:
+def reload_settings(engine: Engine) -> None:
     """Take settings that were read again into force. Engine's thread only."""
     try:
         new = engine.parts.reload()
@@ -82,7 +82,7 @@ def take_reload(engine: Engine) -> None:
         engine.flushes.is_forced = True
     if new.exclude != old.exclude:
         engine.indexer.exclude(new.exclude)
-        engine.pending_pass = "exclude changed"
+        engine.pending_scan = "exclude changed"
     _log.info("settings read again")
 
 
@@ -119,5 +119,5 @@ def _begin_rescan(engine: Engine, message: RescanRequest, now: float) -> Barrier
     top = engine.indexer.tree.find("/".join(part for part in message.path.split("/") if part not in ("", ".")))
     if top is None:
         raise UsageError(f"{message.path}: no folder of this path is indexed; give one relative to the root")
-    running = engine.indexer.start_pass(f"rescan {message.path}".strip(), now, top=top)
-    return Barrier(message.reply, now, answer_rescan, passes=[running])
+    running = engine.indexer.start_scan(f"rescan {message.path}".strip(), now, top=top)
+    return Barrier(message.reply, now, answer_rescan, scans=[running])

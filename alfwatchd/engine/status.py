@@ -56,7 +56,7 @@ def make_status(engine: Engine, now: float) -> Status:
         last_flush_error=flushes.error,
         oldest_unflushed_seconds=round(now - min(changed), 3) if changed else None,
         events_lost=engine.events_lost,
-        rescans=[RescanNote(each.reason, iso(each.started) or "", each.seconds) for each in indexer.work.passes],
+        rescans=[RescanNote(each.reason, iso(each.started) or "", each.seconds) for each in indexer.work.scans],
         watches=len(indexer.tree.claims),
         watches_limit=watches_limit() if indexer.watching.is_on else None,
         unwatched=len(indexer.watching.unwatched),
@@ -76,11 +76,11 @@ def find_state(engine: Engine, now: float) -> DaemonState:
     indexer = engine.indexer
     if indexer.absences.loss is not None:
         return "held"
-    if not indexer.passes_done or engine.awaits_database(now):
+    if not indexer.scans_done or engine.awaits_database(now):
         return "starting"
     oldest = indexer.dirty.oldest
     is_late = oldest is not None and now - oldest > 2 * engine.settings.longest_wait_seconds
-    if engine.pending_pass or indexer.why_pass or indexer.work.is_urgent or is_late:
+    if engine.pending_scan or indexer.why_scan or indexer.work.is_urgent or is_late:
         return "catching up"
     is_complete = not (indexer.watching.unwatched or indexer.unreadable or indexer.guard.missing)
     return "live" if is_complete and not engine.is_polled else "polled"
@@ -93,7 +93,7 @@ def _detail(engine: Engine) -> str:
         case "held":
             return engine.indexer.absences.why_held
         case "starting":
-            what = "the tables wait for the database" if engine.indexer.passes_done else "the first scan runs"
+            what = "the tables wait for the database" if engine.indexer.scans_done else "the first scan runs"
             return f"{what}; the tables on disk are those of the last run"
         case "catching up":
             return "changes are being taken in"

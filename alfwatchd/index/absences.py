@@ -149,12 +149,12 @@ class Absences:
         """Let no event count as proof until a whole pass that begins from now on is over."""
         self._is_deaf, self._healing, self._proof, self._told = True, [], "", set()
 
-    def begin_pass(self, whole: Scan) -> None:
+    def begin_scan(self, whole: Scan) -> None:
         """Note that a pass over everything will be done."""
         if self._is_deaf and not any(each is whole for each in self._healing):
             self._healing.append(whole)
 
-    def forget_passes(self) -> None:
+    def forget_scans(self) -> None:
         """Note that no pass that has begun will end; one must follow."""
         self._healing, self._proof = [], ""
 
@@ -171,7 +171,7 @@ class Absences:
         is_waiting = bool(self._undecided or self._held or self._unsure)
         for session in sessions:
             if is_waiting:
-                self._take_back(session.path)
+                self._put_back(session.path)
             if not is_first and self._tables.get(session.path) is None:
                 self._new.add(session.path)
             self._tables.replace_session(session)
@@ -179,7 +179,7 @@ class Absences:
             self._undecided |= self._unsure
             self._unsure = set()
 
-    def _take_back(self, path: str) -> None:
+    def _put_back(self, path: str) -> None:
         """Note that a session is there, under the path of before or with its number written in another way."""
         folder, _, number = path.rpartition("/")
         for width in (1, 2, 3):
@@ -201,7 +201,7 @@ class Absences:
 
     # What is decided.
 
-    def end_pass(self, ended: Scan, now: float, *, is_first: bool) -> None:
+    def end_scan(self, ended: Scan, now: float, *, is_first: bool) -> None:
         """Decide what of the sessions that are gone goes from the tables."""
         self._ended = ended
         if self._undecided and self._watching.is_on and not (self._is_deaf or self.accepts or self._proof):
@@ -214,7 +214,7 @@ class Absences:
         if any(each is ended for each in self._healing):
             self._is_deaf, self._healing = False, []
 
-    def take_cookie(self, name: str) -> None:
+    def cookie_returned(self, name: str) -> None:
         """Note that a cookie came back: all events of before have been taken."""
         if name and name == self._proof:
             self._proof = ""
@@ -223,7 +223,7 @@ class Absences:
     def poll(self, now: float) -> None:
         """Decide without the cookie if it does not come."""
         if self._proof and now - self._proof_since > _PROOF_SECONDS:
-            self.take_cookie(self._proof)
+            self.cookie_returned(self._proof)
 
     def _decide(self, *, is_first: bool) -> None:
         fresh = self._undecided | self._unsure

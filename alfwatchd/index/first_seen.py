@@ -41,7 +41,7 @@ class FirstSeen:
         """Session path -> when it was first seen, in seconds since 1970; a copy."""
         return dict(self._times)
 
-    def take(self, indexer: Indexer, now: float) -> None:
+    def note(self, indexer: Indexer, now: float) -> None:
         """Note the sessions that appeared since the last call, once a scan is complete.
 
         Parameters
@@ -50,7 +50,7 @@ class FirstSeen:
         now : float
             Seconds since 1970.
         """
-        if not indexer.passes_done:
+        if not indexer.scans_done:
             return
         appeared = indexer.tables.take_appeared()
         if not self._has_begun:

@@ -51,7 +51,7 @@ class HashQueue:
             if jobs:
                 self._hasher.submit(self._take_recorded(session, jobs, indexer))
 
-    def take(self, message: Hashed, indexer: Indexer, now: float | None = None) -> None:
+    def accept(self, message: Hashed, indexer: Indexer, now: float | None = None) -> None:
         """Put digests into the rows that still have the signature they were made for; of an old version, ask again.
 
         Where the file has another change time than its row, no event may have told of it, as of a hard link: with

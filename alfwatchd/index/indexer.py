@@ -82,7 +82,7 @@ class Indexer:
         """Sessions that changed since the owner last cleared the list."""
         self.ended: list[Scan] = []
         """Passes that ended since the owner last cleared the list."""
-        self.passes_done = 0
+        self.scans_done = 0
         self._identities = Identities(scanner.root, guard)
         self._n_dropped = 0
         self._n_renewed = 0
@@ -108,10 +108,10 @@ class Indexer:
     # What is to be looked at.
 
     @property
-    def why_pass(self) -> str:
+    def why_scan(self) -> str:
         """Why everything must be looked at; empty if nothing must."""
         absences = self.absences
-        must = absences.are_undecided and not absences.await_proof and self.work.current is None and self.passes_done
+        must = absences.are_undecided and not absences.await_proof and self.work.current is None and self.scans_done
         return "sessions are gone that no event told of" if must else ""
 
     def open_root(self, *, accept: bool = False) -> None:
@@ -125,16 +125,16 @@ class Indexer:
         self.guard.open_root(accept=accept)
         self.absences.accepts |= accept
 
-    def start_pass(self, reason: str, now: float, *, paced: bool = False, top: Folder | None = None) -> Scan:
+    def start_scan(self, reason: str, now: float, *, paced: bool = False, top: Folder | None = None) -> Scan:
         """Begin to scan all below a folder (default: the root).
 
         What changes from now on is seen by it or marked by events. If a pass runs already, exactly one more follows.
         """
         folder = top or self.tree.root
-        started = self.work.start_pass(Scan(reason, now, paced, folder.path), self.tree.root, folder)
+        started = self.work.start_scan(Scan(reason, now, paced, folder.path), self.tree.root, folder)
         self.heard.begin(started)
         if folder is self.tree.root:
-            self.absences.begin_pass(started)
+            self.absences.begin_scan(started)
         return started
 
     def queue_dirty(self) -> Ticket:
@@ -149,7 +149,7 @@ class Indexer:
         self.heard.lose()
         self.work.clear()
         self.dirty.pop_all()
-        self.absences.forget_passes()
+        self.absences.forget_scans()
         if self.crawlers is not None:
             self.crawlers.forget()
 
@@ -196,21 +196,21 @@ class Indexer:
                 n_entries += self._take_crawled(self.crawlers)
         finally:
             self._commit()
-        ended = self.work.end_pass(now)
+        ended = self.work.end_scan(now)
         if ended is not None:
-            self._end_pass(ended, now)
+            self._end_scan(ended, now)
         self.absences.poll(now)
         if not len(self.dirty) and self.work.is_caught_up:
             self.absences.rest()
         return n_entries
 
-    def _end_pass(self, ended: Scan, now: float) -> None:
+    def _end_scan(self, ended: Scan, now: float) -> None:
         self.guard.is_certain("")  # an unmounted disk shall not become the first tables of a run
-        self.absences.end_pass(ended, now, is_first=not self.passes_done)
+        self.absences.end_scan(ended, now, is_first=not self.scans_done)
         self.ended.append(ended)
         self.heard.end(ended)
-        self.passes_done += 1
-        if not ended.top and self.passes_done > 1:
+        self.scans_done += 1
+        if not ended.top and self.scans_done > 1:
             self.note_inodes()
 
     def note_inodes(self) -> None:
@@ -237,9 +237,9 @@ class Indexer:
 
     def _crawl(self, task: Look) -> int:
         """Read a unit here and now."""
-        is_first = not self.passes_done
+        is_first = not self.scans_done
         try:
-            left, n_entries = self.intake.take_unit(task.folder, crawl(self.scanner, task.folder), is_first=is_first)
+            left, n_entries = self.intake.accept_unit(task.folder, crawl(self.scanner, task.folder), is_first=is_first)
         except OSError:
             left, n_entries = [task.folder], 0
         self.absences.note()
@@ -254,12 +254,12 @@ class Indexer:
         crawlers.share(self.watching.inotify_fd)
         n_entries = 0
         for unit in crawlers.take(is_last=self.work.is_last):
-            if not self.work.take_back(unit.task) or not self.tree.is_attached(unit.task.folder):
+            if not self.work.put_back(unit.task) or not self.tree.is_attached(unit.task.folder):
                 self.intake.refuse_unit(unit.found or [])
             elif unit.found is None and not self.watching.is_on:
                 n_entries += self._crawl(unit.task)
             else:
-                left, n_seen = self.intake.take_unit(unit.task.folder, unit.found or [], is_first=not self.passes_done)
+                left, n_seen = self.intake.accept_unit(unit.task.folder, unit.found or [], is_first=not self.scans_done)
                 self.absences.note()
                 self.work.put_back(left)
                 n_entries += n_seen
@@ -306,7 +306,7 @@ class Indexer:
         if look.gone and not self.guard.is_certain(folder.path):
             self.work.retry(task, now)
             return 0
-        self.intake.take_look(folder, look, mark.rewritten, self.heard.unwritten(mark))
+        self.intake.accept_look(folder, look, mark.rewritten, self.heard.unwritten(mark))
         return len(mark.names)
 
     def _list(self, task: Look, fd: int, now: float) -> int:
@@ -321,7 +321,7 @@ class Indexer:
                 return 0
             self._check_emptied(task, listing)
         rewritten = task.mark.rewritten if task.mark is not None else frozenset()
-        new = self.intake.take(folder, listing, rewritten, unwritten, is_first=not self.passes_done)
+        new = self.intake.accept_listing(folder, listing, rewritten, unwritten, is_first=not self.scans_done)
         self.absences.note()
         self._follow(task, new)
         return len(listing.packed.names) + len(listing.folders) + listing.n_ignored
@@ -345,7 +345,7 @@ class Indexer:
         if task.folder is not self.tree.root or listing.folders or not self.tables.counts.n_sessions:
             return
         place = self.guard.places.get("")
-        if self.passes_done and place is not None and place.fs_type in WATCHABLE:
+        if self.scans_done and place is not None and place.fs_type in WATCHABLE:
             return
         raise self.guard.close_root("the root is suddenly empty")
 
@@ -369,7 +369,7 @@ class Indexer:
             self.work.current.changes += self.intake.changes
         self.intake.changes = Changes()
         sessions, dropped = self.tree.take_touched(self.tables.get)
-        self.absences.commit(sessions, dropped, is_first=not self.passes_done)
+        self.absences.commit(sessions, dropped, is_first=not self.scans_done)
         self.committed += sessions
         for gone in [folder for folder in self.unreadable if not self.tree.is_attached(folder)]:
             del self.unreadable[gone]

@@ -88,7 +88,7 @@ class Intake:
         self._guard = guard
         self._watching = watching
 
-    def take(
+    def accept_listing(
         self,
         folder: Folder,
         listing: Listing,
@@ -129,7 +129,7 @@ class Intake:
             self.shared.note_gone(gone, None)
         return new
 
-    def take_look(
+    def accept_look(
         self, folder: Folder, look: LookResult, rewritten: AbstractSet[str], unwritten: AbstractSet[str] = frozenset()
     ) -> None:
         """Change the rows of the names that were looked at."""
@@ -177,7 +177,7 @@ class Intake:
 
     # Units.
 
-    def take_unit(self, top: Folder, found: Iterable[Found], *, is_first: bool) -> tuple[list[Folder], int]:
+    def accept_unit(self, top: Folder, found: Iterable[Found], *, is_first: bool) -> tuple[list[Folder], int]:
         """Take in what a crawl has read, where it only adds to what is known.
 
         Reading was some time ago, and elsewhere. So whatever would remove a row, or cannot be trusted for any other
@@ -214,7 +214,7 @@ class Intake:
                 self.tree.fill(here, listing)
                 self.changes.added += len(listing.packed.names)
             else:
-                self.take(here, listing, frozenset(), is_first=is_first)
+                self.accept_listing(here, listing, frozenset(), is_first=is_first)
             folders.append(here)
             del left[here]
             if here.children:

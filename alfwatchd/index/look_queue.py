@@ -60,7 +60,7 @@ class LookQueue:
 
     def __init__(self) -> None:
         self.current: Scan | None = None
-        self.passes: deque[Scan] = deque(maxlen=10)
+        self.scans: deque[Scan] = deque(maxlen=10)
         """The last ones, the running one included."""
         self._next: Scan | None = None
         self._urgent: deque[Look | Ticket] = deque()
@@ -90,7 +90,7 @@ class LookQueue:
         return bool(self._urgent or (pass_goes_on and self.current is not None and not self.current.paced))
 
     @property
-    def unpaced_passes(self) -> list[Scan]:
+    def unpaced_scans(self) -> list[Scan]:
         """The passes that run or follow at full speed."""
         return [each for each in (self.current, self._next) if each is not None and not each.paced]
 
@@ -129,7 +129,7 @@ class LookQueue:
         """Note that others read a unit."""
         self._out.add(task)
 
-    def take_back(self, task: Look) -> bool:
+    def put_back(self, task: Look) -> bool:
         """Note that a unit was read, or is not going to be; False if nobody wants to know any more."""
         if task not in self._out:
             return False
@@ -153,7 +153,7 @@ class LookQueue:
         if task.folder.parent is not None:
             self.look_again(task.folder.parent, now)
 
-    def start_pass(self, new: Scan, root: Folder, top: Folder) -> Scan:
+    def start_scan(self, new: Scan, root: Folder, top: Folder) -> Scan:
         """Begin a pass, or let exactly one more follow the one that runs; return the one that will do."""
         if self.current is None or (self.current.paced and not new.paced):
             self._begin(new, top)
@@ -175,7 +175,7 @@ class LookQueue:
             task.done = True
         return self._background.popleft() if background and self._background else None
 
-    def end_pass(self, now: float) -> Scan | None:
+    def end_scan(self, now: float) -> Scan | None:
         """End the pass that runs, if nothing of it is left, begin the next, and return the one that ended."""
         ended = self.current
         if ended is None or self._background or self._out:
@@ -198,14 +198,14 @@ class LookQueue:
 
     def _give_up_current(self) -> None:
         """Leave no pass among the last ones that seems to run for ever."""
-        if self.current is not None and self.current in self.passes:
-            self.passes.remove(self.current)
+        if self.current is not None and self.current in self.scans:
+            self.scans.remove(self.current)
         self.current = None
 
     def _begin(self, new: Scan, top: Folder) -> None:
         self._give_up_current()
         self.current = new
-        self.passes.append(new)
+        self.scans.append(new)
         self._background.clear()
         self._out.clear()
         self._background.append(Look(top, is_urgent=False, deep=True))

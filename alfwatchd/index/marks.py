@@ -27,7 +27,7 @@ class Marks:
         self._dirty = dirty
         self._absences = absences
 
-    def take_events(self, folders: Mapping[int, FolderEvents], unwatched: Iterable[int], now: float) -> None:
+    def mark_events(self, folders: Mapping[int, FolderEvents], unwatched: Iterable[int], now: float) -> None:
         """Mark folders by what the watcher saw."""
         claims, meanwhile = self._intake.tree.claims, self._intake.meanwhile
         for wd, events in folders.items():

@@ -224,7 +224,7 @@ def _take(prune: _Prune, session: str, file: PlannedFile) -> None:
         if prune.log is None:
             return
         if isinstance(prune.bin, Bin):
-            prune.bin.take(folder_fd, name, file, file_fd)
+            prune.bin.move_in(folder_fd, name, file, file_fd)
         else:
             os.unlink(name, dir_fd=folder_fd)
         if about.nlink > 1:

@@ -60,7 +60,7 @@ class Bin:
         """Raise unless a file can be renamed from a folder into the trash."""
         check_reach(folder_fd, self._place.dev, self._place.mount_id)
 
-    def take(self, folder_fd: int, name: str, file: PlannedFile, file_fd: int) -> None:
+    def move_in(self, folder_fd: int, name: str, file: PlannedFile, file_fd: int) -> None:
         """Move a file in.
 
         Parameters

@@ -88,7 +88,7 @@ def run(settings: Settings, load: Callable[[], Settings]) -> None:
         The daemon cannot start, cannot go on, or could not save the last changes.
     """
     check_targets(settings.publish)
-    file_limits.take_enough()
+    file_limits.raise_limit()
     writer.use_system_memory()
     logs.log_uncaught()
     gc.set_threshold(_NEW_OBJECTS)
@@ -241,7 +241,7 @@ def _assemble(frame: _Process, stack: ExitStack) -> tuple[Engine, Threads] | Non
         hashes=hashes,
         adopting=adopting,
         publisher=publisher,
-        first_pass_done=lambda: _finish_first_pass(start),
+        first_pass_done=lambda: _finish_first_scan(start),
         reload=frame.in_force.read_again,
         wall_clock=lambda: datetime.now(UTC),
         stopwatch=time.monotonic,
@@ -293,8 +293,8 @@ def _look_after(frame: _Process, engine: Engine) -> None:
         frame.control.keep(frame.api.replace)
 
 
-def _finish_first_pass(start: Start) -> None:
-    start.finish_first_pass()
+def _finish_first_scan(start: Start) -> None:
+    start.finish_first_scan()
     # The tree is no garbage. To look through it for some took 320 ms with 100 k datasets, again and again while files
     # were added, and no other thread can run meanwhile: the kernel's queue of events overflowed.
     gc.freeze()

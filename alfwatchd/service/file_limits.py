@@ -13,7 +13,7 @@ need the rest."""
 _ENOUGH = 16384
 
 
-def take_enough() -> None:
+def raise_limit() -> None:
     """Let this process have as many open files as may be of use.
 
     Raises

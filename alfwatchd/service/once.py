@@ -114,7 +114,7 @@ def run_once(
             reading = beside.submit(look, settings.adopt, settings.state_dir) if settings.adopt.source else None
             index(start, inbox, accept_root=accept_root, progress=progress)
             start.check_lab()
-            start.first_seen.take(start.indexer, time.time())
+            start.first_seen.note(start.indexer, time.time())
             found = reading.result() if reading is not None else NOTHING_READ
         if recompute_ids:
             start = replace(start, rules=start.rules.without_kept_ids())
@@ -159,7 +159,7 @@ def look_once(settings: Settings) -> TablesView:
     state = StateDb(settings.state_dir)
     try:
         start = index_with_workers(settings, state)
-        start.first_seen.take(start.indexer, time.time())
+        start.first_seen.note(start.indexer, time.time())
     finally:
         state.close()
     return replace(start.indexer.view(), first_seen=start.first_seen.times)
@@ -197,7 +197,7 @@ def index(
     indexer = start.indexer
     try:
         indexer.open_root(accept=accept_root)
-        indexer.start_pass("once", 0.0)
+        indexer.start_scan("once", 0.0)
         while indexer.work.is_waiting:
             if inbox is not None:
                 _hear(inbox, indexer)
@@ -213,7 +213,7 @@ def index(
     finally:
         indexer.close()
         indexer.guard.close()
-    start.finish_first_pass()
+    start.finish_first_scan()
 
 
 def _write(settings: Settings, start: Start, written_at: datetime) -> tuple[Changes, IdsChanged | None]:
@@ -270,4 +270,4 @@ def run_hashing(settings: Settings, state: StateDb, start: Start) -> None:
 
 def _take(message: Message, hashes: HashQueue, start: Start) -> None:
     if isinstance(message, Hashed):
-        hashes.take(message, start.indexer)
+        hashes.accept(message, start.indexer)

@@ -70,7 +70,7 @@ def run(settings: Settings) -> None:
     """
     # All threads inherit the mask: a signal waits until the main thread asks for it.
     signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
-    file_limits.take_enough()
+    file_limits.raise_limit()
     logs.log_uncaught()
     token, subsets = find_token(), tagged_subsets(settings.publish)
     with ExitStack() as stack:

@@ -71,7 +71,7 @@ class Start:
     losses: list[Loss] = field(default_factory=list)
     """Of the first pass: what is held, or was accepted."""
 
-    def finish_first_pass(self) -> None:
+    def finish_first_scan(self) -> None:
         """Do what the first complete scan allows: put back rows that cannot be read now, or that are held."""
         indexer = self.indexer
         if indexer.unreadable or indexer.guard.missing:

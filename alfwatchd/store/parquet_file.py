@@ -146,7 +146,7 @@ class GroupedFile:
         last_opened : float
             When somebody opened the file in force or an earlier one, on the monotonic clock.
         mark : tuple or None
-            Inode, size and mtime_ns of the file in force, where somebody else may write to it; see `atomic.file_version`.
+            Inode, size and mtime_ns of the file in force, where others may write to it; see `atomic.file_version`.
 
         Raises
         ------

@@ -121,9 +121,9 @@ class TableRules:
 
     def adopt(self, adopted: Adoption) -> TableRules:
         """Return the same with what a newer state of a database knows."""
-        return self.take(adopted, adopted.without_adopted(self.all_kept))
+        return self.agree_with(adopted, adopted.without_adopted(self.all_kept))
 
-    def take(self, adopted: Adoption, kept: Earlier) -> TableRules:
+    def agree_with(self, adopted: Adoption, kept: Earlier) -> TableRules:
         """Do what `adopt` does where it is known what is left of what earlier tables know."""
         if self.n_recomputed:  # after that was sorted out, perhaps
             kept = kept.without_ids()

@@ -141,7 +141,7 @@ class WatchSupervisor:
         self._watcher.drop_cookie(name)
         return name
 
-    def take_cookie(self, name: str) -> None:
+    def cookie_returned(self, name: str) -> None:
         """Note that a cookie came back."""
         if name == self._heartbeat:
             self._heartbeat = ""

@@ -512,7 +512,7 @@ def test_lost_events_are_no_reason_to_build_the_watcher_anew(make_box):
 def test_after_a_slow_pass_the_next_one_waits_longer(make_box, one_at_a_time):
     box = make_box(f"{S1}/a.b.c")
     box.inbox.post(EventsLost("first"))
-    while box.indexer.passes_done < 2:
+    while box.indexer.scans_done < 2:
         box.step(2.0)
     seconds = box.status().rescans[-1].seconds
     assert seconds >= 6.0

@@ -243,7 +243,7 @@ def test_what_events_told_goes_at_once(make_box, act, is_late):
         box.drop = lambda message: isinstance(message, PathsChanged) and (held_up.append(message) or True)
         act(box.root)
         box.hear()
-        box.indexer.start_pass("test", box.now)
+        box.indexer.start_scan("test", box.now)
         box.step()
         box.drop = lambda message: False
         for message in held_up:

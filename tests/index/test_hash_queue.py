@@ -104,7 +104,7 @@ def test_a_digest_that_was_made_before_a_file_was_rewritten_does_not_count(box):
     box.submit()
     for version, digest in ((1, b"of the new one.."), (0, b"of the old one..")):
         box.hasher.paths.clear()
-        box.queue.take(Hashed({SESSION: {"a.b.c": (signature, digest, version)}}), box.indexer)
+        box.queue.accept(Hashed({SESSION: {"a.b.c": (signature, digest, version)}}), box.indexer)
         box.indexer.scan(0.0)
     assert box.digests()[f"{SESSION}/a.b.c"] == b"of the new one.."
     assert box.hasher.paths == [f"{SESSION}/a.b.c"]  # nobody else might ask for it again
@@ -117,13 +117,13 @@ def test_a_file_whose_change_time_is_another_is_looked_at_again(box):
     time.sleep(0.02)  # the clock of files goes in steps
     os.link(box.root / path, box.root.parent / "backup")
     box.submit()
-    box.queue.take(
+    box.queue.accept(
         Hashed({SESSION: {"a.b.c": (signature, b"", 0)}, "gone": {"a.b.c": (signature, b"", 0)}}), box.indexer, 5.0
     )
     assert box.indexer.scan(1000.0) > 0
     assert box.rows()[path] != signature
     assert path in box.submit()
-    box.queue.take(Hashed({SESSION: {"a.b.c": (signature, b"", 0)}}), box.indexer)
+    box.queue.accept(Hashed({SESSION: {"a.b.c": (signature, b"", 0)}}), box.indexer)
     assert box.indexer.scan(2000.0) == 0  # a run of `--once` looks at nothing twice
 
 

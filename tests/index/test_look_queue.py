@@ -32,7 +32,7 @@ ROOT = folder("root")
 def start(work, reason, *, top="root", paced=False, now=0.0):
     folder_of_top = ROOT if top == "root" else folder(top)
     path = "" if top == "root" else top
-    return work.start_pass(Scan(reason, now, paced, path), ROOT, folder_of_top)
+    return work.start_scan(Scan(reason, now, paced, path), ROOT, folder_of_top)
 
 
 # The order of looks.
@@ -40,8 +40,8 @@ def start(work, reason, *, top="root", paced=False, now=0.0):
 
 def test_nothing_waits_at_first():
     work = LookQueue()
-    assert (work.is_waiting, work.is_urgent, work.current, work.unpaced_passes) == (False, False, None, [])
-    assert (work.next_task(background=True), work.end_pass(0.0)) == (None, None)
+    assert (work.is_waiting, work.is_urgent, work.current, work.unpaced_scans) == (False, False, None, [])
+    assert (work.next_task(background=True), work.end_scan(0.0)) == (None, None)
 
 
 def test_urgent_looks_come_before_the_pass_in_the_order_they_were_added():
@@ -58,7 +58,7 @@ def test_the_pass_waits_while_it_may_not_go_on():
     work.add([(folder("a"), None)])
     assert names(work, background=False) == ["a"]
     assert (work.is_waiting, work.is_urgent) == (True, False)
-    assert work.end_pass(1.0) is None
+    assert work.end_scan(1.0) is None
     assert names(work) == ["root"]
 
 
@@ -175,19 +175,19 @@ def test_a_pass_ends_when_nothing_of_it_is_left():
     assert work.current is running
     task = work.next_task(background=True)
     work.follow(task, [folder("a")])
-    assert (work.end_pass(11.0), running.done) == (None, False)
+    assert (work.end_scan(11.0), running.done) == (None, False)
     work.add([(folder("urgent"), None)])
     assert names(work) == ["urgent", "a"]
-    assert work.end_pass(12.5) is running
-    assert (running.done, running.seconds, work.current, work.end_pass(13.0)) == (True, 2.5, None, None)
-    assert list(work.passes) == [running]
+    assert work.end_scan(12.5) is running
+    assert (running.done, running.seconds, work.current, work.end_scan(13.0)) == (True, 2.5, None, None)
+    assert list(work.scans) == [running]
 
 
 def test_urgent_looks_do_not_hold_up_the_end_of_a_pass():
     work, running = started()
     work.next_task(background=True)
     work.add([(folder("a"), None)])
-    assert work.end_pass(1.0) is running
+    assert work.end_scan(1.0) is running
 
 
 def test_exactly_one_pass_follows_the_one_that_runs():
@@ -196,12 +196,12 @@ def test_exactly_one_pass_follows_the_one_that_runs():
     second, third = start(work, "second"), start(work, "third")
     assert second is third
     assert second is not first
-    assert (work.current, work.unpaced_passes) == (first, [first, second])
+    assert (work.current, work.unpaced_scans) == (first, [first, second])
     assert names(work) == []
-    assert work.end_pass(5.0) is first
-    assert (work.current, second.started, second.done, list(work.passes)) == (second, 5.0, False, [first, second])
+    assert work.end_scan(5.0) is first
+    assert (work.current, second.started, second.done, list(work.scans)) == (second, 5.0, False, [first, second])
     assert names(work) == ["root"]
-    assert work.end_pass(7.0) is second
+    assert work.end_scan(7.0) is second
     assert (second.seconds, work.current, work.is_waiting) == (2.0, None, False)
 
 
@@ -209,11 +209,11 @@ def test_a_request_during_the_second_pass_gets_a_third():
     work, _ = started()
     second = start(work, "second")
     names(work)
-    work.end_pass(1.0)
+    work.end_scan(1.0)
     names(work)
     third = start(work, "third")
     assert third is not second
-    assert work.end_pass(2.0) is second
+    assert work.end_scan(2.0) is second
     assert work.current is third
 
 
@@ -235,7 +235,7 @@ def test_who_waits_is_not_kept_waiting_by_a_paced_pass(running, new, replaced):
     second = start(work, "second", top=new[0], paced=new[1])
     assert work.current is (second if replaced else first)
     assert names(work) == [new[0] if replaced else "left"]
-    ended = work.end_pass(1.0)
+    ended = work.end_scan(1.0)
     assert ended is (second if replaced else first)
     assert work.current is (None if replaced else second)
 
@@ -295,12 +295,12 @@ def test_it_is_caught_up_when_nothing_urgent_is_left_before_a_ticket():
 )
 def test_the_pass_that_follows_serves_all_who_asked(asked, paced, top, begins):
     work, _ = started()
-    passes = [start(work, "asked", top=each, paced=is_paced) for each, is_paced in asked]
-    assert len(set(map(id, passes))) == 1
+    scans = [start(work, "asked", top=each, paced=is_paced) for each, is_paced in asked]
+    assert len(set(map(id, scans))) == 1
     names(work)
-    work.end_pass(1.0)
-    assert work.current is passes[0]
-    assert (passes[0].paced, passes[0].top) == (paced, top)
+    work.end_scan(1.0)
+    assert work.current is scans[0]
+    assert (scans[0].paced, scans[0].top) == (paced, top)
     assert names(work) == [begins]
 
 
@@ -308,9 +308,9 @@ def test_the_same_folder_asked_for_twice_is_scanned_alone():
     work, _ = started()
     top = folder("a")
     for _ in range(2):
-        following = work.start_pass(Scan("rescan", 0.0, False, "a"), ROOT, top)
+        following = work.start_scan(Scan("rescan", 0.0, False, "a"), ROOT, top)
     names(work)
-    work.end_pass(1.0)
+    work.end_scan(1.0)
     assert (following.top, names(work)) == ("a", ["a"])
 
 
@@ -320,8 +320,8 @@ def test_the_same_folder_asked_for_twice_is_scanned_alone():
 )
 def test_a_barrier_waits_for_passes_that_do_not_take_their_time(running, following, unpaced):
     work = LookQueue()
-    passes = [start(work, "pass", paced=paced) for paced in (*running, *following)]
-    assert work.unpaced_passes == passes[:unpaced]
+    scans = [start(work, "pass", paced=paced) for paced in (*running, *following)]
+    assert work.unpaced_scans == scans[:unpaced]
 
 
 def test_only_the_last_passes_are_remembered():
@@ -329,8 +329,8 @@ def test_only_the_last_passes_are_remembered():
     for number in range(15):
         start(work, str(number))
         names(work)
-        work.end_pass(0.0)
-    assert [each.reason for each in work.passes] == [str(number) for number in range(5, 15)]
+        work.end_scan(0.0)
+    assert [each.reason for each in work.scans] == [str(number) for number in range(5, 15)]
 
 
 def test_clear_forgets_everything():
@@ -339,10 +339,10 @@ def test_clear_forgets_everything():
     work.add([(folder("a"), None)])
     ticket = work.add_ticket()
     work.clear()
-    assert (work.is_waiting, work.current, work.unpaced_passes, names(work)) == (False, None, [], [])
-    assert (work.end_pass(1.0), first.done, ticket.done) == (None, False, False)
+    assert (work.is_waiting, work.current, work.unpaced_scans, names(work)) == (False, None, [], [])
+    assert (work.end_scan(1.0), first.done, ticket.done) == (None, False, False)
     third = start(work, "third")
-    assert (work.current, names(work), work.end_pass(2.0)) == (third, ["root"], third)
+    assert (work.current, names(work), work.end_scan(2.0)) == (third, ["root"], third)
     assert work.current is None
 
 
@@ -364,7 +364,7 @@ def test_everybody_is_served(steps):
             elif task is not None:
                 begun.append((task.folder, clock))
         elif step == "end":
-            work.end_pass(clock)
+            work.end_scan(clock)
         elif step == "urgent":
             work.add([(folder(str(queued)), None)])
             queued += 1
@@ -373,12 +373,12 @@ def test_everybody_is_served(steps):
         else:
             top = tops.get(step[-1], ROOT) if step.startswith("ask ") else ROOT
             new = Scan(step, clock, step == "paced", "" if top is ROOT else top.name)
-            asked.append((work.start_pass(new, ROOT, top), top, clock))
+            asked.append((work.start_scan(new, ROOT, top), top, clock))
         assert all(len(looked) >= n_before for ticket, n_before in tickets if ticket.done)
         for running, top, since in asked:
             if running.done:
                 assert any(folder in (top, ROOT) and when >= since for folder, when in begun)
     assert looked == list(range(queued))
     assert all(isinstance(ticket, Ticket) and ticket.done for ticket, _ in tickets)
-    assert all(running.done for running, _, _ in asked if not running.paced and running in work.passes)
+    assert all(running.done for running, _, _ in asked if not running.paced and running in work.scans)
     assert not work.is_waiting

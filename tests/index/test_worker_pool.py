@@ -333,7 +333,7 @@ def come_and_go(root):
 def test_a_change_after_reading_is_not_lost(box, is_first, change):
     if not is_first:
         box.sync()
-        box.indexer.start_pass("test", box.now)
+        box.indexer.start_scan("test", box.now)
     until_read(box)
     change(box.root)
     box.hear()
@@ -379,7 +379,7 @@ def test_what_is_ignored_is_counted_once_however_often_it_is_read(box):
     write(box.root, "s/2020-01-01/junk.txt", f"{S1}/only junk/x", f"{S2}/alf/notes")
     box.sync()
     for _ in range(2):
-        box.indexer.start_pass("test", box.now)
+        box.indexer.start_scan("test", box.now)
         box.run()
     box.truth()
     assert box.indexer.tree.n_ignored == box.fresh.tree.n_ignored > 3

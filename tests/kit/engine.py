@@ -144,7 +144,7 @@ class EngineBox:
                 adopting=None,
                 publisher=None,
                 hashes=self.hashes,
-                first_pass_done=started.finish_first_pass,
+                first_pass_done=started.finish_first_scan,
                 reload=lambda: self.settings(),
                 wall_clock=lambda: datetime.fromtimestamp(self.now, UTC),
                 stopwatch=lambda: self.stopwatch(),

@@ -156,7 +156,7 @@ def indexing(root: Path, *, exclude: Iterable[str] = ()) -> Iterator[Indexer]:
 def scan_all(indexer: Indexer) -> None:
     """Scan the whole root, as ``alfwatchd --once`` does."""
     indexer.open_root()
-    indexer.start_pass("test", 0.0)
+    indexer.start_scan("test", 0.0)
     while indexer.work.is_waiting:
         indexer.scan(0.0)
 

@@ -404,7 +404,7 @@ def test_rows_outlive_an_unmounted_root(root):
         scan_all(indexer)
         before = listed(indexer)
         unmount(root)
-        indexer.start_pass("test", 0.0)
+        indexer.start_scan("test", 0.0)
         offline_reason(indexer.scan, 0.0)
         assert listed(indexer) == before == {S1: {"a.b.c"}, T1: {"a.b.c"}}
 
@@ -436,7 +436,7 @@ def test_rows_outlive_a_disk_that_goes_between_two_looks(root):
                 return real(fd, folder)
 
         real_scanner, indexer.scanner = indexer.scanner, Unmounting()
-        indexer.start_pass("test", 0.0)
+        indexer.start_scan("test", 0.0)
         offline_reason(indexer.scan, 0.0)
         assert listed(indexer) == before
         indexer.scanner = real_scanner
@@ -586,7 +586,7 @@ def test_a_disk_that_is_away_for_the_time_of_one_look_loses_no_row(root):
             return found
 
         indexer.scanner = Disturbed(indexer.scanner, "s", blink)
-        indexer.start_pass("test", 0.0)
+        indexer.start_scan("test", 0.0)
         losses = []
         while indexer.work.is_waiting:
             indexer.scan(0.0)
@@ -611,11 +611,11 @@ def test_the_first_scan_does_not_end_on_another_disk(root, moment):
 
         indexer.scanner = Disturbed(indexer.scanner, moment, go)
         indexer.open_root()
-        indexer.start_pass("test", 0.0)
+        indexer.start_scan("test", 0.0)
         with pytest.raises(RootOffline):
             while indexer.work.is_waiting:
                 indexer.scan(0.0)
-        assert (indexer.scanner.disturb, indexer.passes_done) == (None, 0)
+        assert (indexer.scanner.disturb, indexer.scans_done) == (None, 0)
 
 
 @in_own_mounts
