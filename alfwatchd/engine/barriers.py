@@ -133,7 +133,7 @@ class Barriers:
     def try_cookie(self) -> str:
         """Drop a sync cookie; return its name, or nothing if that failed."""
         try:
-            return self._indexer.watching.drop_cookie()
+            return self._indexer.watch.drop_cookie()
         except WatchError as error:
             _log.warning("no sync cookie error=%s", error)
             return ""

@@ -118,14 +118,14 @@ class Engine:
             case PathsChanged():
                 self.indexer.marks.mark_events(message.folders, message.unwatched, now)
                 for name in message.cookies:
-                    self.indexer.watching.cookie_returned(name)
+                    self.indexer.watch.cookie_returned(name)
                     self.indexer.absences.cookie_returned(name)
                     self.barriers.cookie_returned(name, events_lost=bool(self.pending_scan))
             case EventsLost():
                 if message.reader_alive:
-                    self.indexer.watching.excuse_heartbeat()
+                    self.indexer.watch.excuse_heartbeat()
                 else:
-                    self.indexer.watching.renew(now)
+                    self.indexer.watch.renew(now)
                 self._lose_events(message.reason)
             case Crawled():
                 self.indexer.receive(message)
@@ -140,8 +140,8 @@ class Engine:
                 self._adopt(message)
             case IdsChanged():
                 self.n_recomputed_ids = message.n_changes
-                if self.parts.adopting is not None:
-                    self.parts.adopting.note_counts(message)
+                if self.parts.adopter is not None:
+                    self.parts.adopter.note_counts(message)
             case RemovingNotice():
                 self.indexer.absences.tell_pruned(message.session)
             case PrunedNotice():
@@ -279,8 +279,8 @@ class Engine:
         if self.indexer.scans_done:
             _log.info("root online root=%s", self.settings.root)
         self.offline = ""
-        if not self.indexer.watching.is_on:
-            self.indexer.watching.renew(now)
+        if not self.indexer.watch.is_on:
+            self.indexer.watch.renew(now)
         self.indexer.start_scan("root is back" if self.indexer.scans_done else "start", now)
 
     def _now_for_people(self) -> str:
@@ -292,7 +292,7 @@ class Engine:
         settings, indexer = self.settings, self.indexer
         if self._timers.is_due("mounts", now, _MOUNT_CHECK_SECONDS):
             self._look_at_mounts()
-        is_complete = not self.is_polled and not indexer.watching.unwatched
+        is_complete = not self.is_polled and not indexer.watch.unwatched
         interval = settings.reconcile_interval_seconds if is_complete else settings.poll_interval_seconds
         if indexer.work.current is None and indexer.scans_done and now - self._last_pass_ended >= interval:
             indexer.start_scan("reconcile", now, paced=True)
@@ -300,7 +300,7 @@ class Engine:
             indexer.marks.mark_linked(now)
         if self._timers.is_due("unreadable", now, _UNREADABLE_RETRY_SECONDS):
             indexer.marks.retry_unreadable(now)
-        if broken := indexer.watching.beat(now):
+        if broken := indexer.watch.beat(now):
             self._lose_events(broken)
         if self.parts.trash is not None and self._timers.is_due("trash", now, _TRASH_CHECK_SECONDS):
             self.parts.trash.wake(may_empty=self._may_delete)
@@ -354,15 +354,15 @@ class Engine:
         return self.flushes.due(self.indexer.tables.generation, awaited=self.barriers.await_flush)
 
     def _adopt(self, message: Adopted) -> None:
-        if self.parts.adopting is not None:
-            self.parts.adopting.accept(message)
+        if self.parts.adopter is not None:
+            self.parts.adopter.accept(message)
         if message.adoption is not None and message.kept is not None:
             self.rules = self.rules.agree_with(message.adoption, message.kept)
             self.flushes.is_forced = True
 
     def awaits_database(self, now: float) -> bool:
         """Tell whether nothing is flushed before the database has been looked at."""
-        return self.parts.adopting is not None and self.parts.adopting.is_pending(now)
+        return self.parts.adopter is not None and self.parts.adopter.is_pending(now)
 
     # The end.
 
@@ -393,7 +393,7 @@ class Engine:
     def is_polled(self) -> bool:
         """Whether events cannot tell all that changes."""
         types = self.indexer.guard.fs_types
-        return not self.indexer.watching.is_on or (self.settings.watch == "auto" and not types <= WATCHABLE)
+        return not self.indexer.watch.is_on or (self.settings.watch == "auto" and not types <= WATCHABLE)
 
     def _note_state(self, now: float) -> None:
         state = find_state(self, now)

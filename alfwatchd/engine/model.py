@@ -49,7 +49,7 @@ class EngineModel:
     flusher: Flusher
     inbox: Inbox
     hashes: HashQueue | None
-    adopting: Adopter | None
+    adopter: Adopter | None
     publisher: Publisher | None
     first_pass_done: Callable[[], None]
     reload: Callable[[], Settings]

@@ -22,10 +22,10 @@ def make_status(engine: Engine, now: float) -> Status:
     """Report what the engine knows. Engine's thread only."""
     indexer, flushes, settings = engine.indexer, engine.flushes, engine.settings
     counts = indexer.tables.counts
-    snapshot, adopting = indexer.tables.snapshot(), engine.parts.adopting
+    snapshot, adopter = indexer.tables.snapshot(), engine.parts.adopter
     problems = lab_problems(settings.lab, snapshot) + indexer.problems()
-    if adopting is not None:
-        problems = sorted(problems + adopting.problems(snapshot, settings.lab), key=lambda each: (each.path, each.kind))
+    if adopter is not None:
+        problems = sorted(problems + adopter.problems(snapshot, settings.lab), key=lambda each: (each.path, each.kind))
     trash = engine.parts.trash
     if trash is not None:
         problems = problems + trash.problems()
@@ -58,10 +58,10 @@ def make_status(engine: Engine, now: float) -> Status:
         events_lost=engine.events_lost,
         rescans=[RescanNote(each.reason, iso(each.started) or "", each.seconds) for each in indexer.work.scans],
         watches=len(indexer.tree.claims),
-        watches_limit=watches_limit() if indexer.watching.is_on else None,
-        unwatched=len(indexer.watching.unwatched),
+        watches_limit=watches_limit() if indexer.watch.is_on else None,
+        unwatched=len(indexer.watch.unwatched),
         hashes_pending=engine.parts.hashes.n_pending if engine.parts.hashes else 0,
-        adopt=adopting.status() if adopting is not None else None,
+        adopt=adopter.status() if adopter is not None else None,
         targets=engine.parts.publisher.status() if engine.parts.publisher is not None else [],
         problems=[ProblemReply(each.kind, each.path, each.message) for each in problems[:_MAX_PROBLEMS]],
         n_problems=len(problems),
@@ -82,7 +82,7 @@ def find_state(engine: Engine, now: float) -> DaemonState:
     is_late = oldest is not None and now - oldest > 2 * engine.settings.longest_wait_seconds
     if engine.pending_scan or indexer.why_scan or indexer.work.is_urgent or is_late:
         return "catching up"
-    is_complete = not (indexer.watching.unwatched or indexer.unreadable or indexer.guard.missing)
+    is_complete = not (indexer.watch.unwatched or indexer.unreadable or indexer.guard.missing)
     return "live" if is_complete and not engine.is_polled else "polled"
 
 
@@ -110,8 +110,8 @@ def _but_links(engine: Engine) -> str:
 
 
 def _why_polled(engine: Engine) -> str:
-    if engine.indexer.watching.problem:
-        return engine.indexer.watching.problem
+    if engine.indexer.watch.problem:
+        return engine.indexer.watch.problem
     if not engine.is_polled:
         n_unknown = len(engine.indexer.unreadable) + len(engine.indexer.guard.missing)
         return f"{n_unknown} folders cannot be read and keep their last known rows: see problems"

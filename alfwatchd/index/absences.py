@@ -44,7 +44,7 @@ class Absences:
         self,
         tables: Tables,
         tree: Tree,
-        watching: WatchSupervisor,
+        watch: WatchSupervisor,
         unreadable: dict[Folder, Unreadable],
     ) -> None:
         self.max_fraction = 1.0
@@ -60,7 +60,7 @@ class Absences:
         self.excluded: Excluded | None = None
         self.accepts = False
         """Whether a person has said that what is gone is really gone."""
-        self._tables, self._tree, self._watching = tables, tree, watching
+        self._tables, self._tree, self._watching = tables, tree, watch
         self._unreadable = unreadable
         self._undecided: set[str] = set()
         self._unsure: set[str] = set()

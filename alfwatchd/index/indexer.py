@@ -51,18 +51,18 @@ class Indexer:
         self,
         scanner: Scanner,
         guard: RootGuard,
-        watching: WatchSupervisor,
+        watch: WatchSupervisor,
         *,
         settle_seconds: float,
         longest_wait_seconds: float,
         generation: int,
-        crawlers: WorkerPool | None = None,
+        workers: WorkerPool | None = None,
     ) -> None:
         self.scanner = scanner
         self.guard = guard
-        self.watching = watching
-        self.crawlers = crawlers
-        self.intake = Intake(os.path.basename(scanner.root), guard, watching)
+        self.watch = watch
+        self.workers = workers
+        self.intake = Intake(os.path.basename(scanner.root), guard, watch)
         self.tree = self.intake.tree
         self.tables = Tables(generation)
         self.dirty: DirtySet[Folder] = DirtySet(settle_seconds, longest_wait_seconds)
@@ -72,7 +72,7 @@ class Indexer:
         """What could not be read. Its rows are kept."""
         self.linked = self.intake.linked
         """Folders with links to datasets or sessions: what those lead to changes without an event."""
-        self.absences = Absences(self.tables, self.tree, watching, self.unreadable)
+        self.absences = Absences(self.tables, self.tree, watch, self.unreadable)
         self.absences.excluded = scanner.excluded
         self.marks = Marks(self.intake, self.dirty, self.absences)
         self.known = guard.known = KnownSessions(self.tables, self.tree)
@@ -91,19 +91,19 @@ class Indexer:
         """Leave other paths out from now on; a pass must follow."""
         self.scanner = replace(self.scanner, excluded=compile_exclude(patterns))
         self.absences.excluded = self.scanner.excluded
-        if self.crawlers is not None:
-            self.crawlers.patterns = patterns
+        if self.workers is not None:
+            self.workers.patterns = patterns
 
     def receive(self, message: Crawled) -> None:
         """Take note of what a worker process has read; `scan` takes it in."""
-        if self.crawlers is not None:
-            self.crawlers.receive(message)
+        if self.workers is not None:
+            self.workers.receive(message)
 
     def close(self) -> None:
         """End what runs beside this thread."""
-        if self.crawlers is not None:
-            self.crawlers.close()
-        self.watching.close()
+        if self.workers is not None:
+            self.workers.close()
+        self.watch.close()
 
     # What is to be looked at.
 
@@ -141,7 +141,7 @@ class Indexer:
         """Queue all that is dirty now, due or not, and all that events cannot tell about; take a place behind it."""
         self.work.add(self.dirty.pop_all())
         self.work.add((folder, DirtyMark(0.0, 0.0, listing=True)) for folder in self.linked)
-        self.work.add((folder, None) for folder in [*self.watching.unwatched, *self.unreadable])
+        self.work.add((folder, None) for folder in [*self.watch.unwatched, *self.unreadable])
         return self.work.add_ticket()
 
     def forget_work(self) -> None:
@@ -150,8 +150,8 @@ class Indexer:
         self.work.clear()
         self.dirty.pop_all()
         self.absences.forget_scans()
-        if self.crawlers is not None:
-            self.crawlers.forget()
+        if self.workers is not None:
+            self.workers.forget()
 
     # Looking.
 
@@ -192,8 +192,8 @@ class Indexer:
                 n_entries += 1 + self._do(task, now)
                 if n_entries > _ENTRIES_PER_UNIT or is_over():
                     break
-            if self.crawlers is not None:
-                n_entries += self._take_crawled(self.crawlers)
+            if self.workers is not None:
+                n_entries += self._take_crawled(self.workers)
         finally:
             self._commit()
         ended = self.work.end_scan(now)
@@ -227,11 +227,11 @@ class Indexer:
             self.heard.lose()
             return 0
         if task.is_unit and not self.guard.missing:
-            if self.crawlers is not None and not self.crawlers.problem:
+            if self.workers is not None and not self.workers.problem:
                 self.work.hand_out(task)
-                self.crawlers.submit(task)
+                self.workers.submit(task)
                 return 0
-            if not self.watching.is_on:
+            if not self.watch.is_on:
                 return self._crawl(task)
         return self._look(task, now)
 
@@ -246,24 +246,24 @@ class Indexer:
         self.work.put_back(left)
         return n_entries
 
-    def _take_crawled(self, crawlers: WorkerPool) -> int:
+    def _take_crawled(self, workers: WorkerPool) -> int:
         """Let worker processes go on, and take in what they have read."""
-        if self._n_renewed != self.watching.n_renewed:  # their watch descriptors are those of the old watcher
-            self._n_renewed = self.watching.n_renewed
-            crawlers.stop()
-        crawlers.share(self.watching.inotify_fd)
+        if self._n_renewed != self.watch.n_renewed:  # their watch descriptors are those of the old watcher
+            self._n_renewed = self.watch.n_renewed
+            workers.stop()
+        workers.share(self.watch.inotify_fd)
         n_entries = 0
-        for unit in crawlers.take(is_last=self.work.is_last):
+        for unit in workers.take(is_last=self.work.is_last):
             if not self.work.put_back(unit.task) or not self.tree.is_attached(unit.task.folder):
                 self.intake.refuse_unit(unit.found or [])
-            elif unit.found is None and not self.watching.is_on:
+            elif unit.found is None and not self.watch.is_on:
                 n_entries += self._crawl(unit.task)
             else:
                 left, n_seen = self.intake.accept_unit(unit.task.folder, unit.found or [], is_first=not self.scans_done)
                 self.absences.note()
                 self.work.put_back(left)
                 n_entries += n_seen
-        self.intake.watch_meanwhile(is_on=crawlers.are_running)
+        self.intake.watch_meanwhile(is_on=workers.are_running)
         return n_entries
 
     def _look(self, task: Look, now: float) -> int:
@@ -313,7 +313,7 @@ class Indexer:
         folder = task.folder
         is_heard = folder.wd != NOT_WATCHED and folder not in self.unreadable
         unwritten = self.heard.unwritten(task.mark if is_heard else None)
-        self.watching.arm(folder, fd)
+        self.watch.arm(folder, fd)
         listing = self.scanner.list_folder(fd, folder)
         if removes(folder, listing):
             if not self.guard.is_certain(folder.path):
@@ -329,11 +329,11 @@ class Indexer:
     def _follow(self, task: Look, new: list[Folder]) -> None:
         children = task.folder.children.values()
         follow = dict.fromkeys(children if task.deep else new)
-        if self.watching.is_on:
+        if self.watch.is_on:
             unseen = dict.fromkeys(child for child in children if child.wd == NOT_WATCHED)
             if self.work.is_paced(task):
                 # No event tells what is in there, and `sync` waits for no pass that takes its time.
-                unseen = {child: None for child in unseen if child not in self.watching.unwatched}
+                unseen = {child: None for child in unseen if child not in self.watch.unwatched}
                 self.work.add((child, None) for child in unseen)
                 follow = {child: None for child in follow if child not in unseen}
             else:
@@ -375,8 +375,8 @@ class Indexer:
             del self.unreadable[gone]
         if self._n_dropped != self.tree.n_dropped:
             self._n_dropped = self.tree.n_dropped
-            gone_too = [folder for folder in self.watching.unwatched if not self.tree.is_attached(folder)]
-            self.watching.forget_unwatched(gone_too)
+            gone_too = [folder for folder in self.watch.unwatched if not self.tree.is_attached(folder)]
+            self.watch.forget_unwatched(gone_too)
 
     def restore(self, rows: Iterable[EarlierRow]) -> None:
         """Put back rows of earlier tables that lie where nothing could be read now; see `Intake.restore`."""
@@ -398,5 +398,5 @@ class Indexer:
         """Return what a person should act on, sorted by path."""
         found = [problem for folder in self.tree.with_problems for problem in folder.problems]
         found += self.intake.problems() + self.tables.problems() + self.guard.problems()
-        found += self.absences.problems() + self.watching.problems()
+        found += self.absences.problems() + self.watch.problems()
         return sorted(found, key=lambda problem: (problem.path, problem.kind))

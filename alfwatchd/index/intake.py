@@ -75,8 +75,8 @@ class Intake:
     watching : Watching
     """
 
-    def __init__(self, root_name: str, guard: RootGuard, watching: WatchSupervisor) -> None:
-        self.tree = Tree(root_name, watching.claims)
+    def __init__(self, root_name: str, guard: RootGuard, watch: WatchSupervisor) -> None:
+        self.tree = Tree(root_name, watch.claims)
         self.unreadable: dict[Folder, Unreadable] = {}
         self.linked: set[Folder] = set()
         """Folders with links that may lead to datasets or sessions. May hold dropped ones: they are few."""
@@ -86,7 +86,7 @@ class Intake:
         self.meanwhile: Meanwhile | None = None
         """What happened since worker processes began to read; None while none does."""
         self._guard = guard
-        self._watching = watching
+        self._watching = watch
 
     def accept_listing(
         self,

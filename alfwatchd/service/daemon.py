@@ -229,17 +229,17 @@ def _assemble(frame: _Process, stack: ExitStack) -> tuple[Engine, Threads] | Non
         stack.callback(hasher.close)
         threads["hasher"] = lambda: hasher.is_alive
         hashes = HashQueue(hasher, state)
-    adopting = None
+    adopter = None
     if settings.adopt.source:
-        adopting = Adopter(settings.adopt, settings.state_dir, start.rules.kept, inbox.post)
-        stack.callback(adopting.close)
-        threads["adopter"] = lambda: adopting.is_alive
+        adopter = Adopter(settings.adopt, settings.state_dir, start.rules.kept, inbox.post)
+        stack.callback(adopter.close)
+        threads["adopter"] = lambda: adopter.is_alive
     parts = EngineModel(
         indexer=start.indexer,
         flusher=flusher,
         inbox=inbox,
         hashes=hashes,
-        adopting=adopting,
+        adopter=adopter,
         publisher=publisher,
         first_pass_done=lambda: _finish_first_scan(start),
         reload=frame.in_force.read_again,

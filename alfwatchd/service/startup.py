@@ -131,7 +131,7 @@ def prepare(
         settle_seconds=settings.settle_seconds,
         longest_wait_seconds=settings.longest_wait_seconds,
         generation=generation,
-        crawlers=WorkerPool(str(settings.root), settings.exclude, settings.n_workers, post)
+        workers=WorkerPool(str(settings.root), settings.exclude, settings.n_workers, post)
         if post is not None and settings.n_workers > 1
         else None,
     )

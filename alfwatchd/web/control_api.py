@@ -62,7 +62,7 @@ class ErrorReply:
     message: str
 
 
-def create_app(desk: ControlService) -> FastAPI:
+def create_app(service: ControlService) -> FastAPI:
     """Make the control API; its description is at ``/openapi.json``."""
     app = FastAPI(
         title="alfwatchd control API",
@@ -70,7 +70,7 @@ def create_app(desk: ControlService) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        dependencies=[Depends(make_root_check(desk))],
+        dependencies=[Depends(make_root_check(service))],
         responses={
             status.value: {"model": ErrorReply, "description": status.phrase}
             for status in sorted({*_STATUS_OF.values(), *_OTHER_STATUSES})
@@ -85,17 +85,17 @@ def create_app(desk: ControlService) -> FastAPI:
     @app.get("/v1/status")
     async def status() -> api.Status:
         """What the daemon knows, at once."""
-        return await desk.ask(StatusRequest)  # type: ignore[no-any-return]
+        return await service.ask(StatusRequest)  # type: ignore[no-any-return]
 
     @app.post("/v1/sync")
     async def sync() -> api.SyncReply:
         """Wait until every change made before the call is in the tables on disk."""
-        return await desk.ask(SyncRequest)  # type: ignore[no-any-return]
+        return await service.ask(SyncRequest)  # type: ignore[no-any-return]
 
     @app.post("/v1/flush")
     async def flush() -> api.FlushReply:
         """Wait until the tables in memory are on disk."""
-        return await desk.ask(FlushRequest)  # type: ignore[no-any-return]
+        return await service.ask(FlushRequest)  # type: ignore[no-any-return]
 
     @app.post("/v1/rescan")
     async def rescan(request: Request, body: RescanBody | None = None) -> api.RescanReply:
@@ -104,44 +104,44 @@ def create_app(desk: ControlService) -> FastAPI:
         if wanted.accept_root:
             require_root(request)
         make = functools.partial(RescanRequest, path=wanted.path, accept_root=wanted.accept_root)
-        return await desk.ask(make)  # type: ignore[no-any-return]
+        return await service.ask(make)  # type: ignore[no-any-return]
 
     @app.get("/v1/ids/{old}")
     async def ids(old: str) -> api.IdsReply:
         """What became of the id of a session or dataset."""
-        return await desk.find_id(old)
+        return await service.find_id(old)
 
     @app.post("/v1/recompute_ids")
     async def recompute_ids(peer: Annotated[Peer, Depends(_peer)]) -> api.RecomputeReply:
         """Make all ids anew: those that follow from the paths, or are the database's."""
-        return await desk.recompute_ids(peer)
+        return await service.recompute_ids(peer)
 
     prune = APIRouter(prefix="/v1/prune", dependencies=[Depends(require_root_to_change)])
 
     @prune.post("/plan")
     async def plan_prune(body: PlanBody | None = None) -> api.PruneReply:
         """Say what a prune would delete; deletes nothing."""
-        return await desk.plan(body or PlanBody())
+        return await service.plan(body or PlanBody())
 
     @prune.post("/apply")
     async def apply_prune(body: ApplyBody, peer: Annotated[Peer, Depends(_peer)]) -> api.PruneReply:
         """Delete exactly what a plan says and is unchanged since. Stops at the next file if the client leaves."""
-        return await desk.apply(body, peer)
+        return await service.apply(body, peer)
 
     @prune.post("/undo")
     async def undo_prune(body: UndoBody, peer: Annotated[Peer, Depends(_peer)]) -> api.TrashReply:
         """Bring back what a plan has moved into the trash; never over what is there."""
-        return await desk.undo(body, peer)
+        return await service.undo(body, peer)
 
     @prune.post("/empty")
     async def empty_trash(peer: Annotated[Peer, Depends(_peer)], body: EmptyBody | None = None) -> api.TrashReply:
         """Delete what a plan, or each, has moved into the trash."""
-        return await desk.empty(body or EmptyBody(), peer)
+        return await service.empty(body or EmptyBody(), peer)
 
     @prune.get("/plans")
     async def list_plans() -> api.PlansReply:
         """The latest plans, and what became of them."""
-        return await desk.list_plans()
+        return await service.list_plans()
 
     app.include_router(prune)
     return app

@@ -18,7 +18,7 @@ _MEANING = (
 )
 
 
-def make_root_check(desk: ControlService) -> Callable[..., Awaitable[None]]:
+def make_root_check(service: ControlService) -> Callable[..., Awaitable[None]]:
     """Return what each request goes through: one that names another root than the desk's raises `WrongRoot`."""
 
     async def check(
@@ -30,8 +30,8 @@ def make_root_check(desk: ControlService) -> Callable[..., Awaitable[None]]:
         if len(named) > 1:
             raise UsageError(f"{HEADER} is given twice; a request means one root")
         for value in named:
-            await desk.check_root(value.encode("latin-1"))
-        response.headers[HEADER] = encode_root(os.fsencode(desk.root))
+            await service.check_root(value.encode("latin-1"))
+        response.headers[HEADER] = encode_root(os.fsencode(service.root))
 
     return check
 

@@ -369,7 +369,7 @@ def test_what_was_read_is_forgotten_with_a_root_that_goes(box):
 
 def test_all_goes_on_after_the_death_of_the_workers(box):
     until_read(box)
-    os.killpg(box.indexer.crawlers._process.pid, signal.SIGKILL)
+    os.killpg(box.indexer.workers._process.pid, signal.SIGKILL)
     assert box.sync().exactness == "exact"
     box.assert_equal()
     assert box.indexer.tree.root.kind is Kind.ROOT

@@ -141,7 +141,7 @@ class EngineBox:
                 indexer=self.indexer,
                 flusher=self.flusher,
                 inbox=self.inbox,
-                adopting=None,
+                adopter=None,
                 publisher=None,
                 hashes=self.hashes,
                 first_pass_done=started.finish_first_scan,
@@ -261,7 +261,7 @@ class EngineBox:
     @property
     def watcher(self) -> Watcher | None:
         """The watcher in use."""
-        return self.watchers[-1] if self.watchers and self.indexer.watching.is_on else None
+        return self.watchers[-1] if self.watchers and self.indexer.watch.is_on else None
 
     def rows(self) -> View:
         """Return the tables in memory."""
@@ -305,7 +305,7 @@ class EngineBox:
         assert self.indexer.tables.counts == self.fresh.tables.counts
         assert self.indexer.tables.problems() == self.fresh.tables.problems()
         assert self.stored() == (expected.sessions, expected.datasets)
-        assert self.indexer.watching.audit() == []
+        assert self.indexer.watch.audit() == []
 
     # The watcher, spied on.
 
@@ -346,10 +346,10 @@ class EngineBox:
 
     def _wait_for_workers(self) -> None:
         """Wait until the worker processes have read all that they were given: what they read is then of now."""
-        crawlers = self.indexer.crawlers
-        if crawlers is None:
+        workers = self.indexer.workers
+        if workers is None:
             return
-        n_batches = {number: worker.n_batches for number, worker in crawlers._workers.items()}
+        n_batches = {number: worker.n_batches for number, worker in workers._workers.items()}
 
         def have_answered() -> bool:
             ended = {message.worker for message in self.read if message.answer is None}

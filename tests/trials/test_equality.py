@@ -226,10 +226,10 @@ class Trial:
         self.disk.note_synced(self.box.paths())
         if self.box.with_digests:
             self.check_digests(all_of_them=self.tried["comparisons"] % 3 == 0)
-        watching, folders = self.box.indexer.watching, set(self.box.indexer.tree.root.walk())
-        watched = {folder for wd in watching.claims for folder in watching.claims.watched_by(wd)}
-        assert (watched | watching.unwatched, watched & watching.unwatched) == (folders, set())
-        expected = {"polled" if watching.unwatched else "live"}
+        watch, folders = self.box.indexer.watch, set(self.box.indexer.tree.root.walk())
+        watched = {folder for wd in watch.claims for folder in watch.claims.watched_by(wd)}
+        assert (watched | watch.unwatched, watched & watch.unwatched) == (folders, set())
+        expected = {"polled" if watch.unwatched else "live"}
         if self.box.with_digests:  # a hasher may just have asked for a look at a file whose attributes changed
             expected.add("catching up")
         assert self.box.status().state in expected
