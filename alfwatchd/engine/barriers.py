@@ -49,7 +49,7 @@ class Barrier:
     exactness: Exactness = "exact"
     flushed: bool = True
     """Whether to wait for the flush as well."""
-    scans: bool = True
+    may_scan: bool = True
     """Whether to wait for scans of everything, where events do not tell enough."""
 
     @property
@@ -151,14 +151,14 @@ class Barriers:
             if barrier.cookie == name:
                 barrier.cookie = ""
                 barrier.ticket = self._indexer.queue_dirty()
-                if barrier.scans:
-                    barrier.scans += self._indexer.work.unpaced_scans
+                if barrier.may_scan:
+                    barrier.scans += self._indexer.queue.unpaced_scans
                     barrier.needs_scan = events_lost
 
     def scan_started(self, started: Scan) -> None:
         """A scan of everything began after events were lost, cookies perhaps among them."""
         for barrier in self._waiting:
-            if barrier.scans and (barrier.cookie or barrier.needs_scan):
+            if barrier.may_scan and (barrier.cookie or barrier.needs_scan):
                 barrier.cookie, barrier.needs_scan = "", False
                 barrier.scans.append(started)
 
@@ -170,12 +170,12 @@ class Barriers:
                 continue
             if barrier.cookie and now - barrier.started > _COOKIE_SECONDS:
                 barrier.cookie, barrier.exactness = "", "scanned"
-                if barrier.scans:
+                if barrier.may_scan:
                     barrier.scans.append(self._indexer.start_scan("a sync cookie did not come back", now))
                 else:
                     barrier.ticket = self._indexer.queue_dirty()
             if barrier.generation is None and barrier.looks_done and self._indexer.scans_done:
-                if barrier.has_looked and barrier.scans and self._indexer.absences.are_undecided:
+                if barrier.has_looked and barrier.may_scan and self._indexer.absences.are_undecided:
                     self._wait_for_decision(barrier, now)
                     waiting.append(barrier)
                     continue
@@ -194,7 +194,7 @@ class Barriers:
     def _wait_for_decision(self, barrier: Barrier, now: float) -> None:
         """Let a request wait until it is known whether the rows of sessions that are gone go, too."""
         if not self._indexer.absences.await_proof:
-            running = self._indexer.work.unpaced_scans[:1]
+            running = self._indexer.queue.unpaced_scans[:1]
             barrier.scans += running or [self._indexer.start_scan("sessions are gone that no event told of", now)]
 
     def fail_flush(self, error: AlfwatchdError) -> None:

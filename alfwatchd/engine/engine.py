@@ -51,11 +51,11 @@ class Engine:
     parts : Parts
     """
 
-    def __init__(self, settings: Settings, rules: TableRules, parts: EngineModel) -> None:
+    def __init__(self, settings: Settings, rules: TableRules, model: EngineModel) -> None:
         self.settings = settings
         self.rules = rules
-        self.parts = parts
-        self.indexer = parts.indexer
+        self.model = model
+        self.indexer = model.indexer
         self.flushes = FlushSchedule(self.indexer.tables.generation, settings.flush_interval_seconds)
         self.barriers = Barriers(self.indexer, self.flushes)
         self.events_lost = 0
@@ -75,7 +75,7 @@ class Engine:
         self._timers.make_due("trash", 0.0)
         self._paced_until = 0.0
         self._rest_until = 0.0
-        self._last_pass_ended = 0.0
+        self._last_scan_ended = 0.0
         self.pending_scan = ""
         """Why everything must be scanned, which has not begun; empty if nothing must."""
         self._n_mount_changes = 0
@@ -95,7 +95,7 @@ class Engine:
         """
         if self.offline:  # first of all, so that no request meets a root that nobody has looked for yet
             self._try_root(now)
-        for message in self.parts.inbox.drain():
+        for message in self.model.inbox.drain():
             self._take(message, now)
         if not self.offline:
             self._scan(now)
@@ -134,20 +134,20 @@ class Engine:
             case FlushFailed():
                 self._take_failed_flush(message.error, now)
             case Hashed():
-                if self.parts.hashes is not None:
-                    self.parts.hashes.accept(message, self.indexer, now)
+                if self.model.hashes is not None:
+                    self.model.hashes.accept(message, self.indexer, now)
             case Adopted():
                 self._adopt(message)
             case IdsChanged():
                 self.n_recomputed_ids = message.n_changes
-                if self.parts.adopter is not None:
-                    self.parts.adopter.note_counts(message)
+                if self.model.adopter is not None:
+                    self.model.adopter.note_counts(message)
             case RemovingNotice():
                 self.indexer.absences.tell_pruned(message.session)
             case PrunedNotice():
                 self.indexer.absences.end_prune()
-                if self.parts.trash is not None:
-                    self.parts.trash.look_again(may_empty=self._may_delete)
+                if self.model.trash is not None:
+                    self.model.trash.look_again(may_empty=self._may_delete)
                 for folder in filter(None, map(self.indexer.tree.find, message.folders)):
                     self.indexer.marks.mark_folder(folder, now)
             case messages.Stop():
@@ -204,16 +204,16 @@ class Engine:
         Not while another scan runs, and not at once after one: a storm would keep the daemon scanning for ever.
         """
         reason = self.pending_scan or self.indexer.why_scan
-        if reason and now >= self._rest_until and not self.indexer.work.unpaced_scans:
+        if reason and now >= self._rest_until and not self.indexer.queue.unpaced_scans:
             self.barriers.scan_started(self.indexer.start_scan(reason, now))
             self.pending_scan = ""
 
     def _scan(self, now: float) -> None:
         self._start_pending_scan(now)
-        current = self.indexer.work.current
+        current = self.indexer.queue.current
         is_paced = current is not None and current.paced
         may_go_on = not is_paced or now >= self._paced_until
-        stopwatch, end = self.parts.stopwatch, self.parts.stopwatch() + _STEP_SECONDS
+        stopwatch, end = self.model.stopwatch, self.model.stopwatch() + _STEP_SECONDS
         try:
             n_entries = self.indexer.scan(now, lambda: stopwatch() > end, background=may_go_on)
         except RootOffline as error:
@@ -224,11 +224,11 @@ class Engine:
         for ended in self.indexer.ended:
             self._note_ended_scan(ended, now)
         self.indexer.ended.clear()
-        if self.parts.hashes is not None:
-            self.parts.hashes.submit(self.indexer)
+        if self.model.hashes is not None:
+            self.model.hashes.submit(self.indexer)
         self.indexer.tree.rewritten.clear()  # where nothing is hashed, nobody else does
         self.indexer.committed.clear()
-        self.parts.first_seen.note(self.indexer, self.parts.wall_clock().timestamp())
+        self.model.first_seen.note(self.indexer, self.model.wall_clock().timestamp())
         self.flushes.note(self.indexer.tables.generation, now)
 
     def _note_ended_scan(self, ended: Scan, now: float) -> None:
@@ -240,11 +240,11 @@ class Engine:
         )  # fmt: skip
         if not self._has_started:
             self._has_started = True
-            self.parts.first_pass_done()
+            self.model.first_scan_done()
         if not ended.top:
             self.indexer.absences.note_time(self._now_for_people())
             self._rest_until = now + max(_REST_SECONDS, 2 * seconds)
-            self._last_pass_ended = now
+            self._last_scan_ended = now
 
     # The root.
 
@@ -284,7 +284,7 @@ class Engine:
         self.indexer.start_scan("root is back" if self.indexer.scans_done else "start", now)
 
     def _now_for_people(self) -> str:
-        return self.parts.wall_clock().isoformat(timespec="seconds")
+        return self.model.wall_clock().isoformat(timespec="seconds")
 
     # What is looked at now and then.
 
@@ -294,7 +294,7 @@ class Engine:
             self._look_at_mounts()
         is_complete = not self.is_polled and not indexer.watch.unwatched
         interval = settings.reconcile_interval_seconds if is_complete else settings.poll_interval_seconds
-        if indexer.work.current is None and indexer.scans_done and now - self._last_pass_ended >= interval:
+        if indexer.queue.current is None and indexer.scans_done and now - self._last_scan_ended >= interval:
             indexer.start_scan("reconcile", now, paced=True)
         if self._timers.is_due("links", now, settings.poll_interval_seconds):
             indexer.marks.mark_linked(now)
@@ -302,8 +302,8 @@ class Engine:
             indexer.marks.retry_unreadable(now)
         if broken := indexer.watch.beat(now):
             self._lose_events(broken)
-        if self.parts.trash is not None and self._timers.is_due("trash", now, _TRASH_CHECK_SECONDS):
-            self.parts.trash.wake(may_empty=self._may_delete)
+        if self.model.trash is not None and self._timers.is_due("trash", now, _TRASH_CHECK_SECONDS):
+            self.model.trash.wake(may_empty=self._may_delete)
         if self._timers.is_due("foreign", now, _FOREIGN_CHECK_SECONDS):
             self.look_for_foreign_writes(now)
 
@@ -324,7 +324,7 @@ class Engine:
         flushes = self.flushes
         if flushes.last is None or flushes.submitted is not None or flushes.is_forced:
             return
-        if self.parts.flusher.store.is_untouched():
+        if self.model.flusher.store.is_untouched():
             return
         self.look_at_root(now)
         if not self.offline:
@@ -337,7 +337,7 @@ class Engine:
         due = self._flush_due(now)
         if due is not None and due <= now:
             self.flushes.begin(self.indexer.tables.generation, now)
-            self.parts.flusher.submit(self.indexer.snapshot(), self.rules)
+            self.model.flusher.submit(self.indexer.snapshot(), self.rules)
 
     def _take_failed_flush(self, error: str, now: float) -> None:
         wait = self.flushes.fail(error, now)
@@ -354,15 +354,15 @@ class Engine:
         return self.flushes.due(self.indexer.tables.generation, awaited=self.barriers.await_flush)
 
     def _adopt(self, message: Adopted) -> None:
-        if self.parts.adopter is not None:
-            self.parts.adopter.accept(message)
+        if self.model.adopter is not None:
+            self.model.adopter.accept(message)
         if message.adoption is not None and message.kept is not None:
             self.rules = self.rules.agree_with(message.adoption, message.kept)
             self.flushes.is_forced = True
 
     def awaits_database(self, now: float) -> bool:
         """Tell whether nothing is flushed before the database has been looked at."""
-        return self.parts.adopter is not None and self.parts.adopter.is_pending(now)
+        return self.model.adopter is not None and self.model.adopter.is_pending(now)
 
     # The end.
 
@@ -370,7 +370,7 @@ class Engine:
         """Take in what changed so far and flush; where that takes a scan of everything, only flush."""
         if self.last_flush is not None:
             return
-        self.last_flush = Barrier(Future(), now, answer_flush, scans=False)
+        self.last_flush = Barrier(Future(), now, answer_flush, may_scan=False)
         self.flushes.retry_now()
         if self.offline or not self.indexer.scans_done or self.awaits_database(now):
             self.last_flush.finish(now)
@@ -401,12 +401,12 @@ class Engine:
             self.state, self.state_since = state, now
 
     def _sleep_seconds(self, now: float) -> float:
-        work = self.indexer.work
-        if self.is_done or (not self.offline and work.is_urgent and work.is_ready):
+        queue = self.indexer.queue
+        if self.is_done or (not self.offline and queue.is_urgent and queue.is_ready):
             return 0.0
         times = [now + _LONGEST_SLEEP_SECONDS, self._flush_due(now)]
         if not self.offline:
             times.append(self.indexer.dirty.next_due())
-            times.append(self._paced_until if work.current is not None and work.current.paced else None)
+            times.append(self._paced_until if queue.current is not None and queue.current.paced else None)
             times.append(self._rest_until if self.pending_scan or self.indexer.why_scan else None)
         return max(0.0, min(time for time in times if time is not None) - now)

@@ -51,7 +51,7 @@ class EngineModel:
     hashes: HashQueue | None
     adopter: Adopter | None
     publisher: Publisher | None
-    first_pass_done: Callable[[], None]
+    first_scan_done: Callable[[], None]
     reload: Callable[[], Settings]
     wall_clock: Callable[[], datetime]
     stopwatch: Callable[[], float]

@@ -57,7 +57,7 @@ def answer_request(engine: Engine, message: AnyRequest, now: float) -> None:
             engine.barriers.add(Barrier(message.reply, now, _answer_recompute(engine)))
         case SnapshotRequest():
             engine.require_online()
-            answer(message.reply, replace(engine.indexer.view(), first_seen=engine.parts.first_seen.times))
+            answer(message.reply, replace(engine.indexer.view(), first_seen=engine.model.first_seen.times))
         case RootCheckRequest():
             engine.look_at_root(now)
             engine.require_online()
@@ -69,7 +69,7 @@ def answer_request(engine: Engine, message: AnyRequest, now: float) -> None:
 def reload_settings(engine: Engine) -> None:
     """Take settings that were read again into force. Engine's thread only."""
     try:
-        new = engine.parts.reload()
+        new = engine.model.reload()
     except AlfwatchdError as error:
         _log.error("settings refused, the old ones stay in force error=%s", error)
         return

@@ -22,11 +22,11 @@ def make_status(engine: Engine, now: float) -> Status:
     """Report what the engine knows. Engine's thread only."""
     indexer, flushes, settings = engine.indexer, engine.flushes, engine.settings
     counts = indexer.tables.counts
-    snapshot, adopter = indexer.tables.snapshot(), engine.parts.adopter
+    snapshot, adopter = indexer.tables.snapshot(), engine.model.adopter
     problems = lab_problems(settings.lab, snapshot) + indexer.problems()
     if adopter is not None:
         problems = sorted(problems + adopter.problems(snapshot, settings.lab), key=lambda each: (each.path, each.kind))
-    trash = engine.parts.trash
+    trash = engine.model.trash
     if trash is not None:
         problems = problems + trash.problems()
     changed = [time for time in (flushes.changed_since, indexer.dirty.oldest) if time is not None]
@@ -34,7 +34,7 @@ def make_status(engine: Engine, now: float) -> Status:
     def iso(time: float | None) -> str | None:
         if time is None:
             return None
-        return (engine.parts.wall_clock() - timedelta(seconds=now - time)).isoformat(timespec="seconds")
+        return (engine.model.wall_clock() - timedelta(seconds=now - time)).isoformat(timespec="seconds")
 
     return Status(
         state=engine.state,
@@ -56,13 +56,13 @@ def make_status(engine: Engine, now: float) -> Status:
         last_flush_error=flushes.error,
         oldest_unflushed_seconds=round(now - min(changed), 3) if changed else None,
         events_lost=engine.events_lost,
-        rescans=[RescanNote(each.reason, iso(each.started) or "", each.seconds) for each in indexer.work.scans],
+        rescans=[RescanNote(each.reason, iso(each.started) or "", each.seconds) for each in indexer.queue.scans],
         watches=len(indexer.tree.claims),
         watches_limit=watches_limit() if indexer.watch.is_on else None,
         unwatched=len(indexer.watch.unwatched),
-        hashes_pending=engine.parts.hashes.n_pending if engine.parts.hashes else 0,
+        hashes_pending=engine.model.hashes.n_pending if engine.model.hashes else 0,
         adopt=adopter.status() if adopter is not None else None,
-        targets=engine.parts.publisher.status() if engine.parts.publisher is not None else [],
+        targets=engine.model.publisher.status() if engine.model.publisher is not None else [],
         problems=[ProblemReply(each.kind, each.path, each.message) for each in problems[:_MAX_PROBLEMS]],
         n_problems=len(problems),
         trash_bytes=trash.n_bytes if trash is not None else 0,
@@ -80,7 +80,7 @@ def find_state(engine: Engine, now: float) -> DaemonState:
         return "starting"
     oldest = indexer.dirty.oldest
     is_late = oldest is not None and now - oldest > 2 * engine.settings.longest_wait_seconds
-    if engine.pending_scan or indexer.why_scan or indexer.work.is_urgent or is_late:
+    if engine.pending_scan or indexer.why_scan or indexer.queue.is_urgent or is_late:
         return "catching up"
     is_complete = not (indexer.watch.unwatched or indexer.unreadable or indexer.guard.missing)
     return "live" if is_complete and not engine.is_polled else "polled"

@@ -171,7 +171,7 @@ class Absences:
         is_waiting = bool(self._undecided or self._held or self._unsure)
         for session in sessions:
             if is_waiting:
-                self._put_back(session.path)
+                self._restore(session.path)
             if not is_first and self._tables.get(session.path) is None:
                 self._new.add(session.path)
             self._tables.replace_session(session)
@@ -179,7 +179,7 @@ class Absences:
             self._undecided |= self._unsure
             self._unsure = set()
 
-    def _put_back(self, path: str) -> None:
+    def _restore(self, path: str) -> None:
         """Note that a session is there, under the path of before or with its number written in another way."""
         folder, _, number = path.rpartition("/")
         for width in (1, 2, 3):

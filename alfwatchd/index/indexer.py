@@ -66,7 +66,7 @@ class Indexer:
         self.tree = self.intake.tree
         self.tables = Tables(generation)
         self.dirty: DirtySet[Folder] = DirtySet(settle_seconds, longest_wait_seconds)
-        self.work = LookQueue()
+        self.queue = LookQueue()
         self.heard = Heard()
         self.unreadable = self.intake.unreadable
         """What could not be read. Its rows are kept."""
@@ -111,7 +111,7 @@ class Indexer:
     def why_scan(self) -> str:
         """Why everything must be looked at; empty if nothing must."""
         absences = self.absences
-        must = absences.are_undecided and not absences.await_proof and self.work.current is None and self.scans_done
+        must = absences.are_undecided and not absences.await_proof and self.queue.current is None and self.scans_done
         return "sessions are gone that no event told of" if must else ""
 
     def open_root(self, *, accept: bool = False) -> None:
@@ -131,7 +131,7 @@ class Indexer:
         What changes from now on is seen by it or marked by events. If a pass runs already, exactly one more follows.
         """
         folder = top or self.tree.root
-        started = self.work.start_scan(Scan(reason, now, paced, folder.path), self.tree.root, folder)
+        started = self.queue.start_scan(Scan(reason, now, paced, folder.path), self.tree.root, folder)
         self.heard.begin(started)
         if folder is self.tree.root:
             self.absences.begin_scan(started)
@@ -139,15 +139,15 @@ class Indexer:
 
     def queue_dirty(self) -> Ticket:
         """Queue all that is dirty now, due or not, and all that events cannot tell about; take a place behind it."""
-        self.work.add(self.dirty.pop_all())
-        self.work.add((folder, DirtyMark(0.0, 0.0, listing=True)) for folder in self.linked)
-        self.work.add((folder, None) for folder in [*self.watch.unwatched, *self.unreadable])
-        return self.work.add_ticket()
+        self.queue.add(self.dirty.pop_all())
+        self.queue.add((folder, DirtyMark(0.0, 0.0, listing=True)) for folder in self.linked)
+        self.queue.add((folder, None) for folder in [*self.watch.unwatched, *self.unreadable])
+        return self.queue.add_ticket()
 
     def forget_work(self) -> None:
         """Forget what was to be looked at; a pass must follow."""
         self.heard.lose()
-        self.work.clear()
+        self.queue.clear()
         self.dirty.pop_all()
         self.absences.forget_scans()
         if self.workers is not None:
@@ -177,16 +177,16 @@ class Indexer:
         RootOffline
             The root is not what it was; no row was removed for it.
         """
-        self.work.add(self.dirty.pop_due(now))
+        self.queue.add(self.dirty.pop_due(now))
         n_entries = 0
         try:
-            if self.work.is_waiting:
+            if self.queue.is_waiting:
                 self.guard.check()
             for _ in range(_FOLDERS_PER_UNIT):
-                if self.intake.shared and self.work.is_caught_up:
+                if self.intake.shared and self.queue.is_caught_up:
                     for folder in self.intake.shared.take_stale(self.tree.root):
-                        self.work.look_again(folder, now)
-                task = self.work.next_task(background=background)
+                        self.queue.look_again(folder, now)
+                task = self.queue.next_task(background=background)
                 if task is None:
                     break
                 n_entries += 1 + self._do(task, now)
@@ -196,11 +196,11 @@ class Indexer:
                 n_entries += self._take_crawled(self.workers)
         finally:
             self._commit()
-        ended = self.work.end_scan(now)
+        ended = self.queue.end_scan(now)
         if ended is not None:
             self._end_scan(ended, now)
         self.absences.poll(now)
-        if not len(self.dirty) and self.work.is_caught_up:
+        if not len(self.dirty) and self.queue.is_caught_up:
             self.absences.rest()
         return n_entries
 
@@ -228,7 +228,7 @@ class Indexer:
             return 0
         if task.is_unit and not self.guard.missing:
             if self.workers is not None and not self.workers.problem:
-                self.work.hand_out(task)
+                self.queue.hand_out(task)
                 self.workers.submit(task)
                 return 0
             if not self.watch.is_on:
@@ -243,7 +243,7 @@ class Indexer:
         except OSError:
             left, n_entries = [task.folder], 0
         self.absences.note()
-        self.work.put_back(left)
+        self.queue.put_back(left)
         return n_entries
 
     def _take_crawled(self, workers: WorkerPool) -> int:
@@ -253,15 +253,15 @@ class Indexer:
             workers.stop()
         workers.share(self.watch.inotify_fd)
         n_entries = 0
-        for unit in workers.take(is_last=self.work.is_last):
-            if not self.work.put_back(unit.task) or not self.tree.is_attached(unit.task.folder):
+        for unit in workers.take(is_last=self.queue.is_last):
+            if not self.queue.note_returned(unit.task) or not self.tree.is_attached(unit.task.folder):
                 self.intake.refuse_unit(unit.found or [])
             elif unit.found is None and not self.watch.is_on:
                 n_entries += self._crawl(unit.task)
             else:
                 left, n_seen = self.intake.accept_unit(unit.task.folder, unit.found or [], is_first=not self.scans_done)
                 self.absences.note()
-                self.work.put_back(left)
+                self.queue.put_back(left)
                 n_entries += n_seen
         self.intake.watch_meanwhile(is_on=workers.are_running)
         return n_entries
@@ -293,7 +293,7 @@ class Indexer:
         if task.folder.parent in self.unreadable:
             self.unreadable[task.folder] = Unreadable("the folder above it cannot be read")
         else:
-            self.work.retry(task, now)
+            self.queue.retry(task, now)
 
     def _look_at_names(self, task: Look, fd: int, now: float) -> int | None:
         """Look only at the files that events named; None where that would not tell enough."""
@@ -304,7 +304,7 @@ class Indexer:
         if look.unknown:
             return None
         if look.gone and not self.guard.is_certain(folder.path):
-            self.work.retry(task, now)
+            self.queue.retry(task, now)
             return 0
         self.intake.accept_look(folder, look, mark.rewritten, self.heard.unwritten(mark))
         return len(mark.names)
@@ -317,7 +317,7 @@ class Indexer:
         listing = self.scanner.list_folder(fd, folder)
         if removes(folder, listing):
             if not self.guard.is_certain(folder.path):
-                self.work.retry(task, now)
+                self.queue.retry(task, now)
                 return 0
             self._check_emptied(task, listing)
         rewritten = task.mark.rewritten if task.mark is not None else frozenset()
@@ -331,14 +331,14 @@ class Indexer:
         follow = dict.fromkeys(children if task.deep else new)
         if self.watch.is_on:
             unseen = dict.fromkeys(child for child in children if child.wd == NOT_WATCHED)
-            if self.work.is_paced(task):
+            if self.queue.is_paced(task):
                 # No event tells what is in there, and `sync` waits for no pass that takes its time.
                 unseen = {child: None for child in unseen if child not in self.watch.unwatched}
-                self.work.add((child, None) for child in unseen)
+                self.queue.add((child, None) for child in unseen)
                 follow = {child: None for child in follow if child not in unseen}
             else:
                 follow |= unseen
-        self.work.follow(task, follow)
+        self.queue.follow(task, follow)
 
     def _check_emptied(self, task: Look, listing: Listing) -> None:
         """Take a root that lost all its folders for a lost disk, unless its deletion was there to be seen."""
@@ -355,7 +355,7 @@ class Indexer:
             self._cannot_read(folder, error)
         else:
             if folder not in self.unreadable:  # once only: some file systems list what they cannot open
-                self.work.look_again(folder.parent, now)
+                self.queue.look_again(folder.parent, now)
             self.unreadable[folder] = Unreadable(error.strerror or str(error))
 
     def _cannot_read(self, folder: Folder, error: OSError) -> None:
@@ -365,8 +365,8 @@ class Indexer:
 
     def _commit(self) -> None:
         """Bring the tables up to date with the tree."""
-        if self.work.current is not None:
-            self.work.current.changes += self.intake.changes
+        if self.queue.current is not None:
+            self.queue.current.changes += self.intake.changes
         self.intake.changes = Changes()
         sessions, dropped = self.tree.take_touched(self.tables.get)
         self.absences.commit(sessions, dropped, is_first=not self.scans_done)

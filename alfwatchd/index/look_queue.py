@@ -99,9 +99,9 @@ class LookQueue:
         """Whether nothing urgent is to be looked at before the next ticket, if there is one."""
         return not self._urgent or isinstance(self._urgent[0], Ticket)
 
-    def is_paced(self, task: Look) -> bool:
+    def is_paced(self, look: Look) -> bool:
         """Tell whether a task is part of a pass that may take its time."""
-        return not task.is_urgent and self.current is not None and self.current.paced
+        return not look.is_urgent and self.current is not None and self.current.paced
 
     def add(self, folders: Iterable[tuple[Folder, DirtyMark | None]]) -> None:
         """Queue urgent looks; without a mark, a folder is looked at with all below it."""
@@ -113,27 +113,27 @@ class LookQueue:
         self._urgent.append(ticket)
         return ticket
 
-    def follow(self, task: Look, folders: Iterable[Folder]) -> None:
+    def follow(self, look: Look, folders: Iterable[Folder]) -> None:
         """Queue what a look revealed, with all below it, in front of everything else of its kind."""
-        if task.is_urgent:
+        if look.is_urgent:
             self._urgent.extendleft(reversed([Look(folder, is_urgent=True, deep=True) for folder in folders]))
             return
-        is_full_speed = not self.is_paced(task)
+        is_full_speed = not self.is_paced(look)
         found = [
             Look(folder, is_urgent=False, deep=True, is_unit=is_full_speed and folder.kind is Kind.DATE)
             for folder in folders
         ]
         self._background.extendleft(reversed(found))
 
-    def hand_out(self, task: Look) -> None:
+    def hand_out(self, look: Look) -> None:
         """Note that others read a unit."""
-        self._out.add(task)
+        self._out.add(look)
 
-    def put_back(self, task: Look) -> bool:
+    def note_returned(self, look: Look) -> bool:
         """Note that a unit was read, or is not going to be; False if nobody wants to know any more."""
-        if task not in self._out:
+        if look not in self._out:
             return False
-        self._out.remove(task)
+        self._out.remove(look)
         return True
 
     def put_back(self, folders: Iterable[Folder]) -> None:
@@ -144,14 +144,14 @@ class LookQueue:
         """List a folder next."""
         self._urgent.appendleft(Look(folder, is_urgent=True, mark=DirtyMark(now, now, listing=True)))
 
-    def retry(self, task: Look, now: float) -> None:
+    def retry(self, look: Look, now: float) -> None:
         """List the parent of a folder next, and then the folder itself, whatever its mark names."""
-        again = Look(task.folder, task.is_urgent or self.is_paced(task), task.deep, task.mark)
+        again = Look(look.folder, look.is_urgent or self.is_paced(look), look.deep, look.mark)
         if again.mark is not None:
             again.mark.listing = True
         (self._urgent if again.is_urgent else self._background).appendleft(again)
-        if task.folder.parent is not None:
-            self.look_again(task.folder.parent, now)
+        if look.folder.parent is not None:
+            self.look_again(look.folder.parent, now)
 
     def start_scan(self, new: Scan, root: Folder, top: Folder) -> Scan:
         """Begin a pass, or let exactly one more follow the one that runs; return the one that will do."""
@@ -166,13 +166,13 @@ class LookQueue:
                 self._next.top, self._next_top = "", root
         return self._next
 
-    def next_task(self, *, background: bool) -> Look | None:
+    def next_look(self, *, background: bool) -> Look | None:
         """Remove and return what is to be looked at next."""
         while self._urgent:
-            task = self._urgent.popleft()
-            if isinstance(task, Look):
-                return task
-            task.done = True
+            look = self._urgent.popleft()
+            if isinstance(look, Look):
+                return look
+            look.done = True
         return self._background.popleft() if background and self._background else None
 
     def end_scan(self, now: float) -> Scan | None:

@@ -53,7 +53,7 @@ class _Worker:
 class ScanUnit:
     """What came of a unit: the folders that were read, or None where it is to be looked at by the caller."""
 
-    task: Look
+    look: Look
     found: list[Found] | None
 
 
@@ -107,9 +107,9 @@ class WorkerPool:
         """Whether units may be read somewhere."""
         return bool(self._workers)
 
-    def submit(self, task: Look) -> None:
+    def submit(self, look: Look) -> None:
         """Add a unit; nothing begins before there are enough of them."""
-        self._waiting.append(task)
+        self._waiting.append(look)
 
     def share(self, inotify_fd: int) -> None:
         """Give the workers something to do; start them if there is enough. To be called every second or so.
@@ -178,14 +178,14 @@ class WorkerPool:
             self._stop()
             self._n_deaths = 0
         elif not self._workers and (is_last or self.problem):
-            done += [ScanUnit(task, None) for task in self._waiting]
+            done += [ScanUnit(look, None) for look in self._waiting]
             self._waiting.clear()
         return done
 
     def stop(self) -> None:
         """End the workers; all that they were given is given back, and what they have read is not to be used."""
-        out = [task for worker in self._workers.values() for task in worker.out.values()]
-        self._done = [ScanUnit(task, None) for task in [*(unit.task for unit in self._done), *out]]
+        out = [look for worker in self._workers.values() for look in worker.out.values()]
+        self._done = [ScanUnit(look, None) for look in [*(unit.look for unit in self._done), *out]]
         self._stop()
 
     def forget(self) -> None:

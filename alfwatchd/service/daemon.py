@@ -241,7 +241,7 @@ def _assemble(frame: _Process, stack: ExitStack) -> tuple[Engine, Threads] | Non
         hashes=hashes,
         adopter=adopter,
         publisher=publisher,
-        first_pass_done=lambda: _finish_first_scan(start),
+        first_scan_done=lambda: _finish_first_scan(start),
         reload=frame.in_force.read_again,
         wall_clock=lambda: datetime.now(UTC),
         stopwatch=time.monotonic,

@@ -525,9 +525,9 @@ def test_after_a_slow_pass_the_next_one_waits_longer(make_box, one_at_a_time):
 
 def start_reconcile(box, interval=1000.0):
     """Let time pass until a reconcile runs; it has looked at one unit of folders then."""
-    box.live(interval - box.now + box.engine._last_pass_ended)
-    assert box.indexer.work.current is not None
-    assert box.indexer.work.current.reason == "reconcile"
+    box.live(interval - box.now + box.engine._last_scan_ended)
+    assert box.indexer.queue.current is not None
+    assert box.indexer.queue.current.reason == "reconcile"
 
 
 def test_a_reconcile_takes_its_time_and_holds_up_no_events(make_box, one_at_a_time):
@@ -538,7 +538,7 @@ def test_a_reconcile_takes_its_time_and_holds_up_no_events(make_box, one_at_a_ti
     began = box.now
     assert box.status().state == "live"
     looked = []
-    while box.indexer.work.current is not None:
+    while box.indexer.queue.current is not None:
         write(box.root, f"{T1}/g.h.i", size=len(looked) + 2)
         box.live(0.5)
         looked.append(sizes(box)[f"{T1}/g.h.i"])
@@ -565,7 +565,7 @@ def test_sync_sees_new_folders_that_a_reconcile_found_first(make_box, one_at_a_t
     # The reconcile has found a session and watches it, but not its collections yet: no event tells of those.
     box = make_box("s/2020-01-01/", reconcile_interval_seconds=1000, reconcile_entries_per_second=1000)
     start_reconcile(box)
-    while box.indexer.work._background[0].folder.path != "s/2020-01-01":
+    while box.indexer.queue._background[0].folder.path != "s/2020-01-01":
         box.step(0.003)
     box.ambushes["before opening"].append(lambda _: write(box.root, f"{S1}/alf/probe00/a.b.c"))
     while box.indexer.tree.find(S1) is None or box.indexer.tree.find(S1).wd == NOT_WATCHED:
@@ -581,7 +581,7 @@ def test_sync_does_not_wait_for_a_reconcile(make_box, one_at_a_time):
     write(box.root, f"{S1}/d.e.f")
     reply = box.sync()
     assert (reply.exactness, reply.seconds < 0.5) == (EXACT, True)
-    assert box.indexer.work.current.reason == "reconcile"
+    assert box.indexer.queue.current.reason == "reconcile"
     assert f"{S1}/d.e.f" in sizes(box)
 
 

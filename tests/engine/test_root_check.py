@@ -40,12 +40,12 @@ def ask(box):
     return reply.result(0)
 
 
-def count_calls(work):
+def count_calls(queue):
     """Return how many functions, of Python and of C, are called."""
     calls = []
     sys.setprofile(lambda _, event, __: calls.append(event) if event in ("call", "c_call") else None)
     try:
-        work()
+        queue()
     finally:
         sys.setprofile(None)
     return len(calls)

@@ -15,8 +15,8 @@ def folder(name):
 def names(work, *, background=True):
     """Take all tasks and return the names of their folders."""
     found = []
-    while (task := work.next_task(background=background)) is not None:
-        found.append(task.folder.name)
+    while (look := work.next_look(background=background)) is not None:
+        found.append(look.folder.name)
     return found
 
 
@@ -41,7 +41,7 @@ def start(work, reason, *, top="root", paced=False, now=0.0):
 def test_nothing_waits_at_first():
     work = LookQueue()
     assert (work.is_waiting, work.is_urgent, work.current, work.unpaced_scans) == (False, False, None, [])
-    assert (work.next_task(background=True), work.end_scan(0.0)) == (None, None)
+    assert (work.next_look(background=True), work.end_scan(0.0)) == (None, None)
 
 
 def test_urgent_looks_come_before_the_pass_in_the_order_they_were_added():
@@ -73,7 +73,7 @@ def test_a_mark_says_what_to_look_at_and_none_means_all_below():
     work, _ = started()
     mark = DirtyMark(1.0, 2.0, names={"x.y.z"})
     work.add([(folder("a"), mark), (folder("b"), None)])
-    marked, deep, of_pass = (work.next_task(background=True) for _ in range(3))
+    marked, deep, of_pass = (work.next_look(background=True) for _ in range(3))
     assert (marked.mark, marked.deep, marked.is_urgent) == (mark, False, True)
     assert (deep.mark, deep.deep, deep.is_urgent) == (None, True, True)
     assert (of_pass.mark, of_pass.deep, of_pass.is_urgent) == (None, True, False)
@@ -88,27 +88,27 @@ def test_what_a_look_reveals_is_looked_at_depth_first_and_in_order(is_urgent):
     else:
         start(work, "pass")
     found = []
-    while (task := work.next_task(background=True)) is not None:
-        found.append(task.folder.name)
-        assert (task.deep, task.is_urgent) == (True, is_urgent)
-        work.follow(task, [folder(name) for name in children.get(task.folder.name, [])])
+    while (look := work.next_look(background=True)) is not None:
+        found.append(look.folder.name)
+        assert (look.deep, look.is_urgent) == (True, is_urgent)
+        work.follow(look, [folder(name) for name in children.get(look.folder.name, [])])
     assert found == ["root", "a", "a1", "a11", "a2", "b", "b1"] + ["later"] * is_urgent
 
 
 def test_what_an_urgent_look_reveals_comes_before_the_pass():
     work, _ = started()
     work.add([(folder("a"), DirtyMark(0.0, 0.0, listing=True))])
-    task = work.next_task(background=True)
-    work.follow(task, [folder("new")])
-    new = work.next_task(background=True)
+    look = work.next_look(background=True)
+    work.follow(look, [folder("new")])
+    new = work.next_look(background=True)
     assert (new.folder.name, new.is_urgent, new.deep) == ("new", True, True)
     assert names(work) == ["root"]
 
 
 def test_what_the_pass_reveals_does_not_overtake_urgent_looks():
     work, _ = started()
-    task = work.next_task(background=True)
-    work.follow(task, [folder("child")])
+    look = work.next_look(background=True)
+    work.follow(look, [folder("child")])
     work.add([(folder("a"), None)])
     assert names(work) == ["a", "child"]
 
@@ -117,8 +117,8 @@ def test_a_second_look_is_the_very_next():
     work, _ = started()
     work.add([(folder("a"), None)])
     work.look_again(folder("parent"), 7.0)
-    task = work.next_task(background=True)
-    assert (task.folder.name, task.mark, task.deep, task.is_urgent) == (
+    look = work.next_look(background=True)
+    assert (look.folder.name, look.mark, look.deep, look.is_urgent) == (
         "parent",
         DirtyMark(7.0, 7.0, True),
         False,
@@ -135,17 +135,17 @@ def test_a_ticket_is_done_once_all_before_it_was_looked_at():
     work.add([(folder("a"), None)])
     ticket = work.add_ticket()
     work.add([(folder("b"), None)])
-    first = work.next_task(background=True)
+    first = work.next_look(background=True)
     assert (first.folder.name, ticket.done) == ("a", False)
     work.follow(first, [folder("a1")])
-    assert (work.next_task(background=True).folder.name, ticket.done) == ("a1", False)
-    assert (work.next_task(background=True).folder.name, ticket.done) == ("b", True)
+    assert (work.next_look(background=True).folder.name, ticket.done) == ("a1", False)
+    assert (work.next_look(background=True).folder.name, ticket.done) == ("b", True)
 
 
 def test_a_ticket_does_not_wait_for_the_pass():
     work, _ = started()
     ticket = work.add_ticket()
-    assert work.next_task(background=False) is None
+    assert work.next_look(background=False) is None
     assert ticket.done
 
 
@@ -161,10 +161,10 @@ def test_a_second_look_holds_up_the_tickets_behind_it():
     work = LookQueue()
     work.add([(folder("a"), None)])
     ticket = work.add_ticket()
-    work.next_task(background=True)
+    work.next_look(background=True)
     work.look_again(folder("parent"), 0.0)
-    assert (work.next_task(background=True).folder.name, ticket.done) == ("parent", False)
-    assert (work.next_task(background=True), ticket.done) == (None, True)
+    assert (work.next_look(background=True).folder.name, ticket.done) == ("parent", False)
+    assert (work.next_look(background=True), ticket.done) == (None, True)
 
 
 # Passes.
@@ -173,8 +173,8 @@ def test_a_second_look_holds_up_the_tickets_behind_it():
 def test_a_pass_ends_when_nothing_of_it_is_left():
     work, running = started("start", now=10.0)
     assert work.current is running
-    task = work.next_task(background=True)
-    work.follow(task, [folder("a")])
+    look = work.next_look(background=True)
+    work.follow(look, [folder("a")])
     assert (work.end_scan(11.0), running.done) == (None, False)
     work.add([(folder("urgent"), None)])
     assert names(work) == ["urgent", "a"]
@@ -185,7 +185,7 @@ def test_a_pass_ends_when_nothing_of_it_is_left():
 
 def test_urgent_looks_do_not_hold_up_the_end_of_a_pass():
     work, running = started()
-    work.next_task(background=True)
+    work.next_look(background=True)
     work.add([(folder("a"), None)])
     assert work.end_scan(1.0) is running
 
@@ -230,8 +230,8 @@ def test_a_request_during_the_second_pass_gets_a_third():
 )
 def test_who_waits_is_not_kept_waiting_by_a_paced_pass(running, new, replaced):
     work, first = started("first", top=running[0], paced=running[1])
-    task = work.next_task(background=True)
-    work.follow(task, [folder("left")])
+    look = work.next_look(background=True)
+    work.follow(look, [folder("left")])
     second = start(work, "second", top=new[0], paced=new[1])
     assert work.current is (second if replaced else first)
     assert names(work) == [new[0] if replaced else "left"]
@@ -245,12 +245,12 @@ def test_a_look_that_ended_elsewhere_is_done_again_after_one_at_the_parent(paced
     work, _ = started(paced=paced)
     parent = Folder("parent", Kind.TOP, None, 1)
     child = Folder("child", Kind.DATE, parent, 1)
-    root_task = work.next_task(background=True)
+    root_task = work.next_look(background=True)
     work.follow(root_task, [child, folder("next")])
-    task = work.next_task(background=True)
-    assert (task.folder, work.is_paced(task)) == (child, paced)
-    work.retry(task, 7.0)
-    found = [work.next_task(background=True) for _ in range(3)]
+    look = work.next_look(background=True)
+    assert (look.folder, work.is_paced(look)) == (child, paced)
+    work.retry(look, 7.0)
+    found = [work.next_look(background=True) for _ in range(3)]
     assert [each.folder.name for each in found] == ["parent", "child", "next"]
     assert (found[0].is_urgent, found[0].deep, found[0].mark.listing) == (True, False, True)
     # What a pass at its own pace has to do again nobody waits for: it is urgent. One at full speed goes on with it.
@@ -261,10 +261,10 @@ def test_a_look_at_names_that_ended_elsewhere_is_done_again_as_a_listing():
     work = LookQueue()
     mark = DirtyMark(1.0, 2.0, names={"x.y.z"}, rewritten={"x.y.z"})
     work.add([(ROOT, mark)])
-    work.retry(work.next_task(background=False), 7.0)
-    again = work.next_task(background=False)
+    work.retry(work.next_look(background=False), 7.0)
+    again = work.next_look(background=False)
     assert (again.folder, again.mark.listing, again.mark.rewritten) == (ROOT, True, {"x.y.z"})
-    assert work.next_task(background=False) is None
+    assert work.next_look(background=False) is None
 
 
 def test_it_is_caught_up_when_nothing_urgent_is_left_before_a_ticket():
@@ -273,7 +273,7 @@ def test_it_is_caught_up_when_nothing_urgent_is_left_before_a_ticket():
     work.add([(folder("a"), None)])
     work.add_ticket()
     assert not work.is_caught_up
-    work.next_task(background=True)
+    work.next_look(background=True)
     assert work.is_caught_up
 
 
@@ -358,11 +358,11 @@ def test_everybody_is_served(steps):
     queued, looked, tickets = 0, [], []
     for clock, step in enumerate([*steps, *["task", "end"] * (len(steps) + 2)]):
         if step == "task":
-            task = work.next_task(background=True)
-            if task is not None and task.is_urgent:
-                looked.append(int(task.folder.name))
-            elif task is not None:
-                begun.append((task.folder, clock))
+            look = work.next_look(background=True)
+            if look is not None and look.is_urgent:
+                looked.append(int(look.folder.name))
+            elif look is not None:
+                begun.append((look.folder, clock))
         elif step == "end":
             work.end_scan(clock)
         elif step == "urgent":

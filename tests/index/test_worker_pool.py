@@ -169,9 +169,9 @@ def test_workers_read_what_a_crawl_here_reads(root, n_workers):
         units = take_all(made, inbox, 100)
         assert not made.are_running, "they end with the last unit"
     scanner = Scanner(str(root))
-    assert {unit.task.folder.path for unit in units} == {f"u{number}/2020-01-01" for number in range(100)}
+    assert {unit.look.folder.path for unit in units} == {f"u{number}/2020-01-01" for number in range(100)}
     for unit in units:
-        assert unit.found == list(crawl(scanner, Folder.at(unit.task.folder.path), not_watched))
+        assert unit.found == list(crawl(scanner, Folder.at(unit.look.folder.path), not_watched))
 
 
 def test_few_units_are_given_back_and_no_process_is_started(root):
@@ -188,7 +188,7 @@ def test_what_a_dead_worker_was_to_read_is_given_back(root):
         assert {unit.found is None for unit in units} >= {True}
         assert made.problem == "a worker process ended, or the thread that hears them"
         assert not made.are_running
-        made.submit(units[0].task)
+        made.submit(units[0].look)
         made.share(-1)
         assert not made.are_running, "not tried again at once"
         assert [unit.found for unit in made.take(is_last=False)] == [None]
@@ -196,7 +196,7 @@ def test_what_a_dead_worker_was_to_read_is_given_back(root):
 
 def submit(made, units):
     for unit in units:
-        made.submit(unit.task)
+        made.submit(unit.look)
     made.share(-1)
 
 
@@ -253,7 +253,7 @@ def test_a_unit_that_kills_each_worker_keeps_no_scan_from_its_end(root, monkeypa
                 made.receive(message)
             made.share(-1)
             taken = made.take(is_last=True)
-            tasks |= {unit.task.folder.path: unit for unit in taken}
+            tasks |= {unit.look.folder.path: unit for unit in taken}
             done += len(taken)
         assert len(tasks) == done == 100
 

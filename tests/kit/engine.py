@@ -144,7 +144,7 @@ class EngineBox:
                 adopter=None,
                 publisher=None,
                 hashes=self.hashes,
-                first_pass_done=started.finish_first_scan,
+                first_scan_done=started.finish_first_scan,
                 reload=lambda: self.settings(),
                 wall_clock=lambda: datetime.fromtimestamp(self.now, UTC),
                 stopwatch=lambda: self.stopwatch(),
