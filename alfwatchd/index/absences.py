@@ -1,7 +1,7 @@
-"""Sessions that are gone though no event told of it: their rows stay until a whole pass has shown how many they are.
+"""Sessions that are gone though no event told of it: their rows stay until a whole scan has shown how many they are.
 
 A disk that is swapped, a pool that comes back with other files, a mount that is missing: all look like deletions. What
-an event told of goes at once. All else waits for the end of the pass, and is held where it is too much.
+an event told of goes at once. All else waits for the end of the scan, and is held where it is too much.
 """
 
 from __future__ import annotations
@@ -76,18 +76,18 @@ class Absences:
         self._is_deaf = False
         """Whether events were lost, so that none proves anything until everything has been looked at."""
         self._healing: list[Scan] = []
-        """Passes that began after events were lost."""
+        """Scans that began after events were lost."""
         self._ended: Scan | None = None
         self._proof, self._proof_since = "", 0.0
 
     @property
     def are_undecided(self) -> bool:
-        """Whether rows are there of which a pass must still show whether they go."""
+        """Whether rows are there of which a scan must still show whether they go."""
         return bool(self._undecided)
 
     @property
     def await_proof(self) -> bool:
-        """Whether the pass is over, and the events of before are waited for."""
+        """Whether the scan is over, and the events of before are waited for."""
         return bool(self._proof)
 
     @property
@@ -146,16 +146,16 @@ class Absences:
         self._is_pruning = False
 
     def lose_events(self) -> None:
-        """Let no event count as proof until a whole pass that begins from now on is over."""
+        """Let no event count as proof until a whole scan that begins from now on is over."""
         self._is_deaf, self._healing, self._proof, self._told = True, [], "", set()
 
     def begin_scan(self, whole: Scan) -> None:
-        """Note that a pass over everything will be done."""
+        """Note that a scan over everything will be done."""
         if self._is_deaf and not any(each is whole for each in self._healing):
             self._healing.append(whole)
 
     def forget_scans(self) -> None:
-        """Note that no pass that has begun will end; one must follow."""
+        """Note that no scan that has begun will end; one must follow."""
         self._healing, self._proof = [], ""
 
     def note_time(self, now: str) -> None:
@@ -205,7 +205,7 @@ class Absences:
         """Decide what of the sessions that are gone goes from the tables."""
         self._ended = ended
         if self._undecided and self._watching.is_on and not (self._is_deaf or self.accepts or self._proof):
-            try:  # all events of before this cookie come before it, and may tell of what the pass missed
+            try:  # all events of before this cookie come before it, and may tell of what the scan missed
                 self._proof, self._proof_since = self._watching.drop_cookie(), now
             except WatchError as error:
                 _log.warning("no cookie, deciding without it error=%s", error)
@@ -278,12 +278,12 @@ class Absences:
             self._new.discard(path)
             self._tables.drop_session(path)
 
-    # The first pass.
+    # The first scan.
 
     def judge_earlier(
         self, known: Iterable[KnownSession], read_rows: Callable[[], Iterable[EarlierRow]]
     ) -> Loss | None:
-        """Compare the sessions of earlier tables with those that the first pass has found.
+        """Compare the sessions of earlier tables with those that the first scan has found.
 
         Parameters
         ----------
@@ -358,7 +358,7 @@ class KnownSessions:
 
     def __init__(self, tables: Tables, tree: Tree) -> None:
         self.before: Collection[KnownSession] = ()
-        """Those of earlier tables, until the first pass is over."""
+        """Those of earlier tables, until the first scan is over."""
         self._tables = tables
         self._tree = tree
 

@@ -11,7 +11,7 @@ _NOTHING: AbstractSet[str] = frozenset()
 
 
 class Heard:
-    """Owned by one thread. Events are complete from the end of the first pass that began after some were lost."""
+    """Owned by one thread. Events are complete from the end of the first scan that began after some were lost."""
 
     def __init__(self) -> None:
         self._is_complete = True
@@ -23,12 +23,12 @@ class Heard:
         self._mending = None
 
     def begin(self, each: Scan) -> None:
-        """Note that a pass is about to begin, or to follow the one that runs."""
+        """Note that a scan is about to begin, or to follow the one that runs."""
         if not self._is_complete and not each.top:
             self._mending = each
 
     def end(self, each: Scan) -> None:
-        """Note that a pass has looked at all that it covers."""
+        """Note that a scan has looked at all that it covers."""
         if each is self._mending:
             self._is_complete, self._mending = True, None
 

@@ -1,6 +1,6 @@
 """Keeps tree and tables equal to the disk, one unit of scanning at a time. Owns tree, tables and dirty set.
 
-Used by the engine, which feeds it events, and by `once`, which runs one pass. It never reads a clock.
+Used by the engine, which feeds it events, and by `once`, which runs one scan. It never reads a clock.
 """
 
 from __future__ import annotations
@@ -77,18 +77,18 @@ class Indexer:
         self.marks = Marks(self.intake, self.dirty, self.absences)
         self.known = guard.known = KnownSessions(self.tables, self.tree)
         self.record_inodes: Callable[[Mapping[str, int]], None] = lambda _: None
-        """Given inodes of session folders after each whole pass; keeps them for the next run."""
+        """Given inodes of session folders after each whole scan; keeps them for the next run."""
         self.committed: list[Session] = []
         """Sessions that changed since the owner last cleared the list."""
         self.ended: list[Scan] = []
-        """Passes that ended since the owner last cleared the list."""
+        """Scans that ended since the owner last cleared the list."""
         self.scans_done = 0
         self._identities = Identities(scanner.root, guard)
         self._n_dropped = 0
         self._n_renewed = 0
 
     def exclude(self, patterns: Sequence[str]) -> None:
-        """Leave other paths out from now on; a pass must follow."""
+        """Leave other paths out from now on; a scan must follow."""
         self.scanner = replace(self.scanner, excluded=compile_exclude(patterns))
         self.absences.excluded = self.scanner.excluded
         if self.workers is not None:
@@ -115,7 +115,7 @@ class Indexer:
         return "sessions are gone that no event told of" if must else ""
 
     def open_root(self, *, accept: bool = False) -> None:
-        """Make sure that the root is what it was, or take it as it is; a pass must follow.
+        """Make sure that the root is what it was, or take it as it is; a scan must follow.
 
         Raises
         ------
@@ -128,7 +128,7 @@ class Indexer:
     def start_scan(self, reason: str, now: float, *, paced: bool = False, top: Folder | None = None) -> Scan:
         """Begin to scan all below a folder (default: the root).
 
-        What changes from now on is seen by it or marked by events. If a pass runs already, exactly one more follows.
+        What changes from now on is seen by it or marked by events. If a scan runs already, exactly one more follows.
         """
         folder = top or self.tree.root
         started = self.queue.start_scan(Scan(reason, now, paced, folder.path), self.tree.root, folder)
@@ -145,7 +145,7 @@ class Indexer:
         return self.queue.add_ticket()
 
     def forget_work(self) -> None:
-        """Forget what was to be looked at; a pass must follow."""
+        """Forget what was to be looked at; a scan must follow."""
         self.heard.lose()
         self.queue.clear()
         self.dirty.pop_all()
@@ -165,7 +165,7 @@ class Indexer:
         is_over : callable
             Tells whether the caller's time for this is over; asked after each folder.
         background : bool
-            Whether the pass that runs may go on.
+            Whether the scan that runs may go on.
 
         Returns
         -------
@@ -186,10 +186,10 @@ class Indexer:
                 if self.intake.shared and self.queue.is_caught_up:
                     for folder in self.intake.shared.take_stale(self.tree.root):
                         self.queue.look_again(folder, now)
-                task = self.queue.next_task(background=background)
-                if task is None:
+                look = self.queue.next_look(background=background)
+                if look is None:
                     break
-                n_entries += 1 + self._do(task, now)
+                n_entries += 1 + self._do(look, now)
                 if n_entries > _ENTRIES_PER_UNIT or is_over():
                     break
             if self.workers is not None:
@@ -218,30 +218,30 @@ class Indexer:
         if self.absences.loss is None and not self.absences.are_undecided:
             self.record_inodes(self.known.inodes())
 
-    def _do(self, task: Look, now: float) -> int:
+    def _do(self, look: Look, now: float) -> int:
         """Look at one folder, or hand it out; return the number of entries seen."""
-        folder = task.folder
+        folder = look.folder
         if not self.tree.is_attached(folder):
             return 0
         if self.guard.missing and self.guard.is_missing(folder.path):
             self.heard.lose()
             return 0
-        if task.is_unit and not self.guard.missing:
+        if look.is_unit and not self.guard.missing:
             if self.workers is not None and not self.workers.problem:
-                self.queue.hand_out(task)
-                self.workers.submit(task)
+                self.queue.hand_out(look)
+                self.workers.submit(look)
                 return 0
             if not self.watch.is_on:
-                return self._crawl(task)
-        return self._look(task, now)
+                return self._crawl(look)
+        return self._look(look, now)
 
-    def _crawl(self, task: Look) -> int:
+    def _crawl(self, look: Look) -> int:
         """Read a unit here and now."""
         is_first = not self.scans_done
         try:
-            left, n_entries = self.intake.accept_unit(task.folder, crawl(self.scanner, task.folder), is_first=is_first)
+            left, n_entries = self.intake.accept_unit(look.folder, crawl(self.scanner, look.folder), is_first=is_first)
         except OSError:
-            left, n_entries = [task.folder], 0
+            left, n_entries = [look.folder], 0
         self.absences.note()
         self.queue.put_back(left)
         return n_entries
@@ -254,21 +254,21 @@ class Indexer:
         workers.share(self.watch.inotify_fd)
         n_entries = 0
         for unit in workers.take(is_last=self.queue.is_last):
-            if not self.queue.note_returned(unit.task) or not self.tree.is_attached(unit.task.folder):
+            if not self.queue.note_returned(unit.look) or not self.tree.is_attached(unit.look.folder):
                 self.intake.refuse_unit(unit.found or [])
             elif unit.found is None and not self.watch.is_on:
-                n_entries += self._crawl(unit.task)
+                n_entries += self._crawl(unit.look)
             else:
-                left, n_seen = self.intake.accept_unit(unit.task.folder, unit.found or [], is_first=not self.scans_done)
+                left, n_seen = self.intake.accept_unit(unit.look.folder, unit.found or [], is_first=not self.scans_done)
                 self.absences.note()
                 self.queue.put_back(left)
                 n_entries += n_seen
         self.intake.watch_meanwhile(is_on=workers.are_running)
         return n_entries
 
-    def _look(self, task: Look, now: float) -> int:
+    def _look(self, look: Look, now: float) -> int:
         """Look at one folder; return the number of entries seen."""
-        folder = task.folder
+        folder = look.folder
         if self.intake.meanwhile is not None:
             self.intake.meanwhile.looked_at.add(folder)
         try:
@@ -278,71 +278,71 @@ class Indexer:
             return 0
         try:
             if self._identities.lead_elsewhere(folder, os.fstat(fd)):
-                self._look_again_from_above(task, now)
+                self._look_again_from_above(look, now)
                 return 0
-            n_names = self._look_at_names(task, fd, now)
-            return self._list(task, fd, now) if n_names is None else n_names
+            n_names = self._look_at_names(look, fd, now)
+            return self._list(look, fd, now) if n_names is None else n_names
         except OSError as error:
             self._cannot_read(folder, error)
             return 0
         finally:
             os.close(fd)
 
-    def _look_again_from_above(self, task: Look, now: float) -> None:
+    def _look_again_from_above(self, look: Look, now: float) -> None:
         self.guard.check()
-        if task.folder.parent in self.unreadable:
-            self.unreadable[task.folder] = Unreadable("the folder above it cannot be read")
+        if look.folder.parent in self.unreadable:
+            self.unreadable[look.folder] = Unreadable("the folder above it cannot be read")
         else:
-            self.queue.retry(task, now)
+            self.queue.retry(look, now)
 
-    def _look_at_names(self, task: Look, fd: int, now: float) -> int | None:
+    def _look_at_names(self, look: Look, fd: int, now: float) -> int | None:
         """Look only at the files that events named; None where that would not tell enough."""
-        folder, mark = task.folder, task.mark
+        folder, mark = look.folder, look.mark
         if mark is None or mark.listing or folder.wd == NOT_WATCHED or folder in self.unreadable:
             return None
-        look = self.scanner.look(fd, folder, mark.names)
-        if look.unknown:
+        found = self.scanner.look(fd, folder, mark.names)
+        if found.unknown:
             return None
-        if look.gone and not self.guard.is_certain(folder.path):
-            self.queue.retry(task, now)
+        if found.gone and not self.guard.is_certain(folder.path):
+            self.queue.retry(look, now)
             return 0
-        self.intake.accept_look(folder, look, mark.rewritten, self.heard.unwritten(mark))
+        self.intake.accept_look(folder, found, mark.rewritten, self.heard.unwritten(mark))
         return len(mark.names)
 
-    def _list(self, task: Look, fd: int, now: float) -> int:
-        folder = task.folder
+    def _list(self, look: Look, fd: int, now: float) -> int:
+        folder = look.folder
         is_heard = folder.wd != NOT_WATCHED and folder not in self.unreadable
-        unwritten = self.heard.unwritten(task.mark if is_heard else None)
+        unwritten = self.heard.unwritten(look.mark if is_heard else None)
         self.watch.arm(folder, fd)
         listing = self.scanner.list_folder(fd, folder)
         if removes(folder, listing):
             if not self.guard.is_certain(folder.path):
-                self.queue.retry(task, now)
+                self.queue.retry(look, now)
                 return 0
-            self._check_emptied(task, listing)
-        rewritten = task.mark.rewritten if task.mark is not None else frozenset()
+            self._check_emptied(look, listing)
+        rewritten = look.mark.rewritten if look.mark is not None else frozenset()
         new = self.intake.accept_listing(folder, listing, rewritten, unwritten, is_first=not self.scans_done)
         self.absences.note()
-        self._follow(task, new)
+        self._follow(look, new)
         return len(listing.packed.names) + len(listing.folders) + listing.n_ignored
 
-    def _follow(self, task: Look, new: list[Folder]) -> None:
-        children = task.folder.children.values()
-        follow = dict.fromkeys(children if task.deep else new)
+    def _follow(self, look: Look, new: list[Folder]) -> None:
+        children = look.folder.children.values()
+        follow = dict.fromkeys(children if look.deep else new)
         if self.watch.is_on:
             unseen = dict.fromkeys(child for child in children if child.wd == NOT_WATCHED)
-            if self.queue.is_paced(task):
-                # No event tells what is in there, and `sync` waits for no pass that takes its time.
+            if self.queue.is_paced(look):
+                # No event tells what is in there, and `sync` waits for no scan that takes its time.
                 unseen = {child: None for child in unseen if child not in self.watch.unwatched}
                 self.queue.add((child, None) for child in unseen)
                 follow = {child: None for child in follow if child not in unseen}
             else:
                 follow |= unseen
-        self.queue.follow(task, follow)
+        self.queue.follow(look, follow)
 
-    def _check_emptied(self, task: Look, listing: Listing) -> None:
+    def _check_emptied(self, look: Look, listing: Listing) -> None:
         """Take a root that lost all its folders for a lost disk, unless its deletion was there to be seen."""
-        if task.folder is not self.tree.root or listing.folders or not self.tables.counts.n_sessions:
+        if look.folder is not self.tree.root or listing.folders or not self.tables.counts.n_sessions:
             return
         place = self.guard.places.get("")
         if self.scans_done and place is not None and place.fs_type in WATCHABLE:

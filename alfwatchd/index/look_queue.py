@@ -80,18 +80,18 @@ class LookQueue:
 
     @property
     def is_last(self) -> bool:
-        """Whether nothing of the pass is left but what is out."""
+        """Whether nothing of the scan is left but what is out."""
         return not self._background
 
     @property
     def is_urgent(self) -> bool:
-        """Whether anything but a paced pass is to be looked at."""
+        """Whether anything but a paced scan is to be looked at."""
         pass_goes_on = bool(self._background or self._out)
         return bool(self._urgent or (pass_goes_on and self.current is not None and not self.current.paced))
 
     @property
     def unpaced_scans(self) -> list[Scan]:
-        """The passes that run or follow at full speed."""
+        """The scans that run or follow at full speed."""
         return [each for each in (self.current, self._next) if each is not None and not each.paced]
 
     @property
@@ -100,7 +100,7 @@ class LookQueue:
         return not self._urgent or isinstance(self._urgent[0], Ticket)
 
     def is_paced(self, look: Look) -> bool:
-        """Tell whether a task is part of a pass that may take its time."""
+        """Tell whether a task is part of a scan that may take its time."""
         return not look.is_urgent and self.current is not None and self.current.paced
 
     def add(self, folders: Iterable[tuple[Folder, DirtyMark | None]]) -> None:
@@ -154,7 +154,7 @@ class LookQueue:
             self.look_again(look.folder.parent, now)
 
     def start_scan(self, new: Scan, root: Folder, top: Folder) -> Scan:
-        """Begin a pass, or let exactly one more follow the one that runs; return the one that will do."""
+        """Begin a scan, or let exactly one more follow the one that runs; return the one that will do."""
         if self.current is None or (self.current.paced and not new.paced):
             self._begin(new, top)
             return new
@@ -176,7 +176,7 @@ class LookQueue:
         return self._background.popleft() if background and self._background else None
 
     def end_scan(self, now: float) -> Scan | None:
-        """End the pass that runs, if nothing of it is left, begin the next, and return the one that ended."""
+        """End the scan that runs, if nothing of it is left, begin the next, and return the one that ended."""
         ended = self.current
         if ended is None or self._background or self._out:
             return None
@@ -189,7 +189,7 @@ class LookQueue:
         return ended
 
     def clear(self) -> None:
-        """Forget everything; a pass must follow."""
+        """Forget everything; a scan must follow."""
         self._urgent.clear()
         self._background.clear()
         self._out.clear()
@@ -197,7 +197,7 @@ class LookQueue:
         self._next = None
 
     def _give_up_current(self) -> None:
-        """Leave no pass among the last ones that seems to run for ever."""
+        """Leave no scan among the last ones that seems to run for ever."""
         if self.current is not None and self.current in self.scans:
             self.scans.remove(self.current)
         self.current = None

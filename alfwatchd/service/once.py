@@ -198,7 +198,7 @@ def index(
     try:
         indexer.open_root(accept=accept_root)
         indexer.start_scan("once", 0.0)
-        while indexer.work.is_waiting:
+        while indexer.queue.is_waiting:
             if inbox is not None:
                 _hear(inbox, indexer)
             indexer.scan(0.0)
@@ -242,7 +242,7 @@ def _replace(settings: Settings, start: Start, post: Callable[[Message], None], 
 
 def _hear(inbox: Inbox, indexer: Indexer) -> None:
     """Take what worker processes have read; wait for it where nothing else is left to do."""
-    if not indexer.work.is_ready:
+    if not indexer.queue.is_ready:
         inbox.wait(_PATIENCE_SECONDS)
     for message in inbox.drain():
         if isinstance(message, Crawled):

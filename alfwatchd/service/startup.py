@@ -69,7 +69,7 @@ class Start:
     first_seen: FirstSeen
     _settings: Settings
     losses: list[Loss] = field(default_factory=list)
-    """Of the first pass: what is held, or was accepted."""
+    """Of the first scan: what is held, or was accepted."""
 
     def finish_first_scan(self) -> None:
         """Do what the first complete scan allows: put back rows that cannot be read now, or that are held."""
