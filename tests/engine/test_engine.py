@@ -328,7 +328,7 @@ def test_events_lost_while_somebody_waits(make_box, one_at_a_time, is_first):
     assert box.status().state == "live"
 
 
-def test_a_pass_that_began_before_the_loss_is_not_enough(make_box, one_at_a_time):
+def test_a_scan_that_began_before_the_loss_is_not_enough(make_box, one_at_a_time):
     box = make_box(*[f"s{number}/2020-01-01/001/a.b.c" for number in range(5)])
     box.ask(RescanRequest)
     for _ in range(6):  # the root, s0 with all below it, and s1
@@ -345,7 +345,7 @@ def test_a_pass_that_began_before_the_loss_is_not_enough(make_box, one_at_a_time
     box.assert_equal()
 
 
-def test_sync_waits_for_the_pass_that_makes_up_for_lost_events(make_box, one_at_a_time):
+def test_sync_waits_for_the_scan_that_makes_up_for_lost_events(make_box, one_at_a_time):
     box = make_box(*[f"s{number}/2020-01-01/001/a.b.c" for number in range(5)])
     box.drop = events_are_lost
     write(box.root, *[f"s{number}/2020-01-01/001/d.e.f" for number in range(5)])
@@ -439,7 +439,7 @@ def test_the_heartbeat_finds_a_chain_that_is_silent(make_box):
 # Passes.
 
 
-def test_at_most_one_pass_follows_the_one_that_runs(make_box, one_at_a_time):
+def test_at_most_one_scan_follows_the_one_that_runs(make_box, one_at_a_time):
     box = make_box(f"{S1}/a.b.c", f"{T1}/a.b.c")
     replies = [box.ask(RescanRequest, path=path) for path in ("", "s", "", "t", "")]
     box.step()
@@ -451,7 +451,7 @@ def test_at_most_one_pass_follows_the_one_that_runs(make_box, one_at_a_time):
     assert box.status().events_lost == 2
 
 
-def test_after_a_pass_the_next_one_for_lost_events_waits_a_little(make_box):
+def test_after_a_scan_the_next_one_for_lost_events_waits_a_little(make_box):
     box = make_box(f"{S1}/a.b.c")
     box.inbox.post(EventsLost("first"))
     box.run()
@@ -509,7 +509,7 @@ def test_lost_events_are_no_reason_to_build_the_watcher_anew(make_box):
     assert box.status().state == "live"
 
 
-def test_after_a_slow_pass_the_next_one_waits_longer(make_box, one_at_a_time):
+def test_after_a_slow_scan_the_next_one_waits_longer(make_box, one_at_a_time):
     box = make_box(f"{S1}/a.b.c")
     box.inbox.post(EventsLost("first"))
     while box.indexer.scans_done < 2:
@@ -524,7 +524,7 @@ def test_after_a_slow_pass_the_next_one_waits_longer(make_box, one_at_a_time):
 
 
 def start_reconcile(box, interval=1000.0):
-    """Let time pass until a reconcile runs; it has looked at one unit of folders then."""
+    """Let time scan until a reconcile runs; it has looked at one unit of folders then."""
     box.live(interval - box.now + box.engine._last_scan_ended)
     assert box.indexer.queue.current is not None
     assert box.indexer.queue.current.reason == "reconcile"

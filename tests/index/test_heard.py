@@ -25,7 +25,7 @@ def test_after_events_were_lost_any_file_may_have_been_written_to_until_all_were
     assert heard.unwritten(MARK) == {"a"}
 
 
-def test_events_that_are_lost_during_a_pass_need_another():
+def test_events_that_are_lost_during_a_scan_need_another():
     heard, first, second = Heard(), Scan("first", 0.0), Scan("second", 0.0)
     heard.lose()
     heard.begin(first)
@@ -37,7 +37,7 @@ def test_events_that_are_lost_during_a_pass_need_another():
     assert heard.unwritten(MARK) == {"a"}
 
 
-def test_a_pass_that_is_given_up_for_another_mends_nothing():
+def test_a_scan_that_is_given_up_for_another_mends_nothing():
     heard, paced, full = Heard(), Scan("paced", 0.0, paced=True), Scan("full", 0.0)
     heard.lose()
     heard.begin(paced)

@@ -20,8 +20,8 @@ def names(work, *, background=True):
     return found
 
 
-def started(reason="pass", *, top="root", paced=False, now=0.0):
-    """Return work with one running pass, and the pass."""
+def started(reason="scan", *, top="root", paced=False, now=0.0):
+    """Return work with one running scan, and the scan."""
     work = LookQueue()
     return work, start(work, reason, top=top, paced=paced, now=now)
 
@@ -44,7 +44,7 @@ def test_nothing_waits_at_first():
     assert (work.next_look(background=True), work.end_scan(0.0)) == (None, None)
 
 
-def test_urgent_looks_come_before_the_pass_in_the_order_they_were_added():
+def test_urgent_looks_come_before_the_scan_in_the_order_they_were_added():
     work, _ = started()
     work.add([(folder("a"), None), (folder("b"), None)])
     work.add([(folder("c"), None)])
@@ -53,7 +53,7 @@ def test_urgent_looks_come_before_the_pass_in_the_order_they_were_added():
     assert not work.is_waiting
 
 
-def test_the_pass_waits_while_it_may_not_go_on():
+def test_the_scan_waits_while_it_may_not_go_on():
     work, _ = started(paced=True)
     work.add([(folder("a"), None)])
     assert names(work, background=False) == ["a"]
@@ -62,7 +62,7 @@ def test_the_pass_waits_while_it_may_not_go_on():
     assert names(work) == ["root"]
 
 
-def test_an_unpaced_pass_is_urgent_for_who_sleeps():
+def test_an_unpaced_scan_is_urgent_for_who_sleeps():
     work, _ = started()
     assert work.is_urgent
     names(work)
@@ -73,10 +73,10 @@ def test_a_mark_says_what_to_look_at_and_none_means_all_below():
     work, _ = started()
     mark = DirtyMark(1.0, 2.0, names={"x.y.z"})
     work.add([(folder("a"), mark), (folder("b"), None)])
-    marked, deep, of_pass = (work.next_look(background=True) for _ in range(3))
+    marked, deep, of_scan = (work.next_look(background=True) for _ in range(3))
     assert (marked.mark, marked.deep, marked.is_urgent) == (mark, False, True)
     assert (deep.mark, deep.deep, deep.is_urgent) == (None, True, True)
-    assert (of_pass.mark, of_pass.deep, of_pass.is_urgent) == (None, True, False)
+    assert (of_scan.mark, of_scan.deep, of_scan.is_urgent) == (None, True, False)
 
 
 @pytest.mark.parametrize("is_urgent", [True, False])
@@ -86,7 +86,7 @@ def test_what_a_look_reveals_is_looked_at_depth_first_and_in_order(is_urgent):
     if is_urgent:
         work.add([(ROOT, None), (folder("later"), None)])
     else:
-        start(work, "pass")
+        start(work, "scan")
     found = []
     while (look := work.next_look(background=True)) is not None:
         found.append(look.folder.name)
@@ -95,7 +95,7 @@ def test_what_a_look_reveals_is_looked_at_depth_first_and_in_order(is_urgent):
     assert found == ["root", "a", "a1", "a11", "a2", "b", "b1"] + ["later"] * is_urgent
 
 
-def test_what_an_urgent_look_reveals_comes_before_the_pass():
+def test_what_an_urgent_look_reveals_comes_before_the_scan():
     work, _ = started()
     work.add([(folder("a"), DirtyMark(0.0, 0.0, listing=True))])
     look = work.next_look(background=True)
@@ -105,7 +105,7 @@ def test_what_an_urgent_look_reveals_comes_before_the_pass():
     assert names(work) == ["root"]
 
 
-def test_what_the_pass_reveals_does_not_overtake_urgent_looks():
+def test_what_the_scan_reveals_does_not_overtake_urgent_looks():
     work, _ = started()
     look = work.next_look(background=True)
     work.follow(look, [folder("child")])
@@ -142,7 +142,7 @@ def test_a_ticket_is_done_once_all_before_it_was_looked_at():
     assert (work.next_look(background=True).folder.name, ticket.done) == ("b", True)
 
 
-def test_a_ticket_does_not_wait_for_the_pass():
+def test_a_ticket_does_not_wait_for_the_scan():
     work, _ = started()
     ticket = work.add_ticket()
     assert work.next_look(background=False) is None
@@ -170,7 +170,7 @@ def test_a_second_look_holds_up_the_tickets_behind_it():
 # Passes.
 
 
-def test_a_pass_ends_when_nothing_of_it_is_left():
+def test_a_scan_ends_when_nothing_of_it_is_left():
     work, running = started("start", now=10.0)
     assert work.current is running
     look = work.next_look(background=True)
@@ -183,14 +183,14 @@ def test_a_pass_ends_when_nothing_of_it_is_left():
     assert list(work.scans) == [running]
 
 
-def test_urgent_looks_do_not_hold_up_the_end_of_a_pass():
+def test_urgent_looks_do_not_hold_up_the_end_of_a_scan():
     work, running = started()
     work.next_look(background=True)
     work.add([(folder("a"), None)])
     assert work.end_scan(1.0) is running
 
 
-def test_exactly_one_pass_follows_the_one_that_runs():
+def test_exactly_one_scan_follows_the_one_that_runs():
     work, first = started("first")
     assert names(work) == ["root"]
     second, third = start(work, "second"), start(work, "third")
@@ -205,7 +205,7 @@ def test_exactly_one_pass_follows_the_one_that_runs():
     assert (second.seconds, work.current, work.is_waiting) == (2.0, None, False)
 
 
-def test_a_request_during_the_second_pass_gets_a_third():
+def test_a_request_during_the_second_scan_gets_a_third():
     work, _ = started()
     second = start(work, "second")
     names(work)
@@ -228,7 +228,7 @@ def test_a_request_during_the_second_pass_gets_a_third():
         (("root", False), ("root", True), False),
     ],
 )
-def test_who_waits_is_not_kept_waiting_by_a_paced_pass(running, new, replaced):
+def test_who_waits_is_not_kept_waiting_by_a_paced_scan(running, new, replaced):
     work, first = started("first", top=running[0], paced=running[1])
     look = work.next_look(background=True)
     work.follow(look, [folder("left")])
@@ -253,7 +253,7 @@ def test_a_look_that_ended_elsewhere_is_done_again_after_one_at_the_parent(paced
     found = [work.next_look(background=True) for _ in range(3)]
     assert [each.folder.name for each in found] == ["parent", "child", "next"]
     assert (found[0].is_urgent, found[0].deep, found[0].mark.listing) == (True, False, True)
-    # What a pass at its own pace has to do again nobody waits for: it is urgent. One at full speed goes on with it.
+    # What a scan at its own pace has to do again nobody waits for: it is urgent. One at full speed goes on with it.
     assert (found[1].is_urgent, found[1].deep, found[1].mark) == (paced, True, None)
 
 
@@ -277,7 +277,7 @@ def test_it_is_caught_up_when_nothing_urgent_is_left_before_a_ticket():
     assert work.is_caught_up
 
 
-# (paced, top) of passes asked for while one runs -> (paced, top) of the one that follows, and where it begins
+# (paced, top) of scans asked for while one runs -> (paced, top) of the one that follows, and where it begins
 @pytest.mark.parametrize(
     ("asked", "paced", "top", "begins"),
     [
@@ -293,7 +293,7 @@ def test_it_is_caught_up_when_nothing_urgent_is_left_before_a_ticket():
         ([("root", True), ("a", False)], False, "", "root"),
     ],
 )
-def test_the_pass_that_follows_serves_all_who_asked(asked, paced, top, begins):
+def test_the_scan_that_follows_serves_all_who_asked(asked, paced, top, begins):
     work, _ = started()
     scans = [start(work, "asked", top=each, paced=is_paced) for each, is_paced in asked]
     assert len(set(map(id, scans))) == 1
@@ -318,13 +318,13 @@ def test_the_same_folder_asked_for_twice_is_scanned_alone():
     ("running", "following", "unpaced"),
     [((), (), 0), ((True,), (), 0), ((False,), (), 1), ((False,), (True,), 1), ((True,), (True,), 0)],
 )
-def test_a_barrier_waits_for_passes_that_do_not_take_their_time(running, following, unpaced):
+def test_a_barrier_waits_for_scans_that_do_not_take_their_time(running, following, unpaced):
     work = LookQueue()
-    scans = [start(work, "pass", paced=paced) for paced in (*running, *following)]
+    scans = [start(work, "scan", paced=paced) for paced in (*running, *following)]
     assert work.unpaced_scans == scans[:unpaced]
 
 
-def test_only_the_last_passes_are_remembered():
+def test_only_the_last_scans_are_remembered():
     work = LookQueue()
     for number in range(15):
         start(work, str(number))
@@ -346,7 +346,7 @@ def test_clear_forgets_everything():
     assert work.current is None
 
 
-# Whatever is asked for: a pass that is done has begun at its top after it was asked for.
+# Whatever is asked for: a scan that is done has begun at its top after it was asked for.
 
 
 @given(st.lists(st.sampled_from(["task", "end", "ask", "ask a", "ask b", "paced", "urgent", "ticket"]), max_size=40))

@@ -157,7 +157,7 @@ def scan_all(indexer: Indexer) -> None:
     """Scan the whole root, as ``alfwatchd --once`` does."""
     indexer.open_root()
     indexer.start_scan("test", 0.0)
-    while indexer.work.is_waiting:
+    while indexer.queue.is_waiting:
         indexer.scan(0.0)
 
 

@@ -588,7 +588,7 @@ def test_a_disk_that_is_away_for_the_time_of_one_look_loses_no_row(root):
         indexer.scanner = Disturbed(indexer.scanner, "s", blink)
         indexer.start_scan("test", 0.0)
         losses = []
-        while indexer.work.is_waiting:
+        while indexer.queue.is_waiting:
             indexer.scan(0.0)
             losses.append(before.keys() - listed(indexer).keys())
         assert indexer.scanner.disturb is None
@@ -613,7 +613,7 @@ def test_the_first_scan_does_not_end_on_another_disk(root, moment):
         indexer.open_root()
         indexer.start_scan("test", 0.0)
         with pytest.raises(RootOffline):
-            while indexer.work.is_waiting:
+            while indexer.queue.is_waiting:
                 indexer.scan(0.0)
         assert (indexer.scanner.disturb, indexer.scans_done) == (None, 0)
 
