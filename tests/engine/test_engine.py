@@ -524,7 +524,7 @@ def test_after_a_slow_scan_the_next_one_waits_longer(make_box, one_at_a_time):
 
 
 def start_reconcile(box, interval=1000.0):
-    """Let time scan until a reconcile runs; it has looked at one unit of folders then."""
+    """Let time pass until a reconcile runs; it has looked at one unit of folders then."""
     box.live(interval - box.now + box.engine._last_scan_ended)
     assert box.indexer.queue.current is not None
     assert box.indexer.queue.current.reason == "reconcile"

@@ -1,4 +1,4 @@
-"""An engine made of real parts, stepped by hand: the clock is a number, and no time scans but where a test says so.
+"""An engine made of real parts, stepped by hand: the clock is a number, and no time passes but where a test says so.
 
 Real are the tree, inotify with its reader thread, the flusher with its thread, the store, the state. What happens in
 other threads is waited for by message (`EngineBox.hear`, `EngineBox.step`), never by sleeping, so that a test sees the
@@ -189,13 +189,13 @@ class EngineBox:
         return sleep
 
     def live(self, seconds: float) -> None:
-        """Let time scan as the daemon's loop does: work, sleep as long as there is nothing to do, work again."""
+        """Let time pass as the daemon's loop does: work, sleep as long as there is nothing to do, work again."""
         end = self.now + seconds
         while (sleep := self.run()) and self.now < end:
             self.now = min(end, self.now + sleep)
 
     def run_to_the_end(self) -> None:
-        """Let time scan until the engine is done."""
+        """Let time pass until the engine is done."""
         while not self.engine.is_done:
             self.now += self.run()
 
@@ -236,7 +236,7 @@ class EngineBox:
         return reply
 
     def answer(self, reply: Future[Any]) -> Any:
-        """Step, letting time scan where the engine wants to sleep, until a request is answered."""
+        """Step, letting time pass where the engine wants to sleep, until a request is answered."""
         for _ in range(1000):
             sleep = self.run()
             if reply.done():
