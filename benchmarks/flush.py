@@ -24,7 +24,8 @@ import pyarrow.parquet as pq
 from alfwatchd.alf.file_names import DATASETS, SESSIONS
 from alfwatchd.store.writer import TableWriter
 from alfwatchd.tables.rules import TableRules
-from alfwatchd.tree.rows import FolderRows, PackedFiles, Session, pack_signature
+from alfwatchd.tree.packed import PackedFiles, pack_signature
+from alfwatchd.tree.rows import FolderRows, Session
 from alfwatchd.tree.sessions import Snapshot
 from kit import trees
 

@@ -12,9 +12,8 @@ from alfwatchd.engine.barriers import Barrier, Barriers, answer_flush
 from alfwatchd.engine.messages import Message
 from alfwatchd.engine.model import EngineModel
 from alfwatchd.engine.requests import answer_request, reload_settings, why_unsure
-from alfwatchd.engine.schedule import FlushSchedule
+from alfwatchd.engine.schedule import FlushSchedule, Timers
 from alfwatchd.engine.status import find_state
-from alfwatchd.engine.timers import Timers
 from alfwatchd.errors import AlfwatchdError, RootOffline, TablesError
 from alfwatchd.index.look_queue import Scan
 from alfwatchd.index.worker_pool import Crawled

@@ -87,3 +87,21 @@ class FlushSchedule:
         """Tell whether the tables on disk hold this generation, written by this process."""
         is_stale = self.last is None or self.is_forced or self._is_rewriting
         return not is_stale and self.generation >= generation
+
+
+class Timers:
+    """When each of some things is due next."""
+
+    def __init__(self) -> None:
+        self._due: dict[str, float] = {}
+
+    def is_due(self, name: str, now: float, interval: float) -> bool:
+        """Tell whether something is due, and plan its next time; the first is an interval after the first question."""
+        if now < self._due.setdefault(name, now + interval):
+            return False
+        self._due[name] = now + interval
+        return True
+
+    def make_due(self, name: str, now: float) -> None:
+        """Let something be due at once."""
+        self._due[name] = now

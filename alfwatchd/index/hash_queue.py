@@ -11,7 +11,8 @@ from alfwatchd.index.state_db import StateDb
 from alfwatchd.scan.hasher import Hashed, Hasher, HashJob
 from alfwatchd.scan.place import Place
 from alfwatchd.tree.content import inode_key
-from alfwatchd.tree.rows import SIGNATURE_SIZE, Session, inode_of, is_of_link, unpack_signature
+from alfwatchd.tree.packed import SIGNATURE_SIZE, inode_of, is_of_link, unpack_signature
+from alfwatchd.tree.rows import Session
 
 _log = logging.getLogger(__name__)
 

@@ -13,7 +13,8 @@ from alfwatchd.scan.root_guard import RootGuard
 from alfwatchd.scan.subtree import Found
 from alfwatchd.tree.folder import NOT_WATCHED, Changes, Folder, Listing, LookResult
 from alfwatchd.tree.hard_links import HardLinks
-from alfwatchd.tree.rows import NO_FILES, Problem, inode_of, pack_inode
+from alfwatchd.tree.packed import NO_FILES, inode_of, pack_inode
+from alfwatchd.tree.rows import Problem
 from alfwatchd.tree.tree import Tree
 from alfwatchd.watch.supervisor import WatchSupervisor
 

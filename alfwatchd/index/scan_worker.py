@@ -19,7 +19,7 @@ from alfwatchd.alf.exclude import compile_exclude
 from alfwatchd.scan.scanner import Scanner
 from alfwatchd.scan.subtree import Arm, Found, crawl, not_watched
 from alfwatchd.tree.folder import Folder, Listing
-from alfwatchd.tree.rows import PackedFiles, shared_names
+from alfwatchd.tree.packed import PackedFiles, shared_names
 
 
 def main() -> None:

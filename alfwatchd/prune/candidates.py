@@ -19,7 +19,7 @@ from alfwatchd import linux
 from alfwatchd.prune import walk
 from alfwatchd.prune.plan import FileState, PlannedFile, SessionPlace
 from alfwatchd.prune.unlisted import Kept, UnlistedSession
-from alfwatchd.tree.rows import unpack_signature, wrap_time
+from alfwatchd.tree.packed import unpack_signature, wrap_time
 
 NEWER = "newer than the reference"
 ALIAS = "the reference lists this folder at another path: a mount shows it twice"

@@ -15,7 +15,8 @@ import numpy as np
 from alfwatchd.alf import ids
 from alfwatchd.prune.reference import Reference, fold_path, without_lab
 from alfwatchd.tables.matching import CODE_BITS, composed, folded, split_uuid
-from alfwatchd.tree.rows import Session, unpack_signature
+from alfwatchd.tree.packed import unpack_signature
+from alfwatchd.tree.rows import Session
 
 HOMELESS = "listed without its session"
 NEAR = "near miss"

@@ -32,7 +32,7 @@ from alfwatchd.scan.place import Place
 from alfwatchd.settings import Settings
 from alfwatchd.store import reader
 from alfwatchd.tables import carry_over
-from alfwatchd.tree.rows import is_of_link, unpack_signature
+from alfwatchd.tree.packed import is_of_link, unpack_signature
 from alfwatchd.tree.sessions import TablesView
 
 _OWN_NOTE = (

@@ -13,7 +13,8 @@ from alfwatchd.prune.near_miss import NearMisses
 from alfwatchd.prune.plan import KeptItem
 from alfwatchd.prune.reference import Reference
 from alfwatchd.tables.matching import composed
-from alfwatchd.tree.rows import FolderRows, Session, is_of_link, unpack_signature
+from alfwatchd.tree.packed import is_of_link, unpack_signature
+from alfwatchd.tree.rows import FolderRows, Session
 from alfwatchd.tree.sessions import Snapshot
 
 _SESSIONS_AT_ONCE = 1000

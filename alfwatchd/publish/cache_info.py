@@ -7,10 +7,9 @@ One more, `OWN_KEY`, is ours: which content this is, and when earlier generation
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, BinaryIO, Protocol
+from typing import Any
 
 from alfwatchd.alf.file_names import TABLES, ZIP
 from alfwatchd.bounded_json import parse as parse_json
@@ -20,42 +19,6 @@ MIN_API_VERSION = "1.13.0"
 """The first ONE that knows `projects`, as Alyx says it. ONE adds a missing `qc` to tables that say so."""
 MOST_INFO_BYTES = 1 << 22
 """What is read of a ``cache_info.json``; no more of one that anybody has put there."""
-
-Token = str
-"""Stands for one version of one file at a target; equal only for the same version."""
-
-
-class Target(Protocol):
-    """A place with files by key: paths with ``/``. All raise `TargetError` where the place cannot be reached.
-
-    A key is replaced at once: whoever reads finds the old version or the new one, whole.
-    """
-
-    address: str
-    """For people, and without secrets."""
-    location: str
-    """Where clients find it, if that follows from where it is; else empty."""
-
-    def token(self, key: str) -> Token | None:
-        """Return the version of a file; None if there is none."""
-
-    def open(self, key: str) -> AbstractContextManager[BinaryIO]:
-        """Open a file, to be read at any place in it."""
-
-    def create(self, key: str, content: BinaryIO) -> None:
-        """Write a file that is not there yet; raises `TargetChanged` if it is."""
-
-    def replace(self, key: str, content: BinaryIO, token: Token | None) -> None:
-        """Write a file if it still is the version of the token, or still is not there; else raise `TargetChanged`."""
-
-    def generations(self) -> set[str]:
-        """Return the names of folders below ``tables``, of such as have nothing in them yet, too."""
-
-    def remove(self, generation: str) -> None:
-        """Remove a folder below ``tables`` with all that is in it; nothing if it is not there."""
-
-    def close(self) -> None:
-        """Let go of connections."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from alfwatchd.alf.file_names import TABLES, ZIP
 from alfwatchd.errors import TargetChanged, TargetError
-from alfwatchd.publish.cache_info import Token
+from alfwatchd.publish.target import Token
 
 LOCK_NAME = ".publishing.lock"
 _CHUNK_BYTES = 1 << 20

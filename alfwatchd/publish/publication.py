@@ -22,9 +22,10 @@ from typing import Any
 from alfwatchd.alf.file_names import INFO, ZIP
 from alfwatchd.errors import TargetChanged, TargetError
 from alfwatchd.publish import archive, cache_info
-from alfwatchd.publish.cache_info import Found, Target, Token
+from alfwatchd.publish.cache_info import Found
 from alfwatchd.publish.folder import FolderTarget
 from alfwatchd.publish.selection import Selection
+from alfwatchd.publish.target import Target, Token
 from alfwatchd.settings import Publish
 from alfwatchd.tables.dates import next_date
 

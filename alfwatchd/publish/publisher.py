@@ -13,9 +13,9 @@ from pathlib import Path
 
 from alfwatchd.api import TargetStatus
 from alfwatchd.errors import AlfwatchdError, TargetChanged
-from alfwatchd.publish.cache_info import Target
 from alfwatchd.publish.publication import Outcome, open_target, publish, remove_old
 from alfwatchd.publish.schedule import PublishSchedule
+from alfwatchd.publish.target import Target
 from alfwatchd.settings import Publish
 
 _log = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from urllib.parse import quote
 from alfwatchd import credentials
 from alfwatchd.alf.file_names import TABLES, ZIP
 from alfwatchd.errors import ConfigError, TargetChanged, TargetError
-from alfwatchd.publish.cache_info import Token
+from alfwatchd.publish.target import Token
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -21,7 +21,7 @@ from typing import NamedTuple, Protocol
 from alfwatchd import linux
 from alfwatchd.errors import StateError
 from alfwatchd.tree.content import Key, is_final, is_settled, record_key
-from alfwatchd.tree.rows import differs_in_ctime, either_way, pack_signature, unpack_signature
+from alfwatchd.tree.packed import differs_in_ctime, either_way, pack_signature, unpack_signature
 
 _log = logging.getLogger(__name__)
 

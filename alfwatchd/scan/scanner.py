@@ -20,7 +20,8 @@ from alfwatchd.alf.exclude import Excluded
 from alfwatchd.alf.grammar import Kind
 from alfwatchd.alf.printable import printable
 from alfwatchd.tree.folder import Folder, Listing, LookResult
-from alfwatchd.tree.rows import NO_FILES, PackedFiles, Problem, pack_signature
+from alfwatchd.tree.packed import NO_FILES, PackedFiles, pack_signature
+from alfwatchd.tree.rows import Problem
 
 GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 """Errors that say that a path leads to no folder (any more). All others say nothing about what is there."""

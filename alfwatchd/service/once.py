@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from alfwatchd.api import RecomputeReply
-from alfwatchd.database.adopter import NOTHING_READ, find_problems, look, make_announcer
+from alfwatchd.database.adopter import make_announcer
+from alfwatchd.database.look import NOTHING_READ, find_problems, look
 from alfwatchd.engine.inbox import Inbox
 from alfwatchd.engine.messages import Message
 from alfwatchd.errors import RootOffline

@@ -16,7 +16,7 @@ from alfwatchd.alf.exclude import compile_exclude
 from alfwatchd.alf.file_names import DATASETS, SESSIONS
 from alfwatchd.alf.grammar import SessionKey
 from alfwatchd.database import local_copy
-from alfwatchd.database.adopter import recall
+from alfwatchd.database.look import recall
 from alfwatchd.engine.messages import Message
 from alfwatchd.errors import LabConflict, OutDirError, StateError, TablesError
 from alfwatchd.index.first_seen import FirstSeen

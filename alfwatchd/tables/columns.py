@@ -26,7 +26,8 @@ from alfwatchd.tables.default_revision import default_revisions
 from alfwatchd.tables.earlier import QC_CATEGORIES
 from alfwatchd.tables.matching import RowNumbers
 from alfwatchd.tables.rules import TableRules
-from alfwatchd.tree.rows import DIGEST_SIZE, Session
+from alfwatchd.tree.packed import DIGEST_SIZE
+from alfwatchd.tree.rows import Session
 from alfwatchd.tree.sessions import Snapshot
 
 _EPOCH = datetime.date(1970, 1, 1).toordinal()

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from alfwatchd.alf.grammar import SessionKey, parse_session
 from alfwatchd.tables import arrow, carry_over
 from alfwatchd.tables.earlier import QC_CATEGORIES
-from alfwatchd.tree.rows import DIGEST_SIZE
+from alfwatchd.tree.packed import DIGEST_SIZE
 
 _VERSIONS = (3, 4)
 """Of UUIDs that ONE accepts (``one.alf.spec.is_uuid``)."""

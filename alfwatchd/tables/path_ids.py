@@ -11,7 +11,8 @@ from alfwatchd.tables import arrow
 from alfwatchd.tables.columns import raw_ids, with_pandas_index
 from alfwatchd.tables.earlier import NO_DATASET, NO_SESSION, QC_CATEGORIES
 from alfwatchd.tables.rules import TableRules
-from alfwatchd.tree.rows import NO_DIGEST, Session, digest_of, unpack_signature
+from alfwatchd.tree.packed import NO_DIGEST, digest_of, unpack_signature
+from alfwatchd.tree.rows import Session
 from alfwatchd.tree.sessions import Snapshot
 
 _EPOCH = datetime.date(1970, 1, 1).toordinal()

@@ -18,7 +18,8 @@ import numpy as np
 from alfwatchd.alf.ids import md5
 from alfwatchd.tables.eids import NO_EIDS, Eids, assign_new
 from alfwatchd.tables.rules import TableRules
-from alfwatchd.tree.rows import FILE_SIZE_BYTES, SIGNATURE_SIZE, Session
+from alfwatchd.tree.packed import FILE_SIZE_BYTES, SIGNATURE_SIZE
+from alfwatchd.tree.rows import Session
 from alfwatchd.tree.sessions import Snapshot
 
 ROWS_PER_GROUP = 1 << 14

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import NamedTuple
 
-from alfwatchd.tree.rows import either_way, inode_of, unpack_signature, without_inode
+from alfwatchd.tree.packed import either_way, inode_of, unpack_signature, without_inode
 
 COARSEST_CLOCK_NS = 2_000_000_000
 """For how long a file system may give all changes the same time: 2 s for FAT, 1 s for ext3, 4 ms for most others."""

@@ -10,7 +10,8 @@ from typing import NamedTuple, cast
 
 from alfwatchd.alf import grammar
 from alfwatchd.alf.grammar import Kind
-from alfwatchd.tree.rows import NO_FILES, FolderRows, PackedFiles, Problem, Session
+from alfwatchd.tree.packed import NO_FILES, PackedFiles
+from alfwatchd.tree.rows import FolderRows, Problem, Session
 
 NOT_WATCHED = -1
 NOT_LISTED = 0

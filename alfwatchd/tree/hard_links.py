@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from alfwatchd.tree.folder import Folder, Listing
-from alfwatchd.tree.rows import FolderRows, inode_of, is_same_content, pack_inode
+from alfwatchd.tree.packed import inode_of, is_same_content, pack_inode
+from alfwatchd.tree.rows import FolderRows
 
 
 class HardLinks:

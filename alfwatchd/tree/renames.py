@@ -9,7 +9,8 @@ from typing import TypeVar
 import numpy as np
 
 from alfwatchd.alf.ids import md5
-from alfwatchd.tree.rows import SIGNATURE_SIZE, Session, digest_of, unpack_signature
+from alfwatchd.tree.packed import SIGNATURE_SIZE, digest_of, unpack_signature
+from alfwatchd.tree.rows import Session
 
 _SIZE_AND_TIME = 16
 """Bytes at the beginning of a signature that hold size and modification time; see `tree.rows`."""

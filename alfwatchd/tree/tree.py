@@ -12,13 +12,10 @@ from collections.abc import Set as AbstractSet
 from alfwatchd.alf import grammar
 from alfwatchd.alf.grammar import Kind
 from alfwatchd.tree.folder import NO_FOLDERS, NOT_LISTED, Changes, Folder, Listing, LookResult, compose, patch_session
-from alfwatchd.tree.rows import (
+from alfwatchd.tree.packed import (
     NO_FILES,
     SIGNATURE_SIZE,
-    FolderRows,
     PackedFiles,
-    Problem,
-    Session,
     differs_in_ctime,
     digest_of,
     inode_of,
@@ -26,6 +23,7 @@ from alfwatchd.tree.rows import (
     pack_signature,
     shared,
 )
+from alfwatchd.tree.rows import FolderRows, Problem, Session
 from alfwatchd.tree.watch_claims import Claims
 
 

@@ -12,7 +12,7 @@ from alfwatchd.index.state_db import StateDb
 from alfwatchd.scan.hasher import Hashed, Hasher
 from alfwatchd.tree.content import inode_key
 from alfwatchd.tree.folder import LookResult
-from alfwatchd.tree.rows import SIGNATURE_SIZE, digest_of, either_way
+from alfwatchd.tree.packed import SIGNATURE_SIZE, digest_of, either_way
 from kit.trees import fast_folder, indexing, scan_all, write
 
 RECORDED = b"recorded, not md5"[:16]

@@ -12,7 +12,7 @@ from alfwatchd.errors import StateError, StateLocked
 from alfwatchd.index.state_db import StateDb
 from alfwatchd.scan.place import Place
 from alfwatchd.tree.content import Key, inode_key, record_key
-from alfwatchd.tree.rows import pack_signature
+from alfwatchd.tree.packed import pack_signature
 from kit.children import as_nobody, in_child, needs_root
 from kit.trees import fast_folder
 

@@ -20,7 +20,8 @@ from alfwatchd.index.worker_pool import WorkerPool
 from alfwatchd.scan.scanner import Scanner, open_folder
 from alfwatchd.scan.subtree import Found, crawl, not_watched
 from alfwatchd.tree.folder import Folder, Listing
-from alfwatchd.tree.rows import NO_FILES, PackedFiles, Problem, pack_signature
+from alfwatchd.tree.packed import NO_FILES, PackedFiles, pack_signature
+from alfwatchd.tree.rows import Problem
 from kit.children import as_nobody, needs_root
 from kit.control import wait
 from kit.engine import EngineBox

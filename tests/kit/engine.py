@@ -36,7 +36,7 @@ from alfwatchd.settings import Settings
 from alfwatchd.store.flusher import Flushed, Flusher, FlushFailed
 from alfwatchd.store.writer import TableWriter
 from alfwatchd.tree.folder import Folder
-from alfwatchd.tree.rows import Signature, digest_of, unpack_signature
+from alfwatchd.tree.packed import Signature, digest_of, unpack_signature
 from alfwatchd.tree.sessions import Snapshot
 from alfwatchd.watch.events import EventsLost, EventsRead, PathsChanged
 from alfwatchd.watch.watcher import Watcher

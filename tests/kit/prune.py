@@ -11,7 +11,8 @@ from alfwatchd import linux
 from alfwatchd.alf import grammar
 from alfwatchd.prune import empty_trash, executor, operations, survey, trash, trash_folder, undo, walk
 from alfwatchd.prune.reference import Origin, make_reference
-from alfwatchd.tree.rows import Session, pack_signature
+from alfwatchd.tree.packed import pack_signature
+from alfwatchd.tree.rows import Session
 from alfwatchd.tree.sessions import Snapshot, Tables, TablesView
 from kit.rows import datasets_of, folder_rows, sessions_of
 

@@ -4,7 +4,8 @@ import datetime
 
 import pyarrow as pa
 
-from alfwatchd.tree.rows import FolderRows, PackedFiles
+from alfwatchd.tree.packed import PackedFiles
+from alfwatchd.tree.rows import FolderRows
 
 
 def folder_rows(folder, files):

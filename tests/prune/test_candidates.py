@@ -12,7 +12,7 @@ from alfwatchd.errors import RootOffline
 from alfwatchd.prune.candidates import CHANGED, GONE, LINKED, NEWER, Rules, look
 from alfwatchd.prune.links import find_link_targets
 from alfwatchd.prune.unlisted import Kept, UnlistedSession
-from alfwatchd.tree.rows import unpack_signature
+from alfwatchd.tree.packed import unpack_signature
 from kit.prune import CLUSTERS, S1, SPIKES, TRIALS, take_session, write
 
 NO_RULES = Rules()

@@ -14,7 +14,8 @@ from alfwatchd.prune.near_miss import NearMisses
 from alfwatchd.prune.reference import make_reference
 from alfwatchd.prune.unlisted import Kept, find_unlisted
 from alfwatchd.tables.adoption import adopt
-from alfwatchd.tree.rows import Session, Signature, pack_signature
+from alfwatchd.tree.packed import Signature, pack_signature
+from alfwatchd.tree.rows import Session
 from alfwatchd.tree.sessions import Snapshot
 from kit.prune import COMMON, ORIGIN, reference_of
 from kit.rows import datasets_of, folder_rows, sessions_of

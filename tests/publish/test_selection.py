@@ -4,7 +4,8 @@ import pytest
 from alfwatchd.publish.selection import ContentDigest, Selection, as_rows_of, plain_ids, select_datasets
 from alfwatchd.tables.columns import TableRules, datasets_table, sessions_table
 from alfwatchd.tables.earlier import Earlier, EarlierSession
-from alfwatchd.tree.rows import Session, pack_signature
+from alfwatchd.tree.packed import pack_signature
+from alfwatchd.tree.rows import Session
 from alfwatchd.tree.sessions import Snapshot
 from kit.rows import folder_rows
 

@@ -12,7 +12,7 @@ from alfwatchd.index.state_db import StateDb
 from alfwatchd.scan import hasher as hashing_module
 from alfwatchd.scan.hasher import Hasher, HashJob
 from alfwatchd.tree.content import inode_key
-from alfwatchd.tree.rows import pack_signature
+from alfwatchd.tree.packed import pack_signature
 from kit.children import NOBODY, as_nobody, needs_root
 from kit.trees import fast_folder
 

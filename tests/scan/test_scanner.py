@@ -12,7 +12,7 @@ from one.alf import spec
 
 from alfwatchd.alf.printable import printable
 from alfwatchd.scan.scanner import GONE, Scanner, open_folder
-from alfwatchd.tree.rows import Signature, unpack_signature
+from alfwatchd.tree.packed import Signature, unpack_signature
 from kit.children import as_nobody, needs_root
 from kit.trees import (
     Case,

@@ -41,7 +41,8 @@ from alfwatchd.tables.columns import datasets_table, sessions_table
 from alfwatchd.tables.earlier import Earlier, EarlierSession
 from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.folder import Changes
-from alfwatchd.tree.rows import Session, pack_signature
+from alfwatchd.tree.packed import pack_signature
+from alfwatchd.tree.rows import Session
 from alfwatchd.tree.sessions import Snapshot
 from kit.children import mount_tmpfs, needs_root, with_own_mounts
 from kit.rows import folder_rows

@@ -18,7 +18,8 @@ from alfwatchd.store import writer
 from alfwatchd.tables import id_changes
 from alfwatchd.tables.earlier import QC_CATEGORIES
 from alfwatchd.tables.rules import TableRules
-from alfwatchd.tree.rows import Session, pack_signature
+from alfwatchd.tree.packed import pack_signature
+from alfwatchd.tree.rows import Session
 from alfwatchd.tree.sessions import Snapshot
 from alfwatchd.web import connections, control_api, control_service, http_server
 from kit.control import control_box

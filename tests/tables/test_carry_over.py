@@ -13,7 +13,8 @@ from alfwatchd.tables.carry_over import carry_over, dataset_rows, session_keys
 from alfwatchd.tables.columns import datasets_table, sessions_table
 from alfwatchd.tables.earlier import NOTHING_EARLIER, QC_CATEGORIES, Earlier, EarlierDataset, EarlierSession
 from alfwatchd.tables.rules import TableRules
-from alfwatchd.tree.rows import Session, pack_signature
+from alfwatchd.tree.packed import pack_signature
+from alfwatchd.tree.rows import Session
 from alfwatchd.tree.sessions import Snapshot
 from kit.rows import datasets_of, folder_rows, sessions_of
 

@@ -14,7 +14,8 @@ from alfwatchd.tables.columns import QC_CATEGORIES, datasets_table, sessions_tab
 from alfwatchd.tables.default_revision import default_revisions
 from alfwatchd.tables.earlier import Earlier, EarlierDataset, EarlierSession
 from alfwatchd.tables.rules import TableRules
-from alfwatchd.tree.rows import Session, pack_signature
+from alfwatchd.tree.packed import pack_signature
+from alfwatchd.tree.rows import Session
 from alfwatchd.tree.sessions import Snapshot
 from kit.rows import folder_rows
 

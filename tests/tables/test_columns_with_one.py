@@ -11,7 +11,8 @@ from alfwatchd.alf import ids
 from alfwatchd.tables.columns import datasets_table, sessions_table
 from alfwatchd.tables.earlier import Earlier, EarlierDataset, EarlierSession
 from alfwatchd.tables.rules import TableRules
-from alfwatchd.tree.rows import Session, pack_signature
+from alfwatchd.tree.packed import pack_signature
+from alfwatchd.tree.rows import Session
 from alfwatchd.tree.sessions import Snapshot
 from kit.rows import folder_rows
 

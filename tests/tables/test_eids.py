@@ -14,7 +14,8 @@ from alfwatchd.tables.earlier import Earlier, EarlierDataset, EarlierSession
 from alfwatchd.tables.eids import NO_EIDS
 from alfwatchd.tables.row_groups import plan_all, plan_changes
 from alfwatchd.tables.rules import TableRules
-from alfwatchd.tree.rows import Session, pack_signature
+from alfwatchd.tree.packed import pack_signature
+from alfwatchd.tree.rows import Session
 from alfwatchd.tree.sessions import Snapshot
 from kit.rows import datasets_of, folder_rows, sessions_of
 

@@ -10,7 +10,8 @@ from alfwatchd.tables.adoption import adopt
 from alfwatchd.tables.earlier import NO_DATASET, NO_SESSION, NOTHING_EARLIER, Earlier, EarlierDataset, EarlierSession
 from alfwatchd.tables.notes import Note, note_all, note_changes, shows_kept, with_notes
 from alfwatchd.tables.rules import TableRules
-from alfwatchd.tree.rows import Session, pack_signature
+from alfwatchd.tree.packed import pack_signature
+from alfwatchd.tree.rows import Session
 from alfwatchd.tree.sessions import Snapshot
 from kit.rows import datasets_of, folder_rows, sessions_of
 

@@ -11,7 +11,8 @@ from alfwatchd.tables import row_groups
 from alfwatchd.tables.earlier import Earlier, EarlierSession
 from alfwatchd.tables.row_groups import digest_groups, leave_out_equal, plan_all, plan_changes
 from alfwatchd.tables.rules import TableRules
-from alfwatchd.tree.rows import Session, pack_signature
+from alfwatchd.tree.packed import pack_signature
+from alfwatchd.tree.rows import Session
 from alfwatchd.tree.sessions import Snapshot
 from kit.rows import folder_rows
 

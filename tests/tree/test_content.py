@@ -1,7 +1,7 @@
 import pytest
 
 from alfwatchd.tree.content import COARSEST_CLOCK_NS, forgotten, inode_key, is_final, is_settled, record_key
-from alfwatchd.tree.rows import pack_signature
+from alfwatchd.tree.packed import pack_signature
 
 EXT4, XFS, NFS, FUSE, FAT, OVERLAY = 0xEF53, 0x58465342, 0x6969, 0x65735546, 0x4D44, 0x794C7630
 NOW = 1_700_000_000_000_000_000

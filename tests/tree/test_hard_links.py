@@ -3,7 +3,7 @@ import pytest
 from alfwatchd.alf.grammar import Kind
 from alfwatchd.tree.folder import Folder, Listing
 from alfwatchd.tree.hard_links import HardLinks
-from alfwatchd.tree.rows import PackedFiles, pack_signature
+from alfwatchd.tree.packed import PackedFiles, pack_signature
 from kit.rows import folder_rows
 
 

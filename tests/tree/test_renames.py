@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from alfwatchd.tree.packed import pack_signature
 from alfwatchd.tree.renames import contents_of, find_renames
-from alfwatchd.tree.rows import Session, pack_signature
+from alfwatchd.tree.rows import Session
 from kit.rows import folder_rows
 
 FILES = {"a.b.c": (7, 100, 1), "d.e.f": (8, 200, 2)}

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alfwatchd.tree.rows import (
+from alfwatchd.tree.packed import (
     NO_FILES,
     SIGNATURE_SIZE,
     PackedFiles,

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alfwatchd.tree.rows import Session, pack_signature
+from alfwatchd.tree.packed import pack_signature
+from alfwatchd.tree.rows import Session
 from alfwatchd.tree.sessions import Counts, Tables
 from kit.rows import folder_rows
 

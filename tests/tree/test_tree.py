@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from alfwatchd.alf.grammar import Kind
 from alfwatchd.tree.folder import NOT_WATCHED, Changes, Listing, LookResult
-from alfwatchd.tree.rows import SIGNATURE_SIZE, PackedFiles, Problem, digest_of, pack_signature, unpack_signature
+from alfwatchd.tree.packed import SIGNATURE_SIZE, PackedFiles, digest_of, pack_signature, unpack_signature
+from alfwatchd.tree.rows import Problem
 from alfwatchd.tree.sessions import Tables
 from alfwatchd.tree.tree import Tree
 

@@ -23,7 +23,7 @@ from alfwatchd.alf.ids import parse_id
 from alfwatchd.api import RescanRequest
 from alfwatchd.errors import RootOffline
 from alfwatchd.index import indexer, worker_pool
-from alfwatchd.tree.rows import unpack_signature
+from alfwatchd.tree.packed import unpack_signature
 from kit.children import bind, mount_tmpfs, unmount, with_own_mounts
 from kit.engine import POINTS, EngineBox
 from kit.fuzz_disk import NUMBERS, OPERATIONS, Disk

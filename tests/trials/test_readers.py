@@ -17,7 +17,8 @@ import pytest
 from alfwatchd.store.writer import TableWriter
 from alfwatchd.tables import row_groups
 from alfwatchd.tables.rules import TableRules
-from alfwatchd.tree.rows import Session, pack_signature
+from alfwatchd.tree.packed import pack_signature
+from alfwatchd.tree.rows import Session
 from alfwatchd.tree.sessions import Snapshot
 from kit.program import make_ibl_tree, program
 from kit.rows import folder_rows

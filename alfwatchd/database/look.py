@@ -1,0 +1,106 @@
+"""One look at the database: what it knows now, and which of it can be adopted."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from alfwatchd.addresses import shown
+from alfwatchd.database import local_copy
+from alfwatchd.database.sources import read_source
+from alfwatchd.errors import AlfwatchdError, SourceError
+from alfwatchd.settings import Adopt
+from alfwatchd.tables.adoption import Adoption, adopt
+from alfwatchd.tree.rows import Problem
+from alfwatchd.tree.sessions import Snapshot
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one look at the source gave.
+
+    Parameters
+    ----------
+    adoption : Adoption or None
+        None where nothing is to change.
+    error : str
+        Why the source could not be read; empty if it could.
+    """
+
+    adoption: Adoption | None
+    error: str
+
+
+NOTHING_READ = Reading(None, "")
+
+
+def look(settings: Adopt, state_dir: Path, in_force: Adoption | None = None) -> Reading:
+    """Look whether the source has changed. Any thread; may take minutes where it is far away.
+
+    Parameters
+    ----------
+    settings : Adopt
+        With a source.
+    state_dir : Path
+        Where the last tables that could be read are kept.
+    in_force : Adoption or None
+        What is adopted already.
+    """
+    try:
+        found = read_source(settings.source, local_copy.kept_mark(state_dir, settings.source), state_dir)
+        if found is None and in_force is None:
+            if (known := recall(settings, state_dir)) is not None:
+                return Reading(known, "")
+            found = read_source(settings.source, None, state_dir)  # what was kept is damaged
+        if found is None:
+            return NOTHING_READ
+        copy = local_copy.Copy(found.sessions, found.datasets, found.mark)
+        return Reading(_adopt(settings, state_dir, copy, is_new=True), "")
+    except AlfwatchdError as error:
+        return Reading(None if in_force is not None else recall(settings, state_dir), str(error))
+
+
+def recall(settings: Adopt, state_dir: Path) -> Adoption | None:
+    """Return what was adopted last, without a look at the source: None where nothing was, or of another source."""
+    copy = local_copy.load(state_dir, settings.source)
+    with suppress(SourceError):
+        return None if copy is None else _adopt(settings, state_dir, copy, is_new=False)
+    return None
+
+
+def _adopt(settings: Adopt, state_dir: Path, copy: local_copy.Copy, *, is_new: bool) -> Adoption:
+    try:
+        adoption = adopt(copy.sessions, copy.datasets, keep_missing=settings.keep_missing)
+    except (ArithmeticError, ValueError, pa.ArrowException) as error:  # numbers and dates beyond all bounds
+        raise SourceError(
+            f"{shown(settings.source)}: its tables make no sense: {error}; have them made anew"
+        ) from error
+    if is_new or local_copy.kept_digest(state_dir, settings.source) != adoption.digest:
+        try:
+            local_copy.save(state_dir, settings.source, copy, adoption.digest)
+        except OSError as caught:
+            _log.warning("adopted tables are not kept, so a restart needs the source error=%s", caught)
+    return adoption
+
+
+def find_problems(reading: Reading, snapshot: Snapshot, lab: str) -> list[Problem]:
+    """Return what a person should act on: the source, its contradictions, and names that nearly agree.
+
+    Parameters
+    ----------
+    reading : Reading
+        What is in force, and the last error.
+    snapshot : Snapshot
+    lab : str
+        Lab of sessions in no lab folder; empty for none.
+    """
+    found = [Problem("adopt_source", "", reading.error)] if reading.error else []
+    if reading.adoption is not None:
+        found += [*reading.adoption.problems, *reading.adoption.near_misses(snapshot.sessions.values(), lab)]
+    return found
