@@ -70,7 +70,7 @@ class Adopter:
     settings : Adopt
         With a source.
     state_dir : Path
-    kept : Kept
+    kept : Earlier
         What earlier tables hold.
     post : callable
         Gets an `Adopted` after each look that changed something, and the first one in any case.

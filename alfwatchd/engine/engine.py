@@ -45,9 +45,9 @@ class Engine:
     Parameters
     ----------
     settings : Settings
-    encoding : Encoding
+    rules : TableRules
         How rows become columns.
-    parts : Parts
+    model : EngineModel
     """
 
     def __init__(self, settings: Settings, rules: TableRules, model: EngineModel) -> None:

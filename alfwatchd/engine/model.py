@@ -28,11 +28,11 @@ class EngineModel:
     inbox : Inbox
     hashes : HashQueue or None
         None where hashing is off.
-    adopting : Adopting or None
+    adopter : Adopter or None
         None where no database is to be adopted.
     publisher : Publisher or None
         None where there are no targets.
-    first_pass_done : callable
+    first_scan_done : callable
         Called once, before the first flush.
     reload : callable
         Reads the settings again; raises `AlfwatchdError` to keep the old ones.

@@ -35,7 +35,7 @@ class Absences:
     ----------
     tables : Tables
     tree : Tree
-    watching : Watching
+    watch : WatchSupervisor
     unreadable : mapping
         Folders that could not be read: what lay below them is not gone.
     """

@@ -21,7 +21,7 @@ class FirstSeen:
 
     Parameters
     ----------
-    state : State or None
+    state : StateDb or None
         None to remember nothing for the next run.
     earlier : set of str or None
         `SessionKey.eid_path` of the sessions in earlier tables, with and without the lab that they were given; None, or

@@ -26,7 +26,7 @@ class HashQueue:
     Parameters
     ----------
     hasher : Hasher
-    state : State
+    state : StateDb
     """
 
     def __init__(self, hasher: Hasher, state: StateDb) -> None:

@@ -37,13 +37,13 @@ class Indexer:
     Parameters
     ----------
     scanner : Scanner
-    guard : Guard
-    watching : Watching
+    guard : RootGuard
+    watch : WatchSupervisor
     settle_seconds, longest_wait_seconds : float
         See `index.dirty.DirtySet`.
     generation : int
         Generation of the tables on disk, to count on from.
-    crawlers : Crawlers or None
+    workers : WorkerPool or None
         Worker processes for full scans; None to scan everything here.
     """
 

@@ -72,8 +72,8 @@ class Intake:
     Parameters
     ----------
     root_name : str
-    guard : Guard
-    watching : Watching
+    guard : RootGuard
+    watch : WatchSupervisor
     """
 
     def __init__(self, root_name: str, guard: RootGuard, watch: WatchSupervisor) -> None:

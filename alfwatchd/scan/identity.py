@@ -16,7 +16,7 @@ class Identities:
     ----------
     root : str
         Absolute path, links resolved.
-    guard : Guard
+    guard : RootGuard
     """
 
     def __init__(self, root: str, guard: RootGuard) -> None:

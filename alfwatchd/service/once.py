@@ -49,7 +49,7 @@ class Summary:
         Sum of the file sizes.
     added, changed, removed : int
         Dataset rows, against the tables that were there before; one that has another id now is changed.
-    adopted : Announced or None
+    adopted : IdsChanged or None
         What the database knows, where that is another state of it than before.
     problems : tuple of Problem
     seconds : float

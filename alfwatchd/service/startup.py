@@ -55,7 +55,7 @@ class Start:
     ----------
     indexer : Indexer
         Knows nothing of the disk yet.
-    encoding : Encoding
+    rules : TableRules
         Carries over what earlier tables hold.
     notes : Notes or None
         Where what only the tables hold is noted; None for a run that leaves no state.
@@ -112,7 +112,7 @@ def prepare(
     Parameters
     ----------
     settings : Settings
-    state : State or None
+    state : StateDb or None
         None for a run that leaves no state.
     new_watcher : callable or None
         Makes a watcher; None for a run that looks once.
@@ -243,7 +243,7 @@ def _with_notes(
 
     Parameters
     ----------
-    carried : Kept
+    carried : Earlier
     notes : Notes
     sessions : pyarrow.Table or None
     earlier : StoredTables or None

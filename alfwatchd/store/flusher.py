@@ -39,7 +39,7 @@ class Flusher:
 
     Parameters
     ----------
-    store : Store
+    store : TableWriter
         Used by this thread only, but for `is_untouched` between flushes.
     post : callable
         Gets one `Flushed` or `FlushFailed` per `submit`.

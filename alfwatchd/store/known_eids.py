@@ -52,7 +52,7 @@ def save(folder: Path, partition: Partition, mark: FileVersion) -> None:
     folder : Path
     partition : Partition
         What the tables hold.
-    mark : FileMark
+    mark : FileVersion
         Of the sessions table.
     """
     given, paths = partition.given, sorted(partition.eids)

@@ -68,12 +68,12 @@ class Ledger:
         self,
         out_dir: Path,
         readers: Readers,
-        compare_ids: Callable[[Announcement], None] | None,
+        announce: Callable[[Announcement], None] | None,
         notes: Notes | None,
     ) -> None:
         self._out_dir = out_dir
         self._readers = readers
-        self._tell = compare_ids
+        self._tell = announce
         self._notes = notes
         self._announced: tuple[str, str] | None = None
         """What was adopted when ids were last compared, see `_adopts`."""
@@ -115,7 +115,7 @@ class Ledger:
         Parameters
         ----------
         plan : Plan
-        encoding : Encoding
+        rules : TableRules
         is_held : bool
             See `Snapshot`. Renames are told when the rows of the old names go.
 

@@ -53,8 +53,8 @@ class _Written:
 
     Parameters
     ----------
-    encoding : Encoding
-    marks : tuple of FileMark
+    rules : TableRules
+    marks : tuple of FileVersion
         Of both files.
     n_bits : int
     digests : Digests or None

@@ -57,7 +57,7 @@ def take_over(
     ----------
     columns : DatasetColumns
         In the order of sessions; the ids of known rows may be anything.
-    places : Places
+    places : RowNumbers
         Which rows of the database stand for them.
     sessions : sequence of AdoptedSession or None
         By number of the session; None where the database does not know it.

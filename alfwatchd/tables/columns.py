@@ -122,7 +122,7 @@ def dataset_columns(
         Eid and session of each.
     adopted : sequence of AdoptedSession or None
         What the database knows of each, by `TableRules.adopted_session`.
-    encoding : Encoding
+    rules : TableRules
     """
     paths, counts = dataset_paths(sessions)
     places = np.full(len(paths), -1, np.int64)

@@ -59,7 +59,7 @@ def use_kept(
         Rows that get no id of the database.
     own_ids, qc : numpy.ndarray
         Columns, changed in place: ids of shape (n_datasets, 16).
-    encoding : Encoding
+    rules : TableRules
     """
     if not rules.kept.datasets and rules.adopted is None:
         return

@@ -18,9 +18,9 @@ class Earlier:
 
     Parameters
     ----------
-    sessions : mapping of str to KeptSession
+    sessions : mapping of str to EarlierSession
         By `SessionKey.eid_path`.
-    datasets : mapping of str to mapping of str to KeptDataset
+    datasets : mapping of str to mapping of str to EarlierDataset
         By `SessionKey.eid_path`, then rel_path. Only what differs from the default is here.
     lab : str
         Lab that the earlier tables hold for sessions in no lab folder, whatever the `lab` setting is now.

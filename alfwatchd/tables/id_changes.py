@@ -76,7 +76,7 @@ def announce_changes(changes: Sequence[Change], rules: TableRules, when: datetim
     Parameters
     ----------
     changes : sequence of Change
-    encoding : Encoding
+    rules : TableRules
         Makes the ids of both sides.
     when : datetime
         With its time zone.
@@ -130,7 +130,7 @@ def compare_ids(
         What these hold as the lab of sessions in no lab folder.
     groups : sequence of sequence of (bytes, Session)
         Eid and session of all that is about to be written, in parts, to bound what is in memory at once.
-    encoding : Encoding
+    rules : TableRules
     when : datetime
         With its time zone.
     reason : str
@@ -165,7 +165,7 @@ def _known_before(
     ----------
     before : Adoption
     groups : sequence of sequence of (bytes, Session)
-    encoding : Encoding
+    rules : TableRules
         With the lab of these tables.
     """
     known, stays = {}, {}

@@ -26,8 +26,8 @@ class Note:
         ``(lab/)subject/date/number`` as the tables told it.
     lab : str
         What the tables held as the lab of sessions in no lab folder.
-    session : KeptSession
-    datasets : mapping of str to KeptDataset
+    session : EarlierSession
+    datasets : mapping of str to EarlierDataset
         By rel_path; ids and qc only, as digests are recorded with the files that they are of.
     """
 
@@ -66,7 +66,7 @@ def note_changes(
         Sessions that may have lost datasets, as they are now.
     odd : mapping of str to bytes
         `Eids.odd`.
-    encoding : Encoding
+    rules : TableRules
     """
     kept = rules.all_kept
     for eid, session in gone:
@@ -128,7 +128,7 @@ def with_notes(
 
     Parameters
     ----------
-    kept : Kept
+    kept : Earlier
         What the tables know, and no database.
     notes : sequence of Note
         The latest last.

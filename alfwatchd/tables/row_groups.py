@@ -114,7 +114,7 @@ def plan_all(snapshot: Snapshot, rules: TableRules, n_bits: int | None = None, b
     Parameters
     ----------
     snapshot : Snapshot
-    encoding : Encoding
+    rules : TableRules
         Gives the eids.
     n_bits : int or None
         As in the file in force; None, or where that does not fit any more, for what suits the number of rows.

@@ -30,11 +30,11 @@ class TableRules:
         Lab of sessions in no lab folder; empty for none.
     with_hashes : bool
         Whether the hash column holds md5 (null where not known yet); if not, it is of null type.
-    kept : Kept
+    kept : Earlier
         Columns carried over from earlier tables.
     adopted : Adoption or None
         What is taken over from a database, before all else.
-    carried : Kept or None
+    carried : Earlier or None
         `kept` with what a database knows better now; None where that is the same.
     n_recomputed : int
         How often ids that were given out before have been given up on request.
