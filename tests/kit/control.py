@@ -102,7 +102,7 @@ def give(message: Request, answer: object) -> None:
     if isinstance(answer, Exception):
         refuse(message.reply, answer)
     else:
-        answer(message.reply, answer)
+        api.answer(message.reply, answer)
 
 
 class Box:
