@@ -22,10 +22,12 @@ from alfwatchd.prune.plan import PrunePlan
 _log = logging.getLogger(__name__)
 
 _FOLDER = "plans"
-_MOST_PLANS = 200
-_MOST_BYTES = 64 << 20
-_LONGEST_PLAN = 16 << 20
-"""Of one file; a longer one is kept without its paths."""
+MOST_PLANS = 200
+"""Number of plans that are kept; the oldest ones are forgotten first."""
+MOST_BYTES = 64 << 20
+"""Size in bytes that all files together may have; the latest one is kept in any case."""
+LONGEST_PLAN = 16 << 20
+"""Size in bytes of one file. A plan that needs more is kept without its paths."""
 
 
 class PlanRecords:
@@ -69,8 +71,8 @@ class PlanRecords:
     def _read(self, path: Path, *, with_details: bool = False) -> tuple[PlanRecord | None, dict[str, Any]]:
         try:
             with path.open("rb") as file:
-                record = PlanRecord(**json.loads(file.readline(_LONGEST_PLAN)))
-                details = json.loads(file.readline(_LONGEST_PLAN) or b"{}") if with_details else {}
+                record = PlanRecord(**json.loads(file.readline(LONGEST_PLAN)))
+                details = json.loads(file.readline(LONGEST_PLAN) or b"{}") if with_details else {}
         except (OSError, ValueError, TypeError, RecursionError):
             return None, {}
         return record, details if isinstance(details, dict) else {}
@@ -85,7 +87,7 @@ class PlanRecords:
             with suppress(FileNotFoundError):
                 temporary.unlink()
             with temporary.open("xb") as file:
-                file.write(head + b"\n" + (text if len(text) < _LONGEST_PLAN else b"{}") + b"\n")
+                file.write(head + b"\n" + (text if len(text) < LONGEST_PLAN else b"{}") + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
@@ -98,7 +100,7 @@ class PlanRecords:
         n_bytes = 0
         for number, (about, path) in enumerate(files, 1):
             n_bytes += about.st_size
-            if number > _MOST_PLANS or (n_bytes > _MOST_BYTES and number > 1):
+            if number > MOST_PLANS or (n_bytes > MOST_BYTES and number > 1):
                 path.unlink(missing_ok=True)
 
 

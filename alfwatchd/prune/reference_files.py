@@ -85,10 +85,11 @@ def _origin(folder: Path, pair: list[Mapping[bytes, bytes]], modified: datetime)
         dates += [written_at] if written_at is not None else []
         dates += _earliest(created, written_at)
     generation = generations[1] if isinstance(generations[1], int) else None
-    return Origin(str(folder), min(*dates, _now()), generation)  # a clock that is ahead makes nothing older
+    return Origin(str(folder), min(*dates, utc_now()), generation)  # a clock that is ahead makes nothing older
 
 
-def _now() -> datetime:
+def utc_now() -> datetime:
+    """Return the time of this machine's clock, in UTC."""
     return datetime.now(UTC)
 
 

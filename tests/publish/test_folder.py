@@ -211,7 +211,7 @@ def test_sub_tables(places, tmp_path, subset, subjects):
 
 def test_tables_that_do_not_belong_together_are_not_published(places, tmp_path, monkeypatch):
     out_dir, target = places
-    monkeypatch.setattr(archive, "_PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(archive, "PATIENCE_SECONDS", 0.3)
     write_tables(tmp_path / "later", 2, ["s3"])
     (out_dir / SESSIONS).write_bytes((tmp_path / "later" / SESSIONS).read_bytes())
     with pytest.raises(TablesError, match="not of one generation"):
@@ -397,7 +397,7 @@ def test_what_another_publisher_wrote_meanwhile_is_not_overwritten(places, tmp_p
 KILLER = """
 import os, signal
 from types import SimpleNamespace
-from alfwatchd import folder_target
+from alfwatchd.publish import folder as folder_target
 left = int(os.environ["KILL_AT"])
 def counted(inner):
     def call(*arguments, **options):
@@ -485,7 +485,7 @@ def test_a_lock_that_another_holds_is_waited_for(places):
     place = FolderTarget(target)
     publish(out_dir, entry(target), place)
     write_tables(out_dir, 2, ["s3"])
-    with place._lock():
+    with place.lock():
         thread = threading.Thread(target=publish, args=(out_dir, entry(target), place))
         thread.start()
         thread.join(0.2)
@@ -497,8 +497,8 @@ def test_a_lock_that_another_holds_is_waited_for(places):
 
 
 def test_a_lock_that_is_never_let_go_of_is_told(places, monkeypatch):
-    monkeypatch.setattr(folder_target, "_LOCK_SECONDS", 0.1)
-    with FolderTarget(places[1])._lock(), pytest.raises(TargetError, match=r"publishing.lock: another process holds"):
+    monkeypatch.setattr(folder_target, "LOCK_SECONDS", 0.1)
+    with FolderTarget(places[1]).lock(), pytest.raises(TargetError, match=r"publishing.lock: another process holds"):
         publish(places[0], entry(places[1]))
 
 
