@@ -1,3 +1,5 @@
+"""What became of each plan can be looked up later, and the state folder does not grow without end."""
+
 import json
 import os
 

@@ -1,3 +1,5 @@
+"""The daemon empties the trash when it is due, and tells a person what it cannot empty."""
+
 import os
 from types import SimpleNamespace
 

@@ -1,3 +1,5 @@
+"""Each line of the log has its priority, and no name of a file can make a line."""
+
 import os
 import subprocess
 import sys

@@ -1,3 +1,5 @@
+"""What systemd is told, and when: else it would kill a daemon that works, or keep one that hangs."""
+
 import fcntl
 import io
 import math
