@@ -173,7 +173,7 @@ def _finish(root, plan, before, step, n):
 
 def _finish_empty(root, plan, contents):
     assert set(all_bytes(root)) <= set(contents)
-    if empty_trash.survey(root) and random.random() < 0.5:
+    if empty_trash.list_trashed(root) and random.random() < 0.5:
         empty_trash.undo(root, plan.plan_id, lambda _: None)
     empty_trash.empty_due(root, NOW + WEEK, lambda _: None)
     assert set(all_bytes(root)) >= {f"content of {S2}/README.txt"}

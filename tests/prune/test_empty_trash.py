@@ -27,7 +27,7 @@ def test_a_trash_that_is_due_is_emptied_and_no_other(root):
     assert empty_trash.empty_due(root, NOW + WEEK - 1, lines.append).n_files == 0
     done = empty_trash.empty_due(root, NOW + WEEK, lines.append)
     assert (done.n_files, done.plans, done.kept, len(lines)) == (3, [first.plan_id], [], 3)
-    assert [each.name for each in empty_trash.survey(root)] == [second.plan_id]
+    assert [each.name for each in empty_trash.list_trashed(root)] == [second.plan_id]
     with pytest.raises(PruneRefused, match="holds nothing of plan"):
         undo(root, first)
     undo(root, second)
@@ -39,7 +39,7 @@ def test_empty_takes_one_plan_or_all(root):
     move(root, first)
     second = plan_for(root)
     move(root, second)
-    survey = {each.name: (each.n_files, each.freed_at) for each in empty_trash.survey(root)}
+    survey = {each.name: (each.n_files, each.freed_at) for each in empty_trash.list_trashed(root)}
     assert survey == {first.plan_id: (3, NOW + WEEK), second.plan_id: (9, NOW + WEEK)}
     done = empty_trash.empty(root, first.plan_id, no_log)
     assert (done.n_files, done.n_bytes, done.plans) == (3, first.n_bytes, [first.plan_id])
@@ -57,7 +57,7 @@ def test_a_file_that_was_written_to_since_its_move_is_not_emptied(root):
         writer.write("the last words of a writer")
     done = empty_trash.empty_due(root, NOW + WEEK, no_log)
     assert [(item.path, item.reason) for item in done.kept] == [(f"{S1}/{SPIKES}", empty_trash.WRITTEN)]
-    (left,) = empty_trash.survey(root)
+    (left,) = empty_trash.list_trashed(root)
     assert (left.n_files, left.n_written, done.plans, done.n_files) == (1, 1, [], len(FILES) - 1)
     assert [item.reason for item in empty_trash.empty(root, plan.plan_id, no_log).kept] == [empty_trash.WRITTEN]
     undo(root, plan)

@@ -94,7 +94,7 @@ def test_a_planted_plan_is_refused(root, tmp_path, how):
             call()
     due = empty_trash.empty_due(root, NOW + 2 * WEEK, no_log)
     assert (due.n_files, len(due.kept)) == (0, 1)
-    assert empty_trash.survey(root)[0].trouble
+    assert empty_trash.list_trashed(root)[0].trouble
     assert entries(root) == before
 
 
@@ -109,4 +109,4 @@ def test_two_do_not_use_one_trash_at_once(root):
         ):
             with pytest.raises(Busy, match="another prune of this root"):
                 call()
-        assert empty_trash.survey(root)[0].n_files == len(FILES)
+        assert empty_trash.list_trashed(root)[0].n_files == len(FILES)

@@ -173,7 +173,7 @@ def check_nothing_is_lost(story, before):
 
 
 def undo_all(story):
-    for plan in {each.name.partition("-")[0] for each in empty_trash.survey(story.root)}:
+    for plan in {each.name.partition("-")[0] for each in empty_trash.list_trashed(story.root)}:
         empty_trash.undo(story.root, plan, lambda _: None)
 
 
