@@ -20,8 +20,9 @@ from alfwatchd.publish.target import Token
 
 LOCK_NAME = ".publishing.lock"
 _CHUNK_BYTES = 1 << 20
-_LOCK_SECONDS, _LOCK_POLL_SECONDS = 60.0, 0.05
-"""A publisher holds the lock while it writes one file."""
+LOCK_SECONDS = 60.0
+"""How long to wait for the lock. A publisher holds it while it writes one file."""
+_LOCK_POLL_SECONDS = 0.05
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -75,7 +76,7 @@ class FolderTarget:
         path = self._base / key
         with _told(path):
             try:
-                with self._open_folder(*above, make=True) as folder, self._lock():
+                with self._open_folder(*above, make=True) as folder, self.lock():
                     _replace(folder, name, content, token)
             except FileNotFoundError as error:
                 raise TargetChanged(f"{path}: its folder was removed just now; try again") from error
@@ -128,12 +129,18 @@ class FolderTarget:
             os.close(folder)
 
     @contextmanager
-    def _lock(self) -> Iterator[None]:
-        """Keep other publishers out. The kernel lets go of it for whoever is killed."""
+    def lock(self) -> Iterator[None]:
+        """Keep other publishers out. If the process that holds the lock is killed, the kernel releases it.
+
+        Raises
+        ------
+        TargetError
+            Another process holds it for `LOCK_SECONDS`.
+        """
         with self._open_folder() as folder:
             fd = os.open(LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666, dir_fd=folder)
         try:
-            deadline = time.monotonic() + _LOCK_SECONDS
+            deadline = time.monotonic() + LOCK_SECONDS
             while not _try_to_lock(fd):
                 if time.monotonic() > deadline:
                     lock = self._base / LOCK_NAME

@@ -1,3 +1,5 @@
+"""Two processes never write the same tables or state, whatever is done to their lock files."""
+
 import os
 import signal
 

@@ -276,9 +276,10 @@ class Shifted(Real):
         return Real.now(tz) + datetime.timedelta(seconds=off())
 time.time = lambda: real() + off()
 time.time_ns = lambda: real_ns() + int(off() * 1e9)
-from alfwatchd import daemon, store, stored
-daemon.datetime = stored.datetime = Shifted
-store.datetime = types.SimpleNamespace(**{**vars(datetime), "datetime": Shifted})
+from alfwatchd.service import daemon
+from alfwatchd.store import reader, writer
+daemon.datetime = reader.datetime = Shifted
+writer.datetime = types.SimpleNamespace(**{**vars(datetime), "datetime": Shifted})
 """
 HOUR, AGES = 3600.0, 1.5e9
 STEPS = (HOUR, -HOUR, -56 * 365.25 * 24 * HOUR, AGES, 0.0, -AGES, 10 * AGES)
