@@ -6,7 +6,7 @@ has for any dataset of the session, be it here or not: so no id changes when ano
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,11 +14,10 @@ import numpy.typing as npt
 
 from alfwatchd.alf import ids
 from alfwatchd.tables.adoption import AdoptedSession
-from alfwatchd.tables.earlier import NO_DATASET, EarlierDataset
+from alfwatchd.tables.earlier import EarlierDatasets
+from alfwatchd.tables.raw_ids import Ids
 from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.rows import Session
-
-_NOTHING: Mapping[str, EarlierDataset] = {}
 
 
 class Members(NamedTuple):
@@ -44,7 +43,7 @@ def use_kept(
     sessions: Sequence[Members],
     rel_paths: Sequence[bytes],
     is_own: npt.NDArray[np.bool_],
-    own_ids: npt.NDArray[np.uint8],
+    own_ids: Ids,
     qc: npt.NDArray[np.int8],
     rules: TableRules,
 ) -> None:
@@ -61,42 +60,46 @@ def use_kept(
         Columns, changed in place: ids of shape (n_datasets, 16).
     rules : TableRules
     """
-    if not rules.kept.datasets and rules.adopted is None:
+    kept = rules.kept.datasets
+    if not kept and rules.adopted is None:
         return
-    for each in sessions:
-        kept = _NOTHING
-        if rules.kept.datasets:
-            kept = rules.kept.datasets.get(rules.kept_key(each.session.key), _NOTHING)
-        kept_rows = _put_kept(each, kept, rel_paths, own_ids, qc)
-        if each.adopted is None and not kept:
+    keys = [rules.kept_key(each.session.key) if kept else "" for each in sessions]
+    has_id = _put_kept(kept, keys, sessions, rel_paths, own_ids, qc)
+    for each, key in zip(sessions, keys, strict=True):
+        known = kept.span(key)
+        if each.adopted is None and not known:
             continue
-        taken = _of_database(each, rules, all_of_them=bool(kept_rows))
-        free = [row for row in each.rows if is_own[row] and row not in kept_rows]
-        free += [row for row in kept_rows if is_own[row] and own_ids[row].tobytes() in taken]
-        taken |= {row.id for row in kept.values() if row.id is not None}
+        here = slice(each.rows.start, each.rows.stop)
+        taken = _of_database(each, rules, all_of_them=bool(has_id[here].any()))
+        rows = (np.flatnonzero(is_own[here]) + here.start).tolist()
+        free = [row for row in rows if not has_id[row]]
+        free += [row for row in rows if has_id[row] and own_ids[row].tobytes() in taken] if taken else []
+        taken |= _begin_as(each.base, kept.rows.ids[known.start : known.stop]) if free else set()
         for row in free if taken else ():
-            if own_ids[row].tobytes() not in taken and row not in kept_rows:
+            if own_ids[row].tobytes() not in taken and not has_id[row]:
                 continue
             new = next(own for own in ids.dataset_ids(each.base, rel_paths[row].decode()) if own not in taken)
             own_ids[row] = np.frombuffer(new, np.uint8)
 
 
 def _put_kept(
-    each: Members,
-    kept: Mapping[str, EarlierDataset],
+    kept: EarlierDatasets,
+    keys: Sequence[str],
+    sessions: Sequence[Members],
     rel_paths: Sequence[bytes],
-    own_ids: npt.NDArray[np.uint8],
+    own_ids: Ids,
     qc: npt.NDArray[np.int8],
-) -> set[int]:
-    """Put what earlier tables know into the rows of a session; return those that got an id of them."""
-    found = set()
-    for row in each.rows if kept else ():
-        known = kept.get(rel_paths[row].decode(), NO_DATASET)
-        qc[row] = known.qc
-        if known.id is not None:
-            own_ids[row] = np.frombuffer(known.id, np.uint8)
-            found.add(row)
-    return found
+) -> npt.NDArray[np.bool_]:
+    """Put what earlier tables know into the rows; return for each row whether it got an id of them."""
+    places = kept.find(keys, [len(each.rows) for each in sessions], rel_paths)
+    known = np.flatnonzero(places >= 0)
+    qc[known] = kept.rows.qc[places[known]]
+    found = kept.rows.ids[places[known]]
+    is_id = found.any(axis=1)
+    own_ids[known[is_id]] = found[is_id]
+    has_id = np.zeros(len(rel_paths), np.bool_)
+    has_id[known[is_id]] = True
+    return has_id
 
 
 def _of_database(each: Members, rules: TableRules, *, all_of_them: bool) -> set[bytes]:
@@ -104,6 +107,9 @@ def _of_database(each: Members, rules: TableRules, *, all_of_them: bool) -> set[
     if each.adopted is None or rules.adopted is None:
         return set()
     found = rules.adopted.rows.ids[each.adopted.first : each.adopted.last]
-    if not all_of_them:
-        found = found[(found[:, :8] == np.frombuffer(each.base[:8], np.uint8)).all(axis=1)]
-    return set(map(bytes, found))
+    return set(map(bytes, found)) if all_of_them else _begin_as(each.base, found)
+
+
+def _begin_as(eid: bytes, own_ids: Ids) -> set[bytes]:
+    """Return those of some ids that datasets of a session of this eid could be given: they begin as it does."""
+    return set(map(bytes, own_ids[(own_ids[:, :8] == np.frombuffer(eid[:8], np.uint8)).all(axis=1)]))
