@@ -21,7 +21,7 @@ from alfwatchd.alf.ids import md5
 from alfwatchd.tables import arrow
 from alfwatchd.tables.adopted_columns import DatasetColumns, take_over
 from alfwatchd.tables.adoption import AdoptedSession
-from alfwatchd.tables.dataset_ids import Members, use_kept
+from alfwatchd.tables.dataset_ids import Members, find_kept, use_kept
 from alfwatchd.tables.default_revision import default_revisions
 from alfwatchd.tables.earlier import QC_CATEGORIES
 from alfwatchd.tables.matching import RowNumbers
@@ -156,6 +156,9 @@ def _gather(
 
     Ids of datasets follow from the eid that the path gives: those that are not adopted stay when their session is.
     """
+    kept = find_kept([session for _, session in sessions], counts, paths, rules)
+    is_made = needs_id & ~kept.has_id  # an id that is known is not computed: that is half of the time
+    all_are_made = bool(is_made.all())
     signatures: list[bytes] = []
     digests: list[bytes] = []
     tails: list[bytes] = []
@@ -168,19 +171,16 @@ def _gather(
             digests.append(packed.digests or bytes(DIGEST_SIZE * len(packed.names)))
         base = eid if known is None else rules.given_eid(session)
         own = slice(first, first + count)
-        if known is None:
-            tails += [md5(base + path).digest() for path in paths[own]]
-        else:  # an id that the database gives is not computed: that is half of the time
-            tails += [md5(base + path).digest() for path in compress(paths[own], needs_id[own].tolist())]
+        made = paths[own] if all_are_made else compress(paths[own], is_made[own].tolist())
+        tails += [md5(base + path).digest() for path in made]
         defaults += default_revisions(session)
         members.append(Members(session, known, base, range(first, first + count)))
         first += count
     own_ids = np.zeros((len(paths), 16), np.uint8)
-    own_ids[needs_id] = join_ids(
-        np.repeat(raw_ids([each.base for each in members]), counts, axis=0)[needs_id], raw_ids(tails)
-    )
+    bases = np.repeat(raw_ids([each.base for each in members]), counts, axis=0)
+    own_ids[is_made] = join_ids(bases[is_made], raw_ids(tails))
     qc = np.zeros(len(paths), np.int8)
-    use_kept(members, paths, needs_id, own_ids, qc, rules)
+    use_kept(members, paths, kept, needs_id, own_ids, qc, rules)
     return DatasetColumns(
         paths=paths,
         sessions=np.repeat(np.arange(len(sessions)), counts),
