@@ -21,8 +21,8 @@ import pyarrow as pa
 from alfwatchd.alf import grammar
 from alfwatchd.errors import PruneRefused
 from alfwatchd.tables import carry_over, database_columns
-from alfwatchd.tables.database_columns import Ids
 from alfwatchd.tables.matching import CODE_BITS, Rows, composed, folded, split_uuid
+from alfwatchd.tables.raw_ids import Ids
 
 K = TypeVar("K")
 V = TypeVar("V")

@@ -38,14 +38,14 @@ from alfwatchd.store.reader import (
 )
 from alfwatchd.store.writer import TableWriter, check_out_dir
 from alfwatchd.tables.columns import datasets_table, sessions_table
-from alfwatchd.tables.earlier import Earlier, EarlierSession
+from alfwatchd.tables.earlier import EarlierSession
 from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.folder import Changes
 from alfwatchd.tree.packed import pack_signature
 from alfwatchd.tree.rows import Session
 from alfwatchd.tree.sessions import Snapshot
 from kit.children import mount_tmpfs, needs_root, with_own_mounts
-from kit.rows import folder_rows
+from kit.rows import earlier, folder_rows
 from kit.trees import fast_folder, write
 
 pytestmark = pytest.mark.usefixtures("no_readers")
@@ -143,7 +143,7 @@ def test_what_was_mounted_over_the_folder_gets_no_table(out_dir, n_checks):
 
 
 def test_metadata(out_dir):
-    kept = Earlier({"s/2020-01-01/001": EarlierSession(None, "", "p")}, {})
+    kept = earlier({"s/2020-01-01/001": EarlierSession(None, "", "p")}, {})
     for rules in (TableRules(), TableRules(lab="lab", with_hashes=True, kept=kept)):
         TableWriter(out_dir, "/data/root").write(snapshot("s", 3), rules)
         for name in (SESSIONS, DATASETS):
