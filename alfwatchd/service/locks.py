@@ -16,7 +16,7 @@ from alfwatchd.errors import Locked, OutDirError, StateError
 
 _log = logging.getLogger(__name__)
 
-LOCK_NAME = ".alfwatchd.service.locks"
+LOCK_NAME = ".alfwatchd.lock"
 _MOST_BYTES = 32
 _NUMBER = re.compile(rb"\d{0,30}\n?")
 _NOT_OURS = "it is a hard link to somebody's file; remove this name"

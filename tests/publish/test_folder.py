@@ -397,7 +397,7 @@ def test_what_another_publisher_wrote_meanwhile_is_not_overwritten(places, tmp_p
 KILLER = """
 import os, signal
 from types import SimpleNamespace
-from alfwatchd import folder_target
+from alfwatchd.publish import folder as folder_target
 left = int(os.environ["KILL_AT"])
 def counted(inner):
     def call(*arguments, **options):

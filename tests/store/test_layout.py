@@ -218,7 +218,7 @@ def test_what_may_be_untrue_is_not_used(out_dir, change):
 
 
 @pytest.mark.parametrize(
-    "encoding",
+    "rules",
     [
         TableRules(lab="lab"),
         TableRules(with_hashes=True),

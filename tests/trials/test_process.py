@@ -114,7 +114,7 @@ def test_a_kill_at_any_moment_while_a_writer_runs(tmp_path, tally, scale, chance
     leftovers = {file.name for file in made.out_dir.iterdir()} - {
         "sessions.pqt",
         "datasets.pqt",
-        ".alfwatchd.service.locks",
+        ".alfwatchd.lock",
     }
     assert not leftovers
 
@@ -445,7 +445,7 @@ def test_a_lock_that_somebody_removed_keeps_a_second_daemon_out(tmp_path, tally)
     root = make_small_tree(tmp_path / "root")
     with fast_program(root, tmp_path / "tables") as (made, flag):
         made.start(flag)
-        for lock in (made.out_dir / ".alfwatchd.service.locks", made.home / "state/daemon.lock"):
+        for lock in (made.out_dir / ".alfwatchd.lock", made.home / "state/daemon.lock"):
             lock.unlink()
             tally["faults"] += 1
         made.wait(lambda: made.log.count("the lock was removed and is taken again") == 2)
