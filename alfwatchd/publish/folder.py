@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
 import stat
@@ -14,6 +13,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
+from alfwatchd import linux
 from alfwatchd.alf.file_names import TABLES, ZIP
 from alfwatchd.errors import TargetChanged, TargetError
 from alfwatchd.publish.target import Token
@@ -134,7 +134,7 @@ class FolderTarget:
             fd = os.open(LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666, dir_fd=folder)
         try:
             deadline = time.monotonic() + _LOCK_SECONDS
-            while not _try_to_lock(fd):
+            while not linux.try_flock(fd):
                 if time.monotonic() > deadline:
                     lock = self._base / LOCK_NAME
                     raise TargetError(f"{lock}: another process holds it all the time; `fuser -v` on it tells which")
@@ -218,11 +218,3 @@ def _write_whole(folder: int, name: str, content: BinaryIO) -> None:
         shutil.copyfileobj(content, file, _CHUNK_BYTES)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _try_to_lock(fd: int) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
