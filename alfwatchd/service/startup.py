@@ -31,7 +31,7 @@ from alfwatchd.scan.root_guard import RootGuard
 from alfwatchd.scan.scanner import Scanner
 from alfwatchd.settings import Settings
 from alfwatchd.store import reader
-from alfwatchd.store.atomic import file_version
+from alfwatchd.store.files import file_version
 from alfwatchd.store.layout import LAYOUT, read_marks
 from alfwatchd.store.notes_file import Notes
 from alfwatchd.store.reader import StoredTables

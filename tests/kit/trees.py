@@ -119,6 +119,17 @@ def make_socket(path: bytes | str) -> None:
         os.close(fd)
 
 
+IN_THE_WAY = {
+    "file": lambda path: path.write_text("of a process that was killed"),
+    "pipe": os.mkfifo,
+    "socket": make_socket,
+    "empty folder": lambda path: path.mkdir(),
+    "link": lambda path: path.symlink_to("precious"),
+    "dangling link": lambda path: path.symlink_to("nowhere"),
+}
+"""What somebody, or a process that was killed, may have left where a file belongs; the links want a file `precious`."""
+
+
 def write(root: Path, *paths: str) -> None:
     """Write small files, with the folders that they need; a path that ends in a slash is a folder."""
     for path in paths:

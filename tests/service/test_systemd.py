@@ -196,7 +196,7 @@ def test_no_passed_sockets(environ):
 
 PASSED = """
 import os, socket, sys
-from alfwatchd import systemd
+from alfwatchd.service import systemd
 for number, fd in enumerate(sys.argv[1:], start=3):
     os.dup2(int(fd), number)
 fds = systemd.listen_fds({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "2"})
