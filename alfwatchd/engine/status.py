@@ -10,7 +10,7 @@ from alfwatchd.alf.printable import printable
 from alfwatchd.api import DaemonState, ProblemReply, RescanNote, Status
 from alfwatchd.index.lab import lab_problems
 from alfwatchd.version import find_version
-from alfwatchd.watch.watcher import watches_limit
+from alfwatchd.watch.inotify import watches_limit
 
 if TYPE_CHECKING:
     from alfwatchd.engine.engine import Engine

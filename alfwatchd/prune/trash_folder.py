@@ -7,13 +7,13 @@ followed, and each folder must belong to the user that prunes and be writable fo
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 
+from alfwatchd import linux
 from alfwatchd.alf.grammar import TRASH
 from alfwatchd.errors import Busy, PruneRefused
 from alfwatchd.prune import trash_manifest
@@ -269,10 +269,8 @@ def _locked(root_fd: int, trash_fd: int) -> Iterator[None]:
         raise _busy()
     try:
         with suppress(OSError):  # some network file systems lock no folders
-            try:
-                fcntl.flock(trash_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise _busy() from error
+            if not linux.try_flock(trash_fd):
+                raise _busy()
         if not _is_in_place(root_fd, trash_fd):  # another process has emptied and removed it since it was opened
             raise _busy()
         yield

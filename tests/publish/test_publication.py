@@ -230,6 +230,7 @@ KILLER = """
 import os, signal
 from types import SimpleNamespace
 from alfwatchd.publish import folder as folder_target
+from alfwatchd.store import atomic, files
 left = int(os.environ["KILL_AT"])
 def counted(inner):
     def call(*arguments, **options):
@@ -240,7 +241,7 @@ def counted(inner):
         return inner(*arguments, **options)
     return call
 counting = {name: counted(getattr(os, name)) for name in ("mkdir", "fsync", "replace", "unlink")}
-folder_target.os = SimpleNamespace(**vars(os) | counting)
+folder_target.os = atomic.os = files.os = SimpleNamespace(**vars(os) | counting)
 folder_target.shutil = SimpleNamespace(copyfileobj=counted(folder_target.shutil.copyfileobj))
 """
 

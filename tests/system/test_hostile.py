@@ -186,7 +186,7 @@ def test_dates_of_a_target_do_not_go_back(made, tmp_path):
 # Files that lead elsewhere.
 
 
-@pytest.mark.parametrize("place", ["tables/.alfwatchd.service.locks", "state/daemon.lock", "state/state.sqlite"])
+@pytest.mark.parametrize("place", ["tables/.alfwatchd.lock", "state/daemon.lock", "state/state.sqlite"])
 def test_what_a_hard_link_leads_to_stays_as_it_is(made, tmp_path, place):
     folder = {"tables": made.out_dir, "state": made.home / "state"}[place.partition("/")[0]]
     folder.mkdir(exist_ok=True)

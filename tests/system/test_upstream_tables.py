@@ -285,7 +285,7 @@ def test_files_are_replaced_not_rewritten(root, hash_ids):
             reading = [stack.enter_context((out_dir / f"{name}.pqt").open("rb")) for name in ("sessions", "datasets")]
             make(side, root, hash_ids=hash_ids)
             kept[side.name] = [os.fstat(file.fileno()).st_nlink == 0 for file in reading]
-        assert {path.name for path in out_dir.iterdir()} - {".alfwatchd.service.locks"} == {
+        assert {path.name for path in out_dir.iterdir()} - {".alfwatchd.lock"} == {
             "sessions.pqt",
             "datasets.pqt",
         }
