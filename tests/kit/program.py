@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alfwatchd import Client
-from alfwatchd.cli import main
+from alfwatchd.cli import main, settings_flags
 from alfwatchd.errors import AlfwatchdError, NoDaemon
 from alfwatchd.service.configuration import load
 from alfwatchd.service.once import run_once
@@ -296,8 +296,8 @@ class Program:
         if self.prefix:
             self.run_bare("--once", *places, *self.flags)
         else:
-            arguments = main._parser().parse_args([*places, *self.flags])
-            run_once(load(main._flags(arguments), self.environment()).settings)
+            arguments = main.parse([*places, *self.flags])
+            run_once(load(settings_flags.read_flags(arguments), self.environment()).settings)
         assert_same_tables(self.out_dir, fresh)
         shutil.rmtree(fresh)
 
