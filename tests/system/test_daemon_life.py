@@ -349,7 +349,7 @@ def test_a_root_that_is_missing_at_the_start_is_offline_and_comes_back_with_what
     pq.write_table(edited.replace_schema_metadata(metadata), made.root / "datasets.pqt")  # as ONE or Alyx would
 
     away = made.root.rename(made.root.with_name("away"))
-    daemon.break_it("from alfwatchd.engine import engine\nengine._OFFLINE_RETRY_SECONDS = 0.2\n")
+    daemon.break_it("from alfwatchd.engine import root\nroot.OFFLINE_RETRY_SECONDS = 0.2\n")
     made.start(wait=False)
     made.wait(lambda: made.state == "offline")
     assert "the root cannot be read" in made.client.status().detail

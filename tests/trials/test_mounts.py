@@ -107,7 +107,7 @@ class Story:
     def rows(self) -> dict[str, Row]:
         """Return path -> row of all datasets in memory."""
         snapshot = self.box.indexer.tables.snapshot()
-        eids = self.box.engine.rules.eids(snapshot)
+        eids = self.box.engine.model.rules.eids(snapshot)
         return {
             f"{path}/{rel_path}": (eids[path], rel_path)
             for path, session in snapshot.sessions.items()
