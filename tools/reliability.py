@@ -1,6 +1,6 @@
 """Try the daemon under faults, load and attack, at full size; say what was tried and what was found.
 
-``python tools/reliability.py`` takes about an hour and writes the figures into ``docs/reliability.md``; further
+``python tools/reliability.py`` takes about an hour and writes the figures into ``docs/evidence/reliability.md``; further
 arguments go to pytest: ``python tools/reliability.py -k prune`` tries some things only, and writes nothing.
 ``python tools/check.py --heavy`` runs the same trials in their short form.
 """
@@ -20,7 +20,7 @@ from xml.etree import ElementTree
 
 ROOT = Path(__file__).parents[1]
 TRIALS = ("tests/trials",)
-REPORT = ROOT / "docs/reliability.md"
+REPORT = ROOT / "docs/evidence/reliability.md"
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 _LONGEST_TRIAL_SECONDS = 3600
 

@@ -1,4 +1,4 @@
-"""docs/formats.md says what the program does."""
+"""docs/reference/control_api.md says what the program does."""
 
 import itertools
 import json
@@ -28,7 +28,7 @@ from kit.rows import folder_rows
 pytestmark = pytest.mark.usefixtures("no_readers")
 
 REPOSITORY = Path(__file__).parents[2]
-TEXT = (REPOSITORY / "docs/formats.md").read_text()
+TEXT = (REPOSITORY / "docs/reference/control_api.md").read_text()
 PATH = "lab/Subjects/subject/2020-01-01/001/alf/spikes.times.npy"
 
 
