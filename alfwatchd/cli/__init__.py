@@ -1,4 +1,5 @@
 """Arguments, commands, exit codes, and what people read.
 
-Heavy modules are imported by the command that needs them. Face: `main.run`.
+**A command imports heavy modules only when it needs them, and never ends with 0 if it did not do what it was asked
+for.** Face: `main.run`.
 """

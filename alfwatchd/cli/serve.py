@@ -16,7 +16,7 @@ there, and soon after a change what is there then. It keeps its archives in --st
 
 The password is the credential serve_token, from ALFWATCHD_CREDENTIAL_SERVE_TOKEN or systemd's LoadCredential=. Without
 that, any password will do: listen at 127.0.0.1 only, or where everybody may know what data there are. There is no
-TLS, so a token that goes through a network needs a web server in front: see docs/serve.md.
+TLS, so a token that goes through a network needs a web server in front: see docs/guide/serve.md.
 
 exit codes: 0 done, 1 the address cannot be used, 75 another one serves from the state folder, 78 bad configuration
 """

@@ -1,4 +1,4 @@
-"""Where `remove_missing_datasets` differs from ONE-api's on purpose; docs/formats.md explains each name."""
+"""Where `remove_missing_datasets` differs from ONE-api's on purpose; docs/reference/upstream.md explains each name."""
 
 import datetime
 import os

@@ -1,4 +1,4 @@
-"""Where `make_parquet_db` differs from ONE-api's on purpose; docs/formats.md explains each name."""
+"""Where `make_parquet_db` differs from ONE-api's on purpose; docs/reference/upstream.md explains each name."""
 
 import contextlib
 import os
