@@ -1,5 +1,5 @@
-"""Arguments, commands, exit codes, and what people read.
+"""The command line: one file for each command, with its flags, its help and what it prints.
 
-**A command imports heavy modules only when it needs them, and never ends with 0 if it did not do what it was asked
-for.** Face: `main.run`.
+**A command to a daemon starts without numpy, pandas, pyarrow and FastAPI**: heavy modules are imported in the functions
+that need them. Face: `main.run`.
 """
