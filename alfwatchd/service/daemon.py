@@ -47,8 +47,8 @@ from alfwatchd.web.http_server import Server
 
 _log = logging.getLogger(__name__)
 
-# Changing one of these needs another process: they decide where the daemon lives and what threads it has.
-_FIXED = (
+# A change of one of these needs a new process: they decide where the daemon lives and what threads it has.
+NEEDS_RESTART = (
     "root",
     "out_dir",
     "state_dir",
@@ -134,10 +134,10 @@ class _InForce:
         except OSError as error:  # relative paths need the current folder, which may be gone
             raise ConfigError(f"the settings cannot be read: {error}") from error
         logs.set_level(new.log_level)
-        for key in _FIXED:
+        for key in NEEDS_RESTART:
             if getattr(new, key) != getattr(self.settings, key):
                 _log.warning("setting needs a restart to change key=%s", key)
-        self.settings = new.model_copy(update={key: getattr(self.settings, key) for key in _FIXED})
+        self.settings = new.model_copy(update={key: getattr(self.settings, key) for key in NEEDS_RESTART})
         return self.settings
 
 

@@ -1,7 +1,7 @@
 """inotify -> messages. The only importer of watchdog, and of its `InotifyFD` only.
 
-watchdog's recursive observer loses folders without a word (docs/architecture.md, "How watching loses nothing"), so
-only the layer below it is used: descriptor and reader thread. What stands for which folder is kept in
+watchdog's recursive observer loses folders without a word (docs/design/watching.md), so only the layer below it is
+used: descriptor and reader thread. What stands for which folder is kept in
 `tree.tree`. `InotifyFD` has no documented stability; ``tests/watch/test_watcher.py`` holds what is relied on.
 """
 

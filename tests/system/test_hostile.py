@@ -275,7 +275,7 @@ def md5_of(path):
 
 
 def test_what_is_written_through_a_mapping(made):
-    """The kernel tells of the close, not of the writes: docs/reliability.md says what that means for digests."""
+    """The kernel reports the close, not the writes: docs/evidence/reliability.md says what that means for digests."""
     file = made.root / "lab/Subjects/s1/2020-01-01/001/alf/mapped.data.npy"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(bytes(5000))

@@ -1,4 +1,4 @@
-"""Where `make_parquet_db` differs from ONE-api's on purpose; docs/formats.md explains each name."""
+"""Where `make_parquet_db` differs from ONE-api's on purpose; docs/reference/upstream.md explains each name."""
 
 import contextlib
 import os
@@ -16,7 +16,7 @@ from one.alf.exceptions import ALFError
 from pandas.testing import assert_frame_equal
 
 from alfwatchd.errors import ConfigError, LabConflict, Locked, OutDirError, RootOffline, TablesError
-from alfwatchd.service.locks import hold_out_dir
+from alfwatchd.lock import hold_out_dir
 from kit.upstream import (
     OURS,
     S1,
