@@ -1,4 +1,4 @@
-"""What the daemon answers: the values behind the control API and the `--json` output. docs/formats.md promises them."""
+"""What the daemon answers: the values behind the control API and `--json` (docs/reference/control_api.md)."""
 
 from __future__ import annotations
 

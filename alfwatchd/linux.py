@@ -1,13 +1,14 @@
-"""System calls of Linux that Python's `os` does not offer: ``statx``, ``statfs``, ``openat2``, ``renameat2``.
+"""System calls of Linux that `os` does not offer: ``statx``, ``openat2``, ``renameat2``, inotify, locks, ``ioctl``.
 
-The only importer of ctypes. Each function raises the `OSError` that the kernel gives; where the kernel or a sandbox
-does not know a call, that is ENOSYS (or EPERM), and the functions below that have another way say so.
+The only importer of ctypes and fcntl. Each function raises the `OSError` that the kernel gives. Where the kernel or a
+sandbox does not know a call, that is ENOSYS or EPERM; the functions that can do without the call say so.
 """
 
 from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import struct
 from dataclasses import dataclass
@@ -137,6 +138,92 @@ def rename_no_replace(source: str, target: str, *, source_dir_fd: int, target_di
     names = os.fsencode(source), os.fsencode(target)
     if _libc.renameat2(source_dir_fd, names[0], target_dir_fd, names[1], _RENAME_NOREPLACE) != 0:
         raise _error(ctypes.get_errno(), target)
+
+
+def try_flock(fd: int) -> bool:
+    """Lock an open file or folder for this process alone (``flock``), and tell whether that succeeded.
+
+    The kernel releases the lock when the last copy of the descriptor is closed, however the process ends.
+
+    Returns
+    -------
+    bool
+        False if another open description of the file holds the lock, in this process or in another one.
+
+    Raises
+    ------
+    OSError
+        The file system has no such locks.
+    """
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def lock_bytes(fd: int, start: int, n_bytes: int) -> None:
+    """Lock bytes of a file for this process alone (``fcntl``, as SQLite does it), whether the file has them or not.
+
+    Raises
+    ------
+    OSError
+        EAGAIN or EACCES if another process holds a lock on some of them.
+    """
+    fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, n_bytes, start)
+
+
+def ioctl(fd: int, request: int, size: int) -> bytes:
+    """Ask a file system or device for `size` bytes by ioctl(2).
+
+    Raises
+    ------
+    OSError
+        ENOTTY if it does not know the request.
+    """
+    answer = bytearray(size)
+    fcntl.ioctl(fd, request, answer)
+    return bytes(answer)
+
+
+def inotify_init() -> int:
+    """Return a new inotify descriptor, which reads do not wait for, and which no other program inherits.
+
+    Raises
+    ------
+    OSError
+        EMFILE if the user, or the process, has too many.
+    """
+    fd = _libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
+    if fd < 0:
+        raise _error(ctypes.get_errno(), "")
+    return int(fd)
+
+
+def inotify_add_watch(inotify_fd: int, path: bytes, mask: int) -> int:
+    """Watch a path and return the watch descriptor: the same one again for an inode that is watched already.
+
+    Raises
+    ------
+    OSError
+        ENOSPC if the user has too many watches.
+    """
+    wd = _libc.inotify_add_watch(inotify_fd, path, ctypes.c_uint32(mask))
+    if wd < 0:
+        raise _error(ctypes.get_errno(), path)
+    return int(wd)
+
+
+def inotify_rm_watch(inotify_fd: int, wd: int) -> None:
+    """Remove a watch.
+
+    Raises
+    ------
+    OSError
+        EINVAL if the kernel has removed it already.
+    """
+    if _libc.inotify_rm_watch(inotify_fd, wd) != 0:
+        raise _error(ctypes.get_errno(), "")
 
 
 def _plain_stat(path: str | bytes, dir_fd: int, *, follow_symlinks: bool) -> Stat:

@@ -1,6 +1,6 @@
 """`make_parquet_db` and `remove_missing_datasets` with the signatures of ``one.alf.cache``, without its defects.
 
-docs/formats.md names every intended difference; ``tests/system/test_upstream.py`` compares both side by side.
+docs/reference/upstream.md names every intended difference; ``tests/system/test_upstream.py`` compares both.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def remove_missing_datasets(
 
     Only valid ALF regular files below session folders are removed, at any depth, never through a link. Session
     folders go if they are not in the sessions table and hold nothing. What is newer than the tables stays, as does what
-    they nearly list: see docs/prune.md.
+    they nearly list: see docs/guide/prune.md.
 
     Parameters
     ----------

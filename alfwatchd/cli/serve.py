@@ -25,7 +25,7 @@ ALFWATCHD_CREDENTIAL_SERVE_TOKEN, or with LoadCredential= in a systemd unit.
 Without the credential, the server accepts any password: then listen at
 127.0.0.1 only, or where everybody may know which data there are. The server has
 no TLS: to send a token through a network, put a web server with TLS in front of
-it. docs/ has a page about this.
+it: see docs/guide/serve.md.
 
 exit codes: 0 done, 1 cannot listen at the address, 75 another process serves
 from the state folder, 78 bad configuration

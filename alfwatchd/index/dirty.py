@@ -86,6 +86,10 @@ class DirtySet(Generic[K]):
             self._by_last.move_to_end(folder)
         return mark
 
+    def change_waits(self, settle: float, longest_wait: float) -> None:
+        """Set both times, in seconds; they count for the folders that are dirty already, too."""
+        self.settle, self.longest_wait = settle, longest_wait
+
     def mark_listing(self, folders: Iterable[K], now: float) -> None:
         """Mark folders to be listed again as a whole."""
         for folder in folders:

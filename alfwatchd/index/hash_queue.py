@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from alfwatchd.errors import StateError
 from alfwatchd.index.indexer import Indexer
@@ -39,15 +39,22 @@ class HashQueue:
         return self._hasher.n_pending
 
     def submit(self, indexer: Indexer) -> None:
-        """Queue the rows without digest of the sessions that changed."""
-        rewritten, indexer.tree.rewritten = indexer.tree.rewritten, []
+        """Queue the rows without digest of the sessions that changed since the last call."""
+        self._submit(indexer, indexer.take_committed())
+
+    def submit_all(self, indexer: Indexer) -> None:
+        """Queue the rows without digest of all sessions."""
+        self._submit(indexer, indexer.tables.snapshot().sessions.values())
+
+    def _submit(self, indexer: Indexer, sessions: Iterable[Session]) -> None:
+        rewritten = indexer.tree.take_rewritten()
         if rewritten:
             self._hasher.forget(rewritten)
             # The event told of one name only; others may lead to the same file.
             if shared := indexer.intake.shared.inodes_among(rewritten):
                 indexer.tree.forget_digests(shared, [indexer.tree.root])
             indexer.tree.forget_digests(set(map(inode_of, rewritten)), indexer.linked)
-        for session in indexer.committed:
+        for session in sessions:
             jobs = self._jobs(session)
             if jobs:
                 self._hasher.submit(self._take_recorded(session, jobs, indexer))

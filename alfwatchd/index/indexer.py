@@ -78,10 +78,8 @@ class Indexer:
         self.known = guard.known = KnownSessions(self.tables, self.tree)
         self.record_inodes: Callable[[Mapping[str, int]], None] = lambda _: None
         """Given inodes of session folders after each whole scan; keeps them for the next run."""
-        self.committed: list[Session] = []
-        """Sessions that changed since the owner last cleared the list."""
-        self.ended: list[Scan] = []
-        """Scans that ended since the owner last cleared the list."""
+        self._committed: list[Session] = []
+        self._ended: list[Scan] = []
         self.scans_done = 0
         self._identities = Identities(scanner.root, guard)
         self._n_dropped = 0
@@ -93,6 +91,11 @@ class Indexer:
         self.absences.excluded = self.scanner.excluded
         if self.workers is not None:
             self.workers.patterns = patterns
+
+    def change_limits(self, *, settle_seconds: float, longest_wait_seconds: float, max_lost_fraction: float) -> None:
+        """Put other settings into force; see `index.dirty.DirtySet` and `index.absences.Absences`."""
+        self.dirty.change_waits(settle_seconds, longest_wait_seconds)
+        self.absences.max_fraction = max_lost_fraction
 
     def receive(self, message: Crawled) -> None:
         """Take note of what a worker process has read; `scan` takes it in."""
@@ -207,7 +210,7 @@ class Indexer:
     def _end_scan(self, ended: Scan, now: float) -> None:
         self.guard.is_certain("")  # an unmounted disk shall not become the first tables of a run
         self.absences.end_scan(ended, now, is_first=not self.scans_done)
-        self.ended.append(ended)
+        self._ended.append(ended)
         self.heard.end(ended)
         self.scans_done += 1
         if not ended.top and self.scans_done > 1:
@@ -370,7 +373,7 @@ class Indexer:
         self.intake.changes = Changes()
         sessions, dropped = self.tree.take_touched(self.tables.get)
         self.absences.commit(sessions, dropped, is_first=not self.scans_done)
-        self.committed += sessions
+        self._committed += sessions
         for gone in [folder for folder in self.unreadable if not self.tree.is_attached(folder)]:
             del self.unreadable[gone]
         if self._n_dropped != self.tree.n_dropped:
@@ -384,6 +387,21 @@ class Indexer:
         self._commit()
 
     # Telling.
+
+    def take_committed(self) -> list[Session]:
+        """Return the sessions that changed since the last call."""
+        committed, self._committed = self._committed, []
+        return committed
+
+    def take_ended(self) -> list[Scan]:
+        """Return the scans that ended since the last call."""
+        ended, self._ended = self._ended, []
+        return ended
+
+    def drop_unhashed(self) -> None:
+        """Forget what changed since the last call; for an owner that hashes nothing."""
+        self._committed = []
+        self.tree.take_rewritten()
 
     def snapshot(self) -> Snapshot:
         """Freeze the rows as they are; costs one shallow copy of the dict of sessions."""

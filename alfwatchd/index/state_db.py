@@ -7,7 +7,6 @@ makes it anew.
 from __future__ import annotations
 
 import errno
-import fcntl
 import logging
 import os
 import shutil
@@ -19,6 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from alfwatchd import linux
 from alfwatchd.errors import StateError, StateLocked
 from alfwatchd.scan.place import Identity, Place
 from alfwatchd.tree.content import Key, forgotten
@@ -296,7 +296,7 @@ def _unshare(path: Path) -> None:
         return
     temporary = path.with_name(f"{path.name}.tmp")
     with path.open("r+b") as shared:
-        fcntl.lockf(shared, fcntl.LOCK_EX | fcntl.LOCK_NB, _SQLITE_LOCKS, _SQLITE_LOCKED_FROM)
+        linux.lock_bytes(shared.fileno(), _SQLITE_LOCKED_FROM, _SQLITE_LOCKS)
         temporary.unlink(missing_ok=True)
         with temporary.open("xb") as copy:
             shutil.copyfileobj(shared, copy, 1 << 20)

@@ -28,13 +28,14 @@ from alfwatchd.watch.events import EventsLost
 
 _log = logging.getLogger(__name__)
 
-_ENOUGH_UNITS = 32
+ENOUGH_UNITS = 32
+"""With fewer of them, starting workers takes longer than reading the units here."""
 _LARGEST_BATCH = 16
 _BATCHES_AHEAD = 2
 """For one worker at a time, so that it never waits for the next."""
-_SILENT_SECONDS = 30.0
+SILENT_SECONDS = 30.0
 """After which workers that owe an answer are taken for stopped."""
-_FIRST_REST_SECONDS, _LONGEST_REST_SECONDS = 5.0, 86400.0
+FIRST_REST_SECONDS, LONGEST_REST_SECONDS = 5.0, 86400.0
 """How long no workers are started after some have died. Each time it is four times as long, until some end in order: a
 death may let the scan begin again, so the rest must become longer than a whole scan without workers."""
 _DEAF = "a worker process ended, or the thread that hears them"
@@ -79,6 +80,9 @@ class WorkerPool:
         Gets a `Crawled` whenever there is something to `take`, in a thread of its own.
     """
 
+    thread_name = "scan-workers"
+    """Name of the thread that waits for answers."""
+
     def __init__(
         self, root: str, patterns: Sequence[str], n_workers: int, post: Callable[[Crawled | EventsLost], None]
     ) -> None:
@@ -103,6 +107,11 @@ class WorkerPool:
         """When a worker last answered or was asked for the first time, on the monotonic clock."""
 
     @property
+    def process_group(self) -> int | None:
+        """Process group of the workers, for signals; None while none run."""
+        return self._process.pid if self._process is not None else None
+
+    @property
     def are_running(self) -> bool:
         """Whether units may be read somewhere."""
         return bool(self._workers)
@@ -124,7 +133,7 @@ class WorkerPool:
         if self._workers:
             self._look_after()
             self._share()
-        elif not self.problem and len(self._waiting) >= _ENOUGH_UNITS:
+        elif not self.problem and len(self._waiting) >= ENOUGH_UNITS:
             self._start(inotify_fd)
 
     def _start(self, inotify_fd: int) -> None:
@@ -137,7 +146,7 @@ class WorkerPool:
         self._is_watching = inotify_fd >= 0
         numbers = {worker.pipe: number for number, worker in self._workers.items()}
         self._hearer = threading.Thread(
-            target=self._receive, args=(self._process, numbers), name="crawlers", daemon=True
+            target=self._receive, args=(self._process, numbers), name=self.thread_name, daemon=True
         )
         self._hearer.start()
         self._heard = time.monotonic()
@@ -164,7 +173,7 @@ class WorkerPool:
             return
         silent = time.monotonic() - self._heard
         n_out = sum(len(worker.out) for worker in self._workers.values())
-        if silent > _SILENT_SECONDS and n_out and self._process is not None:
+        if silent > SILENT_SECONDS and n_out and self._process is not None:
             # One that somebody has stopped goes on; to one that waits for a disk it means nothing.
             _log.warning("worker processes are silent, is the disk? seconds=%.0f units=%d", silent, n_out)
             with suppress(ProcessLookupError):
@@ -251,7 +260,7 @@ class WorkerPool:
 
     def _give_up(self, problem: str) -> None:
         """Give everything back, to be read without workers, and start others after a while."""
-        seconds = min(_FIRST_REST_SECONDS * 4 ** min(self._n_deaths, 10), _LONGEST_REST_SECONDS)
+        seconds = min(FIRST_REST_SECONDS * 4 ** min(self._n_deaths, 10), LONGEST_REST_SECONDS)
         _log.error("full scans go on without worker processes for seconds=%.0f error=%s", seconds, problem)
         self._n_deaths += 1
         self._rests_until = time.monotonic() + seconds

@@ -32,8 +32,9 @@ from alfwatchd.tables import arrow
 from alfwatchd.tables.columns import with_pandas_index
 
 _ROWS_PER_GROUP = 1 << 17
-_PATIENCE_SECONDS, _POLL_SECONDS = 30.0, 0.2
-"""A flush renames one table up to 20 s after the other, where somebody reads them."""
+PATIENCE_SECONDS = 30.0
+"""How long to wait for two tables of one generation: a flush may replace the second one 20 s after the first."""
+_POLL_SECONDS = 0.2
 _INDEXES = {"sessions": ("id",), "datasets": ("eid", "id")}
 _NO_TIME = (1980, 1, 1, 0, 0, 0)
 _CHUNK_BYTES = 1 << 20
@@ -166,7 +167,7 @@ def open_bundle(out_dir: Path, selection: Selection, tag: str = "") -> Iterator[
 
 
 def _open_patiently(stack: ExitStack, out_dir: Path) -> tuple[CheckedFile, CheckedFile, int]:
-    deadline = time.monotonic() + _PATIENCE_SECONDS
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
             return stack.enter_context(open_pair(out_dir))

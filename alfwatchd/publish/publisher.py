@@ -20,8 +20,8 @@ from alfwatchd.settings import Publish
 
 _log = logging.getLogger(__name__)
 
-_PATIENCE_SECONDS = 2.0
-"""How long the end of the daemon waits for all targets together. A publication may be cut off anywhere."""
+PATIENCE_SECONDS = 2.0
+"""How long `close` waits for all targets together. A publication may be cut off at any step."""
 _QUIET_SECONDS = 30.0
 
 
@@ -51,7 +51,7 @@ class Publisher:
         """End the threads; what hangs in a dead network is left behind."""
         for line in self._lines:
             line.ask_to_end()
-        deadline = time.monotonic() + _PATIENCE_SECONDS
+        deadline = time.monotonic() + PATIENCE_SECONDS
         for line in self._lines:
             line.thread.join(max(0.0, deadline - time.monotonic()))
             if line.thread.is_alive():

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS, READ_SECONDS, REQUEST_SECONDS = 10.0, 60.0, 900.0
 """Longest times to be connected, without a byte, and for one request in all: a dead server ends an attempt."""
+CREDENTIALS = {"key": "access_key_id", "secret": "secret_access_key", "token": "session_token"}
+"""Argument of `s3fs.S3FileSystem` -> name of a credential, after ``aws_``; see `credentials.find`."""
 _TRIES = 2
 _CHANGED = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
 _MISSING = {"NoSuchKey", "NotFound", "404"}
@@ -215,7 +217,7 @@ def check_installed() -> None:
 
 
 def _find_credentials() -> dict[str, str]:
-    found = {name: credentials.find(f"aws_{long}") for name, long in _CREDENTIALS.items()}
+    found = {name: credentials.find(f"aws_{long}") for name, long in CREDENTIALS.items()}
     return {name: value for name, value in found.items() if value}
 
 
@@ -240,9 +242,6 @@ def _connect(endpoint: str, region: str, connect_seconds: float, read_seconds: f
     )
     files.retries = _TRIES
     return files
-
-
-_CREDENTIALS = {"key": "access_key_id", "secret": "secret_access_key", "token": "session_token"}
 
 
 def _code(error: BaseException) -> str:

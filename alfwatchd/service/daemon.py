@@ -47,8 +47,8 @@ from alfwatchd.web.http_server import Server
 
 _log = logging.getLogger(__name__)
 
-# Changing one of these needs another process: they decide where the daemon lives and what threads it has.
-_FIXED = (
+# A change of one of these needs a new process: they decide where the daemon lives and what threads it has.
+NEEDS_RESTART = (
     "root",
     "out_dir",
     "state_dir",
@@ -134,10 +134,10 @@ class _InForce:
         except OSError as error:  # relative paths need the current folder, which may be gone
             raise ConfigError(f"the settings cannot be read: {error}") from error
         logs.set_level(new.log_level)
-        for key in _FIXED:
+        for key in NEEDS_RESTART:
             if getattr(new, key) != getattr(self.settings, key):
                 _log.warning("setting needs a restart to change key=%s", key)
-        self.settings = new.model_copy(update={key: getattr(self.settings, key) for key in _FIXED})
+        self.settings = new.model_copy(update={key: getattr(self.settings, key) for key in NEEDS_RESTART})
         return self.settings
 
 
@@ -181,17 +181,18 @@ def _work(frame: _Process, trouble: OutDirError | None) -> bool:
         if assembled is None:
             return False
         engine, threads = assembled
-        engine.may_flush = trouble is None and not lacks_tables
+        if trouble is not None or lacks_tables:
+            engine.model.hold_flushes()
         was_offline = False
         if trouble is None:
-            frame.service.tell(time.monotonic(), status_line(engine))
+            frame.service.tell(time.monotonic(), status_line(engine.model))
         for _ in _rounds(frame, engine, threads):
-            if not (engine.may_flush or engine.offline or engine.last_flush):
+            if not (engine.model.may_flush or engine.model.offline or engine.is_stopping):
                 if trouble or was_offline or _has_tables(settings):
-                    frame.state.save_places(engine.indexer.guard.places)
+                    frame.state.save_places(engine.model.indexer.guard.places)
                     return True
-                engine.may_flush = True
-            was_offline = was_offline or bool(engine.offline)
+                engine.model.allow_flushes()
+            was_offline = was_offline or bool(engine.model.offline)
         if engine.unsaved:
             raise AlfwatchdError(f"the tables lack the last changes, and the next start scans: {engine.unsaved}")
     return False
@@ -234,7 +235,9 @@ def _assemble(frame: _Process, stack: ExitStack) -> tuple[Engine, Threads] | Non
         adopter = Adopter(settings.adopt, settings.state_dir, start.rules.kept, inbox.post)
         stack.callback(adopter.close)
         threads["adopter"] = lambda: adopter.is_alive
-    parts = EngineModel(
+    model = EngineModel(
+        settings=settings,
+        rules=start.rules,
         indexer=start.indexer,
         flusher=flusher,
         inbox=inbox,
@@ -248,7 +251,7 @@ def _assemble(frame: _Process, stack: ExitStack) -> tuple[Engine, Threads] | Non
         trash=TrashKeeper(lambda: frame.in_force.settings),
         first_seen=start.first_seen,
     )
-    engine = Engine(settings, start.rules, parts)
+    engine = Engine(model)
     stack.callback(engine.close)
     return engine, threads
 
@@ -278,16 +281,16 @@ def _rounds(frame: _Process, engine: Engine, threads: Threads) -> Iterator[None]
         if time.monotonic() - looked_after > _LOOK_AFTER_SECONDS:
             looked_after = time.monotonic()
             _look_after(frame, engine)
-        is_stopping = engine.last_flush is not None
-        until_ping = frame.service.tell(time.monotonic(), status_line(engine), is_stopping=is_stopping)
+        line = status_line(engine.model)
+        until_ping = frame.service.tell(time.monotonic(), line, is_stopping=engine.is_stopping)
         frame.inbox.wait(min(sleep, until_ping))
 
 
 def _look_after(frame: _Process, engine: Engine) -> None:
     """Take locks again that somebody has removed, and make the control socket again."""
     if not all(lock.is_in_place() for lock in frame.locks.values()):
-        engine.look_at_root(time.monotonic())  # the folders may lie in it, and something may be mounted over it
-    for lock in frame.locks.values() if not engine.offline else ():
+        engine.root.look(time.monotonic())  # the folders may lie in it, and something may be mounted over it
+    for lock in frame.locks.values() if not engine.model.offline else ():
         lock.keep()
     if frame.api.is_listening:
         frame.control.keep(frame.api.replace)

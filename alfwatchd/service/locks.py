@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import logging
 import os
 import re
@@ -12,11 +11,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from alfwatchd import linux
 from alfwatchd.errors import Locked, OutDirError, StateError
 
 _log = logging.getLogger(__name__)
 
-LOCK_NAME = ".alfwatchd.service.locks"
+LOCK_NAME = ".alfwatchd.lock"
 _MOST_BYTES = 32
 _NUMBER = re.compile(rb"\d{0,30}\n?")
 _NOT_OURS = "it is a hard link to somebody's file; remove this name"
@@ -92,12 +92,10 @@ class Held:
     def _take(self) -> int:
         fd = _open(self._path)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = os.pread(fd, _MOST_BYTES, 0).decode(errors="replace").strip()
-            os.close(fd)
-            raise self._refuse(holder or "of unknown number") from error
-        except OSError:
+            if not linux.try_flock(fd):
+                holder = os.pread(fd, _MOST_BYTES, 0).decode(errors="replace").strip()
+                raise self._refuse(holder or "of unknown number")
+        except (OSError, Locked):
             os.close(fd)
             raise
         if not _is_shared(fd):

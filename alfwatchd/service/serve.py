@@ -38,14 +38,18 @@ TOKEN = "serve_token"  # noqa: S105 - the name of a credential
 
 _FOLDER = "serve"
 _LOCK = ".serving.lock"
-_POLL_SECONDS = 1.0
+POLL_SECONDS = 1.0
+"""Time between two looks at the tables, and at whether the process is to end."""
 _RETRY_SECONDS = 30.0
-_KEEP_SECONDS = 600.0
-"""How long an address that `cache/info` told leads somewhere. A download that has begun ends whatever happens."""
+KEEP_SECONDS = 600.0
+"""How long a client can still fetch an archive that `cache/info` named and that a newer one has replaced. A download
+that has begun ends whatever happens."""
 _MOST_AHEAD = timedelta(minutes=5)
-_LEAST_SECONDS = 60.0
-"""Each publication has a date a minute after the last one. Where tables change more often than that for a while, a few
-are published at once, with dates of the next minutes, and then one a minute."""
+LEAST_SECONDS = 60.0
+"""Time between two publications once their dates are more than five minutes ahead of the clock. ONE compares dates of
+whole minutes, so each publication gets a date a minute after the last one. Where the tables change more often than once
+a minute, the first few publications follow at once, with dates of the next minutes; after that there is one a minute.
+"""
 _END_SECONDS = 5.0
 _BACKLOG = 256
 _ENDS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
@@ -90,7 +94,7 @@ def run(settings: Settings) -> None:
         stack.callback(publisher.close)
         _log.info(
             "serving address=%s out_dir=%s token=%s tags=%d",
-            _address(listening), settings.out_dir, "no" if token is None else "yes", len(tags),
+            address_of(listening), settings.out_dir, "no" if token is None else "yes", len(tags),
         )  # fmt: skip
         _wait_for_the_end(server, publisher)
         # Whoever presses Ctrl-C twice does not want to wait for downloads.
@@ -107,7 +111,7 @@ def _wait_for_the_end(server: Server, publisher: _Publisher) -> None:
             if not is_alive:
                 raise AlfwatchdError(f"the {name} thread has ended, which it never should; the log says why")
         service.tell(time.monotonic(), publisher.text)
-        if signal.sigtimedwait(_ENDS, _POLL_SECONDS):
+        if signal.sigtimedwait(_ENDS, POLL_SECONDS):
             return
 
 
@@ -132,7 +136,7 @@ def tagged_subsets(targets: Sequence[Publish]) -> list[Subset]:
 def own_target(folder: Path, subset: Subset) -> Publish:
     """Return how tables get into the folder that is served."""
     # Addresses are made anew for each client; this one only makes known which archive is the present one.
-    return Publish(target=str(folder), keep_seconds=_KEEP_SECONDS, location="http://localhost", subset=subset)
+    return Publish(target=str(folder), keep_seconds=KEEP_SECONDS, location="http://localhost", subset=subset)
 
 
 TablesVersion = tuple[tuple[int, int, int, int], ...]
@@ -166,7 +170,7 @@ class ServedTables:
     text: str = ""
     """What is served, or why nothing is; for people."""
     _mark: TablesVersion | None = None
-    _last: float = -_LEAST_SECONDS
+    _last: float = -LEAST_SECONDS
     _date: datetime = datetime.min
     _retry: float = 0.0
     _removal: float | None = None
@@ -200,7 +204,7 @@ class ServedTables:
             _log.error("tables cannot be published tag=%s error=%s", self.settings.subset.tag, error)
 
     def _is_early(self, now: float) -> bool:
-        return now - self._last < _LEAST_SECONDS and self._date - datetime.now() > _MOST_AHEAD
+        return now - self._last < LEAST_SECONDS and self._date - datetime.now() > _MOST_AHEAD
 
     def _publish(self, now: float) -> None:
         outcome = publication.publish(self.out_dir, self.settings)
@@ -245,7 +249,7 @@ class _Publisher:
             for entry in self._entries:
                 entry.keep(time.monotonic())
             self.first_round.set()
-            self._stop.wait(_POLL_SECONDS)
+            self._stop.wait(POLL_SECONDS)
 
 
 @contextmanager
@@ -329,6 +333,7 @@ def listen(serve: Serve) -> Iterator[socket.socket]:
         yield listening
 
 
-def _address(listening: socket.socket) -> str:
+def address_of(listening: socket.socket) -> str:
+    """Return the address of a listening socket as a URL; the host of IPv6 stands in brackets."""
     host, port = listening.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -18,8 +18,9 @@ import pyarrow as pa
 
 from alfwatchd.alf.ids import md5
 from alfwatchd.bounded_json import parse as parse_json
-from alfwatchd.store.atomic import remove
-from alfwatchd.store.parquet_file import Group, Span, open_regular
+from alfwatchd.store.atomic import write_atomically
+from alfwatchd.store.files import open_regular
+from alfwatchd.store.parquet_file import Group, Span
 from alfwatchd.tables.row_groups import Digests
 
 LAYOUT = "tables.layout"
@@ -63,14 +64,13 @@ def save_layout(path: Path, layout: Layout) -> None:
     }
     packed = [group.packed for groups in layout.groups.values() for group in groups.values()]
     body = b"\n".join([json.dumps(head).encode(), b"".join(packed)])
-    temporary = path.with_name(f"{path.name}.tmp")
+    content = _MAGIC + md5(body).digest() + body
+
+    def write(target: Path) -> None:
+        target.write_bytes(content)
+
     with suppress(OSError):
-        remove(temporary)
-        with temporary.open("xb") as file:
-            file.write(_MAGIC + md5(body).digest() + body)
-        if path.is_dir():
-            remove(path)
-        temporary.replace(path)
+        write_atomically(path, write, is_durable=False)
 
 
 def read_marks(path: Path) -> list[Any]:

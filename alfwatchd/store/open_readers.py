@@ -10,22 +10,19 @@ of two openings: then nobody is counted, and the time is waited for.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import select
-import struct
 import time
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
-_IN_ACCESS, _IN_CLOSE_NOWRITE, _IN_OPEN = 0x1, 0x10, 0x20
-_IN_Q_OVERFLOW, _IN_IGNORED, _IN_ONLYDIR = 0x4000, 0x8000, 0x1000000
-_WATCHED = ctypes.c_uint32(_IN_OPEN | _IN_ACCESS | _IN_CLOSE_NOWRITE | _IN_ONLYDIR)
+from alfwatchd.watch import inotify
+
+_WATCHED = inotify.IN_OPEN | inotify.IN_ACCESS | inotify.IN_CLOSE_NOWRITE | inotify.IN_ONLYDIR
 """With what comes between two openings, because the kernel makes one event of two equal ones that follow each other."""
-_EVENT = struct.Struct("iIII")
 _MOST_WAITING = 32
 _OF_ONE_READER = 2
 """Openings of a file, one after the other, by who reads it once."""
@@ -33,8 +30,6 @@ _CROWDED_SECONDS = 60.0
 """How long after several were seen to read at once, others may."""
 _UNSEEN_SECONDS = 0.3
 """How long somebody is waited for who may have opened a file before it was watched."""
-_BUFFER_BYTES = 1 << 16
-_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class Readers:
@@ -116,27 +111,31 @@ class Readers:
     def _watch(self) -> None:
         """Watch the folder, or that which lies in its place now; nothing happens if it is watched."""
         if self._fd is None:
-            fd = _LIBC.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
-            if fd < 0:
+            try:
+                self._fd = inotify.make()
+            except OSError:
                 return
-            self._fd = fd
-            self._closing = weakref.finalize(self, os.close, fd)
-        wd = _LIBC.inotify_add_watch(self._fd, os.fsencode(self._folder), _WATCHED)
-        if wd >= 0 and not self._is_watching:
+            self._closing = weakref.finalize(self, os.close, self._fd)
+        try:
+            inotify.watch_path(self._fd, os.fsencode(self._folder), _WATCHED)
+        except OSError:
+            self._is_watching = False
+            return
+        if not self._is_watching:
             self._watched_since = time.monotonic()
             self._opened = dict.fromkeys(self._other, self._watched_since)
             self._found = frozenset(name for name in self._other if os.access(self._folder / name, os.F_OK))
-        self._is_watching = wd >= 0
+        self._is_watching = True
 
     def _note_all(self, own: Counter[str]) -> None:
         """Take notice of all that happened, but for what this process itself opened."""
         now = time.monotonic()
-        for mask, name in self._events():
-            if mask & _IN_IGNORED:
+        for _, mask, raw_name in inotify.read_events(self._fd) if self._fd is not None else ():
+            if mask & inotify.IN_IGNORED:
                 self._is_watching = False
-            if not mask & (_IN_OPEN | _IN_Q_OVERFLOW):
+            if not mask & (inotify.IN_OPEN | inotify.IN_Q_OVERFLOW):
                 continue
-            for each in self._other if mask & _IN_Q_OVERFLOW else [name]:
+            for each in self._other if mask & inotify.IN_Q_OVERFLOW else [os.fsdecode(raw_name)]:
                 if own[each] > 0:
                     own[each] -= 1
                 elif each in self._other:
@@ -148,18 +147,3 @@ class Readers:
         if len(self._waiting[name]) > _OF_ONE_READER:
             self._crowded_until = now + _CROWDED_SECONDS
         del self._waiting[self._other[name]][-1:]
-
-    def _events(self) -> Iterator[tuple[int, str]]:
-        """Yield mask and name of all events that wait."""
-        while self._fd is not None:
-            buffer = b""
-            with suppress(BlockingIOError):
-                buffer = os.read(self._fd, _BUFFER_BYTES)
-            if not buffer:
-                return
-            start = 0
-            while start < len(buffer):
-                _, mask, _, size = _EVENT.unpack_from(buffer, start)
-                start += _EVENT.size
-                yield mask, os.fsdecode(buffer[start : start + size].rstrip(b"\0"))
-                start += size

@@ -16,10 +16,8 @@ nothing is known of it, a new one begins behind its row groups.
 
 from __future__ import annotations
 
-import errno
 import mmap
 import os
-import stat
 import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -28,6 +26,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from alfwatchd.store.files import open_regular
 
 _MAGIC = b"PAR1"
 _TAIL_SIZE = 8  # behind the footer: its length, and the magic
@@ -146,7 +146,7 @@ class GroupedFile:
         last_opened : float
             When somebody opened the file in force or an earlier one, on the monotonic clock.
         mark : tuple or None
-            Inode, size and mtime_ns of the file in force, where others may write to it; see `atomic.file_version`.
+            Inode, size and mtime_ns of the file in force, where others may write to it; see `files.file_version`.
 
         Raises
         ------
@@ -340,15 +340,6 @@ def _copy(source: BinaryIO, fd: int, n_bytes: int) -> int:
             break
         offset += n_copied
     return offset
-
-
-def open_regular(path: Path) -> BinaryIO:
-    """Open a file to be read, but nothing that could be waited for or has no end: whoever may can have put it there."""
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise OSError(errno.EINVAL, "is no regular file", str(path))
-    return os.fdopen(fd, "rb")
 
 
 _MOST_FOREIGN_BYTES = 1 << 32

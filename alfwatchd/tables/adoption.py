@@ -14,9 +14,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from alfwatchd.alf import grammar, ids
-from alfwatchd.tables.database_columns import DatabaseDatasets, Ids, read_datasets, read_sessions, session_paths
-from alfwatchd.tables.earlier import NO_DATASET, Earlier, EarlierDataset
-from alfwatchd.tables.matching import CODE_BITS, RowNumbers, Rows, folded, split_uuid
+from alfwatchd.tables.database_columns import DatabaseDatasets, read_datasets, read_sessions, session_paths
+from alfwatchd.tables.earlier import Earlier
+from alfwatchd.tables.known_rows import KnownRows
+from alfwatchd.tables.matching import CODE_BITS, RowNumbers, folded, split_uuid
 from alfwatchd.tree.rows import Problem, Session
 
 _MOST_PROBLEMS = 1000
@@ -34,29 +35,22 @@ class AdoptedSession(NamedTuple):
     last: int
 
 
-@dataclass(frozen=True, slots=True)
-class DatabaseRows:
+@dataclass(frozen=True, eq=False)
+class DatabaseRows(KnownRows):
     """Datasets of all adopted sessions, in the order of (session, path); `n_rows` of each.
 
     Parameters
     ----------
-    keys : numpy.ndarray of int64
-        Number of the session, then the code of the path, in 32 bits each; sorted.
-    ids, digests : numpy.ndarray of uint8
-        Shape (n_rows, 16); digests are zeros where unknown.
+    digests : numpy.ndarray of uint8
+        md5, shape (n_rows, 16); zeros where unknown.
     file_sizes : numpy.ndarray of int64
         Bytes; -1 where unknown.
-    qc : numpy.ndarray of int8
-        Index into `QC_CATEGORIES`.
     defaults : numpy.ndarray of int8
         Whether it is the default revision: 0, 1, or -1 where unknown.
     """
 
-    keys: npt.NDArray[np.int64]
-    ids: Ids
     digests: npt.NDArray[np.uint8]
     file_sizes: npt.NDArray[np.int64]
-    qc: npt.NDArray[np.int8]
     defaults: npt.NDArray[np.int8]
 
 
@@ -73,8 +67,6 @@ class Adoption:
     elsewhere : mapping of str to AdoptedSession
         Sessions whose datasets the database tells to lie in another folder, by that one.
     rows : DatabaseRows
-    known : Rows
-        The same rows by session and path.
     problems : tuple of Problem
         What the database contradicts itself in; the rows in question are not adopted.
     keep_missing : bool
@@ -85,7 +77,6 @@ class Adoption:
     sessions: Mapping[str, AdoptedSession]
     elsewhere: Mapping[str, AdoptedSession]
     rows: DatabaseRows
-    known: Rows
     problems: tuple[Problem, ...]
     keep_missing: bool
 
@@ -108,8 +99,12 @@ class Adoption:
         numpy.ndarray
             `RowNumbers`, of the length of `paths`. No row stands for two datasets.
         """
-        numbers = np.repeat(np.array([each.number if each else -1 for each in sessions], np.int64), counts)
-        places = self.known.exact(numbers, paths)
+        known = [each.number if each else -1 for each in sessions]
+        return self._find(np.repeat(np.array(known, np.int64), counts), paths)
+
+    def _find(self, numbers: npt.NDArray[np.int64], paths: Sequence[bytes]) -> RowNumbers:
+        """Do what `find` does, where the number of the session of each dataset is given; -1 for none."""
+        places = self.rows.exact(numbers, paths)
         taken: set[int] | None = None
         for row in np.flatnonzero((numbers >= 0) & (places < 0)).tolist():
             found = self._find_by_uuid(int(numbers[row]), paths[row])
@@ -173,7 +168,7 @@ class Adoption:
         """Yield what tells another id in its file name than the database has for its path."""
         for rel_path in session.named_by_uuid:
             bare, own_id = split_uuid(rel_path.encode())
-            place = self.known.place(known.number, self.known.codes.get(bare, -1))
+            place = self.rows.place(known.number, self.rows.codes.get(bare, -1))
             if own_id is not None and place >= 0 and self.rows.ids[place].tobytes() != own_id:
                 told = uuid.UUID(bytes=self.rows.ids[place].tobytes())
                 message = f"the database has {told} for a dataset of this path: rename the file, or mend the database"
@@ -195,22 +190,20 @@ class Adoption:
         return labs
 
     def without_adopted(self, kept: Earlier) -> Earlier:
-        """Return what is kept from earlier tables without what is adopted; digests stay, as hashing looks for them."""
+        """Return what earlier tables know without what the database knows better."""
         sessions = {path: row for path, row in kept.sessions.items() if path not in self.sessions}
-        datasets = {}
-        for path, rows in kept.datasets.items():
-            if path not in self.sessions:
-                datasets[path] = rows
-                continue
-            names = [*rows]
-            places = self.find([self.sessions[path]], [len(names)], [name.encode() for name in names])
-            left = {
-                name: rows[name] if place < 0 else EarlierDataset(None, 0, rows[name].file_size, rows[name].digest)
-                for name, place in zip(names, places.tolist(), strict=True)
-            }
-            datasets[path] = {name: row for name, row in left.items() if row != NO_DATASET}
-        rest = replace(kept, sessions=sessions, datasets=datasets)
-        return kept if rest == kept else rest
+        known = kept.datasets
+        here = {number: found.number for path, number in known.numbers.items() if (found := self.sessions.get(path))}
+        numbers = np.full(max(known.numbers.values(), default=-1) + 1, -1, np.int64)
+        numbers[[*here]] = [*here.values()]
+        wanted = numbers[known.rows.numbers]
+        rows = np.flatnonzero(wanted >= 0)
+        stays = np.ones(len(known.rows), np.bool_)
+        stays[rows] = self._find(wanted[rows], known.rows.row_paths(rows)) < 0
+        datasets = known.where(stays)
+        if datasets is known and len(sessions) == len(kept.sessions):
+            return kept
+        return replace(kept, sessions=sessions, datasets=datasets)
 
     def missing(self, session: AdoptedSession, places: RowNumbers) -> list[int]:
         """Return the rows of a session that stand for none of these datasets, but for a valid path."""
@@ -219,7 +212,7 @@ class Adoption:
 
     def path_of(self, row: int) -> bytes:
         """Return the rel_path of a row."""
-        return self.known.path_of(row)
+        return self.rows.path_of(row)
 
     def _is_valid(self, row: int) -> bool:
         """Tell whether a file of this path can lie in a session: ALF alone would also allow ``../a.b.c``."""
@@ -229,7 +222,7 @@ class Adoption:
     def _find_by_uuid(self, number: int, path: bytes) -> int:
         """Return the row of a dataset that has its UUID in the file name here, or there; -1 if that is not sure."""
         _, own_id = split_uuid(path)
-        found = [*self.known.by_uuid(number, path)]
+        found = [*self.rows.by_uuid(number, path)]
         if own_id is not None:  # a name that tells another dataset is no match
             found = [place for place in found if self.rows.ids[place].tobytes() == own_id]
         return found[0] if len(found) == 1 else -1
@@ -269,7 +262,6 @@ def adopt(sessions: pa.Table, datasets: pa.Table, *, keep_missing: bool = False)
         adopted,
         elsewhere,
         rows,
-        Rows(rows.keys, found.paths),
         tuple(problems[:_MOST_PROBLEMS]),
         keep_missing,
     )
@@ -310,7 +302,13 @@ def _sort_rows(
         keep = _keep_unambiguous(found, keys, order, is_again, sessions, problems)
         keys, order = keys[keep], order[keep]
     rows = DatabaseRows(
-        keys, found.ids[order], found.digests[order], found.file_sizes[order], found.qc[order], found.defaults[order]
+        keys,
+        found.paths,
+        ids=found.ids[order],
+        qc=found.qc[order],
+        digests=found.digests[order],
+        file_sizes=found.file_sizes[order],
+        defaults=found.defaults[order],
     )
     return rows, np.searchsorted(keys, np.arange(len(sessions) + 1, dtype=np.int64) << CODE_BITS)
 

@@ -74,22 +74,46 @@ def uuids(raw: npt.NDArray[np.uint8]) -> pa.StringArray:
     return pa.StringArray.from_buffers(len(text), pa.py_buffer(offsets), pa.py_buffer(text))
 
 
+def encode_texts(table: pa.Table, name: str) -> tuple[npt.NDArray[np.int32], pa.StringArray]:
+    """Return for each row an index into the texts that a column holds, and these texts, each once.
+
+    Returns
+    -------
+    numpy.ndarray, pyarrow.StringArray
+        -1 where a row holds none, and everywhere if the column is missing, or is none of texts.
+    """
+    if name not in table.column_names:
+        return np.full(len(table), -1, np.int32), strings([])
+    column = table.column(name)
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if kind not in (pa.string(), pa.large_string(), pa.string_view()):
+        return np.full(len(table), -1, np.int32), strings([])
+    encoded = column.cast(pa.string()).combine_chunks().dictionary_encode()
+    return values(encoded.indices.cast(pa.int32()), np.dtype(np.int32), -1), encoded.dictionary
+
+
 def parse_uuids(texts: pa.StringArray) -> pa.FixedSizeBinaryArray:
     """Return the 16 bytes of each id, as `uuids` writes them; raises `ValueError` if one is not written so."""
-    text = _cells(texts, 36)
+    text = cells(texts, 36)
     return _from_hex(text[:, _HEX_PLACES], len(texts))
 
 
 def parse_digests(texts: pa.StringArray) -> pa.FixedSizeBinaryArray:
     """Return the 16 bytes of each digest in lower-case hex; raises `ValueError` if one is not written so."""
-    cells = _cells(texts, 32)
-    if ((cells >= ord("A")) & (cells <= ord("F"))).any():
+    characters = cells(texts, 32)
+    if ((characters >= ord("A")) & (characters <= ord("F"))).any():
         raise ValueError("not all of them are lower-case")
-    return _from_hex(cells, len(texts))
+    return _from_hex(characters, len(texts))
 
 
-def _cells(texts: pa.StringArray, width: int) -> npt.NDArray[np.uint8]:
-    """Return the characters of texts that all have the same number of them, shape (n_texts, width)."""
+def cells(texts: pa.StringArray, width: int) -> npt.NDArray[np.uint8]:
+    """Return the characters of texts that all have the same number of them, shape (n_texts, width).
+
+    Raises
+    ------
+    ValueError
+        A text is null, or has another number of characters.
+    """
     offsets = (
         values(
             pa.Array.from_buffers(pa.int32(), len(texts) + 1, [None, texts.buffers()[1]], offset=texts.offset),
@@ -104,8 +128,8 @@ def _cells(texts: pa.StringArray, width: int) -> npt.NDArray[np.uint8]:
     return data[offsets[0] : offsets[-1]].reshape(-1, width)
 
 
-def _from_hex(cells: npt.NDArray[np.uint8], n_texts: int) -> pa.FixedSizeBinaryArray:
-    raw = bytes.fromhex(cells.tobytes().decode("ascii", "replace"))
+def _from_hex(characters: npt.NDArray[np.uint8], n_texts: int) -> pa.FixedSizeBinaryArray:
+    raw = bytes.fromhex(characters.tobytes().decode("ascii", "replace"))
     if len(raw) != 16 * n_texts:  # white space is no error for Python
         raise ValueError("not all of them are hex")
     return pa.Array.from_buffers(pa.binary(16), n_texts, [None, pa.py_buffer(raw)])

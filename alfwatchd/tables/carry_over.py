@@ -1,4 +1,4 @@
-"""What earlier tables know that the disk does not: ids that differ, qc, protocols, projects, digests."""
+"""What earlier tables know that the disk does not: ids that differ, qc, protocols, projects."""
 
 from __future__ import annotations
 
@@ -6,18 +6,29 @@ import datetime
 import math
 import re
 import uuid
-from collections import Counter
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from alfwatchd.alf import ids
 from alfwatchd.alf.grammar import SessionKey
 from alfwatchd.tables import arrow
-from alfwatchd.tables.earlier import NO_DATASET, NO_SESSION, QC_CATEGORIES, Earlier, EarlierDataset, EarlierSession
+from alfwatchd.tables.earlier import (
+    NO_SESSION,
+    QC_CATEGORIES,
+    Earlier,
+    EarlierDatasets,
+    EarlierSession,
+    last_of_each,
+)
+from alfwatchd.tables.known_rows import KnownRows
+from alfwatchd.tables.matching import CODE_BITS
+from alfwatchd.tables.raw_ids import Ids, join_ids, parse_ids, raw_ids
 
 _PIECE = 1 << 13
 _MD5 = re.compile(r"[0-9a-f]{32}")
@@ -41,12 +52,12 @@ def carry_over(
 
     Returns
     -------
-    Kept
+    Earlier
         Only what differs from what a fresh index gives. An id that is not unique in its table, or that One would not
         accept, is not kept.
     """
     keys = session_keys(sessions)
-    eids = _unique_ids(_column(sessions, "id"))
+    eids = [each.tobytes() if each.any() else None for each in _unique_ids(sessions)]
     own_eids: dict[object, bytes] = {}
     kept_sessions: dict[str, EarlierSession] = {}
     plain: set[str] = set()
@@ -69,7 +80,7 @@ def carry_over(
     for path in plain & kept_sessions.keys() if not has_other_lab else ():
         # Of two folders that are one session to the tables, one has its own eid, and the other one what is next to it.
         kept_sessions[path] = replace(kept_sessions[path], eid=None)
-    return Earlier(kept_sessions, _kept_datasets(sessions, datasets, keys, own_eids), lab)
+    return Earlier(kept_sessions, _known_datasets(sessions, datasets, keys, own_eids), lab)
 
 
 def session_keys(sessions: pa.Table) -> list[SessionKey | None]:
@@ -124,30 +135,64 @@ def dataset_rows(
             yield key, rel_path, _whole_number(file_size) or 0, _parse_md5(digest)
 
 
-def _kept_datasets(
-    sessions: pa.Table, datasets: pa.Table, keys: list[SessionKey | None], eids: dict[object, bytes]
-) -> dict[str, dict[str, EarlierDataset]]:
-    by_eid = _keys_by_eid(sessions, keys)
-    names = ("eid", "rel_path", "qc", "file_size", "hash")
-    rows = zip(_unique_ids(_column(datasets, "id")), *(_column(datasets, name) for name in names), strict=True)
-    kept: dict[str, dict[str, EarlierDataset]] = {}
-    paths = {eid: key.eid_path for eid, key in by_eid.items() if key is not None}
-    for own_id, eid, rel_path, qc, file_size, digest in rows:
-        key = by_eid.get(eid) if isinstance(eid, str) else None
-        if key is None or not isinstance(rel_path, str):
-            continue
-        given = ids.dataset_id(eids[eid], rel_path)
-        known_size = _whole_number(file_size)
-        known = known_size is not None and _parse_md5(digest)
-        row = EarlierDataset(
-            id=None if own_id == given else own_id,
-            qc=QC_CATEGORIES.index(qc) if qc in QC_CATEGORIES else 0,
-            file_size=known_size if known else None,
-            digest=known or b"",
-        )
-        if row != NO_DATASET:
-            kept.setdefault(paths[eid], {})[rel_path] = row
-    return kept
+def _known_datasets(
+    sessions: pa.Table, datasets: pa.Table, keys: list[SessionKey | None], eids: Mapping[object, bytes]
+) -> EarlierDatasets:
+    """Return what is news about datasets, with the numbers that `eids` gives their sessions.
+
+    Parameters
+    ----------
+    sessions, datasets : pyarrow.Table
+    keys : list of SessionKey or None
+        Of the sessions.
+    eids : mapping of object to bytes
+        Eid as in the tables -> the one, 16 bytes, that ids of its datasets are made from.
+    """
+    eid_codes, eid_texts = arrow.encode_texts(datasets, "eid")
+    path_codes, path_texts = arrow.encode_texts(datasets, "rel_path")
+    by_eid, numbers, of_eid, bases = _keys_by_eid(sessions, keys), dict[str, int](), list[int](), list[bytes]()
+    for text in eid_texts.to_pylist():
+        key = by_eid.get(text)
+        of_eid.append(numbers.setdefault(key.eid_path, len(numbers)) if key is not None else -1)
+        bases.append(eids[text] if key is not None else bytes(16))
+    session_numbers = np.array([*of_eid, -1], np.int64)[eid_codes]
+    is_usable, qc = (session_numbers >= 0) & (path_codes >= 0), _read_qc(datasets)
+    own_ids = _unique_ids(datasets)
+    _clear_given(own_ids, is_usable, eid_codes, raw_ids(bases), path_codes, path_texts)
+    rows = np.flatnonzero(is_usable & (own_ids.any(axis=1) | (qc != 0)))
+    used, codes = np.unique(path_codes[rows], return_inverse=True)
+    row_keys = (session_numbers[rows] << CODE_BITS) | codes
+    order = last_of_each(row_keys)
+    paths = [path.encode() for path in path_texts.take(arrow.numbers(used, pa.int32())).to_pylist()]
+    rows, row_keys = rows[order], row_keys[order]
+    known = KnownRows(row_keys, paths, own_ids[rows], qc[rows])
+    is_known = {*np.unique(known.numbers).tolist()}
+    return EarlierDatasets({key: number for key, number in numbers.items() if number in is_known}, known)
+
+
+def _clear_given(
+    own_ids: Ids,
+    is_usable: npt.NDArray[np.bool_],
+    eid_codes: npt.NDArray[np.int32],
+    bases: Ids,
+    path_codes: npt.NDArray[np.int32],
+    path_texts: pa.StringArray,
+) -> None:
+    """Put zeros in the place of ids that their paths give anyway. Only one that begins as its eid does can be such."""
+    rows = np.flatnonzero(is_usable)
+    rows = rows[(own_ids[rows, :8] == bases[eid_codes[rows], :8]).all(axis=1)]
+    if not len(rows):
+        return
+    paths, raw = [path.encode() for path in path_texts.to_pylist()], [base.tobytes() for base in bases]
+    pairs = zip(eid_codes[rows].tolist(), path_codes[rows].tolist(), strict=True)
+    given = join_ids(bases[eid_codes[rows]], raw_ids([ids.md5(raw[eid] + paths[path]).digest() for eid, path in pairs]))
+    own_ids[rows[(own_ids[rows] == given).all(axis=1)]] = 0
+
+
+def _read_qc(datasets: pa.Table) -> npt.NDArray[np.int8]:
+    codes, texts = arrow.encode_texts(datasets, "qc")
+    places = [QC_CATEGORIES.index(text) if text in QC_CATEGORIES else 0 for text in texts.to_pylist()]
+    return np.array([*places, 0], np.int8)[codes]
 
 
 def _keys_by_eid(sessions: pa.Table, keys: list[SessionKey | None]) -> dict[str, SessionKey | None]:
@@ -159,12 +204,13 @@ def _keys_by_eid(sessions: pa.Table, keys: list[SessionKey | None]) -> dict[str,
     return by_eid
 
 
-def _unique_ids(column: list[Any]) -> list[bytes | None]:
-    texts = [text for text in column if isinstance(text, str)]
-    if len(set(texts)) == len(texts):
-        return [ids.parse_id(text) for text in column]
-    counts = Counter(texts)
-    return [ids.parse_id(text) if isinstance(text, str) and counts[text] == 1 else None for text in column]
+def _unique_ids(table: pa.Table) -> Ids:
+    """Return the ids of a table; zeros where One would not accept it, or where several rows have it."""
+    codes, texts = arrow.encode_texts(table, "id")
+    counts = np.bincount(codes[codes >= 0], minlength=len(texts))
+    found = np.concatenate([parse_ids(texts), np.zeros((1, 16), np.uint8)])
+    found[:-1][counts != 1] = 0
+    return found[codes]
 
 
 def _column(table: pa.Table, name: str) -> list[Any]:

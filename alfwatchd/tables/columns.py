@@ -1,7 +1,7 @@
 """A snapshot -> the two Arrow tables, exactly as ONE needs them.
 
-Columns, types and order follow ``one.alf.cache.SESSIONS_COLUMNS`` and ``DATASETS_COLUMNS``; docs/formats.md is the
-promise to readers. Ids of a session's datasets are made here rather than stored: they follow from the path.
+Columns, types and order follow ``one.alf.cache.SESSIONS_COLUMNS`` and ``DATASETS_COLUMNS``; docs/reference/tables.md is
+the promise to readers. Ids of a session's datasets are made here rather than stored: they follow from the path.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from alfwatchd.alf.ids import md5
 from alfwatchd.tables import arrow
 from alfwatchd.tables.adopted_columns import DatasetColumns, take_over
 from alfwatchd.tables.adoption import AdoptedSession
-from alfwatchd.tables.dataset_ids import Members, use_kept
+from alfwatchd.tables.dataset_ids import Members, find_kept, use_kept
 from alfwatchd.tables.default_revision import default_revisions
 from alfwatchd.tables.earlier import QC_CATEGORIES
 from alfwatchd.tables.matching import RowNumbers
+from alfwatchd.tables.raw_ids import join_ids, raw_ids
 from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.packed import DIGEST_SIZE
 from alfwatchd.tree.rows import Session
@@ -124,7 +125,7 @@ def dataset_columns(
         What the database knows of each, by `TableRules.adopted_session`.
     rules : TableRules
     """
-    paths, counts = dataset_paths(sessions)
+    paths, counts = dataset_paths([session for _, session in sessions])
     places = np.full(len(paths), -1, np.int64)
     if rules.adopted is not None and any(adopted):
         places = rules.adopted.find(adopted, counts, paths)
@@ -134,13 +135,13 @@ def dataset_columns(
     return take_over(columns, places, adopted, rules.adopted, with_digests=not rules.with_hashes)
 
 
-def dataset_paths(sessions: Sequence[tuple[bytes, Session]]) -> tuple[list[bytes], list[int]]:
+def dataset_paths(sessions: Sequence[Session]) -> tuple[list[bytes], list[int]]:
     """Return the rel_paths of the datasets of sessions, in the order of `dataset_columns`, and how many each has."""
     paths: list[bytes] = []
-    for _, session in sessions:
+    for session in sessions:
         for folder, packed in session.folders:
             paths += _rel_paths(folder, packed.names)
-    return paths, [session.n_datasets for _, session in sessions]
+    return paths, [session.n_datasets for session in sessions]
 
 
 def _gather(
@@ -155,6 +156,9 @@ def _gather(
 
     Ids of datasets follow from the eid that the path gives: those that are not adopted stay when their session is.
     """
+    kept = find_kept([session for _, session in sessions], counts, paths, rules)
+    is_made = needs_id & ~kept.has_id  # an id that is known is not computed: that is half of the time
+    all_are_made = bool(is_made.all())
     signatures: list[bytes] = []
     digests: list[bytes] = []
     tails: list[bytes] = []
@@ -167,19 +171,16 @@ def _gather(
             digests.append(packed.digests or bytes(DIGEST_SIZE * len(packed.names)))
         base = eid if known is None else rules.given_eid(session)
         own = slice(first, first + count)
-        if known is None:
-            tails += [md5(base + path).digest() for path in paths[own]]
-        else:  # an id that the database gives is not computed: that is half of the time
-            tails += [md5(base + path).digest() for path in compress(paths[own], needs_id[own].tolist())]
+        made = paths[own] if all_are_made else compress(paths[own], is_made[own].tolist())
+        tails += [md5(base + path).digest() for path in made]
         defaults += default_revisions(session)
         members.append(Members(session, known, base, range(first, first + count)))
         first += count
     own_ids = np.zeros((len(paths), 16), np.uint8)
-    own_ids[needs_id] = _join_ids(
-        np.repeat(raw_ids([each.base for each in members]), counts, axis=0)[needs_id], raw_ids(tails)
-    )
+    bases = np.repeat(raw_ids([each.base for each in members]), counts, axis=0)
+    own_ids[is_made] = join_ids(bases[is_made], raw_ids(tails))
     qc = np.zeros(len(paths), np.int8)
-    use_kept(members, paths, needs_id, own_ids, qc, rules)
+    use_kept(members, paths, kept, needs_id, own_ids, qc, rules)
     return DatasetColumns(
         paths=paths,
         sessions=np.repeat(np.arange(len(sessions)), counts),
@@ -234,33 +235,10 @@ def _rel_paths(folder: str, names: tuple[str, ...]) -> tuple[bytes, ...]:
     return tuple((prefix + name).encode() for name in names)
 
 
-def _join_ids(eids: npt.NDArray[np.uint8], digests: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Return what `ids.dataset_id` returns, for many datasets at once.
-
-    Parameters
-    ----------
-    eids, digests : numpy.ndarray
-        Shape (n_datasets, 16): eid of each dataset, and ``md5(eid + rel_path)``.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (n_datasets, 16), writable.
-    """
-    joined = np.hstack([eids[:, :8], digests[:, :8]])
-    joined[:, 8] = (joined[:, 8] & 0x3F) | 0x80
-    return joined
-
-
 def sorted_by_eid(snapshot: Snapshot, eids: Mapping[str, bytes]) -> list[tuple[bytes, Session]]:
     """Return (eid, session) of all sessions, in the order of eids."""
     rows = sorted((eid, path) for path, eid in eids.items())
     return [(eid, snapshot.sessions[path]) for eid, path in rows]
-
-
-def raw_ids(parts: Sequence[bytes]) -> npt.NDArray[np.uint8]:
-    """Return ids or digests of 16 bytes each as an array of shape (len(parts), 16)."""
-    return np.frombuffer(b"".join(parts), np.uint8).reshape(-1, 16)
 
 
 def with_pandas_index(table: pa.Table, index: tuple[str, ...]) -> pa.Table:

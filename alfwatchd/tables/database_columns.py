@@ -20,18 +20,14 @@ import pyarrow.compute as pc
 from alfwatchd.alf.grammar import SessionKey, parse_session
 from alfwatchd.tables import arrow, carry_over
 from alfwatchd.tables.earlier import QC_CATEGORIES
+from alfwatchd.tables.raw_ids import Ids, strict
 from alfwatchd.tree.packed import DIGEST_SIZE
 
-_VERSIONS = (3, 4)
-"""Of UUIDs that ONE accepts (``one.alf.spec.is_uuid``)."""
 _QC_NUMBERS = {0: 0, 10: 1, 30: 2, 40: 3, 50: 4}
 """Values of ``one.alf.spec.QC`` -> index into `QC_CATEGORIES`."""
 _MOST = 1 << 52
 _ID_SIZE = 16
 _MD5 = re.compile(r"[0-9a-f]{32}")
-
-Ids = npt.NDArray[np.uint8]
-"""Shape (n_rows, 16); zeros where there is no id that ONE would accept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,16 +176,16 @@ def read_ids(table: pa.Table, name: str = "id") -> Ids:
         return _join_halves(table, name)
     texts = _plain(table, name).combine_chunks()
     try:
-        return _strict(_unpack(arrow.parse_uuids(texts)))
+        return strict(_unpack(arrow.parse_uuids(texts)))
     except ValueError:  # some are missing, or not written as UUIDs are
-        return _strict(_unpack_each(texts.to_pylist()))
+        return strict(_unpack_each(texts.to_pylist()))
 
 
 def _read_id_codes(table: pa.Table, name: str) -> tuple[npt.NDArray[np.int32], Ids]:
     """Return for each row an index into the ids that a column holds, -1 where it holds none, and these ids."""
     if name in table.column_names:
         codes, texts = _encode(table, name)
-        return codes, _strict(_unpack_each(texts.to_pylist()))
+        return codes, strict(_unpack_each(texts.to_pylist()))
     raw = _join_halves(table, name)
     packed = pa.Array.from_buffers(pa.binary(16), len(raw), [None, pa.py_buffer(raw)]).dictionary_encode()
     return arrow.values(packed.indices, np.dtype(np.int32)), _unpack(packed.dictionary)
@@ -205,7 +201,7 @@ def _join_halves(table: pa.Table, name: str) -> Ids:
     if not all(pa.types.is_int64(column.type) for column in columns):
         return np.zeros((len(table), 16), np.uint8)
     numbers = [arrow.values(column, np.dtype("<i8")) for column in columns]
-    return _strict(np.ascontiguousarray(np.stack(numbers, axis=1)).view(np.uint8).reshape(-1, 16))
+    return strict(np.ascontiguousarray(np.stack(numbers, axis=1)).view(np.uint8).reshape(-1, 16))
 
 
 def _unpack(packed: pa.FixedSizeBinaryArray) -> Ids:
@@ -229,12 +225,6 @@ def _parse_any_id(text: str) -> bytes:
         return uuid.UUID(text).bytes
     except ValueError:
         return text.encode()
-
-
-def _strict(raw: Ids) -> Ids:
-    """Return ids with zeros in the place of those that ONE would not accept."""
-    is_good = np.isin(raw[:, 6] >> 4, _VERSIONS)
-    return raw if is_good.all() else np.where(is_good[:, None], raw, np.uint8(0))
 
 
 def _plain(table: pa.Table, name: str) -> pa.ChunkedArray:

@@ -17,8 +17,8 @@ from alfwatchd.api import IdStep
 from alfwatchd.tables import arrow
 from alfwatchd.tables.adopted_columns import DatasetColumns
 from alfwatchd.tables.adoption import AdoptedSession, Adoption
-from alfwatchd.tables.columns import dataset_columns, dataset_paths, raw_ids
-from alfwatchd.tables.database_columns import Ids
+from alfwatchd.tables.columns import dataset_columns, dataset_paths
+from alfwatchd.tables.raw_ids import Ids, raw_ids
 from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.rows import Session
 
@@ -148,7 +148,7 @@ def compare_ids(
             parts.append(changes)
             n_changed += n_of_datasets
         elif rules.adopted is not None:
-            paths, counts = dataset_paths(group)
+            paths, counts = dataset_paths([session for _, session in group])
             places = rules.adopted.find(adopted, counts, paths)
         else:
             continue

@@ -26,7 +26,7 @@ RowNumbers = npt.NDArray[np.int64]
 """For each dataset the number of its row; -1 where there is none."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rows:
     """Datasets by session and path. Frozen: any thread may read it.
 

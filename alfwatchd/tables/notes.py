@@ -10,6 +10,9 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence, Se
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+import numpy as np
+
+from alfwatchd.tables.columns import dataset_paths
 from alfwatchd.tables.earlier import NO_SESSION, Earlier, EarlierDataset, EarlierSession
 from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.rows import Session
@@ -28,7 +31,7 @@ class Note:
         What the tables held as the lab of sessions in no lab folder.
     session : EarlierSession
     datasets : mapping of str to EarlierDataset
-        By rel_path; ids and qc only, as digests are recorded with the files that they are of.
+        By rel_path.
     """
 
     key: str
@@ -43,14 +46,15 @@ def note_all(snapshot: Snapshot, rules: TableRules) -> Iterator[Note]:
     So are the columns of sessions for which those of a database stand: it may lose them again.
     """
     kept = rules.all_kept
-    if not (kept.sessions or kept.datasets):
+    if not kept.shows:
         return
     here = {kept.key_of(session.key): session for session in snapshot.sessions.values()}
-    for key in kept.sessions.keys() | kept.datasets.keys():
+    lost = _lost({key: here.get(key) for key in kept.datasets}, kept)
+    for key in kept.sessions.keys() | lost.keys():
         session = here.get(key)
         goes = session is None or rules.is_adopted(session)
         columns = kept.sessions.get(key, NO_SESSION) if goes else NO_SESSION
-        yield from _note(key, columns, session, rules)
+        yield from _note(key, columns, lost.get(key, {}), rules)
 
 
 def note_changes(
@@ -69,44 +73,64 @@ def note_changes(
     rules : TableRules
     """
     kept = rules.all_kept
-    for eid, session in gone:
-        key, columns = kept.key_of(session.key), NO_SESSION
+    left = [(eid, session, kept.key_of(session.key)) for eid, session in gone]
+    lost = _lost({key: None for *_, key in left}, kept)
+    for eid, session, key in left:
         columns = kept.sessions.get(key, NO_SESSION)
         if odd.get(session.key.eid_path) == eid:
             columns = replace(columns, eid=eid)
-        if key not in kept.sessions and key not in kept.datasets:
-            key = rules.filled_path(session)
-        yield from _note(key, columns, None, rules)
-    for session in changed if kept.datasets else ():
-        yield from _note(kept.key_of(session.key), NO_SESSION, session, rules)
+        is_known = key in kept.sessions or key in kept.datasets
+        yield from _note(key if is_known else rules.filled_path(session), columns, lost.get(key, {}), rules)
+    lost = _lost({kept.key_of(session.key): session for session in changed}, kept) if kept.datasets else {}
+    for key, rows in lost.items():
+        yield from _note(key, NO_SESSION, rows, rules)
 
 
-def _note(key: str, columns: EarlierSession, session: Session | None, rules: TableRules) -> Iterator[Note]:
+def _note(key: str, columns: EarlierSession, lost: Mapping[str, EarlierDataset], rules: TableRules) -> Iterator[Note]:
     kept = rules.all_kept
-    datasets = kept.datasets.get(key)
-    lost = {}
-    if datasets:
-        missing = datasets.keys() - _rel_paths(session) if session is not None else datasets.keys()
-        lost = {path: noted(row.id, row.qc) for path in missing if (row := datasets[path]).id is not None or row.qc}
     if columns != NO_SESSION or lost:
-        yield Note(key, rules.lab if key not in kept.sessions and not datasets else kept.lab, columns, lost)
+        is_known = key in kept.sessions or key in kept.datasets
+        yield Note(key, kept.lab if is_known else rules.lab, columns, lost)
+
+
+def _lost(here: Mapping[str, Session | None], kept: Earlier) -> dict[str, dict[str, EarlierDataset]]:
+    """Return the rows of some sessions whose datasets are not here.
+
+    Parameters
+    ----------
+    here : mapping of str to Session or None
+        Key of each session that earlier tables may know -> what it is now; None where it is gone.
+    kept : Earlier
+    """
+    datasets = kept.datasets
+    known = {key: session for key, session in here.items() if key in datasets}
+    if not known:
+        return {}
+    stays = {key: session for key, session in known.items() if session is not None}
+    paths, counts = dataset_paths([*stays.values()])
+    is_lost = np.zeros(len(datasets.rows), np.bool_)
+    for key in known:
+        span = datasets.span(key)
+        is_lost[span.start : span.stop] = True
+    places = datasets.find([*stays], counts, paths)
+    is_lost[places[places >= 0]] = False
+    keys = {datasets.numbers[key]: key for key in known}
+    lost: dict[str, dict[str, EarlierDataset]] = {}
+    rows = np.flatnonzero(is_lost)
+    for row, number in zip(rows.tolist(), datasets.rows.numbers[rows].tolist(), strict=True):
+        own = datasets.row(row)
+        lost.setdefault(keys[number], {})[datasets.rows.path_of(row).decode()] = noted(own.id, own.qc)
+    return lost
 
 
 def noted(own_id: bytes | None, qc: int) -> EarlierDataset:
     """Return what a note holds of a dataset; one object for all that have the same qc and no id of their own."""
-    return _of_qc(qc) if own_id is None else EarlierDataset(own_id, qc, None, b"")
+    return _of_qc(qc) if own_id is None else EarlierDataset(own_id, qc)
 
 
 @lru_cache
 def _of_qc(qc: int) -> EarlierDataset:
-    return EarlierDataset(None, qc, None, b"")
-
-
-def _rel_paths(session: Session) -> set[str]:
-    found: set[str] = set()
-    for folder, packed in session.folders:
-        found.update([f"{folder}/{name}" for name in packed.names] if folder else packed.names)
-    return found
+    return EarlierDataset(None, qc)
 
 
 def key_now(note: Note, lab: str) -> str:
@@ -142,7 +166,7 @@ def with_notes(
         tables list of them was its own: the note of such a session counts.
     """
     sessions = dict(kept.sessions)
-    datasets = defaultdict(dict, {key: dict(rows) for key, rows in kept.datasets.items()}) if notes else {}
+    datasets: dict[str, dict[str, EarlierDataset]] = defaultdict(dict)
     relisted: set[str] = set()
     for note in notes:
         key, now = note.key, key_now(note, kept.lab)
@@ -159,7 +183,7 @@ def with_notes(
     return replace(
         kept,
         sessions=sessions,
-        datasets=dict(datasets),
+        datasets=kept.datasets.updated(datasets),
         other_labs=tuple(dict.fromkeys(note.lab for note in notes if note.lab != kept.lab)),
         relisted=frozenset(relisted),
         is_noted=not kept.shows,

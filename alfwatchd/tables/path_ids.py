@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow as pa
 
 from alfwatchd.tables import arrow
-from alfwatchd.tables.columns import raw_ids, with_pandas_index
+from alfwatchd.tables.columns import with_pandas_index
 from alfwatchd.tables.earlier import NO_DATASET, NO_SESSION, QC_CATEGORIES
+from alfwatchd.tables.raw_ids import raw_ids
 from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.packed import NO_DIGEST, digest_of, unpack_signature
 from alfwatchd.tree.rows import Session

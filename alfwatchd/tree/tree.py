@@ -1,7 +1,7 @@
 """The folders of the root as last seen: a mirror made of listings, which tells what each new listing changes.
 
 Events and reconciling only choose which folder is listed next; rows change here and nowhere else. The rules that make
-this converge are in docs/architecture.md, "How watching loses nothing".
+this converge are in docs/design/watching.md.
 """
 
 from __future__ import annotations
@@ -283,6 +283,11 @@ class Tree:
         """Return what `drops` holds, and forget about it."""
         drops, self.drops = self.drops, []
         return drops
+
+    def take_rewritten(self) -> list[bytes]:
+        """Return what `rewritten` holds, and forget about it."""
+        rewritten, self.rewritten = self.rewritten, []
+        return rewritten
 
     def take_gone_rows(self) -> list[FolderRows]:
         """Return the rows of folders that were dropped, and forget about them."""

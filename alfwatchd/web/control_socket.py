@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import grp
 import os
 import pwd
@@ -204,11 +203,9 @@ def _lock(path: Path) -> int:
         lock_fd = os.open(lock, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
     except OSError as error:
         raise _cannot_make(path, error) from error
-    try:
-        fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+    if not linux.try_flock(lock_fd):
         os.close(lock_fd)
-        raise _served(path) from error
+        raise _served(path)
     return lock_fd
 
 

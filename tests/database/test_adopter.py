@@ -8,8 +8,9 @@ import pytest
 from alfwatchd.database import adopter
 from alfwatchd.database.adopter import Adopter
 from alfwatchd.settings import Adopt
-from alfwatchd.tables.earlier import Earlier, EarlierDataset, EarlierSession
+from alfwatchd.tables.earlier import EarlierDataset, EarlierSession
 from kit.database import dataset, session, write_database
+from kit.rows import earlier
 
 PATIENCE = 120.0
 PATH, KEY, TIMES = "lab/Subjects/s1/2020-01-01/001", "lab/s1/2020-01-01/001", "alf/spikes.times.npy"
@@ -32,7 +33,7 @@ def start(tmp_path):
 
 def test_a_source_that_cannot_be_read_is_looked_at_again_before_long(start, tmp_path, monkeypatch):
     monkeypatch.setattr(adopter, "_RETRY_SECONDS", 0.05)
-    told = start(Earlier({}, {}))
+    told = start(earlier({}, {}))
     assert "is not there" in told.get(timeout=PATIENCE).error
     write_database(tmp_path / "source", [session(PATH)], [])
     message = told.get(timeout=PATIENCE)
@@ -47,10 +48,10 @@ def test_what_is_left_of_earlier_tables_comes_with_what_is_adopted(start, tmp_pa
     write_database(tmp_path / "source", [one], [dataset(one["id"], TIMES)])
     old = uuid.uuid4().bytes
     told = start(
-        Earlier(
+        earlier(
             {KEY: EarlierSession(old, "", ""), "other": EarlierSession(old, "", "")},
-            {KEY: {TIMES: EarlierDataset(old, 1, None, b""), "x.y.z": EarlierDataset(old, 1, None, b"")}},
+            {KEY: {TIMES: EarlierDataset(old, 1), "x.y.z": EarlierDataset(old, 1)}},
         )
     )
     left = told.get(timeout=PATIENCE).kept
-    assert ([*left.sessions], left.datasets) == (["other"], {KEY: {"x.y.z": EarlierDataset(old, 1, None, b"")}})
+    assert ([*left.sessions], left.datasets) == (["other"], {KEY: {"x.y.z": EarlierDataset(old, 1)}})

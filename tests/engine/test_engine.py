@@ -8,10 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from alfwatchd.api import FlushRequest, PrunedNotice, RescanRequest, SnapshotRequest, SyncRequest
-from alfwatchd.engine import engine, inbox
+from alfwatchd.engine import inbox
 from alfwatchd.engine.messages import Reload, Stop
 from alfwatchd.errors import AlfwatchdError, ConfigError, RootOffline, TablesError, UsageError, WatchLimit
-from alfwatchd.index import indexer
 from alfwatchd.tree.folder import NOT_WATCHED
 from alfwatchd.tree.hard_links import HardLinks
 from alfwatchd.watch.events import EventsLost, PathsChanged
@@ -40,12 +39,6 @@ def make_box(tmp_path):
     yield make
     for box in boxes:
         box.close()
-
-
-@pytest.fixture
-def one_at_a_time(monkeypatch):
-    """Let the engine look at one folder per step."""
-    monkeypatch.setattr(indexer, "_FOLDERS_PER_UNIT", 1)
 
 
 def write(root, *paths, size=1):
@@ -182,8 +175,8 @@ def test_nobody_works_for_a_client_that_has_left(make_box):
     for reply in [box.ask(SyncRequest) for _ in range(100)]:
         reply.cancel()
     box.step()
-    assert box.engine.barriers._waiting == []
-    assert not box.engine.barriers.await_flush
+    assert len(box.engine.model.barriers) == 0
+    assert not box.engine.model.barriers.await_flush
 
 
 def test_a_failed_flush_is_told_and_tried_again_and_nobody_is_told_it_is_saved(make_box):
@@ -259,9 +252,9 @@ def test_sync_takes_in_what_changed_just_before(make_box):
     box.assert_equal()
 
 
-def test_sync_right_at_the_start_waits_for_the_first_scan(tmp_path, one_at_a_time):
+def test_sync_right_at_the_start_waits_for_the_first_scan(tmp_path):
     write(tmp_path / "root", f"{S1}/alf/a.b.c", f"{S2}/a.b.c")
-    box = EngineBox(tmp_path / "root")
+    box = EngineBox(tmp_path / "root", one_look_per_step=True)
     try:
         reply = box.ask(SyncRequest)
         for _ in range(2):
@@ -303,8 +296,8 @@ def test_a_cookie_that_cannot_be_made_is_replaced_by_a_scan(make_box):
 
 
 @pytest.mark.parametrize("is_first", [True, False], ids=["lost before the cookie", "lost with the cookie"])
-def test_events_lost_while_somebody_waits(make_box, one_at_a_time, is_first):
-    box = make_box(f"{S1}/a.b.c", f"{T1}/a.b.c")
+def test_events_lost_while_somebody_waits(make_box, is_first):
+    box = make_box(f"{S1}/a.b.c", f"{T1}/a.b.c", one_look_per_step=True)
     box.drop = events_are_lost
     write(box.root, f"{S1}/d.e.f")
     if is_first:
@@ -328,8 +321,8 @@ def test_events_lost_while_somebody_waits(make_box, one_at_a_time, is_first):
     assert box.status().state == "live"
 
 
-def test_a_scan_that_began_before_the_loss_is_not_enough(make_box, one_at_a_time):
-    box = make_box(*[f"s{number}/2020-01-01/001/a.b.c" for number in range(5)])
+def test_a_scan_that_began_before_the_loss_is_not_enough(make_box):
+    box = make_box(*[f"s{number}/2020-01-01/001/a.b.c" for number in range(5)], one_look_per_step=True)
     box.ask(RescanRequest)
     for _ in range(6):  # the root, s0 with all below it, and s1
         box.step()
@@ -345,8 +338,8 @@ def test_a_scan_that_began_before_the_loss_is_not_enough(make_box, one_at_a_time
     box.assert_equal()
 
 
-def test_sync_waits_for_the_scan_that_makes_up_for_lost_events(make_box, one_at_a_time):
-    box = make_box(*[f"s{number}/2020-01-01/001/a.b.c" for number in range(5)])
+def test_sync_waits_for_the_scan_that_makes_up_for_lost_events(make_box):
+    box = make_box(*[f"s{number}/2020-01-01/001/a.b.c" for number in range(5)], one_look_per_step=True)
     box.drop = events_are_lost
     write(box.root, *[f"s{number}/2020-01-01/001/d.e.f" for number in range(5)])
     box.hear()
@@ -385,7 +378,7 @@ def test_a_kernel_queue_that_overflows(make_box):
 
 def test_an_inbox_that_overflows(make_box, monkeypatch):
     box = make_box(f"{S1}/a.b.c")
-    monkeypatch.setattr(inbox, "_MAX_WAITING_BYTES", 100)
+    monkeypatch.setattr(inbox, "MAX_WAITING_BYTES", 100)
     for number in range(10):
         write(box.root, f"{S1}/d{number}.e.f")
         box.hear()
@@ -439,8 +432,8 @@ def test_the_heartbeat_finds_a_chain_that_is_silent(make_box):
 # Passes.
 
 
-def test_at_most_one_scan_follows_the_one_that_runs(make_box, one_at_a_time):
-    box = make_box(f"{S1}/a.b.c", f"{T1}/a.b.c")
+def test_at_most_one_scan_follows_the_one_that_runs(make_box):
+    box = make_box(f"{S1}/a.b.c", f"{T1}/a.b.c", one_look_per_step=True)
     replies = [box.ask(RescanRequest, path=path) for path in ("", "s", "", "t", "")]
     box.step()
     box.inbox.post(EventsLost("first"))
@@ -509,8 +502,8 @@ def test_lost_events_are_no_reason_to_build_the_watcher_anew(make_box):
     assert box.status().state == "live"
 
 
-def test_after_a_slow_scan_the_next_one_waits_longer(make_box, one_at_a_time):
-    box = make_box(f"{S1}/a.b.c")
+def test_after_a_slow_scan_the_next_one_waits_longer(make_box):
+    box = make_box(f"{S1}/a.b.c", one_look_per_step=True)
     box.inbox.post(EventsLost("first"))
     while box.indexer.scans_done < 2:
         box.step(2.0)
@@ -525,15 +518,15 @@ def test_after_a_slow_scan_the_next_one_waits_longer(make_box, one_at_a_time):
 
 def start_reconcile(box, interval=1000.0):
     """Let time pass until a reconcile runs; it has looked at one unit of folders then."""
-    box.live(interval - box.now + box.engine._last_scan_ended)
+    box.live(interval - box.now + box.engine.scanning.last_ended)
     assert box.indexer.queue.current is not None
     assert box.indexer.queue.current.reason == "reconcile"
 
 
-def test_a_reconcile_takes_its_time_and_holds_up_no_events(make_box, one_at_a_time):
+def test_a_reconcile_takes_its_time_and_holds_up_no_events(make_box):
     settings = {"reconcile_interval_seconds": 1000, "reconcile_entries_per_second": 10}
     files = [f"s/2020-01-01/{session}/d{number}.e.f" for session in range(100, 110) for number in range(5)]
-    box = make_box(*files, f"{T1}/a.b.c", **settings)
+    box = make_box(*files, f"{T1}/a.b.c", **settings, one_look_per_step=True)
     start_reconcile(box)
     began = box.now
     assert box.status().state == "live"
@@ -561,11 +554,15 @@ def test_a_reconcile_finds_what_no_event_told(make_box):
     assert sizes(box) == {f"{S1}/a.b.c": 1, f"{S1}/d.e.f": 1}
 
 
-def test_sync_sees_new_folders_that_a_reconcile_found_first(make_box, one_at_a_time):
+def test_sync_sees_new_folders_that_a_reconcile_found_first(make_box):
     # The reconcile has found a session and watches it, but not its collections yet: no event tells of those.
-    box = make_box("s/2020-01-01/", reconcile_interval_seconds=1000, reconcile_entries_per_second=1000)
+    box = make_box(
+        "s/2020-01-01/", reconcile_interval_seconds=1000, reconcile_entries_per_second=1000, one_look_per_step=True
+    )
     start_reconcile(box)
-    while box.indexer.queue._background[0].folder.path != "s/2020-01-01":
+    looks = []
+    box.count_looks(looks)
+    while "s" not in looks:
         box.step(0.003)
     box.ambushes["before opening"].append(lambda _: write(box.root, f"{S1}/alf/probe00/a.b.c"))
     while box.indexer.tree.find(S1) is None or box.indexer.tree.find(S1).wd == NOT_WATCHED:
@@ -575,8 +572,10 @@ def test_sync_sees_new_folders_that_a_reconcile_found_first(make_box, one_at_a_t
     box.assert_equal()
 
 
-def test_sync_does_not_wait_for_a_reconcile(make_box, one_at_a_time):
-    box = make_box(f"{S1}/a.b.c", reconcile_interval_seconds=1000, reconcile_entries_per_second=1)
+def test_sync_does_not_wait_for_a_reconcile(make_box):
+    box = make_box(
+        f"{S1}/a.b.c", reconcile_interval_seconds=1000, reconcile_entries_per_second=1, one_look_per_step=True
+    )
     start_reconcile(box)
     write(box.root, f"{S1}/d.e.f")
     reply = box.sync()
@@ -616,9 +615,9 @@ def test_what_a_prune_deleted_is_looked_at_where_nothing_is_watched(make_box):
 
 
 @pytest.mark.parametrize("n_looks", [1, 2, 3])
-def test_a_folder_that_is_another_one_for_more_than_one_look(make_box, one_at_a_time, n_looks):
+def test_a_folder_that_is_another_one_for_more_than_one_look(make_box, n_looks):
     # The parent is looked at while it is itself, the folder each time while it is another one.
-    box = make_box(f"{S1}/alf/a.b.c")
+    box = make_box(f"{S1}/alf/a.b.c", one_look_per_step=True)
     write(box.root, f"{T1}/alf/a.b.c", size=2)
     box.sync()
     swapped = []
@@ -805,7 +804,7 @@ def test_what_links_lead_to_is_seen_by_sync_and_now_and_then(make_box, change):
         (box.root / link).symlink_to(outside / target)
     assert box.sync().exactness == EXACT
     box.assert_equal()
-    detail = "every change is seen at once; what links lead to, every 300 s and by sync"
+    detail = "every change is seen at once; folders that links lead to are scanned every 300 s and by sync"
     assert (box.status().state, box.status().detail) == ("live", detail)
     change(outside)
     box.live(301.0)
@@ -880,8 +879,8 @@ def test_what_is_written_through_a_hard_link_changes_the_rows_of_all_its_names(m
     box.assert_equal()
 
 
-def test_all_rows_are_searched_once_for_many_hard_links(make_box, one_at_a_time, monkeypatch):
-    box = make_box(*[f"s/2020-01-01/{number}/a.b.c" for number in range(100, 120)])
+def test_all_rows_are_searched_once_for_many_hard_links(make_box, monkeypatch):
+    box = make_box(*[f"s/2020-01-01/{number}/a.b.c" for number in range(100, 120)], one_look_per_step=True)
     searches = []
     take_stale = HardLinks.take_stale
     monkeypatch.setattr(HardLinks, "take_stale", lambda *given: searches.append(1) or take_stale(*given))
@@ -956,8 +955,8 @@ def test_nothing_is_written_while_the_root_is_away(make_box):
     assert stored_paths(box) == {"a.b.c", "d.e.f", "g.h.i"}
 
 
-def test_it_goes_offline_in_the_middle_of_a_scan(make_box, one_at_a_time):
-    box = make_box(*[f"s{number}/2020-01-01/001/a.b.c" for number in range(5)])
+def test_it_goes_offline_in_the_middle_of_a_scan(make_box):
+    box = make_box(*[f"s{number}/2020-01-01/001/a.b.c" for number in range(5)], one_look_per_step=True)
     reply = box.ask(RescanRequest)
     for _ in range(7):
         box.step()
@@ -1031,7 +1030,7 @@ def test_intervals_are_changed_by_a_reload(make_box):
 
 def test_settings_that_are_refused_change_nothing(make_box):
     box = make_box(f"{S1}/a.b.c")
-    before = box.engine.settings
+    before = box.engine.model.settings
 
     def refuse():
         raise ConfigError("lab: no")
@@ -1039,7 +1038,7 @@ def test_settings_that_are_refused_change_nothing(make_box):
     box.settings = refuse
     box.inbox.post(Reload())
     box.run()
-    assert box.engine.settings is before
+    assert box.engine.model.settings is before
     assert box.status().state == "live"
 
 
@@ -1056,9 +1055,9 @@ def test_the_end_flushes_what_changed_just_before(make_box):
     assert not box.engine.unsaved
 
 
-def test_the_end_does_not_wait_for_the_first_scan(tmp_path, one_at_a_time):
+def test_the_end_does_not_wait_for_the_first_scan(tmp_path):
     write(tmp_path / "root", f"{S1}/a.b.c")
-    box = EngineBox(tmp_path / "root")
+    box = EngineBox(tmp_path / "root", one_look_per_step=True)
     box.step()
     reply = box.ask(SyncRequest)
     box.inbox.post(Stop())
@@ -1071,8 +1070,8 @@ def test_the_end_does_not_wait_for_the_first_scan(tmp_path, one_at_a_time):
 
 
 @pytest.mark.parametrize("trouble", ["a lost cookie", "lost events", "a scan that runs"])
-def test_the_end_does_not_wait_for_a_scan_of_everything(make_box, one_at_a_time, trouble):
-    box = make_box(*[f"s{number}/2020-01-01/001/a.b.c" for number in range(20)])
+def test_the_end_does_not_wait_for_a_scan_of_everything(make_box, trouble):
+    box = make_box(*[f"s{number}/2020-01-01/001/a.b.c" for number in range(20)], one_look_per_step=True)
     write(box.root, "s0/2020-01-01/001/d.e.f")
     box.hear()
     if trouble == "a lost cookie":
@@ -1200,10 +1199,9 @@ def test_without_any_watcher_everything_is_polled_until_there_is_one(tmp_path):
         box.close()
 
 
-def test_a_file_system_that_other_hosts_may_write_to_is_polled_though_it_is_watched(tmp_path, monkeypatch):
-    monkeypatch.setattr(engine, "WATCHABLE", frozenset())  # as if the root were a network mount
+def test_a_file_system_that_other_hosts_may_write_to_is_polled_though_it_is_watched(tmp_path):
     write(tmp_path / "root", f"{S1}/a.b.c")
-    box = EngineBox(tmp_path / "root", poll_interval_seconds=60)
+    box = EngineBox(tmp_path / "root", watchable=frozenset(), poll_interval_seconds=60)  # as on a network mount
     try:
         assert box.sync().exactness == SCANNED
         status = box.status()

@@ -79,7 +79,7 @@ def test_wait_always_ends_in_time():
 
 
 def test_too_many_events_become_lost_events_once(monkeypatch):
-    monkeypatch.setattr(module, "_MAX_WAITING_BYTES", 3)
+    monkeypatch.setattr(module, "MAX_WAITING_BYTES", 3)
     inbox = Inbox()
     for _ in range(2):
         for letter in (b"a", b"b", b"c", b"d", b"too", b"many"):

@@ -6,7 +6,6 @@ from concurrent.futures import Future
 import pytest
 
 from alfwatchd.api import RootCheckRequest
-from alfwatchd.engine.engine import Engine
 from alfwatchd.engine.requests import answer_request
 from alfwatchd.errors import PruneRefused, RootOffline
 from alfwatchd.index.intake import Unreadable
@@ -36,7 +35,7 @@ def make_box(tmp_path):
 def ask(box):
     """Let the engine answer at once, without a step in which it would look around by itself."""
     reply = Future()
-    answer_request(box.engine, RootCheckRequest(reply), box.now)
+    answer_request(box.engine.model, box.engine.root, RootCheckRequest(reply), box.now)
     return reply.result(0)
 
 
@@ -53,24 +52,15 @@ def count_calls(queue):
 
 def test_it_costs_the_same_for_any_number_of_sessions(make_box, monkeypatch):
     small, large = make_box(3), make_box(60)
-    snapshots = []
-    monkeypatch.setattr(Tables, "snapshot", lambda *_: snapshots.append(1))
+    read_all = []
+    for name in ("snapshot", "paths", "problems"):
+        monkeypatch.setattr(Tables, name, lambda *_, name=name: read_all.append(name))
     counts = []
     for box in (small, large):
         ask(box)  # what is done once only
-        box.engine.indexer.tables._sessions = Untouched(box.engine.indexer.tables._sessions)
         counts.append(count_calls(lambda box=box: ask(box)))
     assert counts[0] == counts[1]
-    assert snapshots == []
-
-
-class Untouched(dict):
-    """Sessions that nobody may copy or go through."""
-
-    def copy(self):
-        raise AssertionError("the sessions were copied")
-
-    __iter__ = items = keys = values = copy
+    assert read_all == []
 
 
 def test_it_looks_at_the_disk_and_not_at_what_the_engine_last_saw(make_box):
@@ -79,10 +69,10 @@ def test_it_looks_at_the_disk_and_not_at_what_the_engine_last_saw(make_box):
     assert ask(box) == mark
     away = box.root.with_name("away")
     box.root.rename(away)
-    assert not box.engine.offline
+    assert not box.engine.model.offline
     with pytest.raises(RootOffline, match=str(box.root)):
         ask(box)
-    assert str(box.root) in box.engine.offline
+    assert str(box.root) in box.engine.model.offline
     away.rename(box.root)
     with pytest.raises(RootOffline):
         ask(box)  # whether it is the same is for the engine to find out, with a scan: not in the middle of a prune
@@ -92,24 +82,14 @@ def test_it_looks_at_the_disk_and_not_at_what_the_engine_last_saw(make_box):
 
 @pytest.mark.parametrize("what", ["unreadable", "missing"])
 def test_it_refuses_while_a_part_is_unsure(make_box, what):
-    indexer = make_box(3).engine.indexer
-    box = SimpleBox(indexer)
+    box = make_box(3)
+    indexer = box.indexer
     if what == "unreadable":
         indexer.unreadable[indexer.tree.find("s1")] = Unreadable("Input/output error")
     else:
         indexer.guard.missing["s1"] = "another file system is there (ext4)"
     with pytest.raises(PruneRefused, match=r"^s1: "):
         ask(box)
-
-
-class SimpleBox:
-    """Just the engine of an indexer that was tampered with: a step would mend that."""
-
-    def __init__(self, indexer):
-        self.now = 0.0
-        self.engine = Engine.__new__(Engine)
-        self.engine.indexer, self.engine.offline, self.engine._n_mount_changes = indexer, "", 0
-        indexer.guard.n_mount_changes = 0
 
 
 # Without a daemon.

@@ -42,7 +42,6 @@ class Box:
     def submit(self):
         self.hasher.paths.clear()
         self.queue.submit(self.indexer)
-        self.indexer.committed.clear()
         self.indexer.scan(0.0)
         return sorted(self.hasher.paths)
 

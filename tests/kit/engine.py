@@ -7,6 +7,7 @@ same order at each run.
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import tempfile
@@ -24,13 +25,13 @@ from alfwatchd.engine.engine import Engine
 from alfwatchd.engine.inbox import Inbox
 from alfwatchd.engine.messages import Message
 from alfwatchd.engine.model import EngineModel
-from alfwatchd.errors import AlfwatchdError, WatchError
+from alfwatchd.errors import WatchError
 from alfwatchd.index.hash_queue import HashQueue
 from alfwatchd.index.indexer import Indexer
 from alfwatchd.index.state_db import StateDb
 from alfwatchd.index.worker_pool import Crawled
 from alfwatchd.scan.hasher import Hasher
-from alfwatchd.scan.scanner import Scanner
+from alfwatchd.scan.mounts import WATCHABLE
 from alfwatchd.service.startup import prepare
 from alfwatchd.settings import Settings
 from alfwatchd.store.flusher import Flushed, Flusher, FlushFailed
@@ -72,13 +73,26 @@ class EngineBox:
         Made if missing. Everything else lies in a folder of its own, which `close` removes.
     with_digests : bool
         Whether files are hashed, in real time; the tables show nothing of it, `digests` does.
+    one_look_per_step : bool
+        Whether each step looks at one folder only, as on a very slow disk.
+    watchable : frozenset of str
+        Types of file systems on which events tell of every change.
     with_workers : bool
         Whether full scans are shared with worker processes. What these read between two steps is heard in the next.
     settings
         Those that differ from the default.
     """
 
-    def __init__(self, root: Path, *, with_workers: bool = False, with_digests: bool = False, **settings: Any) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        with_workers: bool = False,
+        with_digests: bool = False,
+        one_look_per_step: bool = False,
+        watchable: frozenset[str] = WATCHABLE,
+        **settings: Any,
+    ) -> None:
         self.root = root
         self.root.mkdir(exist_ok=True)
         self.home = Path(tempfile.mkdtemp(prefix="box", dir=_FAST if _FAST.is_dir() else None))
@@ -90,8 +104,10 @@ class EngineBox:
         self.now = 1000.0
         self.refuse: Callable[[int], WatchError | None] = lambda fd: None
         """What the kernel would answer to a new watch on an open folder."""
-        self.stopwatch: Callable[[], float] = lambda: 0.0
-        """What a step takes for the time that it has taken; by default it takes none."""
+        clicks = itertools.count()
+        self.stopwatch: Callable[[], float] = (lambda: next(clicks)) if one_look_per_step else lambda: 0.0
+        """Measures how long a step takes, in seconds; by default it takes no time."""
+        self.watchable = watchable
         self.no_watcher: WatchError | None = None
         """Why no watcher can be made."""
         self.drop: Callable[[Message], bool] = lambda message: False
@@ -135,20 +151,19 @@ class EngineBox:
         self.flusher = Flusher(TableWriter(settings.out_dir, str(settings.root), notes=started.notes), self._post)
         self.n_flushes = self._n_flushes_told = 0
         self.engine = Engine(
-            settings,
-            started.rules,
             EngineModel(
+                settings=settings,
+                rules=started.rules,
                 indexer=self.indexer,
                 flusher=self.flusher,
                 inbox=self.inbox,
-                adopter=None,
-                publisher=None,
                 hashes=self.hashes,
                 first_scan_done=started.finish_first_scan,
                 reload=lambda: self.settings(),
                 wall_clock=lambda: datetime.fromtimestamp(self.now, UTC),
                 stopwatch=lambda: self.stopwatch(),
                 first_seen=started.first_seen,
+                watchable=self.watchable,
             ),
         )
 
@@ -265,7 +280,7 @@ class EngineBox:
 
     def rows(self) -> View:
         """Return the tables in memory."""
-        return make_view(self.indexer.tables.snapshot(), self.engine.rules)
+        return make_view(self.indexer.tables.snapshot(), self.engine.model.rules)
 
     def digests(self, *, all_of_them: bool) -> dict[str, bytes]:
         """Return path -> md5 of the datasets in memory whose digest is known; that of all after a while."""
@@ -294,7 +309,7 @@ class EngineBox:
 
     def truth(self) -> View:
         """Return what a fresh index of the same root finds."""
-        self.fresh, found = index_afresh(self.engine.settings, self.home / "empty")
+        self.fresh, found = index_afresh(self.engine.model.settings, self.home / "empty")
         return found
 
     def assert_equal(self) -> None:
@@ -337,7 +352,7 @@ class EngineBox:
             self._news.notify_all()
 
     def _wait_for_flush(self) -> None:
-        if self.engine.flushes.submitted is None:
+        if self.engine.model.flushes.submitted is None:
             return
         with self._news:
             arrived = self._news.wait_for(lambda: self._n_flushes_told > self.n_flushes, PATIENCE)
@@ -415,6 +430,3 @@ def _ambush(indexer: Indexer, box: EngineBox) -> Indexer:
     indexer.tree.is_attached = spied_is_attached  # type: ignore[method-assign]
     indexer.tree.apply = spied_apply  # type: ignore[method-assign]
     return indexer
-
-
-__all__ = ["POINTS", "AlfwatchdError", "EngineBox", "Scanner", "View", "make_view"]

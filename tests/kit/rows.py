@@ -4,6 +4,7 @@ import datetime
 
 import pyarrow as pa
 
+from alfwatchd.tables.earlier import Earlier, EarlierDatasets
 from alfwatchd.tree.packed import PackedFiles
 from alfwatchd.tree.rows import FolderRows
 
@@ -33,3 +34,8 @@ def datasets_of(*rows):
 def table_of(default, rows):
     full = [default | row for row in rows]
     return pa.table({name: [row[name] for row in full] for name in full[0]}) if full else pa.table({})
+
+
+def earlier(sessions=(), datasets=(), lab="", **more):
+    """Make what earlier tables know; datasets are dicts by session key, then rel_path."""
+    return Earlier(dict(sessions), EarlierDatasets.of(dict(datasets)), lab, **more)

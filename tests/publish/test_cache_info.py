@@ -1,3 +1,5 @@
+"""What a publication says of itself: a reader that trusts it must get the right archive, and the latest one."""
+
 from datetime import UTC, datetime, timedelta
 
 import pytest

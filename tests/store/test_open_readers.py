@@ -8,6 +8,7 @@ import pytest
 
 from alfwatchd.store import open_readers
 from alfwatchd.store.open_readers import Readers
+from alfwatchd.watch import inotify
 
 PATIENCE = 120.0
 LONG = 10_000.0
@@ -195,7 +196,7 @@ def test_a_folder_that_was_replaced_is_watched_anew(folder, seconds_waited):
 def test_lost_events_may_have_been_anything(folder, monkeypatch, seconds_waited):
     found = Readers(folder, "s", "d")
     with monkeypatch.context() as patch:
-        patch.setattr(found, "_events", lambda: iter([(open_readers._IN_Q_OVERFLOW, "")]))
+        patch.setattr(inotify, "read_events", lambda _: iter([(-1, inotify.IN_Q_OVERFLOW, b"")]))
         found.look()
     before = time.monotonic() - 1
     assert min(found.last_opened("s"), found.last_opened("d")) > before

@@ -12,12 +12,12 @@ from one.alf.cache import DATASETS_COLUMNS, QC_TYPE, SESSIONS_COLUMNS
 from alfwatchd.alf import ids
 from alfwatchd.tables.columns import QC_CATEGORIES, datasets_table, sessions_table
 from alfwatchd.tables.default_revision import default_revisions
-from alfwatchd.tables.earlier import Earlier, EarlierDataset, EarlierSession
+from alfwatchd.tables.earlier import EarlierDataset, EarlierSession
 from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.packed import pack_signature
 from alfwatchd.tree.rows import Session
 from alfwatchd.tree.sessions import Snapshot
-from kit.rows import folder_rows
+from kit.rows import earlier, folder_rows
 
 MD5 = hashlib.md5(b"content").digest()
 V4 = uuid.UUID("f0000000-0000-4000-8000-000000000001")
@@ -124,9 +124,9 @@ def test_every_column_is_sorted_along():
     # Each file has its own size, so a column left in another order than its ids shows.
     names = [f"a{i}.b.c" for i in range(50)]
     values = {name: pack_signature(i, 0, 0, False) + bytes([i + 1] * 16) for i, name in enumerate(names)}
-    kept = {"s/2020-01-01/001": {name: EarlierDataset(None, i % 5, None, b"") for i, name in enumerate(names)}}
+    kept = {"s/2020-01-01/001": {name: EarlierDataset(None, i % 5) for i, name in enumerate(names)}}
     row = Session("s/2020-01-01/001", (folder_rows("", values),))
-    table = datasets_table(snapshot(row), TableRules(with_hashes=True, kept=Earlier({}, kept)))
+    table = datasets_table(snapshot(row), TableRules(with_hashes=True, kept=earlier({}, kept)))
     eid = ids.session_id("s/2020-01-01/001")
     assert table["rel_path"].to_pylist() != names
     for found in table.to_pylist():
@@ -260,7 +260,7 @@ def test_the_namespace_setting_changes_all_ids():
 
 
 KEPT_SESSION = EarlierSession(V4.bytes, "_iblrig_task", "project")
-KEPT_DATASETS = {"a.b.c": EarlierDataset(OTHER_V4.bytes, 3, None, b""), "gone.b.c": EarlierDataset(None, 4, None, b"")}
+KEPT_DATASETS = {"a.b.c": EarlierDataset(OTHER_V4.bytes, 3), "gone.b.c": EarlierDataset(None, 4)}
 
 
 # (lab filled in the earlier tables, path on disk, key in those tables, whether they are the same session)
@@ -280,7 +280,7 @@ KEPT_DATASETS = {"a.b.c": EarlierDataset(OTHER_V4.bytes, 3, None, b""), "gone.b.
 )
 @pytest.mark.parametrize("lab", ["", "filled", "other"])  # the setting now: it may have changed since
 def test_rows_keep_what_earlier_tables_knew(lab, filled, path, key, same):
-    rules = TableRules(lab=lab, kept=Earlier({key: KEPT_SESSION}, {key: KEPT_DATASETS}, filled))
+    rules = TableRules(lab=lab, kept=earlier({key: KEPT_SESSION}, {key: KEPT_DATASETS}, filled))
     rows = snapshot(session(path, "a.b.c", "new.b.c"), session("zz/2020-01-01/001", "other.b.c"))
     sessions = {row["subject"]: row for row in sessions_table(rows, rules).to_pylist()}
     row = sessions["s"]
@@ -297,9 +297,9 @@ def test_rows_keep_what_earlier_tables_knew(lab, filled, path, key, same):
 
 
 def test_kept_ids_take_part_in_the_order():
-    kept = Earlier(
+    kept = earlier(
         {"s/2020-01-01/001": EarlierSession(V4.bytes, "", "")},
-        {"s/2020-01-01/001": {"a5.b.c": EarlierDataset(OTHER_V4.bytes, 0, None, b"")}},
+        {"s/2020-01-01/001": {"a5.b.c": EarlierDataset(OTHER_V4.bytes, 0)}},
     )
     rows = snapshot(session("s/2020-01-01/001", *(f"a{i}.b.c" for i in range(9))), *MANY.sessions.values())
     table = datasets_table(rows, TableRules(kept=kept))
@@ -310,7 +310,7 @@ def test_kept_ids_take_part_in_the_order():
 
 def test_all_qc_values_survive_pandas():
     names = [f"a.b{i}.c" for i in range(5)]
-    kept = Earlier({}, {"s/2020-01-01/001": {name: EarlierDataset(None, i, None, b"") for i, name in enumerate(names)}})
+    kept = earlier({}, {"s/2020-01-01/001": {name: EarlierDataset(None, i) for i, name in enumerate(names)}})
     frame = datasets_table(snapshot(session("s/2020-01-01/001", *names)), TableRules(kept=kept)).to_pandas()
     found = frame.set_index("rel_path")["qc"].sort_index()
     assert list(found) == list(QC_CATEGORIES)
@@ -322,13 +322,14 @@ def test_pandas_is_not_imported():
     code = """
 import sys
 from alfwatchd.tables.columns import datasets_table, sessions_table
-from alfwatchd.tables.rules import Encoding
-from alfwatchd.tree.rows import FolderRows, PackedFiles, Session, pack_signature
+from alfwatchd.tables.rules import TableRules
+from alfwatchd.tree.packed import PackedFiles, pack_signature
+from alfwatchd.tree.rows import FolderRows, Session
 from alfwatchd.tree.sessions import Snapshot
 packed = PackedFiles.pack({"a.b.c": pack_signature(1, 2, 3, False)})
 session = Session("s/2020-01-01/001", (FolderRows("alf", packed),))
 for make in (sessions_table, datasets_table):
-    make(Snapshot(1, {session.path: session}), Encoding(with_hashes=True))
+    make(Snapshot(1, {session.path: session}), TableRules(with_hashes=True))
 print("pandas" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

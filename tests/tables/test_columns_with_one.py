@@ -9,12 +9,12 @@ from one.api import One
 
 from alfwatchd.alf import ids
 from alfwatchd.tables.columns import datasets_table, sessions_table
-from alfwatchd.tables.earlier import Earlier, EarlierDataset, EarlierSession
+from alfwatchd.tables.earlier import EarlierDataset, EarlierSession
 from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.packed import pack_signature
 from alfwatchd.tree.rows import Session
 from alfwatchd.tree.sessions import Snapshot
-from kit.rows import folder_rows
+from kit.rows import earlier, folder_rows
 
 EID_PATH = "lab/s/2020-01-01/001"
 EID = uuid.UUID(bytes=ids.session_id(EID_PATH))
@@ -42,9 +42,9 @@ SNAPSHOT = Snapshot(
         )
     },
 )
-KEPT = Earlier(
+KEPT = earlier(
     {EID_PATH: EarlierSession(None, "_iblrig_task", "project")},
-    {EID_PATH: {"alf/spikes.clusters.npy": EarlierDataset(None, 3, None, b"")}},
+    {EID_PATH: {"alf/spikes.clusters.npy": EarlierDataset(None, 3)}},
 )
 
 

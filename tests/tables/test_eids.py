@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from alfwatchd.alf import ids
 from alfwatchd.tables.adoption import adopt
 from alfwatchd.tables.columns import datasets_table, sessions_table
-from alfwatchd.tables.earlier import Earlier, EarlierDataset, EarlierSession
+from alfwatchd.tables.earlier import EarlierDataset, EarlierSession
 from alfwatchd.tables.eids import NO_EIDS
 from alfwatchd.tables.row_groups import plan_all, plan_changes
 from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.packed import pack_signature
 from alfwatchd.tree.rows import Session
 from alfwatchd.tree.sessions import Snapshot
-from kit.rows import datasets_of, folder_rows, sessions_of
+from kit.rows import datasets_of, earlier, folder_rows, sessions_of
 
 OLD, NEW = "old/2020-01-01/001", "new/2020-01-01/001"
 
@@ -47,13 +47,13 @@ def test_the_old_path_of_a_session_that_a_database_has_renamed_gets_another_id()
 
 
 def test_what_earlier_tables_know_comes_before_the_order_of_paths():
-    rules = TableRules(kept=Earlier({"z/2020-01-01/001": EarlierSession(own("a/2020-01-01/001"), "", "")}, {}))
+    rules = TableRules(kept=earlier({"z/2020-01-01/001": EarlierSession(own("a/2020-01-01/001"), "", "")}, {}))
     eids = rules.eids(snapshot("a/2020-01-01/001", "z/2020-01-01/001"))
     assert eids == {"a/2020-01-01/001": own("a/2020-01-01/001", 1), "z/2020-01-01/001": own("a/2020-01-01/001")}
 
 
 def test_the_database_comes_before_earlier_tables():
-    rules = TableRules(kept=Earlier({"z/2020-01-01/001": EarlierSession(own(OLD), "", "")}, {}))
+    rules = TableRules(kept=earlier({"z/2020-01-01/001": EarlierSession(own(OLD), "", "")}, {}))
     rules = rules.adopt(renamed_in_database())
     eids = rules.eids(snapshot("z/2020-01-01/001", NEW))
     assert eids == {NEW: own(OLD), "z/2020-01-01/001": own("z/2020-01-01/001")}
@@ -104,7 +104,7 @@ def test_a_change_of_the_lab_setting_changes_no_id_of_a_run():
 
 
 def test_only_new_sessions_are_looked_at_where_nothing_collides(monkeypatch):
-    rules = TableRules(kept=Earlier({OLD: EarlierSession(uuid.UUID(int=7, version=4).bytes, "", "")}, {}), lab="lab")
+    rules = TableRules(kept=earlier({OLD: EarlierSession(uuid.UUID(int=7, version=4).bytes, "", "")}, {}), lab="lab")
     many = [f"s{number}/2020-01-01/001" for number in range(50)]
     plan, looked = plan_all(snapshot(OLD, *many), rules), []
     claim = TableRules.claim
@@ -130,8 +130,8 @@ RENAMED_DATASETS = [
 @pytest.mark.parametrize(("story", "kept", "known"), RENAMED_DATASETS, ids=[case[0] for case in RENAMED_DATASETS])
 def test_no_dataset_has_the_id_of_another_one_of_its_session(story, kept, known):
     eid = own(OLD)
-    kept_rows = {path: EarlierDataset(ids.dataset_id(eid, of), 0, None, b"") for path, of in kept.items()}
-    rules = TableRules(kept=Earlier({}, {OLD: kept_rows}))
+    kept_rows = {path: EarlierDataset(ids.dataset_id(eid, of), 0) for path, of in kept.items()}
+    rules = TableRules(kept=earlier({}, {OLD: kept_rows}))
     if known:
         of_database = [
             {"eid": text(eid), "id": text(ids.dataset_id(eid, of)), "rel_path": path} for path, of in known.items()
@@ -154,7 +154,7 @@ def test_whatever_comes_and_goes_no_eid_is_there_twice_and_none_changes_without_
     paths += [f"lab/Subjects/{path}" for path in paths]
     kept = {path: EarlierSession(own(rng.choice(paths)), "", "") for path in rng.sample(paths[:6], 2)}
     lab = rng.choice(["", "lab"])
-    plain = TableRules(lab=lab, kept=Earlier(kept, {}, rng.choice(["", "lab"])))
+    plain = TableRules(lab=lab, kept=earlier(kept, {}, rng.choice(["", "lab"])))
     rule_sets = [plain]
     for _ in range(2):
         shuffled = rng.sample(subjects, 4)

@@ -7,23 +7,22 @@ import pytest
 
 from alfwatchd.alf import ids
 from alfwatchd.tables.adoption import adopt
-from alfwatchd.tables.earlier import NO_DATASET, NO_SESSION, NOTHING_EARLIER, Earlier, EarlierDataset, EarlierSession
+from alfwatchd.tables.earlier import NO_DATASET, NO_SESSION, NOTHING_EARLIER, EarlierDataset, EarlierSession
 from alfwatchd.tables.notes import Note, note_all, note_changes, shows_kept, with_notes
 from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.packed import pack_signature
 from alfwatchd.tree.rows import Session
 from alfwatchd.tree.sessions import Snapshot
-from kit.rows import datasets_of, folder_rows, sessions_of
+from kit.rows import datasets_of, earlier, folder_rows, sessions_of
 
 PATH = "s/2020-01-01/001"
 EID, OTHER, OWN = (uuid.UUID(int=number, version=4).bytes for number in (1, 2, 3))
 ROWS = {
-    "alf/a.b.c": EarlierDataset(OWN, 3, 7, bytes(range(16))),
-    "alf/d.e.f": EarlierDataset(None, 1, None, b""),
-    "alf/g.h.i": EarlierDataset(None, 0, 7, bytes(range(16))),
+    "alf/a.b.c": EarlierDataset(OWN, 3),
+    "alf/d.e.f": EarlierDataset(None, 1),
 }
 COLUMNS = EarlierSession(EID, "protocol", "p,q")
-KEPT = Earlier({PATH: COLUMNS}, {PATH: ROWS})
+KEPT = earlier({PATH: COLUMNS}, {PATH: ROWS})
 NOTED = {"alf/a.b.c": replace(NO_DATASET, id=OWN, qc=3), "alf/d.e.f": replace(NO_DATASET, qc=1)}
 
 
@@ -36,13 +35,12 @@ def rows(*sessions):
     return Snapshot(1, {session.path: session for session in sessions})
 
 
-# (story, what is here, notes; a digest is no news: it is recorded with the file)
+# (story, what is here, notes)
 STORIES = [
     ("all is here", rows(here(*ROWS)), []),
     ("the session went", rows(), [Note(PATH, "", COLUMNS, NOTED)]),
     ("a dataset went", rows(here("alf/a.b.c")), [Note(PATH, "", NO_SESSION, {"alf/d.e.f": NOTED["alf/d.e.f"]})]),
     ("all datasets went", rows(here()), [Note(PATH, "", NO_SESSION, NOTED)]),
-    ("what has only a digest went", rows(here("alf/a.b.c", "alf/d.e.f")), []),
     ("under another spelling", rows(here(*ROWS, path="s/2020-01-01/1")), []),
 ]
 
@@ -79,10 +77,10 @@ NOTE = Note(PATH, "", COLUMNS, NOTED)
 
 
 def test_what_tables_list_counts_more_than_notes():
-    assert with_notes(NOTHING_EARLIER, [NOTE], {PATH: {"alf/a.b.c"}}, {}) == Earlier(
+    assert with_notes(NOTHING_EARLIER, [NOTE], {PATH: {"alf/a.b.c"}}, {}) == earlier(
         {}, {PATH: {"alf/d.e.f": NOTED["alf/d.e.f"]}}, is_noted=True
     )
-    newer = Earlier({PATH: EarlierSession(OTHER, "", "")}, {})
+    newer = earlier({PATH: EarlierSession(OTHER, "", "")}, {})
     assert with_notes(newer, [NOTE], {PATH: {*ROWS}}, {}) == newer
 
 
@@ -113,13 +111,13 @@ LABS = [
 def test_after_the_lab_has_changed_notes_change_no_listed_row(story, then, now, listed, expected):
     """Ids in tables would change without any cause, a run later than the lab, and nobody would be told."""
     note = replace(NOTE, key=f"{then}/{PATH}" if then else PATH, lab=then)
-    kept = with_notes(Earlier({}, {}, now), [note], listed, {})
+    kept = with_notes(earlier({}, {}, now), [note], listed, {})
     assert eid_and_ids(kept, now) == expected
 
 
 def test_of_a_session_with_another_eid_that_a_database_had_only_the_eid_is_noted():
     """Ids of its datasets that are none of the database's stay."""
-    tables = Earlier({}, {f"lab/{PATH}": ROWS}, "lab")
+    tables = earlier({}, {f"lab/{PATH}": ROWS}, "lab")
     note = replace(NOTE, key=f"lab/{PATH}", lab="lab", datasets={})
     kept = with_notes(tables, [note], {f"lab/{PATH}": {*ROWS}}, {}, {f"lab/{PATH}"})
     assert (kept.sessions, kept.datasets) == ({f"lab/{PATH}": COLUMNS}, tables.datasets)
@@ -140,9 +138,9 @@ SHOWN = [
     ("likewise, spelled otherwise", replace(KEPT, is_noted=True), rows(here(path="s/2020-01-01/1")), True),
     (
         "of a lab that the setting gave",
-        Earlier({f"lab/{PATH}": COLUMNS}, {}, other_labs=("lab",), is_noted=True), rows(here()), True,
+        earlier({f"lab/{PATH}": COLUMNS}, {}, other_labs=("lab",), is_noted=True), rows(here()), True,
     ),
-    ("in a lab", Earlier({f"lab/{PATH}": COLUMNS}, {}, is_noted=True), rows(here(path=f"lab/Subjects/{PATH}")), True),
+    ("in a lab", earlier({f"lab/{PATH}": COLUMNS}, {}, is_noted=True), rows(here(path=f"lab/Subjects/{PATH}")), True),
     ("another session", replace(KEPT, is_noted=True), rows(here(path="t/2020-01-01/001")), False),
 ]  # fmt: skip
 

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from alfwatchd.alf import ids
 from alfwatchd.tables import row_groups
-from alfwatchd.tables.earlier import Earlier, EarlierSession
+from alfwatchd.tables.earlier import EarlierSession
 from alfwatchd.tables.row_groups import digest_groups, leave_out_equal, plan_all, plan_changes
 from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.packed import pack_signature
 from alfwatchd.tree.rows import Session
 from alfwatchd.tree.sessions import Snapshot
-from kit.rows import folder_rows
+from kit.rows import earlier, folder_rows
 
 ENCODING = TableRules()
 
@@ -100,7 +100,7 @@ def test_tables_without_rows_have_one_group():
 def test_a_kept_eid_that_becomes_free_goes_to_no_session_that_has_another_one(small_groups):
     # Two folders of one kept session: the table filled in a lab that only one of them has.
     eid = bytes(6) + b"\x40" + bytes(1) + b"\x80" + bytes(7)
-    rules = TableRules(kept=Earlier({"lab/s1/2020-01-01/001": EarlierSession(eid, "", "")}, {}, "lab"))
+    rules = TableRules(kept=earlier({"lab/s1/2020-01-01/001": EarlierSession(eid, "", "")}, {}, "lab"))
     first, second = session(1, lab="lab/Subjects/"), session(1)
     others = [session(number) for number in range(2, 40)]
     both = plan_all(snapshot(first, second, *others), rules).partition

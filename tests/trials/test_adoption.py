@@ -21,7 +21,7 @@ from alfwatchd.alf import ids
 from alfwatchd.service.configuration import load
 from alfwatchd.service.once import run_once
 from alfwatchd.store.id_history import find_id
-from alfwatchd.store.writer import TableWriter
+from alfwatchd.store.parquet_file import GroupedFile
 from kit.database import dataset, session, write_database
 from kit.program import read_tables
 
@@ -129,7 +129,7 @@ class Story:
             raise Killed
 
         with monkeypatch.context() as patch:
-            patch.setattr(TableWriter, "_write_files", kill)
+            patch.setattr(GroupedFile, "to_move", kill)  # ids are announced before, files are written after
             with suppress(Killed):
                 self.run()
 

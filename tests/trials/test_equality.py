@@ -86,7 +86,7 @@ class Trial:
             self.disk.do("write_session", number, number)
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(indexer, "_FOLDERS_PER_UNIT", units)
-        self.patch.setattr(worker_pool, "_ENOUGH_UNITS", 1)
+        self.patch.setattr(worker_pool, "ENOUGH_UNITS", 1)
         self.patch.setattr(content, "COARSEST_CLOCK_NS", 20_000_000)
         self.denied = 0
         self.patch.setattr(indexer, "open_folder", self._open_folder)

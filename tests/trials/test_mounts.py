@@ -83,7 +83,7 @@ class Story:
         """Whether the engine still has in memory what was there."""
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(indexer, "_FOLDERS_PER_UNIT", self.draw.choice((1, 2, 128)))
-        self.patch.setattr(worker_pool, "_ENOUGH_UNITS", 1)
+        self.patch.setattr(worker_pool, "ENOUGH_UNITS", 1)
         self.box = EngineBox(self.root, with_workers=self.draw.random() < 0.3, scan_workers=2)
 
     def end(self) -> None:
@@ -107,7 +107,7 @@ class Story:
     def rows(self) -> dict[str, Row]:
         """Return path -> row of all datasets in memory."""
         snapshot = self.box.indexer.tables.snapshot()
-        eids = self.box.engine.rules.eids(snapshot)
+        eids = self.box.engine.model.rules.eids(snapshot)
         return {
             f"{path}/{rel_path}": (eids[path], rel_path)
             for path, session in snapshot.sessions.items()

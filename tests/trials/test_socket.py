@@ -466,7 +466,7 @@ def test_the_end_of_an_attacked_daemon(tmp_path, scale, tally):
     for number in range(4000):
         (root / SESSION / f"a.number{number}.npy").touch()
     with program(root) as daemon, ExitStack() as stack:
-        daemon.break_it("from alfwatchd import connections\nconnections.REQUEST_SECONDS = 1e4\n")
+        daemon.break_it("from alfwatchd.web import connections\nconnections.REQUEST_SECONDS = 1e4\n")
         for _ in range(scale(1, 20)):
             daemon.start()
             target = Target(daemon, tmp_path)
