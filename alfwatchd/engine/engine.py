@@ -220,13 +220,11 @@ class Engine:
             return
         if is_paced and may_go_on and self.settings.reconcile_entries_per_second:
             self._paced_until = now + n_entries / self.settings.reconcile_entries_per_second
-        for ended in self.indexer.ended:
+        for ended in self.indexer.take_ended():
             self._note_ended_scan(ended, now)
-        self.indexer.ended.clear()
+        committed = self.indexer.take_committed()
         if self.model.hashes is not None:
-            self.model.hashes.submit(self.indexer)
-        self.indexer.tree.rewritten.clear()  # where nothing is hashed, nobody else does
-        self.indexer.committed.clear()
+            self.model.hashes.submit(committed, self.indexer)
         self.model.first_seen.note(self.indexer, self.model.wall_clock().timestamp())
         self.flushes.note(self.indexer.tables.generation, now)
 

@@ -75,8 +75,8 @@ def reload_settings(engine: Engine) -> None:
         return
     old, engine.settings = engine.settings, new
     engine.flushes.interval = new.flush_interval_seconds
-    engine.indexer.absences.max_fraction = new.guard.max_lost_fraction
-    engine.indexer.dirty.settle, engine.indexer.dirty.longest_wait = new.settle_seconds, new.longest_wait_seconds
+    engine.indexer.absences.allow_losses(new.guard.max_lost_fraction)
+    engine.indexer.dirty.set_times(new.settle_seconds, new.longest_wait_seconds)
     if new.lab != old.lab:
         engine.rules = replace(engine.rules, lab=new.lab)
         engine.flushes.is_forced = True

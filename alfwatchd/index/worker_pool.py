@@ -87,7 +87,7 @@ class WorkerPool:
         self, root: str, patterns: Sequence[str], n_workers: int, post: Callable[[Crawled | EventsLost], None]
     ) -> None:
         self.root = root
-        self.patterns = patterns
+        self._patterns = patterns
         self.n_workers = n_workers
         self.problem = ""
         """Why no workers are used for a while; empty if all is well."""
@@ -115,6 +115,10 @@ class WorkerPool:
     def are_running(self) -> bool:
         """Whether units may be read somewhere."""
         return bool(self._workers)
+
+    def exclude(self, patterns: Sequence[str]) -> None:
+        """Leave other paths out; workers that run already go on as they began, so that a scan must follow."""
+        self._patterns = patterns
 
     def submit(self, look: Look) -> None:
         """Add a unit; nothing begins before there are enough of them."""
@@ -244,7 +248,7 @@ class WorkerPool:
         for here, _ in pipes:
             self._n_started += 1
             self._workers[self._n_started] = _Worker(here)
-            here.send_bytes(pickle.dumps((self.root, tuple(self.patterns))))
+            here.send_bytes(pickle.dumps((self.root, tuple(self._patterns))))
 
     def _receive(self, process: subprocess.Popen[bytes], numbers: dict[Connection, int]) -> None:
         """Post answers until all workers have ended. In a thread of its own, which is the one to close the pipes."""

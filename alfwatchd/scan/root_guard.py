@@ -34,8 +34,7 @@ class RootGuard:
     def __init__(self, root: str, recorded: Mapping[str, Place], record: Record = lambda _: None) -> None:
         self.root = root
         self.places = dict(recorded)
-        self.known: Known = Listed()
-        """Sessions that should be there: they decide where identities do not."""
+        self._known: Known = Listed()
         self._record = record
         self.missing: dict[str, str] = {}
         """Mounts below the root that are not what they were -> why. Their rows are kept."""
@@ -52,6 +51,10 @@ class RootGuard:
     def is_open(self) -> bool:
         """Whether the root was found to be right, by `open_root`, and nothing has changed since, as far as known."""
         return self._mark is not None
+
+    def use_known(self, known: Known) -> None:
+        """Set the sessions that should be there: they decide where identities do not."""
+        self._known = known
 
     @property
     def fs_types(self) -> set[str]:
@@ -85,7 +88,7 @@ class RootGuard:
             except OSError as error:
                 found = error
         expected, look = self.places.get(""), self._make_look("")
-        is_known = not self.known.is_empty()
+        is_known = not self._known.is_empty()
         verdict = judge_place(expected, found, is_known=is_known, is_empty=is_empty, look=look)
         if isinstance(found, OSError) or (not verdict.is_online and not accept):
             raise RootOffline(f"{self.root}: {verdict.reason}")
@@ -214,7 +217,7 @@ class RootGuard:
         def belongs(session: str) -> bool:
             return session.startswith(inside) and not f"{session}/".startswith(others)
 
-        return functools.cache(lambda: look_for(self.root, self.known.sample(belongs)))
+        return functools.cache(lambda: look_for(self.root, self._known.sample(belongs)))
 
     def _forget_moved(self, recorded: AbstractSet[str]) -> None:
         """Forget where mounts were whose folders above have been renamed, if they are elsewhere below the root.

@@ -24,6 +24,7 @@ from alfwatchd.index.indexer import Indexer
 from alfwatchd.index.intake import EarlierRow
 from alfwatchd.index.lab import lab_problems
 from alfwatchd.index.losses import Loss
+from alfwatchd.index.record import Record
 from alfwatchd.index.state_db import StateDb
 from alfwatchd.index.worker_pool import WorkerPool
 from alfwatchd.scan.place import Place
@@ -76,8 +77,7 @@ class Start:
         indexer = self.indexer
         if indexer.unreadable or indexer.guard.missing:
             indexer.restore(self._read_rows())
-        known, indexer.known.before = indexer.known.before, ()
-        loss = indexer.absences.judge_earlier(known, self._read_rows)
+        loss = indexer.absences.judge_earlier(indexer.known.take_earlier(), self._read_rows)
         if loss is not None:
             self.losses.append(loss)
         indexer.note_inodes()
@@ -134,6 +134,8 @@ def prepare(
         workers=WorkerPool(str(settings.root), settings.exclude, settings.n_workers, post)
         if post is not None and settings.n_workers > 1
         else None,
+        max_lost_fraction=settings.guard.max_lost_fraction,
+        record=Record(record.load_held(), record.keep_loss, record.keep_inodes),
     )
     is_ours = metadata.get("namespace") == str(settings.namespace) and not metadata.get("has_kept", True)
     is_ours &= metadata.get("lab", "") == settings.lab and (not settings.lab or bool(metadata.get("ids_with_lab")))
@@ -146,14 +148,10 @@ def prepare(
     carried = NOTHING_EARLIER
     earlier = None if is_ours else _read_earlier(settings)
     sessions = _sessions_here(settings, metadata, earlier)
-    indexer.absences.max_fraction = settings.guard.max_lost_fraction
-    if state is not None:
-        indexer.record_inodes = record.keep_inodes
-        indexer.absences.was_held, indexer.absences.record_loss = record.load_held(), record.keep_loss
     known = set[str]()
     if sessions is not None:
         filled = _filled_lab(metadata, settings)
-        indexer.known.before = _Earlier(sessions, filled, record.load_inodes())
+        indexer.known.expect(_Earlier(sessions, filled, record.load_inodes()))
         known = _session_paths(sessions, filled)
     if earlier is not None:
         filled = _filled_lab(earlier.metadata, settings)

@@ -284,6 +284,11 @@ class Tree:
         drops, self.drops = self.drops, []
         return drops
 
+    def take_rewritten(self) -> list[bytes]:
+        """Return what `rewritten` holds, and forget about it."""
+        rewritten, self.rewritten = self.rewritten, []
+        return rewritten
+
     def take_gone_rows(self) -> list[FolderRows]:
         """Return the rows of folders that were dropped, and forget about them."""
         gone, self._gone_rows = self._gone_rows, []

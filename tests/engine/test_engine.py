@@ -45,7 +45,7 @@ def make_box(tmp_path):
 @pytest.fixture
 def one_at_a_time(monkeypatch):
     """Let the engine look at one folder per step."""
-    monkeypatch.setattr(indexer, "_FOLDERS_PER_UNIT", 1)
+    monkeypatch.setattr(indexer, "FOLDERS_PER_UNIT", 1)
 
 
 def write(root, *paths, size=1):

@@ -41,8 +41,7 @@ class Box:
 
     def submit(self):
         self.hasher.paths.clear()
-        self.queue.submit(self.indexer)
-        self.indexer.committed.clear()
+        self.queue.submit(self.indexer.take_committed(), self.indexer)
         self.indexer.scan(0.0)
         return sorted(self.hasher.paths)
 

@@ -23,9 +23,9 @@ SECONDS = 400
 
 BUGS = {
     "folders are listed before they are watched": (
-        "indexer.py",
-        "        self.watching.arm(folder, fd)\n        listing = self.scanner.list_folder(fd, folder)\n",
-        "        listing = self.scanner.list_folder(fd, folder)\n        self.watching.arm(folder, fd)\n",
+        "index/looker.py",
+        "        self._watch.arm(folder, fd)\n        listing = self.scanner.list_folder(fd, folder)\n",
+        "        listing = self.scanner.list_folder(fd, folder)\n        self._watch.arm(folder, fd)\n",
     ),
     "an overflow is ignored": (
         "engine.py",
@@ -33,9 +33,9 @@ BUGS = {
         "        self.events_lost += 1\n        return\n",
     ),
     "what cannot be opened is taken for gone": (
-        "indexer.py",
+        "index/looker.py",
         "            self._cannot_read(folder, error)\n        else:\n",
-        "            self.tree.drop(folder, [])\n        else:\n",
+        "            self._intake.tree.drop(folder, [])\n        else:\n",
     ),
     "another folder under an old name is taken for the old one": (
         "core/tree.py",
@@ -45,7 +45,7 @@ BUGS = {
         "            elif child is None or child.is_link != is_link:\n",
     ),
     "sync cookies overtake events": (
-        "watcher.py",
+        "watch/watcher.py",
         "            self._reader.hurry()\n",
         "            self._reader._post(EventsRead(b'', lambda _: [PathsChanged({}, (name,), ())]))\n",
     ),
@@ -55,13 +55,13 @@ BUGS = {
         "        self._by_wd[wd] = self._by_wd.get(wd, (folder,))\n",
     ),
     "a path that leads elsewhere for a moment is believed": (
-        "indexer.py",
+        "index/looker.py",
         "            if self._identities.lead_elsewhere(folder, os.fstat(fd)):\n",
         "            if self._identities.lead_elsewhere(folder, os.fstat(fd)) and False:\n",
     ),
     "what worker processes have read is taken in whatever happened meanwhile": (
-        "intake.py",
-        "not (folder in self.meanwhile.looked_at or wd in self.meanwhile.told)",
+        "index/intake.py",
+        "not (folder in self._meanwhile.looked_at or wd in self._meanwhile.told)",
         "True",
     ),
     "a digest is looked up without the change time": (
