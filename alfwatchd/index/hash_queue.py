@@ -16,7 +16,7 @@ from alfwatchd.tree.rows import Session
 
 _log = logging.getLogger(__name__)
 
-_ONE_FSID = frozenset({"ext2", "ext3", "ext4", "xfs", "f2fs", "tmpfs"})
+ONE_FSID = frozenset({"ext2", "ext3", "ext4", "xfs", "f2fs", "tmpfs"})
 """File systems that have the same id everywhere; in btrfs, for one, each subvolume has its own."""
 
 
@@ -123,6 +123,6 @@ def _fsid_below(session: Session, places: Mapping[str, Place]) -> int | None:
     root = places.get("")
     has_mounts = any(path and f"{path}/".startswith(f"{session.path}/") for path in places)
     lies_in_mount = any(path and f"{session.path}/".startswith(f"{path}/") for path in places)
-    if root is None or root.fs_type not in _ONE_FSID or session.is_link or has_mounts or lies_in_mount:
+    if root is None or root.fs_type not in ONE_FSID or session.is_link or has_mounts or lies_in_mount:
         return None
     return root.fsid

@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 _CHUNK_SIZE = 1 << 18
 """Bytes read at once: as fast as more, and it stays in the processor's cache."""
 
-_SHORTEST_RETRY, _LONGEST_RETRY = 15.0, 3600.0
+SHORTEST_RETRY, LONGEST_RETRY = 15.0, 3600.0
 """Seconds until a file that could not be read is tried again; where that is forbidden, twice as long each time."""
 
 _POST_SECONDS = 0.5
@@ -166,6 +166,12 @@ class Hasher:
         with self._changed:
             return len(self._queued) + len(self._taken)
 
+    @property
+    def n_reading(self) -> int:
+        """Number of files that are being read now, or whose digests are not posted yet. Any thread may ask."""
+        with self._changed:
+            return len(self._taken)
+
     def submit(self, jobs: list[HashJob]) -> None:
         """Queue files; a later job for the same file replaces an earlier one."""
         with self._changed:
@@ -291,13 +297,13 @@ class Hasher:
         if error.errno in _GONE:
             self._waits.pop((job.folder, job.name), None)
             return
-        wait = self._waits.get((job.folder, job.name), _SHORTEST_RETRY)
+        wait = self._waits.get((job.folder, job.name), SHORTEST_RETRY)
         is_forbidden = isinstance(error, PermissionError)  # there may be a million of these, for ever
         path = f"{self._root}/{job.folder}/{job.name}"
         (_log.debug if is_forbidden else _log.warning)("hashing failed path=%s error=%s", path, error.strerror)
         with self._changed:
             if is_forbidden:
-                self._waits[job.folder, job.name] = min(2 * wait, _LONGEST_RETRY)
+                self._waits[job.folder, job.name] = min(2 * wait, LONGEST_RETRY)
             heapq.heappush(self._failed, (time.monotonic() + wait, next(self._numbers), job))
 
     def _push_failed(self) -> None:

@@ -25,7 +25,7 @@ from alfwatchd.tables.row_groups import Digests
 
 LAYOUT = "tables.layout"
 """Its name in the state folder."""
-_MAGIC = b"alfwatchd layout 1\n"
+MAGIC = b"alfwatchd layout 1\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def save_layout(path: Path, layout: Layout) -> None:
     }
     packed = [group.packed for groups in layout.groups.values() for group in groups.values()]
     body = b"\n".join([json.dumps(head).encode(), b"".join(packed)])
-    content = _MAGIC + md5(body).digest() + body
+    content = MAGIC + md5(body).digest() + body
 
     def write(target: Path) -> None:
         target.write_bytes(content)
@@ -100,9 +100,9 @@ def _read(path: Path) -> bytes:
             content = file.read()
     except OSError:
         return b""
-    start = len(_MAGIC) + md5().digest_size
+    start = len(MAGIC) + md5().digest_size
     body = memoryview(content)[start:]
-    return bytes(body) if content[:start] == _MAGIC + md5(body).digest() else b""
+    return bytes(body) if content[:start] == MAGIC + md5(body).digest() else b""
 
 
 def _unpack(head: dict[str, Any], packed: bytes, made_for: dict[str, Any]) -> Layout:

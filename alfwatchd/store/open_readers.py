@@ -28,7 +28,7 @@ _OF_ONE_READER = 2
 """Openings of a file, one after the other, by who reads it once."""
 _CROWDED_SECONDS = 60.0
 """How long after several were seen to read at once, others may."""
-_UNSEEN_SECONDS = 0.3
+UNSEEN_SECONDS = 0.3
 """How long somebody is waited for who may have opened a file before it was watched."""
 
 
@@ -89,7 +89,7 @@ class Readers:
         began = time.monotonic()
         uncounted = [self._opened[name]] if began < self._crowded_until else []
         if name in self._found:
-            time.sleep(max(0.0, self._watched_since + min(seconds, _UNSEEN_SECONDS) - began))
+            time.sleep(max(0.0, self._watched_since + min(seconds, UNSEEN_SECONDS) - began))
         while True:
             self.look()
             asked = [when for when in (*self._waiting[name], *uncounted) if when <= began]

@@ -38,7 +38,7 @@ _MOST_WASTE = 1.2
 _NO_WASTE = 1 << 19
 _MOST_KEPT, _KEPT_ANYWAY = 3, 1 << 22
 """How large a file may be for the sake of readers: a multiple of its row groups, and bytes above that."""
-_READING_SECONDS = 2.0
+READING_SECONDS = 2.0
 """Longest time between the two openings, which is a millisecond but where a reader is stopped."""
 
 
@@ -95,7 +95,7 @@ class GroupedFile:
         """Take over what another process wrote. What it left, it left when it wrote the file, if not before."""
         with open_regular(self._path) as file:
             age = max(0.0, time.time() - os.fstat(file.fileno()).st_mtime)
-            footer = [Span(whole.end, whole.end) for whole in _spans_of(file)]  # it, too, may lie behind what was left
+            footer = [Span(whole.end, whole.end) for whole in spans_of(file)]  # it, too, may lie behind what was left
         self.groups = groups
         holes = _holes([*(each.span for each in groups.values()), *footer])
         self._left = [_Left(hole, time.monotonic() - age) for hole in holes]
@@ -186,7 +186,7 @@ class GroupedFile:
                 raise
             return [], []
         with source:
-            in_force = [group.span for group in self.groups.values()] or _spans_of(source)
+            in_force = [group.span for group in self.groups.values()] or spans_of(source)
             left = self._wait_for_space(in_force, last_opened)
             n_bytes = _end([*in_force, *(each.span for each in left)])
             n_copied = _copy(source, fd, n_bytes)
@@ -204,7 +204,7 @@ class GroupedFile:
         most = _MOST_KEPT * sum(span.size for span in in_force) + _KEPT_ANYWAY
         while True:
             now = time.monotonic()
-            until = {each: min(each.since, last_opened) + _READING_SECONDS for each in self._left}
+            until = {each: min(each.since, last_opened) + READING_SECONDS for each in self._left}
             left = [each for each in self._left if until[each] > now]
             if not left or _end([*in_force, *(each.span for each in left)]) <= most:
                 return left
@@ -346,7 +346,7 @@ _MOST_FOREIGN_BYTES = 1 << 32
 """Of a file that another program put there: copied for its readers. A sparse file of any size would fill the disk."""
 
 
-def _spans_of(file: BinaryIO) -> list[Span]:
+def spans_of(file: BinaryIO) -> list[Span]:
     """Return where the row groups of a file lie, whoever wrote it, as one span; nothing where that makes no sense.
 
     Its footer is not asked which they are: pyarrow ends the process for some that are damaged.
