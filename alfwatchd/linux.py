@@ -125,7 +125,7 @@ def open_in_mount(path: str, flags: int, *, dir_fd: int) -> int:
 
 
 def rename_no_replace(source: str, target: str, *, source_dir_fd: int, target_dir_fd: int) -> None:
-    """Rename a file or folder, and never over anything.
+    """Rename a file or folder, unless the target exists.
 
     Raises
     ------
@@ -187,7 +187,7 @@ def ioctl(fd: int, request: int, size: int) -> bytes:
 
 
 def inotify_init() -> int:
-    """Return a new inotify descriptor, which reads do not wait for, and which no other program inherits.
+    """Return a new inotify descriptor: reading it never waits, and no other program inherits it.
 
     Raises
     ------

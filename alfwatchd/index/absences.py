@@ -92,7 +92,7 @@ class Absences:
 
     @property
     def await_proof(self) -> bool:
-        """Whether the scan is over, and the events of before are waited for."""
+        """Whether the scan is over, and we wait for the events that came before its end."""
         return bool(self._proof)
 
     @property
@@ -150,7 +150,7 @@ class Absences:
                 self._drop(told)
 
     def rest(self) -> None:
-        """Note that all that events told has been looked at."""
+        """Note that every folder that events marked has been looked at."""
         self._told.clear()
         if not self._is_pruning:
             self._pruned.clear()
@@ -168,7 +168,7 @@ class Absences:
         self._is_pruning = False
 
     def lose_events(self) -> None:
-        """Let no event count as proof until a whole scan that begins from now on is over."""
+        """Count no event as proof until a whole scan that begins after this call is over."""
         self._is_deaf, self._healing, self._proof, self._told = True, [], "", set()
 
     def begin_scan(self, whole: Scan) -> None:
@@ -202,7 +202,7 @@ class Absences:
             self._unsure = set()
 
     def _restore(self, path: str) -> None:
-        """Note that a session is there, under the path of before or with its number written in another way."""
+        """Note that a session is there, under its old path or with its number written in another way."""
         folder, _, number = path.rpartition("/")
         for width in (1, 2, 3):
             spelling = f"{folder}/{int(number):0{width}d}"
@@ -227,7 +227,7 @@ class Absences:
         """Decide what of the sessions that are gone goes from the tables."""
         self._ended = ended
         if self._undecided and self._watch.is_on and not (self._is_deaf or self._accepts or self._proof):
-            try:  # all events of before this cookie come before it, and may tell of what the scan missed
+            try:  # events from before the scan's end come before this cookie, and may tell of what the scan missed
                 self._proof, self._proof_since = self._watch.drop_cookie(), now
             except WatchError as error:
                 _log.warning("no cookie, deciding without it error=%s", error)
@@ -237,7 +237,7 @@ class Absences:
             self._is_deaf, self._healing = False, []
 
     def cookie_returned(self, name: str) -> None:
-        """Note that a cookie came back: all events of before have been taken."""
+        """Note that a cookie came back: all events from before it have been handled."""
         if name and name == self._proof:
             self._proof = ""
             self._decide(is_first=False)
@@ -317,7 +317,7 @@ class Absences:
         Returns
         -------
         Loss or None
-            What is held, or would be if a person had not accepted it.
+            What is held, or would be held if a person had not accepted the loss.
         """
         accepts, self._accepts = self._accepts, False
         self._new = set()

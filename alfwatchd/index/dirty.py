@@ -28,7 +28,7 @@ class DirtyMark:
     rewritten : set of str
         Files whose content changed, whatever their size and time say.
     attributes : set of str
-        Files of which nothing else was told than that their attributes changed.
+        Files of which events told only that their attributes changed.
     """
 
     first: float
@@ -64,7 +64,7 @@ class DirtySet(Generic[K]):
         self._by_last: OrderedDict[K, DirtyMark] = OrderedDict()
 
     def set_times(self, settle: float, longest_wait: float) -> None:
-        """Set the two times, in seconds; they count for what is dirty already, too."""
+        """Set the two times, in seconds, also for folders that are dirty already."""
         self._settle, self._longest_wait = settle, longest_wait
 
     def __len__(self) -> int:
@@ -75,7 +75,7 @@ class DirtySet(Generic[K]):
 
     @property
     def oldest(self) -> float | None:
-        """Time of the oldest event that nobody has looked at, or None."""
+        """Time of the oldest event whose folder has not been looked at yet, or None."""
         for mark in self._marks.values():
             return mark.first
         return None

@@ -52,7 +52,7 @@ class EarlierRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Meanwhile:
-    """Why what worker processes have read may be older than what is known.
+    """What happened since worker processes began to read: their listings may be older.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ class Intake:
         """
         old = folder.rows
         known = listing
-        if self._guard.missing:  # what is mounted on these folders is elsewhere now: what was there stays
+        if self._guard.missing:  # a disk that belongs on these folders is missing: their rows stay
             missing = {name for name, child in folder.children.items() if self._guard.is_missing(child.path)}
             known = listing._replace(unknown=listing.unknown | missing)
         if unwritten:
@@ -177,7 +177,7 @@ class Intake:
         ]
 
     def restore(self, rows: Iterable[EarlierRow]) -> None:
-        """Put back rows of earlier tables that lie where nothing could be read now.
+        """Put back rows of earlier tables whose folders could not be read now.
 
         Parameters
         ----------
@@ -196,10 +196,10 @@ class Intake:
     # Units.
 
     def accept_unit(self, top: Folder, found: Iterable[Found], *, is_first: bool) -> tuple[list[Folder], int]:
-        """Take in what a crawl has read, where it only adds to what is known.
+        """Take in the listings of a crawl that only add rows.
 
-        Reading was some time ago, and elsewhere. So whatever would remove a row, or cannot be trusted for any other
-        reason, is left to a look of its own, and so is what the crawl left out.
+        The crawl read them some time ago, perhaps in another process. A listing that would remove a row, or cannot be
+        trusted for another reason, is refused: its folder is looked at again here, and so are missing folders.
 
         Parameters
         ----------
@@ -245,7 +245,7 @@ class Intake:
         return not (folder.ino or folder.rows or folder.children or folder in self.unreadable)
 
     def refuse_unit(self, found: Iterable[Found]) -> None:
-        """Give back the watches of a unit that nobody wants to know of any more."""
+        """Remove the watches of a unit whose scan is over or was given up."""
         for each in found:
             self._watch.release_unclaimed(each.wd)
 

@@ -112,7 +112,7 @@ class Looker:
             self._queue.retry(look, now)
 
     def _look_at_names(self, look: Look, fd: int, now: float) -> int | None:
-        """Look only at the files that events named; None where that would not tell enough."""
+        """Look only at the files that events named; return None if the whole folder must be listed."""
         folder, mark = look.folder, look.mark
         if mark is None or mark.listing or folder.wd == NOT_WATCHED or folder in self._intake.unreadable:
             return None
@@ -148,7 +148,7 @@ class Looker:
         if self._watch.is_on:
             unseen = dict.fromkeys(child for child in children if child.wd == NOT_WATCHED)
             if self._queue.is_paced(look):
-                # No event tells what is in there, and `sync` waits for no scan that takes its time.
+                # No event tells what is in there, and `sync` does not wait for a paced scan.
                 unseen = {child: None for child in unseen if child not in self._watch.unwatched}
                 self._queue.add((child, None) for child in unseen)
                 follow = {child: None for child in follow if child not in unseen}
@@ -157,7 +157,7 @@ class Looker:
         self._queue.follow(look, follow)
 
     def _check_emptied(self, look: Look, listing: Listing, *, is_first: bool) -> None:
-        """Take a root that lost all its folders for a lost disk, unless its deletion was there to be seen."""
+        """Raise `RootOffline` if the root is suddenly empty, unless events would have told of a deletion."""
         if look.folder is not self._intake.tree.root or listing.folders or not self._tables.counts.n_sessions:
             return
         place = self._guard.places.get("")
@@ -166,11 +166,11 @@ class Looker:
         raise self._guard.close_root("the root is suddenly empty")
 
     def _cannot_open(self, folder: Folder, error: OSError, now: float) -> None:
-        """Nothing is dropped here: whether a folder is gone, only a listing of its parent can tell."""
+        """Note it. No row is dropped here: only a listing of the parent can tell that a folder is gone."""
         if error.errno not in GONE or folder.parent is None:
             self._cannot_read(folder, error)
         else:
-            if folder not in self._intake.unreadable:  # once only: some file systems list what they cannot open
+            if folder not in self._intake.unreadable:  # only once: some file systems list folders that they cannot open
                 self._queue.look_again(folder.parent, now)
             self._intake.mark_unreadable(folder, error.strerror or str(error))
 

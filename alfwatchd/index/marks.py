@@ -1,4 +1,4 @@
-"""Marks folders to be looked at: by events, and by what no event tells."""
+"""Marks folders to be looked at: those that events name, and those that no event tells about."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from alfwatchd.watch.events import FolderEvents
 
 
 class Marks:
-    """What is to be looked at because something happened; costs no look at the disk.
+    """Marks folders as dirty, without looking at the disk.
 
     Parameters
     ----------

@@ -190,7 +190,7 @@ def test_any_thread_may_call(folder):
     assert load(folder)[0] is False
 
 
-# A file that cannot be used is made anew: it holds nothing but shortcuts.
+# A file that cannot be used is replaced by a new one: it only saves time.
 
 
 def write_over(start, text):
@@ -416,7 +416,7 @@ def test_columns_of_another_program_are_made_anew(folder, caplog):
     rewrite(folder, "CREATE TABLE digests (path TEXT)")
     state = StateDb(folder)
     assert state.is_new
-    assert "made anew" in caplog.text
+    assert "made again" in caplog.text
     state.save_digests([(1, KEY, MD5)])
     state.close()
 
