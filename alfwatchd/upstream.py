@@ -214,7 +214,7 @@ def _index(settings: Settings) -> Start:
     is_there = settings.out_dir.is_relative_to(settings.root) or (
         settings.root.is_dir() and any(entry.is_dir() for entry in settings.root.iterdir())
     )
-    if start.indexer.known.before and not is_there:
+    if not start.indexer.known.is_empty() and not is_there:
         raise RootOffline(
             f"{settings.root}: is missing or empty, but the tables in {settings.out_dir} hold sessions of it; they "
             "were left as they are: mount it, or remove the tables if the data are really gone"

@@ -214,7 +214,7 @@ def _assemble(frame: _Process, stack: ExitStack) -> tuple[Engine, Threads] | Non
     if start is None:
         return None
     stack.callback(start.indexer.guard.close)
-    start.indexer.scanner = replace(start.indexer.scanner, on_progress=lambda: frame.service.ping(time.monotonic()))
+    start.indexer.use_scanner(replace(start.indexer.scanner, on_progress=lambda: frame.service.ping(time.monotonic())))
     announce = make_announcer(settings.adopt.source, settings.state_dir, inbox.post)
     layout = settings.state_dir / LAYOUT
     written = TableWriter(settings.out_dir, str(settings.root), layout, announce, start.notes, frame.require_out_dir)

@@ -17,7 +17,7 @@ from alfwatchd.engine.inbox import Inbox
 from alfwatchd.engine.messages import Message
 from alfwatchd.errors import RootOffline
 from alfwatchd.index.hash_queue import HashQueue
-from alfwatchd.index.indexer import Indexer
+from alfwatchd.index.indexer import Committed, Indexer
 from alfwatchd.index.lab import lab_problems
 from alfwatchd.index.state_db import StateDb
 from alfwatchd.index.worker_pool import Crawled
@@ -203,7 +203,7 @@ def index(
             if inbox is not None:
                 _hear(inbox, indexer)
             indexer.scan(0.0)
-            indexer.take_committed()
+            indexer.take_committed()  # what is hashed later is all of it
             if progress is not None:
                 progress(indexer.tables.counts.n_sessions, indexer.tables.counts.n_datasets)
     except RootOffline as error:
@@ -256,7 +256,8 @@ def run_hashing(settings: Settings, state: StateDb, start: Start) -> None:
     hasher = Hasher(str(settings.root), state, settings.hash_threads, inbox.post, settle_seconds=0.0)
     hashes = HashQueue(hasher, state)
     try:
-        hashes.submit_all(start.indexer)
+        sessions = list(start.indexer.tables.snapshot().sessions.values())
+        hashes.submit(Committed(sessions, []), start.indexer)
         while hasher.n_pending or inbox.has_messages:
             inbox.wait(0.1)
             for message in inbox.drain():

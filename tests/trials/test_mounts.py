@@ -82,7 +82,7 @@ class Story:
         self.remembers = True
         """Whether the engine still has in memory what was there."""
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(indexer, "_FOLDERS_PER_UNIT", self.draw.choice((1, 2, 128)))
+        self.patch.setattr(indexer, "FOLDERS_PER_UNIT", self.draw.choice((1, 2, 128)))
         self.patch.setattr(worker_pool, "ENOUGH_UNITS", 1)
         self.box = EngineBox(self.root, with_workers=self.draw.random() < 0.3, scan_workers=2)
 
