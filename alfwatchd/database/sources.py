@@ -40,7 +40,7 @@ SourceVersion: TypeAlias = dict[str, Any]
 """By which a source can be told from what it is later. Plain JSON, equal after it was saved and loaded."""
 
 _MOST_INFO_BYTES = 1 << 20
-_TRIES, _PAUSE_SECONDS = 5, 0.2
+TRIES, PAUSE_SECONDS = 5, 0.2
 """How often, and how far apart, files are read that are being replaced meanwhile."""
 _DAMAGES = (
     OSError, pa.ArrowException, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError,
@@ -126,7 +126,7 @@ def _read_still(
     source: str, paths: Sequence[Path], seen: SourceVersion | None, read: Callable[[], tuple[pa.Table, pa.Table]]
 ) -> Source | None:
     """Read files that nobody replaces or rewrites meanwhile."""
-    for attempt in range(_TRIES):
+    for attempt in range(TRIES):
         marks = [_mark_file(path) for path in paths]
         if seen is not None and seen.get("files") == marks:
             return None
@@ -143,7 +143,7 @@ def _read_still(
             raise failure
         if is_still:
             return Source(sessions, datasets, {"source": source, "files": marks}, ", ".join(map(str, paths)))
-        time.sleep(_PAUSE_SECONDS * (attempt + 1))
+        time.sleep(PAUSE_SECONDS * (attempt + 1))
     raise SourceError(f"{paths[0]}: is being replaced all the time; will be read when it is at rest")
 
 
@@ -268,7 +268,7 @@ class _Web:
     def read_pair(self) -> Source | None:
         """Read two files of which neither is replaced meanwhile."""
         addresses = [self.below(SESSIONS), self.below(DATASETS)]
-        for attempt in range(_TRIES):
+        for attempt in range(TRIES):
             with ExitStack() as stack:
                 files = [stack.enter_context(tempfile.TemporaryFile(dir=self._scratch)) for _ in addresses]
                 known = [self._known.get(address) for address in addresses]
@@ -286,7 +286,7 @@ class _Web:
                     for file in files:
                         file.flush()
                     return self._make(*_read_pair(paths, [*map(shown, addresses)]), found)
-            time.sleep(_PAUSE_SECONDS * (attempt + 1))
+            time.sleep(PAUSE_SECONDS * (attempt + 1))
         raise SourceError(f"{shown(self._source)}: is being replaced all the time; will be read when it is at rest")
 
     def _fetch(self, address: str, into: BinaryIO, known: Version | None, most_bytes: int = MOST_BYTES) -> Version:
