@@ -203,7 +203,7 @@ class Publish(_Section):
     """A target: a folder or bucket that gets the tables whenever they have changed."""
 
     target: Annotated[str, AfterValidator(_check_target)] = Field(description="Folder, or s3://bucket/prefix.")
-    interval_seconds: float = Field(300.0, ge=LEAST_PUBLISH_SECONDS, description="Least seconds between two publications.")
+    interval_seconds: float = Field(300.0, ge=LEAST_PUBLISH_SECONDS, description="Least seconds between publications.")
     keep_seconds: float = Field(86400.0, ge=0, description="Seconds for which replaced tables can still be fetched.")
     location: Address = Field("", description="Address at which clients reach the target; empty: none is published.")
     endpoint: Address = Field("", description="Address of an S3 server that is not Amazon's.")
@@ -252,7 +252,9 @@ class Settings(BaseSettings, frozen=True, extra="forbid", allow_inf_nan=False):
     flush_interval_seconds: Seconds = Field(10.0, description="Least seconds between two flushes.")
     reconcile_interval_seconds: Seconds = Field(86400.0, description="Seconds between scans of watched trees.")
     poll_interval_seconds: Seconds = Field(300.0, description="Seconds between scans of polled trees.")
-    reconcile_entries_per_second: int = Field(2000, ge=0, description="Entries per second that such scans read; 0: no limit.")
+    reconcile_entries_per_second: int = Field(
+        2000, ge=0, description="Entries per second that such scans read; 0: no limit."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level that is logged.")
     prune: Prune = Prune()
     guard: Guard = Guard()

@@ -1,4 +1,4 @@
-"""What we believe is on disk: folders, packed rows, sessions, frozen snapshots.
+"""What the daemon believes is on disk: folders, packed rows, sessions, frozen snapshots.
 
 Pure, and owned by one thread. A listing goes in, changes come out; nothing else ever changes a row. Face:
 `tree.Tree`, `sessions.Sessions`, `sessions.Snapshot`.
