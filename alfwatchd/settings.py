@@ -73,7 +73,7 @@ def _check_address(address: str, *schemes: str) -> str:
     if parts.scheme not in schemes or not parts.hostname or not _has_port(parts):
         raise ValueError(f"should begin with {' or '.join(f'{scheme}://' for scheme in schemes)} and name a host")
     if parts.username is not None or parts.password is not None:
-        raise ValueError("should hold no user and password: see docs/operations.md, Credentials")
+        raise ValueError("should hold no user and password: see docs/guide/install.md, Credentials")
     return address
 
 

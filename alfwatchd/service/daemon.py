@@ -47,8 +47,8 @@ from alfwatchd.web.http_server import Server
 
 _log = logging.getLogger(__name__)
 
-# A change of one of these needs a restart: they decide where the daemon runs and which threads it has.
-_FIXED = (
+# A change of one of these needs a new process: they decide where the daemon lives and what threads it has.
+NEEDS_RESTART = (
     "root",
     "out_dir",
     "state_dir",
@@ -134,10 +134,10 @@ class _InForce:
         except OSError as error:  # a relative path needs the current folder, which may have been removed
             raise ConfigError(f"the settings cannot be read: {error}") from error
         logs.set_level(new.log_level)
-        for key in _FIXED:
+        for key in NEEDS_RESTART:
             if getattr(new, key) != getattr(self.settings, key):
                 _log.warning("setting needs a restart to change key=%s", key)
-        self.settings = new.model_copy(update={key: getattr(self.settings, key) for key in _FIXED})
+        self.settings = new.model_copy(update={key: getattr(self.settings, key) for key in NEEDS_RESTART})
         return self.settings
 
 
