@@ -1,6 +1,6 @@
 """`make_parquet_db` and `remove_missing_datasets` with the signatures of ``one.alf.cache``, without its defects.
 
-``docs/reference/upstream.md`` names every intended difference; ``tests/system/test_upstream.py`` compares both.
+docs/reference/upstream.md names every intended difference; ``tests/system/test_upstream.py`` compares both.
 """
 
 from __future__ import annotations
@@ -118,9 +118,9 @@ def remove_missing_datasets(
 ) -> list[Path]:
     """Remove dataset files and session folders that are not in the tables.
 
-    Only regular files with valid ALF names below session folders are removed, at any depth, never through a link. A
-    session folder is removed if it is not in the sessions table and is empty. Files stay that are newer than the
-    tables, or that the tables nearly list: see docs/guide/prune.md.
+    Only valid ALF regular files below session folders are removed, at any depth, never through a link. Session
+    folders go if they are not in the sessions table and hold nothing. What is newer than the tables stays, as does what
+    they nearly list: see docs/guide/prune.md.
 
     Parameters
     ----------

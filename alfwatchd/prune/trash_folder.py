@@ -273,7 +273,7 @@ def _locked(root_fd: int, trash_fd: int) -> Iterator[None]:
                 fcntl.flock(trash_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise _busy() from error
-        if not _is_in_place(root_fd, trash_fd):  # another process has emptied and removed it since it was opened
+        if not _is_in_place(root_fd, trash_fd):  # somebody has emptied and removed it since it was opened
             raise _busy()
         yield
     finally:

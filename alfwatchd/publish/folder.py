@@ -197,7 +197,7 @@ def _mark(folder: int, name: str) -> Token | None:
 
 
 def _temporary(name: str) -> str:
-    """Return a name that all publishers use: the next one replaces what a killed one has left."""
+    """Return a name that is the same for all publishers: what a killed one has left, the next one writes over."""
     return f".{name}.tmp"
 
 
@@ -210,7 +210,7 @@ def _replace(folder: int, name: str, content: BinaryIO, token: Token | None) -> 
             raise FileExistsError
         os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
     except OSError:
-        with suppress(OSError):  # half a file must not keep a full disk full
+        with suppress(OSError):  # a full disk should not be kept full by half a file
             os.unlink(temporary, dir_fd=folder)
         raise
     os.fsync(folder)

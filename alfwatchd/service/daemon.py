@@ -287,7 +287,7 @@ def _rounds(frame: _Process, engine: Engine, threads: Threads) -> Iterator[None]
 def _look_after(frame: _Process, engine: Engine) -> None:
     """Take locks again whose files were removed, and make the file of the control socket again."""
     if not all(lock.is_in_place() for lock in frame.locks.values()):
-        engine.look_at_root(time.monotonic())  # a lock may lie in the root, over which something may be mounted
+        engine.look_at_root(time.monotonic())  # the folders may lie in it, and something may be mounted over it
     for lock in frame.locks.values() if not engine.offline else ():
         lock.keep()
     if frame.api.is_listening:

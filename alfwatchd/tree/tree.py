@@ -1,6 +1,7 @@
-"""The folders of the root as last seen: each new listing of a folder goes in, and the changes come out.
+"""The folders of the root as last seen: a mirror made of listings, which tells what each new listing changes.
 
-Events and scans only choose which folder is listed next; rows change here and nowhere else.
+Events and reconciling only choose which folder is listed next; rows change here and nowhere else. The rules that make
+this converge are in docs/design/watching.md.
 """
 
 from __future__ import annotations
