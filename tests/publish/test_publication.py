@@ -1,4 +1,4 @@
-"""What a reader finds at a target at each moment, whatever happens to those who publish."""
+"""What a reader finds at a target at each moment, whatever happens to the publishers."""
 
 import json
 import os
