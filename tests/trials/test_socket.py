@@ -380,7 +380,7 @@ def test_more_requests_than_one_on_a_connection(target, scale, tally):
 
 
 def test_a_thousand_connections(target, scale, tally):
-    """More connections than descriptors: the data manager still gets through, and each client that waits is answered."""
+    """More connections than descriptors: the data manager still gets through, and each client that waits is served."""
     rng = random.Random(2)
     for _ in range(scale(1, 20)):
         with ExitStack() as stack:
