@@ -1,4 +1,4 @@
-"""What a reader finds at a target at each moment, whatever happens to those who publish."""
+"""What a reader finds at a target at each moment, whatever happens to the publishers."""
 
 import json
 import os
@@ -166,7 +166,7 @@ def test_what_cannot_be_removed_does_not_undo_the_publication(places):
     write_tables(out_dir, 2, ["s3"])
     outcome = publish(out_dir, entry(target, keep_seconds=0), Keeping(target))
     assert outcome.published
-    assert outcome.removal_error == f"what is old could not be removed: {first.name}: forbidden"
+    assert outcome.removal_error == f"old generations could not be removed: {first.name}: forbidden"
     assert outcome.next_removal_seconds == 3600
     assert look(folder_reader(target), LOCATION)[2] == {"s3"}
 

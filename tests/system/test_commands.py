@@ -1,4 +1,4 @@
-"""What a person meets on the command line: words, exit codes, speed, who may delete. Also the socket, by curl."""
+"""What a person meets on the command line: words, exit codes, speed, permission to delete; and the socket, by curl."""
 
 import contextlib
 import datetime

@@ -187,7 +187,7 @@ class Trial:
         self.box.inbox.post(Reload())
 
     def deny(self, number: int) -> None:
-        """Let the disk refuse one in so many folders, until the next sync: no row goes, and nobody says exact."""
+        """Let the disk refuse one in so many folders, until the next sync: no row goes, and no answer says exact."""
         self.sync()
         self.tried["faults"] += 1
         before = self.box.paths()

@@ -1,7 +1,7 @@
 """Roots that go and come back, disks that are taken for others, mounts over parts of the tree: stories from seeds.
 
-The model is a fresh index of what is there. While the root is away, or a part of it: no row goes of what was there when
-it went, in memory and on disk, and nobody is told that all is well.
+The model is a fresh index of what is there. While the root or a part of it is away, the rows of what was there before
+stay, in memory and on disk, and no answer says that all is well.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The fuzz finds bugs: each of these, planted into a copy of the package, makes a story of `test_equality` go wrong.
 
 If it did not, a fuzz that finds nothing could be one that can find nothing. A bug is planted by replacing a line. If
-somebody has changed that line, `test_the_place_of_each_bug_is_there` says which bug needs another place.
+that line has changed, `test_the_place_of_each_bug_is_there` says which bug needs another place.
 """
 
 from __future__ import annotations
