@@ -58,8 +58,8 @@ class SiteBox:
         return f"http://{LOCALHOST}:{self.port}"
 
     @property
-    def connections(self) -> set[PublicProtocol]:
-        return self.server._server.server_state.connections  # type: ignore[return-value]
+    def connections(self) -> frozenset[PublicProtocol]:
+        return self.server.connections  # type: ignore[return-value]
 
     def ask(self, method: str, path: str, body: str | bytes | None = None, **headers: str) -> Answer:
         return ask(self.port, method, path, body, **headers)
@@ -87,7 +87,7 @@ def site_box(site: Site, room: int | None = None) -> Iterator[SiteBox]:
     with socket.socket() as listening:
         listening.bind((LOCALHOST, 0))
         server = Server(site, listening, PublicProtocol, room)
-        wait(lambda: server._server.started)
+        wait(lambda: server.is_listening)
         try:
             yield SiteBox(site, server, listening.getsockname()[1])
         finally:

@@ -127,10 +127,10 @@ def test_a_socket_of_others(folder):
 
 
 def test_a_daemon_that_is_too_busy_to_accept(folder, monkeypatch):
-    monkeypatch.setattr(client, "_CONNECT_SECONDS", 1)
+    monkeypatch.setattr(client, "CONNECT_SECONDS", 1)
     with bind(folder / "s", backlog=0), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as first:
         first.connect(str(folder / "s"))  # the one connection that may wait to be accepted
-        with pytest.raises(RequestFailed, match="took no connection within 1 seconds"):
+        with pytest.raises(RequestFailed, match="accepted no connection within 1 seconds"):
             Client(folder / "s").status()
 
 
@@ -195,9 +195,9 @@ def answering(folder, body, head="HTTP/1.1 200 OK\r\n"):
 
 
 STRANGE = [
-    ("not JSON", "HTTP/1.1 200 OK\r\n", "the daemon broke off"),
-    ("[1, 2]", "HTTP/1.1 200 OK\r\n", "this is no answer of an alfwatchd daemon"),
-    ("{}", "SSH-2.0-OpenSSH_9.2\r\n", "the daemon broke off"),
+    ("not JSON", "HTTP/1.1 200 OK\r\n", "the daemon ended the connection"),
+    ("[1, 2]", "HTTP/1.1 200 OK\r\n", "this is not an answer of an alfwatchd daemon"),
+    ("{}", "SSH-2.0-OpenSSH_9.2\r\n", "the daemon ended the connection"),
     ("{}", "HTTP/1.1 200 OK\r\n", "the daemon's answer lacks fields"),
     ('{"generation": 1}', "HTTP/1.1 200 OK\r\n", "the daemon's answer lacks fields"),
     ('{"error": "Busy", "message": "try again"}', "HTTP/1.1 409 Conflict\r\n", "^try again$"),
@@ -218,7 +218,7 @@ def test_a_connection_that_is_closed_at_once(folder):
     with bind(folder / "s", backlog=5) as listening, ThreadPoolExecutor() as pool:
         status = pool.submit(Client(folder / "s", timeout=WAIT_SECONDS).status)
         listening.accept()[0].close()
-        with pytest.raises(RequestFailed, match="the daemon broke off"):
+        with pytest.raises(RequestFailed, match="the daemon ended the connection"):
             status.result()
 
 

@@ -123,7 +123,7 @@ def test_an_address_of_another_host_has_another_etag(shared: SiteBox):
 def test_before_there_are_tables(shared: SiteBox):
     answer = shared.ask("GET", "/cache/info/later")
     assert (answer.status, answer.headers["retry-after"]) == (503, "5")  # the client waits and asks again
-    assert answer.json == {"detail": "there are no tables yet; ask again in a while"}
+    assert answer.json == {"detail": "there are no tables yet; try again in a few seconds"}
 
 
 NOT_THERE = [
@@ -385,7 +385,7 @@ def test_a_client_that_leaves_during_a_download_costs_nothing_more(box: SiteBox,
 
 
 def test_the_end_of_the_server_breaks_a_download_off_and_leaves_nothing(folder, monkeypatch, caplog):
-    monkeypatch.setattr("alfwatchd.web.http_server._GRACE_SECONDS", 0)
+    monkeypatch.setattr("alfwatchd.web.http_server.GRACE_SECONDS", 0)
     put_tables(folder, os.urandom(30_000_000), "g2")
     with site_box(Site(folder)) as box, box.connect(4096) as connection:
         connection.sendall(b"GET /tables/g2/cache.zip HTTP/1.1\r\nHost: localhost\r\n\r\n")
