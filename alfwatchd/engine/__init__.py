@@ -1,4 +1,5 @@
-"""One thread, one loop that can be stepped: takes messages, looks, flushes, answers.
+"""Owns all state that changes: one thread, in one loop that can be stepped, takes messages, scans, flushes and answers.
 
-Owner of all that changes. Face: `engine.Engine`, `inbox.Inbox`, `status.make_status`.
+No other thread touches the tree or the tables: it posts a message. Face: `engine.Engine`, `model.EngineModel`,
+`inbox.Inbox`, `status.status_line`, `waiting.wait_for`.
 """
