@@ -159,7 +159,7 @@ def test_a_reader_of_events_that_ended_silently_is_replaced(make_box):
 
 
 def test_the_watcher_is_kept_when_events_are_lost(make_box):
-    """The cookie of the heartbeat is lost with the others; but who tells that it was lost, lives."""
+    """The cookie of the heartbeat is lost, too. But the reader that reports the loss is alive."""
     box = make_box(f"{S1}/a.b.c")
     box.drop = lambda message: isinstance(message, PathsChanged)
     box.live(16.0)  # a heartbeat goes out and does not come back

@@ -53,7 +53,7 @@ def test_folders_beyond_the_watch_limit_are_polled_and_sync_is_still_right(tmp_p
         write(box.root, f"{T1}/alf/g.h.i")
         box.live(65.0)
         assert f"{T1}/alf/g.h.i" in sizes(box)
-        box.refuse = lambda _: None  # somebody raised the limit
+        box.refuse = lambda _: None  # a person raised the limit
         box.live(65.0)
         status = box.status()
         assert (status.state, status.unwatched, status.problems) == ("live", 0, [])

@@ -78,7 +78,7 @@ def test_a_folder_that_is_replaced_below_one_that_cannot_be_listed():
 @pytest.mark.parametrize("level", ["s", "s/2020-01-01", S1, f"{S1}/alf"])
 @pytest.mark.parametrize("moment", ["before a new watch", "before listing", "after listing", "after applying"])
 def test_a_folder_that_is_swapped_during_one_look(make_box, level, moment):
-    # Paths lead through folders that somebody renames, and back. Without events there would be no second chance.
+    # Another process renames a folder and renames it back. Without events, the engine would not look again.
     other = level.replace("s", "t", 1)
     box = make_box(f"{S1}/alf/a.b.c", f"{S1}/alf/probe00/d.e.f")
     write(box.root, f"{T1}/alf/a.b.c", f"{T1}/alf/probe00/d.e.f", size=2)

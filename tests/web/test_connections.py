@@ -246,7 +246,7 @@ def test_a_client_that_does_not_read_is_dropped(impatient, monkeypatch, long_ans
         before = open_files()
         with ask_without_reading(box) as connection:
             wait(lambda: len(open_files()) == len(before) + 2)  # both ends
-            wait(lambda: len(open_files()) == len(before) + 1, "who does not read is kept for ever")
+            wait(lambda: len(open_files()) == len(before) + 1, "a client that does not read is kept for ever")
             assert len(read_all(connection)) < 4_000_000
         assert len(box.client.status().detail) == 4_000_000
 

@@ -82,7 +82,7 @@ def test_an_answer_that_comes_after_the_end_breaks_nothing(impatient):
 
 def test_when_the_engine_ends_clients_are_told():
     with control_box() as box:
-        box.engine.stop()  # from now on nobody takes messages
+        box.engine.stop()  # from now on, requests are refused
         for method, path in (("GET", "/v1/status"), ("POST", "/v1/sync"), ("POST", "/v1/prune/plan")):
             assert box.ask(method, path) == (
                 500,

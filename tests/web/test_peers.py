@@ -1,6 +1,6 @@
 """Which users may connect, and which may prune.
 
-If one of these fails, a user can delete data who must not, or cannot who may.
+If one of these fails, a user without the right can delete data, or one with the right cannot.
 """
 
 import grp

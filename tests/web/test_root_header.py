@@ -99,7 +99,7 @@ def test_a_root_is_the_same_by_any_path_to_it(tmp_path):
             assert box.ask("GET", "/v1/status", **naming(path))[0] == 200, path
         for path in ("/", tmp_path, tmp_path / "other", tmp_path / "gone", tmp_path / "file", root / "below"):
             assert box.ask("GET", "/v1/status", **naming(path))[0] == 409, path
-        root.rename(tmp_path / "away")  # the daemon is offline, and says so to those who mean its root
+        root.rename(tmp_path / "away")  # the daemon is offline, but answers clients that mean its root
         assert box.ask("GET", "/v1/status", **naming(root))[0] == 200
         assert box.ask("GET", "/v1/status", **naming(tmp_path / "link"))[0] == 200
         assert box.ask("GET", "/v1/status", **naming(tmp_path / "other"))[0] == 409
