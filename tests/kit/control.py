@@ -1,4 +1,4 @@
-"""A control server on a real socket, with a small engine behind it that answers as it is told."""
+"""A control server on a real socket, with a small engine behind it whose answers the test sets."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ WAIT_SECONDS = 120.0
 GET_STATUS = b"GET /v1/status HTTP/1.1\r\nHost: d\r\n\r\n"
 """The shortest request that is answered."""
 HOLD = object()
-"""Answer of an engine that does not answer yet."""
+"""As an answer: the engine puts the message into `Engine.held` and does not answer it."""
 
 STATUS = api.Status(
     state="live", since="2024-01-01T00:00:00+00:00", detail="every change is seen at once",
@@ -129,7 +129,7 @@ class Box:
         return connection
 
     def ask(self, method: str, path: str, body: object = None, **headers: str) -> tuple[int, Any]:
-        """Send a request and return status and JSON of the answer; a body that is no str is sent as JSON.
+        """Send a request and return status and JSON of the answer; a body that is no text is sent as JSON.
 
         It names the root unless `headers` do.
         """
@@ -158,7 +158,7 @@ class Box:
 
 @contextmanager
 def control_box(answers: dict[type, object] | None = None, group: str = "", **flags: object) -> Iterator[Box]:
-    """Serve on a socket with a short path, and see to it that nothing is left open."""
+    """Serve on a socket with a short path; fail if a descriptor is left open at the end."""
     before = open_files()
     folder = Path(tempfile.mkdtemp(prefix="alfwatchd-", dir="/tmp"))
     folder.chmod(0o711)
