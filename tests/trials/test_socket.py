@@ -18,7 +18,7 @@ import pytest
 
 from alfwatchd import Client, make_parquet_db
 from alfwatchd.errors import AlfwatchdError, Busy
-from alfwatchd.web.wanted_root import HEADER
+from alfwatchd.web.root_header import HEADER
 from kit.program import Program, listed, make_small_tree, program, walk
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(900)]
