@@ -67,7 +67,7 @@ class Source:
 
     Notes
     -----
-    Types are those of the source, but for categories, which are made plain texts.
+    Types are those of the source, except categories, which become plain texts.
     """
 
     sessions: pa.Table
@@ -200,7 +200,7 @@ def _told_of(told: str) -> Iterator[None]:
         yield
     except _DAMAGES as error:
         reason = (isinstance(error, OSError) and error.strerror) or error
-        raise SourceError(f"{told}: is damaged or cannot be read: {reason}; have it made anew") from error
+        raise SourceError(f"{told}: is damaged or cannot be read: {reason}; have it made again") from error
 
 
 # Web servers.
@@ -364,13 +364,13 @@ def _check(table: pa.Table, wanted: _Wanted, told: str) -> pa.Table:
     """Return a table with texts instead of categories; raise `SourceError` if it is not what its name says."""
     names = table.column_names
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise SourceError(f"{told}: has several columns {', '.join(twice)}; have it made anew")
+        raise SourceError(f"{told}: has several columns {', '.join(twice)}; have it made again")
     missing = [name for name in wanted.required if name not in names]
     missing += [name for name in wanted.ids if name not in names and not {f"{name}_0", f"{name}_1"} <= set(names)]
     if missing:
         raise SourceError(f"{told}: lacks {', '.join(missing)}: no table that Alyx or ONE makes; check adopt.source")
     if wanted is _SESSIONS and not len(table):
-        raise SourceError(f"{told}: holds no sessions: nothing to adopt; have it made anew")
+        raise SourceError(f"{told}: holds no sessions: nothing to adopt; have it made again")
     for place, field in enumerate(table.schema):
         column = table.column(place)
         if pa.types.is_dictionary(field.type):

@@ -41,7 +41,7 @@ class Scanning:
         Raises
         ------
         RootOffline
-            The root is not what it was.
+            The root is missing, or another disk or folder than before.
         """
         self._begin_wanted(now)
         model, indexer = self._model, self._indexer

@@ -156,7 +156,7 @@ class Indexer:
         Raises
         ------
         RootOffline
-            It is not what it was.
+            It is missing, or another disk or folder than before.
         """
         self.guard.open_root(accept=accept)
         if accept:
@@ -212,7 +212,7 @@ class Indexer:
         Raises
         ------
         RootOffline
-            The root is not what it was; no row was removed for it.
+            The root is missing, or another disk or folder than before; no row was removed.
         """
         self.queue.add(self.dirty.pop_due(now))
         n_entries = 0

@@ -154,7 +154,7 @@ class LookQueue:
             self.look_again(look.folder.parent, now)
 
     def start_scan(self, new: Scan, root: Folder, top: Folder) -> Scan:
-        """Begin a scan, or let exactly one more follow the one that runs; return the one that will do."""
+        """Begin a scan, or let exactly one more follow the one that runs; return the one that serves for both."""
         if self.current is None or (self.current.paced and not new.paced):
             self._begin(new, top)
             return new

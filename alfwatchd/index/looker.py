@@ -83,7 +83,7 @@ class Looker:
         Raises
         ------
         RootOffline
-            The root is not what it was.
+            The root is missing, or another disk or folder than before.
         """
         folder = look.folder
         self._intake.note_look(folder)

@@ -1,7 +1,7 @@
-"""What must outlive a restart and is not in the tables: identities, some inodes, md5 digests, new sessions; in SQLite.
+"""What the next process needs beside the tables: identities, some inodes, md5 digests, new sessions; in SQLite.
 
-The file may be deleted at any time: the next start scans, hashes and takes the root as it finds it. A daemon that runs
-makes it anew.
+The file may be deleted at any time: the next start scans, hashes and takes the root as it finds it. A running daemon
+makes it again.
 """
 
 from __future__ import annotations

@@ -184,7 +184,7 @@ class Hasher:
             self._changed.notify_all()
 
     def forget(self, signatures: Iterable[bytes]) -> None:
-        """Let no digest count that was made of these files, or is being made: they were rewritten. Engine's thread."""
+        """Forget digests of these files, also those being made: the files were rewritten. Engine's thread."""
         forgotten = [each for signature in signatures for each in either_way(signature)]
         for signature in forgotten:
             self._versions[signature] = self._versions.pop(signature, 0) + 1

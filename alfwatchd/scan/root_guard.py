@@ -148,7 +148,7 @@ class RootGuard:
         Raises
         ------
         RootOffline
-            It is not what it was.
+            It is missing, or another disk or folder than before.
         """
         before = self.places[""]
         if before.unique_id and mounts.unique_mount_id(self.root) == before.unique_id:
@@ -165,7 +165,7 @@ class RootGuard:
         Raises
         ------
         RootOffline
-            The root is not what it was.
+            The root is missing, or another disk or folder than before.
         """
         has_changed = self.poll_mounts()
         self.check()
