@@ -28,7 +28,7 @@ BUGS = {
         "        listing = self.scanner.list_folder(fd, folder)\n        self._watch.arm(folder, fd)\n",
     ),
     "an overflow is ignored": (
-        "engine.py",
+        "engine/engine.py",
         "        self.events_lost += 1\n",
         "        self.events_lost += 1\n        return\n",
     ),
@@ -38,7 +38,7 @@ BUGS = {
         "            self._intake.tree.drop(folder, [])\n        else:\n",
     ),
     "another folder under an old name is taken for the old one": (
-        "core/tree.py",
+        "tree/tree.py",
         "            elif child is None or child.entry_ino != ino or child.is_link != is_link:\n",
         "            elif child is not None and child.entry_ino != ino:\n"
         "                child.entry_ino = ino\n"
@@ -50,7 +50,7 @@ BUGS = {
         "            self._reader._post(EventsRead(b'', lambda _: [PathsChanged({}, (name,), ())]))\n",
     ),
     "a folder that is watched already is not looked into": (
-        "core/claims.py",
+        "tree/watch_claims.py",
         "        self._by_wd[wd] = (*self._by_wd.get(wd, ()), folder)\n",
         "        self._by_wd[wd] = self._by_wd.get(wd, (folder,))\n",
     ),
@@ -65,12 +65,12 @@ BUGS = {
         "True",
     ),
     "a digest is looked up without the change time": (
-        "core/content.py",
+        "tree/content.py",
         "    return Key(inode_of(signature), either_way(signature)[0])\n",
         "    return Key(inode_of(signature), signature[:24])\n",
     ),
     "a write through a hard link changes the row of one name only": (
-        "core/shared.py",
+        "tree/hard_links.py",
         "    if seen.keys().isdisjoint(rows.packed.inodes()):\n",
         "    if True:\n",
     ),
