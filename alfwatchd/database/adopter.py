@@ -1,6 +1,6 @@
-"""Reads the database that the tables are to agree with, now and then, in its own thread; and tells what becomes of ids.
+"""Reads the database in a thread of its own, again and again, and records which ids change.
 
-A source that cannot be read changes nothing: what was adopted last, kept in the state folder, stays in force.
+A source that cannot be read changes nothing: what was adopted last is in the state folder and stays in force.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _log = logging.getLogger(__name__)
 _MOST_TOLD = 20
 """Changed ids that are logged one by one."""
 _PATIENCE_SECONDS = 120.0
-"""How long the first flush waits for the database: tables with ids of their own are better than none."""
+"""How long the first flush waits for the database: after that, tables without its ids are better than none."""
 RETRY_SECONDS = 300.0
 """How long to wait at most after a source could not be read: it may be a day until the next look is due."""
 _JOIN_SECONDS = 1.0
 
 
 def make_announcer(source: str, state_dir: Path, post: Callable[[IdsChanged], None]) -> Callable[[Announcement], None]:
-    """Return what a `Store` tells of changed ids: they are recorded and logged before the tables are replaced."""
+    """Return what a `TableWriter` calls with changed ids: it records and logs them before the tables are replaced."""
 
     def announce(found: Announcement) -> None:
         n_changes = len(found.changes)
@@ -81,7 +81,7 @@ class Adopter:
         self._settings = settings
         self._state_dir = state_dir
         self._kept = kept
-        """The thread's own: with a million datasets, to sort out what is adopted takes it two seconds."""
+        """Used by the thread only."""
         self._post = post
         self._error = ""
         self._read_at: str | None = None
@@ -94,7 +94,7 @@ class Adopter:
         self._thread.start()
 
     def close(self) -> None:
-        """End the thread; one that waits for a server is not waited for."""
+        """End the thread; do not wait for it while it waits for a server."""
         self._ended.set()
         self._thread.join(_JOIN_SECONDS)
 
@@ -146,7 +146,7 @@ class Adopter:
         )
 
     def _run(self) -> None:
-        # A source may take its time: the ids of the last run are not to change for as long, and back.
+        # A source may take minutes. Until it is read, the ids of the last run stay, so that they do not change twice.
         in_force = recall(self._settings, self._state_dir)
         if in_force is not None:
             self._tell(in_force, "", None)
@@ -154,7 +154,7 @@ class Adopter:
         while True:
             try:
                 reading = look(self._settings, self._state_dir, in_force)
-            except Exception as error:  # noqa: BLE001 - it must go on looking; what was adopted stays in force
+            except Exception as error:  # noqa: BLE001 - the thread must go on; what was adopted stays in force
                 _log.exception("looking at the source failed")
                 reading = Reading(
                     None, f"{shown(self._settings.source)}: {redact(repr(error))}; the log has the details"
@@ -171,14 +171,14 @@ class Adopter:
                 return
 
     def _tell(self, adoption: Adoption | None, error: str, when: str | None) -> None:
-        # Always of all of it: what the database loses again has what earlier tables knew.
+        # Start from all that earlier tables knew: the database may have lost rows that it had at the last look.
         left = adoption.without_adopted(self._kept) if adoption is not None else None
         self._post(Adopted(adoption, left, error, when))
 
 
 @dataclass(frozen=True, slots=True)
 class Adopted:
-    """What a look at the database gave; `adoption` is None where nothing changes, `error` empty where all went well."""
+    """Result of a look at the database: `adoption` is None if nothing changes, `error` empty if the look succeeded."""
 
     adoption: Adoption | None
     kept: Earlier | None

@@ -1,7 +1,7 @@
 """Reads sessions and datasets of a live Alyx over REST, through ONE-api's client, in a process of its own.
 
 The client keeps parameters, tokens and caches in the user's home folder, asks at the terminal, sets up logging, and
-needs gigabytes for a large database. In its own process, whose home is a folder that goes with it, none of this stays.
+needs gigabytes for a large database. A process of its own, with a temporary folder as its home, leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def read_database(
 
 
 def _environment() -> dict[str, str]:
-    """Return what the child may know: none of our secrets."""
+    """Return the environment of the child process, without our secrets."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("ALFWATCHD_", "CREDENTIALS_"))}
     paths = [str(_PACKAGES), kept.get("PYTHONPATH", "")]
     return {**kept, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
@@ -146,7 +146,7 @@ def run() -> None:
     """Read what is asked for from standard input; write both tables to standard output, notes to standard error."""
     asked = json.loads(sys.stdin.readline())
     out = os.dup(1)
-    os.dup2(2, 1)  # a library that prints must not spoil the tables
+    os.dup2(2, 1)  # a library that prints must not write into the tables
     with tempfile.TemporaryDirectory() as home, os.fdopen(out, "wb") as tables:
         os.environ["HOME"] = home
         os.environ.pop("XDG_CACHE_HOME", None)
@@ -254,7 +254,7 @@ def _session_row(record: dict[str, Any]) -> tuple[Any, ...] | None:
 def _dataset_row(record: dict[str, Any]) -> tuple[Any, ...] | None:
     """Return the values of `_DATASETS`; None for datasets of no session.
 
-    The path is made as Alyx makes it for its tables, not of addresses, which datasets on private servers have none of.
+    The path is made as Alyx makes it for its tables, not from addresses: datasets on private servers have none.
     """
     if not record["session"]:
         return None

@@ -57,7 +57,7 @@ def look(settings: Adopt, state_dir: Path, in_force: Adoption | None = None) -> 
         if found is None and in_force is None:
             if (known := recall(settings, state_dir)) is not None:
                 return Reading(known, "")
-            found = read_source(settings.source, None, state_dir)  # what was kept is damaged
+            found = read_source(settings.source, None, state_dir)  # the copy is damaged
         if found is None:
             return NOTHING_READ
         copy = local_copy.Copy(found.sessions, found.datasets, found.mark)
@@ -67,7 +67,7 @@ def look(settings: Adopt, state_dir: Path, in_force: Adoption | None = None) -> 
 
 
 def recall(settings: Adopt, state_dir: Path) -> Adoption | None:
-    """Return what was adopted last, without a look at the source: None where nothing was, or of another source."""
+    """Return what was adopted last from this source, without a look at it; None if nothing was."""
     copy = local_copy.load(state_dir, settings.source)
     with suppress(SourceError):
         return None if copy is None else _adopt(settings, state_dir, copy, is_new=False)
@@ -79,7 +79,7 @@ def _adopt(settings: Adopt, state_dir: Path, copy: local_copy.Copy, *, is_new: b
         adoption = adopt(copy.sessions, copy.datasets, keep_missing=settings.keep_missing)
     except (ArithmeticError, ValueError, pa.ArrowException) as error:  # numbers and dates beyond all bounds
         raise SourceError(
-            f"{shown(settings.source)}: its tables make no sense: {error}; have them made again"
+            f"{shown(settings.source)}: its tables make no sense: {error}; have Alyx write them again"
         ) from error
     if is_new or local_copy.kept_digest(state_dir, settings.source) != adoption.digest:
         try:

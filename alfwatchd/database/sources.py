@@ -63,11 +63,11 @@ class Source:
     mark : dict
         For the next `read_source`.
     origin : str
-        Path or address of what was read, as it may be told to anybody.
+        Path or address of what was read, without secrets.
 
     Notes
     -----
-    Types are those of the source, except categories, which become plain texts.
+    Types are those of the source, except that categories become plain texts.
     """
 
     sessions: pa.Table
@@ -97,7 +97,7 @@ def read_source(source: str, seen: SourceVersion | None, scratch: Path | None = 
     Raises
     ------
     SourceError
-        It cannot be reached, is damaged, is being replaced, or is no such table.
+        It cannot be reached, is damaged, is being replaced, or holds no tables of ONE.
     ConfigError
         It needs a package that is not installed, or a credential that cannot be read.
     """
@@ -125,7 +125,7 @@ def read_source(source: str, seen: SourceVersion | None, scratch: Path | None = 
 def _read_still(
     source: str, paths: Sequence[Path], seen: SourceVersion | None, read: Callable[[], tuple[pa.Table, pa.Table]]
 ) -> Source | None:
-    """Read files that nobody replaces or rewrites meanwhile."""
+    """Read files, and make sure that no other process replaced or rewrote them meanwhile."""
     for attempt in range(TRIES):
         marks = [_mark_file(path) for path in paths]
         if seen is not None and seen.get("files") == marks:
@@ -200,7 +200,7 @@ def _told_of(told: str) -> Iterator[None]:
         yield
     except _DAMAGES as error:
         reason = (isinstance(error, OSError) and error.strerror) or error
-        raise SourceError(f"{told}: is damaged or cannot be read: {reason}; have it made again") from error
+        raise SourceError(f"{told}: is damaged or cannot be read: {reason}; have it written again") from error
 
 
 # Web servers.
@@ -364,13 +364,13 @@ def _check(table: pa.Table, wanted: _Wanted, told: str) -> pa.Table:
     """Return a table with texts instead of categories; raise `SourceError` if it is not what its name says."""
     names = table.column_names
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise SourceError(f"{told}: has several columns {', '.join(twice)}; have it made again")
+        raise SourceError(f"{told}: has several columns {', '.join(twice)}; have it written again")
     missing = [name for name in wanted.required if name not in names]
     missing += [name for name in wanted.ids if name not in names and not {f"{name}_0", f"{name}_1"} <= set(names)]
     if missing:
         raise SourceError(f"{told}: lacks {', '.join(missing)}: no table that Alyx or ONE makes; check adopt.source")
     if wanted is _SESSIONS and not len(table):
-        raise SourceError(f"{told}: holds no sessions: nothing to adopt; have it made again")
+        raise SourceError(f"{told}: holds no sessions: nothing to adopt; have it written again")
     for place, field in enumerate(table.schema):
         column = table.column(place)
         if pa.types.is_dictionary(field.type):

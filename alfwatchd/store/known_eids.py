@@ -1,6 +1,6 @@
 """Which session had which eid when the last process ended, and what it held: a file in the state folder.
 
-It is a shortcut: without it, or where it is damaged or old, a session that was renamed meanwhile is a new one.
+The file may be missing, damaged or old: then a session that was renamed while no process ran counts as a new one.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class KnownEids:
     Parameters
     ----------
     given : Eids
-        Without what follows from it.
+        Eids and which of them are a database's; `odd` and `losers` are empty.
     contents : dict of str to bytes
         Session path -> `renames.contents_of`; only of sessions with datasets.
     """
@@ -46,7 +46,7 @@ class KnownEids:
 
 
 def save(folder: Path, partition: Partition, mark: FileVersion) -> None:
-    """Keep what is known. Not sure to work: without it, one thing less is noticed by the next process.
+    """Save what is known. A failure is logged: the next process then does not notice what was renamed.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
-"""What a store remembers from one version of the tables to the next: eids, notes of rows that went, renamed sessions.
+"""What the writer remembers from one version of the tables to the next: eids, rows that went, renamed sessions.
 
-It writes down, before tables are replaced, what they are about to lose: notes of rows that go, and ids that change.
+Before tables are replaced, it writes down what they are about to lose: notes of rows that go, and ids that change.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from alfwatchd.tree.sessions import Snapshot
 _WINDOW_SECONDS = 60.0
 """How long after a folder went, or came, its other name may come, or go: two flushes may lie between."""
 _SAVE_SECONDS = 3600.0
-"""How often what is known is kept for the next process while this one runs; and at its end."""
+"""How often this process saves what it knows for the next one; it also does so at its end."""
 
 
 @dataclass(slots=True)
@@ -51,7 +51,7 @@ class _Recent:
 
 
 class Ledger:
-    """The memory of one store. Used by one thread at a time.
+    """The memory of one `TableWriter`. Used by one thread at a time.
 
     Parameters
     ----------
@@ -59,9 +59,9 @@ class Ledger:
         Folder of the tables.
     readers : Readers
     announce : callable or None
-        Gets what becomes of ids; None where nobody is told.
+        Gets the ids that change; None if they are not recorded.
     notes : Notes or None
-        None where nothing is kept for the next process.
+        None if nothing is kept for the next process.
     """
 
     def __init__(
@@ -135,9 +135,9 @@ class Ledger:
         self._known, self._is_held = self._known if is_held else None, is_held
 
     def keep(self, *, is_end: bool) -> None:
-        """Keep what is known for the next process, now and then, once the tables are written.
+        """Save what is known for the next process, once in a while, after the tables were written.
 
-        Not while rows are held: what was known before tells the next process what was renamed.
+        Save nothing while rows are held: the next process needs what was known before to see what was renamed.
         """
         if self._notes is None or self._last is None or self._last is self._saved or self._is_held:
             return
@@ -167,7 +167,7 @@ class Ledger:
     # Ids.
 
     def _announce_all(self, parts: Partition, rules: TableRules) -> bool:
-        """Tell which ids the next version changes, if other sessions of a database are adopted, or all are made again.
+        """Record which ids the next version changes, if what is adopted has changed, or a person asked for new ids.
 
         Returns
         -------
@@ -258,12 +258,12 @@ class Ledger:
 
 
 def _adopts(digest: str, lab: str) -> tuple[str, str]:
-    """Return by which two states of what is adopted can be told apart: the lab decides which sessions are matched."""
+    """Return what differs between two states of what is adopted: the lab decides which sessions are matched."""
     return digest, lab if digest else ""
 
 
 def _adopt_whole(folder: Path) -> Adoption | None:
-    """Read both tables as if to adopt them; None where they are not there, or make no sense: nobody has ids of them."""
+    """Read both tables as if to adopt them; None if they are missing or make no sense: then no user has ids of them."""
     try:
         return adopt(read_file(folder / SESSIONS), read_file(folder / DATASETS, ["id", "eid", "rel_path"]))
     except (OSError, pa.ArrowException, KeyError, ValueError, ArithmeticError):

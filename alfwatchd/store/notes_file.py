@@ -1,7 +1,7 @@
 """The file of notes in the state folder: what only tables held of rows that went.
 
-Lines are added and never changed, each with a checksum: a process that is killed loses at most the line that it was
-about to add, before the tables that this line is about are replaced. A damaged line costs nothing but itself.
+Lines are added and never changed, and each has a checksum. A process that is killed loses at most the line that it was
+adding, and then the tables were not replaced yet. A damaged line does not harm the others.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _log = logging.getLogger(__name__)
 NAME = "notes.jsonl"
 MOST_BYTES = 64_000_000
 MOST_DATASETS = 1_000_000
-"""What there is room for; where there are more notes, the oldest go first."""
+"""Most that the file holds; if there are more notes, the oldest are removed."""
 LONGEST_SECONDS = 366 * 86400.0
 _LEFT = 0.75
-"""Part of the room that is filled after the oldest notes went, so that they do not go one by one."""
+"""Part of the room that stays filled when old notes are removed, so that this does not happen at each note."""
 
 
 class Notes:
@@ -73,7 +73,7 @@ class Notes:
         return notes
 
     def add(self, notes: Iterable[Note]) -> None:
-        """Note what is not noted yet; it is durable when this returns.
+        """Add what is not noted yet; it is on disk when this returns.
 
         Raises
         ------
@@ -111,7 +111,7 @@ class Notes:
             self._known.pop(key, None)
 
     def forget_ids(self) -> None:
-        """Forget the ids in all notes, as ids are to follow from the paths.
+        """Remove the ids from all notes: new ids follow from the paths.
 
         Raises
         ------
@@ -128,7 +128,7 @@ class Notes:
                 if rows or left.session != NO_SESSION:
                     kept.append(_line(left, when))
         if kept or self._known:
-            self._write_anew(kept)
+            self._write_again(kept)
 
     def _news(self, note: Note) -> Note | None:
         """Return what the file does not hold of a note, or None."""
@@ -144,7 +144,7 @@ class Notes:
         self._known[note.key] = (note.lab, session, datasets)
 
     def _make_room(self) -> None:
-        """Write the file again without what was noted once more later, and without the oldest notes."""
+        """Write the file again, without notes that were repeated later and without the oldest ones."""
         lines: dict[bytes, tuple[bytes, int]] = {}
         oldest = time.time() - LONGEST_SECONDS
         for line in self._lines():
@@ -163,9 +163,9 @@ class Notes:
             "too many notes of rows that went, the oldest are gone left=%d of=%d path=%s",
             len(kept), len(lines), self._path,
         )  # fmt: skip
-        self._write_anew(kept[::-1])
+        self._write_again(kept[::-1])
 
-    def _write_anew(self, lines: list[bytes]) -> None:
+    def _write_again(self, lines: list[bytes]) -> None:
         def write(target: Path) -> None:
             with target.open("wb") as file:
                 file.writelines(lines)

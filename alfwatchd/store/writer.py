@@ -1,6 +1,6 @@
 """Writes snapshots as the two Parquet files, by atomic replace.
 
-A reader never sees half a file, and every dataset row has its session at every moment.
+A reader never sees half a file, and at every moment each dataset row has its session.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ from alfwatchd.version import find_version
 T = TypeVar("T")
 
 _TO_SESSIONS, _TO_SESSIONS_PER_ROW, _TO_DATASETS, _MOST_PATIENCE = 1.0, 1e-5, 0.2, 20.0
-"""How long anybody may take from one file to the other, in seconds: a million datasets take ONE four, the sessions of
-these less than 0.1."""
+"""How long a reader may take from one file to the other, in seconds: ONE needs four for a million datasets, and less
+than 0.1 for their sessions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class _Written:
 
 
 def use_system_memory() -> None:
-    """Let Arrow allocate as all else in the process does: its own pool keeps 20 to 50 MB more, and saves no time."""
+    """Let Arrow allocate memory as the rest of the process does: its own pool keeps 20 to 50 MB more, at no gain."""
     pa.set_memory_pool(pa.system_memory_pool())
 
 
@@ -87,10 +87,10 @@ class TableWriter:
     origin : str
         Root that the tables describe, as ONE records it.
     layout : Path or None
-        File in which to note what the tables hold, so that even the first write of the next process writes only what
-        differs; None to note nothing.
+        File that records what the tables hold, so that the first write of the next process also writes only what
+        differs; None to record nothing.
     announce : callable or None
-        Gets what becomes of ids that change, before the tables are replaced.
+        Gets the ids that change, before the tables are replaced.
     notes : Notes or None
         Where to note what only the tables hold of rows that go, before they are replaced; None to note nothing.
     check_folder : callable
@@ -122,12 +122,12 @@ class TableWriter:
         self._in_force: dict[str, FileVersion | None] = {}
 
     def close(self) -> None:
-        """Let go of what the store holds; it writes no more."""
+        """Close what the writer holds open; it cannot write after that."""
         self.keep(is_end=True)
         self._readers.close()
 
     def keep(self, *, is_end: bool = False) -> None:
-        """Keep what the next process should know of sessions, if it is time for that."""
+        """Save what the next process should know of sessions, if the last time was long ago."""
         if self._written is not None:
             self._ledger.keep(is_end=is_end)
 
@@ -142,7 +142,7 @@ class TableWriter:
         Raises
         ------
         TablesError
-            Nothing was replaced, or the file that is older than the other one is the one that hides nothing.
+            Nothing was replaced, or only one file was, in an order that leaves no dataset row without its session.
         """
         is_changed = False
         began = (written_at or datetime.datetime.now(datetime.UTC)).astimezone(datetime.UTC)
@@ -151,7 +151,7 @@ class TableWriter:
             try:
                 is_changed |= self._write(snapshot, rules)
             except OSError as error:
-                # Where another program has just written, nothing is taken from there the next time.
+                # If another program has just written these files, the next attempt takes nothing from them.
                 if n_more == 0 or self._marks() == (self._in_force[SESSIONS], self._in_force[DATASETS]):
                     raise TablesError(
                         f"{error.filename or self.out_dir}: the tables could not be written "
@@ -188,7 +188,7 @@ class TableWriter:
         return is_changed
 
     def _take_last(self, snapshot: Snapshot, rules: TableRules) -> _Written | None:
-        """Return what is on disk, if it is known and made in the same way; None where everything is to be written."""
+        """Return what is on disk, if it is known and made in the same way; None if everything must be written."""
         last, self._written = self._written, None
         marks = self._marks()
         self._in_force = {SESSIONS: marks[0], DATASETS: marks[1]}
@@ -219,7 +219,7 @@ class TableWriter:
     ) -> tuple[FileVersion, FileVersion]:
         """Write both files in the right order, and return their marks.
 
-        Who has opened one file when it is replaced may open the other one some time later: until then, that stays.
+        A reader that opened one file before it was replaced may open the other one later: that one stays until then.
         """
         before: Set[bytes] = frozenset()
         after: Set[bytes] = frozenset()
@@ -261,7 +261,7 @@ class TableWriter:
     def _write_both(
         self, old: Partition | None, plan: Plan, gone: Set[bytes], rules: TableRules, metadata: dict[bytes, bytes]
     ) -> None:
-        """Write the sessions of before and after, of no generation: nobody shall take them for one half of a pair."""
+        """Write the sessions of before and after, without a generation: no reader may take them for half of a pair."""
         parts = plan.partition
         if old is not None:
             rows = {group: parts.sessions_of(group) for group in sorted(plan.sessions)}
@@ -285,7 +285,7 @@ class TableWriter:
         return file_version(self.out_dir / SESSIONS), file_version(self.out_dir / DATASETS)
 
     def _made_for(self, rules: TableRules, marks: tuple[FileVersion | None, FileVersion | None]) -> dict[str, Any]:
-        """Return what must be equal for a layout to hold; with kept values, no layout is noted."""
+        """Return what must be equal for a layout to hold. Where tables hold what is kept, no layout is recorded."""
         return {
             "version": find_version(),
             "files": [str(self.out_dir / name) for name in (SESSIONS, DATASETS)],
@@ -313,8 +313,8 @@ class TableWriter:
         return mark
 
     def _metadata(self, snapshot: Snapshot, rules: TableRules) -> dict[bytes, bytes]:
-        # one.alf.cache._metadata: local time, in minutes. Who has tables asks whether there are newer ones, so it never
-        # goes back, as clocks do once a year, or more often.
+        # one.alf.cache._metadata: local time, in minutes. Clients compare it to see whether there are newer tables, so
+        # it never goes back, though clocks do once a year or more often.
         now = datetime.datetime.now().isoformat(sep=" ", timespec="minutes")
         if not self._created:
             with self._readers.opening(SESSIONS, DATASETS):
@@ -337,7 +337,7 @@ class TableWriter:
         }
 
     def _with_old_sessions(self, sessions: pa.Table, gone: Set[bytes]) -> pa.Table:
-        """Add sessions that are on disk; where they are damaged, or made in another way, do without."""
+        """Add sessions that are on disk; add none if they are damaged, or made in another way."""
         try:
             with self._readers.opening(SESSIONS):
                 old = read_file(self.out_dir / SESSIONS)
@@ -354,7 +354,7 @@ class TableWriter:
 
 
 def _ahead(makers: Iterable[Callable[[], T]]) -> Iterator[T]:
-    """Yield what is made, and make the next meanwhile: pyarrow writes without holding Python up (0.6 s in 1 M rows)."""
+    """Yield what is made, and make the next one meanwhile: pyarrow writes without the GIL (saves 0.6 s in 1 M rows)."""
     with ThreadPoolExecutor(1) as pool:
         waiting: deque[Future[T]] = deque()
         for make in makers:

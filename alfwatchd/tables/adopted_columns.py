@@ -121,7 +121,7 @@ def _with_missing(
 
 
 def _defaults(columns: DatasetColumns, places: RowNumbers, adoption: Adoption) -> npt.NDArray[np.bool_]:
-    """Choose again in sessions about which the database may tell: another revision, or added rows."""
+    """Choose the default revisions again where the database tells another one, or where rows were added."""
     told = np.where(places >= 0, adoption.rows.defaults[places] if len(adoption.rows.keys) else -1, -1)
     is_open = (told == 1) & ~columns.defaults | ~columns.exists
     defaults = columns.defaults.copy()

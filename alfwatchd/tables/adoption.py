@@ -56,7 +56,7 @@ class DatabaseRows(KnownRows):
 
 @dataclass(frozen=True)
 class Adoption:
-    """All that is taken over from one state of a database. Frozen: any thread may read it.
+    """What is taken over from one version of a database. Frozen: any thread may read it.
 
     Parameters
     ----------
@@ -68,9 +68,9 @@ class Adoption:
         Sessions whose datasets the database tells to lie in another folder, by that one.
     rows : DatabaseRows
     problems : tuple of Problem
-        What the database contradicts itself in; the rows in question are not adopted.
+        Rows in which the database contradicts itself. They are not adopted.
     keep_missing : bool
-        Whether rows whose file is not here are rows of the tables, too.
+        Whether the tables also get the rows whose file is not here.
     """
 
     digest: str
@@ -127,7 +127,7 @@ class Adoption:
     def placeholders(self) -> Mapping[str, Session]:
         """Sessions with datasets, by their key in `sessions`, as if their folders were here and empty.
 
-        The same objects at each look. What ONE could not open is left out.
+        Each look returns the same objects. Sessions that ONE could not open are left out.
         """
         found = {}
         for key, session in self.sessions.items():
@@ -138,7 +138,7 @@ class Adoption:
         return found
 
     def near_misses(self, sessions: Iterable[Session], lab: str) -> list[Problem]:
-        """Return what keeps sessions from being matched that nearly agree with the database.
+        """Return why some sessions that nearly agree with the database are not matched.
 
         Parameters
         ----------
@@ -165,7 +165,7 @@ class Adoption:
         return found[:_MOST_PROBLEMS]
 
     def _other_names(self, known: AdoptedSession, session: Session) -> Iterator[Problem]:
-        """Yield what tells another id in its file name than the database has for its path."""
+        """Yield the files whose name holds another id than the database has for their path."""
         for rel_path in session.named_by_uuid:
             bare, own_id = split_uuid(rel_path.encode())
             place = self.rows.place(known.number, self.rows.codes.get(bare, -1))
@@ -206,7 +206,7 @@ class Adoption:
         return replace(kept, sessions=sessions, datasets=datasets)
 
     def missing(self, session: AdoptedSession, places: RowNumbers) -> list[int]:
-        """Return the rows of a session that stand for none of these datasets, and for a valid path."""
+        """Return the rows of a session that stand for none of these datasets, and whose path is valid."""
         here = set(places.tolist())
         return [row for row in range(session.first, session.last) if row not in here and self._is_valid(row)]
 

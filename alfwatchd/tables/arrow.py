@@ -80,7 +80,7 @@ def encode_texts(table: pa.Table, name: str) -> tuple[npt.NDArray[np.int32], pa.
     Returns
     -------
     numpy.ndarray, pyarrow.StringArray
-        -1 where a row holds none, and everywhere if the column is missing, or is none of texts.
+        -1 where a row holds no text, and everywhere if the column is missing or holds other things than texts.
     """
     if name not in table.column_names:
         return np.full(len(table), -1, np.int32), strings([])

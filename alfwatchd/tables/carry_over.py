@@ -53,8 +53,8 @@ def carry_over(
     Returns
     -------
     Earlier
-        Only what differs from what a fresh index gives. An id that is not unique in its table, or that One would not
-        accept, is not kept.
+        Only what differs from a fresh index. An id is not kept if several rows of its table have it, or if One would
+        not accept it.
     """
     keys = session_keys(sessions)
     eids = [each.tobytes() if each.any() else None for each in _unique_ids(sessions)]
@@ -70,7 +70,7 @@ def carry_over(
         path, given = key.eid_path, ids.session_id(key.eid_path, namespace)
         if isinstance(text, str):
             own_eids[text] = eid or given
-        # Nobody can tell whether a session of this lab lies in a folder of it.
+        # The table does not say whether a session of this lab lies in a folder of the lab, or got it from the setting.
         is_news = eid != given or (has_other_lab and key.lab == lab)
         if eid == given:
             plain.add(path)
@@ -178,7 +178,7 @@ def _clear_given(
     path_codes: npt.NDArray[np.int32],
     path_texts: pa.StringArray,
 ) -> None:
-    """Put zeros in the place of ids that their paths give anyway. Only one that begins as its eid does can be such."""
+    """Replace ids that follow from their path by zeros. Only an id that begins as its eid does can be one of these."""
     rows = np.flatnonzero(is_usable)
     rows = rows[(own_ids[rows, :8] == bases[eid_codes[rows], :8]).all(axis=1)]
     if not len(rows):
@@ -196,7 +196,7 @@ def _read_qc(datasets: pa.Table) -> npt.NDArray[np.int8]:
 
 
 def _keys_by_eid(sessions: pa.Table, keys: list[SessionKey | None]) -> dict[str, SessionKey | None]:
-    """Return eid as in the table -> session; None where several sessions have it."""
+    """Return eid, as the table holds it -> session; None where several sessions have it."""
     by_eid: dict[str, SessionKey | None] = {}
     for eid, key in zip(_column(sessions, "id"), keys, strict=True):
         if isinstance(eid, str):

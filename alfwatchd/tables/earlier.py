@@ -164,10 +164,10 @@ class Earlier:
     other_labs : tuple of str
         Labs that still earlier tables held for them.
     relisted : frozenset of str
-        ``subject/date/number`` of such sessions that the earlier tables list, though still earlier ones had them with
-        another lab: what is kept for that lab is no more theirs.
+        ``subject/date/number`` of sessions in no lab folder that earlier tables list, and that older tables had with
+        another lab. What is kept for that other lab does not count for them.
     is_noted : bool
-        Whether all of it is of rows that were not in the earlier tables any more, but went before; see `tables.notes`.
+        Whether all of it comes from notes of rows that the earlier tables did not list any more; see `tables.notes`.
     """
 
     sessions: Mapping[str, EarlierSession]

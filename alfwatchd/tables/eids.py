@@ -1,4 +1,4 @@
-"""Which session gets which eid: no two the same one, and none another one than before without need.
+"""Which session gets which eid: each has its own, and it changes only where it must.
 
 A session of a database comes first, then one that was given its eid before, then one that earlier tables know, then the
 others in the order of paths. Each of the others gets the first of `ids.session_ids` that no other session has.
@@ -16,7 +16,7 @@ from alfwatchd.alf import ids
 
 
 class Claim(NamedTuple):
-    """What a session says for itself where eids are given out.
+    """What counts for a session when eids are given out.
 
     Parameters
     ----------
@@ -29,9 +29,9 @@ class Claim(NamedTuple):
     adopted : bytes or None
         Its eid in a database.
     kept : bytes or None
-        Its eid in earlier tables; None where that is its first own one.
+        Its eid in earlier tables; None where that follows from its path.
     rank : tuple
-        By which those are sorted that claim one eid of a database or of earlier tables.
+        Where several sessions claim one eid of a database or of earlier tables, the one of lowest rank gets it.
     """
 
     path: str
@@ -51,8 +51,8 @@ class Eids:
     eids : mapping of str to bytes
         Session path -> eid, 16 bytes.
     odd : mapping of str to bytes
-        `Claim.key` -> the eid of a session that has, or had while it was there, neither its first own one nor that of a
-        database.
+        `Claim.key` -> the eid of a session whose eid neither follows from its path nor comes from a database. Sessions
+        that are gone stay here.
     adopted : set of str
         Paths of the sessions whose eid is that of a database.
     losers : set of str
@@ -65,7 +65,7 @@ class Eids:
     losers: Set[str]
 
     def own(self, claim: Claim) -> bytes | None:
-        """Return the eid that a session was given for itself, and has; or None."""
+        """Return the eid of a session if it is not that of a database; else None."""
         return self.eids.get(claim.path) if claim.path not in self.adopted else None
 
 
@@ -95,7 +95,7 @@ def assign_new(
     holder: Callable[[bytes], str | None],
     namespace: uuid.UUID,
 ) -> Eids | None:
-    """Give eids to some sessions only, where those of all others stay.
+    """Give eids to some sessions, while all others keep theirs.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ def assign_new(
     Returns
     -------
     Eids or None
-        None where a session that is neither new nor gone may have to change its eid.
+        None if a session that is neither new nor gone may have to change its eid: then use `assign`.
     """
 
     def is_taken(eid: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""Which ids a new version of the tables changes, so that a person with an old one can find the new one."""
+"""Which ids a new version of the tables changes, so that a user who has an old id can find the new one."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ SCHEMA = pa.schema(
 """Old and new id; path of the session or dataset relative to the root; when the change was made, and why."""
 
 REASONS = ("database", "moved", "renamed", "recomputed")
-"""Why ids change: a database knows other ids, or other sessions; another session came that has this one's id, or went
-that had it; the session folder has another name now; somebody asked for it."""
+"""Why ids change: the database has other ids or sessions; a session came that has the id, or the one that had it went;
+the session folder has another name; a person asked for new ids."""
 
 
 @dataclass(frozen=True, slots=True)

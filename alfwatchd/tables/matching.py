@@ -95,7 +95,7 @@ def split_uuid(path: bytes) -> tuple[bytes, bytes | None]:
 
 
 def composed(text: str) -> str:
-    """Return a text in composed form, as most systems write it: some write accents, and parts of syllables, apart.
+    """Return a text in composed form, in which most systems write it: some write accents as characters of their own.
 
     One name can be two texts (Unicode's NFC and NFD), so that a Mac and a database may spell it in two ways.
     """

@@ -1,6 +1,6 @@
-"""Notes of rows that go: what only the tables held of them, so that it is there again when they come back.
+"""Notes of rows that go: what only the tables held of them is there again when the rows come back.
 
-A note is made before the tables that lack a row replace those that have it. Rows of a database need none.
+A note is made before tables without a row replace tables that have it. Rows of a database need no note.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Note:
 def note_all(snapshot: Snapshot, rules: TableRules) -> Iterator[Note]:
     """Yield a note of each session and dataset that earlier tables knew and new tables will lack.
 
-    So are the columns of sessions for which those of a database stand: it may lose them again.
+    The columns of sessions that a database knows are noted too: the database may lose these sessions again.
     """
     kept = rules.all_kept
     if not kept.shows:
@@ -60,7 +60,7 @@ def note_all(snapshot: Snapshot, rules: TableRules) -> Iterator[Note]:
 def note_changes(
     gone: Iterable[tuple[bytes, Session]], changed: Iterable[Session], odd: Mapping[str, bytes], rules: TableRules
 ) -> Iterator[Note]:
-    """Yield the notes that changes of some sessions ask for.
+    """Yield the notes that are needed when some sessions change.
 
     Parameters
     ----------
@@ -162,8 +162,8 @@ def with_notes(
     taken : mapping of bytes to str
         Eid in some note -> key of the session that has it in the tables.
     adopted : container of str
-        Keys of the sessions that a database knew when the tables were written. It may have lost them since, and what
-        tables list of them was its own: the note of such a session counts.
+        Keys of the sessions that a database knew when the tables were written. The tables list what the database told
+        of them. As it may have lost them since, the note of such a session counts.
     """
     sessions = dict(kept.sessions)
     datasets: dict[str, dict[str, EarlierDataset]] = defaultdict(dict)
@@ -191,13 +191,13 @@ def with_notes(
 
 
 def shows_kept(snapshot: Snapshot, rules: TableRules, odd: Mapping[str, bytes]) -> bool:
-    """Tell whether rows hold what the next run must find in the tables, as it follows from nothing else."""
+    """Tell whether the next run must read the tables, since some of their rows follow from nothing else."""
     kept = rules.kept
     if odd:
         return True
     if not kept.shows:
         return False
-    if rules.adopted is not None and kept.lab != rules.lab:  # by its keys nobody can tell what is adopted
+    if rules.adopted is not None and kept.lab != rules.lab:  # the keys do not tell what is adopted
         rows = ((kept.key_of(each.key), each) for each in snapshot.sessions.values())
         return any(key in kept.datasets or (key in kept.sessions and not rules.is_adopted(each)) for key, each in rows)
     if not kept.is_noted:

@@ -26,7 +26,7 @@ def sessions_by_path(snapshot: Snapshot, rules: TableRules) -> pa.Table:
     -------
     pyarrow.Table
         Columns id (``(lab/)subject/date/number``, spelled as on disk), lab, subject, date, number, task_protocol,
-        projects, of the types of `encode.sessions_table`; `n_sessions` rows, numbered.
+        projects, of the types of `columns.sessions_table`; `n_sessions` rows, numbered.
     """
     sessions = _by_path(snapshot)
     keys = [session.key for session in sessions]
@@ -50,7 +50,7 @@ def datasets_by_path(snapshot: Snapshot, rules: TableRules) -> pa.Table:
     Returns
     -------
     pyarrow.Table
-        Columns eid, id and rel_path (equal), file_size, hash, exists, qc, of the types of `encode.datasets_table`;
+        Columns eid, id and rel_path (equal), file_size, hash, exists, qc, of the types of `columns.datasets_table`;
         `n_datasets` rows, numbered. An empty table has no qc column.
     """
     eids: list[str] = []

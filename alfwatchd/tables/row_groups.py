@@ -195,7 +195,7 @@ def _digest_datasets(sessions: Sequence[tuple[bytes, Session]]) -> bytes:
     return md5(b"".join([*parts, sizes.tobytes()])).digest()
 
 
-@lru_cache(maxsize=1 << 10)  # as in `encode`: most sessions have the same
+@lru_cache(maxsize=1 << 10)  # as in `columns`: most sessions have the same
 def _as_bytes(folder: str, names: tuple[str, ...]) -> bytes:
     return "\0".join((folder, *names, "\0")).encode()
 

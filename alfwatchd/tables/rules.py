@@ -33,11 +33,11 @@ class TableRules:
     kept : Earlier
         Columns carried over from earlier tables.
     adopted : Adoption or None
-        What is taken over from a database, before all else.
+        What is taken over from a database; it comes before `kept`.
     carried : Earlier or None
-        `kept` with what a database knows better now; None where that is the same.
+        What earlier tables know, also where a database knows better; None where that is `kept`.
     n_recomputed : int
-        How often ids that were given out before have been given up on request.
+        How often a person asked for new ids, whatever was given out before.
     """
 
     namespace: uuid.UUID = ids.NAMESPACE
@@ -53,7 +53,7 @@ class TableRules:
         return self.kept.key_of(key)
 
     def eids(self, snapshot: Snapshot) -> Mapping[str, bytes]:
-        """Return session path -> eid, 16 bytes, where none was given out before."""
+        """Return session path -> eid, 16 bytes, as if no eid had been given out before."""
         return self.assign_eids(snapshot).eids
 
     def assign_eids(self, snapshot: Snapshot, before: Eids = NO_EIDS) -> Eids:
@@ -70,10 +70,10 @@ class TableRules:
         return assign(map(self.claim, snapshot.sessions.values()), before, self.namespace)
 
     def claim(self, session: Session) -> Claim:
-        """Return what a session says for itself where eids are given out.
+        """Return what counts for a session when eids are given out.
 
-        The eid of a database, or one that was kept, goes first to the session whose folder is that of the database's
-        session, then to one in a folder of its lab.
+        The eid of a database, or one that was kept, goes to the session in the folder that the database names; if there
+        is none, to one in a folder of its lab.
         """
         path, key = self.filled_path(session), session.key
         adopted = self.adopted.session_at(path) if self.adopted is not None else None
@@ -88,7 +88,7 @@ class TableRules:
 
     @property
     def may_collide(self) -> bool:
-        """Whether an eid may follow from more than the path of its session: two may ask for the same."""
+        """Whether two sessions may claim one eid: it may follow from more than the path."""
         return self.adopted is not None or bool(self.lab) or self.kept.has_eids
 
     @property
@@ -97,16 +97,16 @@ class TableRules:
         return self.with_hashes or (self.adopted is not None and self.adopted.has_digests)
 
     def given_eid(self, session: Session) -> bytes:
-        """Return the eid, 16 bytes, that the path of a session gives if no other session has it."""
+        """Return the eid, 16 bytes, that follows from the path of a session."""
         return ids.session_id(self.filled_path(session), self.namespace)
 
     def adopted_session(self, eid: bytes, session: Session) -> AdoptedSession | None:
-        """Return what the database knows of a session, if that is the one whose eid it has."""
+        """Return what the database knows of a session; None if the session has another eid than in the database."""
         adopted = self._adopted(session)
         return adopted if adopted is not None and adopted.eid == eid else None
 
     def is_adopted(self, session: Session) -> bool:
-        """Tell whether the database knows a session, whatever folder has its eid."""
+        """Tell whether the database knows a session, even if another folder has its eid."""
         return self._adopted(session) is not None
 
     def n_rows(self, session: Session) -> int:
@@ -124,8 +124,8 @@ class TableRules:
         return self.agree_with(adopted, adopted.without_adopted(self.all_kept))
 
     def agree_with(self, adopted: Adoption, kept: Earlier) -> TableRules:
-        """Do what `adopt` does where it is known what is left of what earlier tables know."""
-        if self.n_recomputed:  # after that was sorted out, perhaps
+        """Do what `adopt` does, with `kept` made beforehand: that takes seconds where there are a million datasets."""
+        if self.n_recomputed:  # it may have been made before the person asked
             kept = kept.without_ids()
         return replace(self, adopted=adopted, kept=kept, carried=self.all_kept)
 
@@ -135,13 +135,13 @@ class TableRules:
         return self.kept if self.carried is None else self.carried
 
     def without_kept_ids(self) -> TableRules:
-        """Return the same with the ids that paths and the database give, whatever earlier tables hold."""
+        """Return the same rules without the ids of earlier tables: ids follow from the paths and the database."""
         carried = self.all_kept.without_ids()
         kept = self.adopted.without_adopted(carried) if self.adopted is not None else carried
         return replace(self, kept=kept, carried=carried, n_recomputed=self.n_recomputed + 1)
 
     def complete(self, snapshot: Snapshot) -> Snapshot:
-        """Add the sessions of the database of which nothing is here, if these are to be kept."""
+        """Add the sessions that only the database knows, if rows without a file are to be kept."""
         if self.adopted is None or not self.adopted.keep_missing:
             return snapshot
         known = self.adopted.sessions
