@@ -1,3 +1,5 @@
+"""When a dirty folder is looked at: no change is forgotten, and one that keeps changing does not wait for ever."""
+
 import pytest
 
 from alfwatchd.index.dirty import DirtyMark, DirtySet

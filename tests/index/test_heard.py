@@ -1,3 +1,5 @@
+"""What events told of a file decides whether its digest may stay: a wrong one would say that rotten data are whole."""
+
 from alfwatchd.index.dirty import DirtyMark
 from alfwatchd.index.heard import Heard
 from alfwatchd.index.look_queue import Scan

@@ -1,3 +1,5 @@
+"""The queue of looks loses none, and a scan ends only when all of its folders have been looked at."""
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

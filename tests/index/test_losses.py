@@ -1,3 +1,5 @@
+"""Many sessions that go at once are held for a person: it may be another disk, and their rows must not be lost."""
+
 import pytest
 
 from alfwatchd.index.losses import Loss, is_too_much, lab_of, say_held

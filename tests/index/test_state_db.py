@@ -1,3 +1,5 @@
+"""The state on disk is read again after any end, and damage to it costs time, never a wrong row."""
+
 import os
 import shutil
 import sqlite3

@@ -1,3 +1,5 @@
+"""A digest is that of the whole file as it was read, and no file that changes meanwhile gets one."""
+
 import hashlib
 import os
 import queue

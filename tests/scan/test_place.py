@@ -1,3 +1,5 @@
+"""Another disk or folder in the place of the root is noticed, and a mount that only has a new number is not."""
+
 import errno
 import os
 from dataclasses import replace

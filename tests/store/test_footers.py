@@ -1,3 +1,5 @@
+"""A table of a few bytes that would fill the memory is refused before its rows are read."""
+
 import os
 
 import numpy as np

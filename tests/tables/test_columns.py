@@ -1,3 +1,5 @@
+"""Columns, types and order are those that ONE reads, whatever the rows."""
+
 import hashlib
 import random
 import subprocess

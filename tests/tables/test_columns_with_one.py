@@ -1,3 +1,5 @@
+"""ONE itself loads and finds what the columns say."""
+
 import hashlib
 import json
 import uuid
