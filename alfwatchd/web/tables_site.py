@@ -50,7 +50,7 @@ _LOCATION = re.compile(r"(?:tables/[\w.-]+/)?cache\.zip$")
 _HOST = re.compile(r"(?P<name>[A-Za-z0-9_.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?")
 _MOST_BODY_BYTES = 1 << 13
 _CHUNK_BYTES = 1 << 18
-_LEAST_BYTES = 1 << 16
+LEAST_BYTES = 1 << 16
 """A client that reads less of an answer in `connections.ANSWER_SECONDS` is dropped."""
 _RETRY_SECONDS = 5
 _SELDOM_SECONDS = 30.0
@@ -338,7 +338,7 @@ class PublicProtocol(Protocol):
         (n_acked,) = struct.unpack_from("Q", about, _BYTES_ACKED)
         n_new, self._n_acked = n_acked - self._n_acked, n_acked
         self._unread_seconds = 0.0
-        return bool(n_new < _LEAST_BYTES)
+        return bool(n_new < LEAST_BYTES)
 
 
 def _check_method(request: Request, path: str, *allowed: str) -> None:
