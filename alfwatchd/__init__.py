@@ -1,6 +1,6 @@
 """alfwatchd keeps the ONE cache tables of a folder of ALF datasets right.
 
-Everything public is importable from here; nothing is imported until it is used, so that a command that only talks to
+All public names can be imported from here. Each is loaded when it is first used, so that a command that only talks to
 a daemon does not wait for pandas and pyarrow.
 """
 
@@ -30,4 +30,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)

@@ -1,4 +1,4 @@
-"""Addresses as they may be told to anybody: what follows a '?' can be a signature, what precedes an '@' a password."""
+"""Removes secrets from addresses: what follows a '?' may be a signature, what precedes an '@' a password."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _ADDRESS = re.compile(r"[A-Za-z][\w+.-]*://[^\s'\"<>]*")
 
 
 def shown(address: str) -> str:
-    """Return an address without user, password, query and fragment; what is no address, as a path, stays as it is."""
+    """Return an address without user, password, query and fragment. Other texts, such as paths, stay as they are."""
     scheme, separator, rest = address.partition("://")
     if not separator:
         return address
@@ -19,5 +19,5 @@ def shown(address: str) -> str:
 
 
 def redact(text: str) -> str:
-    """Return a text with each address in it as `shown`."""
+    """Return a text in which each address is replaced by its `shown` form."""
     return _ADDRESS.sub(lambda found: shown(found[0]), text)

@@ -1,4 +1,4 @@
-"""JSON that anybody may have written: its length and depth are bounded."""
+"""Reads JSON that another program may have written: its length and depth are bounded."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import json
 from typing import Any
 
 MOST_CHARACTERS = 1 << 22
-"""A list of nothing but empty lists takes 20 times as many bytes in memory."""
+"""In memory, a list of empty lists takes 20 times as many bytes as this."""
 
 
 def parse(text: str | bytes, most: int = MOST_CHARACTERS) -> Any:
-    """Return what JSON holds.
+    """Return the value of a JSON text.
 
     Parameters
     ----------
     text : str or bytes
     most : int
-        How many characters, or bytes, it may have.
+        Largest number of characters, or bytes, that it may have.
 
     Raises
     ------
     ValueError
-        It is no JSON, too long, or nested too deeply.
+        It is not JSON, is too long, or is nested too deeply.
     """
     if len(text) > most:
         raise ValueError(f"JSON of {len(text)} characters, more than expected")

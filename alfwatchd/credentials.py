@@ -1,4 +1,4 @@
-"""Secrets, from the environment or from systemd's LoadCredential=: never from the settings file, never in a log."""
+"""Finds secrets in the environment or in systemd's LoadCredential=; they are never in the settings file or a log."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from alfwatchd.errors import ConfigError
 
 PREFIX = "ALFWATCHD_CREDENTIAL_"
-"""Of the variables that hold secrets; they are no settings."""
+"""Start of the names of variables that hold secrets; these are not settings."""
 
 
 def find(name: str, environ: Mapping[str, str] = os.environ) -> str | None:
@@ -21,6 +21,7 @@ def find(name: str, environ: Mapping[str, str] = os.environ) -> str | None:
         For example ``serve_token``: the variable ``ALFWATCHD_CREDENTIAL_SERVE_TOKEN``, else the file ``serve_token`` in
         ``$CREDENTIALS_DIRECTORY``, which systemd makes of ``LoadCredential=serve_token:PATH``.
     environ : mapping of str to str
+        The environment.
 
     Returns
     -------
@@ -30,7 +31,7 @@ def find(name: str, environ: Mapping[str, str] = os.environ) -> str | None:
     Raises
     ------
     ConfigError
-        The file is there and cannot be read. Tells its path, not what it holds.
+        The file exists and cannot be read. The message holds its path, never its content.
     """
     if given := environ.get(PREFIX + name.upper(), "").strip():
         return given

@@ -10,7 +10,7 @@ class AlfwatchdError(Exception):
 
 
 class UsageError(AlfwatchdError):
-    """The command line or the request makes no sense as given."""
+    """The command line or the request makes no sense."""
 
     exit_code = 2
 
@@ -22,7 +22,7 @@ class NoDaemon(AlfwatchdError):
 
 
 class WrongRoot(AlfwatchdError):
-    """The daemon that was asked keeps another root than the one that was meant; it did nothing."""
+    """The daemon that was asked keeps another root than the client named; it did nothing."""
 
     exit_code = 3
 
@@ -34,7 +34,7 @@ class Locked(AlfwatchdError):
 
 
 class Busy(AlfwatchdError):
-    """The daemon is doing something that excludes the request; try again."""
+    """The daemon is doing something during which it cannot answer this request; try again."""
 
     exit_code = 75
 
@@ -66,21 +66,21 @@ class SourceError(AlfwatchdError):
 
 
 class SourceMissing(SourceError):
-    """There is nothing where the tables should be, or nobody is to know whether there is."""
+    """There are no tables at the source, or the server does not say whether there are."""
 
 
 class TargetError(AlfwatchdError):
-    """A place that gets the tables could not be read or written; it is as it was, or tried again."""
+    """A target of a publication could not be read or written. It is unchanged, or is tried again."""
 
 
 class TargetChanged(TargetError):
-    """Another publisher was faster; nothing of it was overwritten."""
+    """Another publisher has written to the target meanwhile; nothing was overwritten."""
 
     exit_code = 75
 
 
 class StateError(AlfwatchdError):
-    """The state file could not be read or written; what it holds can be made again."""
+    """The state file could not be read or written. The next scan can make its content again."""
 
 
 class StateLocked(Locked, StateError):
@@ -96,11 +96,11 @@ class WatchLimit(WatchError):
 
 
 class PruneRefused(AlfwatchdError):
-    """A prune would not be safe; nothing was deleted."""
+    """A prune would not be safe, so nothing was deleted."""
 
 
 class NotAllowed(AlfwatchdError):
-    """The peer on the control socket may not do this."""
+    """The user that connected to the control socket may not do this."""
 
 
 class RequestFailed(AlfwatchdError):

@@ -1,13 +1,14 @@
-"""System calls of Linux that Python's `os` does not offer: ``statx``, ``statfs``, ``openat2``, ``renameat2``.
+"""System calls of Linux that `os` does not offer: ``statx``, ``openat2``, ``renameat2``, inotify, locks, ``ioctl``.
 
-The only importer of ctypes. Each function raises the `OSError` that the kernel gives; where the kernel or a sandbox
-does not know a call, that is ENOSYS (or EPERM), and the functions below that have another way say so.
+The only importer of ctypes and fcntl. Each function raises the `OSError` that the kernel gives. Where the kernel or a
+sandbox does not know a call, that is ENOSYS or EPERM; the functions that can do without the call say so.
 """
 
 from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import struct
 from dataclasses import dataclass
@@ -63,14 +64,14 @@ class Stat:
 def statx(path: str | bytes, *, dir_fd: int = AT_FDCWD, follow_symlinks: bool = False) -> Stat:
     """Look at a file; an empty path means what `dir_fd` has open. Without ``statx``, birth time and mount are None."""
     if not hasattr(_libc, "statx"):
-        return _plain_stat(path, dir_fd, follow_symlinks=follow_symlinks)
+        return plain_stat(path, dir_fd, follow_symlinks=follow_symlinks)
     flags = _AT_NO_AUTOMOUNT | (0 if follow_symlinks else _AT_SYMLINK_NOFOLLOW) | (0 if path else _AT_EMPTY_PATH)
     mask = _STATX_BASIC_STATS | _STATX_BTIME | _STATX_MNT_ID
     buffer = ctypes.create_string_buffer(_STATX_BUFFER)
     if _libc.statx(dir_fd, os.fsencode(path), flags, mask, buffer) != 0:
         code = ctypes.get_errno()
         if code in (errno.ENOSYS, errno.EPERM):  # an old kernel, or a sandbox that does not know the call
-            return _plain_stat(path, dir_fd, follow_symlinks=follow_symlinks)
+            return plain_stat(path, dir_fd, follow_symlinks=follow_symlinks)
         raise _error(code, path)
     fields = _STATX.unpack_from(buffer)
     found, _, _, nlink, uid, gid, mode, ino, size, _, _ = fields[:11]
@@ -124,7 +125,7 @@ def open_in_mount(path: str, flags: int, *, dir_fd: int) -> int:
 
 
 def rename_no_replace(source: str, target: str, *, source_dir_fd: int, target_dir_fd: int) -> None:
-    """Rename a file or folder, and never over anything.
+    """Rename a file or folder, unless the target exists.
 
     Raises
     ------
@@ -139,7 +140,94 @@ def rename_no_replace(source: str, target: str, *, source_dir_fd: int, target_di
         raise _error(ctypes.get_errno(), target)
 
 
-def _plain_stat(path: str | bytes, dir_fd: int, *, follow_symlinks: bool) -> Stat:
+def try_flock(fd: int) -> bool:
+    """Lock an open file or folder for this process alone (``flock``), and tell whether that succeeded.
+
+    The kernel releases the lock when the last copy of the descriptor is closed, however the process ends.
+
+    Returns
+    -------
+    bool
+        False if another open description of the file holds the lock, in this process or in another one.
+
+    Raises
+    ------
+    OSError
+        The file system has no such locks.
+    """
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def lock_bytes(fd: int, start: int, n_bytes: int) -> None:
+    """Lock bytes of a file for this process alone (``fcntl``, as SQLite does it), whether the file has them or not.
+
+    Raises
+    ------
+    OSError
+        EAGAIN or EACCES if another process holds a lock on some of them.
+    """
+    fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, n_bytes, start)
+
+
+def ioctl(fd: int, request: int, size: int) -> bytes:
+    """Ask a file system or device for `size` bytes by ioctl(2).
+
+    Raises
+    ------
+    OSError
+        ENOTTY if it does not know the request.
+    """
+    answer = bytearray(size)
+    fcntl.ioctl(fd, request, answer)
+    return bytes(answer)
+
+
+def inotify_init() -> int:
+    """Return a new inotify descriptor: reading it never waits, and no other program inherits it.
+
+    Raises
+    ------
+    OSError
+        EMFILE if the user, or the process, has too many.
+    """
+    fd = _libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
+    if fd < 0:
+        raise _error(ctypes.get_errno(), "")
+    return int(fd)
+
+
+def inotify_add_watch(inotify_fd: int, path: bytes, mask: int) -> int:
+    """Watch a path and return the watch descriptor: the same one again for an inode that is watched already.
+
+    Raises
+    ------
+    OSError
+        ENOSPC if the user has too many watches.
+    """
+    wd = _libc.inotify_add_watch(inotify_fd, path, ctypes.c_uint32(mask))
+    if wd < 0:
+        raise _error(ctypes.get_errno(), path)
+    return int(wd)
+
+
+def inotify_rm_watch(inotify_fd: int, wd: int) -> None:
+    """Remove a watch.
+
+    Raises
+    ------
+    OSError
+        EINVAL if the kernel has removed it already.
+    """
+    if _libc.inotify_rm_watch(inotify_fd, wd) != 0:
+        raise _error(ctypes.get_errno(), "")
+
+
+def plain_stat(path: str | bytes, dir_fd: int, *, follow_symlinks: bool) -> Stat:
+    """Look at a file without ``statx``: birth time and mount are None; parameters as those of `statx`."""
     if path:
         base = None if dir_fd == AT_FDCWD else dir_fd
         about = os.stat(path, dir_fd=base, follow_symlinks=follow_symlinks)

@@ -1,4 +1,4 @@
-"""What can be set: one validated, frozen `Settings`, and what each key means. `configuration` reads them."""
+"""All settings: one validated, frozen `Settings`, and what each key means. `service.configuration` reads them."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from alfwatchd.alf import grammar, ids
 from alfwatchd.alf.file_names import INFO, TABLES, ZIP
 
 SOCKET_PATH_LIMIT = 107
-"""Bytes; ``sun_path`` of ``unix(7)`` has 108, the closing zero included."""
+"""Largest length of a socket's path in bytes: ``sun_path`` in unix(7) has 108, with the closing zero."""
 
 
 def check_place(value: object) -> Path:
-    """Return an absolute path; raise `ValueError` for all else."""
+    """Return `value` if it is an absolute path; raise `ValueError` for anything else."""
     # `configuration` has made absolute whatever can be; an empty path must not become the current folder.
     if not isinstance(value, Path) or not value.is_absolute() or "\0" in str(value):
         raise ValueError("should be a path, not empty")
@@ -32,7 +32,7 @@ def check_place(value: object) -> Path:
 
 
 def check_socket(path: Path) -> Path:
-    """Return a path that a socket can have; raise `ValueError` for a longer one."""
+    """Return `path` if a socket can have it; raise `ValueError` if it is too long."""
     if (length := len(os.fsencode(path))) > SOCKET_PATH_LIMIT:
         raise ValueError(
             f"should have at most {SOCKET_PATH_LIMIT} bytes, and {path} has {length}: set a shorter socket"
@@ -68,17 +68,17 @@ def _split_patterns(value: object) -> object:
 
 
 def _check_address(address: str, *schemes: str) -> str:
-    """Return an address that leads somewhere and holds no credentials: the settings file is for all to read."""
+    """Return an address that names a host and holds no credentials: every user may read the settings file."""
     parts = urlsplit(address)
     if parts.scheme not in schemes or not parts.hostname or not _has_port(parts):
         raise ValueError(f"should begin with {' or '.join(f'{scheme}://' for scheme in schemes)} and name a host")
     if parts.username is not None or parts.password is not None:
-        raise ValueError("should hold no user and password: see docs/operations.md, Credentials")
+        raise ValueError("should hold no user and password: see docs/guide/install.md, Credentials")
     return address
 
 
 def _has_port(parts: SplitResult) -> bool:
-    """Tell whether what stands for a port is one, or nothing; a password with a slash in it looks like one."""
+    """Tell whether the part for the port is a port, or empty. A password with a slash in it would stand there, too."""
     try:
         return parts.port is None or parts.port > 0
     except ValueError:
@@ -100,29 +100,29 @@ def _check_target(target: str) -> str:
 
 
 def _check_base(address: str, *schemes: str) -> str:
-    """Return an address that more can be put behind; an empty one stays empty."""
+    """Return an address to which a path can be added; an empty one stays empty."""
     if "?" in address or "#" in address:
-        raise ValueError("should hold no '?' and no '#': what is behind them would be no part of the place")
+        raise ValueError("should hold no '?' and no '#': what follows them would not be part of the path")
     return _check_address(address, *(schemes or ("http", "https"))).rstrip("/") if address else ""
 
 
 def _check_tag(tag: str) -> str:
     if tag and (not re.fullmatch(r"(?!\.)[\w.-]+", tag) or tag in (TABLES, INFO, ZIP)):
         raise ValueError(
-            "should hold letters, digits, '_', '.' and '-' only, not begin with a dot, and not be the name of what a "
-            "target has already: it is a folder's name"
+            "should hold letters, digits, '_', '.' and '-' only, not begin with a dot, and not be the name of a file "
+            "or folder that each target has: it becomes the name of a folder"
         )
     return tag
 
 
 def _check_project(name: str) -> str:
     if "," in name:
-        raise ValueError("should be one name: commas are between the projects of a session")
+        raise ValueError("should be one name: a comma separates the projects of a session")
     return name.strip()
 
 
 def check_fraction(value: float) -> float:
-    """Return a fraction; raise `ValueError` for all else, and say what was meant, if that is plain."""
+    """Return `value` if it is from 0 to 1; else raise `ValueError`, and say what was probably meant."""
     if 0 <= value <= 1:  # not so for NaN
         return value
     meant = f"for {value:g} % write {value / 100:g}" if 1 < value <= 100 else "write a number from 0 to 1"
@@ -130,7 +130,7 @@ def check_fraction(value: float) -> float:
 
 
 _MOST_WORKERS = 4
-"""By default, as the disk serves others, too."""
+"""Largest number of scan workers by default: other programs use the disk, too."""
 
 AbsolutePath = Annotated[Path, BeforeValidator(check_place)]
 OptionalPath = Annotated[AbsolutePath | None, BeforeValidator(lambda value: value or None)]
@@ -141,7 +141,7 @@ Patterns = Annotated[tuple[Pattern, ...], NoDecode, BeforeValidator(_split_patte
 Address = Annotated[str, AfterValidator(_check_base)]
 Project = Annotated[str, AfterValidator(_check_project)]
 LEAST_PUBLISH_SECONDS = 60.0
-"""Clients tell tables apart by the minute in which they were made."""
+"""Least time between two publications: clients tell tables apart by the minute in which they were made."""
 
 
 class _Section(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
@@ -149,12 +149,12 @@ class _Section(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
 
 
 class Prune(_Section):
-    """What may be deleted."""
+    """What `prune` may delete."""
 
     reference: OptionalPath = Field(None, description="Folder of the reference tables; empty: the daemon's own.")
     max_fraction: Fraction = Field(0.1, description="Largest part of all datasets, and bytes, to delete, 0 to 1.")
     margin_seconds: float = Field(
-        172800.0, ge=0, description="What is at most this much older than the reference counts as newer, and stays."
+        172800.0, ge=0, description="Files at most this many seconds older than the reference count as newer, and stay."
     )
     enabled: bool = Field(default=False, description="Whether a prune over the socket may delete.")
     trash_seconds: float = Field(
@@ -163,7 +163,7 @@ class Prune(_Section):
 
 
 class Guard(_Section):
-    """When so much is gone that nothing is removed before a person says so."""
+    """How much may be gone before the daemon holds the rows until a person decides."""
 
     max_lost_fraction: float = Field(
         0.2, ge=0, le=1, description="Largest part of all sessions that may be gone without any event, 0 to 1."
@@ -177,19 +177,19 @@ class Control(_Section):
 
 
 class Adopt(_Section):
-    """A database whose ids and columns the tables take over."""
+    """A database from which the tables take ids and columns."""
 
     source: Annotated[str, AfterValidator(_check_source)] = Field(
         "", description="Tables made by Alyx: folder, cache.zip, http(s) or alyx+https address; empty: none."
     )
     interval_seconds: Seconds = Field(300.0, description="Seconds between looks whether the source has changed.")
     keep_missing: bool = Field(
-        default=False, description="Whether rows of the database whose file is not here are kept, as exists = False."
+        default=False, description="Whether rows of the database without a file here are kept, as exists = False."
     )
 
 
 class Subset(_Section):
-    """Which rows a target gets: those that fit every list that is not empty."""
+    """Which rows a target gets: those that match every list that is not empty."""
 
     projects: tuple[Project, ...] = Field((), description="Names of projects; empty: all.")
     subjects: tuple[str, ...] = Field((), description="Subjects; empty: all.")
@@ -200,23 +200,23 @@ class Subset(_Section):
 
 
 class Publish(_Section):
-    """A place that gets the tables whenever they have changed."""
+    """A target: a folder or bucket that gets the tables whenever they have changed."""
 
     target: Annotated[str, AfterValidator(_check_target)] = Field(description="Folder, or s3://bucket/prefix.")
-    interval_seconds: float = Field(300.0, ge=LEAST_PUBLISH_SECONDS, description="Least seconds between two writings.")
-    keep_seconds: float = Field(86400.0, ge=0, description="Seconds for which replaced tables stay.")
-    location: Address = Field("", description="Address under which clients reach the target; empty: not told.")
+    interval_seconds: float = Field(300.0, ge=LEAST_PUBLISH_SECONDS, description="Least seconds between publications.")
+    keep_seconds: float = Field(86400.0, ge=0, description="Seconds for which replaced tables can still be fetched.")
+    location: Address = Field("", description="Address at which clients reach the target; empty: none is published.")
     endpoint: Address = Field("", description="Address of an S3 server that is not Amazon's.")
     region: str = Field("", description="Region of the S3 bucket; empty: the server's default.")
     subset: Subset = Subset()
 
 
 class Serve(_Section):
-    """Where `alfwatchd serve` gives the tables to clients."""
+    """Where clients reach `alfwatchd serve`."""
 
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen at; 0.0.0.0 for all networks.")
     port: int = Field(8310, ge=0, le=65535, description="TCP port; 0: any that is free.")
-    base_url: Address = Field("", description="Address that clients use, where it is another, as behind a proxy.")
+    base_url: Address = Field("", description="Address that clients use if it is another one, as behind a proxy.")
 
 
 def _check_targets(targets: tuple[Publish, ...]) -> tuple[Publish, ...]:
@@ -229,7 +229,7 @@ def _check_targets(targets: tuple[Publish, ...]) -> tuple[Publish, ...]:
 class Settings(BaseSettings, frozen=True, extra="forbid", allow_inf_nan=False):
     """All settings, as `configuration.load` makes them.
 
-    Paths are absolute; `root` and `out_dir` are free of symbolic links.
+    Paths are absolute; `root` and `out_dir` contain no symbolic links.
     """
 
     root: AbsolutePath = Field(description="Folder that is indexed.")
@@ -239,8 +239,8 @@ class Settings(BaseSettings, frozen=True, extra="forbid", allow_inf_nan=False):
     )
     socket: Annotated[AbsolutePath, AfterValidator(check_socket)] = Field(description="Path of the control socket.")
     lab: Annotated[str, AfterValidator(_check_lab)] = Field("", description="Lab of a tree without lab folders.")
-    namespace: uuid.UUID = Field(ids.NAMESPACE, description="UUID that all ids are made from.")
-    exclude: Patterns = Field((), description=".gitignore patterns on root-relative paths that are left out.")
+    namespace: uuid.UUID = Field(ids.NAMESPACE, description="UUID from which all ids are made.")
+    exclude: Patterns = Field((), description=".gitignore patterns, relative to the root, of what is not indexed.")
     hash_files: bool = Field(default=False, description="Whether the md5 of each dataset is computed.")
     hash_threads: int = Field(1, ge=1, le=64, description="Threads that compute hashes, 1 to 64.")
     scan_workers: int = Field(0, ge=0, le=64, description="Processes for full scans; 0: one per core, at most 4.")
@@ -252,8 +252,10 @@ class Settings(BaseSettings, frozen=True, extra="forbid", allow_inf_nan=False):
     flush_interval_seconds: Seconds = Field(10.0, description="Least seconds between two flushes.")
     reconcile_interval_seconds: Seconds = Field(86400.0, description="Seconds between scans of watched trees.")
     poll_interval_seconds: Seconds = Field(300.0, description="Seconds between scans of polled trees.")
-    reconcile_entries_per_second: int = Field(2000, ge=0, description="Entries per second such scans read; 0: all.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level to log.")
+    reconcile_entries_per_second: int = Field(
+        2000, ge=0, description="Entries per second that such scans read; 0: no limit."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level that is logged.")
     prune: Prune = Prune()
     guard: Guard = Guard()
     control: Control = Control()
@@ -265,12 +267,12 @@ class Settings(BaseSettings, frozen=True, extra="forbid", allow_inf_nan=False):
 
     @property
     def n_workers(self) -> int:
-        """Processes that read the disk in full scans: `scan_workers`, or what fits the machine."""
+        """Number of processes that read the disk in full scans: `scan_workers`, or what suits the machine."""
         return self.scan_workers or min(_MOST_WORKERS, len(os.sched_getaffinity(0)))
 
     @classmethod
     def settings_customise_sources(cls, *_: Any, **sources: Any) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take arguments only: `configuration` reads the other sources, so as to know where each value came from."""
+        """Take arguments only: `configuration` reads the other sources, to know where each value comes from."""
         return (sources["init_settings"],)
 
 
@@ -287,8 +289,8 @@ EXPLANATIONS: Mapping[str, str] = {
     for name, field in model.model_fields.items()
     if field.description
 }
-"""Every key, with a dot after its section -> what it means."""
+"""Each key, with a dot after its section -> what it means."""
 ENTRY_KEYS = tuple(
     f"publish.{name}" for name in (*Publish.model_fields, *(f"subset.{name}" for name in Subset.model_fields))
 )
-"""What an entry of `publish` may hold."""
+"""Keys that an entry of `publish` may have."""

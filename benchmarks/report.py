@@ -1,4 +1,4 @@
-"""Runs all benchmarks and writes ``docs/benchmarks.md`` and its plot: the one command.
+"""Runs all benchmarks and writes ``docs/evidence/benchmarks.md`` and its plot: the one command.
 
 ``python benchmarks/report.py`` takes most of an hour. ``--only index flush`` runs some again and takes the others
 from the work folder, where all results are kept; ``--only`` alone writes the report from what is there. Needs
@@ -21,7 +21,7 @@ from typing import Any
 import measure
 
 _HERE = Path(__file__).parent
-_DOCUMENT = _HERE.parent / "docs/benchmarks.md"
+_DOCUMENT = _HERE.parent / "docs/evidence/benchmarks.md"
 _TITLES = {
     "index": "Full index",
     "slow_disk": "Slow disk",

@@ -44,9 +44,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Begin with the folders, or at full size the trial, that take longest: all others find their time beside it."""
+    """Begin with the folders, or at full size the trials, that take longest: all others find their time beside them."""
     if config.getoption("--long"):
-        items.sort(key=lambda item: "soak" not in item.name)
+        items.sort(key=lambda item: not item.path.stem.endswith(("soak", "prune_stories")))
     else:
         items.sort(key=lambda item: _LONGEST_FIRST.get(item.path.parent.name, len(_LONGEST_FIRST)))
 
@@ -55,7 +55,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def no_readers() -> Iterator[None]:
     """Let a store wait for nobody who reads the tables: in these tests only the test does, when they are written."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(open_readers, "_UNSEEN_SECONDS", 0.0)
+        patch.setattr(open_readers, "UNSEEN_SECONDS", 0.0)
         patch.setattr(writer, "_TO_SESSIONS", 0.0)
         patch.setattr(writer, "_TO_DATASETS", 0.0)
         yield

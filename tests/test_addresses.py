@@ -1,3 +1,5 @@
+"""No password in an address gets into a message or a log."""
+
 import pytest
 
 from alfwatchd.addresses import redact, shown

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from alfwatchd import linux
+from kit.children import in_child
 
 
 def test_statx_tells_what_stat_tells_and_when_a_file_was_made(tmp_path):
@@ -44,7 +45,7 @@ def test_statx_looks_at_a_link_or_through_it(tmp_path):
 def test_without_statx_there_is_no_birth_time(tmp_path):
     (tmp_path / "x").write_bytes(b"abc")
     whole = linux.statx(str(tmp_path / "x"))
-    plain = linux._plain_stat(str(tmp_path / "x"), linux.AT_FDCWD, follow_symlinks=False)
+    plain = linux.plain_stat(str(tmp_path / "x"), linux.AT_FDCWD, follow_symlinks=False)
 
     assert (plain.ino, plain.mtime_ns, plain.btime_ns, plain.mount_id) == (whole.ino, whole.mtime_ns, None, None)
 
@@ -103,3 +104,58 @@ def test_the_type_of_a_file_system_is_told(tmp_path):
     assert types == [int(told, 16), 0x9FA0]
     with pytest.raises(OSError, match="Bad file descriptor"):
         linux.file_system_type(fd)
+
+
+def test_a_lock_has_one_holder_until_its_last_descriptor_is_closed(tmp_path):
+    """Two daemons that write the same tables would take each other's rows for damage."""
+    path = tmp_path / "lock"
+    first, second = (os.open(path, os.O_RDWR | os.O_CREAT) for _ in range(2))
+    copy = os.dup(first)
+    try:
+        assert linux.try_flock(first)
+        assert linux.try_flock(copy)  # the same open file
+        assert not linux.try_flock(second)
+        os.close(first)
+        assert not linux.try_flock(second)
+    finally:
+        os.close(copy)
+    assert linux.try_flock(second)
+    os.close(second)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        linux.try_flock(second)
+
+
+def test_locked_bytes_keep_another_process_from_them_only(tmp_path):
+    """SQLite locks bytes far behind the end of its file; a copy that is made meanwhile would be half of two states."""
+    (tmp_path / "x").touch()
+
+    def lock(start):
+        with (tmp_path / "x").open("r+b") as file:
+            linux.lock_bytes(file.fileno(), start, 10)
+
+    with (tmp_path / "x").open("r+b") as file:
+        linux.lock_bytes(file.fileno(), 0x40000000, 10)
+        in_child(lambda: lock(0x4000000A))
+        with pytest.raises(AssertionError, match="BlockingIOError"):
+            in_child(lambda: lock(0x40000009))
+
+
+def test_a_request_that_a_file_does_not_know_is_an_error(tmp_path):
+    """Whoever asks a file system for its identity must not take zeros for one."""
+    with (tmp_path / "x").open("wb") as file, pytest.raises(OSError, match=r"Inappropriate ioctl|not supported"):
+        linux.ioctl(file.fileno(), 0x5401, 60)  # TCGETS, which terminals know
+
+
+def test_calls_of_inotify_return_descriptors_or_say_why_not(tmp_path):
+    fd = linux.inotify_init()
+    try:
+        assert not os.get_inheritable(fd)
+        assert not os.get_blocking(fd)
+        wd = linux.inotify_add_watch(fd, bytes(tmp_path), 0x100)
+        linux.inotify_rm_watch(fd, wd)
+        with pytest.raises(OSError, match="Invalid argument"):
+            linux.inotify_rm_watch(fd, wd)
+        with pytest.raises(FileNotFoundError):
+            linux.inotify_add_watch(fd, b"/nonexistent", 0x100)
+    finally:
+        os.close(fd)

@@ -1,7 +1,8 @@
 """Try the daemon under faults, load and attack, at full size; say what was tried and what was found.
 
-``python tools/reliability.py`` takes about an hour and writes the figures into ``docs/reliability.md``; further
-arguments go to pytest: ``python tools/reliability.py -k prune`` tries some things only, and writes nothing.
+``python tools/reliability.py`` takes about an hour and writes the figures into ``docs/evidence/reliability.md``, unless
+it is interrupted. Further arguments go to pytest: ``python tools/reliability.py -k prune`` tries some things only, and
+writes nothing.
 ``python tools/check.py --heavy`` runs the same trials in their short form.
 """
 
@@ -20,9 +21,11 @@ from xml.etree import ElementTree
 
 ROOT = Path(__file__).parents[1]
 TRIALS = ("tests/trials",)
-REPORT = ROOT / "docs/reliability.md"
+REPORT = ROOT / "docs/evidence/reliability.md"
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 _LONGEST_TRIAL_SECONDS = 3600
+_ENDED = (0, 1)
+"""What pytest ends with after all trials. Figures of a part of them would look like those of a whole run."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ def main(arguments: list[str]) -> int:
             return code
         lines = list(_describe(sorted(_read(results), key=lambda trial: trial.name), time.monotonic() - started))
     sys.stdout.write("\n".join(["", *lines, ""]))
-    if not arguments:
+    if not arguments and code in _ENDED:
         _write(lines)
     return code
 

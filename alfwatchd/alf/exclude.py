@@ -1,4 +1,4 @@
-"""The `exclude` patterns: what is left out of the tables and out of prune's reach."""
+"""The `exclude` patterns: files and folders that are not indexed and that no prune touches."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 import pathspec
 
 Excluded = Callable[[str], bool]
-"""Root-relative path, with a closing slash for a folder -> whether it is left out."""
+"""Path relative to the root, with a closing slash for a folder -> whether it is excluded."""
 
 
 def compile_exclude(patterns: Iterable[str]) -> Excluded | None:
@@ -21,7 +21,7 @@ def compile_exclude(patterns: Iterable[str]) -> Excluded | None:
     Returns
     -------
     callable or None
-        None if there is no pattern, so that nobody pays for what is not used.
+        None if there is no pattern: then the caller need not ask for each path.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The ALF path grammar: from a root-relative path to a session, a dataset, or nothing.
+"""The ALF path grammar: says whether a path relative to the root is a session, a dataset, or neither.
 
 The grammar is that of ``one.alf.spec`` (``SESSION_SPEC``, ``COLLECTION_SPEC``, ``FILE_SPEC``, ``_DEFAULT``), with two
 differences that make it safe to rely on: a session is anchored at the root, and a name matches as a whole or not at
@@ -39,7 +39,7 @@ _FILE = re.compile(r"\w+\.(?:_[a-z]+_)?[a-zA-Z0-9]+(?:_\w+)?(?:\.[.\w-]+)?\.\w+\
 
 
 TRASH = ".alfwatchd-trash"
-"""Folder at the top of the root that prune moves files into. It is no subject, whatever it holds."""
+"""Folder at the top of the root into which prune moves files. It is not a subject, whatever it holds."""
 
 
 class Kind(IntEnum):
@@ -104,7 +104,7 @@ def parse_session(path: str) -> SessionKey | None:
 
 @lru_cache(maxsize=65536)
 def parse_date(name: str) -> datetime.date | None:
-    """Return the date that a folder name stands for, or None; ``2020-02-30`` is none."""
+    """Return the date that a folder name stands for; None for other names, also for ``2020-02-30``."""
     if not _DATE.fullmatch(name):
         return None
     try:
@@ -153,7 +153,7 @@ def is_collection(path: str) -> bool:
     return _FOLDER.fullmatch(path) is not None
 
 
-@lru_cache(maxsize=1 << 14)  # names that return stay in it; those that are unique must not fill the memory
+@lru_cache(maxsize=1 << 14)  # names that occur in many sessions stay in it; unique names must not fill the memory
 def is_dataset_name(name: str) -> bool:
     """Tell whether a file name is a valid ALF dataset name (``one.alf.spec.is_valid``, whole name)."""
     return _FILE.fullmatch(name) is not None

@@ -1,6 +1,6 @@
-"""Session and dataset ids from the path: the same tree has the same ids, anywhere and always.
+"""Makes the ids of sessions and datasets from their paths: the same tree has the same ids, anywhere and always.
 
-The exception is an id that is taken: by a session of a database, or by one that earlier tables hold.
+The exception is an id that another session already has, in a database or in earlier tables.
 
 ONE accepts UUIDs of version 3 and 4 only (``one.alf.spec.is_uuid``), so both ids carry the bits of version 3.
 """
@@ -35,13 +35,13 @@ def session_id(eid_path: str, namespace: uuid.UUID = NAMESPACE) -> bytes:
     eid_path : str
         `SessionKey.eid_path`, for example ``lab/subject/2020-01-01/001``.
     namespace : uuid.UUID
-        One namespace gives one set of ids.
+        Another namespace gives other ids.
     """
     return uuid.uuid3(namespace, eid_path).bytes
 
 
 def session_ids(eid_path: str, namespace: uuid.UUID = NAMESPACE) -> Iterator[bytes]:
-    """Yield the eids that a session may get, the best one first; a later one where another session has it already.
+    """Yield the eids that a session may get. The first one is taken unless another session already has it.
 
     No path of a session holds a ``#``, so no two paths share one of the later ones.
     """
@@ -51,7 +51,7 @@ def session_ids(eid_path: str, namespace: uuid.UUID = NAMESPACE) -> Iterator[byt
 
 
 def dataset_ids(eid: bytes, rel_path: str) -> Iterator[bytes]:
-    """Yield the ids that a dataset may get, likewise; no file name of a dataset ends in ``#`` and a number."""
+    """Yield the ids that a dataset may get, likewise. No file name of a dataset ends in ``#`` and a number."""
     yield dataset_id(eid, rel_path)
     for number in itertools.count(2):
         yield dataset_id(eid, f"{rel_path}#{number}")

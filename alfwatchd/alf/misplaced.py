@@ -1,4 +1,4 @@
-"""Session-like folders that ONE could not open, and the root or the rename that would fix them."""
+"""Explains why a folder that looks like a session is none, and which root or rename would make it one."""
 
 from __future__ import annotations
 

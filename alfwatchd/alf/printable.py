@@ -1,4 +1,4 @@
-"""Paths as text that may be shown: names on disk are bytes."""
+"""Makes paths fit for messages: a name on disk may hold any byte, also a line break."""
 
 from __future__ import annotations
 

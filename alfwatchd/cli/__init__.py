@@ -1,4 +1,5 @@
-"""Arguments, commands, exit codes, and what people read.
+"""The command line: one file for each command, with its flags, its help and what it prints.
 
-Heavy modules are imported by the command that needs them. Face: `main.run`.
+**A command to a daemon starts without numpy, pandas, pyarrow and FastAPI**: heavy modules are imported in the functions
+that need them. Face: `main.run`.
 """

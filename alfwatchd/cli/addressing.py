@@ -1,4 +1,4 @@
-"""Which daemon a command goes to: the one that keeps the root that the command means, and no other."""
+"""Finds the daemon for a command: the daemon that keeps the root that the command means, and no other one."""
 
 from __future__ import annotations
 
@@ -11,14 +11,24 @@ from alfwatchd.web.client import Client
 
 
 def find_daemon(flags: Flags) -> Client:
-    """Return a client for a command that needs a daemon. It says which root is meant, where the settings do.
+    """Return a client for a command that needs a daemon.
+
+    Parameters
+    ----------
+    flags : mapping of str to object
+        The settings that the command line sets.
+
+    Returns
+    -------
+    Client
+        Its requests name the root if a setting does.
 
     Raises
     ------
     NoDaemon, WrongRoot, NotAllowed
-        No daemon keeps the root, as far as is known already; the client's methods raise them as well.
+        No daemon keeps the root. The methods of the client raise them, too.
     ConfigError
-        See `configuration.find_address`.
+        As `configuration.find_address`.
     """
     address = configuration.find_address(flags)
     if len(address.sockets) == 1 or address.root is None:
@@ -27,14 +37,25 @@ def find_daemon(flags: Flags) -> Client:
 
 
 def find_daemon_if_any(flags: Flags) -> Client | None:
-    """Return a client for a command that can do without a daemon, or None where none keeps the root.
+    """Return a client for a command that can work without a daemon.
 
-    A daemon on a usual socket that keeps another root does not count. A socket that was named is another matter: what
-    is there must keep the root; and if the command line itself names it, it must be there.
+    A daemon of another root on a usual socket is passed over. If a setting names the socket, a daemon of another root
+    there is an error. If the command line names the socket, no daemon there is an error, too.
+
+    Parameters
+    ----------
+    flags : mapping of str to object
+        The settings that the command line sets.
+
+    Returns
+    -------
+    Client or None
+        None if no daemon keeps the root.
 
     Raises
     ------
     NoDaemon, WrongRoot, NotAllowed, ConfigError
+        As `find_daemon`, in the cases above.
     """
     address = configuration.find_address(flags)
     try:
@@ -49,16 +70,24 @@ def find_daemon_if_any(flags: Flags) -> Client | None:
 
 
 def with_root(client: Client, flags: Flags, *, changes: bool) -> Client:
-    """Return a client that says which root it means, for the requests that must.
+    """Return a client whose requests name the root, for requests that need this.
 
-    Where no setting names the root, the daemon is asked which one it keeps. For a request that changes something, that
-    is only right if its socket was named. Else nothing would tell the root that is meant from any other: the settings
-    may just have been lost, as the environment is by sudo.
+    If no setting names the root, the daemon is asked for its root. Before a request that changes something, this is
+    allowed only if a setting names the socket. Otherwise the request could reach a root that the user does not mean,
+    for example because sudo has dropped ALFWATCHD_ROOT from the environment.
+
+    Parameters
+    ----------
+    client : Client
+    flags : mapping of str to object
+        The settings that the command line sets.
+    changes : bool
+        Whether the request changes something.
 
     Raises
     ------
     UsageError
-        Nothing says which root is meant.
+        Neither a root nor a socket is named.
     """
     if client.root is not None:
         return client

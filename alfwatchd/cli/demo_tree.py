@@ -1,4 +1,4 @@
-"""Writes a small realistic ALF tree, so that a newcomer sees the daemon work within a minute."""
+"""Writes a small ALF tree, with which a new user sees the daemon work within a minute."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class DemoSummary:
     folder : Path
         The root of the tree.
     n_sessions, n_datasets : int
-        What an index of the tree finds.
+        Numbers that the tables of the tree have.
     n_bytes : int
         Size of all datasets, in bytes.
     n_junk : int
-        Files that are no datasets.
+        Number of files that are not datasets.
     """
 
     folder: Path
@@ -47,12 +47,12 @@ class DemoSummary:
 def write_demo(folder: Path, n_sessions: int = 6, seed: int = 0) -> DemoSummary:
     """Write a tree of two labs with sessions, revisions, loadable files and some junk.
 
-    Nothing is ever overwritten. A session is the same for the same seed, however many there are.
+    Existing files are never overwritten. The content of a session depends on its position and on the seed only.
 
     Parameters
     ----------
     folder : Path
-        Made if it does not exist; else it must be empty.
+        Created if it does not exist. An existing folder must be empty.
     n_sessions : int
         1 to 1000.
     seed : int
@@ -143,7 +143,7 @@ def _video(rng: np.random.Generator) -> Iterator[tuple[str, bytes]]:
     yield "alf/_ibl_leftCamera.times.npy", _npy(times)
 
 
-# What is found beside the data in any lab; none of it is a dataset.
+# Files as they lie beside the data in most labs. None of them is a dataset.
 _JUNK = {
     "README.txt": "A demo tree of alfwatchd. Delete it at any time.\n",
     "notes/to do.md": "- ask who has the key of rig 2\n",

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 
 class ScanProgress:
-    """Shows how many datasets a scan has found. A context manager."""
+    """A bar that shows how many datasets a scan has found; a context manager."""
 
     def __init__(self) -> None:
         self._bar = tqdm(unit=" datasets", desc="scanning", disable=not sys.stderr.isatty(), leave=False)
@@ -21,7 +21,7 @@ class ScanProgress:
         self._bar.close()
 
     def update(self, n_sessions: int, n_datasets: int) -> None:
-        """Show the numbers so far."""
+        """Show how many sessions and datasets the scan has found so far."""
         if not self._bar.disable:
             self._bar.set_postfix(sessions=n_sessions, refresh=False)
             self._bar.update(n_datasets - self._bar.n)

@@ -1,91 +1,108 @@
-"""`alfwatchd prune`: its arguments; plan, apply, undo, the trash and the list of plans, by a daemon or alone."""
+"""`alfwatchd prune`: its flags, and what they ask for: a plan, its application, undo, an empty trash, or the list."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import sys
-from contextlib import closing
-from dataclasses import asdict
-from pathlib import Path
 
-from alfwatchd.api import PlansReply, PruneReply, TrashReply
-from alfwatchd.cli import addressing, output
-from alfwatchd.errors import AlfwatchdError, UsageError
-from alfwatchd.prune.plan import NO_REFERENCE, OWN_TABLES
-from alfwatchd.service import configuration, logs
-from alfwatchd.service.configuration import Flags
-from alfwatchd.settings import Settings, check_fraction
-from alfwatchd.web.client import Client
+from alfwatchd.cli import addressing, output, prune_output, prune_plan, prune_trash, settings_flags
+from alfwatchd.cli.parser import Command
+from alfwatchd.errors import UsageError
+from alfwatchd.settings import check_fraction
 
-_EVERY = "every plan"
-"""Stands for a flag without its value: an empty one is a variable of a script that is not set, and means nothing."""
 _OF_A_PLAN = ("reference", "apply", "keep_empty_sessions", "max_fraction", "newer")
 
+_EXAMPLES = """\
+examples:
+  alfwatchd prune --reference /backup/tables            what would be deleted?
+  alfwatchd prune --reference /backup/tables --apply    move it to the trash
+  alfwatchd prune --list                                which plans were there?
+  alfwatchd prune --undo PLAN                           bring its files back
+  alfwatchd prune --empty-trash PLAN                    free the disk space now
 
-def add_flags(prune: argparse.ArgumentParser) -> None:
-    """Add the flags of the command."""
-    prune.add_argument("--reference", metavar="DIR", help="folder of the tables of what is to stay")
-    prune.add_argument(
-        "--apply", action="store_true", help="move to the trash what goes; without it nothing is touched"
+Without --apply nothing is touched. --apply moves files to the trash in the root.
+They stay there for prune.trash_seconds, 7 days by default; if that is 0, they are
+deleted at once. A file that is newer than the reference tables is kept, unless
+--newer is given. The output names each file that is kept, and says why.
+
+If a daemon runs for the root, it does the work; it deletes only if its setting
+prune.enabled is true. If no daemon runs for the root, the command scans the root
+and does the work itself.
+
+exit codes: 0 done, 1 refused or not everything could be deleted, 2 wrong usage,
+3 no daemon at --socket or a daemon of another root, 75 another process writes the
+tables, 78 bad configuration
+"""
+
+
+def _add_flags(parser: argparse.ArgumentParser) -> None:
+    plan = parser.add_argument_group("plan, and apply the plan")
+    plan.add_argument("--reference", metavar="DIR", help="folder of the reference tables: datasets in them are kept")
+    plan.add_argument(
+        "--apply", action="store_true", help="carry out the plan: move its files to the trash, or delete them"
     )
-    prune.add_argument("--keep-empty-sessions", action="store_true", help="take files only, no folders")
-    prune.add_argument(
+    plan.add_argument("--newer", action="store_true", help="delete also files that are newer than the reference tables")
+    plan.add_argument("--keep-empty-sessions", action="store_true", help="delete files only, no folders")
+    plan.add_argument(
         "--max-fraction",
         type=_fraction,
         metavar="F",
-        help="refuse if more than this part of the datasets, or of their bytes, would go, 0 to 1",
+        help="refuse to delete more than this part of the datasets, or of their bytes, 0 to 1 (default 0.1)",
     )
-    prune.add_argument("--newer", action="store_true", help="take also what is newer than the reference")
-    prune.add_argument("--undo", metavar="PLAN", help="bring back what a plan has moved into the trash")
-    prune.add_argument(
+    trash = parser.add_argument_group("the trash, and earlier plans")
+    trash.add_argument("--list", action="store_true", help="show the latest plans and what was done with them")
+    trash.add_argument("--undo", metavar="PLAN", help="bring back the files that this plan has moved to the trash")
+    trash.add_argument(
         "--empty-trash",
         nargs="?",
-        const=_EVERY,
+        const=prune_trash.EVERY_PLAN,
         metavar="PLAN",
-        help="delete now what PLAN moved to the trash; without PLAN: what every plan moved",
+        help="delete now what this plan has moved to the trash; without PLAN, what every plan has moved",
     )
-    prune.add_argument("--list", action="store_true", help="show the latest plans and what became of them")
+    settings_flags.add_settings(
+        parser,
+        "which root",
+        *settings_flags.ADDRESS,
+        about="Give the flags that the daemon or `alfwatchd --once` was started with.",
+    )
+    settings_flags.add_settings(
+        parser,
+        "settings of the scan, if no daemon runs",
+        "lab",
+        "exclude",
+        "scan_workers",
+        "log_level",
+        about="If a daemon runs for the root, its own settings are used instead.",
+    )
+    settings_flags.add_output(parser)
 
 
-def _fraction(value: str) -> float:
+def _fraction(text: str) -> float:
     try:
-        return check_fraction(float(value))
+        value = float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number; write a number from 0 to 1") from error
+    try:
+        return check_fraction(value)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def run(arguments: argparse.Namespace, flags: Flags) -> int:
-    """Do what is asked, by the daemon of the root or alone, print the reply and return the exit code.
-
-    Raises
-    ------
-    UsageError
-        Things are asked for that exclude each other, or without a reference.
-    AlfwatchdError
-        As the requests, or as `pruning` and `trash_jobs`.
-    """
+def _run(arguments: argparse.Namespace) -> int:
     is_about_trash = _is_about_trash(arguments)
+    flags = settings_flags.read_flags(arguments)
     client = addressing.find_daemon_if_any(flags)
     if client is not None:
         changes = bool(arguments.apply or arguments.undo is not None or arguments.empty_trash is not None)
         client = addressing.with_root(client, flags, changes=changes)
     if is_about_trash:
-        settled = _ask(arguments, client) if client is not None else _do_alone(arguments, flags)
-        lines = output.plan_lines(settled) if isinstance(settled, PlansReply) else output.trash_lines(settled)
-        _print(settled, lines, arguments)
-        return 0 if isinstance(settled, PlansReply) or settled.complete else 1
-    reply = _prune(arguments, client, flags) if client is not None else _prune_alone(arguments, flags)
-    _print(reply, output.prune_lines(reply), arguments)
+        return prune_trash.run(arguments, client, flags)
+    reply = prune_plan.make_plan(arguments, client, flags)
+    output.show_reply(reply, arguments, "\n".join(prune_output.prune_lines(reply)))
     return 0 if reply.complete else 1
 
 
-def _print(reply: PruneReply | TrashReply | PlansReply, lines: list[str], arguments: argparse.Namespace) -> None:
-    print(json.dumps(asdict(reply), indent=2) if arguments.json else "\n".join(lines))
-
-
 def _is_about_trash(arguments: argparse.Namespace) -> bool:
-    """Tell whether undo, empty or the list is asked for, and not a plan."""
+    """Return whether undo, empty or the list is asked for, instead of a plan."""
     for name in ("reference", "undo", "empty_trash"):
         if getattr(arguments, name) == "":
             raise UsageError(f"--{name.replace('_', '-')}: the value is empty; is a variable not set?")
@@ -100,122 +117,15 @@ def _is_about_trash(arguments: argparse.Namespace) -> bool:
     ]
     others = [f"--{name.replace('_', '-')}" for name in _OF_A_PLAN if getattr(arguments, name) not in (None, False)]
     if asked and len(asked) + len(others) > 1:
-        raise UsageError(f"{' and '.join([*asked, *others])} exclude each other; run one after the other")
+        raise UsageError(f"{' and '.join([*asked, *others])} cannot be used together; run one after the other")
     return bool(asked)
 
 
-# Plan and apply.
-
-
-def _prune(arguments: argparse.Namespace, client: Client, flags: Flags) -> PruneReply:
-    reference, max_fraction = _wishes(arguments, flags)
-    plan = client.plan_prune(
-        reference,
-        keep_empty_sessions=arguments.keep_empty_sessions,
-        max_fraction=max_fraction,
-        newer=arguments.newer,
-    )
-    if not arguments.apply:
-        return plan
-    if plan.reference == OWN_TABLES:
-        raise UsageError(NO_REFERENCE)
-    try:
-        return client.apply_prune(plan.plan_id)
-    except KeyboardInterrupt:
-        logs.complain(
-            f"interrupted: the daemon stops at the next file; its log says what went (plan {plan.plan_id}). What is "
-            "left in a folder that was changed counts as newer than the reference: take it with --newer"
-        )
-        raise
-
-
-def _reference(arguments: argparse.Namespace) -> Path | None:
-    return Path(arguments.reference).resolve() if arguments.reference else None
-
-
-def _wishes(arguments: argparse.Namespace, flags: Flags) -> tuple[str | None, float | None]:
-    """Return reference and limit from whichever source they are set by; None leaves them to the daemon's settings."""
-    reference, max_fraction = _reference(arguments), arguments.max_fraction
-    if configuration.find_address(flags).root is not None:
-        loaded = configuration.load(flags)
-        if loaded.sources["prune.reference"] != "default":
-            reference = reference or loaded.settings.prune.reference
-        if loaded.sources["prune.max_fraction"] != "default" and max_fraction is None:
-            max_fraction = loaded.settings.prune.max_fraction
-    return str(reference) if reference else None, max_fraction
-
-
-def _prune_alone(arguments: argparse.Namespace, flags: Flags) -> PruneReply:
-    from alfwatchd.prune import operations
-    from alfwatchd.prune.wording import name_prune, refusals_named
-    from alfwatchd.service.locks import hold_out_dir
-    from alfwatchd.service.once import look_once
-
-    settings = configuration.load(flags).settings
-    options = operations.PruneOptions(
-        _reference(arguments), arguments.keep_empty_sessions, arguments.max_fraction, arguments.newer
-    )
-    source = options.reference or settings.prune.reference
-    if arguments.apply and source is None:
-        raise UsageError(NO_REFERENCE)
-    with (
-        refusals_named(str(settings.root), str(source or OWN_TABLES)),
-        hold_out_dir(settings.out_dir),
-        closing(operations.RootCheck(settings.root)) as guard,
-    ):
-        view = look_once(settings)  # first: it refuses another disk, whose trash is not ours
-        if not (view.held or view.unsure):
-            empty_due(settings)
-        plan = operations.plan_prune(view, settings, options)
-        if not arguments.apply:
-            return operations.preview(settings, plan, guard.check)
-        about = name_prune(plan)
-        try:
-            return operations.apply(settings, plan, guard.check, lambda line: print(line, about, file=sys.stderr))
-        except KeyboardInterrupt:
-            logs.complain(
-                "interrupted: what went is listed above. What is left in a folder that was changed counts as newer "
-                "than the reference: take it with --newer"
-            )
-            raise
-
-
-# Undo and the trash.
-
-
-def _ask(arguments: argparse.Namespace, client: Client) -> TrashReply | PlansReply:
-    if arguments.list:
-        return client.list_plans()
-    if arguments.undo is not None:
-        return client.undo_prune(arguments.undo)
-    return client.empty_trash(None if arguments.empty_trash == _EVERY else arguments.empty_trash)
-
-
-def _do_alone(arguments: argparse.Namespace, flags: Flags) -> TrashReply | PlansReply:
-    from alfwatchd.prune import trash_jobs
-    from alfwatchd.service.locks import hold_out_dir
-
-    settings = configuration.load(flags).settings
-    if arguments.list:
-        return trash_jobs.list_plans(settings)
-    with hold_out_dir(settings.out_dir):
-        if arguments.undo is not None:
-            return trash_jobs.undo(settings, arguments.undo, _log)[0]
-        return trash_jobs.empty(settings, None if arguments.empty_trash == _EVERY else arguments.empty_trash, _log)
-
-
-def empty_due(settings: Settings) -> None:
-    """Delete what is due in the trash of a root that no daemon keeps; what hinders that is told, and no more."""
-    from alfwatchd.prune import trash_jobs
-
-    try:
-        reply = trash_jobs.empty_due(settings, _log)
-    except AlfwatchdError as error:
-        logs.complain(f"the trash is not emptied: {error}")
-        return
-    for item in reply.kept:
-        logs.complain(f"{item.path}: stays in the trash: {item.reason}")
-
-
-def _log(line: str) -> None:
-    print(line, file=sys.stderr)
+COMMAND = Command(
+    "prune",
+    summary="list or delete datasets that the reference tables do not list",
+    description="List the dataset files of the root that are not in the reference tables; with\n--apply, delete them.",
+    examples=_EXAMPLES,
+    add_flags=_add_flags,
+    run=_run,
+)

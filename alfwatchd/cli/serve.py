@@ -1,35 +1,65 @@
-"""The arguments of `alfwatchd serve`, and what its help teaches."""
+"""`alfwatchd serve`: gives the tables to ONE clients on other machines, over HTTP."""
 
 from __future__ import annotations
 
 import argparse
 
-_EPILOG = """\
+from alfwatchd.cli import settings_flags
+from alfwatchd.cli.parser import Command
+from alfwatchd.service import configuration, logs
+
+_EXAMPLES = """\
+example:
+  alfwatchd serve --root /data/one
+
 on another machine, in Python:
   from one.api import ONE
-  one = ONE(base_url="http://HOST:8310", username="me", password="TOKEN", mode="local")
-  one.load_cache()                  fetch the tables, if they are newer than those that are here
-  one.load_cache(tag="mine")        those of a subset; a [[publish]] entry with subset.tag = "mine" makes it
+  one = ONE(base_url="http://HOST:8310", username="me", password="TOKEN",
+            mode="local")
+  one.load_cache()              fetch the tables, if the server has newer ones
+  one.load_cache(tag="mine")    fetch a subset: a [[publish]] entry with
+                                subset.tag = "mine" defines it
 
-`alfwatchd` or `alfwatchd --once` keeps the tables, which are in --out-dir (default: --root). This command gives what is
-there, and soon after a change what is there then. It keeps its archives in --state-dir, and writes nowhere else.
+The password is the credential serve_token. Set it in the environment as
+ALFWATCHD_CREDENTIAL_SERVE_TOKEN, or with LoadCredential= in a systemd unit.
+Without the credential, the server accepts any password: then listen at
+127.0.0.1 only, or where everybody may know which data there are. The server has
+no TLS: to send a token through a network, put a web server with TLS in front of
+it: see docs/guide/serve.md.
 
-The password is the credential serve_token, from ALFWATCHD_CREDENTIAL_SERVE_TOKEN or systemd's LoadCredential=. Without
-that, any password will do: listen at 127.0.0.1 only, or where everybody may know what data there are. There is no
-TLS, so a token that goes through a network needs a web server in front: see docs/serve.md.
-
-exit codes: 0 done, 1 the address cannot be used, 75 another one serves from the state folder, 78 bad configuration
+exit codes: 0 done, 1 cannot listen at the address, 75 another process serves
+from the state folder, 78 bad configuration
 """
 
 
-def add_flags(command: argparse.ArgumentParser) -> None:
-    """Give the command its flags and its help."""
-    command.add_argument("--host", help="address to listen at (default 127.0.0.1; 0.0.0.0: all networks)")
-    command.add_argument("--port", type=int, help="TCP port (default 8310; 0: any that is free)")
-    command.formatter_class = argparse.RawDescriptionHelpFormatter
-    command.epilog = _EPILOG
+def _add_flags(parser: argparse.ArgumentParser) -> None:
+    settings_flags.add_settings(parser, "where to listen", "serve.host", "serve.port")
+    settings_flags.add_settings(
+        parser,
+        "settings",
+        "root", "out_dir", "state_dir", "config", "log_level",
+        about=settings_flags.PRECEDENCE,
+    )  # fmt: skip
+    settings_flags.add_output(parser, has_json=False)
 
 
-def read_flags(arguments: argparse.Namespace) -> dict[str, object]:
-    """Return what was given, by the key of the setting."""
-    return {"serve.host": arguments.host, "serve.port": arguments.port}
+def _run(arguments: argparse.Namespace) -> int:
+    loaded = configuration.load(settings_flags.read_flags(arguments)).settings
+    from alfwatchd.service import serve
+
+    logs.set_up(loaded.log_level)
+    serve.run(loaded)
+    return 0
+
+
+COMMAND = Command(
+    "serve",
+    summary="give the tables to ONE clients on other machines, over HTTP",
+    description="Give the tables in --out-dir to ONE clients on other machines, over HTTP, until\n"
+    "stopped. Another process writes the tables: `alfwatchd`, or `alfwatchd --once`.\n"
+    "Soon after they change, this command serves the new ones. It writes archives to\n"
+    "--state-dir, and nothing else.",
+    examples=_EXAMPLES,
+    add_flags=_add_flags,
+    run=_run,
+)

@@ -1,5 +1,5 @@
 """Reads the tables of an Alyx database from a folder, a zip, a web server or its REST API.
 
-Keeps the last good copy, and posts what can be adopted; never changes a table. Face: `adopter.Adopter`,
-`adopter.look`.
+It keeps the last good copy, and posts what can be adopted. **It never changes a table, and a source that cannot be
+read changes nothing.** Face: `adopter.Adopter`, `look.look`.
 """

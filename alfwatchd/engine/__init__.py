@@ -1,4 +1,5 @@
-"""One thread, one loop that can be stepped: takes messages, looks, flushes, answers.
+"""One thread, and one loop that can be stepped: takes messages, scans, flushes and answers.
 
-Owner of all that changes. Face: `engine.Engine`, `inbox.Inbox`, `status.make_status`.
+**It owns all that changes. Other threads only post messages or get frozen snapshots; time is passed in.** Face:
+`engine.Engine`, `model.EngineModel`, `inbox.Inbox`, `status.status_line`, `waiting.wait_for`.
 """

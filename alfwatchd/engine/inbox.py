@@ -12,25 +12,28 @@ from alfwatchd.engine.messages import Message
 from alfwatchd.errors import AlfwatchdError
 from alfwatchd.watch.events import EventsLost, EventsRead
 
-_MAX_WAITING_BYTES = 1 << 25
-"""Room for some 700,000 events."""
+MAX_WAITING_BYTES = 1 << 25
+"""The most bytes of events that wait in an inbox: some 700,000 events."""
 
 
 class Inbox:
-    """A queue that never blocks who posts, and whose memory is bounded: too many events become lost events."""
+    """A queue whose memory is limited: where too many events wait, further ones are dropped and `EventsLost` is posted.
+
+    Posting never blocks.
+    """
 
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[Message | EventsRead] = queue.SimpleQueue()  # put() is reentrant: signals post
         self._waiting: list[Message | EventsRead] = []
+        # Bytes of events. The first is changed by the thread that posts events, the second by the engine's.
         self._n_posted = self._n_drained = 0
-        """Bytes of events; each number is changed by one thread only."""
         self._lost = False
         self._closed = False
 
     def post(self, message: Message | EventsRead) -> None:
-        """Add a message. Events are posted by one thread only."""
+        """Add a message. Any thread, and signal handlers; events from one thread only."""
         if isinstance(message, EventsRead):
-            if self._n_posted - self._n_drained > _MAX_WAITING_BYTES:
+            if self.n_waiting_bytes > MAX_WAITING_BYTES:
                 if not self._lost:
                     self._lost = True
                     self._queue.put(EventsLost("the daemon could not keep up with events"))
@@ -41,7 +44,7 @@ class Inbox:
             self._refuse()
 
     def close(self) -> None:
-        """Refuse the requests that nobody took, and all that come from now on. Engine's thread only."""
+        """Refuse the requests that still wait, and all later ones. Engine's thread only."""
         self._closed = True
         self._refuse()
 
@@ -50,12 +53,17 @@ class Inbox:
         """Whether `drain` would return something."""
         return bool(self._waiting) or not self._queue.empty()
 
+    @property
+    def n_waiting_bytes(self) -> int:
+        """Number of bytes of events that wait."""
+        return self._n_posted - self._n_drained
+
     def wait(self, timeout: float) -> None:
         """Return when there is a message, or after `timeout` seconds. Engine's thread only."""
         if self._waiting or timeout <= 0:
             return
-        # After `get_nowait`, the next timed `get` of CPython may take the queue for ready, find it empty and, if its
-        # time is over by then, wait for ever. An attempt that fails puts that right.
+        # After `get_nowait`, the next `get` of CPython with a timeout may find the queue empty although it was marked
+        # as ready, and wait for ever if its time is over by then. An attempt that fails resets the mark.
         with suppress(queue.Empty):
             self._waiting.append(self._queue.get_nowait())
             return
@@ -75,7 +83,7 @@ class Inbox:
         return _parse(messages)
 
     def put_back(self, messages: Iterable[Message]) -> None:
-        """Let `drain` return messages once more, before all others. Engine's thread only."""
+        """Have `drain` return these messages again, before all others. Engine's thread only."""
         self._waiting[:0] = messages
 
     def _refuse(self) -> None:
@@ -86,7 +94,7 @@ class Inbox:
 
 
 def _parse(messages: Iterable[Message | EventsRead]) -> list[Message]:
-    """Take events apart, all that were read by one reader without another message in between at once."""
+    """Parse events; those that one reader read with no other message in between are parsed together."""
     found: list[Message] = []
     for parse, group in groupby(messages, lambda each: each.parse if isinstance(each, EventsRead) else None):
         if parse is not None:

@@ -1,11 +1,9 @@
-"""What clients ask of the engine, and how it is answered: at once, or by a barrier when all that it takes is done."""
+"""How the engine answers what clients ask: at once, or through a barrier when all is done that the answer needs."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from alfwatchd.api import (
     AnyRequest,
@@ -20,104 +18,66 @@ from alfwatchd.api import (
     answer,
 )
 from alfwatchd.engine.barriers import Barrier, answer_flush, answer_rescan
+from alfwatchd.engine.flushing import look_for_foreign_writes
+from alfwatchd.engine.model import EngineModel
+from alfwatchd.engine.root import Root
 from alfwatchd.engine.status import make_status
-from alfwatchd.errors import AlfwatchdError, PruneRefused, UsageError
-
-if TYPE_CHECKING:
-    from alfwatchd.engine.engine import Engine
-
-_log = logging.getLogger(__name__)
+from alfwatchd.errors import PruneRefused, UsageError
 
 
-def answer_request(engine: Engine, message: AnyRequest, now: float) -> None:
-    """Answer a request, or see to it that it is answered. Engine's thread only.
+def answer_request(model: EngineModel, root: Root, message: AnyRequest, now: float) -> None:
+    """Answer a request now, or add the barrier that will answer it. Engine's thread only.
 
     Raises
     ------
     AlfwatchdError
-        To be the answer.
+        The answer is this error.
     """
     match message:
         case StatusRequest():
-            answer(message.reply, make_status(engine, now))
+            answer(message.reply, make_status(model, now))
         case SyncRequest():
-            engine.require_root(now)
-            engine.look_for_foreign_writes(now)
-            engine.barriers.begin_sync(message.reply, now, by_scan=engine.is_polled, flushed=message.flushed)
+            root.require(now)
+            look_for_foreign_writes(model, root, now)
+            model.barriers.begin_sync(message.reply, now, by_scan=model.is_polled, flushed=message.flushed)
         case FlushRequest():
-            engine.require_root(now)
-            engine.look_for_foreign_writes(now)
-            engine.barriers.add(Barrier(message.reply, now, answer_flush))
+            root.require(now)
+            look_for_foreign_writes(model, root, now)
+            model.barriers.add(Barrier(message.reply, now, answer_flush))
         case RescanRequest():
-            engine.barriers.add(_begin_rescan(engine, message, now))
+            model.barriers.add(_begin_rescan(model, root, message, now))
         case RecomputeRequest():
-            engine.require_root(now)
-            engine.rules, engine.n_recomputed_ids = engine.rules.without_kept_ids(), 0
-            engine.flushes.is_forced = True
-            engine.barriers.add(Barrier(message.reply, now, _answer_recompute(engine)))
+            root.require(now)
+            model.recompute_ids()
+            model.barriers.add(Barrier(message.reply, now, _answer_recompute(model)))
         case SnapshotRequest():
-            engine.require_online()
-            answer(message.reply, replace(engine.indexer.view(), first_seen=engine.model.first_seen.times))
+            root.require_online()
+            answer(message.reply, replace(model.indexer.view(), first_seen=model.first_seen.times))
         case RootCheckRequest():
-            engine.look_at_root(now)
-            engine.require_online()
-            if why := why_unsure(engine):
+            root.look(now)
+            root.require_online()
+            if why := model.why_unsure:
                 raise PruneRefused(why)
-            answer(message.reply, engine.indexer.guard.n_mount_changes)
+            answer(message.reply, model.indexer.guard.n_mount_changes)
 
 
-def reload_settings(engine: Engine) -> None:
-    """Take settings that were read again into force. Engine's thread only."""
-    try:
-        new = engine.model.reload()
-    except AlfwatchdError as error:
-        _log.error("settings refused, the old ones stay in force error=%s", error)
-        return
-    old, engine.settings = engine.settings, new
-    engine.flushes.interval = new.flush_interval_seconds
-    engine.indexer.absences.max_fraction = new.guard.max_lost_fraction
-    engine.indexer.dirty.settle, engine.indexer.dirty.longest_wait = new.settle_seconds, new.longest_wait_seconds
-    if new.lab != old.lab:
-        engine.rules = replace(engine.rules, lab=new.lab)
-        engine.flushes.is_forced = True
-    if new.exclude != old.exclude:
-        engine.indexer.exclude(new.exclude)
-        engine.pending_scan = "exclude changed"
-    _log.info("settings read again")
-
-
-def why_unsure(engine: Engine) -> str:
-    """Return why nothing may be deleted now, though the root is online; empty if it may.
-
-    The one place for such reasons. It is asked before each session of a prune, so it must not copy or count anything.
-    """
-    indexer = engine.indexer
-    if held := indexer.absences.why_held:
-        return f"nothing is deleted while rows are held: {held}"
-    if folder := next(iter(indexer.unreadable), None):
-        return f"{folder.path or engine.settings.root}: cannot be read now; make it readable first"
-    if place := next(iter(indexer.guard.missing), None):
-        return f"{place}: is not what was mounted there ({indexer.guard.missing[place]}); mount it again first"
-    return ""
-
-
-def _answer_recompute(engine: Engine) -> Callable[[Barrier, float], RecomputeReply]:
-    """Return what makes the answer to a request to make all ids anew."""
+def _answer_recompute(model: EngineModel) -> Callable[[Barrier, float], RecomputeReply]:
+    """Return the function that makes the answer to a request to recompute all ids."""
 
     def answer(barrier: Barrier, now: float) -> RecomputeReply:
-        return RecomputeReply(barrier.generation or 0, engine.n_recomputed_ids, round(now - barrier.started, 6))
+        return RecomputeReply(barrier.generation or 0, model.n_recomputed_ids, round(now - barrier.started, 6))
 
     return answer
 
 
-def _begin_rescan(engine: Engine, message: RescanRequest, now: float) -> Barrier:
+def _begin_rescan(model: EngineModel, root: Root, message: RescanRequest, now: float) -> Barrier:
     if message.accept_root and message.path:
         raise UsageError("accept_root is for the whole root; leave the path out")
     if message.accept_root:
-        engine.open_root(now, accept=True)
-    engine.require_root(now)
-    top = engine.indexer.tree.find("/".join(part for part in message.path.split("/") if part not in ("", ".")))
+        root.open(now, accept=True)
+    root.require(now)
+    top = model.indexer.tree.find("/".join(part for part in message.path.split("/") if part not in ("", ".")))
     if top is None:
         raise UsageError(f"{message.path}: no folder of this path is indexed; give one relative to the root")
-    running = engine.indexer.start_scan(f"rescan {message.path}".strip(), now, top=top)
+    running = model.indexer.start_scan(f"rescan {message.path}".strip(), now, top=top)
     return Barrier(message.reply, now, answer_rescan, scans=[running])

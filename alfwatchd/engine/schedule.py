@@ -1,4 +1,4 @@
-"""When to flush, and what became of it. Times are on the caller's clock, in seconds."""
+"""When to flush, and how the last flush ended. Times are on the caller's clock, in seconds."""
 
 from __future__ import annotations
 
@@ -9,26 +9,37 @@ _SHORTEST_RETRY, _LONGEST_RETRY = 1.0, 60.0
 
 @dataclass(slots=True)
 class FlushSchedule:
-    """Flushes at most every `interval` seconds, at once when somebody waits, and with back-off after a failure.
+    """Flushes at most every `interval` seconds, at once when a request waits, and less and less often after failures.
 
     Parameters
     ----------
     generation : int
         Generation of the tables on disk.
     interval : float
+        Seconds between two flushes.
+    submitted : int or None
+        Generation that is being written; None while nothing is written.
+    last : float or None
+        When the last flush succeeded; None if none has yet.
+    last_seconds : float or None
+        How long it took.
+    error : str or None
+        Why the last flush failed; None if it succeeded.
+    changed_since : float or None
+        When the tables in memory began to differ from those on disk; None if they do not.
+    is_forced : bool
+        Whether to write the tables even if their generation is on disk: another program replaced the files, or the same
+        rows now give other columns.
     """
 
     generation: int
     interval: float
     submitted: int | None = None
-    """Generation that is being written."""
     last: float | None = None
     last_seconds: float | None = None
     error: str | None = None
     changed_since: float | None = None
-    """When the tables in memory began to differ from those on disk."""
     is_forced: bool = False
-    """Whether to write even what is on disk already: the file was replaced, or columns are made in another way."""
     _changed_later: float | None = None
     """When the tables in memory began to differ from those that are being written."""
     _is_rewriting: bool = False
@@ -37,32 +48,43 @@ class FlushSchedule:
     _not_before: float = 0.0
 
     def note(self, generation: int, now: float) -> None:
-        """Take notice of the generation in memory."""
+        """Note the generation of the tables in memory."""
         if generation != self.generation and self.changed_since is None:
             self.changed_since = now
         if self.submitted is not None and generation != self.submitted and self._changed_later is None:
             self._changed_later = now
 
     def is_wanted(self, generation: int) -> bool:
-        """Tell whether the tables on disk should be written, sooner or later; those of an earlier process always."""
+        """Tell whether the tables should be written. Tables that an earlier process wrote are always written again."""
         return self.submitted is None and (self.is_forced or self.last is None or generation != self.generation)
 
     def due(self, generation: int, *, awaited: bool) -> float | None:
-        """Return when to flush; None if there is nothing to write. Who waits gets an attempt soon after one failed."""
+        """Return when to flush; None if there is nothing to write.
+
+        A request that waits (`awaited`) gets an attempt soon, also after a failure.
+        """
         if not self.is_wanted(generation):
             return None
         if not awaited:
             return self._not_before
         return 0.0 if self.error is None else min(self._not_before, self._last_failed + _SHORTEST_RETRY)
 
+    def force(self) -> None:
+        """Have the tables written even if their generation is on disk."""
+        self.is_forced = True
+
+    def change_interval(self, seconds: float) -> None:
+        """Set the seconds between two flushes; counts from the next flush."""
+        self.interval = seconds
+
     def begin(self, generation: int, now: float) -> None:
-        """Note that a snapshot was handed over."""
+        """Note that a snapshot was handed to the flusher."""
         self.submitted = generation
         self._is_rewriting, self.is_forced = self.is_forced, False
         self._not_before = now + self.interval
 
     def succeed(self, generation: int, seconds: float, now: float) -> None:
-        """Note that the tables on disk are at this generation."""
+        """Note that the tables on disk have this generation."""
         self.generation, self.submitted = generation, None
         self.last, self.last_seconds = now, seconds
         self.changed_since, self._changed_later = self._changed_later, None
@@ -70,7 +92,7 @@ class FlushSchedule:
         self.error, self._n_failed = None, 0
 
     def fail(self, error: str, now: float) -> float:
-        """Note that the tables on disk are what they were; return the seconds until the next attempt."""
+        """Note that the tables could not be written; return the seconds until the next attempt."""
         wait = min(_LONGEST_RETRY, _SHORTEST_RETRY * 2.0 ** min(self._n_failed, 10))
         self.submitted, self.error, self.is_forced = None, error, True
         self.changed_since = now if self.changed_since is None else self.changed_since
@@ -80,7 +102,7 @@ class FlushSchedule:
         return wait
 
     def retry_now(self) -> None:
-        """Let a failed flush be tried again at once."""
+        """Try a failed flush again at once."""
         self._last_failed = self._not_before = -_SHORTEST_RETRY
 
     def has_reached(self, generation: int) -> bool:
@@ -90,18 +112,21 @@ class FlushSchedule:
 
 
 class Timers:
-    """When each of some things is due next."""
+    """When each of several things is due next, by name."""
 
     def __init__(self) -> None:
         self._due: dict[str, float] = {}
 
     def is_due(self, name: str, now: float, interval: float) -> bool:
-        """Tell whether something is due, and plan its next time; the first is an interval after the first question."""
+        """Tell whether something is due, and if so plan its next time.
+
+        It is due for the first time `interval` seconds after the first call.
+        """
         if now < self._due.setdefault(name, now + interval):
             return False
         self._due[name] = now + interval
         return True
 
     def make_due(self, name: str, now: float) -> None:
-        """Let something be due at once."""
+        """Make something due at `now`."""
         self._due[name] = now

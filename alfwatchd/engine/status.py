@@ -1,45 +1,36 @@
-"""The engine's state as clients see it."""
+"""The engine's state as clients see it: `status`, and the line that systemd shows."""
 
 from __future__ import annotations
 
 import os
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 from alfwatchd.alf.printable import printable
 from alfwatchd.api import DaemonState, ProblemReply, RescanNote, Status
+from alfwatchd.engine.model import EngineModel
 from alfwatchd.index.lab import lab_problems
+from alfwatchd.tree.rows import Problem
 from alfwatchd.version import find_version
-from alfwatchd.watch.watcher import watches_limit
-
-if TYPE_CHECKING:
-    from alfwatchd.engine.engine import Engine
+from alfwatchd.watch.inotify import watches_limit
 
 _MAX_PROBLEMS = 1000
 
 
-def make_status(engine: Engine, now: float) -> Status:
-    """Report what the engine knows. Engine's thread only."""
-    indexer, flushes, settings = engine.indexer, engine.flushes, engine.settings
-    counts = indexer.tables.counts
-    snapshot, adopter = indexer.tables.snapshot(), engine.model.adopter
-    problems = lab_problems(settings.lab, snapshot) + indexer.problems()
-    if adopter is not None:
-        problems = sorted(problems + adopter.problems(snapshot, settings.lab), key=lambda each: (each.path, each.kind))
-    trash = engine.model.trash
-    if trash is not None:
-        problems = problems + trash.problems()
+def make_status(model: EngineModel, now: float) -> Status:
+    """Return what the engine knows. Engine's thread only; `now` is on its clock, in seconds."""
+    indexer, flushes, settings = model.indexer, model.flushes, model.settings
+    counts, problems = indexer.tables.counts, _find_problems(model)
     changed = [time for time in (flushes.changed_since, indexer.dirty.oldest) if time is not None]
 
     def iso(time: float | None) -> str | None:
         if time is None:
             return None
-        return (engine.model.wall_clock() - timedelta(seconds=now - time)).isoformat(timespec="seconds")
+        return (model.wall_clock() - timedelta(seconds=now - time)).isoformat(timespec="seconds")
 
     return Status(
-        state=engine.state,
-        since=iso(engine.state_since) or "",
-        detail=_detail(engine),
+        state=model.state,
+        since=iso(model.state_since) or "",
+        detail=_detail(model),
         root=printable(str(settings.root)),
         out_dir=printable(str(settings.out_dir)),
         pid=os.getpid(),
@@ -55,74 +46,83 @@ def make_status(engine: Engine, now: float) -> Status:
         last_flush_seconds=flushes.last_seconds,
         last_flush_error=flushes.error,
         oldest_unflushed_seconds=round(now - min(changed), 3) if changed else None,
-        events_lost=engine.events_lost,
+        events_lost=model.events_lost,
         rescans=[RescanNote(each.reason, iso(each.started) or "", each.seconds) for each in indexer.queue.scans],
         watches=len(indexer.tree.claims),
         watches_limit=watches_limit() if indexer.watch.is_on else None,
         unwatched=len(indexer.watch.unwatched),
-        hashes_pending=engine.model.hashes.n_pending if engine.model.hashes else 0,
-        adopt=adopter.status() if adopter is not None else None,
-        targets=engine.model.publisher.status() if engine.model.publisher is not None else [],
+        hashes_pending=model.hashes.n_pending if model.hashes else 0,
+        adopt=model.adopter.status() if model.adopter is not None else None,
+        targets=model.publisher.status() if model.publisher is not None else [],
         problems=[ProblemReply(each.kind, each.path, each.message) for each in problems[:_MAX_PROBLEMS]],
         n_problems=len(problems),
-        trash_bytes=trash.n_bytes if trash is not None else 0,
+        trash_bytes=model.trash.n_bytes if model.trash is not None else 0,
     )
 
 
-def find_state(engine: Engine, now: float) -> DaemonState:
-    """Tell in one word how far the tables can be trusted. Engine's thread only."""
-    if engine.offline:
+def _find_problems(model: EngineModel) -> list[Problem]:
+    """Return what a person should act on: about rows, sorted by path, then about the trash."""
+    snapshot, lab = model.indexer.tables.snapshot(), model.settings.lab
+    problems = lab_problems(lab, snapshot) + model.indexer.problems()
+    if model.adopter is not None:
+        problems = sorted(problems + model.adopter.problems(snapshot, lab), key=lambda each: (each.path, each.kind))
+    return problems + (model.trash.problems() if model.trash is not None else [])
+
+
+def find_state(model: EngineModel, now: float) -> DaemonState:
+    """Return one word for how far the tables can be trusted. Engine's thread only."""
+    if model.offline:
         return "offline"
-    indexer = engine.indexer
+    indexer = model.indexer
     if indexer.absences.loss is not None:
         return "held"
-    if not indexer.scans_done or engine.awaits_database(now):
+    if not model.has_rows(now):
         return "starting"
     oldest = indexer.dirty.oldest
-    is_late = oldest is not None and now - oldest > 2 * engine.settings.longest_wait_seconds
-    if engine.pending_scan or indexer.why_scan or indexer.queue.is_urgent or is_late:
+    is_late = oldest is not None and now - oldest > 2 * model.settings.longest_wait_seconds
+    if model.pending_scan or indexer.why_scan or indexer.queue.is_urgent or is_late:
         return "catching up"
     is_complete = not (indexer.watch.unwatched or indexer.unreadable or indexer.guard.missing)
-    return "live" if is_complete and not engine.is_polled else "polled"
+    return "live" if is_complete and not model.is_polled else "polled"
 
 
-def _detail(engine: Engine) -> str:
-    match engine.state:
+def _detail(model: EngineModel) -> str:
+    match model.state:
         case "offline":
-            return engine.offline
+            return model.offline
         case "held":
-            return engine.indexer.absences.why_held
+            return model.indexer.absences.why_held
         case "starting":
-            what = "the tables wait for the database" if engine.indexer.scans_done else "the first scan runs"
+            what = "the tables wait for the database" if model.indexer.scans_done else "the first scan runs"
             return f"{what}; the tables on disk are those of the last run"
         case "catching up":
-            return "changes are being taken in"
+            return "changes are being scanned"
         case "polled":
-            return _why_polled(engine)
+            return _why_polled(model)
         case "live":
-            return "every change is seen at once" + _but_links(engine)
+            return "every change is seen at once" + _but_links(model)
 
 
-def _but_links(engine: Engine) -> str:
-    if not engine.indexer.linked:
+def _but_links(model: EngineModel) -> str:
+    if not model.indexer.linked:
         return ""
-    return f"; what links lead to, every {engine.settings.poll_interval_seconds:.0f} s and by sync"
+    return f"; folders that links lead to are scanned every {model.settings.poll_interval_seconds:.0f} s and by sync"
 
 
-def _why_polled(engine: Engine) -> str:
-    if engine.indexer.watch.problem:
-        return engine.indexer.watch.problem
-    if not engine.is_polled:
-        n_unknown = len(engine.indexer.unreadable) + len(engine.indexer.guard.missing)
+def _why_polled(model: EngineModel) -> str:
+    if model.indexer.watch.problem:
+        return model.indexer.watch.problem
+    if not model.is_polled:
+        n_unknown = len(model.indexer.unreadable) + len(model.indexer.guard.missing)
         return f"{n_unknown} folders cannot be read and keep their last known rows: see problems"
-    if engine.settings.watch == "poll":
-        return f"polling is set: scanned every {engine.settings.poll_interval_seconds:.0f} s"
-    types = ", ".join(sorted(engine.indexer.guard.fs_types))
-    return f"changes on {types} cannot all be seen: scanned every {engine.settings.poll_interval_seconds:.0f} s"
+    if model.settings.watch == "poll":
+        return f"polling is set: scanned every {model.settings.poll_interval_seconds:.0f} s"
+    types = ", ".join(sorted(model.indexer.guard.fs_types))
+    return f"changes on {types} cannot all be seen: scanned every {model.settings.poll_interval_seconds:.0f} s"
 
 
-def status_line(engine: Engine) -> str:
-    """Say the most important in one line, for systemd. Engine's thread only."""
-    counts = engine.indexer.tables.counts
-    saved = " NOT SAVED" if engine.flushes.error else ""
-    return f"{engine.state}: {counts.n_sessions} sessions, {counts.n_datasets} datasets{saved}; {_detail(engine)}"
+def status_line(model: EngineModel) -> str:
+    """Return the most important facts in one line, for systemd. Engine's thread only."""
+    counts = model.indexer.tables.counts
+    saved = " NOT SAVED" if model.flushes.error else ""
+    return f"{model.state}: {counts.n_sessions} sessions, {counts.n_datasets} datasets{saved}; {_detail(model)}"

@@ -20,6 +20,7 @@ from alfwatchd.scan.scanner import Scanner
 from alfwatchd.scan.subtree import Arm, Found, crawl, not_watched
 from alfwatchd.tree.folder import Folder, Listing
 from alfwatchd.tree.packed import PackedFiles, shared_names
+from alfwatchd.watch import inotify
 
 
 def main() -> None:
@@ -62,13 +63,11 @@ def restore(flat: tuple[Any, ...]) -> Found:
 def _make_arm(inotify_fd: int) -> Arm:
     if inotify_fd < 0:
         return not_watched
-    from alfwatchd.watch.watcher import add_watch  # only where it watches: watchdog takes time and memory
-
-    return partial(add_watch, inotify_fd)
+    return partial(inotify.watch_folder, inotify_fd)
 
 
 def _serve(pipe: Connection, arm: Arm) -> None:
-    """Read units until nobody wants any more: batches of (number, path) in, batches of (number, folders) out."""
+    """Read units until the pipe is closed: batches of (number, path) in, batches of (number, folders) out."""
     root, patterns = pickle.loads(pipe.recv_bytes())
     scanner = Scanner(root, compile_exclude(patterns))
     while True:

@@ -28,13 +28,14 @@ from alfwatchd.watch.events import EventsLost
 
 _log = logging.getLogger(__name__)
 
-_ENOUGH_UNITS = 32
+ENOUGH_UNITS = 32
+"""With fewer of them, starting workers takes longer than reading the units here."""
 _LARGEST_BATCH = 16
 _BATCHES_AHEAD = 2
 """For one worker at a time, so that it never waits for the next."""
-_SILENT_SECONDS = 30.0
+SILENT_SECONDS = 30.0
 """After which workers that owe an answer are taken for stopped."""
-_FIRST_REST_SECONDS, _LONGEST_REST_SECONDS = 5.0, 86400.0
+FIRST_REST_SECONDS, LONGEST_REST_SECONDS = 5.0, 86400.0
 """How long no workers are started after some have died. Each time it is four times as long, until some end in order: a
 death may let the scan begin again, so the rest must become longer than a whole scan without workers."""
 _DEAF = "a worker process ended, or the thread that hears them"
@@ -66,7 +67,7 @@ class Crawled:
 
 
 class WorkerPool:
-    """Hands units to worker processes. Engine's thread only, but for the thread that waits for answers.
+    """Hands units to worker processes. Engine's thread only; one thread of its own waits for answers.
 
     Parameters
     ----------
@@ -79,11 +80,14 @@ class WorkerPool:
         Gets a `Crawled` whenever there is something to `take`, in a thread of its own.
     """
 
+    thread_name = "scan-workers"
+    """Name of the thread that waits for answers."""
+
     def __init__(
         self, root: str, patterns: Sequence[str], n_workers: int, post: Callable[[Crawled | EventsLost], None]
     ) -> None:
         self.root = root
-        self.patterns = patterns
+        self._patterns = patterns
         self.n_workers = n_workers
         self.problem = ""
         """Why no workers are used for a while; empty if all is well."""
@@ -103,9 +107,18 @@ class WorkerPool:
         """When a worker last answered or was asked for the first time, on the monotonic clock."""
 
     @property
+    def process_group(self) -> int | None:
+        """Process group of the workers, for signals; None while none run."""
+        return self._process.pid if self._process is not None else None
+
+    @property
     def are_running(self) -> bool:
         """Whether units may be read somewhere."""
         return bool(self._workers)
+
+    def exclude(self, patterns: Sequence[str]) -> None:
+        """Leave other paths out; workers that run already go on as they began, so that a scan must follow."""
+        self._patterns = patterns
 
     def submit(self, look: Look) -> None:
         """Add a unit; nothing begins before there are enough of them."""
@@ -124,7 +137,7 @@ class WorkerPool:
         if self._workers:
             self._look_after()
             self._share()
-        elif not self.problem and len(self._waiting) >= _ENOUGH_UNITS:
+        elif not self.problem and len(self._waiting) >= ENOUGH_UNITS:
             self._start(inotify_fd)
 
     def _start(self, inotify_fd: int) -> None:
@@ -137,7 +150,7 @@ class WorkerPool:
         self._is_watching = inotify_fd >= 0
         numbers = {worker.pipe: number for number, worker in self._workers.items()}
         self._hearer = threading.Thread(
-            target=self._receive, args=(self._process, numbers), name="crawlers", daemon=True
+            target=self._receive, args=(self._process, numbers), name=self.thread_name, daemon=True
         )
         self._hearer.start()
         self._heard = time.monotonic()
@@ -158,21 +171,21 @@ class WorkerPool:
         self._share()
 
     def _look_after(self) -> None:
-        """Notice what would keep a scan from its end for ever."""
+        """Notice workers, or a thread, that would keep a scan from ever ending."""
         if self._hearer is not None and not self._hearer.is_alive():
             self._give_up(_DEAF)
             return
         silent = time.monotonic() - self._heard
         n_out = sum(len(worker.out) for worker in self._workers.values())
-        if silent > _SILENT_SECONDS and n_out and self._process is not None:
-            # One that somebody has stopped goes on; to one that waits for a disk it means nothing.
+        if silent > SILENT_SECONDS and n_out and self._process is not None:
+            # This wakes workers that were stopped (SIGSTOP), and changes nothing for those that wait for a disk.
             _log.warning("worker processes are silent, is the disk? seconds=%.0f units=%d", silent, n_out)
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGCONT)
             self._heard = time.monotonic()
 
     def take(self, *, is_last: bool) -> list[ScanUnit]:
-        """Return what came of units; `is_last` gives back those that are too few to share."""
+        """Return the units that came back; with `is_last`, also those that are too few to start workers for."""
         done, self._done = self._done, []
         if self._workers and not self._waiting and not any(worker.out for worker in self._workers.values()):
             self._stop()
@@ -183,13 +196,13 @@ class WorkerPool:
         return done
 
     def stop(self) -> None:
-        """End the workers; all that they were given is given back, and what they have read is not to be used."""
+        """End the workers. `take` returns all their units as unread: their listings must not be used any more."""
         out = [look for worker in self._workers.values() for look in worker.out.values()]
         self._done = [ScanUnit(look, None) for look in [*(unit.look for unit in self._done), *out]]
         self._stop()
 
     def forget(self) -> None:
-        """Forget what is still to be read; what is being read comes back all the same."""
+        """Forget the units that no worker has yet; those that workers read still come back."""
         self._waiting.clear()
 
     def close(self) -> None:
@@ -235,7 +248,7 @@ class WorkerPool:
         for here, _ in pipes:
             self._n_started += 1
             self._workers[self._n_started] = _Worker(here)
-            here.send_bytes(pickle.dumps((self.root, tuple(self.patterns))))
+            here.send_bytes(pickle.dumps((self.root, tuple(self._patterns))))
 
     def _receive(self, process: subprocess.Popen[bytes], numbers: dict[Connection, int]) -> None:
         """Post answers until all workers have ended. In a thread of its own, which is the one to close the pipes."""
@@ -250,20 +263,20 @@ class WorkerPool:
         process.wait()
 
     def _give_up(self, problem: str) -> None:
-        """Give everything back, to be read without workers, and start others after a while."""
-        seconds = min(_FIRST_REST_SECONDS * 4 ** min(self._n_deaths, 10), _LONGEST_REST_SECONDS)
+        """Return all units as unread, to be read without workers, and start new workers after a while."""
+        seconds = min(FIRST_REST_SECONDS * 4 ** min(self._n_deaths, 10), LONGEST_REST_SECONDS)
         _log.error("full scans go on without worker processes for seconds=%.0f error=%s", seconds, problem)
         self._n_deaths += 1
         self._rests_until = time.monotonic() + seconds
         self.problem = problem
         self.stop()
-        if self._is_watching:  # they may have added watches that nobody knows
+        if self._is_watching:  # they may have added watches that we do not know of
             self._post(EventsLost(problem, reader_alive=False))
 
     def _stop(self) -> None:
         self._workers = {}
         process, self._process = self._process, None
         if process is not None:
-            # They hold nothing but what they were asked. Not waited for: a dead network mount can keep them for hours.
+            # They hold no state. We do not wait for their end: a dead network mount can keep them for hours.
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)

@@ -1,6 +1,6 @@
-"""A look at what a prune may delete: whether it still is what it was, how old it is, and whether links lead to it.
+"""Looks at each candidate of a prune on disk: whether it is unchanged and old enough, and whether a link leads to it.
 
-Like `prune.executor`, it walks from the root by folder descriptors that never follow a link. It changes nothing.
+Like `executor`, it walks from the root by folder descriptors that never follow a link. It changes nothing.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _DEEPEST = 32
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What stays.
+    """What must stay, whatever the reference says.
 
     Parameters
     ----------
@@ -40,10 +40,10 @@ class Rules:
     listed : mapping of (int, int) to str
         ``(st_dev, st_ino)`` -> path of the folders of listed sessions, where mounts may show one folder at two paths.
     newest_ns : int or None
-        What is later than this stays, in nanoseconds since 1970; None: age does not matter.
+        What was made or changed later stays, in nanoseconds since 1970; None: age does not matter.
     first_seen : mapping of str to float
-        Session path -> when the daemon first saw it, in seconds since 1970; sessions that were always there are not in
-        it.
+        Session path -> when the daemon first saw it, in seconds since 1970. Sessions that were there at its first scan
+        are not in it.
     """
 
     protected: AbstractSet[tuple[int, int]] = frozenset()
@@ -52,13 +52,13 @@ class Rules:
     first_seen: Mapping[str, float] = field(default_factory=dict)
 
     def why_kept(self, folder: tuple[int, int], path: str) -> str:
-        """Return why all in a folder stays, by what it is, whatever its path; empty if nothing speaks for that."""
+        """Return why a folder, ``(st_dev, st_ino)``, stays with all that is in it; empty if it need not."""
         if folder in self.protected:
             return LINKED
         return ALIAS if self.listed.get(folder, path) != path else ""
 
     def is_newer(self, *times_ns: int) -> bool:
-        """Tell whether the latest of some times is later than what may go."""
+        """Tell whether the latest of some times, in nanoseconds since 1970, is too late for its file to go."""
         return self.newest_ns is not None and max(times_ns) > self.newest_ns
 
 
@@ -69,13 +69,13 @@ class _Place:
     fd: int
     path: str
     why: str
-    """Why all in it stays; empty if nothing speaks for that."""
+    """Why all that is in it stays; empty if it need not."""
     newest_ns: int
-    """The latest change of this folder and those above it, up to the session; when that was first seen, if later."""
+    """The latest change of this folder and those above it, up to the session; or when the session was first seen."""
 
 
 class Found(NamedTuple):
-    """What may go: files, session folders once they are empty, and where these sessions lie."""
+    """What may go: files, session folders once they are empty, and the place of each of these sessions."""
 
     files: list[PlannedFile]
     folders: list[str]
@@ -83,7 +83,7 @@ class Found(NamedTuple):
 
 
 def look(root: Path, sessions: Iterable[UnlistedSession], rules: Rules, kept: Kept) -> Found:
-    """Look at candidates.
+    """Look at candidates, and return those that may go.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def look(root: Path, sessions: Iterable[UnlistedSession], rules: Rules, kept: Ke
         Sorted by path.
     rules : Rules
     kept : Kept
-        Gets what stays, and why.
+        Is given what stays, and why.
 
     Raises
     ------
@@ -163,7 +163,7 @@ def _look_at_files(
 
 
 def _look_at_file(place: _Place, name: str, value: bytes, rules: Rules) -> FileState | str:
-    """Return what a file is now, or why it stays."""
+    """Return the state of a file now, or why it stays."""
     try:
         now = linux.statx(name, dir_fd=place.fd)
     except OSError as error:
@@ -198,14 +198,14 @@ def _look_below(place: _Place, rules: Rules, n_levels: int) -> str:
 def _open_session(top: _Place, path: str, rules: Rules) -> Iterator[_Place]:
     above, _, name = path.rpartition("/")
     with _open_below(top, above, rules, _open_any) as parent:
-        # What changes in the folders above says nothing of this session.
+        # A change in a folder above says nothing about this session.
         seen_ns = int(rules.first_seen.get(path, 0.0) * 1e9)
         with _open_below(_Place(parent.fd, parent.path, parent.why, seen_ns), name, rules, _open_any) as place:
             yield place
 
 
 def _open_any(name: str, folder_fd: int, flags: int) -> int:
-    """Open a folder above a session, or a session, which may be where another file system is mounted."""
+    """Open a session folder or one above it; another file system may be mounted there."""
     return os.open(name, flags | walk.FOLDER, dir_fd=folder_fd)
 
 

@@ -1,6 +1,6 @@
 """Empties the trash: deletes what prunes have moved there, when it is due or when a person asks for it.
 
-A file that was written to since it was moved stays: somebody still uses it.
+A file that was written to since it was moved stays, because a program still uses it.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ class TrashedPlan:
     Parameters
     ----------
     name : str
-        Of its folder there.
+        Name of its folder there.
     n_files, n_bytes : int
-        Bytes as planned.
+        Number and bytes of the files that lie there now.
     freed_at : float or None
-        When they are to be deleted, in seconds since 1970; None where the manifest is damaged.
+        When they are due to be deleted, in seconds since 1970; None where the manifest is missing or damaged.
     n_written : int
-        Files that were written to since, and stay for that reason when the rest is deleted.
+        Files that were written to since they were moved; these stay when the rest is deleted.
     trouble : str
-        Why nothing can be done with them; empty if there is no such reason.
+        Why they can be neither brought back nor deleted; empty if they can.
     """
 
     name: str
@@ -52,26 +52,40 @@ class TrashedPlan:
 
 @dataclass(slots=True)
 class Emptied:
-    """What was deleted from the trash, and what stays there, and why."""
+    """What was deleted from the trash, and what stays there and why."""
 
     n_files: int = 0
     n_bytes: int = 0
     plans: list[str] = field(default_factory=list)
-    """Of which nothing is left in the trash."""
+    """Names of the plans' folders that are gone, as nothing was left in them."""
     undone: list[str] = field(default_factory=list)
-    """Those whose undo was broken off, and is finished now."""
+    """Names of the folders whose undo was interrupted earlier and is finished now."""
     kept: list[KeptItem] = field(default_factory=list)
 
 
 def undo(root: Path, plan_id: str, log: Log, actor: str = "this user") -> tuple[Returned, bool]:
-    """Bring back what a plan has moved; return what came back, and whether anything is left in the trash.
+    """Bring back what a plan has moved into the trash.
+
+    Parameters
+    ----------
+    root : Path
+    plan_id : str
+    log : callable
+        Given one line after each file and folder.
+    actor : str
+        The user that runs this, for messages.
+
+    Returns
+    -------
+    tuple of (Returned, bool)
+        What came back and what did not; whether anything of the plan is left in the trash.
 
     Raises
     ------
     RootOffline
         The root cannot be opened.
     PruneRefused
-        There is nothing of this plan in the trash, or it cannot be used.
+        The trash has nothing of this plan, or cannot be used.
     Busy
         Another process uses the trash.
     """
@@ -98,7 +112,7 @@ def undo(root: Path, plan_id: str, log: Log, actor: str = "this user") -> tuple[
 
 
 def empty(root: Path, plan_id: str | None, log: Log, actor: str = "this user") -> Emptied:
-    """Delete what lies in the trash of one plan, or of all; raises as `undo`, but an empty trash is no error."""
+    """Delete what one plan, or each plan (None), has in the trash; raises as `undo`, except where there is no trash."""
     done = Emptied()
     with walk.open_root(root) as root_fd, trash_folder.open_trash(root_fd) as trash_fd:
         names = _names_of(trash_fd, plan_id)
@@ -119,11 +133,11 @@ def empty(root: Path, plan_id: str | None, log: Log, actor: str = "this user") -
 
 
 def empty_due(root: Path, now: float, log: Log, actor: str = "this user") -> Emptied:
-    """Delete what is due, and finish what a killed run has begun; a trash of another user is left alone.
+    """Delete what is due at `now` (seconds since 1970), and finish interrupted runs. Ignore a trash of another user.
 
     Raises
     ------
-    AlfwatchdError
+    RootOffline, PruneRefused, Busy
         As `undo`.
     """
     done = Emptied()
@@ -143,8 +157,8 @@ def empty_due(root: Path, now: float, log: Log, actor: str = "this user") -> Emp
     return done
 
 
-def survey(root: Path) -> list[TrashedPlan]:
-    """Return what lies in the trash; a trash of another user tells nothing.
+def list_trashed(root: Path) -> list[TrashedPlan]:
+    """Return what lies in the trash; empty if there is none, or if it belongs to another user.
 
     Raises
     ------
@@ -162,7 +176,7 @@ def survey(root: Path) -> list[TrashedPlan]:
 
 
 def has_own_trash(root_fd: int) -> bool:
-    """Tell whether there is a trash that this user may have made."""
+    """Tell whether there is a trash folder that belongs to this user."""
     try:
         about = os.stat(TRASH, dir_fd=root_fd, follow_symlinks=False)
     except OSError:
@@ -192,18 +206,18 @@ def _survey_plan(trash_fd: int, name: str) -> TrashedPlan:
 
 @contextmanager
 def _naming(name: str) -> Iterator[None]:
-    """Let what the disk refuses be told with the plan that it is about."""
+    """Turn an `OSError` into a `PruneRefused` that names the plan's folder."""
     try:
         yield
     except OSError as error:
-        raise PruneRefused(f"{TRASH}/{name}: cannot be worked on ({error.strerror}); run the same once more") from error
+        raise PruneRefused(f"{TRASH}/{name}: cannot be read or changed ({error.strerror}); try again") from error
 
 
 def _do_what_is_due(root_fd: int, trash_fd: int, name: str, now: float, done: Emptied, log: Log, actor: str) -> None:
     with trash_folder.open_plan(trash_fd, name) as plan_fd:
         manifest = trash_folder.read_manifest(plan_fd, name)
         is_undo = trash_folder.read_made(plan_fd) is not None
-    if is_undo:  # an undo was broken off: what it was asked for still holds
+    if is_undo:  # an undo was interrupted, and a person has asked for it
         returned = undo_plan(root_fd, trash_fd, name, log, actor)
         done.kept += returned.kept
         done.undone += [] if returned.kept else [name]
@@ -215,7 +229,7 @@ def _empty_plan(root_fd: int, trash_fd: int, name: str, done: Emptied, log: Log,
     with trash_folder.open_plan(trash_fd, name) as plan_fd:
         manifest = trash_folder.read_manifest(plan_fd, name)
         made = trash_folder.read_made(plan_fd)
-        if manifest is not None and made is not None:  # an undo was broken off: its folders have no owner and mode yet
+        if manifest is not None and made is not None:  # an undo was interrupted: its folders lack their owner and mode
             finish_folders(root_fd, plan_fd, manifest, dict.fromkeys(made, 0), Returned())
         for number, about in trash_folder.list_slots(plan_fd).items():
             _delete(plan_fd, number, about, manifest, done, log, actor)
@@ -249,5 +263,5 @@ def _delete(
 
 
 def is_untouched(about: os.stat_result, planned: FileState) -> bool:
-    """Tell whether a file in the trash is as it was when it was moved. Device numbers change with each mount."""
+    """Tell whether a file in the trash is as it was when it was moved; device numbers change with each mount."""
     return stat.S_ISREG(about.st_mode) and (about.st_size, about.st_mtime_ns) == (planned.size, planned.mtime_ns)

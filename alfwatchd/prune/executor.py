@@ -1,16 +1,16 @@
 """Carries a prune plan out: moves files into the trash, or deletes them, and removes folders that this leaves empty.
 
-Every path is walked from the root by folder descriptors that never follow a link, and a file is taken through the
-descriptor of the folder in which it was just compared with the plan. So whatever is moved, swapped, linked or mounted
-meanwhile, only the very files that were planned go, and only from the path that was planned.
+Each path is walked from the root by folder descriptors that never follow a link. A file is compared with the plan and
+taken through the same descriptor of its folder. So only the files that were planned go, and only from the paths that
+were planned, whatever other processes move, swap, link or mount meanwhile.
 
-A file that is moved into the trash is compared once more there, and goes back if it is another one. Without a trash
-there is a limit: Linux has no "unlink if it is still this inode", so a file that is replaced in the microseconds
-between comparison and unlink goes in its place. Content that is rewritten without a change of size, times and inode
-counts as unchanged, with and without a trash.
+A file that was moved into the trash is compared again there, and moved back if it is another one. Without a trash there
+is a limit: Linux cannot "unlink this name if it is still this inode". If another process replaces a file in the
+microseconds between the comparison and the unlink, the new file is deleted instead. With and without a trash, content
+that was rewritten without a change of size, times and inode counts as unchanged.
 
-File systems may be mounted above sessions, if they are those of the plan. Nothing goes through a mount within a
-session, because what it covers or shows may not be what was planned.
+File systems may be mounted above sessions, if they are the same as in the plan. Nothing is taken through a mount inside
+a session, because that mount may cover or show something else than what was planned.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from alfwatchd.prune.trash_manifest import is_file_path
 from alfwatchd.prune.walk import Protected, list_entries, open_folder, open_inside, open_session
 
 _NO_FAILURE_OF_FILES = frozenset({errno.ENOENT})
-# Whether a folder can go is known only when its files have gone: one that holds a mount, or what is excluded, cannot.
+# Only when its files have gone is it known whether a folder can go: it may hold a mount, or something excluded.
 _NO_FAILURE_OF_FOLDERS = frozenset({errno.ENOENT, errno.ENOTEMPTY, errno.EXDEV, errno.EINVAL})
 
 MayContinue = Callable[[], None]
@@ -43,7 +43,7 @@ Log = Callable[[str], None]
 
 
 class Unwanted(AlfwatchdError):
-    """Nobody waits for the prune any more."""
+    """The client that asked for the prune has gone."""
 
 
 def apply_plan(
@@ -59,13 +59,13 @@ def apply_plan(
     removing: Callable[[str], None] = lambda _: None,
     actor: str = "this user",
 ) -> PruneOutcome:
-    """Take away what is planned and unchanged. Any thread may call it; one prune of a root at a time.
+    """Take the planned files that are unchanged. Any thread may call this, for one prune of a root at a time.
 
-    A file goes if it is a regular file in the state of the plan. A planned session folder goes if it holds nothing but
-    empty folders, and then the folders above that this leaves empty, except the root and its direct children. Sessions
-    that stay keep their folders, emptied ones included. What differs from the plan or cannot go is kept with a reason,
-    and the prune goes on. Killed half way, it leaves the rest for the next plan to find, but for an empty date,
-    subject or `Subjects` folder at worst; what it has moved lies in the trash.
+    A file goes if it is a regular file in the state that the plan holds. A planned session folder goes if it holds
+    nothing but empty folders; then the folders above it go that this leaves empty, except the root and its direct
+    children. Sessions that stay keep their folders, also those that this empties. What differs from the plan, or cannot
+    go, is kept with a reason, and the prune goes on. If the process is killed, the next plan finds the rest, except
+    empty folders above a session that is gone; what was moved lies in the trash.
 
     Parameters
     ----------
@@ -77,17 +77,17 @@ def apply_plan(
     log : callable
         Given one line after each file and folder.
     excluded : callable or None
-        See `alf.exclude`. What it names is kept, even if planned.
+        See `alf.exclude`: what it names stays, even if it is planned. None excludes nothing.
     trash : Trash or None
-        None deletes at once.
+        None: delete files at once.
     is_wanted : callable
-        Called before each file and session folder; False stops.
+        Called before each file and session folder; if it returns False, the prune stops.
     find_protected : callable
-        Called once, right before the first file: (st_dev, inode) of files and folders that stay, with all below them.
+        Called once, before the first file; returns (st_dev, inode) of files and folders that stay with all below them.
     removing : callable
-        Given the path of each session folder right before it is removed.
+        Given the path of each session folder before it is removed.
     actor : str
-        Who prunes, for messages: ``this user`` or ``the daemon's user``.
+        The user that prunes, for messages: ``this user`` or ``the daemon's user``.
 
     Raises
     ------
@@ -115,7 +115,7 @@ def preview_plan(
     trash: Trash | None = None,
     actor: str = "this user",
 ) -> PruneOutcome:
-    """Return what `apply_plan` would do now, by the same walk, and change nothing. Parameters as there."""
+    """Return what `apply_plan` would do now, by the same walk, and change nothing; parameters and errors as there."""
     with walk.open_root(root) as root_fd:
         prune = _Prune(root_fd, plan, excluded, None, actor, frozenset(plan.folders))
         if trash is not None:
@@ -128,7 +128,7 @@ def _trash_of(root_fd: int, settings: Trash, plan: PrunePlan) -> AbstractContext
 
 
 class _OutOfReach:
-    """Stands for the trash in a preview, where nothing is made: tells which files cannot be moved there."""
+    """Stands for the trash in a preview, where none is made: finds the files that could not be moved there."""
 
     def __init__(self, root_fd: int) -> None:
         try:
@@ -158,9 +158,9 @@ class _Prune:
     removed: list[str] = field(default_factory=list)
     kept: list[KeptItem] = field(default_factory=list)
     gone: set[str] = field(default_factory=set)
-    """What a preview takes for gone."""
+    """Paths that a preview counts as gone."""
     touched: dict[tuple[int, int], int] = field(default_factory=dict)
-    """ctime of the files with several names, by (st_dev, inode), of which this prune has taken one."""
+    """(st_dev, inode) -> ctime in ns, of files with several names of which this prune has taken one."""
 
     def keep(self, path: str, file_size: int | None, error: OSError) -> None:
         has_failed = error.errno not in (_NO_FAILURE_OF_FILES if file_size is not None else _NO_FAILURE_OF_FOLDERS)
@@ -228,13 +228,13 @@ def _take(prune: _Prune, session: str, file: PlannedFile) -> None:
         else:
             os.unlink(name, dir_fd=folder_fd)
         if about.nlink > 1:
-            with suppress(OSError):  # the file has gone; its other names then count as changed
+            with suppress(OSError):  # the file has gone; then its other names count as changed
                 prune.touched[about.dev, about.ino] = linux.statx("", dir_fd=file_fd).ctime_ns
 
 
 @contextmanager
 def _open_file(folder_fd: int, name: str) -> Iterator[int]:
-    """Open a file for looking at it only: through no link, and whatever it is."""
+    """Open a file only to look at it, of whatever kind it is; a link is not followed."""
     file_fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder_fd)
     try:
         yield file_fd
@@ -243,21 +243,21 @@ def _open_file(folder_fd: int, name: str) -> Iterator[int]:
 
 
 def _check_path(prune: _Prune, session: str, path: str) -> None:
-    """Raise unless a path is one that a plan may hold. The grammar alone takes ``..`` for a subject."""
+    """Raise unless a plan may hold this path; the grammar alone would accept ``..`` as a subject."""
     is_planned = is_file_path(path) if path != f"{session}/" else {".", ".."}.isdisjoint(session.split("/"))
     if grammar.parse_session(session) is None or not is_planned:
-        raise OSError(errno.EINVAL, "is no dataset or session below the root")
+        raise OSError(errno.EINVAL, "is not a dataset or session below the root")
     _check_excluded(prune, path)
 
 
 def _check_excluded(prune: _Prune, path: str) -> None:
     if prune.excluded is not None and prune.excluded(path):
-        raise OSError(errno.EINVAL, "is, or holds what is, excluded by the settings")
+        raise OSError(errno.EINVAL, "is excluded by the settings, or holds something that is")
 
 
 def _check_unchanged(prune: _Prune, about: linux.Stat, planned: FileState) -> None:
     if not stat.S_ISREG(about.mode):
-        raise OSError(errno.ESTALE, "is not a regular file any more")
+        raise OSError(errno.ESTALE, "is no longer a regular file")
     now = survey.state_of(about)
     ctime_ns = prune.touched.get((about.dev, about.ino), planned.ctime_ns)
     if (now.dev, now.ino, now.size, now.mtime_ns, now.ctime_ns, now.btime_ns) != (
@@ -281,7 +281,7 @@ def _remove_session(prune: _Prune, session: str) -> None:
 
 
 def _remove_above(prune: _Prune, session: str) -> None:
-    """Remove the folders above a removed session that are empty now, but no direct child of the root."""
+    """Remove the folders above a removed session that are empty now; the direct children of the root stay."""
     folder = session.rpartition("/")[0]
     while "/" in folder and _is_empty(prune, folder) and _remove_folder(prune, folder, folder):
         prune.removed.append(folder)
@@ -301,7 +301,7 @@ def _is_empty(prune: _Prune, folder: str) -> bool:
 
 
 def _empty_folders(prune: _Prune, folder_fd: int, path: str) -> list[str]:
-    """Return all folders below an open folder, deepest first; raise if there is anything else."""
+    """Return all folders below an open folder, the deepest first; raise `OSError` if it holds anything else."""
     found = []
     with list_entries(folder_fd) as entries:
         for entry in entries:
@@ -318,7 +318,7 @@ def _empty_folders(prune: _Prune, folder_fd: int, path: str) -> list[str]:
 
 
 def _remove_folder(prune: _Prune, path: str, planned: str) -> bool:
-    """Remove a folder found empty and tell whether it went; why not is a reason to keep `planned`."""
+    """Remove an empty folder, and tell whether it went. If not, `planned` is kept for that reason."""
     if prune.log is None:
         prune.gone.add(path)
         return True
@@ -336,7 +336,7 @@ def _remove_folder(prune: _Prune, path: str, planned: str) -> bool:
 
 
 def _check_known(filled: Bin, above_fd: int, name: str, path: str) -> None:
-    """Raise unless the manifest says how to make a folder again as it is."""
+    """Raise unless the manifest says how to make this folder again as it is now."""
     known, about = filled.folders.get(path), os.stat(name, dir_fd=above_fd, follow_symlinks=False)
     found = about.st_ino, stat.S_IMODE(about.st_mode), about.st_uid, about.st_gid
     if known is None or not known.goes or found != (known.ino, known.mode, known.uid, known.gid):

@@ -1,4 +1,4 @@
-"""Where the symbolic links in a root lead: what they lead to is never pruned, or they would lead nowhere."""
+"""Finds where the symbolic links in a root lead. What they lead to is never pruned, or they would lead nowhere."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from alfwatchd.errors import PruneRefused, RootOffline
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
-"""Errors of a folder that is gone since it was listed."""
+"""Errors of a folder that has gone since it was listed."""
 _MOST_HOPS = 40
-"""Of links that lead to links; the kernel follows no more."""
+"""Length of a chain of links to links; the kernel follows no longer one."""
 _NOWHERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
 """Errors of a link that leads to nothing: there is nothing to protect."""
-
 _MOST_WALKS = 3
+"""Attempts to walk the root without a folder vanishing meanwhile."""
 
 
 def find_link_targets(root: Path) -> frozenset[tuple[int, int]]:
-    """Walk a whole root, hidden and excluded folders included, for symbolic links.
+    """Walk a whole root, hidden and excluded folders included, and follow each symbolic link.
 
-    Links that are made later, and links elsewhere that lead into the root, are not seen.
+    This finds neither links that are made later nor links outside the root that lead into it.
 
     Parameters
     ----------
@@ -35,12 +35,12 @@ def find_link_targets(root: Path) -> frozenset[tuple[int, int]]:
     Returns
     -------
     frozenset of (int, int)
-        ``(st_dev, st_ino)`` of each file and folder that a link leads to in the end, also of those outside the root.
+        ``(st_dev, st_ino)`` of each file and folder that a link leads to, inside or outside the root.
 
     Raises
     ------
     PruneRefused
-        A folder cannot be read, or what a link leads to cannot be looked at: what would go may be needed there.
+        A folder cannot be read, or a link cannot be followed, so that it may lead to what would be deleted.
     RootOffline
         The root cannot be opened.
     """
@@ -58,12 +58,12 @@ def find_link_targets(root: Path) -> frozenset[tuple[int, int]]:
         os.close(root_fd)
     raise PruneRefused(
         f"{root}: folders are renamed or removed all the time, so that links in them may have been overlooked; nothing "
-        "is deleted, try again when that is over"
+        "is deleted; try again when that has ended"
     )
 
 
 def _walk(root_fd: int, root: Path, found: set[tuple[int, int]]) -> bool:
-    """Add the targets of all links; return whether no folder vanished, which may be elsewhere now, with its links."""
+    """Add the targets of all links. Return False if a folder vanished: it may lie elsewhere now, with its links."""
     folders, is_whole = [""], True
     while folders:
         inner = _look_into(root_fd, root, folders.pop(), found)
@@ -73,7 +73,7 @@ def _walk(root_fd: int, root: Path, found: set[tuple[int, int]]) -> bool:
 
 
 def _look_into(root_fd: int, root: Path, folder: str, found: set[tuple[int, int]]) -> list[str] | None:
-    """Add the targets of the links in a folder, and return the folders in it; None if it has vanished."""
+    """Add the targets of the links in a folder, and return the folders in it; None if this folder has vanished."""
     try:
         fd = os.open(folder or ".", _FOLDER, dir_fd=root_fd)
     except OSError as error:
@@ -99,7 +99,7 @@ def _look_into(root_fd: int, root: Path, folder: str, found: set[tuple[int, int]
 
 
 def _is_of_fsck(root_fd: int, folder: str) -> bool:
-    """Tell whether a folder is where the repair of a file system puts what it finds: it is closed to all but root."""
+    """Tell whether this is the folder in which fsck puts what it finds; only root can read it."""
     try:
         return folder.rpartition("/")[2] == "lost+found" and os.stat(folder, dir_fd=root_fd).st_uid == 0
     except OSError:
@@ -107,7 +107,7 @@ def _is_of_fsck(root_fd: int, folder: str) -> bool:
 
 
 def _add_target(fd: int, root: Path, path: str, found: set[tuple[int, int]]) -> None:
-    """Add what a link leads to, and the folders that it passes only to leave them again: ``a/b/../c`` needs ``b``."""
+    """Add what a link leads to, and the folders that its path passes: ``a/b/../c`` needs ``b``."""
     place = path.rpartition("/")[2]
     try:
         _add(fd, place, found)

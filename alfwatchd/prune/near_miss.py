@@ -1,6 +1,6 @@
 """Sessions and datasets that a reference nearly lists: under another spelling, lab, subject, number or id.
 
-Nobody can be sure that they are others than those that are listed. So prune keeps them, and says why.
+Each may be the one that is listed, under the name that it had then. So prune keeps it and says why.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from alfwatchd.tree.rows import Session
 HOMELESS = "listed without its session"
 NEAR = "near miss"
 _ALIKE = 0.5
-"""At least this part of the datasets of a session is listed for another one of the same date: it may be the same."""
+"""Part of the datasets of a session that must be listed for another session of its date, for both to be the same."""
 
 
 class NearMisses:
-    """Finds what a reference nearly lists.
+    """Says of a session or a dataset that is not listed which listed one it may be.
 
     Parameters
     ----------
     reference : Reference
     sessions : mapping of str to Session
-        All that are on disk.
+        Session path -> session, all that are on disk.
     eids : mapping of str to bytes
-        `SessionKey.eid_path` -> id that our own tables have for it.
+        `SessionKey.eid_path` -> 16 bytes of the id that our own tables have for this session.
     namespace : uuid.UUID
         Namespace of the ids that paths give.
     """
@@ -47,7 +47,7 @@ class NearMisses:
         self._namespace = namespace
 
     def of_session(self, session: Session) -> str:
-        """Return why a session that is not listed may be one that is; empty if nothing speaks for it."""
+        """Return why a session that is not listed may be one that is listed; empty if nothing suggests that."""
         reference, path = self._reference, session.key.eid_path
         if other := reference.folded.get(folded(path)):
             return f"{NEAR}: the reference spells this session {other}"
@@ -61,13 +61,14 @@ class NearMisses:
         return ""
 
     def of_dataset(self, numbers: Sequence[int], rel_path: str) -> str:
-        """Return why a dataset that is not listed may be one that is.
+        """Return why a dataset that is not listed may be one that is listed; empty if nothing suggests that.
 
         Parameters
         ----------
         numbers : sequence of int
-            Of its session in the reference; none where that is not listed.
+            `Reference.numbers_of` its session; empty where the session is not listed.
         rel_path : str
+            Relative to the session.
         """
         reference = self._reference
         bare, own_id = split_uuid(composed(rel_path).encode())
@@ -81,7 +82,7 @@ class NearMisses:
         return ""
 
     def _alike(self, session: Session) -> str:
-        """Return a listed session of the same lab and date that is nowhere here, with at least half the datasets."""
+        """Return a listed session of this lab and date that is not on disk and has at least half of these datasets."""
         day = (session.key.lab, session.key.date.isoformat())
         missing = self._missing_by_day.get(day, ())
         if not missing:
@@ -102,7 +103,7 @@ class NearMisses:
 
     @cached_property
     def _missing_by_day(self) -> Mapping[tuple[str, str], Sequence[str]]:
-        """Lab, empty for sessions that are in no lab folder here, and date -> sessions of the reference not here."""
+        """(lab, date) -> sessions of the reference that are not on disk; no lab where a tree has no lab folders."""
         here = {number for session in self._sessions.values() for number in self._reference.numbers_of(session.key)}
         labs = {session.key.lab for session in self._sessions.values()}
         found: dict[tuple[str, str], list[str]] = defaultdict(list)

@@ -1,4 +1,4 @@
-"""From the tables and a reference to a prune plan, and from an applied plan to a reply. With and without a daemon."""
+"""Makes a prune plan, previews or applies it, and makes the reply; the same with and without a daemon."""
 
 from __future__ import annotations
 
@@ -40,27 +40,38 @@ _OWN_NOTE = (
     "name the tables of what is to stay with --reference"
 )
 _MOST_KEPT = 10_000
-"""How many files that are kept an answer lists."""
+"""How many files and folders that stay a reply lists; all are counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class PruneOptions:
-    """What may be asked of a prune; None stands for the setting."""
+    """What a client may ask of a prune.
+
+    Parameters
+    ----------
+    reference : Path or None
+        Folder of the reference tables; None: the setting ``prune.reference``.
+    keep_empty_sessions : bool
+        Whether folders of sessions stay even if they are not in the reference and empty.
+    max_fraction : float or None
+        Largest part of all datasets and bytes to delete, 0 to 1; None: the setting ``prune.max_fraction``.
+    newer : bool
+        Whether files that are newer than the reference may go as well.
+    """
 
     reference: Path | None = None
     keep_empty_sessions: bool = False
     max_fraction: float | None = None
     newer: bool = False
-    """Whether what is newer than the reference may go, too."""
 
 
 def plan_prune(view: TablesView, settings: Settings, options: PruneOptions) -> PrunePlan:
-    """Plan a prune of what the tables hold now.
+    """Plan a prune of the files that are on disk now. Without a reference the plan is empty.
 
     Raises
     ------
     PruneRefused
-        No reference tables, a part of the root could not be read, or too much would go.
+        Rows are held, a part of the root cannot be read, the reference cannot be used, or too much would go.
     RootOffline
         The root cannot be opened.
     """
@@ -91,12 +102,12 @@ def plan_prune(view: TablesView, settings: Settings, options: PruneOptions) -> P
 
 
 def require_not_held(view: TablesView) -> None:
-    """Make sure that no rows of sessions that are gone are held: it may be another disk.
+    """Refuse a prune while rows of sessions that are gone are held, as the root may be another disk.
 
     Raises
     ------
     PruneRefused
-        Some are; says what to do.
+        Rows are held; the message says why, and what to do.
     """
     if view.held:
         raise PruneRefused(f"nothing is deleted while rows are held: {view.held}")
@@ -112,7 +123,7 @@ def plan_for(
     remove_empty_sessions: bool,
     margin_seconds: float | None,
 ) -> PrunePlan:
-    """Plan to delete the datasets that are not in a reference, however many they are.
+    """Plan to delete all datasets that are not in a reference, whatever part of the whole they are.
 
     Parameters
     ----------
@@ -122,18 +133,18 @@ def plan_for(
         What is on disk now.
     reference : Reference
     eids : mapping of str to bytes or None
-        `SessionKey.eid_path` -> id that our own tables have for it.
+        `SessionKey.eid_path` -> 16 bytes of the id that our own tables have for this session. None: no ids.
     namespace : uuid.UUID
         Namespace of the ids that paths give.
     remove_empty_sessions : bool
         Whether folders of sessions that are not in the reference may go, once they are empty.
     margin_seconds : float or None
-        What is later than the reference's date minus this stays; None: age does not matter.
+        What was made or changed later than the reference's date minus this stays; None: age does not matter.
 
     Raises
     ------
     PruneRefused
-        The reference is of another tree, or has no date; or a link may lead anywhere.
+        The reference is of another tree or has no date, or a link in the root cannot be followed.
     RootOffline
         The root cannot be opened.
     """
@@ -150,7 +161,7 @@ def plan_for(
 
 
 def _listed_folders(root: Path, view: TablesView, reference: Reference) -> dict[tuple[int, int], str]:
-    """Return (st_dev, st_ino) -> path of the folders of listed sessions; none where no mount can show one twice."""
+    """Return (st_dev, st_ino) -> path of the folders of listed sessions; empty where no mount can show one twice."""
     found: dict[tuple[int, int], str] = {}
     if not mounts_near(str(root))[1]:
         return found
@@ -165,7 +176,7 @@ def _listed_folders(root: Path, view: TablesView, reference: Reference) -> dict[
 
 
 def count(view: TablesView) -> OnDisk:
-    """Count what could go: datasets on disk that are no links, in sessions that are none."""
+    """Count the datasets that a prune could take: no links to files, and none in linked sessions."""
     n_datasets = n_bytes = 0
     for session in view.snapshot.sessions.values():
         for _, packed in session.folders if not session.is_link else ():
@@ -190,7 +201,7 @@ def _newest_ns(reference: Reference, margin_seconds: float | None) -> int | None
 
 
 def _require_other_than_own(folder: Path, settings: Settings) -> None:
-    """Make sure that the reference is not what the daemon writes: that mirrors the disk, and nothing could go."""
+    """Refuse the daemon's own tables as a reference: they list all that is on disk, so that nothing could go."""
     own = settings.out_dir
     for one, other in ((folder, own), *((folder / name, own / name) for name in (SESSIONS, DATASETS))):
         with suppress(OSError):
@@ -202,7 +213,7 @@ def _require_other_than_own(folder: Path, settings: Settings) -> None:
 
 
 def _known_eids(out_dir: Path) -> dict[str, bytes]:
-    """Return the ids that the tables in a folder have for sessions, by `SessionKey.eid_path`."""
+    """Return `SessionKey.eid_path` -> id, from the sessions table in a folder; empty if there is none."""
     table = reader.read_sessions(out_dir)
     if table is None or "id" not in table.column_names:
         return {}
@@ -213,7 +224,15 @@ def _known_eids(out_dir: Path) -> dict[str, bytes]:
 def preview(
     settings: Settings, plan: PrunePlan, may_continue: Callable[[], None], actor: str = "this user"
 ) -> PruneReply:
-    """Say what a plan would do now; changes nothing but the list of plans in the state folder."""
+    """Say what a plan would do now. Changes nothing except the list of plans in the state folder.
+
+    Parameters
+    ----------
+    settings : Settings
+    plan : PrunePlan
+    may_continue, actor
+        As for `executor.apply_plan`, which also says what is raised.
+    """
     outcome = executor.preview_plan(
         settings.root,
         plan,
@@ -237,7 +256,17 @@ def apply(
     log_end: Callable[[str], None] | None = None,
     removing: Callable[[str], None] = lambda _: None,
 ) -> PruneReply:
-    """Carry a plan out; parameters as of `prune.apply_plan`. One line, to `log_end` or `log`, ends it in any case."""
+    """Carry a plan out, and note in the state folder what became of it.
+
+    Parameters
+    ----------
+    settings : Settings
+    plan : PrunePlan
+    may_continue, log, actor, is_wanted, removing
+        As for `executor.apply_plan`, which also says what is raised.
+    log_end : callable or None
+        Given the one line that ends each prune, also one that fails; None: `log`.
+    """
     started, outcome = time.monotonic(), PruneOutcome((), (), ())
     try:
         outcome = executor.apply_plan(
@@ -268,24 +297,30 @@ def _trash(settings: Settings) -> Trash | None:
 
 
 class RootCheck:
-    """Makes sure, without a daemon, that root and mounts stay what they were before the plan was made."""
+    """Notices, where no daemon does, that the root or a mount is another one than when this object was made.
+
+    Raises
+    ------
+    RootOffline
+        The root or the table of mounts cannot be read.
+    """
 
     def __init__(self, root: Path) -> None:
         self._root = root
         try:
-            self._watch = MountWatch()  # first: what is mounted right after the look must not be missed
+            self._watch = MountWatch()  # before looking, so that no later mount is missed
         except OSError as error:
             raise RootOffline(f"the table of mounts cannot be read ({error.strerror}); nothing is deleted") from error
         self._place, self._mounts = self._find_place(), self._find_mounts()
         self._is_other = False
 
     def check(self) -> None:
-        """Look again; cheap as long as nothing is mounted or unmounted.
+        """Look again; takes little time as long as nothing is mounted or unmounted.
 
         Raises
         ------
         RootOffline
-            Something else is there now.
+            The root is another folder, or something was mounted or unmounted; also at each later call.
         """
         self._is_other = self._is_other or self._find_place() != self._place
         if self._watch.has_changed():
@@ -339,7 +374,7 @@ def _reply(plan: PrunePlan, outcome: PruneOutcome, *, applied: bool = False) -> 
 
 
 def _sum_up(plan: PrunePlan, outcome: PruneOutcome) -> dict[str, int]:
-    """Return how many stay for each reason, by its words before a colon."""
+    """Return reason, up to its colon -> how many files and folders stay for it."""
     found = dict(plan.n_kept)
     for item in outcome.kept:
         reason = item.reason.partition(":")[0]

@@ -1,4 +1,4 @@
-"""What a prune would do, and what it did: values only. `prune.unlisted` finds candidates, `prune_candidates` looks."""
+"""What a prune would do, and what it did: values only. `unlisted` finds the candidates, `candidates` looks at them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 from alfwatchd.errors import AlfwatchdError, PruneRefused
 
 OWN_TABLES = "the daemon's own tables"
-"""What a plan is measured against where no reference is named."""
+"""Stands for the reference of a plan where none is named."""
 NO_REFERENCE = (
     "without a reference there is nothing to delete: name the folder with the tables of what is to stay with "
     "--reference, or set prune.reference"
@@ -19,7 +19,7 @@ NO_REFERENCE = (
 
 @dataclass(frozen=True, slots=True)
 class FileState:
-    """What the kernel told of a file when the plan was made; times in nanoseconds since 1970, UTC, sizes in bytes."""
+    """What ``stat`` told of a file when the plan was made: `size` in bytes, times in nanoseconds since 1970, UTC."""
 
     dev: int
     ino: int
@@ -56,37 +56,40 @@ class KeptItem:
     file_size: int | None
     reason: str
     has_failed: bool = False
-    """Whether it should have gone. Folders that hold something else, and what is gone already, are no failure."""
+    """Whether it was planned to go. A folder that still holds something, and a file that is gone already, are no
+    failure."""
 
 
 @dataclass(frozen=True, slots=True)
 class PrunePlan:
-    """What a prune would delete; nothing else is ever deleted by it, but folders that this leaves empty.
+    """What a prune would delete. It never deletes anything else, except folders that it leaves empty.
 
     Parameters
     ----------
     plan_id : str
-        A digest of what would go and of what it is measured against, so that the same plan has the same id.
+        16 hexadecimal digits: a digest of what would go and of the reference, so that equal plans have one id.
     root : str
+        Absolute path.
     reference : str
-        Where the reference tables were read.
+        Folder of the reference tables.
     reference_date : str
-        The earliest instant that they may be of, UTC, ISO 8601; empty where nothing tells.
+        The earliest time at which they may have been made, UTC, ISO 8601; empty where nothing tells.
     reference_generation : int or None
-        None where they are not ours.
+        None where another program wrote them.
     n_datasets, n_bytes_on_disk : int
-        Of all datasets on disk.
+        Number and bytes of all datasets on disk.
     files : tuple of PlannedFile
         Sorted by path.
     folders : tuple of str
-        Session folders that may go once they are empty, sorted by path, relative to the root. Only the disk
-        knows which do: `alfwatchd.prune.executor.preview_plan` asks it.
+        Session folders that may go once they are empty, sorted by path, relative to the root. Which of them will
+        be empty, only the disk knows: `executor.preview_plan` looks.
     kept : tuple of KeptItem
-        What is not listed and stays all the same: the first few thousand.
+        Files and folders that the reference does not list and that stay nevertheless: the first 10,000.
     places : mapping of str to SessionPlace
-        Of each session with a file in `files`, and of each in `folders`. A session without a place is not touched.
+        Session path -> its place, for each session with a file in `files` or in `folders`. A session without a place
+        is not touched.
     n_kept : mapping of str to int
-        Words of a reason before its colon -> how many are kept for it, in all.
+        Reason, up to its colon -> how many files and folders stay for it, all counted.
     """
 
     plan_id: str
@@ -124,13 +127,14 @@ class PruneOutcome:
         In the order of deletion.
     removed : tuple of str
         Session folders, and folders above them that this left empty, relative to the root. Empty folders
-        inside of session folders go with them and are not listed.
+        inside session folders go with them and are not listed.
     kept : tuple of KeptItem
-        What was planned and tried, and is still there or was gone already.
+        What the prune tried to take and did not: it is still there, or was gone already.
     stopped : AlfwatchdError or None
-        What `may_continue` raised. Planned items that are in none of the lists above were not tried then.
+        Why the prune stopped before its end: what `may_continue` raised. Planned items that are in none of the lists
+        above were not tried. None if it came to its end.
     freed_at : float or None
-        When the trash that `deleted` lies in is to be emptied, in seconds since 1970; None where nothing lies in it.
+        When the daemon will empty the trash with these files, in seconds since 1970; None if none of them is there.
     """
 
     deleted: tuple[PlannedFile, ...]
@@ -146,7 +150,7 @@ class PruneOutcome:
 
     @property
     def has_failed(self) -> bool:
-        """Whether anything that was planned is still there and should not be."""
+        """Whether anything that was planned to go is still there."""
         return self.stopped is not None or any(item.has_failed for item in self.kept)
 
 
@@ -158,7 +162,7 @@ class OnDisk(NamedTuple):
 
 
 def folders_above(path: str) -> Iterator[str]:
-    """Yield the folders that a path lies in, the root, as an empty text, last."""
+    """Yield the folders that a path lies in, the innermost first; the root comes last, as an empty text."""
     while path := path.rpartition("/")[0]:
         yield path
     yield ""
@@ -174,13 +178,23 @@ def make_plan(
     places: Mapping[str, SessionPlace] | None = None,
     n_kept: Mapping[str, int] | None = None,
 ) -> PrunePlan:
-    """Put a plan together; `reference` is its source, date and generation, the rest as in `PrunePlan`."""
+    """Put a plan together.
+
+    Parameters
+    ----------
+    root : str
+    reference : tuple of (str, str, int or None)
+        `PrunePlan.reference`, `reference_date` and `reference_generation`.
+    on_disk : OnDisk
+    files, folders, kept, places, n_kept
+        As in `PrunePlan`; files and folders in any order. None stands for no entries.
+    """
     sorted_files = tuple(sorted(files, key=lambda file: file.path))
     sorted_folders = tuple(sorted(folders))
     digest = hashlib.blake2b(_encode(repr((root, *reference))), digest_size=8)
     for file in sorted_files:
         state = file.state
-        # The change of a time that means nothing, as by a backup with hard links, makes no other plan.
+        # Without the change time: a backup that makes hard links sets it each night, and this is still the same plan.
         told = (state.dev, state.ino, state.size, state.mtime_ns, state.btime_ns)
         digest.update(b"\0F" + _encode(file.path) + b"\0" + repr(told).encode())
     for folder in sorted_folders:
@@ -190,7 +204,7 @@ def make_plan(
 
 
 def refuse_too_much(plan: PrunePlan, max_fraction: float) -> None:
-    """Make sure that what goes is not more than a fraction of what there is, by datasets and by bytes.
+    """Refuse a plan that would delete more than a fraction of all datasets, or of their bytes.
 
     Parameters
     ----------
@@ -201,7 +215,7 @@ def refuse_too_much(plan: PrunePlan, max_fraction: float) -> None:
     Raises
     ------
     PruneRefused
-        It is more.
+        It would delete more; the message says how much, and how to allow it.
     """
     gone, there = len(plan.files), plan.n_datasets
     n_bytes, bytes_there = plan.n_bytes, plan.n_bytes_on_disk
@@ -214,7 +228,7 @@ def refuse_too_much(plan: PrunePlan, max_fraction: float) -> None:
         f"({shares[1]:.1%}) are not in the reference tables of {plan.reference} (of "
         f"{plan.reference_date or 'unknown date'}, generation {plan.reference_generation}), and prune.max_fraction "
         f"allows {max_fraction:.1%}: nothing was deleted. Check that these tables belong to this root and are up to "
-        "date; if all of it is to go, use --max-fraction 1"
+        "date. If all of these datasets are meant to be deleted, use --max-fraction 1"
     )
 
 

@@ -1,7 +1,7 @@
-"""Plans and what became of them, in the state folder: one JSON file each, bounded in number and bytes.
+"""Keeps plans and what became of them in the state folder: one JSON file each, bounded in number and bytes.
 
-The first line of a file is the record, the second one the plan and the result with all paths. They are for people and
-programs to look up; no prune is ever carried out from them.
+The first line of a file is the record, the second one the plan and the result with all paths. People and programs can
+look them up; no prune is ever carried out from them.
 """
 
 from __future__ import annotations
@@ -22,14 +22,16 @@ from alfwatchd.prune.plan import PrunePlan
 _log = logging.getLogger(__name__)
 
 _FOLDER = "plans"
-_MOST_PLANS = 200
-_MOST_BYTES = 64 << 20
-_LONGEST_PLAN = 16 << 20
-"""Of one file; a longer one is kept without its paths."""
+MOST_PLANS = 200
+"""Number of plans that are kept; the oldest ones are forgotten first."""
+MOST_BYTES = 64 << 20
+"""Size in bytes that all files together may have; the latest one is kept in any case."""
+LONGEST_PLAN = 16 << 20
+"""Size in bytes of one file. A plan that needs more is kept without its paths."""
 
 
 class PlanRecords:
-    """The plans of one state folder. Any thread; what cannot be written is logged, and stops nothing.
+    """The plans of one state folder. Any thread may use it. A file that cannot be written is logged, not raised.
 
     Parameters
     ----------
@@ -45,20 +47,20 @@ class PlanRecords:
         self._write(record, {"plan": asdict(reply)})
 
     def note_result(self, plan: PrunePlan, reply: PruneReply) -> None:
-        """Note what became of a plan that was carried out."""
+        """Note the result of a plan that was carried out."""
         known, details = self._read(self._folder / f"{plan.plan_id}.json", with_details=True)
         record = _record(plan, reply, "applied", known.made_at if known is not None else _now())
         self._write(record, {**details, "result": asdict(reply)})
 
     def note_state(self, plan_id: str, state: PlanState) -> None:
-        """Note that a plan was undone or emptied."""
+        """Note that a plan was undone, or its trash emptied. A plan that is not known is ignored."""
         known, before = self._read(self._folder / f"{plan_id}.json", with_details=True)
         if known is not None:
             record = replace(known, state=state, changed_at=_now(), freed_at=None)
             self._write(record, before)
 
     def list(self) -> list[PlanRecord]:
-        """Return all records, the latest first; files that make no sense are left out."""
+        """Return all records, the latest change first. Files that cannot be read are left out."""
         found = [record for path in self._files() if (record := self._read(path)[0]) is not None]
         return sorted(found, key=lambda record: record.changed_at, reverse=True)
 
@@ -69,8 +71,8 @@ class PlanRecords:
     def _read(self, path: Path, *, with_details: bool = False) -> tuple[PlanRecord | None, dict[str, Any]]:
         try:
             with path.open("rb") as file:
-                record = PlanRecord(**json.loads(file.readline(_LONGEST_PLAN)))
-                details = json.loads(file.readline(_LONGEST_PLAN) or b"{}") if with_details else {}
+                record = PlanRecord(**json.loads(file.readline(LONGEST_PLAN)))
+                details = json.loads(file.readline(LONGEST_PLAN) or b"{}") if with_details else {}
         except (OSError, ValueError, TypeError, RecursionError):
             return None, {}
         return record, details if isinstance(details, dict) else {}
@@ -85,7 +87,7 @@ class PlanRecords:
             with suppress(FileNotFoundError):
                 temporary.unlink()
             with temporary.open("xb") as file:
-                file.write(head + b"\n" + (text if len(text) < _LONGEST_PLAN else b"{}") + b"\n")
+                file.write(head + b"\n" + (text if len(text) < LONGEST_PLAN else b"{}") + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
@@ -98,12 +100,12 @@ class PlanRecords:
         n_bytes = 0
         for number, (about, path) in enumerate(files, 1):
             n_bytes += about.st_size
-            if number > _MOST_PLANS or (n_bytes > _MOST_BYTES and number > 1):
+            if number > MOST_PLANS or (n_bytes > MOST_BYTES and number > 1):
                 path.unlink(missing_ok=True)
 
 
 def iso(seconds: float | None) -> str | None:
-    """Return a time in seconds since 1970 as UTC, ISO 8601."""
+    """Return a time in seconds since 1970 as ISO 8601 in UTC; None stays None."""
     if seconds is None:
         return None
     try:

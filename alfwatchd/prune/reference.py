@@ -1,6 +1,6 @@
-"""Reference tables, as far as prune needs them: which sessions and datasets are listed. What is unclear protects.
+"""Reference tables, as far as prune needs them: which sessions and datasets are listed.
 
-Adopt leaves out rows that contradict each other; here each of them stands for all that it may stand for.
+A row that is unclear protects all that it may stand for. (Adoption, for the same reason, leaves such rows out.)
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 MOST_ODD = 0.01
-"""Largest fraction of rows that may stand for no session."""
+"""Largest fraction of rows, 0 to 1, that may make no sense before the tables are refused."""
 _NEEDED_OF_SESSIONS, _NEEDED_OF_DATASETS = {"subject", "date", "number"}, {"rel_path"}
 _ANY_UUID = re.compile(r"\.[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?=\.\w+$)")
-"""Of whatever version, also of those that ONE does not take for ids."""
+"""A UUID of any version before the extension, also of those versions that ONE does not accept as ids."""
 _HALVES = {"id": {"id_0", "id_1"}, "eid": {"eid_0", "eid_1"}}
 
 
@@ -42,11 +42,11 @@ class Origin:
     Parameters
     ----------
     source : str
-        For messages.
+        The folder, or what else to call them in messages.
     date : datetime.datetime or None
-        The earliest instant that they may be of; None where nothing tells.
+        The earliest time at which they may have been made, with a zone; None where nothing tells.
     generation : int or None
-        None where they are not ours.
+        None where another program wrote them.
     """
 
     source: str
@@ -67,20 +67,20 @@ class Origin:
 
 @dataclass(frozen=True)
 class Reference:
-    """What is listed.
+    """The sessions and datasets that reference tables list.
 
     Parameters
     ----------
     origin : Origin
     sessions : mapping of str to tuple of int
-        ``(lab/)subject/date/number`` with three digits, in composed form -> numbers in `rows` of all sessions that may
-        be meant.
+        ``(lab/)subject/date/number`` with three digits, in composed Unicode form -> numbers in `rows` of all sessions
+        that may be meant.
     rows : Rows
-        Of the datasets; paths in composed form. Equal keys may be there several times.
-    ids : numpy.ndarray
-        Of each row; zeros where it is no UUID.
-    file_sizes : numpy.ndarray of int64
-        Of each row in bytes; -1 where unknown.
+        The datasets; their paths in composed form. Equal keys may occur several times.
+    ids : numpy.ndarray of uint8, shape (n_rows, 16)
+        Id of each row; zeros where it is not a UUID.
+    file_sizes : numpy.ndarray of int64, shape (n_rows,)
+        Size of each row's file in bytes; -1 where unknown.
     session_ids : mapping of bytes to str
         Eid -> key in `sessions`.
     homeless : set of bytes
@@ -99,9 +99,9 @@ class Reference:
     homeless_ids: AbstractSet[bytes] = frozenset()
 
     def numbers_of(self, key: grammar.SessionKey) -> tuple[int, ...]:
-        """Return the sessions that are that of a path. One in no lab folder may have any lab in the tables.
+        """Return the numbers of the listed sessions that a session on disk may be; empty if it is not listed.
 
-        The `lab` setting, now or then, may have filled it in.
+        A session in no lab folder may have any lab in the tables: the `lab` setting may have given it one.
         """
         path = composed(key.eid_path)
         if key.lab:
@@ -110,22 +110,22 @@ class Reference:
 
     @cached_property
     def labs(self) -> Mapping[str, tuple[str, ...]]:
-        """``subject/date/number`` -> keys in `sessions` that have it, in whatever lab."""
+        """``subject/date/number`` -> the keys in `sessions` that end in it, of any lab."""
         return _gather((without_lab(path), path) for path in self.sessions)
 
     @cached_property
     def folded(self) -> Mapping[str, str]:
-        """Keys of `sessions` by how they read where case and composition do not matter."""
+        """Key of `sessions` without difference of case and Unicode form -> the key itself."""
         return {folded(path): path for path in self.sessions}
 
     @cached_property
     def folded_labs(self) -> Mapping[str, str]:
-        """``subject/date/number`` -> a key in `sessions` of any lab, where case does not matter either."""
+        """``subject/date/number``, likewise -> a key in `folded` of any lab."""
         return {without_lab(path): path for path in self.folded}
 
     @cached_property
     def folded_paths(self) -> Mapping[bytes, tuple[int, ...]]:
-        """rel_path as it reads where case does not matter, without a UUID in its name -> codes in `rows`."""
+        """Result of `fold_path` -> codes in `rows` of the rel_paths that give it."""
         return _gather((fold_path(path), code) for code, path in enumerate(self.rows.paths))
 
     @cached_property
@@ -139,7 +139,7 @@ class Reference:
 
 
 def make_reference(origin: Origin, sessions: pa.Table, datasets: pa.Table) -> Reference:
-    """Make a reference of tables.
+    """Make a reference from tables.
 
     Parameters
     ----------
@@ -150,7 +150,7 @@ def make_reference(origin: Origin, sessions: pa.Table, datasets: pa.Table) -> Re
     Raises
     ------
     PruneRefused
-        They make no sense as a whole. What they stand for would be deleted.
+        They make no sense as a whole, so that what they were meant to protect would be deleted.
     """
     _check_columns(origin, sessions, datasets)
     numbers: dict[bytes, int] = {}
@@ -209,7 +209,7 @@ def _with_datasets(reference: Reference, numbers: Mapping[bytes, int], datasets:
 
 
 def _composed(codes: npt.NDArray[np.int32], texts: Sequence[str]) -> tuple[npt.NDArray[np.int64], list[bytes]]:
-    """Return codes and paths of the composed forms; several of these texts may have one."""
+    """Return codes and paths in composed form; several texts may have the same one."""
     new: dict[bytes, int] = {}
     of_old = [new.setdefault(composed(text).encode(), len(new)) for text in texts]
     return np.array([*of_old, -1], np.int64)[codes], [*new]
@@ -239,12 +239,12 @@ def _check_odd(origin: Origin, n_odd: int, n_rows: int, what: str) -> None:
 
 
 def without_lab(path: str) -> str:
-    """Return ``subject/date/number`` of a session's ``(lab/)subject/date/number``."""
+    """Return the ``subject/date/number`` in a session's ``(lab/)subject/date/number``."""
     return path.partition("/")[2] if path.count("/") == 3 else path
 
 
 def fold_path(path: bytes) -> bytes:
-    """Return how a rel_path reads without a UUID in its name, and where neither case nor composition matters."""
+    """Return a rel_path without a UUID in its name and without difference of case and Unicode form, for comparing."""
     return _ANY_UUID.sub("", folded(path.decode())).encode()
 
 

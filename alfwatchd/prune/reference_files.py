@@ -1,4 +1,4 @@
-"""Reads the tables that a prune is measured against, and says how old they are; refuses those that make no sense."""
+"""Reads the reference tables of a prune and says how old they are; refuses tables that make no sense."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from alfwatchd.prune.reference import Origin, Reference, make_reference
 from alfwatchd.store import parquet, reader
 
 _FIRST_ZONE = timedelta(hours=14)
-"""Clocks in Kiritimati show a time before all others do, so no local time of unknown zone can be earlier than there."""
+"""Ahead of UTC, in Kiritimati: a local time of unknown zone is at the earliest a time there."""
 _LAST_ZONE = timedelta(hours=12)
-"""Behind UTC, on Baker Island."""
+"""Behind UTC, on Baker Island: a local time of unknown zone is at the latest a time there."""
 _NAMES = (SESSIONS, DATASETS)
 
 
 def read_reference(folder: Path) -> Reference:
-    """Read reference tables.
+    """Read the reference tables in a folder.
 
     Raises
     ------
     PruneRefused
-        There are none, they cannot be read, or they make no sense.
+        There are none, they cannot be read, they make no sense, or they are not of one generation.
     """
     try:
         modified = _modified(folder)
@@ -43,7 +43,13 @@ def read_reference(folder: Path) -> Reference:
 
 
 def read_date(folder: Path) -> Origin | None:
-    """Return how old the tables in a folder are, without reading a row; None if there are none."""
+    """Return how old the tables in a folder are, without reading a row; None if there are none.
+
+    Raises
+    ------
+    PruneRefused
+        They cannot be read, or are not of one generation.
+    """
     try:
         modified = _modified(folder)
         if modified is None:
@@ -54,7 +60,7 @@ def read_date(folder: Path) -> Origin | None:
 
 
 def _modified(folder: Path) -> datetime | None:
-    """Return the time of the older one of both files; None if one is not there."""
+    """Return the modification time of the older one of both files; None if one is not there."""
     try:
         return datetime.fromtimestamp(min((folder / name).stat().st_mtime for name in _NAMES), UTC)
     except FileNotFoundError:
@@ -62,12 +68,12 @@ def _modified(folder: Path) -> datetime | None:
 
 
 def _origin(folder: Path, pair: list[Mapping[bytes, bytes]], modified: datetime) -> Origin:
-    """Say of when a pair of tables is, by what both files tell.
+    """Return when a pair of tables may have been made at the earliest, by all that both files tell.
 
     Raises
     ------
     PruneRefused
-        They are not one pair: one of them was replaced while they were copied.
+        The two do not belong together: one was replaced while they were copied.
     """
     own = [_load(metadata, reader.METADATA_KEY) for metadata in pair]
     generations = [each.get("generation") for each in own]
@@ -85,21 +91,22 @@ def _origin(folder: Path, pair: list[Mapping[bytes, bytes]], modified: datetime)
         dates += [written_at] if written_at is not None else []
         dates += _earliest(created, written_at)
     generation = generations[1] if isinstance(generations[1], int) else None
-    return Origin(str(folder), min(*dates, _now()), generation)  # a clock that is ahead makes nothing older
+    return Origin(str(folder), min(*dates, utc_now()), generation)  # no reference is of the future
 
 
-def _now() -> datetime:
+def utc_now() -> datetime:
+    """Return the time of this machine's clock, in UTC."""
     return datetime.now(UTC)
 
 
 def _earliest(created: Any, written_at: datetime | None) -> list[datetime]:
-    """Return the earliest instant that `date_created` can mean, if that tells more than `written_at`."""
+    """Return the earliest time that `date_created` can mean; empty if `written_at` tells the same more exactly."""
     try:
         date = datetime.fromisoformat(created)
         if date.tzinfo is not None:
             return [date.astimezone(UTC)]
         local = date.replace(tzinfo=UTC)
-        # The clock of some zone shows this at `written_at`, so that it tells the same, and less exactly.
+        # At `written_at` the clocks of some zone show `created`: it is the same time, to the minute only.
         if written_at is not None and local - _FIRST_ZONE <= written_at <= local + _LAST_ZONE + timedelta(minutes=1):
             return []
         return [local - _FIRST_ZONE]

@@ -1,7 +1,4 @@
-"""What a prune must know of the disk beforehand; changes nothing.
-
-That is the state of each planned file, the place of each session, and what the folders are like that it may remove.
-"""
+"""Looks at the folders that a prune may remove, so that an undo can make them again as they were. Changes nothing."""
 
 from __future__ import annotations
 
@@ -18,13 +15,13 @@ from alfwatchd.prune.plan import FileState, PlannedFile, PrunePlan
 from alfwatchd.prune.trash_manifest import FolderState, is_file_path, is_folder_path
 
 DEEPEST = 32
-"""Components of the longest path that is looked into for empty sub-folders."""
+"""Components of a path below which no more empty sub-folders are looked for."""
 _ACLS = ("system.posix_acl_access", "system.posix_acl_default")
 _NO_ACLS = frozenset({errno.ENODATA, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 
 
 def by_session(folders: Iterable[str], files: Iterable[PlannedFile]) -> dict[str, list[PlannedFile]]:
-    """Return the planned files of each session, in the order of the session's path."""
+    """Return session path -> its planned files, sorted by session path; a session in `folders` may have no files."""
     found: dict[str, list[PlannedFile]] = {folder: [] for folder in folders}
     for file in files:
         session, _ = grammar.split_dataset(file.path) or ("", "")
@@ -33,14 +30,14 @@ def by_session(folders: Iterable[str], files: Iterable[PlannedFile]) -> dict[str
 
 
 def state_of(about: linux.Stat) -> FileState:
-    """Return what a plan holds of a file."""
+    """Return the part of ``statx`` that a plan holds of a file."""
     return FileState(about.dev, about.ino, about.size, about.mtime_ns, about.ctime_ns, about.btime_ns)
 
 
 def look_at_folders(root_fd: int, plan: PrunePlan) -> tuple[FolderState, ...]:
-    """Return what the folders are like that a plan may remove, and those that its files lie in.
+    """Return the state of all folders that a plan may remove, and of those that its files lie in.
 
-    A folder comes after the one it lies in. Folders that cannot be looked at are left out: they are not removed.
+    Each folder comes after the one that it lies in. A folder that cannot be looked at is left out, and so not removed.
     """
     found: dict[str, FolderState] = {}
     removable = set(plan.folders)
@@ -57,7 +54,7 @@ def look_at_folders(root_fd: int, plan: PrunePlan) -> tuple[FolderState, ...]:
 
 
 def _look_at_way(root_fd: int, session: str, found: dict[str, FolderState], *, goes: bool) -> None:
-    """Look at a session folder and those above it; the direct children of the root never go."""
+    """Look at a session folder and those above it. The direct children of the root never go."""
     path = session
     while path and not (path in found and (found[path].goes or not goes)):
         _look(root_fd, path, found, goes=goes and "/" in path)
@@ -108,7 +105,7 @@ def _acl(folder_fd: int, name: str) -> bytes | None:
 
 @contextmanager
 def _named(folder_fd: int) -> Iterator[str | int]:
-    """Yield what `os.getxattr` takes for a folder that is open for looking names up only."""
+    """Yield what `os.getxattr` accepts for a folder that is open only for looking names up."""
     path = f"/proc/self/fd/{folder_fd}"
     if os.access(path, os.F_OK):
         yield path

@@ -1,4 +1,4 @@
-"""Moves what a prune takes into the trash, one rename for each file, and back at once where it was the wrong one."""
+"""Moves the files of a prune into the trash, one rename each; a wrong one is moved back at once."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Trash:
     ----------
     keep_seconds : float
     now : callable
-        Seconds since 1970.
+        Returns the time in seconds since 1970.
     """
 
     keep_seconds: float
@@ -37,14 +37,14 @@ class Trash:
 
 
 class Bin:
-    """The part of the trash that one prune fills.
+    """The part of the trash that one prune fills; made by `fill`.
 
     Parameters
     ----------
     plan_fd : int
-        The plan's folder, for this object to use until its context ends.
+        Descriptor of the plan's folder; stays open as long as this object is used.
     place : SessionPlace
-        Of the trash.
+        Place of the trash.
     manifest : Manifest
     """
 
@@ -57,7 +57,7 @@ class Bin:
         self._numbers = {file.path: number for number, file in enumerate(manifest.files)}
 
     def check_reach(self, folder_fd: int) -> None:
-        """Raise unless a file can be renamed from a folder into the trash."""
+        """Raise `OSError` (EXDEV) unless a file can be renamed from this folder into the trash."""
         check_reach(folder_fd, self._place.dev, self._place.mount_id)
 
     def move_in(self, folder_fd: int, name: str, file: PlannedFile, file_fd: int) -> None:
@@ -66,17 +66,18 @@ class Bin:
         Parameters
         ----------
         folder_fd : int
-            Of the folder that it lies in.
+            Descriptor of the folder that it lies in.
         name : str
+            Its name there.
         file : PlannedFile
         file_fd : int
-            Of the file itself, found to be as planned.
+            Descriptor of the file itself, which was found to be as planned.
 
         Raises
         ------
         OSError
-            It is where it was. Or another file was put in its place meanwhile and cannot go back; the error says where
-            that one is.
+            The file is still where it was. Or another process replaced it meanwhile, and the new file cannot be moved
+            back: the error says where in the trash it is.
         """
         folder, slot = trash_manifest.slot_of(self._numbers[file.path])
         with trash_folder.open_slots(self._plan_fd, folder) as slots_fd:
@@ -106,7 +107,15 @@ class Bin:
 def fill(
     root_fd: int, trash_settings: Trash, plan: PrunePlan, look_at_folders: Callable[[], tuple[FolderState, ...]]
 ) -> Iterator[Bin]:
-    """Make the folder of a plan in the trash, and let it be filled. What stays empty is removed again.
+    """Make the folder of a plan in the trash and yield it to be filled; remove it again if it stays empty.
+
+    Parameters
+    ----------
+    root_fd : int
+    trash_settings : Trash
+    plan : PrunePlan
+    look_at_folders : callable
+        Returns the state of the folders that the plan may remove; called once the trash is locked.
 
     Raises
     ------
@@ -124,7 +133,7 @@ def fill(
             filled = Bin(plan_fd, place, manifest)
             yield filled
             if not filled.n_moved and not _has_removed(root_fd, folders):
-                with suppress(OSError):  # else it is removed when it is due
+                with suppress(OSError):  # if that fails, it is removed when its time has come
                     trash_folder.remove_plan_folder(trash_fd, name, plan_fd)
         finally:
             os.close(plan_fd)
@@ -145,7 +154,7 @@ def _make(root_fd: int, trash_fd: int, manifest: Manifest) -> tuple[str, int, Se
 
 
 def _check_way_back(plan_fd: int) -> None:
-    """Raise unless this file system has a way to bring a file back that overwrites nothing: few have none."""
+    """Raise unless this file system can move a file back without overwriting another; few cannot."""
     trash_folder.write_file(plan_fd, trash_folder.PROBE, [])
     back = f"{trash_folder.PROBE}.new"
     move_back(trash_folder.PROBE, back, plan_fd, plan_fd)
@@ -153,14 +162,14 @@ def _check_way_back(plan_fd: int) -> None:
 
 
 def check_reach(folder_fd: int, dev: int, mount_id: int) -> None:
-    """Raise unless a folder lies in the same file system and mount as the trash."""
+    """Raise `OSError` (EXDEV) unless a folder lies in this file system (`dev`) and mount, which are the trash's."""
     place = walk.place_of(folder_fd)
     if (place.dev, place.mount_id) != (dev, mount_id):
         raise OSError(errno.EXDEV, NO_TRASH)
 
 
 def rename_new(source: str, target: str, source_fd: int, target_fd: int) -> None:
-    """Rename into a folder that no other user can write to, over nothing."""
+    """Rename a file into a folder to which no other user can write; EEXIST if the name is taken."""
     try:
         linux.rename_no_replace(source, target, source_dir_fd=source_fd, target_dir_fd=target_fd)
     except OSError as error:
@@ -173,10 +182,10 @@ def rename_new(source: str, target: str, source_fd: int, target_fd: int) -> None
 
 
 def move_back(slot: str, name: str, slots_fd: int, folder_fd: int) -> None:
-    """Move what lies in the trash to a name where nothing is.
+    """Move a file from the trash to a name that is free.
 
-    A kill between its two steps, where the file system knows no better, leaves a file with both names; the next call
-    takes the one in the trash away.
+    Some file systems need two steps: link, then unlink. A kill between them leaves the file with both names; the next
+    call removes the one in the trash.
 
     Raises
     ------
@@ -207,7 +216,7 @@ def _is_same(slot: str, name: str, slots_fd: int, folder_fd: int) -> bool:
 
 
 def _is_the_one(slots_fd: int, slot: str, file_fd: int, planned: FileState) -> bool:
-    """Tell whether what was moved is what was looked at, and still as planned. A rename changes the ctime."""
+    """Tell whether the moved file is the one that was looked at, and is as planned; a rename changes only its ctime."""
     try:
         moved, seen = linux.statx(slot, dir_fd=slots_fd), linux.statx("", dir_fd=file_fd)
     except OSError:

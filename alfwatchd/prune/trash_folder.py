@@ -1,19 +1,19 @@
-"""The trash folder at the top of the root, and in it the folder of each plan: made, opened, listed, taken apart.
+"""The trash folder at the top of the root, and in it the folder of each plan: makes, opens, lists and removes them.
 
-In a root where a group may write, a member of it can put anything there. So both folders are opened through no link,
-must belong to the user that prunes, and nobody else may write to them.
+Where a group may write to the root, each of its members can put something in the place of these folders. So no link is
+followed, and each folder must belong to the user that prunes and be writable for no other user.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 
+from alfwatchd import linux
 from alfwatchd.alf.grammar import TRASH
 from alfwatchd.errors import Busy, PruneRefused
 from alfwatchd.prune import trash_manifest
@@ -22,15 +22,15 @@ from alfwatchd.prune.trash_manifest import MANIFEST, Manifest, ManifestError
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _NEW = ".new"
-"""Ends the name of a file that is not complete."""
+"""End of the name of a file that is not complete."""
 MADE = "made-again"
-"""Name of the file in a plan's folder with the folders that an undo has begun to make again."""
+"""Name of the file in a plan's folder that lists the folders which an undo has begun to make again."""
 PROBE = "probe"
-"""Name of a file that is made and removed before the first one is moved."""
+"""Name of a file that is made and removed, to try the file system out, before a file is moved."""
 AT_ONCE = "with prune.trash_seconds = 0 files are deleted at once, without a trash"
 
 _in_use = threading.Lock()
-"""The lock of a file is one for all threads of a process, where the file system has any."""
+"""Keeps the threads of this process apart: a lock of the file system does not, and some file systems have none."""
 
 
 @contextmanager
@@ -43,14 +43,14 @@ def open_trash(root_fd: int, *, make: bool = False, alone: bool = True) -> Itera
     make : bool
         Whether to make it where there is none.
     alone : bool
-        Whether to keep other processes from using it meanwhile.
+        Whether to keep other processes and threads from using it meanwhile.
 
     Raises
     ------
     PruneRefused
-        Something is there that this user must not use as a trash, or it cannot be made.
+        It cannot be made or opened, or is not one that this user may trust.
     Busy
-        Another process uses it.
+        Another process or thread uses it.
     """
     try:
         trash_fd = _open_or_make(root_fd, make=make)
@@ -74,24 +74,24 @@ def open_trash(root_fd: int, *, make: bool = False, alone: bool = True) -> Itera
 
 
 def remove_trash(root_fd: int) -> None:
-    """Remove the trash folder where nothing is left in it."""
+    """Remove the trash folder if it is empty."""
     with suppress(OSError):
         os.rmdir(TRASH, dir_fd=root_fd)
 
 
 def list_plans(trash_fd: int) -> list[str]:
-    """Return the names of the folders of plans, in the order of their names."""
+    """Return the sorted names of the folders of plans."""
     return sorted(name for name in os.listdir(trash_fd) if trash_manifest.plan_of(name) is not None)
 
 
 @contextmanager
 def open_plan(trash_fd: int, name: str) -> Iterator[int]:
-    """Open the folder of a plan.
+    """Open the folder of a plan, and yield its descriptor.
 
     Raises
     ------
     PruneRefused
-        It is none that a prune of this user has made.
+        It cannot be opened, or was not made by a prune of this user.
     """
     try:
         plan_fd = os.open(name, _FOLDER, dir_fd=trash_fd)
@@ -113,17 +113,17 @@ def make_plan_folder(trash_fd: int, manifest: Manifest, check: Callable[[int], N
     trash_fd : int
     manifest : Manifest
     check : callable
-        Given the folder; raises `OSError` if it is of no use.
+        Given a descriptor of the folder; raises `OSError` if it cannot be used.
 
     Returns
     -------
-    tuple
-        Name and descriptor of the folder.
+    tuple of (str, int)
+        Name and descriptor of the folder; the caller closes the descriptor.
 
     Raises
     ------
     OSError
-        It cannot be made; nothing is left of it.
+        It cannot be made; what was made of it is removed again.
     """
     name = _make_new_folder(trash_fd, manifest.plan_id)
     plan_fd = os.open(name, _FOLDER, dir_fd=trash_fd)
@@ -142,9 +142,9 @@ def make_plan_folder(trash_fd: int, manifest: Manifest, check: Callable[[int], N
 
 
 def remove_plan_folder(trash_fd: int, name: str, plan_fd: int) -> bool:
-    """Remove what is left of a plan's folder if no file lies in it any more; tell whether it went.
+    """Remove a plan's folder if no pruned file lies in it any more; tell whether it went.
 
-    The manifest goes last. So what a kill leaves is either still a plan, or a folder without files and manifest.
+    The manifest goes last. So a kill leaves either a whole plan, or a folder with neither files nor manifest.
     """
     left = os.listdir(plan_fd)
     for entry in left:
@@ -164,12 +164,12 @@ def remove_plan_folder(trash_fd: int, name: str, plan_fd: int) -> bool:
 
 
 def read_manifest(plan_fd: int, name: str) -> Manifest | None:
-    """Read the manifest of a plan's folder; None where there is none, so that nothing was moved.
+    """Read the manifest of a plan's folder; None if there is none, which means that nothing was moved there.
 
     Raises
     ------
     PruneRefused
-        It is damaged, or none that a prune of this user has made.
+        It is damaged, or was not made by a prune of this user.
     """
     try:
         lines = _read_own_file(plan_fd, MANIFEST)
@@ -186,7 +186,7 @@ def read_manifest(plan_fd: int, name: str) -> Manifest | None:
 
 
 def read_made(plan_fd: int) -> set[str] | None:
-    """Return the folders that an undo has begun to make again; None where no undo was broken off."""
+    """Return the paths of the folders that an interrupted undo has begun to make; None if none was interrupted."""
     try:
         lines = _read_own_file(plan_fd, MADE)
         return None if lines is None else {str(path) for path in trash_manifest.unseal(b"".join(lines))}
@@ -195,7 +195,7 @@ def read_made(plan_fd: int) -> set[str] | None:
 
 
 def write_file(folder_fd: int, name: str, lines: Iterable[bytes]) -> None:
-    """Write a file that is there whole, and on disk, or not at all."""
+    """Write a file so that it is there whole and on disk, or not at all."""
     new = name + _NEW
     with suppress(FileNotFoundError):
         os.unlink(new, dir_fd=folder_fd)
@@ -209,7 +209,7 @@ def write_file(folder_fd: int, name: str, lines: Iterable[bytes]) -> None:
 
 
 def list_slots(plan_fd: int) -> dict[int, os.stat_result]:
-    """Return number -> what ``lstat`` tells of all that lies in a plan's folder under a number."""
+    """Return number -> result of ``lstat``, for each file that lies in a plan's folder under a number."""
     found: dict[int, os.stat_result] = {}
     for folder in sorted(os.listdir(plan_fd)):
         if trash_manifest.number_of(folder, f"{folder}000") is None:
@@ -224,7 +224,7 @@ def list_slots(plan_fd: int) -> dict[int, os.stat_result]:
 
 @contextmanager
 def open_slots(plan_fd: int, folder: str) -> Iterator[int]:
-    """Open one of the folders of numbered files."""
+    """Open one of the folders of numbered files, and yield its descriptor."""
     folder_fd = os.open(folder, _FOLDER, dir_fd=plan_fd)
     try:
         yield folder_fd
@@ -245,14 +245,14 @@ def _open_or_make(root_fd: int, *, make: bool) -> int | None:
 
 
 def _why_strange(fd: int, kind: int) -> str:
-    """Return why this user must not trust a file or folder; empty if it may."""
+    """Return why this user must not trust a file or folder of a kind (``S_IFDIR``, ``S_IFREG``); empty if it may."""
     about = os.fstat(fd)
     if stat.S_IFMT(about.st_mode) != kind:
-        return "is a link, a pipe or the like"
+        return "is a link, a pipe or something else"
     if about.st_uid != os.geteuid():
-        return f"belongs to user {about.st_uid}, not to the one that prunes"
+        return f"belongs to user {about.st_uid}, not to the user that prunes"
     if about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        return "may be written to by others"
+        return "can be written to by other users"
     return ""
 
 
@@ -263,17 +263,15 @@ def _locked(root_fd: int, trash_fd: int) -> Iterator[None]:
     Raises
     ------
     Busy
-        Somebody uses it.
+        Another process or thread uses it.
     """
     if not _in_use.acquire(blocking=False):
         raise _busy()
     try:
         with suppress(OSError):  # some network file systems lock no folders
-            try:
-                fcntl.flock(trash_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise _busy() from error
-        if not _is_in_place(root_fd, trash_fd):  # somebody has emptied and removed it since it was opened
+            if not linux.try_flock(trash_fd):
+                raise _busy()
+        if not _is_in_place(root_fd, trash_fd):  # another process has emptied and removed it since it was opened
             raise _busy()
         yield
     finally:
@@ -289,7 +287,7 @@ def _is_in_place(root_fd: int, trash_fd: int) -> bool:
         return os.path.samestat(os.stat(TRASH, dir_fd=root_fd, follow_symlinks=False), os.fstat(trash_fd))
     except FileNotFoundError:
         return False
-    except OSError:  # what is done next fails for the same reason, and says so
+    except OSError:  # the next call fails for the same reason, and says so
         return True
 
 
@@ -320,5 +318,5 @@ def _sync(folder_fd: int) -> None:
     try:
         os.fsync(folder_fd)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.EBADF):  # file systems that cannot sync a folder
+        if error.errno not in (errno.EINVAL, errno.EBADF):  # some file systems cannot sync a folder
             raise

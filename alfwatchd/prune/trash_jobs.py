@@ -1,4 +1,4 @@
-"""Undo, empty and the list of plans, as they are asked for: from settings to replies. With and without a daemon."""
+"""What people ask of the trash: undo, empty, list. From settings to replies, the same with and without a daemon."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def undo(settings: Settings, plan_id: str, log: Log, actor: str = "this user") -
 
     Returns
     -------
-    tuple
+    tuple of (TrashReply, tuple of str)
         The reply, and all folders in which something is back, relative to the root.
 
     Raises
     ------
     UsageError
-        This is no id of a plan.
-    AlfwatchdError
-        As `trash_empty.undo`.
+        `plan_id` is not the id of a plan.
+    RootOffline, PruneRefused, Busy
+        As `empty_trash.undo`.
     """
     _check_plan(plan_id)
     started = time.monotonic()
@@ -56,20 +56,20 @@ def undo(settings: Settings, plan_id: str, log: Log, actor: str = "this user") -
 
 
 def empty(settings: Settings, plan_id: str | None, log: Log, actor: str = "this user") -> TrashReply:
-    """Delete what one plan, or each, has moved into the trash; raises as `undo`."""
+    """Delete what one plan, or each plan (None), has moved into the trash; raises as `undo`."""
     if plan_id is not None:
         _check_plan(plan_id)
     return _emptied(settings, empty_trash.empty(settings.root, plan_id, log, actor), log)
 
 
 def empty_due(settings: Settings, log: Log, now: float | None = None, actor: str = "this user") -> TrashReply:
-    """Delete what is due in the trash, and finish what killed runs have begun; raises as `trash_empty.empty_due`."""
+    """Delete what is due in the trash, and finish interrupted runs. See `empty_trash.empty_due`; `now` None is now."""
     done = empty_trash.empty_due(settings.root, time.time() if now is None else now, log, actor)
     return _emptied(settings, done, log)
 
 
 def list_plans(settings: Settings) -> PlansReply:
-    """Return the plans that are remembered."""
+    """Return the plans that the state folder remembers."""
     return PlansReply(PlanRecords(settings.state_dir).list())
 
 
@@ -92,7 +92,7 @@ def _note(settings: Settings, state: PlanState, names: Iterable[str]) -> None:
 
 def _check_plan(plan_id: str) -> None:
     if plan_of(plan_id) != plan_id:
-        raise UsageError(f"{plan_id!r}: is no id of a plan; alfwatchd prune --list shows them")
+        raise UsageError(f"{plan_id!r}: is not the id of a plan; alfwatchd prune --list shows all")
 
 
 def _items(kept: Iterable[KeptItem]) -> list[PruneItem]:

@@ -1,4 +1,4 @@
-"""Looks after the trash for a daemon, in threads of its own: has it emptied when it is due, knows what lies there."""
+"""Looks after the trash for a daemon, in threads of its own: empties it when it is due, and knows what lies there."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from alfwatchd.tree.rows import Problem
 _log = logging.getLogger(__name__)
 
 _AGAIN_SECONDS = 600.0
-"""After what could not be emptied."""
+"""Wait after the trash could not be emptied or read."""
 _MOST_TOLD = 20
 
 
@@ -29,7 +29,7 @@ class TrashKeeper:
     settings : callable
         Returns the settings in force.
     wall_clock : callable
-        Seconds since 1970.
+        Returns the time in seconds since 1970.
     """
 
     def __init__(self, settings: Callable[[], Settings], wall_clock: Callable[[], float] = time.time) -> None:
@@ -44,11 +44,11 @@ class TrashKeeper:
 
     @property
     def n_bytes(self) -> int:
-        """Bytes in the trash, at the last look."""
+        """Bytes that lay in the trash at the last look."""
         return sum(plan.n_bytes for plan in self._plans)
 
     def problems(self) -> list[Problem]:
-        """Return what a person should act on."""
+        """Return what a person should act on: a damaged trash, files that were written to."""
         found = [Problem("trash_damaged", TRASH, self._trouble)] if self._trouble else []
         for plan in self._plans:
             path, plan_id = f"{TRASH}/{plan.name}", plan.name.partition("-")[0]
@@ -63,17 +63,17 @@ class TrashKeeper:
         return found
 
     def look_again(self, *, may_empty: bool) -> None:
-        """Look what lies in the trash, as it has changed; `may_empty` as for `wake`."""
+        """Look into the trash soon, because it has changed; `may_empty` as for `wake`."""
         self._look_again.set()
         self._start(may_empty=may_empty)
 
     def wake(self, *, may_empty: bool) -> None:
-        """Have the trash emptied if anything in it is due; cheap otherwise.
+        """Empty the trash, in another thread, if anything in it is due; takes little time otherwise.
 
         Parameters
         ----------
         may_empty : bool
-            Whether it is surely the trash of the root that is kept; if not, it is only looked at.
+            Whether this is certainly the trash of the root that the daemon keeps; if not, it is only looked at.
         """
         now = self._wall_clock()
         is_due = any(_is_due(plan, now) for plan in self._plans) and may_empty
@@ -81,7 +81,7 @@ class TrashKeeper:
             self._start(may_empty=may_empty)
 
     def join(self) -> None:
-        """Wait for the work that was begun."""
+        """Wait for the end of the work that was begun."""
         if self._thread is not None:
             self._thread.join()
 
@@ -96,7 +96,7 @@ class TrashKeeper:
         settings, now = self._settings(), self._wall_clock()
         trouble = self._empty_due(settings, now) if may_empty else ""
         try:
-            self._plans = empty_trash.survey(settings.root)
+            self._plans = empty_trash.list_trashed(settings.root)
             self._is_known = True
         except (AlfwatchdError, OSError) as error:
             _log.warning("the trash cannot be looked at error=%s", error)
@@ -106,13 +106,13 @@ class TrashKeeper:
             self._not_before = now + _AGAIN_SECONDS
 
     def _empty_due(self, settings: Settings, now: float) -> str:
-        """Empty what is due, and return what hindered it."""
+        """Empty what is due; return why that failed, or an empty text."""
         try:
             reply = trash_jobs.empty_due(settings, _log.info, now, "the daemon's user")
             for item in reply.kept[:_MOST_TOLD]:
                 _log.warning("stays in the trash path=%s reason=%s", item.path, item.reason)
         except Busy:
-            return ""  # a prune runs, after which it is looked at again
+            return ""  # a prune runs; after its end the keeper looks again
         except (AlfwatchdError, OSError) as error:
             _log.warning("the trash is not emptied error=%s", error)
             return str(error)

@@ -1,4 +1,4 @@
-"""What lies in the trash of one prune: the manifest, as lines, and which paths it may name. Values only.
+"""The manifest: what lies in the trash of one prune, as lines of text, and which paths it may name. Values only.
 
 Files lie flat, under numbers, so that no program takes them for data of a session: ``000/000123`` is number 123.
 """
@@ -17,7 +17,7 @@ from alfwatchd.alf import grammar
 from alfwatchd.prune.plan import FileState, PlannedFile
 
 MANIFEST = "manifest"
-"""Name of the file, beside the folders of numbered files."""
+"""Name of its file, beside the folders of numbered files."""
 _VERSION = 1
 _PER_FOLDER = 1000
 _PLAN = re.compile(r"([0-9a-f]{8,64})(?:-[0-9]{1,6})?")
@@ -25,7 +25,7 @@ _SLOT = re.compile(r"[0-9]{6,9}")
 
 
 class ManifestError(ValueError):
-    """A manifest is damaged, or names what no prune can have moved."""
+    """A manifest is damaged, or names something that no prune can have moved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +39,11 @@ class FolderState:
     goes : bool
         Whether the prune may remove it.
     ino, mode, uid, gid : int
+        As ``stat`` tells them; only the permission bits of the mode.
     atime_ns, mtime_ns : int
+        Nanoseconds since 1970, UTC.
     acls : mapping of str to bytes
-        Extended attributes with POSIX ACLs, where it has any.
+        Name -> value of the extended attributes with POSIX ACLs; empty if it has none.
     """
 
     path: str
@@ -63,11 +65,11 @@ class Manifest:
     ----------
     plan_id : str
     root : str
-        For people.
+        Path of the root, for people.
     moved_at, freed_at : float
         When the prune began and when its trash is to be emptied, in seconds since 1970.
     files : tuple of PlannedFile
-        A file's number is its place in it. Only the trash itself tells which of them lie there.
+        The number of a file is its place in this tuple. Only the trash itself tells which of them lie there.
     folders : tuple of FolderState
         All folders that lead to `files`, and those that may be removed; a folder comes after the one it lies in.
     """
@@ -91,7 +93,7 @@ def slot_of(number: int) -> tuple[str, str]:
 
 
 def number_of(folder: str, name: str) -> int | None:
-    """Return the number of a file in the trash; None for what no prune has put there."""
+    """Return the number of a file in the trash; None for a name that no prune gives."""
     if not _SLOT.fullmatch(name):
         return None
     number = int(name)
@@ -99,7 +101,7 @@ def number_of(folder: str, name: str) -> int | None:
 
 
 def plan_of(folder: str) -> str | None:
-    """Return the plan whose files lie in a folder of this name in the trash; None where it is no such folder.
+    """Return the id of the plan whose files lie in a folder of this name in the trash; None for other folders.
 
     A plan that is carried out twice has a second folder: ``0123456789abcdef-2``.
     """
@@ -133,12 +135,12 @@ def write_lines(manifest: Manifest) -> Iterator[bytes]:
 
 
 def read_lines(lines: Iterable[bytes]) -> Manifest:
-    """Read a manifest.
+    """Read a manifest from its lines.
 
     Raises
     ------
     ManifestError
-        A line is damaged or missing, or a path is none that a prune may move or remove.
+        A line is damaged or missing, or names a path that no prune may move or remove.
     """
     values = iter([unseal(line) for line in lines])
     try:
@@ -161,13 +163,13 @@ def read_lines(lines: Iterable[bytes]) -> Manifest:
 
 
 def seal(value: object) -> bytes:
-    """Return a value as a line with a checksum. Names that are not UTF-8 come back as they were."""
+    """Return a JSON value as a line with a checksum. Names that are not UTF-8 survive."""
     text = json.dumps(value, separators=(",", ":")).encode()
     return b"%08x %s\n" % (zlib.crc32(text), text)
 
 
 def unseal(line: bytes) -> Any:
-    """Return the value of a line.
+    """Return the value of a line that `seal` has made.
 
     Raises
     ------
@@ -186,25 +188,25 @@ def unseal(line: bytes) -> Any:
 def _file(value: Any) -> PlannedFile:
     path, dev, ino, size, mtime_ns, ctime_ns, btime_ns = value
     if not is_file_path(path):
-        raise ManifestError(f"names {path!r}, which is no dataset below the root")
+        raise ManifestError(f"names {path!r}, which is not a dataset below the root")
     return PlannedFile(path, FileState(dev, ino, size, mtime_ns, ctime_ns, btime_ns))
 
 
 def _folder(value: Any) -> FolderState:
     path, goes, ino, mode, uid, gid, atime_ns, mtime_ns, acls = value
     if not is_folder_path(path):
-        raise ManifestError(f"names {path!r}, which is no folder of a session below the root")
+        raise ManifestError(f"names {path!r}, which is not a folder of a session below the root")
     decoded = {name: base64.b64decode(text) for name, text in acls.items()}
     return FolderState(path, bool(goes), ino, mode, uid, gid, atime_ns, mtime_ns, decoded)
 
 
 def is_file_path(path: object) -> bool:
-    """Tell whether a path is one of a dataset of a session, and leads nowhere else."""
+    """Tell whether this is the path of a dataset of a session, without ``..`` and the like."""
     return isinstance(path, str) and _is_plain(path) and grammar.split_dataset(path) is not None
 
 
 def is_folder_path(path: object) -> bool:
-    """Tell whether a path is one of a folder that sessions lie in, of a session, or of one in a session."""
+    """Tell whether this is the path of a session folder, of a folder in it, or of a folder that sessions lie in."""
     if not isinstance(path, str) or not _is_plain(path):
         return False
     kind, above = grammar.Kind.ROOT, ""
@@ -219,5 +221,5 @@ def is_folder_path(path: object) -> bool:
 
 
 def _is_plain(path: str) -> bool:
-    # The grammar alone takes `..` for a subject.
+    # The grammar alone would accept `..` as a subject.
     return {"", ".", ".."}.isdisjoint(path.split("/")) and "\0" not in path

@@ -1,7 +1,7 @@
-"""Undo: brings back what a prune has moved into the trash, and makes the folders again that it removed.
+"""Undo: moves back what a prune has moved into the trash, and makes the folders again that it removed.
 
-Nothing is ever overwritten. A run that is killed is finished by the next one: what still lies in the trash is what is
-still to come back, and the folders that were begun stand in a file beside it.
+Nothing is ever overwritten. If an undo is killed, the next one finishes it: the files that still lie in the trash must
+still come back, and a file beside them names the folders that the undo has begun to make.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from alfwatchd.prune.trash import move_back
 from alfwatchd.prune.trash_manifest import FolderState, Manifest
 
 _MODE = 0o700
-"""Of a folder that is made again, until it has its own."""
+"""Mode of a folder that is made again, until it is given its own."""
 _ACLS = ("system.posix_acl_access", "system.posix_acl_default")
 
 Log = Callable[[str], None]
@@ -26,7 +26,7 @@ Log = Callable[[str], None]
 
 @dataclass(slots=True)
 class Returned:
-    """What an undo did: files and folders that are back, and what still lies in the trash, and why."""
+    """What an undo did: the files and folders that are back, and what still lies in the trash and why."""
 
     files: list[PlannedFile] = field(default_factory=list)
     folders: list[str] = field(default_factory=list)
@@ -44,19 +44,20 @@ def undo_plan(root_fd: int, trash_fd: int, name: str, log: Log, actor: str) -> R
     Parameters
     ----------
     root_fd, trash_fd : int
+        Descriptors of the root and the trash; the caller holds the lock of the trash.
     name : str
-        Of the plan's folder in the trash.
+        Name of the plan's folder in the trash.
     log : callable
         Given one line after each file and folder.
     actor : str
-        Who does it, for messages.
+        The user that runs this, for messages.
 
     Raises
     ------
     PruneRefused
-        The folder or its manifest is damaged, or none that a prune of this user has made.
+        The folder or its manifest is damaged, or was not made by a prune of this user.
     OSError
-        What is to be made again cannot be noted beforehand.
+        The list of folders to make again cannot be written.
     """
     done = Returned()
     with trash_folder.open_plan(trash_fd, name) as plan_fd:
@@ -76,8 +77,9 @@ def undo_plan(root_fd: int, trash_fd: int, name: str, log: Log, actor: str) -> R
 def finish_folders(root_fd: int, plan_fd: int, manifest: Manifest, made: Mapping[str, int], done: Returned) -> None:
     """Give the folders that were made again the owner, ACLs, mode and times that they had.
 
-    Each is known by its inode: in a folder that others may write to, another one may have its path by now. Where a kill
-    came before the inode was noted (0), it must belong to this user, or to its owner from before.
+    Each is checked by its inode, because another user may have put another folder in its place. If a kill came before
+    the inode was noted (0), the folder must belong to this user or to its earlier owner. What cannot be restored is
+    added to `done.kept`.
     """
     known = {folder.path: folder for folder in manifest.folders}
     for path in sorted(made.keys() & known.keys(), reverse=True):  # a folder's times change with what is made in it
@@ -89,7 +91,7 @@ def finish_folders(root_fd: int, plan_fd: int, manifest: Manifest, made: Mapping
                     KeptItem(
                         path,
                         None,
-                        f"is back, but not all of its owner, mode and ACL ({error.strerror})",
+                        f"is back, but its owner, mode or ACL could not be restored ({error.strerror})",
                         has_failed=True,
                     )
                 )
@@ -119,11 +121,10 @@ def _make_folders(
     log: Log,
     actor: str,
 ) -> dict[str, int]:
-    """Make the folders again that the prune removed, and those that its files need; return all that are not finished.
+    """Make the folders again that the prune removed, and those that its files need.
 
-    Their inodes are 0 where a killed run has made them.
-
-    They are noted first: a folder that a killed run has made has not got its owner and mode yet.
+    Return path -> inode of all that must still be given their owner and mode; the inode is 0 where a killed run made
+    the folder. Their paths are noted on disk first, so that the next run finishes what a kill interrupts.
     """
     needed = {path for file in files for path in folders_above(file.path)}
     wanted = sorted(
@@ -157,7 +158,7 @@ def _is_missing(root_fd: int, path: str) -> bool:
             return False
     except FileNotFoundError:
         return True
-    except OSError:  # something else is there, or it cannot be seen: the files that need it say so
+    except OSError:  # something else is there, or it cannot be read: the files that need it fail with the reason
         return False
 
 
@@ -198,9 +199,9 @@ def _restore(root_fd: int, folder: FolderState, inode: int) -> None:
     first_error: OSError | None = None
     try:
         about = os.fstat(fd)
-        is_ours = about.st_uid in (os.geteuid(), folder.uid)  # the latter if the kill came while it was restored
+        is_ours = about.st_uid in (os.geteuid(), folder.uid)  # the latter if a kill came while it was being restored
         if about.st_ino != inode if inode else not is_ours:
-            raise OSError(errno.ESTALE, "another folder is there by now")
+            raise OSError(errno.ESTALE, "another folder is there now")
         for step in (_restore_owner, _restore_acls, _restore_mode, _restore_times):
             try:
                 step(fd, folder)
@@ -215,7 +216,7 @@ def _restore(root_fd: int, folder: FolderState, inode: int) -> None:
 def _restore_owner(fd: int, folder: FolderState) -> None:
     about = os.fstat(fd)
     if about.st_gid != folder.gid:
-        os.chown(fd, -1, folder.gid)  # apart: a user may give a folder to a group, but not away
+        os.chown(fd, -1, folder.gid)  # separately: a user may change the group of a folder, but not its owner
     if about.st_uid != folder.uid:
         os.chown(fd, folder.uid, -1)
 
@@ -224,7 +225,7 @@ def _restore_acls(fd: int, folder: FolderState) -> None:
     for name in _ACLS:
         if name in folder.acls:
             os.setxattr(fd, name, folder.acls[name])
-        else:  # one may have come from the folder above
+        else:  # the new folder may have inherited one
             with suppress(OSError):
                 os.removexattr(fd, name)
 

@@ -1,4 +1,4 @@
-"""What is on disk and not in a reference: candidates of a prune, made from values only."""
+"""Finds what is on disk and not in a reference: the candidates of a prune. Works on values only, not on the disk."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _FEW = 64
 
 @dataclass(frozen=True, slots=True)
 class UnlistedSession:
-    """What of one session may go.
+    """Datasets of one session that are not in the reference.
 
     Parameters
     ----------
     path : str
         Relative to the root.
     files : list of (str, bytes)
-        rel_path and row value of each dataset that is not listed.
+        rel_path and row value (see `tree.packed`) of each.
     is_removable : bool
         Whether the session folder may go once it is empty.
     """
@@ -42,14 +42,14 @@ class UnlistedSession:
 
 @dataclass(slots=True)
 class Kept:
-    """What is kept: the first few, and how many there are of each reason."""
+    """What stays and why: the first `most` items, and the number of all for each reason."""
 
     most: int = 10_000
     items: list[KeptItem] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
 
     def add(self, path: str, file_size: int | None, reason: str) -> None:
-        """Note what is kept and why; the count is that of the words before a colon."""
+        """Note a file (`file_size` in bytes) or a folder (None) that stays. Reasons count as one up to their colon."""
         kind = reason.partition(":")[0]
         self.counts[kind] = self.counts.get(kind, 0) + 1
         if len(self.items) < self.most:
@@ -59,27 +59,27 @@ class Kept:
 def find_unlisted(
     snapshot: Snapshot, reference: Reference, near: NearMisses, kept: Kept, *, remove_empty_sessions: bool
 ) -> Iterator[UnlistedSession]:
-    """Yield what is not listed, session after session in the order of paths.
+    """Yield the sessions with something that is not listed, in the order of their paths.
 
-    Linked sessions and links to files are never candidates; nor are twins, which no snapshot holds. A session of the
-    reference keeps its folder, even an empty one.
+    Linked sessions and links to files are never candidates, nor are twins (see `tree.sessions.Tables`), which no
+    snapshot holds. A session of the reference keeps its folder, even an empty one.
 
     Parameters
     ----------
     snapshot : Snapshot
         What is on disk now.
     reference : Reference
-        What is to stay.
+        What must stay.
     near : NearMisses
     kept : Kept
-        Gets what the reference nearly lists.
+        Is given what stays because the reference nearly lists it.
     remove_empty_sessions : bool
         Whether folders of sessions that are not in the reference may go, once they are empty.
 
     Raises
     ------
     PruneRefused
-        The reference has no session of this tree.
+        The reference lists no session of this tree.
     """
     sessions = [snapshot.sessions[path] for path in sorted(snapshot.sessions)]
     if sessions and not any(reference.numbers_of(session.key) for session in sessions):
@@ -109,7 +109,7 @@ def _compare(
     paths = [path for _, folder in folders for path in _paths(folder.folder, folder.packed.names)]
     is_listed = np.zeros(len(paths), np.bool_)
     counts = [len(folder.packed.names) for _, folder in folders]
-    for turn in range(max(map(len, numbers), default=0)):  # several where it is not sure which one is meant
+    for turn in range(max(map(len, numbers), default=0)):  # several where more than one may be meant
         of_session = [each[turn] if turn < len(each) else -1 for each in numbers]
         of_folder = np.array([of_session[number] for number, _ in folders], np.int64)
         is_listed |= reference.rows.exact(np.repeat(of_folder, counts), paths) >= 0

@@ -1,4 +1,4 @@
-"""The way from the root down to what a prune touches: by folder descriptors, through no link and no strange mount."""
+"""The way from the root down to a file: by folder descriptors, through no link and into no other mount."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from alfwatchd.prune.plan import SessionPlace
 FOLDER = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 PROTECTED = "a link in the root leads to it"
 Protected = AbstractSet[tuple[int, int]]
-"""(st_dev, inode) of files and folders that stay, with all below them."""
+"""(st_dev, inode) of files and folders that stay, with all that is below them."""
 
 
 @contextmanager
 def open_root(root: Path) -> Iterator[int]:
-    """Open the root.
+    """Open the root, and yield its descriptor.
 
     Raises
     ------
     RootOffline
-        It is not there, or a link is.
+        There is no such folder, or a link has its name.
     """
     try:
         root_fd = os.open(root, os.O_RDONLY | FOLDER)
@@ -40,14 +40,14 @@ def open_root(root: Path) -> Iterator[int]:
 
 
 def open_folder(base_fd: int, path: str, protected: Protected = frozenset()) -> AbstractContextManager[int]:
-    """Walk from an open folder down to `path` and yield its descriptor, good for looking names up.
+    """Walk from an open folder down to `path`, and yield a descriptor that is good for looking names up (``O_PATH``).
 
-    Other file systems may be mounted on the way: this is for the folders above sessions.
+    Other file systems may be mounted on the way: this is for folders above sessions.
 
     Raises
     ------
     OSError
-        With an errno that `reason` knows.
+        A folder on the way cannot be opened, is a link, or is protected. `reason` puts it into words.
     """
     return _walk_down(base_fd, path, _open_any, protected)
 
@@ -56,10 +56,15 @@ def open_folder(base_fd: int, path: str, protected: Protected = frozenset()) -> 
 def open_session(
     root_fd: int, session: str, place: SessionPlace | None, protected: Protected = frozenset()
 ) -> Iterator[int]:
-    """Open a session folder that is still the one that was planned, as `open_folder` does.
+    """Open a session folder as `open_folder` does, if it is still the one that was planned.
 
-    A copy that is mounted over it, or over a folder above it, has another mount or inode: files of a copy made of hard
-    links are equal in all that ``stat`` tells.
+    A copy that was mounted over it, or over a folder above it, has another mount id or inode. That is the only
+    difference if the copy was made of hard links: its files are equal in all that ``stat`` tells.
+
+    Raises
+    ------
+    OSError
+        As `open_folder`; or it is another folder than the planned one, or the plan has no place for it (None).
     """
     with open_folder(root_fd, session, protected) as session_fd:
         if place is None or place_of(session_fd) != place:
@@ -68,7 +73,7 @@ def open_session(
 
 
 def open_inside(session_fd: int, path: str, protected: Protected = frozenset()) -> AbstractContextManager[int]:
-    """Walk from a session folder, or one inside it, down to `path`, into no other mount and no other file system."""
+    """Walk from a session folder, or one inside it, down to `path` as `open_folder` does, but into no other mount."""
     return _walk_down(session_fd, path, open_inner, protected)
 
 
@@ -92,7 +97,7 @@ def _open_any(name: str, folder_fd: int) -> int:
 
 @contextmanager
 def list_entries(folder_fd: int) -> Iterator[Iterator[os.DirEntry[str]]]:
-    """List a folder that is open for looking names up only."""
+    """Yield the entries of a folder that is open only for looking names up."""
     readable_fd = os.open(".", os.O_RDONLY | FOLDER, dir_fd=folder_fd)
     try:
         with os.scandir(readable_fd) as entries:
@@ -102,14 +107,14 @@ def list_entries(folder_fd: int) -> Iterator[Iterator[os.DirEntry[str]]]:
 
 
 def place_of(fd: int) -> SessionPlace:
-    """Return where an open folder lies."""
+    """Return where an open folder lies; raises `OSError` where the kernel does not tell its mount."""
     about = linux.statx("", dir_fd=fd)
     mount_id = about.mount_id if about.mount_id is not None else _mount_id(fd)
     return SessionPlace(mount_id, about.dev, about.ino)
 
 
 def reason(error: OSError, actor: str) -> str:
-    """Say why something is kept.
+    """Return, for people, why a file or folder stays.
 
     Parameters
     ----------
@@ -129,7 +134,7 @@ def reason(error: OSError, actor: str) -> str:
 
 
 def open_inner(name: str, folder_fd: int, flags: int = os.O_PATH) -> int:
-    """Open a folder in one of a session, in the same mount and file system; EXDEV if it is in another.
+    """Open a folder in a folder of a session.
 
     Parameters
     ----------
@@ -137,9 +142,19 @@ def open_inner(name: str, folder_fd: int, flags: int = os.O_PATH) -> int:
     folder_fd : int
     flags : int
         ``O_PATH`` for looking names up, ``O_RDONLY`` for listing.
+
+    Returns
+    -------
+    int
+        A descriptor, which the caller closes.
+
+    Raises
+    ------
+    OSError
+        EXDEV if it lies in another mount or file system.
     """
     inner_fd = _open_in_mount(name, folder_fd, flags)
-    # A btrfs subvolume is another st_dev and no mount.
+    # A btrfs subvolume has another st_dev, but is not a mount.
     if os.fstat(inner_fd).st_dev != os.fstat(folder_fd).st_dev:
         os.close(inner_fd)
         raise _other_mount(name)

@@ -1,4 +1,4 @@
-"""What each line and refusal of a prune names: which root, measured against which reference."""
+"""What each log line and refusal of a prune names: the root, and the reference that it is compared with."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from alfwatchd.prune.plan import PrunePlan
 
 
 def name_prune(plan: PrunePlan) -> str:
-    """Return the keys and values that end every log line of a prune."""
+    """Return the ``key=value`` pairs that end every log line of a prune."""
     return (
         f"root={plan.root!r} reference={plan.reference!r} reference_date={plan.reference_date or 'unknown'} "
         f"reference_generation={'none' if plan.reference_generation is None else plan.reference_generation}"
@@ -19,7 +19,7 @@ def name_prune(plan: PrunePlan) -> str:
 
 @contextmanager
 def refusals_named(root: str, reference: str) -> Iterator[None]:
-    """Let refusals say what was to be pruned. An empty `reference` is not known yet."""
+    """Add the root, and the reference unless it is empty, to the message of a `PruneRefused` or `NotAllowed`."""
     try:
         yield
     except (PruneRefused, NotAllowed) as error:

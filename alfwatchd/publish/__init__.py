@@ -1,5 +1,5 @@
 """Copies the tables to folders and S3.
 
-A reader finds a whole pair, whichever program publishes, fails or is killed; nothing here talks to the engine. Face:
-`publisher.Publisher`, `publication.publish`, `cache_info.Target`.
+**A reader finds a whole pair, whichever program publishes, fails or is killed. Nothing here talks to the engine.**
+Face: `publisher.Publisher`, `publication.publish`, `target.Target`.
 """

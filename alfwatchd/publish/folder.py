@@ -1,12 +1,10 @@
-"""A folder that gets the tables: a web server shows it, or Alyx has it as ``TABLES_ROOT``."""
+"""A folder as a target: a web server shows it, or Alyx has it as ``TABLES_ROOT``."""
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
-import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,28 +12,32 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
+from alfwatchd import linux
 from alfwatchd.alf.file_names import TABLES, ZIP
 from alfwatchd.errors import TargetChanged, TargetError
 from alfwatchd.publish.target import Token
+from alfwatchd.store.atomic import replace_file, temporary_name
+from alfwatchd.store.files import NotRegular, open_regular
 
 LOCK_NAME = ".publishing.lock"
 _CHUNK_BYTES = 1 << 20
-_LOCK_SECONDS, _LOCK_POLL_SECONDS = 60.0, 0.05
-"""A publisher holds the lock while it writes one file."""
+LOCK_SECONDS = 60.0
+"""How long to wait for the lock. A publisher holds it while it writes one file."""
+_LOCK_POLL_SECONDS = 0.05
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class FolderTarget:
-    """Files in a folder. What is replaced is compared and renamed under a lock that all publishers take.
+    """Files in a folder. All publishers take one lock while they compare and replace a file.
 
-    Others may write to the folder, too: below it, no symbolic link is followed, and only regular files are read.
+    Other users may write to the folder, too. So no symbolic link below it is followed, and only regular files are read.
 
     Parameters
     ----------
     folder : Path
-        Must be there: what is meant to be mounted and is not must not be written to.
+        Must exist: it is not made, because it may be the mount point of a file system that is not mounted now.
     tag : str
-        Sub-folder for all of it, made where it lacks; empty for none.
+        Sub-folder for all files, made if it is missing; empty for none.
     """
 
     def __init__(self, folder: Path, tag: str = "") -> None:
@@ -75,7 +77,7 @@ class FolderTarget:
         path = self._base / key
         with _told(path):
             try:
-                with self._open_folder(*above, make=True) as folder, self._lock():
+                with self._open_folder(*above, make=True) as folder, self.lock():
                     _replace(folder, name, content, token)
             except FileNotFoundError as error:
                 raise TargetChanged(f"{path}: its folder was removed just now; try again") from error
@@ -94,16 +96,16 @@ class FolderTarget:
         return set()
 
     def remove(self, generation: str) -> None:
-        """See `Target`. Removes what publishers put there, nothing else."""
+        """See `Target`. Removes only files that publishers make."""
         with _told(self._base / TABLES / generation), suppress(FileNotFoundError), self._open_folder(TABLES) as tables:
             with self._open_folder(TABLES, generation) as folder:
-                for name in (ZIP, _temporary(ZIP)):
+                for name in (ZIP, temporary_name(ZIP)):
                     with suppress(FileNotFoundError):
                         os.unlink(name, dir_fd=folder)
             try:
                 os.rmdir(generation, dir_fd=tables)
             except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # somebody's own files
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # there are other files in it
                     raise
 
     def close(self) -> None:
@@ -111,7 +113,7 @@ class FolderTarget:
 
     @contextmanager
     def _open_folder(self, *names: str, make: bool = False) -> Iterator[int]:
-        """Walk from the folder down, and yield a descriptor; raise `FileNotFoundError` where one lacks."""
+        """Walk from the folder down, and yield a descriptor; raise `FileNotFoundError` where a folder is missing."""
         path = self._folder
         try:
             folder = os.open(path, _FOLDER)
@@ -128,13 +130,19 @@ class FolderTarget:
             os.close(folder)
 
     @contextmanager
-    def _lock(self) -> Iterator[None]:
-        """Keep other publishers out. The kernel lets go of it for whoever is killed."""
+    def lock(self) -> Iterator[None]:
+        """Keep other publishers out. If the process that holds the lock is killed, the kernel releases it.
+
+        Raises
+        ------
+        TargetError
+            Another process holds it for `LOCK_SECONDS`.
+        """
         with self._open_folder() as folder:
             fd = os.open(LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666, dir_fd=folder)
         try:
-            deadline = time.monotonic() + _LOCK_SECONDS
-            while not _try_to_lock(fd):
+            deadline = time.monotonic() + LOCK_SECONDS
+            while not linux.try_flock(fd):
                 if time.monotonic() > deadline:
                     lock = self._base / LOCK_NAME
                     raise TargetError(f"{lock}: another process holds it all the time; `fuser -v` on it tells which")
@@ -146,7 +154,7 @@ class FolderTarget:
 
 @contextmanager
 def _told(path: Path) -> Iterator[None]:
-    """Make errors of the disk those of the target."""
+    """Turn an `OSError` into a `TargetError` that names the path."""
     try:
         yield
     except OSError as error:
@@ -156,7 +164,7 @@ def _told(path: Path) -> Iterator[None]:
 
 
 def _enter(folder: int, name: str, path: Path, *, make: bool) -> int:
-    """Open a folder in a folder, made so that it outlasts a power cut."""
+    """Open a folder in a folder; `make` makes it first, so that it survives a power cut."""
     if make:
         with suppress(FileExistsError):
             os.mkdir(name, dir_fd=folder)
@@ -168,17 +176,13 @@ def _enter(folder: int, name: str, path: Path, *, make: bool) -> int:
 
 
 def _open_file(folder: int, name: str) -> BinaryIO:
-    """Open a file to read; what is none holds nothing: a pipe would be waited for, a link leads anywhere."""
+    """Open a regular file for reading. Anything else counts as empty: a pipe would block, a link may lead anywhere."""
     try:
-        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+        return open_regular(name, dir_fd=folder, follow_links=False)
     except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENXIO):
+        if isinstance(error, NotRegular) or error.errno in (errno.ELOOP, errno.ENXIO):
             return BytesIO()
         raise
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        return BytesIO()
-    return os.fdopen(fd, "rb")
 
 
 def _mark(folder: int, name: str) -> Token | None:
@@ -189,40 +193,17 @@ def _mark(folder: int, name: str) -> Token | None:
     return f"{about.st_ino}-{about.st_size}-{about.st_mtime_ns}-{about.st_ctime_ns}"
 
 
-def _temporary(name: str) -> str:
-    """Return a name that is the same for all publishers: what a killed one has left, the next one writes over."""
-    return f".{name}.tmp"
-
-
 def _replace(folder: int, name: str, content: BinaryIO, token: Token | None) -> None:
-    """Replace a file; raise `FileExistsError` if it is not that of the token any more."""
-    temporary = _temporary(name)
-    try:
-        _write_whole(folder, temporary, content)
+    """Replace a file; raise `FileExistsError` if its version is no longer `token`."""
+
+    def write(file: BinaryIO) -> None:
+        content.seek(0)
+        shutil.copyfileobj(content, file, _CHUNK_BYTES)
+
+    @contextmanager
+    def replacing() -> Iterator[None]:
         if _mark(folder, name) != token:
             raise FileExistsError
-        os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
-    except OSError:
-        with suppress(OSError):  # a full disk should not be kept full by half a file
-            os.unlink(temporary, dir_fd=folder)
-        raise
-    os.fsync(folder)
+        yield
 
-
-def _write_whole(folder: int, name: str, content: BinaryIO) -> None:
-    with suppress(FileNotFoundError):
-        os.unlink(name, dir_fd=folder)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-    content.seek(0)
-    with os.fdopen(os.open(name, flags, 0o666, dir_fd=folder), "wb") as file:
-        shutil.copyfileobj(content, file, _CHUNK_BYTES)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _try_to_lock(fd: int) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+    replace_file(Path(name), write, dir_fd=folder, replacing=replacing)

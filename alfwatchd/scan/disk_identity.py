@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import platform
 
+from alfwatchd import linux
 from alfwatchd.scan.place import Identity, may_have_identity
 
 _READ = 1 if platform.machine().startswith(("mips", "ppc", "sparc", "alpha")) else 2
@@ -64,9 +64,7 @@ def _identity(kind: str, value: bytes, more: str = "") -> Identity | None:
 
 def _ask(fd: int, request: int, size: int, place: int) -> bytes:
     """Return the UUID in the answer to an ioctl, shorter ones filled up with zeros; nothing where it is refused."""
-    answer = bytearray(size)
     try:
-        fcntl.ioctl(fd, request, answer)
+        return linux.ioctl(fd, request, size)[place : place + 16]
     except OSError:
         return b""
-    return bytes(answer[place : place + 16])

@@ -1,5 +1,5 @@
-"""The program as a process: the daemon, one run, `serve`; what they begin with; settings files, locks, logs, systemd.
+"""The program as a process: the daemon, one run, and `serve`; settings files, locks, logs, systemd.
 
-Starts and ends each part, and decides nothing for it. Face: `daemon.run`, `once.run_once`, `serve.run`,
+**It starts and ends each part, and decides nothing for it.** Face: `daemon.run`, `once.run_once`, `serve.run`,
 `configuration.load`.
 """

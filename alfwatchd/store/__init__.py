@@ -1,5 +1,5 @@
 """The two Parquet files: read safely whichever program wrote them, replaced whole or by row group.
 
-Never replaced while a reader is between them; each changed id is recorded first. Face: `writer.TableWriter`, `reader`,
-`flusher.Flusher`, `id_history`.
+**A reader that has opened one file is given time to open the other before that is replaced, and each changed id is
+recorded before the tables have it.** Face: `writer.TableWriter`, `reader`, `flusher.Flusher`, `id_history`.
 """

@@ -1,142 +1,144 @@
-"""A file is replaced as a whole, under the lock that ONE takes, too.
-
-``.ONE.lock`` is ONE's own lock file (``iblutil.io.params.FileLock``), which `One.save_cache` holds while it writes.
-"""
+"""Files are replaced as a whole: a reader finds the old content or the new one, and so does a crash."""
 
 from __future__ import annotations
 
-import json
 import os
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
+from typing import BinaryIO
 
-_LOCK_NAME = ".ONE.lock"
-_LOCK_STALE_SECONDS = 5.0
-_LOCK_POLL_SECONDS = 0.05
+from alfwatchd.store.files import FileVersion, remove, sync_folder, version_of
 
-FileVersion = tuple[int, int, int]
-"""Inode, size in bytes and mtime_ns of a file: enough to see that another program replaced it."""
+Lock = Callable[[Path], AbstractContextManager[None]]
+"""Takes a lock in a folder for as long as the context lasts."""
+
+
+def _no_lock(_folder: Path) -> AbstractContextManager[None]:
+    return nullcontext()
 
 
 def write_atomically(
-    path: Path, write: Callable[[Path], None], *, mode: int = 0o666, check: Callable[[], None] = lambda: None
+    path: Path,
+    write: Callable[[Path], None],
+    *,
+    mode: int = 0o666,
+    check: Callable[[], None] = lambda: None,
+    lock: Lock = _no_lock,
+    is_durable: bool = True,
 ) -> FileVersion:
-    """Write a Parquet file under a temporary name, make it durable, and rename it under ONE's lock.
+    """Write a file under a temporary name, and rename it.
 
     The temporary name does not end in ``.pqt``: One loads every file that does.
 
     Parameters
     ----------
     path : Path
+        What is there is replaced, an empty folder too.
     write : callable
         Writes to the path that it is given, which leads to an empty file.
     mode : int
-        Of the file, without the bits of the umask.
+        Permissions of the file; the bits of the umask are removed.
     check : callable
         Called before the folder is touched, and again just before the file goes in place; raises OSError to prevent it.
+    lock : callable
+        Given the folder; held while the file is renamed.
+    is_durable : bool
+        Whether the new content must outlast a power cut. If not, the file may be damaged afterwards.
 
     Returns
     -------
-    tuple
-        By which the file can be told from one that another program puts in its place, however soon.
+    FileVersion
+        Tells the file from one that another program puts in its place, however soon.
 
     Raises
     ------
     OSError
-        Nothing was replaced.
+        Nothing was replaced. It names `path`.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
-    check()
-    try:
-        with os.fdopen(_make_new(temporary, mode), "rb") as file:
-            # Not by its name, which whoever may write to the folder can let lead elsewhere meanwhile.
-            write(Path(f"/proc/self/fd/{file.fileno()}"))
-            os.fsync(file.fileno())
-            mark = _mark(os.fstat(file.fileno()))
-        with one_lock(path.parent):
+
+    @contextmanager
+    def replacing() -> Iterator[None]:
+        with lock(path.parent):
             check()
             if path.is_dir():  # a file cannot replace it
                 remove(path)
-            temporary.replace(path)
-        sync_folder(path.parent)
+            yield
+
+    def write_by_path(file: BinaryIO) -> None:
+        # Not by its name: another program that may write to the folder can make the name lead elsewhere meanwhile.
+        write(Path(f"/proc/self/fd/{file.fileno()}"))
+
+    check()
+    try:
+        return replace_file(path, write_by_path, mode=mode, replacing=replacing, is_durable=is_durable)
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
         if str(error.filename).startswith("/proc/self/fd/") or error.filename2 is not None:
             error.filename = str(path)
         raise
-    return mark
 
 
-def _make_new(path: Path, mode: int) -> int:
-    """Make a file, in place of whatever an earlier process or anybody else has left, and return its descriptor."""
-    remove(path)
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+def replace_file(
+    path: Path,
+    write: Callable[[BinaryIO], None],
+    *,
+    dir_fd: int | None = None,
+    mode: int = 0o666,
+    replacing: Callable[[], AbstractContextManager[None]] = nullcontext,
+    is_durable: bool = True,
+) -> FileVersion:
+    """Write a file under a temporary name, and rename it; without the checks of `write_atomically`.
 
+    Parameters
+    ----------
+    path : Path
+        With `dir_fd`, a name in that folder.
+    write : callable
+        Writes to the open, empty file.
+    dir_fd : int or None
+        Open folder.
+    mode : int
+        Permissions of the file; the bits of the umask are removed.
+    replacing : callable
+        Makes the context in which the file is renamed; it raises OSError on entry to prevent it.
+    is_durable : bool
+        Whether the new content must outlast a power cut.
 
-def remove(path: Path) -> None:
-    """Remove what is in the way, if anything is: a file, a link, an empty folder."""
-    if path.is_dir() and not path.is_symlink():
-        path.rmdir()
-    path.unlink(missing_ok=True)
+    Returns
+    -------
+    FileVersion
 
-
-@contextmanager
-def one_lock(folder: Path) -> Iterator[None]:
-    """Hold ``.ONE.lock`` in a folder; one that is older than five seconds was left behind and is taken over."""
-    lock = folder / _LOCK_NAME
-    fd = _make_lock(lock)
+    Raises
+    ------
+    OSError
+        Nothing was replaced, unless only making the new name durable failed.
+    """
+    temporary = path.with_name(temporary_name(path.name))
     try:
-        with os.fdopen(fd, "w") as file:
-            json.dump({"pid": os.getpid(), "program": "alfwatchd"}, file)
-        yield
-    finally:
-        lock.unlink(missing_ok=True)
-
-
-def _make_lock(lock: Path) -> int:
-    """Return a descriptor of the lock file, made as soon as no other process holds it."""
-    seen, since = None, time.monotonic()
-    while True:
-        try:
-            return os.open(lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        except FileExistsError:
-            mark = _lock_mark(lock)
-        if mark != seen:
-            seen, since = mark, time.monotonic()
-        # Its own time tells of an old one at once; the wait, where clocks differ (the folder may be on a server).
-        is_old = seen is not None and time.time() - seen[2] / 1e9 > _LOCK_STALE_SECONDS
-        if seen is not None and (is_old or time.monotonic() - since > _LOCK_STALE_SECONDS):
-            remove(lock)
-        else:
-            time.sleep(_LOCK_POLL_SECONDS)
-
-
-def _lock_mark(lock: Path) -> FileVersion | None:
-    try:
-        return _mark(lock.lstat())  # a link that leads nowhere holds as well
+        with os.fdopen(_make_new(temporary, mode, dir_fd), "wb") as file:
+            write(file)
+            file.flush()
+            if is_durable:
+                os.fsync(file.fileno())
+            version = version_of(os.fstat(file.fileno()))
+        with replacing():
+            os.replace(temporary, path, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
     except OSError:
-        return None
+        with suppress(OSError):  # a full disk should not be kept full by half a file
+            os.unlink(temporary, dir_fd=dir_fd)
+        raise
+    if is_durable:
+        sync_folder(path.parent) if dir_fd is None else os.fsync(dir_fd)
+    return version
 
 
-def file_version(path: Path) -> FileVersion | None:
-    """Return the mark of a file; None if there is none."""
-    try:
-        return _mark(path.stat())
-    except OSError:
-        return None
+def temporary_name(name: str) -> str:
+    """Return the name of a file while it is written: the same in all processes, so that leftovers are written over."""
+    return f".{name}.tmp"
 
 
-def _mark(about: os.stat_result) -> FileVersion:
-    return about.st_ino, about.st_size, about.st_mtime_ns
-
-
-def sync_folder(folder: Path) -> None:
-    """Make durable which names a folder holds."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+def _make_new(path: Path, mode: int, dir_fd: int | None) -> int:
+    """Make an empty file in place of whatever is there, and return its descriptor."""
+    remove(path, dir_fd=dir_fd)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    return os.open(path, flags, mode, dir_fd=dir_fd)

@@ -15,7 +15,7 @@ from alfwatchd.alf.file_names import DATASETS, SESSIONS
 from alfwatchd.alf.grammar import SessionKey
 from alfwatchd.errors import OutDirError, StateError, TablesError
 from alfwatchd.store import reader
-from alfwatchd.store.atomic import file_version
+from alfwatchd.store.files import file_version
 from alfwatchd.store.layout import read_marks
 from alfwatchd.store.notes_file import Notes
 from alfwatchd.store.reader import StoredTables
@@ -228,7 +228,7 @@ def spellings(key: SessionKey, lab: str) -> tuple[str, ...]:
     return tuple(f"{place}/{key.date.isoformat()}/{number}" for place in places for number in numbers)
 
 
-class KnownSessions(Collection[KnownSession]):
+class EarlierSessions(Collection[KnownSession]):
     """The sessions of a table, with their inodes where an earlier run has recorded them.
 
     Their paths are made when they are asked for: they would take ten times the memory of the keys.

@@ -1,7 +1,7 @@
 """What the tables on disk hold and where, kept in the state folder: a new process goes on where the last one ended.
 
-It is a shortcut and no more: it counts only as long as both files are those that it was made for, down to inode, size
-and time, and whoever finds it damaged, or finds none, writes the tables whole.
+It only saves time. It counts as long as both files are those that it was made for, by inode, size and time. Where it is
+missing, damaged or out of date, the tables are written whole.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ import pyarrow as pa
 
 from alfwatchd.alf.ids import md5
 from alfwatchd.bounded_json import parse as parse_json
-from alfwatchd.store.atomic import remove
-from alfwatchd.store.parquet_file import Group, Span, open_regular
+from alfwatchd.store.atomic import write_atomically
+from alfwatchd.store.files import open_regular
+from alfwatchd.store.parquet_file import Group, Span
 from alfwatchd.tables.row_groups import Digests
 
 LAYOUT = "tables.layout"
 """Its name in the state folder."""
-_MAGIC = b"alfwatchd layout 1\n"
+MAGIC = b"alfwatchd layout 1\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +64,13 @@ def save_layout(path: Path, layout: Layout) -> None:
     }
     packed = [group.packed for groups in layout.groups.values() for group in groups.values()]
     body = b"\n".join([json.dumps(head).encode(), b"".join(packed)])
-    temporary = path.with_name(f"{path.name}.tmp")
+    content = MAGIC + md5(body).digest() + body
+
+    def write(target: Path) -> None:
+        target.write_bytes(content)
+
     with suppress(OSError):
-        remove(temporary)
-        with temporary.open("xb") as file:
-            file.write(_MAGIC + md5(body).digest() + body)
-        if path.is_dir():
-            remove(path)
-        temporary.replace(path)
+        write_atomically(path, write, is_durable=False)
 
 
 def read_marks(path: Path) -> list[Any]:
@@ -90,7 +90,7 @@ def load_layout(path: Path, made_for: dict[str, Any]) -> Layout | None:
         head = parse_json(line, len(line))
         return _unpack(head, packed, made_for) if head["made_for"] == made_for else None
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, OSError, pa.ArrowException):
-        return None  # the digest is no seal: anybody can make one that fits
+        return None  # the digest protects against damage, not against a file that was made on purpose
 
 
 def _read(path: Path) -> bytes:
@@ -100,9 +100,9 @@ def _read(path: Path) -> bytes:
             content = file.read()
     except OSError:
         return b""
-    start = len(_MAGIC) + md5().digest_size
+    start = len(MAGIC) + md5().digest_size
     body = memoryview(content)[start:]
-    return bytes(body) if content[:start] == _MAGIC + md5(body).digest() else b""
+    return bytes(body) if content[:start] == MAGIC + md5(body).digest() else b""
 
 
 def _unpack(head: dict[str, Any], packed: bytes, made_for: dict[str, Any]) -> Layout:

@@ -18,7 +18,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from alfwatchd.store.atomic import sync_folder, write_atomically
+from alfwatchd.store.atomic import write_atomically
+from alfwatchd.store.files import sync_folder
 from alfwatchd.tables.earlier import NO_DATASET, NO_SESSION, EarlierDataset, EarlierSession
 from alfwatchd.tables.notes import Note, noted
 

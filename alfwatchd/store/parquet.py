@@ -1,4 +1,4 @@
-"""Parquet files that anybody may have written: opened, looked at and read so that none takes all memory.
+"""Parquet files that any program may have written: opened and read so that none of them takes all memory.
 
 The footer tells of rows and sizes, see `footers`. What it does not tell is how long texts become: a million rows can
 share one text of a megabyte. So texts are read as dictionaries, whose size is that of the file, and become plain ones
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from alfwatchd.store.files import open_regular
 from alfwatchd.store.footers import check_footer
 
 _MOST_FOOTER_BYTES = 1 << 26
@@ -70,7 +70,7 @@ class CheckedFile:
         Parameters
         ----------
         columns : sequence of str or None
-            What is read of these; None: all columns.
+            The columns to read; None for all.
 
         Raises
         ------
@@ -123,23 +123,15 @@ def read_metadata(path: Path) -> dict[bytes, bytes]:
 
 
 def open_raw(path: Path) -> pa.OSFile:
-    """Open a file for Arrow, which takes a text path for a URI, and no name that is not UTF-8.
-
-    A pipe would be waited for, and a device may have no end.
-    """
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
+    """Open a regular file for Arrow, which takes a text path for a URI, and no name that is not UTF-8."""
+    with open_regular(path) as file:
+        fd = file.fileno()
         _check(fd, path)
         return pa.OSFile(os.fsencode(f"/proc/self/fd/{fd}"))
-    finally:
-        os.close(fd)
 
 
 def _check(fd: int, path: Path) -> None:
-    about = os.fstat(fd)
-    if not stat.S_ISREG(about.st_mode):
-        raise OSError(errno.EINVAL, "is no regular file", str(path))
-    end = os.pread(fd, 8, max(0, about.st_size - 8))
+    end = os.pread(fd, 8, max(0, os.fstat(fd).st_size - 8))
     if int.from_bytes(end[:4], "little") > _MOST_FOOTER_BYTES:  # Arrow would take as much memory, and read it all
         raise OSError(errno.EINVAL, "is no Parquet file, or a damaged one", str(path))
 

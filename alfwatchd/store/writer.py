@@ -24,10 +24,12 @@ import pyarrow.parquet as pq
 from alfwatchd.alf import ids
 from alfwatchd.alf.file_names import DATASETS, SESSIONS
 from alfwatchd.errors import OutDirError, TablesError
-from alfwatchd.store.atomic import FileVersion, file_version, write_atomically
+from alfwatchd.store.atomic import write_atomically
+from alfwatchd.store.files import FileVersion, file_version
 from alfwatchd.store.layout import Layout, load_layout, save_layout
 from alfwatchd.store.ledger import Ledger
 from alfwatchd.store.notes_file import Notes
+from alfwatchd.store.one_lock import one_lock
 from alfwatchd.store.open_readers import Readers
 from alfwatchd.store.parquet import is_damage
 from alfwatchd.store.parquet_file import GroupedFile
@@ -305,7 +307,7 @@ class TableWriter:
             with self._readers.opening(name):
                 file.write(target, described, tables, last_opened, self._in_force[name])
 
-        mark = write_atomically(self.out_dir / name, write, check=self._check_folder)
+        mark = write_atomically(self.out_dir / name, write, check=self._check_folder, lock=one_lock)
         file.commit()
         self._in_force[name] = mark
         return mark
@@ -370,7 +372,7 @@ def write_table(path: Path, table: pa.Table) -> FileVersion:
         with target.open("wb") as file:
             pq.write_table(table, file)
 
-    return write_atomically(path, write)
+    return write_atomically(path, write, lock=one_lock)
 
 
 def check_out_dir(out_dir: Path) -> None:

@@ -1,7 +1,7 @@
 """A snapshot -> the two Arrow tables, exactly as ONE needs them.
 
-Columns, types and order follow ``one.alf.cache.SESSIONS_COLUMNS`` and ``DATASETS_COLUMNS``; docs/formats.md is the
-promise to readers. Ids of a session's datasets are made here rather than stored: they follow from the path.
+Columns, types and order follow ``one.alf.cache.SESSIONS_COLUMNS`` and ``DATASETS_COLUMNS``; docs/reference/tables.md is
+the promise to readers. Ids of a session's datasets are made here rather than stored: they follow from the path.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Follows inotify: adds watches, reads events, drops cookies, proves by a heartbeat that all of it works.
+"""Follows inotify: adds watches, reads events, drops cookies, and proves by a heartbeat that all of it works.
 
-Says only "look there" or "events were lost". The only importer of watchdog. Face:
-`supervisor.WatchSupervisor`, `events`.
+**It says only "look there" or "events were lost", never what has changed. It is the only importer of watchdog.**
+Face: `supervisor.WatchSupervisor`, `events`.
 """

@@ -1,49 +1,33 @@
 """inotify -> messages. The only importer of watchdog, and of its `InotifyFD` only.
 
-watchdog's recursive observer loses folders without a word (docs/architecture.md, "How watching loses nothing"), so
-only the layer below it is used: descriptor, reader thread, buffer parsing. What stands for which folder is kept in
+watchdog's recursive observer loses folders without a word (docs/design/watching.md), so only the layer below it is
+used: descriptor and reader thread. What stands for which folder is kept in
 `tree.tree`. `InotifyFD` has no documented stability; ``tests/watch/test_watcher.py`` holds what is relied on.
 """
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from watchdog.observers.inotify_c import InotifyConstants, InotifyFD, inotify_add_watch, inotify_rm_watch
+from watchdog.observers.inotify_c import InotifyFD
 
 from alfwatchd.errors import WatchError, WatchLimit
+from alfwatchd.watch import inotify
 from alfwatchd.watch.events import EventsLost, EventsRead, FolderEvents, PathsChanged
 
-_IN = InotifyConstants
-# Never OPEN, ACCESS or CLOSE_NOWRITE: the daemon's own reads would feed it.
-_MASK = (
-    _IN.IN_CREATE
-    | _IN.IN_DELETE
-    | _IN.IN_MOVED_FROM
-    | _IN.IN_MOVED_TO
-    | _IN.IN_MODIFY
-    | _IN.IN_CLOSE_WRITE
-    | _IN.IN_ATTRIB
-    | _IN.IN_DELETE_SELF
-    | _IN.IN_MOVE_SELF
-    | _IN.IN_ONLYDIR
-    | _IN.IN_EXCL_UNLINK
-)
-_GONE = _IN.IN_IGNORED | _IN.IN_UNMOUNT
-_SELF = _IN.IN_DELETE_SELF | _IN.IN_MOVE_SELF
-_WENT = _IN.IN_DELETE | _IN.IN_MOVED_FROM
-_WRITTEN = _IN.IN_MODIFY | _IN.IN_CLOSE_WRITE
+_GONE = inotify.IN_IGNORED | inotify.IN_UNMOUNT
+_SELF = inotify.IN_DELETE_SELF | inotify.IN_MOVE_SELF
+_WENT = inotify.IN_DELETE | inotify.IN_MOVED_FROM
+_WRITTEN = inotify.IN_MODIFY | inotify.IN_CLOSE_WRITE
 _BUFFER_SIZE = 1 << 20
 """Room for all that the kernel keeps: 16,384 events of 32 to 64 bytes, unless names are longer than 32 bytes."""
 _REST_SECONDS = 0.01
 _RESTLESS_SIZE = 1 << 16
 """Bytes in one read, of some 1,300 events, above which events come too fast for a rest: the kernel keeps 16,384."""
-_LIMIT = Path("/proc/sys/fs/inotify/max_user_watches")
 
 Post = Callable[[EventsRead | EventsLost], None]
 
@@ -79,7 +63,7 @@ class Watcher:
         except OSError as error:
             self._reader.close_descriptors()
             if error.errno == errno.ENOSPC and cookie_dir.is_dir():
-                raise _limit() from error
+                raise inotify.limit_reached() from error
             raise WatchError(f"{cookie_dir}: cannot watch the folder of sync cookies: {error.strerror}") from error
         self._reader.start()
 
@@ -100,11 +84,11 @@ class Watcher:
         WatchError
             The folder cannot be watched.
         """
-        return add_watch(self._reader.fd, fd)
+        return inotify.watch_folder(self._reader.fd, fd)
 
     def remove(self, wd: int) -> None:
         """Stop watching; a descriptor that the kernel has removed already is fine."""
-        inotify_rm_watch(self._reader.fd, wd)
+        inotify.remove_watch(self._reader.fd, wd)
 
     @property
     def inotify_fd(self) -> int:
@@ -127,7 +111,7 @@ class Watcher:
         cookie = self._cookie_dir / name
         try:
             try:
-                self._watch_cookies()  # again each time: somebody may have cleaned up
+                self._watch_cookies()  # again each time: another process may have removed the folder
             except (FileNotFoundError, NotADirectoryError):
                 self._make_cookie_dir()
             cookie.unlink(missing_ok=True)  # left by a process that was killed: nothing would be made
@@ -148,46 +132,21 @@ class Watcher:
         return found
 
     def close(self) -> None:
-        """Stop the reader and remove all watches. What was read is still to be parsed."""
+        """Stop the reader and remove all watches. Events that were read before may still be parsed."""
         self._reader.stop()
         self._reader.hurry()
         self._reader.join()
         self._reader.close_descriptors()
 
     def _make_cookie_dir(self) -> None:
-        """Make and watch the folder, in place of what is none."""
+        """Make and watch the folder; a file in its place is removed."""
         if not self._cookie_dir.is_dir():
             self._cookie_dir.unlink(missing_ok=True)
             self._cookie_dir.mkdir(parents=True, mode=0o700)
         self._watch_cookies()
 
     def _watch_cookies(self) -> None:
-        self._reader.cookie_wd = _add(self._reader.fd, bytes(self._cookie_dir))
-
-
-def add_watch(inotify_fd: int, fd: int) -> int:
-    """Watch an open folder by an inotify descriptor, which may be one that a parent process made; as `Watcher.add`."""
-    try:
-        return _add(inotify_fd, b"/proc/self/fd/%d" % fd)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise _limit() from error
-        raise WatchError(f"cannot watch: {error.strerror}") from error
-
-
-def _limit() -> WatchLimit:
-    return WatchLimit(
-        "the limit of inotify watches is reached; raise it: "
-        f"sysctl fs.inotify.max_user_watches={2 * (watches_limit() or 65536)}"
-    )
-
-
-def _add(inotify_fd: int, path: bytes) -> int:
-    wd: int = inotify_add_watch(inotify_fd, path, _MASK)
-    if wd == -1:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
-    return wd
+        self._reader.cookie_wd = inotify.watch_path(self._reader.fd, bytes(self._cookie_dir))
 
 
 class _Reader(InotifyFD):  # type: ignore[misc]
@@ -206,11 +165,11 @@ class _Reader(InotifyFD):  # type: ignore[misc]
         return int(self._inotify_fd)
 
     def hurry(self) -> None:
-        """Read what is there now, without a rest. Any thread."""
+        """End a rest, so that what is there now is read at once. Any thread may call."""
         self._hurry.set()
 
     def close_descriptors(self) -> None:
-        """Close what a reader that never began, or ended by itself, has left open; to be done after its end."""
+        """Close the descriptors of a reader that never began or ended by itself. Call this only after its end."""
         self._close_resources()
 
     def _close_resources(self) -> None:
@@ -231,7 +190,7 @@ class _Reader(InotifyFD):  # type: ignore[misc]
             self._post(EventsLost(f"the reader of events died: {error!r}", reader_alive=False))
 
     def _rest(self) -> None:
-        """Let more events gather, unless somebody waits for a cookie.
+        """Let more events gather, unless a cookie was dropped.
 
         An event that comes after a rest is delivered at once. With 5,000 new files per second, a rest of 10 ms makes
         100 messages of what were some 6,000, each of which woke the engine: 7 us of CPU per event instead of 28.
@@ -244,11 +203,11 @@ class _Reader(InotifyFD):  # type: ignore[misc]
         folders: dict[int, FolderEvents] = {}
         cookies: list[str] = []
         unwatched: list[int] = []
-        for wd, mask, _, name in self._parse_event_buffer(buffer):
-            if mask & _IN.IN_Q_OVERFLOW:
+        for wd, mask, name in inotify.parse(buffer):
+            if mask & inotify.IN_Q_OVERFLOW:
                 lost.append(EventsLost("overflow of the kernel's event queue"))
             elif wd == self.cookie_wd:
-                if mask & _IN.IN_CREATE:
+                if mask & inotify.IN_CREATE:
                     cookies.append(os.fsdecode(name))
             elif mask & _GONE:
                 unwatched.append(wd)
@@ -261,24 +220,16 @@ class _Reader(InotifyFD):  # type: ignore[misc]
 
 
 def _add_event(events: FolderEvents, mask: int, name: bytes) -> None:
-    if mask & (_IN.IN_ISDIR | _SELF) or not name:
+    if mask & (inotify.IN_ISDIR | _SELF) or not name:
         events.listing = True
         if mask & _WENT:
             events.gone.add(os.fsdecode(name))
         return
     text = os.fsdecode(name)
-    if not mask & _IN.IN_ATTRIB:
+    if not mask & inotify.IN_ATTRIB:
         events.attributes.discard(text)
     elif text not in events.names:
         events.attributes.add(text)
     events.names.add(text)
     if mask & _WRITTEN:
         events.rewritten.add(text)
-
-
-def watches_limit() -> int | None:
-    """Return the user's limit of inotify watches, or None where the kernel does not tell."""
-    try:
-        return int(_LIMIT.read_text())
-    except (OSError, ValueError):
-        return None

@@ -1,3 +1,5 @@
+"""What `exclude` names is never indexed, hashed or pruned; everything else is."""
+
 import re
 
 import pytest

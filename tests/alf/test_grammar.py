@@ -1,3 +1,5 @@
+"""What is a session and what is a dataset: a path taken for the wrong one would be a wrong or missing row."""
+
 import itertools
 import json
 import re

@@ -1,3 +1,5 @@
+"""Ids never change for a path, and ONE accepts them: else every stored eid of the field would be lost."""
+
 import itertools
 import uuid
 

@@ -1,3 +1,5 @@
+"""A folder that nearly is a session is reported with the way to make it one, and nothing else is reported."""
+
 import pytest
 
 from alfwatchd.alf import grammar

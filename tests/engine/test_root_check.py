@@ -1,4 +1,7 @@
-"""The question of a prune, "may I go on?": it looks at the disk, and costs the same whatever the tables hold."""
+"""A prune asks before each session whether it may go on: the engine looks at the disk, at the same cost for any tables.
+
+If one of these fails, a prune deletes files below a root that was swapped, or every session takes longer.
+"""
 
 import sys
 from concurrent.futures import Future
@@ -6,7 +9,6 @@ from concurrent.futures import Future
 import pytest
 
 from alfwatchd.api import RootCheckRequest
-from alfwatchd.engine.engine import Engine
 from alfwatchd.engine.requests import answer_request
 from alfwatchd.errors import PruneRefused, RootOffline
 from alfwatchd.index.intake import Unreadable
@@ -36,7 +38,7 @@ def make_box(tmp_path):
 def ask(box):
     """Let the engine answer at once, without a step in which it would look around by itself."""
     reply = Future()
-    answer_request(box.engine, RootCheckRequest(reply), box.now)
+    answer_request(box.engine.model, box.engine.root, RootCheckRequest(reply), box.now)
     return reply.result(0)
 
 
@@ -51,38 +53,29 @@ def count_calls(queue):
     return len(calls)
 
 
-def test_it_costs_the_same_for_any_number_of_sessions(make_box, monkeypatch):
+def test_the_check_costs_the_same_for_any_number_of_sessions(make_box, monkeypatch):
     small, large = make_box(3), make_box(60)
-    snapshots = []
-    monkeypatch.setattr(Tables, "snapshot", lambda *_: snapshots.append(1))
+    read_all = []
+    for name in ("snapshot", "paths", "problems"):
+        monkeypatch.setattr(Tables, name, lambda *_, name=name: read_all.append(name))
     counts = []
     for box in (small, large):
         ask(box)  # what is done once only
-        box.engine.indexer.tables._sessions = Untouched(box.engine.indexer.tables._sessions)
         counts.append(count_calls(lambda box=box: ask(box)))
     assert counts[0] == counts[1]
-    assert snapshots == []
+    assert read_all == []
 
 
-class Untouched(dict):
-    """Sessions that nobody may copy or go through."""
-
-    def copy(self):
-        raise AssertionError("the sessions were copied")
-
-    __iter__ = items = keys = values = copy
-
-
-def test_it_looks_at_the_disk_and_not_at_what_the_engine_last_saw(make_box):
+def test_the_check_looks_at_the_disk(make_box):
     box = make_box(3)
     mark = ask(box)
     assert ask(box) == mark
     away = box.root.with_name("away")
     box.root.rename(away)
-    assert not box.engine.offline
+    assert not box.engine.model.offline
     with pytest.raises(RootOffline, match=str(box.root)):
         ask(box)
-    assert str(box.root) in box.engine.offline
+    assert str(box.root) in box.engine.model.offline
     away.rename(box.root)
     with pytest.raises(RootOffline):
         ask(box)  # whether it is the same is for the engine to find out, with a scan: not in the middle of a prune
@@ -91,25 +84,15 @@ def test_it_looks_at_the_disk_and_not_at_what_the_engine_last_saw(make_box):
 
 
 @pytest.mark.parametrize("what", ["unreadable", "missing"])
-def test_it_refuses_while_a_part_is_unsure(make_box, what):
-    indexer = make_box(3).engine.indexer
-    box = SimpleBox(indexer)
+def test_the_check_fails_while_a_part_cannot_be_read(make_box, what):
+    box = make_box(3)
+    indexer = box.indexer
     if what == "unreadable":
         indexer.unreadable[indexer.tree.find("s1")] = Unreadable("Input/output error")
     else:
         indexer.guard.missing["s1"] = "another file system is there (ext4)"
     with pytest.raises(PruneRefused, match=r"^s1: "):
         ask(box)
-
-
-class SimpleBox:
-    """Just the engine of an indexer that was tampered with: a step would mend that."""
-
-    def __init__(self, indexer):
-        self.now = 0.0
-        self.engine = Engine.__new__(Engine)
-        self.engine.indexer, self.engine.offline, self.engine._n_mount_changes = indexer, "", 0
-        indexer.guard.n_mount_changes = 0
 
 
 # Without a daemon.
@@ -139,7 +122,7 @@ MOUNTS = {
 
 
 @pytest.mark.parametrize("case", MOUNTS)
-def test_without_a_daemon_mounts_are_looked_at_too(tmp_path, case):
+def test_a_prune_without_a_daemon_looks_at_mounts_too(tmp_path, case):
     with mount_box(tmp_path) as box:
         box.mount_disk()
         other = tmp_path / "other"

@@ -1,4 +1,4 @@
-"""What a crawl reads, here and in worker processes, against a look at each folder by itself."""
+"""Worker processes that read a full scan: whatever becomes of them, each unit comes back exactly once."""
 
 import os
 import signal
@@ -9,138 +9,37 @@ from types import SimpleNamespace
 
 import pytest
 
-from alfwatchd.alf.exclude import compile_exclude
 from alfwatchd.alf.grammar import Kind
 from alfwatchd.engine.inbox import Inbox
-from alfwatchd.errors import WatchError
 from alfwatchd.index import worker_pool
 from alfwatchd.index.look_queue import Look
-from alfwatchd.index.scan_worker import flatten, restore
 from alfwatchd.index.worker_pool import WorkerPool
-from alfwatchd.scan.scanner import Scanner, open_folder
-from alfwatchd.scan.subtree import Found, crawl, not_watched
-from alfwatchd.tree.folder import Folder, Listing
-from alfwatchd.tree.packed import NO_FILES, PackedFiles, pack_signature
-from alfwatchd.tree.rows import Problem
-from kit.children import as_nobody, needs_root
+from alfwatchd.scan.scanner import Scanner
+from alfwatchd.scan.subtree import crawl, not_watched
+from alfwatchd.tree.folder import Folder
 from kit.control import wait
 from kit.engine import EngineBox
-from kit.trees import fast_folder, write
+from kit.trees import fast_folder, write, write_odd_tree
 
 S1, S2 = "s/2020-01-01/001", "s/2020-01-01/002"
-ODD = (
-    f"{S1}/alf/a.b.c",
-    f"{S1}/alf/probe00/d.e.f",
-    f"{S1}/notes.txt",
-    f"{S1}/bad (1)/g.h.i",
-    f"{S2}/#2021-01-01#/a.b.c",
-)
 PATIENCE = 120.0
-
-
-def looked(root, exclude=()):
-    """Return path -> listing of all folders, each opened by its whole path."""
-    scanner, found = Scanner(str(root), compile_exclude(exclude)), {}
-
-    def look(folder):
-        fd = open_folder(str(root), folder)
-        try:
-            listing = found[folder.path] = scanner.list_folder(fd, folder)
-        finally:
-            os.close(fd)
-        for name in listing.folders.keys() - listing.links:
-            look(folder.make_child(name, 0))
-
-    look(Folder.at(""))
-    return found
-
-
-def paths(found):
-    """Return path -> listing of what was crawled."""
-    by_path, order = {}, []
-    for parent, name, _, listing in found:
-        order.append(f"{order[parent]}/{name}".lstrip("/") if parent >= 0 else name)
-        by_path[order[-1]] = listing
-    return by_path
 
 
 @pytest.fixture
 def root():
     with fast_folder() as folder:
-        root = folder / "root"
-        write(root, *ODD)
-        os.link(root / S1 / "alf/a.b.c", root / S2 / "a.b.c")
-        (root / S2 / "d.e.f").symlink_to("a.b.c")
-        (root / "s/2020-01-01/003").symlink_to("001")
-        yield root
-
-
-@pytest.mark.parametrize("exclude", [(), ("probe00/",), ("*.c",)])
-def test_a_crawl_reads_what_looks_at_each_folder_see(root, exclude):
-    scanner = Scanner(str(root), compile_exclude(exclude))
-    assert paths(crawl(scanner, Folder.at(""))) == looked(root, exclude)
-
-
-@pytest.mark.parametrize(
-    "listing",
-    [
-        Listing(1, 2),
-        Listing(1, 2, {"alf": 3}, PackedFiles.pack({"a.b.c": pack_signature(1, 2, 3, False)}), 4),
-        Listing(1, 2, {"001": 3}, links=frozenset({"001"}), has_links=True),
-        Listing(1, 2, {}, NO_FILES, unknown={"a.b.c"}, shared_inodes={7}, problems=(Problem("x", "y", "z"),)),
-        None,
-    ],
-)
-def test_what_goes_from_process_to_process_comes_back_the_same(listing):
-    found = Found(3, "alf", 5, listing)
-    assert restore(flatten(found)) == found
-    assert type(flatten(found)) is tuple  # what a worker calls Found, nobody else knows
-
-
-def test_each_folder_is_watched_before_it_is_listed_and_no_descriptor_is_left(root):
-    before = set(os.listdir("/proc/self/fd"))
-    seen = []
-
-    def arm(fd):
-        seen.append(os.path.relpath(os.readlink(f"/proc/self/fd/{fd}"), root))
-        (root / seen[-1] / "new.in.time").touch()
-        return len(seen)
-
-    found = list(crawl(Scanner(str(root)), Folder.at("s/2020-01-01"), arm))
-    assert [each.wd for each in found] == list(range(1, len(seen) + 1))
-    sessions = [each for each in found[1:] if each.listing.packed.names]
-    assert len(sessions) == len(found) - 1
-    assert all("new.in.time" in each.listing.packed.names for each in sessions)
-    assert set(os.listdir("/proc/self/fd")) == before
-
-
-def test_what_cannot_be_watched_is_left_out_with_all_below_it(root):
-    def arm(fd):
-        if os.readlink(f"/proc/self/fd/{fd}").endswith("/alf"):
-            raise WatchError("no")
-        return 1
-
-    found = paths(crawl(Scanner(str(root)), Folder.at(S1), arm))
-    assert set(found) == {"001"}
-    assert set(found["001"].folders) == {"alf"}
-
-
-@needs_root
-def test_what_cannot_be_read_is_left_out(root):
-    (root / S1 / "alf").chmod(0o700)
-    found = as_nobody(lambda: list(paths(crawl(Scanner(str(root)), Folder.at("s/2020-01-01")))))
-    assert f"2020-01-01/{S1[-3:]}" in found
-    assert not [path for path in found if "alf" in path]
+        write_odd_tree(folder / "root")
+        yield folder / "root"
 
 
 # Worker processes.
 
 
 @contextmanager
-def workers(root, n_units, n_workers=2):
-    """Yield crawlers at work on as many units, and their inbox."""
+def workers(root, n_units, n_workers=2, post=None):
+    """Yield workers that read as many units, and their inbox."""
     inbox = Inbox()
-    made = WorkerPool(str(root), (), n_workers, inbox.post)
+    made = WorkerPool(str(root), (), n_workers, post or inbox.post)
     for number in range(n_units):
         write(root, f"u{number}/2020-01-01/001/a.b.c")
         made.submit(Look(Folder.at(f"u{number}/2020-01-01"), is_urgent=False, deep=True, is_unit=True))
@@ -176,7 +75,7 @@ def test_workers_read_what_a_crawl_here_reads(root, n_workers):
 
 
 def test_few_units_are_given_back_and_no_process_is_started(root):
-    with workers(root, worker_pool._ENOUGH_UNITS - 1) as (made, _):
+    with workers(root, worker_pool.ENOUGH_UNITS - 1) as (made, _):
         assert not made.are_running
         assert made.take(is_last=False) == []
         assert {unit.found for unit in made.take(is_last=True)} == {None}
@@ -184,7 +83,7 @@ def test_few_units_are_given_back_and_no_process_is_started(root):
 
 def test_what_a_dead_worker_was_to_read_is_given_back(root):
     with workers(root, 100) as (made, inbox):
-        os.killpg(made._process.pid, signal.SIGKILL)
+        os.killpg(made.process_group, signal.SIGKILL)
         units = take_all(made, inbox, 100)
         assert {unit.found is None for unit in units} >= {True}
         assert made.problem == "a worker process ended, or the thread that hears them"
@@ -208,7 +107,7 @@ def test_a_dead_worker_does_not_end_workers_for_good(root, monkeypatch):
         rests = []
         for _ in range(4):
             assert made.are_running
-            os.killpg(made._process.pid, signal.SIGKILL)
+            os.killpg(made.process_group, signal.SIGKILL)
             while made.are_running:
                 inbox.wait(0.1)
                 for message in inbox.drain():
@@ -229,7 +128,7 @@ def test_a_dead_worker_does_not_end_workers_for_good(root, monkeypatch):
                 made.receive(message)
             assert not [unit for unit in made.take(is_last=True) if unit.found is None]
         submit(made, units[:50])
-        os.killpg(made._process.pid, signal.SIGKILL)
+        os.killpg(made.process_group, signal.SIGKILL)
         while made.are_running:
             inbox.wait(0.1)
             for message in inbox.drain():
@@ -240,15 +139,15 @@ def test_a_dead_worker_does_not_end_workers_for_good(root, monkeypatch):
 
 
 def test_a_unit_that_kills_each_worker_keeps_no_scan_from_its_end(root, monkeypatch):
-    monkeypatch.setattr(worker_pool, "_FIRST_REST_SECONDS", 0.01)
+    monkeypatch.setattr(worker_pool, "FIRST_REST_SECONDS", 0.01)
     with workers(root, 100) as (made, inbox):
         tasks, done = {}, 0
         deadline = time.monotonic() + PATIENCE
         while done < 100:
             assert time.monotonic() < deadline
-            if made._process is not None:
+            if made.process_group is not None:
                 with suppress(ProcessLookupError):
-                    os.killpg(made._process.pid, signal.SIGKILL)
+                    os.killpg(made.process_group, signal.SIGKILL)
             inbox.wait(0.01)
             for message in inbox.drain():
                 made.receive(message)
@@ -264,9 +163,8 @@ def test_the_death_of_the_thread_that_hears_workers_is_noticed(root, monkeypatch
         raise MemoryError("on purpose")
 
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
-    monkeypatch.setattr(WorkerPool, "_receive", die)
-    with workers(root, 100) as (made, inbox):
-        wait(lambda: not made._hearer.is_alive())
+    with workers(root, 100, post=die) as (made, inbox):
+        wait(lambda: not any(thread.name == made.thread_name for thread in threading.enumerate()))
         made.share(-1)
         units = made.take(is_last=True)
         assert [unit.found for unit in units] == [None] * 100
@@ -276,8 +174,8 @@ def test_the_death_of_the_thread_that_hears_workers_is_noticed(root, monkeypatch
 
 def test_workers_that_somebody_has_stopped_go_on(root, monkeypatch):
     with workers(root, 100) as (made, inbox):
-        os.killpg(made._process.pid, signal.SIGSTOP)
-        monkeypatch.setattr(worker_pool, "_SILENT_SECONDS", 0.3)
+        os.killpg(made.process_group, signal.SIGSTOP)
+        monkeypatch.setattr(worker_pool, "SILENT_SECONDS", 0.3)
         units = take_all(made, inbox, 100)
         assert not [unit for unit in units if unit.found is None]
         assert not made.problem
@@ -288,7 +186,7 @@ def test_workers_that_somebody_has_stopped_go_on(root, monkeypatch):
 
 @pytest.fixture
 def box(root, monkeypatch):
-    monkeypatch.setattr(worker_pool, "_ENOUGH_UNITS", 1)
+    monkeypatch.setattr(worker_pool, "ENOUGH_UNITS", 1)
     box = EngineBox(root, with_workers=True, scan_workers=2)
     yield box
     box.close()
@@ -370,7 +268,7 @@ def test_what_was_read_is_forgotten_with_a_root_that_goes(box):
 
 def test_all_goes_on_after_the_death_of_the_workers(box):
     until_read(box)
-    os.killpg(box.indexer.workers._process.pid, signal.SIGKILL)
+    os.killpg(box.indexer.workers.process_group, signal.SIGKILL)
     assert box.sync().exactness == "exact"
     box.assert_equal()
     assert box.indexer.tree.root.kind is Kind.ROOT

@@ -63,6 +63,11 @@ class Faults:
         """Let nothing fail."""
         self._orders.per_million = 0
 
+    def close(self) -> None:
+        """Let nothing fail, and drop the memory that is shared with the programs, so that it can be unmapped."""
+        self.end()
+        del self._orders
+
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Let nothing fail for a while."""
@@ -90,5 +95,5 @@ def failing_disk(folder: Path, root: Path) -> Iterator[Faults]:
         try:
             yield faults
         finally:
-            faults.end()
-            del faults._orders, orders
+            faults.close()
+            del orders

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alfwatchd import Client
-from alfwatchd.cli import main
+from alfwatchd.cli import main, settings_flags
 from alfwatchd.errors import AlfwatchdError, NoDaemon
 from alfwatchd.service.configuration import load
 from alfwatchd.service.once import run_once
@@ -31,6 +32,14 @@ WAIT_SECONDS = 120.0
 SESSIONS = "*/Subjects/*/*/*"
 """Session folders of the IBL tree, as a glob pattern."""
 
+_SITECUSTOMIZE = """
+import os, signal, sys, time, traceback
+try:
+{code}
+except BaseException:
+    traceback.print_exc()
+    os._exit(86)
+"""
 _FIXTURES = Path(one.__file__).parent / "tests" / "fixtures"
 
 
@@ -205,10 +214,13 @@ class Program:
         return self._log_file.read_text() if self._log_file.exists() else ""
 
     def break_it(self, code: str) -> None:
-        """Run some code in the program before anything else, to make a fault that cannot be made from outside."""
+        """Run some code in the program before anything else, to make a fault that cannot be made from outside.
+
+        If that code fails, the program ends with 86: Python itself would only complain and go on without the fault.
+        """
         folder = self.home / "fault"
         folder.mkdir(exist_ok=True)
-        (folder / "sitecustomize.py").write_text(f"import os, signal, sys, time\n{code}")
+        (folder / "sitecustomize.py").write_text(_SITECUSTOMIZE.format(code=textwrap.indent(code, "    ")))
         self.added["PYTHONPATH"] = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
 
     def start(self, *flags: str, wait: bool = True) -> None:
@@ -284,8 +296,8 @@ class Program:
         if self.prefix:
             self.run_bare("--once", *places, *self.flags)
         else:
-            arguments = main._parser().parse_args([*places, *self.flags])
-            run_once(load(main._flags(arguments), self.environment()).settings)
+            arguments = main.parse([*places, *self.flags])
+            run_once(load(settings_flags.read_flags(arguments), self.environment()).settings)
         assert_same_tables(self.out_dir, fresh)
         shutil.rmtree(fresh)
 

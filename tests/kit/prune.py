@@ -146,3 +146,35 @@ class At:
         if not self.done and (self.calls == self.n or self.call in (name, (name, path))):
             self.done = True
             self.action()
+
+
+def go_on():
+    """Let a prune go on: a `may_continue`."""
+
+
+def no_log(_line):
+    """Take a line of the log and forget it."""
+
+
+def apply(root, plan, *, may_continue=go_on, log=no_log, excluded=None):
+    """Preview and apply; both must come to the same, and the preview must change nothing."""
+    before = entries(root)
+    preview = executor.preview_plan(root, plan, may_continue=go_on, excluded=excluded)
+    assert entries(root) == before
+    outcome = executor.apply_plan(root, plan, may_continue=may_continue, log=log, excluded=excluded)
+    if outcome.stopped is None:
+        assert preview == outcome
+    gone = before.keys() - entries(root).keys()
+    assert gone >= {file.path for file in outcome.deleted} | set(outcome.removed)
+    assert entries(root).keys() <= before.keys()
+    return outcome
+
+
+def deleted(outcome):
+    """Return the paths of the files that went."""
+    return [file.path for file in outcome.deleted]
+
+
+def kept(outcome):
+    """Return path -> reason of what stays."""
+    return {item.path: item.reason for item in outcome.kept}

@@ -1,4 +1,4 @@
-"""Tables to be published, and a reader who finds out whether what is at a target belongs together."""
+"""Tables to publish, and a reader that checks whether the files at a target belong together."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from alfwatchd.alf.file_names import TABLES
+from alfwatchd.settings import Publish
 from alfwatchd.store import writer
 from alfwatchd.tables.columns import TableRules, datasets_table, sessions_table
 from alfwatchd.tables.earlier import Earlier, EarlierSession
@@ -21,6 +23,17 @@ from alfwatchd.tree.sessions import Snapshot
 from kit.rows import folder_rows
 
 ORIGIN = "/srv/data"
+LOCATION = "https://tables.example.org/one"
+
+
+def entry(target: object, **settings: Any) -> Publish:
+    """Make the settings of a target; clients find it at `LOCATION`."""
+    return Publish(target=str(target), **({"location": LOCATION} | settings))
+
+
+def names(target: Path) -> list[str]:
+    """Return the names of the generations at a folder."""
+    return sorted(path.name for path in (target / TABLES).iterdir())
 
 
 def write_tables(
@@ -48,7 +61,7 @@ def write_tables(
         b"one_metadata": json.dumps({"date_created": "2026-01-01 00:00", "origin": ORIGIN}).encode(),
         b"alfwatchd": json.dumps({"generation": generation}).encode(),
     }
-    # Not by `Store`, which gives readers between two generations a third of a second.
+    # Not by `TableWriter`, which gives readers between two generations a third of a second.
     for name, table in (
         ("sessions", sessions_table(snapshot, rules)),
         ("datasets", datasets_table(snapshot, rules)),

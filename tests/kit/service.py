@@ -17,7 +17,7 @@ UNITS = "/etc/systemd/system"
 PLAIN = 'root = "/srv/alf"\n'
 ADDED = "_test_added.times.npy"
 
-# The rest of what is installed comes from docs/operations.md. This only makes the tests faster.
+# The rest of what is installed comes from docs/guide/install.md. This only makes the tests faster.
 DROP_IN = """
 [Service]
 SupplementaryGroups=lab
@@ -31,8 +31,8 @@ LEFT = "rm -rf /srv/alf /srv/tables /srv/b /srv/reference /etc/alfwatchd /var/li
 
 
 def manual(section, language="sh", without=()):
-    """The first code in a section of docs/operations.md, but for the lines that begin with `without`."""
-    text = (REPOSITORY / "docs/operations.md").read_text().partition(f"\n## {section}\n")[2]
+    """The first code in a section of docs/guide/install.md, but for the lines that begin with `without`."""
+    text = (REPOSITORY / "docs/guide/install.md").read_text().partition(f"\n## {section}\n")[2]
     block = text.partition(f"```{language}\n")[2].partition("```\n")[0]
     assert block
     assert all(f"\n{line}" in f"\n{block}" for line in without)

@@ -18,16 +18,30 @@ from alfwatchd.alf.grammar import TRASH
 from alfwatchd.errors import PruneRefused
 from alfwatchd.prune import empty_trash, executor
 from alfwatchd.prune.trash import Trash
-from kit.prune import CALLS, CLUSTERS, LAB_S1, S1, S2, TRIALS, HookedOs, hook_os, plan_for, write
+from kit.prune import CALLS, CLUSTERS, LAB_S1, S1, S2, SPIKES, T1, TRIALS, HookedOs, hook_os, no_log, plan_for, write
 
 WEEK = 604800.0
 NOW = 1_700_000_000.0
+FILES = [f"{session}/{name}" for session in (S1, S2, T1, LAB_S1) for name in (SPIKES, CLUSTERS, TRIALS)]
+"""What `make_root` makes: three datasets in each of four sessions."""
+
+
+def make_root(folder):
+    """Make a root with `FILES` and an empty collection; return it."""
+    write(folder, *FILES)
+    (folder / S1 / "raw/empty").mkdir(parents=True)
+    return folder
 
 
 def move(root, plan, *, keep_seconds=WEEK, now=NOW, log=lambda _: None, **options):
     """Carry a plan out, into the trash."""
     options.setdefault("may_continue", lambda: None)
     return executor.apply_plan(root, plan, log=log, trash=Trash(keep_seconds, lambda: now), **options)
+
+
+def undo(root, plan, log=no_log):
+    """Bring back what a plan has moved into the trash; return what came back, and whether anything is left there."""
+    return empty_trash.undo(root, plan.plan_id, log)
 
 
 def look(top, *, times=False):
@@ -159,7 +173,7 @@ def _finish(root, plan, before, step, n):
 
 def _finish_empty(root, plan, contents):
     assert set(all_bytes(root)) <= set(contents)
-    if empty_trash.survey(root) and random.random() < 0.5:
+    if empty_trash.list_trashed(root) and random.random() < 0.5:
         empty_trash.undo(root, plan.plan_id, lambda _: None)
     empty_trash.empty_due(root, NOW + WEEK, lambda _: None)
     assert set(all_bytes(root)) >= {f"content of {S2}/README.txt"}

@@ -119,6 +119,36 @@ def make_socket(path: bytes | str) -> None:
         os.close(fd)
 
 
+ODD = (
+    "s/2020-01-01/001/alf/a.b.c",
+    "s/2020-01-01/001/alf/probe00/d.e.f",
+    "s/2020-01-01/001/notes.txt",
+    "s/2020-01-01/001/bad (1)/g.h.i",
+    "s/2020-01-01/002/#2021-01-01#/a.b.c",
+)
+"""Files of `write_odd_tree`: datasets at all depths, and what is none."""
+
+
+def write_odd_tree(root: Path) -> None:
+    """Make two sessions with what few trees have: revisions, bad names, hard links, links to files and sessions."""
+    first, second = root / "s/2020-01-01/001", root / "s/2020-01-01/002"
+    write(root, *ODD)
+    os.link(first / "alf/a.b.c", second / "a.b.c")
+    (second / "d.e.f").symlink_to("a.b.c")
+    (root / "s/2020-01-01/003").symlink_to("001")
+
+
+IN_THE_WAY = {
+    "file": lambda path: path.write_text("of a process that was killed"),
+    "pipe": os.mkfifo,
+    "socket": make_socket,
+    "empty folder": lambda path: path.mkdir(),
+    "link": lambda path: path.symlink_to("precious"),
+    "dangling link": lambda path: path.symlink_to("nowhere"),
+}
+"""What somebody, or a process that was killed, may have left where a file belongs; the links want a file `precious`."""
+
+
 def write(root: Path, *paths: str) -> None:
     """Write small files, with the folders that they need; a path that ends in a slash is a folder."""
     for path in paths:

@@ -1,3 +1,5 @@
+"""What a symbolic link leads to is found, so that no prune leaves a link that leads nowhere."""
+
 import contextlib
 import os
 import pwd

@@ -1,3 +1,5 @@
+"""A plan cannot change, has an id of its own, and is refused where it would take too much."""
+
 import dataclasses
 
 import pytest

@@ -1,3 +1,5 @@
+"""What became of each plan can be looked up later, and the state folder does not grow without end."""
+
 import json
 import os
 
@@ -46,17 +48,17 @@ def test_a_plan_is_noted_with_what_became_of_it(tmp_path):
 
 
 def test_only_so_many_plans_and_bytes_are_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(plan_files, "_MOST_PLANS", 5)
+    monkeypatch.setattr(plan_files, "MOST_PLANS", 5)
     records = PlanRecords(tmp_path)
     for number in range(8):
         plan_id = f"{number:016x}"
         records.note_plan(plan(plan_id), reply(plan_id))
         os.utime(tmp_path / "plans" / f"{plan_id}.json", (number, number))
     assert [record.plan_id for record in records.list()] == [f"{number:016x}" for number in (7, 6, 5, 4, 3)]
-    monkeypatch.setattr(plan_files, "_MOST_BYTES", 2000)
+    monkeypatch.setattr(plan_files, "MOST_BYTES", 2000)
     records.note_plan(plan("f" * 16), reply("f" * 16, n_files=20))
     assert [record.plan_id for record in records.list()] == ["f" * 16]
-    monkeypatch.setattr(plan_files, "_LONGEST_PLAN", 1000)
+    monkeypatch.setattr(plan_files, "LONGEST_PLAN", 1000)
     records.note_plan(plan("e" * 16), reply("e" * 16, n_files=20))
     latest = records.list()[0]
     assert (latest.plan_id, latest.n_files) == ("e" * 16, 20)

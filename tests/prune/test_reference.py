@@ -1,3 +1,5 @@
+"""Tables that make no sense as a whole are refused: what they do not list would be deleted."""
+
 import datetime
 
 import pyarrow as pa

@@ -1,3 +1,5 @@
+"""A reference is as old as it can be: what was recorded after it must stay."""
+
 import json
 import os
 import shutil

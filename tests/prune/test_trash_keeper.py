@@ -1,3 +1,5 @@
+"""The daemon empties the trash when it is due, and tells a person what it cannot empty."""
+
 import os
 from types import SimpleNamespace
 
@@ -91,7 +93,7 @@ def test_a_broken_off_undo_is_finished_when_the_keeper_looks(root):
     plan = plan_for(root)
     move(root, plan)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("alfwatchd.prune.undo._bring_back", lambda *_: 1 / 0)
+        patch.setattr("alfwatchd.prune.undo.move_back", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             empty_trash.undo(root, plan.plan_id, lambda _: None)
     assert Kept(root).wake().n_bytes == 0

@@ -109,7 +109,7 @@ def test_old_generations_go_though_nothing_changes(folder):
 
 def test_a_dead_target_delays_no_other(folder, monkeypatch):
     """One hangs as in a dead network; the other target, status and the end of the daemon do not wait for it."""
-    monkeypatch.setattr(publisher_module, "_PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(publisher_module, "PATIENCE_SECONDS", 0.2)
     reached, release = threading.Event(), threading.Event()
 
     class Dead(FolderTarget):
@@ -133,12 +133,13 @@ def test_a_dead_target_delays_no_other(folder, monkeypatch):
         assert dead.lag_seconds > 0
         assert live.generation
         made.close()
-        assert made._lines[0].thread.is_alive(), "its end was not waited for"
+        threads = [thread for thread in threading.enumerate() if thread.name.startswith("publisher ")]
+        assert [thread.name for thread in threads] == [f"publisher {folder / 'dead'}"], "its end was not waited for"
     finally:
         release.set()
-        for line in made._lines:
-            line.thread.join(PATIENCE)
-            assert not line.thread.is_alive()
+    for thread in threads:
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
 
 
 def test_failures_are_told_and_tried_again(folder, monkeypatch, caplog):

@@ -1,3 +1,5 @@
+"""When a target is brought up to date: no change is forgotten, and no target is asked all the time."""
+
 import pytest
 
 from alfwatchd.publish.schedule import PublishSchedule

@@ -1,3 +1,5 @@
+"""Which rows a target gets: no other lab's rows, and the columns that ONE needs."""
+
 import pyarrow as pa
 import pytest
 

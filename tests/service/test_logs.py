@@ -1,3 +1,5 @@
+"""Each line of the log has its priority, and no name of a file can make a line."""
+
 import os
 import subprocess
 import sys
@@ -6,7 +8,7 @@ import pytest
 
 PROGRAM = """
 import logging, os, sys, threading
-from alfwatchd import logs
+from alfwatchd.service import logs
 about = os.fstat(2)
 os.environ["JOURNAL_STREAM"] = f"{about.st_dev}:{about.st_ino}" if sys.argv[1] == "journal" else "1:2"
 logs.set_up("info")

@@ -80,7 +80,7 @@ def test_each_change_is_published_but_dates_do_not_run_away(entry, settings, fol
 
 
 def test_replaced_archives_go_after_a_while_and_the_present_one_never(entry, settings, folder, monkeypatch):
-    monkeypatch.setattr(serve, "_KEEP_SECONDS", 0.5)
+    monkeypatch.setattr(serve, "KEEP_SECONDS", 0.5)
     entry = ServedTables(settings.out_dir, own_target(folder, Subset()))
     for n_archives in (1, 2, 3):  # each has its own time
         entry.keep(time.monotonic())
@@ -115,7 +115,7 @@ def test_before_there_are_tables_and_when_they_are_away(tmp_path, settings, fold
 def test_what_fails_is_told_once_in_a_while_and_tried_again(
     entry, settings, folder, tmp_path, monkeypatch, caplog, fault
 ):
-    monkeypatch.setattr(archive, "_PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(archive, "PATIENCE_SECONDS", 0.0)
     entry.keep(0.0)
     served = (folder / "cache.zip").read_bytes()
     change(settings)
@@ -196,7 +196,7 @@ def test_ipv6(host):
     except OSError:
         pytest.skip("there is no ::1 here")
     with listen(Serve(host=host, port=0)) as listening:
-        assert serve._address(listening) == f"http://[{host}]:{listening.getsockname()[1]}"
+        assert serve.address_of(listening) == f"http://[{host}]:{listening.getsockname()[1]}"
         for other in ["::1"] if host == "::1" else ["::1", "127.0.0.1"]:
             with socket.create_connection((other, listening.getsockname()[1])):
                 pass

@@ -1,3 +1,5 @@
+"""What systemd is told, and when: else it would kill a daemon that works, or keep one that hangs."""
+
 import fcntl
 import io
 import math
@@ -196,7 +198,7 @@ def test_no_passed_sockets(environ):
 
 PASSED = """
 import os, socket, sys
-from alfwatchd import systemd
+from alfwatchd.service import systemd
 for number, fd in enumerate(sys.argv[1:], start=3):
     os.dup2(int(fd), number)
 fds = systemd.listen_fds({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "2"})

@@ -1,22 +1,16 @@
 """How a file is replaced where others may write to the folder, too."""
 
 import os
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
-from alfwatchd.store import atomic
-from alfwatchd.store.atomic import write_atomically
-from kit.trees import fast_folder, make_socket
+from alfwatchd.store.atomic import replace_file, write_atomically
+from alfwatchd.store.files import file_version
+from kit.trees import IN_THE_WAY, fast_folder
 
 NAME = "a.pqt"
-IN_THE_WAY = {
-    "file": lambda path: path.write_text("of a process that was killed"),
-    "pipe": os.mkfifo,
-    "socket": make_socket,
-    "empty folder": lambda path: path.mkdir(),
-    "link": lambda path: path.symlink_to("precious"),
-    "dangling link": lambda path: path.symlink_to("nowhere"),
-}
 CASES = pytest.mark.parametrize("make", IN_THE_WAY.values(), ids=IN_THE_WAY)
 
 
@@ -46,25 +40,7 @@ def only_new(folder):
 @CASES
 def test_what_stands_where_the_new_file_is_written_is_replaced(folder, make):
     make(folder / f".{NAME}.tmp")
-    assert replace(folder) == atomic.file_version(folder / NAME)
-    assert only_new(folder)
-
-
-@CASES
-def test_what_stands_in_the_place_of_the_lock_is_taken_for_an_old_one(folder, make, monkeypatch):
-    monkeypatch.setattr(atomic, "_LOCK_STALE_SECONDS", 0.1)
-    make(folder / ".ONE.lock")
-    replace(folder)
-    assert only_new(folder)
-
-
-@pytest.mark.parametrize("seconds", [-1e9, -3600, 3600, 1e10])
-def test_a_lock_of_a_wrong_time_is_waited_for_no_longer_than_others(folder, seconds, monkeypatch):
-    monkeypatch.setattr(atomic, "_LOCK_STALE_SECONDS", 0.1)
-    lock = folder / ".ONE.lock"
-    lock.touch()
-    os.utime(lock, (lock.stat().st_mtime + seconds,) * 2)
-    replace(folder)
+    assert replace(folder) == file_version(folder / NAME)
     assert only_new(folder)
 
 
@@ -94,3 +70,41 @@ def test_an_error_names_the_file(folder):
     with pytest.raises(OSError, match=NAME) as caught:
         write_atomically(folder / NAME, fail)
     assert caught.value.filename == str(folder / NAME)
+
+
+def test_a_file_that_is_not_to_be_durable_is_not_waited_for(folder, monkeypatch):
+    """The layout is written after each flush; waiting for the disk would make each one slower for no gain."""
+    synced = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    write_atomically(folder / NAME, lambda target: target.write_text("new"), is_durable=False)
+    assert (only_new(folder), synced) == (True, [])
+    replace(folder)
+    assert len(synced) == 2
+
+
+def test_a_file_in_an_open_folder_is_replaced_there(folder, tmp_path):
+    """A folder that is moved meanwhile must not lead a publication elsewhere."""
+    (folder / "old").mkdir()
+    folder_fd = os.open(folder / "old", os.O_RDONLY)
+    (folder / "old").rename(folder / "new")
+    try:
+        replace_file(Path(NAME), lambda file: file.write(b"new"), dir_fd=folder_fd)
+        assert os.listdir(folder_fd) == [NAME]
+    finally:
+        os.close(folder_fd)
+    assert (folder / "new" / NAME).read_text() == "new"
+
+
+def test_what_prevents_the_renaming_leaves_the_file_of_before(folder):
+    """Another publisher was faster: its file stays, and nothing is left beside it."""
+
+    @contextmanager
+    def refuse():
+        raise FileExistsError
+        yield
+
+    (folder / NAME).write_text("of another process")
+    with pytest.raises(FileExistsError):
+        replace_file(folder / NAME, lambda file: file.write(b"new"), replacing=refuse)
+    assert {path.name for path in folder.iterdir()} == {"precious", NAME}
+    assert (folder / NAME).read_text() == "of another process"

@@ -241,5 +241,5 @@ HEADS = [DEEP, "{}", "[]", "null", '{"made_for": {}}', '{"made_for": {}, "sessio
 @pytest.mark.parametrize("head", HEADS, ids=lambda head: head[:20])
 def test_a_layout_that_anybody_made_is_no_layout(tmp_path, head):
     body = f"{head}\nrest".encode()
-    (tmp_path / "layout").write_bytes(layout._MAGIC + md5(body).digest() + body)
+    (tmp_path / "layout").write_bytes(layout.MAGIC + md5(body).digest() + body)
     assert layout.load_layout(tmp_path / "layout", {}) is None

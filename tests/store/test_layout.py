@@ -218,7 +218,7 @@ def test_what_may_be_untrue_is_not_used(out_dir, change):
 
 
 @pytest.mark.parametrize(
-    "encoding",
+    "rules",
     [
         TableRules(lab="lab"),
         TableRules(with_hashes=True),
@@ -263,7 +263,7 @@ def test_nothing_is_noted_where_nobody_asked(out_dir):
 
 
 def test_what_cannot_be_noted_costs_no_flush(out_dir):
-    (out_dir / "layout.tmp/kept").mkdir(parents=True)
+    (out_dir / ".layout.tmp/kept").mkdir(parents=True)
     store = new_store(out_dir)
     store.write(snapshot(MANY), PLAIN)
     check(out_dir, snapshot(MANY))
@@ -281,7 +281,7 @@ class Crash(BaseException):
 @contextmanager
 def crash_at(number):
     """End the process, as far as this can be played, before its nth step that others can see."""
-    steps, real, rename = [0], os.fsync, Path.replace
+    steps, real, rename = [0], os.fsync, os.replace
 
     def step():
         steps[0] += 1
@@ -292,13 +292,13 @@ def crash_at(number):
         step()
         real(fd)
 
-    def replace(path, target):
+    def replace(*arguments, **options):
         step()
-        return rename(path, target)
+        rename(*arguments, **options)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", fsync)
-        patch.setattr(Path, "replace", replace)
+        patch.setattr(os, "replace", replace)
         yield steps
 
 
@@ -418,7 +418,7 @@ def ids_in(out_dir):
 
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero")])
-@pytest.mark.parametrize("name", [SESSIONS, DATASETS, "layout", "layout.tmp"])
+@pytest.mark.parametrize("name", [SESSIONS, DATASETS, "layout", ".layout.tmp"])
 def test_what_stands_in_the_place_of_a_file_is_neither_read_nor_waited_for(out_dir, name, make):
     new_store(out_dir).write(snapshot(MANY), PLAIN)
     (out_dir / name).unlink(missing_ok=True)

@@ -1,6 +1,5 @@
 """The writer beside other programs: it takes ONE's lock, and never mixes rows of others with ours."""
 
-import json
 import os
 import threading
 
@@ -12,8 +11,6 @@ from one.alf.cache import load_tables, make_parquet_db
 
 from alfwatchd.alf.file_names import DATASETS, SESSIONS
 from alfwatchd.errors import TablesError
-from alfwatchd.store import atomic
-from alfwatchd.store.atomic import one_lock
 from alfwatchd.store.reader import (
     compare,
     read_generation,
@@ -62,64 +59,6 @@ def test_the_lock_of_one_is_honoured(out_dir):
         assert {name: contents(out_dir)[name] for name in before} == before
     writer.join(PATIENCE)
     assert (subjects(out_dir), (out_dir / ".ONE.lock").exists()) == ("t", False)
-
-
-def test_one_waits_for_our_lock(out_dir):
-    with one_lock(out_dir):
-        assert json.loads((out_dir / ".ONE.lock").read_text())["pid"] == os.getpid()
-        with pytest.raises(TimeoutError), FileLock(out_dir / ".ONE", timeout=0.1, timeout_action="raise"):
-            pass
-    assert not (out_dir / ".ONE.lock").exists()
-
-
-def test_our_lock_goes_whatever_happens(out_dir):
-    with pytest.raises(ZeroDivisionError), one_lock(out_dir):
-        raise ZeroDivisionError
-    assert not (out_dir / ".ONE.lock").exists()
-
-
-def test_an_old_lock_was_left_behind(out_dir):
-    lock = out_dir / ".ONE.lock"
-    lock.write_text("{}")
-    os.utime(lock, (0, 0))
-    finished = threading.Event()
-
-    def take():
-        with one_lock(out_dir):
-            finished.set()
-
-    threading.Thread(target=take).start()
-    assert finished.wait(2.0)  # without waiting the five seconds that a new one gets
-
-
-def test_a_lock_is_left_behind_after_a_while_whatever_its_clock_says(out_dir, monkeypatch):
-    monkeypatch.setattr(atomic, "_LOCK_STALE_SECONDS", 0.2)
-    lock = out_dir / ".ONE.lock"
-    lock.write_text("{}")
-    os.utime(lock, (2**33, 2**33))
-    with one_lock(out_dir):
-        assert json.loads(lock.read_text())["program"] == "alfwatchd"
-
-
-def test_a_lock_that_changes_hands_is_not_taken_over(out_dir, monkeypatch):
-    monkeypatch.setattr(atomic, "_LOCK_STALE_SECONDS", 0.3)
-    lock, done, taken = out_dir / ".ONE.lock", threading.Event(), threading.Event()
-    lock.write_text("{}")
-
-    def take():
-        with one_lock(out_dir):
-            taken.set()
-
-    taker = threading.Thread(target=take)
-    taker.start()
-    for number in range(8):
-        assert not taken.wait(0.1)
-        (out_dir / "next").write_text(f"holder {number}")
-        (out_dir / "next").rename(lock)
-    done.set()
-    lock.unlink()
-    assert taken.wait(PATIENCE)
-    taker.join()
 
 
 # Other programs.

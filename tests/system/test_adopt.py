@@ -446,7 +446,7 @@ def test_rows_of_files_that_are_elsewhere_are_kept_if_wanted_and_prune_minds_the
 
 
 def test_the_manual_names_all_settings_problems_and_credentials():
-    text = (Path(__file__).parents[2] / "docs/adopt.md").read_text()
+    text = (Path(__file__).parents[2] / "docs/guide/adopt.md").read_text()
     assert re.findall(r"^\| `(\w+)` \| `?[^|]+`? \| ", text, re.MULTILINE)[:3] == [*Adopt.model_fields]
     code = "".join(path.read_text() for path in Path(alfwatchd.__file__).parent.rglob("*.py"))
     kinds = set(re.findall(r'"(adopt_(?!token)\w+)"', code))

@@ -1,4 +1,4 @@
-"""What a person meets on the command line: words, exit codes, speed, who may delete. Also the socket, by curl."""
+"""What a person meets on the command line: words, exit codes, speed, permission to delete; and the socket, by curl."""
 
 import contextlib
 import datetime
@@ -16,11 +16,11 @@ import pytest
 
 import alfwatchd
 from alfwatchd import Client
+from alfwatchd.cli import main
 from alfwatchd.errors import AlfwatchdError, UsageError
 from alfwatchd.index.state_db import StateDb
-from kit.program import listed, make_small_tree, program, walk
+from kit.program import PROGRAM, WAIT_SECONDS, listed, make_small_tree, program, walk
 
-COMMANDS = ("status", "sync", "flush", "rescan", "prune", "config", "demo")
 NOBODY = 65534
 SESSION = "lab/Subjects/s1/2020-01-01/001"
 
@@ -67,20 +67,24 @@ def start_with(made, text):
     made.start(f"--config={config}")
 
 
+def run_in_shell(made, words):
+    """Run the program in a shell, which redirects its streams."""
+    return subprocess.run(
+        ["bash", "-c", f"{PROGRAM} {words}"],
+        env=made.environment(), capture_output=True, text=True, timeout=WAIT_SECONDS, check=False,
+    )  # fmt: skip
+
+
 # Words and exit codes.
 
 
-def test_help_teaches(idle):
+def test_help_names_every_command_and_the_exit_codes(idle):
+    """Without this, a user cannot find a command, and a script cannot tell a busy daemon from a wrong setting."""
     text = idle.run_bare("--help").stdout
-    for command in COMMANDS:
-        assert re.search(rf"^ +{command} ", text, re.MULTILINE), command
-        of_command = idle.run_bare(command, "--help").stdout
-        assert "--root DIR" in of_command
-        assert len(of_command.splitlines()) > 10
-    for flag in ("--root", "--out-dir", "--state-dir", "--socket", "--config", "--lab", "--hash-files", "--once"):
-        assert flag in text
+    for command in main.COMMANDS:
+        assert re.search(rf"^ +{command.name} +{re.escape(command.summary)}$", text, re.MULTILINE)
     assert "exit codes: 0 done, 1 failed, 2 usage, 3 no daemon, 75 busy or locked, 78 bad configuration" in text
-    assert "alfwatchd sync && " in text  # an example, at least
+    assert "alfwatchd sync && " in text
 
 
 def test_version(idle):
@@ -90,7 +94,9 @@ def test_version(idle):
 USAGE = [
     (["--frobnicate"], "--frobnicate"),
     (["frobnicate"], "frobnicate"),
-    (["status", "--apply"], "--apply"),
+    (["statsu"], "did you mean `alfwatchd status`?"),
+    (["sync", "--jsn"], "did you mean --json?"),
+    (["status", "--apply"], "--apply belongs to `alfwatchd prune`"),
     (["prune", "--max-fraction", "many"], "many"),
     (["--watch", "sometimes"], "sometimes"),
     (["--accept-root", "--root", "."], "--once"),
@@ -100,9 +106,38 @@ USAGE = [
 
 @pytest.mark.parametrize(("arguments", "word"), USAGE, ids=lambda value: " ".join(value) if value else None)
 def test_wrong_usage_ends_with_2_and_says_what_is_wrong(idle, arguments, word):
+    """Otherwise a script with a typing error goes on as if the command had done its work."""
     ended = idle.run_bare(*arguments, code=2)
     assert word in ended.stderr
     assert ended.stdout == ""
+
+
+NO_ROOM = "alfwatchd: cannot write to the standard output: No space left on device\n"
+
+
+@pytest.mark.parametrize("command", ["config --json", "config", "--help", "config --help"])
+@pytest.mark.parametrize("is_unbuffered", ["1", ""])
+def test_an_answer_that_cannot_be_written_is_a_failure(idle, command, is_unbuffered):
+    """A script that writes the answer to a full disk must not take half of it for all."""
+    idle.added["PYTHONUNBUFFERED"] = is_unbuffered
+    ended = run_in_shell(idle, f"{command} --root={idle.root} > /dev/full")
+    assert (ended.returncode, ended.stderr) == (1, NO_ROOM)
+
+
+@pytest.mark.parametrize("streams", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_change_no_exit_code(idle, streams):
+    """A scheduler may close the streams of what it starts; the command works all the same."""
+    assert run_in_shell(idle, f"config --root={idle.root} {streams}").returncode == 0
+    assert run_in_shell(idle, f"--once --root={idle.root} {streams}").returncode == 0
+    assert run_in_shell(idle, f"status --root={idle.root} {streams}").returncode == 3
+    assert len(listed(idle.root, idle.root)) == 12
+
+
+def test_a_reader_that_has_seen_enough_is_no_failure(idle):
+    """`alfwatchd config | head -1` shows a line, and no traceback."""
+    ended = run_in_shell(idle, f"config --root={idle.root} | head -1")
+    assert ended.stdout.startswith("root ")
+    assert ended.stderr == ""
 
 
 @pytest.mark.parametrize("command", ["status", "sync", "flush", "rescan", "prune"])

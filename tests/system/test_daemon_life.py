@@ -170,7 +170,7 @@ def test_the_watchdog_is_fed_while_one_folder_takes_long_and_with_nothing_to_do(
     for number in range(2048):
         write(daemon.program.root, f"spikes.field{number}.npy", 0)
     daemon.break_it(
-        "from alfwatchd import scanner\n"
+        "from alfwatchd.scan import scanner\n"
         "pack = scanner.pack_signature\n"
         "scanner.pack_signature = lambda *about: (time.sleep(0.001), pack(*about))[1]\n"
     )
@@ -232,7 +232,7 @@ def test_a_second_interrupt_does_not_wait_for_the_last_flush(daemon):
 @pytest.mark.parametrize("number", ["SIGTERM", "SIGINT"])
 def test_a_signal_before_the_loop_runs_ends_it_in_order(daemon, number):
     daemon.break_it(
-        "from alfwatchd import startup\n"
+        "from alfwatchd.service import startup\n"
         "prepare = startup.prepare\n"
         f"startup.prepare = lambda *arguments: os.kill(os.getpid(), signal.{number}) or prepare(*arguments)\n"
     )
@@ -244,7 +244,7 @@ def test_a_signal_before_the_loop_runs_ends_it_in_order(daemon, number):
 
 def test_a_reload_before_the_loop_runs_is_not_lost(daemon):
     daemon.break_it(
-        "from alfwatchd import startup\n"
+        "from alfwatchd.service import startup\n"
         "prepare = startup.prepare\n"
         "startup.prepare = lambda *arguments: os.kill(os.getpid(), signal.SIGHUP) or prepare(*arguments)\n"
     )
@@ -260,14 +260,14 @@ def test_a_reload_before_the_loop_runs_is_not_lost(daemon):
     ("fault", "said"),
     [
         (
-            "from alfwatchd.index.state_db import State\nState.load_places = broken",
+            "from alfwatchd.index.state_db import StateDb\nStateDb.load_places = broken",
             "thread ended by an error thread=main",
         ),
         (
             "from alfwatchd.engine.engine import Engine\nEngine._look_around = broken",
             "thread ended by an error thread=main",
         ),
-        ("from alfwatchd.store.writer import Store\nStore.write = broken", "thread=flusher"),
+        ("from alfwatchd.store.writer import TableWriter\nTableWriter.write = broken", "thread=flusher"),
         ("from alfwatchd.scan.hasher import Hasher\nHasher._report = broken", "thread=hasher-0"),
         ("import uvicorn\nuvicorn.Server.on_tick = broken", "thread=server"),
     ],
@@ -310,10 +310,11 @@ def test_tables_that_cannot_be_held_are_not_written_though_they_are_there(daemon
     made.run_once()
     before = (made.root / "datasets.pqt").stat().st_ino
     daemon.break_it(
-        "from alfwatchd import errors, lock\n"
+        "from alfwatchd import errors\n"
+        "from alfwatchd.service import locks\n"
         "def refuse(out_dir):\n"
         "    raise errors.OutDirError(f'{out_dir}: on purpose')\n"
-        "lock.hold_out_dir = refuse\n"
+        "locks.hold_out_dir = refuse\n"
     )
     made.start(wait=False)
     assert daemon.ended() == 1
@@ -348,7 +349,7 @@ def test_a_root_that_is_missing_at_the_start_is_offline_and_comes_back_with_what
     pq.write_table(edited.replace_schema_metadata(metadata), made.root / "datasets.pqt")  # as ONE or Alyx would
 
     away = made.root.rename(made.root.with_name("away"))
-    daemon.break_it("from alfwatchd import engine\nengine._OFFLINE_RETRY_SECONDS = 0.2\n")
+    daemon.break_it("from alfwatchd.engine import root\nroot.OFFLINE_RETRY_SECONDS = 0.2\n")
     made.start(wait=False)
     made.wait(lambda: made.state == "offline")
     assert "the root cannot be read" in made.client.status().detail

@@ -1,4 +1,4 @@
-"""docs/formats.md says what the program does."""
+"""docs/reference/tables.md and control_api.md say what the program does."""
 
 import itertools
 import json
@@ -21,14 +21,14 @@ from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.packed import pack_signature
 from alfwatchd.tree.rows import Session
 from alfwatchd.tree.sessions import Snapshot
-from alfwatchd.web import connections, control_api, control_service, http_server
+from alfwatchd.web import connections, http_server, request_bodies, request_guard
 from kit.control import control_box
 from kit.rows import folder_rows
 
 pytestmark = pytest.mark.usefixtures("no_readers")
 
 REPOSITORY = Path(__file__).parents[2]
-TEXT = (REPOSITORY / "docs/formats.md").read_text()
+TEXT = "\n".join((REPOSITORY / f"docs/reference/{name}.md").read_text() for name in ("tables", "control_api"))
 PATH = "lab/Subjects/subject/2020-01-01/001/alf/spikes.times.npy"
 
 
@@ -78,7 +78,7 @@ TYPES = {
 def test_columns(root, name, hash_files):
     alfwatchd.make_parquet_db(root, hash_files=hash_files)
     schema = pq.read_schema(root / f"{name}.pqt")
-    title = f"### `{name}.pqt`"
+    title = f"## `{name}.pqt`"
     assert schema.names == names(title)
     for field, row in zip(schema, rows(title), strict=True):
         assert field.type in TYPES[row[1]], field.name
@@ -87,12 +87,12 @@ def test_columns(root, name, hash_files):
 
 
 def test_qc_is_in_the_order_of_the_page():
-    (meaning,) = (row[2] for row in rows("### `datasets.pqt`") if "`qc`" in row[0])
+    (meaning,) = (row[2] for row in rows("## `datasets.pqt`") if "`qc`" in row[0])
     assert tuple(re.findall(r"`([A-Z_]+)`", meaning.partition(";")[0])) == QC_CATEGORIES
 
 
 def test_ids_are_those_of_the_worked_example(root):
-    (block,) = code_blocks("### Ids")
+    (block,) = code_blocks("## Ids")
     found = {}
     exec(block, found)
     (session,), (dataset,) = (pq.read_table(root / f"{name}.pqt").to_pylist() for name in ("sessions", "datasets"))
@@ -101,7 +101,7 @@ def test_ids_are_those_of_the_worked_example(root):
 
 
 def test_changed_ids():
-    assert [(row[0].strip("`"), row[1]) for row in rows("### Changed ids")] == [
+    assert [(row[0].strip("`"), row[1]) for row in rows("## Changed ids")] == [
         (field.name, str(field.type)) for field in id_changes.SCHEMA
     ]
 
@@ -109,8 +109,8 @@ def test_changed_ids():
 def test_metadata(root):
     for name in ("sessions", "datasets"):
         metadata = pq.read_schema(root / f"{name}.pqt").metadata
-        assert sorted(key.decode() for key in metadata) == sorted(names("### Metadata"))
-        for key, content in rows("### Metadata")[:2]:
+        assert sorted(key.decode() for key in metadata) == sorted(names("## Metadata"))
+        for key, content in rows("## Metadata")[:2]:
             keys = re.findall(r"`(\w+)` \(", content) + re.findall(r"`(date_created)`", content)
             assert json.loads(metadata[key.strip("`").encode()]).keys() == set(keys)
 
@@ -123,7 +123,7 @@ def take_snapshot(generation, *subjects):
 
 def test_a_pair_is_known_by_its_generation(tmp_path, monkeypatch):
     # The recipe must hold at every moment, so it is tried after each file that the store replaces.
-    (block,) = code_blocks("### Metadata")
+    (block,) = code_blocks("## Metadata")
     seen = []
 
     def write_and_look(path, table, write=writer.write_atomically, **options):
@@ -150,7 +150,7 @@ def test_endpoints():
     with control_box() as box:
         paths = box.ask("GET", "/openapi.json")[1]["paths"]
     described = {}
-    for request, body, reply in rows("## Control API")[:11]:
+    for request, body, reply in rows("## Requests"):
         found = re.findall(r"`(\w+Body)`", body), re.findall(r"`(Status|\w+Reply)`", reply)
         described[request.strip("`")] = found
     served = {}
@@ -169,15 +169,15 @@ KINDS = [
     api.RecomputeReply,
     api.RescanNote, api.ProblemReply, api.SyncReply, api.FlushReply,
     api.RescanReply, api.PruneReply, api.PruneItem, api.TrashReply, api.PlansReply,
-    api.PlanRecord, control_service.RescanBody, control_service.PlanBody, control_service.ApplyBody,
-        control_service.UndoBody, control_service.EmptyBody,
+    api.PlanRecord, request_bodies.RescanBody, request_bodies.PlanBody, request_bodies.ApplyBody,
+        request_bodies.UndoBody, request_bodies.EmptyBody,
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_fields(kind):
     found = list(kind.model_fields) if hasattr(kind, "model_fields") else [field.name for field in fields(kind)]
-    described = [row[0].strip("`") for row in rows(f"#### `{kind.__name__}`") if len(row) == 3]
+    described = [row[0].strip("`") for row in rows(f"### `{kind.__name__}`") if len(row) == 3]
     assert described == found
 
 
@@ -187,19 +187,19 @@ def test_states_and_exactness():
         ("SyncReply", "exactness", api.Exactness),
         ("PlanRecord", "state", api.PlanState),
     ):
-        (meaning,) = (row[2] for row in rows(f"#### `{title}`") if f"`{field}`" in row[0])
+        (meaning,) = (row[2] for row in rows(f"### `{title}`") if f"`{field}`" in row[0])
         assert re.findall(r"`([a-z ]+)`:", meaning) == list(kind.__args__)
 
 
 def test_problems():
-    described = [row[0].strip("`") for row in rows("#### `ProblemReply`") if len(row) == 2]
+    described = [row[0].strip("`") for row in rows("### `ProblemReply`") if len(row) == 2]
     sources = "".join(file.read_text() for file in (REPOSITORY / "alfwatchd").rglob("*.py"))
     assert described == sorted(set(re.findall(r'\bProblem\(\s*"(\w+)"', sources)))
 
 
 def test_errors():
     kinds = {name: kind for name, kind in vars(errors).items() if isinstance(kind, type)}
-    described = {row[0].strip("`"): row[1:3] for row in rows("### Errors")}
+    described = {row[0].strip("`"): row[1:3] for row in rows("## Errors")}
     assert list(described) == sorted(kinds)
     with control_box() as box:
         for name, kind in kinds.items():
@@ -210,11 +210,11 @@ def test_errors():
 
 
 def test_limits():
-    said = re.sub(r"\s+", " ", section("## Control API"))
+    said = re.sub(r"\s+", " ", section("## Permissions and limits"))
     assert f"within {connections.REQUEST_SECONDS:.0f} seconds" in said
     assert (
-        f"at most {http_server._MAX_HEAD_BYTES} bytes of head and {control_api._MAX_BODY_BYTES} bytes of body" in said
+        f"at most {http_server.MAX_HEAD_BYTES} bytes of head and {request_guard.MAX_BODY_BYTES} bytes of body" in said
     )
     assert connections.ANSWER_SECONDS == 60
     assert "within a minute" in said
-    assert f"at most {connections._MOST}." in said
+    assert f"at most {connections.MOST_CONNECTIONS}." in said

@@ -186,7 +186,7 @@ def test_dates_of_a_target_do_not_go_back(made, tmp_path):
 # Files that lead elsewhere.
 
 
-@pytest.mark.parametrize("place", ["tables/.alfwatchd.service.locks", "state/daemon.lock", "state/state.sqlite"])
+@pytest.mark.parametrize("place", ["tables/.alfwatchd.lock", "state/daemon.lock", "state/state.sqlite"])
 def test_what_a_hard_link_leads_to_stays_as_it_is(made, tmp_path, place):
     folder = {"tables": made.out_dir, "state": made.home / "state"}[place.partition("/")[0]]
     folder.mkdir(exist_ok=True)
@@ -237,7 +237,7 @@ def test_status_is_answered_while_earlier_tables_are_read(made):
     for _ in range(3):
         status = made.client.status()
         assert status.state == "starting"
-        assert status.detail.startswith("what earlier tables know is being read")
+        assert status.detail.startswith("the tables of earlier runs are being read")
     assert "starting" in made.run("status").stdout
     (made.home / "fault/go on").touch()
     assert made.client.sync().exactness == "exact"
@@ -275,7 +275,7 @@ def md5_of(path):
 
 
 def test_what_is_written_through_a_mapping(made):
-    """The kernel tells of the close, not of the writes: docs/reliability.md says what that means for digests."""
+    """The kernel reports the close, not the writes: docs/evidence/reliability.md says what that means for digests."""
     file = made.root / "lab/Subjects/s1/2020-01-01/001/alf/mapped.data.npy"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(bytes(5000))

@@ -123,7 +123,7 @@ def test_one_opens_what_was_published(tmp_path):
 
 
 def test_the_page_says_what_the_settings_are():
-    text = (Path(__file__).parents[2] / "docs/publish.md").read_text()
+    text = (Path(__file__).parents[2] / "docs/guide/publish.md").read_text()
     rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| (?:(\d*) )?\|", text, re.MULTILINE)
     described = {key: default for keys, default in rows for key in re.findall(r"\w+", keys)}
     assert set(described) == set(Publish.model_fields)

@@ -251,7 +251,7 @@ def run(made, *flags, code):
 
 
 def test_what_cannot_be_served(lasting, monkeypatch):
-    lasting.break_it("from alfwatchd import connections\nconnections.REQUEST_SECONDS = 1e4\n")
+    lasting.break_it("from alfwatchd.web import connections\nconnections.REQUEST_SECONDS = 1e4\n")
     monkeypatch.setitem(lasting.added, "PYTHONPATH", lasting.added.pop("PYTHONPATH"))
     with served(lasting) as site:
         said = run(lasting, f"--port={site.port}", code=1)

@@ -11,7 +11,7 @@ from kit.systemd import PROGRAM
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(120), pytest.mark.xdist_group("systemd")]
 
-MANUAL = (REPOSITORY / "docs/serve.md").read_text()
+MANUAL = (REPOSITORY / "docs/guide/serve.md").read_text()
 FETCH = """
 import sys, urllib.request
 request = urllib.request.Request("http://127.0.0.1:8310" + sys.argv[1])
@@ -28,7 +28,7 @@ LEFT = f"rm -rf /var/lib/alfwatchd-serve {UNITS}/{UNIT} {UNITS}/{UNIT}.d"
 
 
 def commands(section):
-    """The first shell commands in a section of docs/serve.md."""
+    """The first shell commands in a section of docs/guide/serve.md."""
     return MANUAL.partition(f"\n## {section}\n")[2].partition("```sh\n")[2].partition("```\n")[0]
 
 
@@ -124,5 +124,5 @@ def test_numbers_in_the_manual():
     text = " ".join(MANUAL.split())
     assert f"within {connections.REQUEST_SECONDS:.0f} seconds" in text
     assert (tables_site._LEAST_BYTES, connections.ANSWER_SECONDS) == (1 << 16, 60)
-    assert f"At most {connections._MOST // 2} connections" in text
-    assert (serve._KEEP_SECONDS, serve._POLL_SECONDS, serve._LEAST_SECONDS) == (600, 1, 60)
+    assert f"At most {connections.MOST_CONNECTIONS // 2} connections" in text
+    assert (serve.KEEP_SECONDS, serve.POLL_SECONDS, serve.LEAST_SECONDS) == (600, 1, 60)

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.timeout(60), pytest.mark.xdist_group("systemd")]
 SERVICE = f"""
 import signal, socket, sys, time
 sys.path.insert(0, "{PROGRAM}/src")
-from alfwatchd import systemd
+from alfwatchd.service import systemd
 
 asked = set()
 signal.signal(signal.SIGHUP, lambda *_: asked.add("reload"))

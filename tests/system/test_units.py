@@ -75,7 +75,7 @@ def test_the_network_drop_in_takes_back_all_that_keeps_the_network_away():
         "PrivateNetwork": "no", "RestrictAddressFamilies": "AF_INET AF_INET6", "IPAddressDeny": "",
     }  # fmt: skip
     names = re.findall(r"LoadCredential=(\w+):\S+/\1$", DROP_IN.read_text(), re.MULTILINE)
-    wanted = [f"aws_{name}" for name in s3._CREDENTIALS.values()]
+    wanted = [f"aws_{name}" for name in s3.CREDENTIALS.values()]
     assert names == [*wanted, sources.TOKEN, *sources.ALYX_CREDENTIALS]
 
 

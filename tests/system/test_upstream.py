@@ -1,7 +1,7 @@
 """ONE-api's `make_parquet_db` and `remove_missing_datasets` beside ours: plain trees give the same.
 
 Where ours differs on purpose, a test in the modules beside this one is marked with `differs("...")`, the name of the
-difference in docs/formats.md, and states what each of the two does.
+difference in docs/reference/upstream.md, and states what each of the two does.
 """
 
 import datetime
@@ -289,7 +289,7 @@ def test_it_runs_with_a_long_temporary_folder(root, monkeypatch):
 
 def test_every_difference_is_in_the_document():
     here = Path(__file__)
-    text = (here.parents[2] / "docs/formats.md").read_text()
+    text = (here.parents[2] / "docs/reference/upstream.md").read_text()
     rows = re.findall(r"^\| \*\*(.*?)\*\* \|", text, re.MULTILINE)
     modules = [file.read_text() for file in here.parent.glob("test_upstream_*.py")]
     tested = {name for module in modules for name in re.findall(r'@differs\("(.*?)"\)', module)}

@@ -1,4 +1,4 @@
-"""Where `make_parquet_db` differs from ONE-api's on purpose; docs/formats.md explains each name."""
+"""Where `make_parquet_db` differs from ONE-api's on purpose; docs/reference/upstream.md explains each name."""
 
 import contextlib
 import os
@@ -10,13 +10,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from alfwatchd.lock import hold_out_dir
 from iblutil.io import parquet
 from one.alf.cache import QC_TYPE
 from one.alf.exceptions import ALFError
 from pandas.testing import assert_frame_equal
 
 from alfwatchd.errors import ConfigError, LabConflict, Locked, OutDirError, RootOffline, TablesError
-from alfwatchd.service.locks import hold_out_dir
 from kit.upstream import (
     OURS,
     S1,
@@ -285,7 +285,7 @@ def test_files_are_replaced_not_rewritten(root, hash_ids):
             reading = [stack.enter_context((out_dir / f"{name}.pqt").open("rb")) for name in ("sessions", "datasets")]
             make(side, root, hash_ids=hash_ids)
             kept[side.name] = [os.fstat(file.fileno()).st_nlink == 0 for file in reading]
-        assert {path.name for path in out_dir.iterdir()} - {".alfwatchd.service.locks"} == {
+        assert {path.name for path in out_dir.iterdir()} - {".alfwatchd.lock"} == {
             "sessions.pqt",
             "datasets.pqt",
         }

@@ -1,3 +1,5 @@
+"""A recorded digest is used for the very content that it was made of, and for no other."""
+
 import pytest
 
 from alfwatchd.tree.content import COARSEST_CLOCK_NS, forgotten, inode_key, is_final, is_settled, record_key

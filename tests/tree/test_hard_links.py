@@ -1,3 +1,5 @@
+"""A file that is written through one of its names has the right row under all of them."""
+
 import pytest
 
 from alfwatchd.alf.grammar import Kind

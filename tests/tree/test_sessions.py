@@ -1,3 +1,5 @@
+"""The rows of the tables are the sessions that are there, each once, and a generation rises with each change."""
+
 import itertools
 
 import pytest

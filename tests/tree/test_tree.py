@@ -1,3 +1,5 @@
+"""The tree mirrors what listings show, in whatever order they come; a row goes only when its file is gone."""
+
 import hashlib
 
 import pytest

@@ -1,3 +1,5 @@
+"""A folder is watched as long as it is there, and no watch is kept or removed for the wrong one."""
+
 import itertools
 
 import pytest

@@ -21,7 +21,7 @@ from alfwatchd.alf import ids
 from alfwatchd.service.configuration import load
 from alfwatchd.service.once import run_once
 from alfwatchd.store.id_history import find_id
-from alfwatchd.store.writer import TableWriter
+from alfwatchd.store.parquet_file import GroupedFile
 from kit.database import dataset, session, write_database
 from kit.program import read_tables
 
@@ -103,9 +103,9 @@ class Story:
                     self.ever.clear()
 
     def lose(self) -> None:
-        """Lose the state folder or the tables: nobody can tell any more what the ids were.
+        """Lose the state folder or the tables, and with it what the ids were.
 
-        Nor is the root known without its state: what went in the same chapter may make it look like another one.
+        Without its state the root is not known either: sessions that are gone as well may make it look like another.
         """
         self.ever.clear()
         if self.draw.random() < 0.5:
@@ -129,7 +129,7 @@ class Story:
             raise Killed
 
         with monkeypatch.context() as patch:
-            patch.setattr(TableWriter, "_write_files", kill)
+            patch.setattr(GroupedFile, "to_move", kill)  # ids are announced before, files are written after
             with suppress(Killed):
                 self.run()
 

@@ -1,4 +1,4 @@
-"""Files of the daemon damaged in all ways, while it is down and while it runs: noticed, made anew, right."""
+"""Files of the daemon are damaged in all ways, while it is down and while it runs: it notices, and makes them again."""
 
 import os
 import random
@@ -112,7 +112,7 @@ def replace_by_link(path, chance):
 
 REPLACED = (remove, replace_by_pipe, replace_by_folder, replace_by_full_folder, replace_by_link)
 EXTRA = {"state.sqlite": (older_schema, older_schema)}
-STATE = ("state.sqlite", "state.sqlite-wal", "state.sqlite-shm", "tables.layout", "tables.layout.tmp", "cookies")
+STATE = ("state.sqlite", "state.sqlite-wal", "state.sqlite-shm", "tables.layout", ".tables.layout.tmp", "cookies")
 TABLES = ("sessions.pqt", "datasets.pqt", ".sessions.pqt.tmp", ".datasets.pqt.tmp", ".ONE.lock")
 
 

@@ -31,10 +31,10 @@ pytestmark = pytest.mark.heavy
 PAUSES = (0.0, 0.0, 0.0, 0.002, 0.05)
 EXCLUDES = ((), (), ("probe00/",), ("*.tsv", "/t/"), ("c.d.npy",))
 SHORT_WAITS = (
-    "from alfwatchd import hashing\n"
+    "from alfwatchd.scan import hasher\n"
     "from alfwatchd.tree import content\n"
     "content.COARSEST_CLOCK_NS = 50_000_000\n"
-    "hashing.Hasher.__init__.__kwdefaults__['settle_seconds'] = 0.05\n"
+    "hasher.Hasher.__init__.__kwdefaults__['settle_seconds'] = 0.05\n"
 )
 """Digests are made, and recorded, as soon as the clock of the file system here has gone on, and not after seconds."""
 QUEUE = 16_384
@@ -42,7 +42,7 @@ QUEUE = 16_384
 
 
 class Story:
-    """A tree, a writer, a daemon, and what may befall it."""
+    """A tree, a writer, a daemon, and what may happen to them."""
 
     def __init__(self, home: Path, made: Program, writer: Writer, draw: random.Random) -> None:
         self.home, self.made, self.writer, self.draw = home, made, writer, draw

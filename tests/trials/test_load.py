@@ -93,7 +93,7 @@ def test_the_engine_is_busy_while_events_come(tmp_path, n_events, tally):
             writer.rest()
         disk.do("write_session", 1, 1)
         box.hear()
-        assert box.inbox._n_posted - box.inbox._n_drained < inbox._MAX_WAITING_BYTES + (1 << 20)
+        assert box.inbox.n_waiting_bytes < inbox.MAX_WAITING_BYTES + (1 << 20)
         assert box.sync().exactness in ("exact", "scanned")
         box.assert_equal()
         tally.update(operations=n_events, comparisons=1)

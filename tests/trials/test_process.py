@@ -114,7 +114,7 @@ def test_a_kill_at_any_moment_while_a_writer_runs(tmp_path, tally, scale, chance
     leftovers = {file.name for file in made.out_dir.iterdir()} - {
         "sessions.pqt",
         "datasets.pqt",
-        ".alfwatchd.service.locks",
+        ".alfwatchd.lock",
     }
     assert not leftovers
 
@@ -186,7 +186,7 @@ def hit(*_):
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(kind))
 signal.signal(signal.SIGUSR1, hit)
 """
-THREADS = ("watcher", "server", "flusher", "hasher-0", "crawlers", "main")
+THREADS = ("watcher", "server", "flusher", "hasher-0", "scan-workers", "main")
 ERRORS = ("RuntimeError", "MemoryError", "OSError", "SystemExit")
 MAIN_ERRORS = ("RuntimeError", "MemoryError", "OSError")  # SystemExit is an order
 
@@ -224,7 +224,7 @@ def test_a_thread_that_dies_is_noticed_and_what_it_did_goes_on(tmp_path, tally, 
     root = make_units(tmp_path / "root")
     settings = f"{FAST}scan_workers = 2\nhash_files = true\nhash_threads = 1\n"
     cases = [(thread, error) for thread in THREADS for error in ERRORS if thread != "main" or error in MAIN_ERRORS]
-    cases = scale([("crawlers", chance.choice(ERRORS))], cases * 3)
+    cases = scale([("scan-workers", chance.choice(ERRORS))], cases * 3)
     with fast_program(root, tmp_path / "tables", settings) as (made, flag):
         made.break_it(BREAKER)
         for number, (thread, error) in enumerate(cases):
@@ -276,9 +276,10 @@ class Shifted(Real):
         return Real.now(tz) + datetime.timedelta(seconds=off())
 time.time = lambda: real() + off()
 time.time_ns = lambda: real_ns() + int(off() * 1e9)
-from alfwatchd import daemon, store, stored
-daemon.datetime = stored.datetime = Shifted
-store.datetime = types.SimpleNamespace(**{**vars(datetime), "datetime": Shifted})
+from alfwatchd.service import daemon
+from alfwatchd.store import reader, writer
+daemon.datetime = reader.datetime = Shifted
+writer.datetime = types.SimpleNamespace(**{**vars(datetime), "datetime": Shifted})
 """
 HOUR, AGES = 3600.0, 1.5e9
 STEPS = (HOUR, -HOUR, -56 * 365.25 * 24 * HOUR, AGES, 0.0, -AGES, 10 * AGES)
@@ -445,7 +446,7 @@ def test_a_lock_that_somebody_removed_keeps_a_second_daemon_out(tmp_path, tally)
     root = make_small_tree(tmp_path / "root")
     with fast_program(root, tmp_path / "tables") as (made, flag):
         made.start(flag)
-        for lock in (made.out_dir / ".alfwatchd.service.locks", made.home / "state/daemon.lock"):
+        for lock in (made.out_dir / ".alfwatchd.lock", made.home / "state/daemon.lock"):
             lock.unlink()
             tally["faults"] += 1
         made.wait(lambda: made.log.count("the lock was removed and is taken again") == 2)

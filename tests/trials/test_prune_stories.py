@@ -31,7 +31,7 @@ OPTIONS = {"excluded": lambda path: f"/{EXCLUDED}" in path}
 @pytest.fixture(autouse=True)
 def years_later(monkeypatch):
     """No file can be made with a birth time in the past, so the references are of a time to come, when this is past."""
-    monkeypatch.setattr(reference_files, "_now", lambda: FARTHER)
+    monkeypatch.setattr(reference_files, "utc_now", lambda: FARTHER)
 
 
 def settings_of(story):
@@ -161,7 +161,7 @@ def undo(story, plan):
 
 
 def check_nothing_is_lost(story, before):
-    """Whatever others did meanwhile: each content that was there still is, and what a rule keeps is where it was."""
+    """Each content that was there is still there, and what a rule keeps is where it was."""
     contents = [path.read_bytes() for path in story.top.rglob("*") if path.is_file() and not path.is_symlink()]
     missing = Counter(before[path][0] for path in files_of(before)) - Counter(contents)
     rewritten = {what[0] for path, what in before.items() if path not in story.may_go and "unlisted" in str(what[0])}
@@ -173,7 +173,7 @@ def check_nothing_is_lost(story, before):
 
 
 def undo_all(story):
-    for plan in {each.name.partition("-")[0] for each in empty_trash.survey(story.root)}:
+    for plan in {each.name.partition("-")[0] for each in empty_trash.list_trashed(story.root)}:
         empty_trash.undo(story.root, plan, lambda _: None)
 
 

@@ -1,21 +1,19 @@
 """The watcher against the real kernel. Each test waits for a sync cookie, never for time to pass."""
 
 import ctypes
-import errno
 import os
 import queue
-import struct
 import threading
 from pathlib import Path
 
 import pytest
-from watchdog.observers.inotify_c import InotifyConstants, InotifyFD, inotify_add_watch, inotify_rm_watch
+from watchdog.observers.inotify_c import InotifyFD
 
 from alfwatchd.errors import WatchError, WatchLimit
 from alfwatchd.index.dirty import DirtyMark
-from alfwatchd.watch import watcher
+from alfwatchd.watch import inotify, watcher
 from alfwatchd.watch.events import EventsLost, EventsRead, FolderEvents, PathsChanged
-from alfwatchd.watch.watcher import Watcher, watches_limit
+from alfwatchd.watch.watcher import Watcher
 from kit.children import as_nobody, in_child, mount_tmpfs, needs_root, unmount, with_own_mounts
 from kit.trees import fast_folder, write
 
@@ -103,34 +101,6 @@ def descriptors():
 # What is relied on in watchdog, whose internals carry no promise.
 
 
-def test_contract_of_the_constants():
-    # <sys/inotify.h>
-    expected = {
-        "IN_ACCESS": 1, "IN_MODIFY": 2, "IN_ATTRIB": 4, "IN_CLOSE_WRITE": 8, "IN_MOVED_FROM": 0x40,
-        "IN_MOVED_TO": 0x80, "IN_CREATE": 0x100, "IN_DELETE": 0x200, "IN_DELETE_SELF": 0x400, "IN_MOVE_SELF": 0x800,
-        "IN_UNMOUNT": 0x2000, "IN_Q_OVERFLOW": 0x4000, "IN_IGNORED": 0x8000, "IN_ONLYDIR": 0x1000000,
-        "IN_EXCL_UNLINK": 0x4000000, "IN_ISDIR": 0x40000000,
-    }  # fmt: skip
-    assert {name: getattr(InotifyConstants, name) for name in expected} == expected
-
-
-def record(wd, mask, cookie, name, padding=0):
-    name = name + b"\0" * (padding + 1) if name or padding else b""
-    return struct.pack("iIII", wd, mask, cookie, len(name)) + name
-
-
-def test_contract_of_the_parser():
-    buffer = b"".join([
-        record(1, 0x100, 0, b"a.b.c", 10), record(2, 0x40000200, 7, b""), record(-1, 0x4000, 0, b""),
-        record(3, 2, 0, b"\xff\xfe \n", 3), record(4, 8, 0, b"x"),
-    ])  # fmt: skip
-    assert [tuple(each) for each in InotifyFD._parse_event_buffer(buffer)] == [
-        (1, 0x100, 0, b"a.b.c"), (2, 0x40000200, 7, b""), (-1, 0x4000, 0, b""), (3, 2, 0, b"\xff\xfe \n"),
-        (4, 8, 0, b"x"),
-    ]  # fmt: skip
-    assert list(InotifyFD._parse_event_buffer(b"")) == []
-
-
 def test_contract_of_the_reader(top):
     before = descriptors()
     reader = InotifyFD()
@@ -139,13 +109,9 @@ def test_contract_of_the_reader(top):
         assert reader.daemon
         assert reader.should_keep_running()
         fd = reader._inotify_fd
-        wd = inotify_add_watch(fd, bytes(top), InotifyConstants.IN_CREATE)
-        assert inotify_add_watch(fd, bytes(top), InotifyConstants.IN_CREATE) == wd > 0
-        assert (inotify_add_watch(fd, b"/nonexistent", 2), ctypes.get_errno()) == (-1, errno.ENOENT)
+        wd = inotify.watch_path(fd, bytes(top), inotify.IN_CREATE)
         (top / "x").touch()
-        assert [event[3] for event in InotifyFD._parse_event_buffer(reader._read_event_buffer(1 << 18))] == [b"x"]
-        assert inotify_rm_watch(fd, wd) == 0
-        assert inotify_rm_watch(fd, wd) == -1
+        assert list(inotify.parse(reader._read_event_buffer(1 << 18))) == [(wd, inotify.IN_CREATE, b"x")]
     finally:
         reader._close_resources()
     assert descriptors() == before
@@ -310,10 +276,10 @@ def test_a_storm_is_read_without_rests(long_rests, listener):
     for name in names:
         (listener.root / name).touch()
     listener.may_post.set()
-    listener.watcher._reader.hurry()
+    listener.watcher.drop_cookie("c")  # for which the reader does not rest
     found = set()
     while found != names:
-        found |= listener.receive().folders[wd].names
+        found |= listener.receive().folders.get(wd, FolderEvents()).names
 
 
 def test_the_end_waits_for_no_rest(long_rests, top):
@@ -462,10 +428,6 @@ def test_limits_of_the_kernel_say_what_to_do(top):
     assert (name, all_closed) == ("three", True)
     assert "sysctl fs.inotify.max_user_watches=" in watches
     assert "max_user_instances" in instances
-
-
-def test_the_limit_is_told():
-    assert watches_limit() == int(Path("/proc/sys/fs/inotify/max_user_watches").read_text())
 
 
 # Cookies.
@@ -623,7 +585,7 @@ def post_fails(listener):
 
 def read_fails(listener):
     folder = os.open("/", os.O_RDONLY)
-    os.dup2(folder, listener.watcher._reader.fd)  # read(2): EISDIR
+    os.dup2(folder, listener.watcher.inotify_fd)  # read(2): EISDIR
     os.close(folder)
 
 
@@ -639,7 +601,9 @@ def test_the_death_of_the_reader_is_told_and_leaves_nothing_open(listener, kill)
     assert isinstance(message, EventsLost)
     assert not message.reader_alive
     assert "died" in message.reason
-    listener.watcher._reader.join(PATIENCE)
+    for thread in threading.enumerate():
+        if thread.name == "watcher":
+            thread.join(PATIENCE)
     assert not listener.watcher.is_alive
     # The fixture closes the watcher and counts descriptors. One opened meanwhile must stay open.
     fd = os.open("/", os.O_RDONLY)

@@ -1,0 +1,102 @@
+"""`alfwatchd --once`: updates the tables, publishes them, prints a summary and ends."""
+
+from __future__ import annotations
+
+import gc
+from typing import TYPE_CHECKING
+
+from alfwatchd.cli import output
+from alfwatchd.cli.prune_trash import empty_due
+from alfwatchd.errors import AlfwatchdError
+from alfwatchd.service import logs
+from alfwatchd.settings import Settings
+
+if TYPE_CHECKING:
+    from alfwatchd.service.once import Summary
+
+
+def run(settings: Settings, *, accept_root: bool) -> int:
+    """Update the tables, publish them, and return the exit code.
+
+    Parameters
+    ----------
+    settings : Settings
+    accept_root : bool
+        Whether the root may be another disk or folder than last time.
+
+    Raises
+    ------
+    AlfwatchdError
+        As `service.once.run_once`, or the lock on the output folder cannot be taken.
+    """
+    from alfwatchd.cli.progress import ScanProgress
+    from alfwatchd.service.locks import hold_out_dir
+    from alfwatchd.service.once import run_once
+    from alfwatchd.store.writer import check_out_dir, use_system_memory
+
+    use_system_memory()
+    gc.disable()  # not enabled again, as the process ends with this command; see `once.no_garbage_collection`
+    check_out_dir(settings.out_dir)
+    with hold_out_dir(settings.out_dir), ScanProgress() as progress:
+        summary = run_once(settings, accept_root=accept_root, progress=progress.update)
+        if not summary.held:  # otherwise the trash may be on another disk
+            empty_due(settings)
+    _show_summary(summary)
+    code = _publish_all(settings)
+    if summary.held:
+        logs.complain(summary.held)
+    return code or int(bool(summary.held))
+
+
+def _show_summary(summary: Summary) -> None:
+    for problem in summary.problems:
+        if problem.kind != "held":  # the last line says it, because it is why the command fails
+            output.note(f"problem: {problem.path or '.'}: {problem.message}")
+    if (known := summary.adopted) is not None:
+        output.show(
+            f"the database knows {known.n_sessions} of the sessions and {known.n_datasets} of the datasets; "
+            f"{known.n_changes} ids changed" + (": alfwatchd ids OLD finds the new ones" if known.n_changes else "")
+        )
+    output.show(
+        f"{summary.n_sessions} sessions, {summary.n_datasets} datasets, {output.show_bytes(summary.n_bytes)}; "
+        f"{summary.added} added, {summary.changed} changed, {summary.removed} removed; "
+        f"{len(summary.problems)} problem{'s' * (len(summary.problems) != 1)}; {summary.seconds:.2f} seconds"
+    )
+
+
+def _publish_all(settings: Settings) -> int:
+    """Publish to each target, also after another target has failed; return the exit code."""
+    from alfwatchd.publish.publication import publish_surely
+
+    code = 0
+    for entry in settings.publish:
+        try:
+            done = publish_surely(settings.out_dir, entry)
+            name, tag = entry.target, entry.subset.tag
+            output.show(published_line(name, tag, done.name, done.date, is_new=done.published))
+            if done.removal_error:
+                logs.complain(done.removal_error)
+        except AlfwatchdError as error:
+            logs.complain(f"the tables are written, but not published to {entry.target}: {error}")
+            code = 1
+    return code
+
+
+def published_line(target: str, tag: str, generation: str, date: str, *, is_new: bool) -> str:
+    """Return what was done at one target, as people read it.
+
+    Parameters
+    ----------
+    target : str
+        Folder or address.
+    tag : str
+        Tag of the subset; empty for none.
+    generation : str
+        Name of what the target holds now.
+    date : str
+        When these tables were made.
+    is_new : bool
+        Whether something was published; False where the target held it already.
+    """
+    name = f"{target}, tag {tag}" if tag else target
+    return f"{'published to' if is_new else 'unchanged at'} {name}: generation {generation} of {date}"

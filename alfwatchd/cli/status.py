@@ -1,0 +1,127 @@
+"""`alfwatchd status`: shows what the daemon knows."""
+
+from __future__ import annotations
+
+import argparse
+
+from alfwatchd.api import AdoptStatus, Status, TargetStatus
+from alfwatchd.cli import addressing, output, settings_flags
+from alfwatchd.cli.output import show_bytes
+from alfwatchd.cli.parser import Command
+
+_MOST_PROBLEMS = 20
+_MOST_SCANS = 3
+
+_EXAMPLES = """\
+examples:
+  alfwatchd status                      ask the daemon on the usual socket
+  alfwatchd status --root /data/one     ask the daemon that keeps /data/one
+  alfwatchd status --json               every value, for a program
+
+The state is one of
+  starting       the first scan runs; the tables are those of the last run
+  catching up    the daemon knows of changes that are not in the tables yet
+  live           the daemon sees every change at once
+  polled         some folders are only scanned now and then
+  held           many sessions are gone; their rows stay until you decide
+  offline        the root is missing or is another disk; all rows stay
+
+exit codes: 0 done, 1 failed, 3 no daemon
+"""
+
+
+def _add_flags(parser: argparse.ArgumentParser) -> None:
+    settings_flags.add_address(parser)
+    settings_flags.add_output(parser)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    status = addressing.find_daemon(settings_flags.read_flags(arguments)).status()
+    output.show_reply(status, arguments, "\n".join(status_lines(status)))
+    return 0
+
+
+COMMAND = Command(
+    "status",
+    summary="show what the daemon knows: its state, the rows, problems",
+    description="Show what the daemon knows: its state, what is in the tables, and problems.",
+    examples=_EXAMPLES,
+    add_flags=_add_flags,
+    run=_run,
+)
+
+
+def status_lines(status: Status) -> list[str]:
+    """Return what the daemon knows as people read it.
+
+    Parameters
+    ----------
+    status : Status
+
+    Returns
+    -------
+    list of str
+        One line for each subject; each begins with the name of the subject.
+    """
+    lines = _main_lines(status)
+    if status.adopt:
+        lines.append(f"adopt      {_adopt_line(status.adopt)}")
+    lines += [f"target     {_target_line(each)}" for each in status.targets]
+    if status.trash_bytes:
+        lines.append(f"trash      {show_bytes(status.trash_bytes)}; alfwatchd prune --list shows of which plans")
+    if status.hashes_pending:
+        lines.append(f"hashes     {status.hashes_pending} files to go")
+    lines += [
+        f"scan       {scan.started} {scan.reason}: {_show_seconds(scan.seconds)}"
+        for scan in status.rescans[-_MOST_SCANS:]
+    ]
+    lines += [f"problem    {problem.path or '.'}: {problem.message}" for problem in status.problems[:_MOST_PROBLEMS]]
+    if status.n_problems > _MOST_PROBLEMS:
+        lines.append(f"           and {status.n_problems - _MOST_PROBLEMS} more: alfwatchd status --json")
+    return lines
+
+
+def _main_lines(status: Status) -> list[str]:
+    """Return the lines that are always there."""
+    unflushed = status.oldest_unflushed_seconds
+    saved = "saved" if status.saved else f"NOT SAVED: {status.last_flush_error}"
+    return [
+        f"state      {status.state} since {status.since}: {status.detail}",
+        f"root       {status.root}",
+        f"tables     {status.out_dir}",
+        f"rows       {status.n_sessions} sessions, {status.n_datasets} datasets, {show_bytes(status.n_bytes)}; "
+        f"{status.n_ignored} other entries",
+        f"flush      {saved}; generation {status.flushed_generation} of {status.generation}, "
+        f"last {status.last_flush or 'never'}"
+        + (f", oldest change {unflushed:.1f} s ago" if unflushed is not None else ""),
+        f"watches    {status.watches}" + (f" of {status.watches_limit}" if status.watches_limit else "")
+        + (f", {status.unwatched} folders not watched" if status.unwatched else ""),
+        f"events     lost {status.events_lost} times",
+    ]  # fmt: skip
+
+
+def _adopt_line(adopt: AdoptStatus) -> str:
+    if adopt.last_error:
+        return f"NOT READ: {adopt.last_error}"
+    if adopt.n_sessions is None:
+        return f"{adopt.source} is being read"
+    when = f"read {adopt.read_at}" if adopt.read_at else "not read since the start"
+    known = f"{adopt.source}: {adopt.n_sessions} sessions, {adopt.n_datasets} datasets, {when}"
+    if adopt.n_matched_datasets is None:
+        return known
+    return f"{known}; {adopt.n_matched_sessions} and {adopt.n_matched_datasets} of them are here"
+
+
+def _target_line(target: TargetStatus) -> str:
+    name = f"{target.target}, tag {target.tag}" if target.tag else target.target
+    holds = (
+        f"generation {target.generation}, right at {target.published_at}" if target.generation else "not yet published"
+    )
+    lag = f", oldest change {target.lag_seconds:.0f} s ago" if target.lag_seconds is not None else ""
+    attempt = f", next attempt {target.next_attempt}" if target.next_attempt else ""
+    failed = f"FAILED: {target.last_error}; " if target.last_error else ""
+    return f"{name}: {failed}{holds}{lag}{attempt}"
+
+
+def _show_seconds(seconds: float | None) -> str:
+    return "running" if seconds is None else f"{seconds:.2f} s"

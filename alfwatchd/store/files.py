@@ -1,0 +1,90 @@
+"""Files that other programs may have put there: opened, told apart, and removed, whatever they are."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
+FileVersion = tuple[int, int, int]
+"""Inode, size in bytes and mtime_ns of a file: enough to see that another program replaced it."""
+
+
+class NotRegular(OSError):
+    """There is a pipe, a device or a folder, not a regular file."""
+
+
+def open_regular(path: Path | str, *, dir_fd: int | None = None, follow_links: bool = True) -> BinaryIO:
+    """Open a regular file for reading.
+
+    Nothing else is opened: a program that reads a pipe may wait for ever, and a device may have no end. Other programs
+    that may write to the folder can have put one there.
+
+    Parameters
+    ----------
+    path : Path or str
+    dir_fd : int or None
+        Open folder that the path starts from; None for the current folder.
+    follow_links : bool
+        Whether the last part of the path may be a symbolic link.
+
+    Raises
+    ------
+    NotRegular
+        It is no regular file.
+    OSError
+        It cannot be opened; ELOOP for a link that is not followed.
+    """
+    return os.fdopen(open_regular_fd(path, dir_fd=dir_fd, follow_links=follow_links), "rb")
+
+
+def open_regular_fd(path: Path | str, *, dir_fd: int | None = None, follow_links: bool = True) -> int:
+    """Return a descriptor, which the caller closes; otherwise as `open_regular`."""
+    fd = os.open(path, _READ if follow_links else _READ | os.O_NOFOLLOW, dir_fd=dir_fd)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise NotRegular(errno.EINVAL, "is no regular file", str(path))
+    return fd
+
+
+def file_version(path: Path, *, follow_links: bool = True) -> FileVersion | None:
+    """Return the version of a file, or None if there is none or it cannot be looked at."""
+    try:
+        return version_of(path.stat(follow_symlinks=follow_links))
+    except OSError:
+        return None
+
+
+def version_of(about: os.stat_result) -> FileVersion:
+    """Return the version of a file that was looked at."""
+    return about.st_ino, about.st_size, about.st_mtime_ns
+
+
+def remove(path: Path | str, *, dir_fd: int | None = None) -> None:
+    """Remove what is in the way, if anything is: a file, a link, an empty folder.
+
+    Raises
+    ------
+    OSError
+        ENOTEMPTY for a folder that holds something.
+    """
+    try:
+        if stat.S_ISDIR(os.stat(path, dir_fd=dir_fd, follow_symlinks=False).st_mode):
+            os.rmdir(path, dir_fd=dir_fd)
+        else:
+            os.unlink(path, dir_fd=dir_fd)
+    except FileNotFoundError:
+        return
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the list of names in a folder durable: without this, a power cut may bring back the file of before."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

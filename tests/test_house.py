@@ -1,0 +1,225 @@
+"""The rules of the house: where each thing and its test lie, how long they may be, and that tests use public names.
+
+A rule that does not hold everywhere yet has a list of exceptions. None of these may grow, and one that is no longer
+needed fails as well, so that each list only gets shorter.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import alfwatchd
+
+TESTS = Path(__file__).parent
+PACKAGE = TESTS.parent / "alfwatchd"
+PACKAGES = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
+
+MOST_LINES_OF_A_MODULE, MOST_LINES_OF_A_FUNCTION = 400, 60
+
+LONG_MODULES = {
+    "engine/engine.py": (411, "the root and the flush are still in it"),
+    "index/indexer.py": (402, "it will lose two lines when next something is moved"),
+}
+"""Module -> lines today, and why. What is shorter by now must leave the list."""
+LONG_FUNCTIONS = {
+    "service/startup.py prepare": (65, "puts all parts together, most lines are arguments"),
+    "upstream.py remove_missing_datasets": (64, "40 lines are its docstring"),
+    "web/control_api.py create_app": (83, "one small function for each route, which only FastAPI calls"),
+}
+
+UNDER_WORK = ("cli", "database", "engine", "index", "scan", "store", "tables", "watch", "web")
+"""Folders of tests whose files do not mirror those of their package yet, and still use private names."""
+
+WITHOUT_A_TEST_OF_ITS_NAME = {
+    "alf/file_names.py": "names only",
+    "publish/target.py": "a protocol; test_folder.py and test_s3.py test what keeps it",
+    "service/daemon.py": "a process: tests/system/test_daemon_life.py",
+    "service/once.py": "a process: tests/system/test_commands.py and test_adopt.py",
+    "service/startup.py": "what a start finds: tests/system/test_held.py, test_offline.py and test_kept_ids.py",
+    "__init__.py": "tested here",
+    "__main__.py": "two lines",
+    "api.py": "values only; tests/web tests what they become on the wire, tests/system/test_formats.py the documents",
+    "bounded_json.py": "tests/store/test_bombs.py",
+    "errors.py": "tests/system/test_formats.py compares them with the documents",
+    "settings.py": "tests/service/test_configuration.py",
+    "upstream.py": "tests/system/test_upstream.py, test_upstream_tables.py and test_upstream_prune.py",
+    "version.py": "tests/system/test_commands.py",
+}
+"""File -> where it is tested, or why it need not be."""
+
+OF_OTHER_LIBRARIES = {
+    "_exit": "os",
+    "_replace": "a named tuple",
+    "_cache": "the tables that an instance of One holds",
+    "_check_filesystem": "One",
+    "_metadata": "one.alf.cache",
+    "_call_s3": "s3fs; tests/test_libraries.py holds that it is there",
+}
+"""Private name -> whose it is. We do not use private names of our own in tests."""
+
+PRIVATE_STILL = {
+    "kit/control.py": {"_server"},
+    "kit/engine.py": {"_workers", "_reader", "_read_event_buffer"},
+    "kit/program.py": {"_parser", "_flags"},
+    "kit/site.py": {"_server"},
+    "conftest.py": {"_UNSEEN_SECONDS", "_TO_SESSIONS", "_TO_DATASETS"},
+    "system/test_formats.py": {"_MAX_HEAD_BYTES", "_MAX_BODY_BYTES", "_MOST"},
+    "system/test_serve_service.py": {"_LEAST_BYTES", "_MOST"},
+    "test_linux.py": {"_plain_stat"},
+    "trials/test_equality.py": {"_FOLDERS_PER_UNIT", "_ENOUGH_UNITS"},
+    "trials/test_load.py": {"_n_posted", "_n_drained", "_MAX_WAITING_BYTES"},
+    "trials/test_mounts.py": {"_FOLDERS_PER_UNIT", "_ENOUGH_UNITS"},
+}
+"""File outside the folders above -> private names that it still uses. Those that are gone must leave the list."""
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+def modules(top: Path) -> dict[str, Path]:
+    return {path.relative_to(top).as_posix(): path for path in sorted(top.rglob("*.py"))}
+
+
+def package_of(name: str) -> str:
+    return name.rpartition("/")[0]
+
+
+# Where things lie.
+
+
+@pytest.mark.parametrize("package", ["", *PACKAGES])
+def test_each_file_has_a_test_of_its_name_where_one_looks_for_it(package):
+    if package in UNDER_WORK:
+        pytest.skip("is not divided yet")
+    files = [path for path in (PACKAGE / package).glob("*.py") if not (package and path.name == "__init__.py")]
+    there = {path.name.removeprefix("test_") for path in (TESTS / package).glob("test_*.py")}
+    names = {path.relative_to(PACKAGE).as_posix() for path in files if path.name not in there}
+    excepted = {name for name in WITHOUT_A_TEST_OF_ITS_NAME if package_of(name) == package}
+    assert names - excepted == set(), "give it a test file of its name, or say above where it is tested"
+    assert excepted - names == set(), "it has a test file now: take it off the list above"
+
+
+def test_what_the_list_names_is_there():
+    assert {name for name in WITHOUT_A_TEST_OF_ITS_NAME if not (PACKAGE / name).exists()} == set()
+    told = " ".join(WITHOUT_A_TEST_OF_ITS_NAME.values())
+    for folder, first, more in re.findall(r"tests/(\w+)/(test_\w+\.py)((?:,? (?:and )?test_\w+\.py)*)", told):
+        for name in (first, *re.findall(r"test_\w+\.py", more)):
+            assert (TESTS / folder / name).exists(), f"tests/{folder}/{name}"
+
+
+@pytest.mark.parametrize("name", modules(TESTS))
+def test_each_test_module_says_what_a_user_would_lose(name):
+    if package_of(name) in UNDER_WORK:
+        pytest.skip("is worked on")
+    assert ast.get_docstring(tree_of(TESTS / name)), "it needs a docstring"
+
+
+def test_each_package_says_what_it_is_for():
+    for package in PACKAGES:
+        assert "Face:" in (ast.get_docstring(tree_of(PACKAGE / package / "__init__.py")) or ""), package
+        assert all(isinstance(each, ast.Expr) for each in tree_of(PACKAGE / package / "__init__.py").body), package
+
+
+def test_the_public_names_are_shown():
+    names = ["Client", "__version__", "make_parquet_db", "remove_missing_datasets"]
+    assert dir(alfwatchd) == sorted(alfwatchd.__all__) == names
+    for name in names:
+        assert getattr(alfwatchd, name)
+
+
+# How long they are.
+
+
+def test_no_module_is_longer_than_a_person_reads_at_once():
+    lengths = {name: len(path.read_text().splitlines()) for name, path in modules(PACKAGE).items()}
+    _compare({name: n for name, n in lengths.items() if n > MOST_LINES_OF_A_MODULE}, LONG_MODULES)
+
+
+def test_no_function_is_longer_than_a_screen():
+    lengths = {
+        f"{name} {node.name}": node.end_lineno - node.lineno + 1
+        for name, path in modules(PACKAGE).items()
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno is not None
+    }
+    _compare({name: n for name, n in lengths.items() if n > MOST_LINES_OF_A_FUNCTION}, LONG_FUNCTIONS)
+
+
+def _compare(found: dict[str, int], known: dict[str, tuple[int, str]]) -> None:
+    grown = {name: n for name, n in found.items() if n > known.get(name, (0, ""))[0]}
+    assert grown == {}, "divide it"
+    assert known.keys() - found.keys() == set(), "it is short now: take it off the list above"
+
+
+# What tests know.
+
+
+def private_names(path: Path) -> Iterator[str]:
+    """Yield the private names that a module imports, reads from another object, or replaces by name."""
+    for node in ast.walk(tree_of(path)):
+        match node:
+            case ast.ImportFrom(module=str(module), names=names) if module.startswith(("alfwatchd", "kit")):
+                yield from (each.name for each in names if is_private(each.name))
+            case ast.Attribute(value=ast.Name(id="self" | "cls")):
+                continue
+            case ast.Attribute(attr=name) if is_private(name):
+                yield name
+            case ast.Call(func=ast.Attribute(attr="setattr" | "delattr"), args=arguments):
+                texts = [each.value for each in arguments if isinstance(each, ast.Constant)]
+                yield from (
+                    name
+                    for text in texts
+                    if isinstance(text, str) and is_private(name := text.rpartition(".")[2]) and name.isidentifier()
+                )
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.endswith("__") and name != "_"
+
+
+@pytest.mark.parametrize("name", modules(TESTS))
+def test_tests_use_public_names(name):
+    if package_of(name) in UNDER_WORK:
+        pytest.skip("is worked on")
+    found = set(private_names(TESTS / name)) - OF_OTHER_LIBRARIES.keys()
+    known = PRIVATE_STILL.get(name, set())
+    assert found - known == set(), "what a test needs deserves a public name"
+    assert known - found == set(), "take it off the list above"
+
+
+CODE = re.compile(r"^ *from (alfwatchd[\w.]*) import ([\w, ]+)$", re.MULTILINE)
+
+
+def codes(path: Path) -> Iterator[str]:
+    """Yield the texts in a module that are programs which import from alfwatchd."""
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and CODE.search(node.value):
+            yield node.value
+
+
+@pytest.mark.parametrize("name", [name for name, path in modules(TESTS).items() if [*codes(path)]])
+def test_programs_in_texts_name_what_is_there(name):
+    """A fault that is planted in a module of an old name is not planted, and its test would test nothing."""
+    if package_of(name) in UNDER_WORK:
+        pytest.skip("is worked on")
+    for code in codes(TESTS / name):
+        for module, imported in CODE.findall(code):
+            for each in imported.split(","):
+                own, _, alias = each.strip().partition(" as ")
+                found = _import(module, own)
+                attributes = re.findall(rf"(?<![\w.]){alias or own}\.([a-zA-Z_]\w*)", code)
+                assert [attribute for attribute in attributes if not hasattr(found, attribute)] == [], code
+
+
+def _import(module: str, name: str) -> object:
+    loaded = importlib.import_module(module)
+    return getattr(loaded, name) if hasattr(loaded, name) else importlib.import_module(f"{module}.{name}")
