@@ -143,7 +143,7 @@ TablesVersion = tuple[tuple[int, int, int, int], ...]
 """Device, inode, size and modification time of each table."""
 
 
-def find_mark(out_dir: Path) -> TablesVersion | None:
+def find_tables_version(out_dir: Path) -> TablesVersion | None:
     """Return a value that changes whenever a table is replaced; None while one is missing or not a regular file."""
     try:
         found = [(out_dir / name).stat() for name in (SESSIONS, DATASETS)]
@@ -170,7 +170,7 @@ class ServedTables:
     settings: Publish
     text: str = ""
     """What is served, or why nothing is served; for people."""
-    _mark: TablesVersion | None = None
+    _version: TablesVersion | None = None
     _last: float = -LEAST_SECONDS
     _date: datetime = datetime.min
     _retry: float = 0.0
@@ -186,13 +186,13 @@ class ServedTables:
         """
         if now < self._retry:
             return
-        mark = find_mark(self.out_dir)
+        version = find_tables_version(self.out_dir)
         try:
-            if mark is None and self._mark is None:
+            if version is None and self._version is None:
                 self.text = f"waiting for tables in {self.out_dir}"
-            elif mark not in (None, self._mark) and not self._is_early(now):
+            elif version not in (None, self._version) and not self._is_early(now):
                 self._publish(now)
-                self._mark = mark
+                self._version = version
             elif self._removal is not None and now >= self._removal:
                 with closing(publication.open_target(self.settings)) as target:
                     wait = publication.remove_old(self.settings, target)

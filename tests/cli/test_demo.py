@@ -12,7 +12,7 @@ def test_it_says_what_to_do_next(run, tmp_path):
 
 
 def test_a_folder_that_holds_something_is_left_alone(run, tmp_path):
-    """Nobody wants a demo between the own data."""
+    """A demo must never be mixed with real data."""
     (tmp_path / "thesis.tex").write_text("mine")
     ended = run("demo", tmp_path)
     assert (ended.code, ended.out) == (1, "")

@@ -16,7 +16,7 @@ from alfwatchd.publish import archive
 from alfwatchd.service import serve
 from alfwatchd.service.configuration import load
 from alfwatchd.service.once import run_once
-from alfwatchd.service.serve import ServedTables, find_mark, find_token, listen, own_target, tagged_subsets
+from alfwatchd.service.serve import ServedTables, find_tables_version, find_token, listen, own_target, tagged_subsets
 from alfwatchd.settings import Publish, Serve, Subset
 from kit.control import wait
 from kit.program import make_small_tree
@@ -101,7 +101,7 @@ def test_before_there_are_tables_and_when_they_are_away(tmp_path, settings, fold
     assert entry.text == f"waiting for tables in {tmp_path / 'later'}"
     shutil.copy(settings.out_dir / "sessions.pqt", tmp_path / "later")
     entry.keep(1.0)
-    assert (find_mark(tmp_path / "later"), archives(folder)) == (None, [])
+    assert (find_tables_version(tmp_path / "later"), archives(folder)) == (None, [])
     shutil.copy(settings.out_dir / "datasets.pqt", tmp_path / "later")
     entry.keep(2.0)
     assert entry.text.startswith("2 sessions, 4 datasets of ")
@@ -202,14 +202,14 @@ def test_ipv6(host):
                 pass
 
 
-def test_a_mark_follows_every_replacement(settings):
-    marks = {find_mark(settings.out_dir)}
+def test_the_version_follows_every_replacement(settings):
+    versions = {find_tables_version(settings.out_dir)}
     change(settings)
-    marks.add(find_mark(settings.out_dir))
+    versions.add(find_tables_version(settings.out_dir))
     (settings.out_dir / "sessions.pqt").touch()
-    marks.add(find_mark(settings.out_dir))
-    assert len(marks) == 3
-    assert None not in marks
+    versions.add(find_tables_version(settings.out_dir))
+    assert len(versions) == 3
+    assert None not in versions
     Path(settings.out_dir / "sessions.pqt").unlink()
     (settings.out_dir / "sessions.pqt").mkdir()
-    assert find_mark(settings.out_dir) is None
+    assert find_tables_version(settings.out_dir) is None
