@@ -13,7 +13,7 @@ from alfwatchd.alf.grammar import parse_session
 from alfwatchd.alf.ids import NAMESPACE
 from alfwatchd.errors import OutDirError, StateError
 from alfwatchd.store import earlier_tables
-from alfwatchd.store.earlier_tables import KnownSessions, carried_over, follow_from_disk, read_earlier, rows_here
+from alfwatchd.store.earlier_tables import EarlierSessions, carried_over, follow_from_disk, read_earlier, rows_here
 from alfwatchd.store.layout import LAYOUT
 from alfwatchd.store.notes_file import NAME, Notes
 from alfwatchd.store.reader import read_generation
@@ -130,7 +130,7 @@ def test_rows_are_given_with_all_paths_that_they_may_have(tmp_path):
 def test_known_sessions_are_told_with_their_inodes():
     date = datetime.date(2021, 1, 1)
     table = sessions_of({"lab": "lab"}, {"lab": "other", "date": date, "number": 2}, {"number": None})
-    known = KnownSessions(table, "lab", {PATH: 5})
+    known = EarlierSessions(table, "lab", {PATH: 5})
     first, second = known
     assert (len(known), first.ino, second.ino) == (2, 5, 0)
     assert first in known
