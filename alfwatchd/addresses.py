@@ -1,4 +1,4 @@
-"""Removes secrets from addresses in messages: what follows a '?' may be a signature, what precedes an '@' a password."""
+"""Removes secrets from addresses: what follows a '?' may be a signature, what precedes an '@' a password."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the daemon answers: the values behind the control API and `--json` (docs/reference/control_api.md)."""
+"""What clients may ask, and what the daemon answers: the values behind the control API and `--json`."""
 
 from __future__ import annotations
 
@@ -8,19 +8,24 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 DaemonState = Literal["starting", "catching up", "live", "polled", "held", "offline"]
-"""starting: no scan has been completed yet, or the database to adopt was not looked at. catching up: changes are known
-of that the tables do not hold. live: every change is seen at once. polled: a part of the tree is only looked at now and
-then. held: so many sessions are gone that their rows are kept until a person says that this is right. offline: the root
-is not what it was; rows are kept as they are."""
+"""How far the tables can be trusted.
+
+starting: the first scan is not complete, or the database to adopt was not looked at yet. catching up: the tables lack
+changes that the daemon knows of. live: every change is seen at once. polled: a part of the tree is only scanned now and
+then. held: so many sessions are gone that their rows are kept until a person confirms the loss. offline: the root is
+not the folder, on the disk, that it was; all rows are kept."""
 
 Exactness = Literal["exact", "scanned", "partial", "held"]
-"""exact: a sync cookie proved that every earlier change is in. scanned: as of a scan that began after the call.
-partial: some folders could not be read, and keep their last known rows. held: so do sessions that are gone."""
+"""What a sync proves about the tables.
+
+exact: they hold every change made before the call, which a sync cookie proved. scanned: likewise, which a scan proved
+that began after the call. partial: some folders could not be read and keep their last known rows. held: the rows of
+sessions that are gone are kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProblemReply:
-    """Something a person should act on: kind, root-relative path, what to do."""
+    """Something that a person should act on: kind, path relative to the root, and what to do."""
 
     kind: str
     path: str
@@ -29,7 +34,7 @@ class ProblemReply:
 
 @dataclass(frozen=True, slots=True)
 class RescanNote:
-    """A scan of the whole tree: why, when (UTC, ISO 8601) and how long it took (null while it runs)."""
+    """A scan of the whole tree: why, when (UTC, ISO 8601), and its seconds (null while it runs)."""
 
     reason: str
     started: str
@@ -38,13 +43,13 @@ class RescanNote:
 
 @dataclass(frozen=True, slots=True)
 class AdoptStatus:
-    """The database that the tables agree with. Null: not known yet."""
+    """The database whose ids the tables adopt. Null means not known yet."""
 
     source: str
     read_at: str | None
-    """When it was last looked at without error."""
+    """When it was last read without error."""
     last_error: str | None
-    """Why it could not be read at the last look; null if it could."""
+    """Why the last attempt to read it failed; null if it succeeded."""
     n_sessions: int | None
     n_datasets: int | None
     """Rows of the database that can be adopted."""
@@ -55,7 +60,7 @@ class AdoptStatus:
 
 @dataclass(frozen=True, slots=True)
 class IdStep:
-    """One change of an id: of what (path relative to the root), when (UTC, ISO 8601), to which, and why."""
+    """One change of an id: old and new id, path relative to the root, when (UTC, ISO 8601), and why."""
 
     old: str
     new: str
@@ -76,7 +81,7 @@ class IdsReply:
 
 @dataclass(frozen=True, slots=True)
 class RecomputeReply:
-    """Answer to a request to make all ids anew: how many changed, of sessions and datasets together."""
+    """Answer to a request to recompute all ids: how many changed, of sessions and datasets together."""
 
     generation: int
     n_changes: int
@@ -85,75 +90,75 @@ class RecomputeReply:
 
 @dataclass(frozen=True, slots=True)
 class TargetStatus:
-    """A place that gets the tables. Times are UTC, ISO 8601; null means not since the daemon was started."""
+    """A place to which the tables are published. Times are UTC, ISO 8601; null: not since the daemon started."""
 
     target: str
     tag: str
-    """Of its subset; empty for none."""
+    """Tag of the subset that is published; empty for all rows."""
     generation: str | None
-    """Name of what it holds: generation of the tables, hyphen, digest."""
+    """Name of the tables that it holds: generation, hyphen, digest."""
     published_at: str | None
-    """When it was last brought up to date, or found to be."""
+    """When it was last brought up to date, or found to be up to date."""
     lag_seconds: float | None
     """Age of the oldest flushed change that it lacks, in seconds; null if there is none."""
     last_error: str | None
     """Why the last attempt failed; null if it did not."""
     next_attempt: str | None
-    """When the change that it lacks is to be published; null if there is none, or it is being published."""
+    """When the change that it lacks will be published; null if it lacks none, or that is being published."""
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The daemon as it is now. Times are UTC, ISO 8601; null means never."""
+    """What the daemon knows and does now. Times are UTC, ISO 8601; null means never."""
 
     state: DaemonState
     since: str
-    """When the state was entered."""
+    """When the daemon entered the state."""
     detail: str
-    """One sentence for a person: why the state is what it is."""
+    """One sentence for a person: the reason for the state."""
     root: str
     out_dir: str
     pid: int
     version: str
     generation: int
-    """Raised at each change of the tables in memory."""
+    """Raised at each change of the rows in memory."""
     n_sessions: int
     n_datasets: int
     n_bytes: int
     n_ignored: int
-    """Entries that are no part of the ALF layout."""
+    """Files and folders that are not part of the ALF layout."""
     saved: bool
-    """False while the last flush failed: the tables on disk are older than they should be."""
+    """False if the last flush failed: the tables on disk are older than they should be."""
     flushed_generation: int
     last_flush: str | None
     last_flush_seconds: float | None
     last_flush_error: str | None
     oldest_unflushed_seconds: float | None
-    """Age of the oldest change that is not in the tables on disk, in seconds."""
+    """Age of the oldest change that the tables on disk lack, in seconds; null if they lack none."""
     events_lost: int
-    """How often events were lost; each time all was scanned again."""
+    """How often events were lost. Each time, everything was scanned again."""
     rescans: list[RescanNote] = field(default_factory=list)
-    """The last ten."""
+    """The last ten scans, the latest last."""
     watches: int = 0
     watches_limit: int | None = None
-    """Null where nothing is watched."""
+    """Null if nothing is watched."""
     unwatched: int = 0
-    """Folders that are scanned now and then instead of watched."""
+    """Number of folders that are not watched, but scanned now and then."""
     hashes_pending: int = 0
     adopt: AdoptStatus | None = None
-    """Null where nothing is adopted."""
+    """Null if no database is adopted."""
     targets: list[TargetStatus] = field(default_factory=list)
     """In the order of the settings."""
     problems: list[ProblemReply] = field(default_factory=list)
-    """At most a thousand; `n_problems` counts all."""
+    """At most a thousand; `n_problems` counts all of them."""
     n_problems: int = 0
     trash_bytes: int = 0
-    """What prunes have moved into the trash and is not deleted yet."""
+    """Size of the files in the trash."""
 
 
 @dataclass(frozen=True, slots=True)
 class SyncReply:
-    """Answer to sync: the generation that is in the tables on disk, and how exact it is."""
+    """Answer to sync: the generation of the tables on disk, and what is proved about it."""
 
     generation: int
     exactness: Exactness
@@ -162,7 +167,7 @@ class SyncReply:
 
 @dataclass(frozen=True, slots=True)
 class FlushReply:
-    """Answer to flush."""
+    """Answer to flush: the generation of the tables on disk."""
 
     generation: int
     seconds: float
@@ -170,7 +175,7 @@ class FlushReply:
 
 @dataclass(frozen=True, slots=True)
 class RescanReply:
-    """Answer to rescan; the counts are dataset rows, over the whole tree while the scan ran."""
+    """Answer to rescan. The counts are rows of datasets that changed in the whole tree while the scan ran."""
 
     generation: int
     added: int
@@ -181,7 +186,7 @@ class RescanReply:
 
 @dataclass(frozen=True, slots=True)
 class PruneItem:
-    """A dataset file or a folder in a prune; `reason` says why it stays, where it does."""
+    """A dataset file or a folder in a prune; `reason` says why it is kept, if it is."""
 
     path: str
     """Relative to the root."""
@@ -192,106 +197,106 @@ class PruneItem:
 
 @dataclass(frozen=True, slots=True)
 class PruneReply:
-    """A prune plan, or what became of it."""
+    """A prune plan, or the result of applying it."""
 
     plan_id: str
-    """Names the plan in a later apply."""
+    """Id of the plan, for a later apply."""
     applied: bool
     root: str
-    """Folder that is pruned."""
+    """The folder that is pruned."""
     reference: str
     """Folder of the reference tables, or `the daemon's own tables`."""
     reference_date: str
-    """The earliest instant that they may be of, UTC, ISO 8601; empty for the daemon's own."""
+    """The earliest time that they may be from, UTC, ISO 8601; empty for the daemon's own tables."""
     reference_generation: int | None
-    """Null where alfwatchd did not write them."""
+    """Null if another program than alfwatchd wrote them."""
     n_datasets: int
-    """Datasets on disk; `prune.max_fraction` is a fraction of these."""
+    """Number of datasets on disk; `prune.max_fraction` is a fraction of it."""
     n_bytes_on_disk: int
-    """Sum of their sizes; `prune.max_fraction` is a fraction of this, too."""
+    """Sum of their sizes; `prune.max_fraction` is a fraction of it, too."""
     files: list[PruneItem]
-    """Files that would go, or went."""
+    """Files that the plan deletes, or that were deleted."""
     folders: list[PruneItem]
-    """Session folders, and folders left empty above them, that would go, or went."""
+    """Session folders, and empty folders above them, that the plan removes, or that were removed."""
     n_bytes: int
     """Sum over `files`."""
     kept: list[PruneItem]
-    """Not listed, or planned, but left: what could not be removed, then at most 10,000 that the plan keeps."""
+    """Files not in the reference that are kept: first those that could not be removed, then at most 10,000 others."""
     n_kept: dict[str, int]
-    """How many are left for each reason, in all; of a reason with details, the words before the colon."""
+    """Reason -> number of all files that are kept for it; of a reason with details, the words before the colon."""
     notes: list[str]
     complete: bool = True
-    """Whether all that was planned went; always so of a plan. Folders that hold something else were not planned."""
+    """Whether all that was planned was deleted; true for a plan. A plan has no folder that holds other files."""
     freed_at: str | None = None
-    """When the files are deleted from the trash (UTC, ISO 8601); null where they do not lie there."""
+    """When the files are deleted from the trash (UTC, ISO 8601); null if they are not in the trash."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrashReply:
-    """What became of files in the trash: they are back in place, or deleted."""
+    """What happened to files in the trash: they are back in their places, or deleted."""
 
     action: Literal["undone", "emptied"]
     plans: list[str]
-    """The plans of which nothing is left in the trash."""
+    """Ids of the plans that have no file left in the trash."""
     n_files: int
     n_folders: int
-    """Folders that were made again."""
+    """Number of folders that were made again."""
     n_bytes: int
     kept: list[PruneItem]
-    """What still lies in the trash, and why."""
+    """Files that are still in the trash, and why."""
     complete: bool
-    """Whether all went as asked."""
+    """Whether everything was done as asked."""
 
 
 PlanState = Literal["planned", "applied", "undone", "emptied"]
-"""planned: nothing was done. applied: its files were moved to the trash, or deleted. undone: they are back.
-emptied: they were deleted from the trash."""
+"""planned: nothing was done yet. applied: the files were moved to the trash, or deleted. undone: they are back in their
+places. emptied: they were deleted from the trash."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlanRecord:
-    """A plan, and the last that was done with it. Times are UTC, ISO 8601."""
+    """A plan, and what was last done with it. Times are UTC, ISO 8601."""
 
     plan_id: str
     state: PlanState
     made_at: str
     changed_at: str
-    """When it came into its state."""
+    """When it entered its state."""
     root: str
     reference: str
     reference_date: str
-    """Empty where it is not known."""
+    """Empty if it is not known."""
     n_files: int
-    """Files that would go, or went."""
+    """Number of files that the plan deletes, or that were deleted."""
     n_folders: int
     n_bytes: int
     n_kept: int
     freed_at: str | None
-    """When its files are deleted from the trash; null where they do not lie there."""
+    """When its files are deleted from the trash; null if they are not in the trash."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlansReply:
-    """The plans that are remembered, the latest first."""
+    """The latest plans, the newest first."""
 
     plans: list[PlanRecord]
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A question from a client; `reply` gets the answer or the exception, always."""
+    """A request from a client; `reply` always receives an answer or an exception."""
 
     reply: Future[Any]
 
 
 def answer(reply: Future[Any], value: object) -> None:
-    """Answer a request; a client that went away is no error."""
+    """Answer a request; do nothing if its client has disconnected."""
     with suppress(InvalidStateError):
         reply.set_result(value)
 
 
 def refuse(reply: Future[Any], error: Exception) -> None:
-    """Answer a request with an error, likewise."""
+    """Answer a request with an error; do nothing if its client has disconnected."""
     with suppress(InvalidStateError):
         reply.set_exception(error)
 
@@ -303,19 +308,19 @@ class StatusRequest(Request):
 
 @dataclass(frozen=True, slots=True)
 class SyncRequest(Request):
-    """Answered with `SyncReply` when all earlier changes are in the tables on disk, or, if not `flushed`, in memory."""
+    """Answered with `SyncReply` once all earlier changes are in the tables on disk; in memory if not `flushed`."""
 
     flushed: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class FlushRequest(Request):
-    """Answered with `FlushReply` when the tables on disk are at the present generation."""
+    """Answered with `FlushReply` once the tables on disk have the generation of this moment."""
 
 
 @dataclass(frozen=True, slots=True)
 class RescanRequest(Request):
-    """Answered with `RescanReply` when the folder and all below it were listed again."""
+    """Answered with `RescanReply` once the folder and all below it were scanned again."""
 
     path: str = ""
     accept_root: bool = False
@@ -323,33 +328,33 @@ class RescanRequest(Request):
 
 @dataclass(frozen=True, slots=True)
 class RecomputeRequest(Request):
-    """Answered with `RecomputeReply` when all ids are made anew, and the tables on disk have them."""
+    """Answered with `RecomputeReply` once all ids were computed again and are in the tables on disk."""
 
 
 @dataclass(frozen=True, slots=True)
 class SnapshotRequest(Request):
-    """Answered with a `TablesView`; fails with `RootOffline` while the root is offline."""
+    """Answered at once with a `TablesView`; fails with `RootOffline` while the root is offline."""
 
 
 @dataclass(frozen=True, slots=True)
 class RootCheckRequest(Request):
-    """May a prune go on? Answered after a look at root and mounts, at the same cost for any tables.
+    """Asks whether a prune may go on. The engine looks at root and mounts, which costs the same for tables of any size.
 
-    The answer is `TablesView.n_mount_changes` as it is now. Fails with `RootOffline` while the root is not what it was,
-    and with `PruneRefused` while a part of it is unsure.
+    Answered with the present `TablesView.n_mount_changes`. Fails with `RootOffline` if the root is not what it was, and
+    with `PruneRefused` if a part of it cannot be read now.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class RemovingNotice:
-    """A prune is about to remove this session folder, so that its absence will be no surprise."""
+    """A prune is about to remove this session folder, so its rows may be dropped without further proof."""
 
     session: str
 
 
 @dataclass(frozen=True, slots=True)
 class PrunedNotice:
-    """A prune, an undo or an emptying is over; these folders are to be looked at."""
+    """A prune, an undo, or emptying the trash is over; these folders must be looked at."""
 
     folders: tuple[str, ...]
 

@@ -64,14 +64,14 @@ class Stat:
 def statx(path: str | bytes, *, dir_fd: int = AT_FDCWD, follow_symlinks: bool = False) -> Stat:
     """Look at a file; an empty path means what `dir_fd` has open. Without ``statx``, birth time and mount are None."""
     if not hasattr(_libc, "statx"):
-        return _plain_stat(path, dir_fd, follow_symlinks=follow_symlinks)
+        return plain_stat(path, dir_fd, follow_symlinks=follow_symlinks)
     flags = _AT_NO_AUTOMOUNT | (0 if follow_symlinks else _AT_SYMLINK_NOFOLLOW) | (0 if path else _AT_EMPTY_PATH)
     mask = _STATX_BASIC_STATS | _STATX_BTIME | _STATX_MNT_ID
     buffer = ctypes.create_string_buffer(_STATX_BUFFER)
     if _libc.statx(dir_fd, os.fsencode(path), flags, mask, buffer) != 0:
         code = ctypes.get_errno()
         if code in (errno.ENOSYS, errno.EPERM):  # an old kernel, or a sandbox that does not know the call
-            return _plain_stat(path, dir_fd, follow_symlinks=follow_symlinks)
+            return plain_stat(path, dir_fd, follow_symlinks=follow_symlinks)
         raise _error(code, path)
     fields = _STATX.unpack_from(buffer)
     found, _, _, nlink, uid, gid, mode, ino, size, _, _ = fields[:11]
@@ -125,7 +125,7 @@ def open_in_mount(path: str, flags: int, *, dir_fd: int) -> int:
 
 
 def rename_no_replace(source: str, target: str, *, source_dir_fd: int, target_dir_fd: int) -> None:
-    """Rename a file or folder, and never over anything.
+    """Rename a file or folder, unless the target exists.
 
     Raises
     ------
@@ -187,7 +187,7 @@ def ioctl(fd: int, request: int, size: int) -> bytes:
 
 
 def inotify_init() -> int:
-    """Return a new inotify descriptor, which reads do not wait for, and which no other program inherits.
+    """Return a new inotify descriptor: reading it never waits, and no other program inherits it.
 
     Raises
     ------
@@ -226,7 +226,8 @@ def inotify_rm_watch(inotify_fd: int, wd: int) -> None:
         raise _error(ctypes.get_errno(), "")
 
 
-def _plain_stat(path: str | bytes, dir_fd: int, *, follow_symlinks: bool) -> Stat:
+def plain_stat(path: str | bytes, dir_fd: int, *, follow_symlinks: bool) -> Stat:
+    """Look at a file without ``statx``: birth time and mount are None; parameters as those of `statx`."""
     if path:
         base = None if dir_fd == AT_FDCWD else dir_fd
         about = os.stat(path, dir_fd=base, follow_symlinks=follow_symlinks)

@@ -203,9 +203,7 @@ class Publish(_Section):
     """A target: a folder or bucket that gets the tables whenever they have changed."""
 
     target: Annotated[str, AfterValidator(_check_target)] = Field(description="Folder, or s3://bucket/prefix.")
-    interval_seconds: float = Field(
-        300.0, ge=LEAST_PUBLISH_SECONDS, description="Least seconds between two publications."
-    )
+    interval_seconds: float = Field(300.0, ge=LEAST_PUBLISH_SECONDS, description="Least seconds between publications.")
     keep_seconds: float = Field(86400.0, ge=0, description="Seconds for which replaced tables can still be fetched.")
     location: Address = Field("", description="Address at which clients reach the target; empty: none is published.")
     endpoint: Address = Field("", description="Address of an S3 server that is not Amazon's.")

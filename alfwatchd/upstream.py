@@ -43,7 +43,7 @@ _log = logging.getLogger(__name__)
 
 _MAX_PROBLEMS = 20
 _NOWHERE = Path("/nonexistent")
-"""Stands for places that a run without a daemon does not use; the default ones could be too long for a socket."""
+"""Stands for paths that a run without a daemon does not use; the default socket could have too long a path."""
 _KEYS = ("id", "eid", "lab", "subject", "date", "number", "rel_path", "session_path", "file_size")
 
 PathLike = str | Path
@@ -65,11 +65,11 @@ def make_parquet_db(
     out_dir : str or Path, optional
         Existing folder for the tables; default: the root.
     hash_ids : bool
-        Whether ids are UUIDs, as One needs them. Theirs never change for the same paths. If not, they are paths.
+        Whether ids are UUIDs, as One needs them; the same paths always have the same ones. If not, ids are paths.
     hash_files : bool
         Whether to fill the hash column with md5; else it is null.
     lab : str, optional
-        Lab of the sessions in no lab folder: letters, digits and '_'.
+        Lab of the sessions that are in no lab folder: letters, digits and '_'.
 
     Returns
     -------
@@ -85,7 +85,7 @@ def make_parquet_db(
     Locked
         A daemon keeps these tables.
     RootOffline
-        The root is missing or empty, and tables elsewhere hold sessions of it.
+        The root is missing or empty, and the tables in another folder hold sessions of it.
     TablesError
         A table cannot be written.
     """
@@ -131,24 +131,24 @@ def remove_missing_datasets(
         default: the tables in `cache_dir`.
     remove_empty_sessions : bool
     dry : bool
-        If true, print what would be removed and remove nothing.
+        If true, print what would be removed, and remove nothing.
     newer : bool
-        Whether files that are newer than the tables in `cache_dir` may go, too. Upstream does not have it.
+        Whether to remove also files that are newer than the tables in `cache_dir`. Upstream has no such argument.
 
     Returns
     -------
     list of Path
-        What was, or would be, removed; sorted.
+        The files and folders that were, or would be, removed; sorted.
 
     Raises
     ------
     PruneRefused
-        There are no tables, they make no sense, nothing tells how old they are, or a part of the folder cannot be read;
-        nothing was removed.
+        There are no tables, they make no sense, nothing tells how old they are, or a part of the folder cannot be
+        read. Nothing was removed.
     Locked
         A daemon keeps the tables in `cache_dir`.
     RootOffline
-        The folder does not exist, or something else is there meanwhile.
+        The folder does not exist, or another one has taken its place meanwhile.
     """
     root = Path(cache_dir).resolve()
     if not root.is_dir():
@@ -162,7 +162,7 @@ def remove_missing_datasets(
         if not (dry or newer or is_dated):
             raise PruneRefused(
                 f"{root}: there are no tables here, so that nothing tells how old the given ones are, and what was "
-                "recorded since would be removed; write them here, too, or say newer=True. Nothing was removed"
+                "recorded since would be removed; write them here, too, or pass newer=True. Nothing was removed"
             )
         plan = operations.plan_for(
             root,
@@ -208,13 +208,13 @@ def _settings(root: Path, out_dir: Path, *, hash_files: bool = False, lab: str =
 
 
 def _index(settings: Settings) -> Start:
-    """Index the root as it is, unless it looks lost."""
+    """Index the root, unless it seems to be away: missing or empty, while the tables have sessions of it."""
     start = prepare(settings, None)
     # Where the tables lie in the root, they prove that it is there.
     is_there = settings.out_dir.is_relative_to(settings.root) or (
         settings.root.is_dir() and any(entry.is_dir() for entry in settings.root.iterdir())
     )
-    if start.indexer.known.before and not is_there:
+    if not start.indexer.known.is_empty() and not is_there:
         raise RootOffline(
             f"{settings.root}: is missing or empty, but the tables in {settings.out_dir} hold sessions of it; they "
             "were left as they are: mount it, or remove the tables if the data are really gone"
@@ -233,7 +233,7 @@ def _scan(start: Start) -> None:
 
 
 def _warn(start: Start, settings: Settings) -> None:
-    """Say what a person should act on; a warning if nothing was found, as upstream, or if much is gone."""
+    """Log what a person should act on. Warn, as upstream does, if nothing was found; and if many sessions are gone."""
     tables = start.indexer.tables
     if start.losses:
         text = f"{settings.root}: {start.losses[0]}; their rows are removed from the tables in {settings.out_dir}"
@@ -252,7 +252,7 @@ def _warn(start: Start, settings: Settings) -> None:
 
 
 def _too_low(root: Path) -> list[str]:
-    """Say which root was meant, if this one is a date or session folder or lies in one."""
+    """Say which root was probably meant, if this one is a subject folder or lies in one."""
     parts = (*root.parts[1:], "001")
     for end in range(3, len(parts) + 1):
         if grammar.parse_session("/".join(parts[end - 3 : end])) is not None:
@@ -284,9 +284,9 @@ def _write(start: Start, settings: Settings, written_at: datetime.datetime, *, h
 
 
 def _reference(root: Path, tables: Mapping[str, pd.DataFrame], view: TablesView) -> Reference | None:
-    """Read reference tables from DataFrames, with ids in the index or as columns; as old as the tables in the root.
+    """Make a reference from DataFrames with ids in the index or as columns; its date is that of the tables in the root.
 
-    None where there is no session that could go: upstream takes even empty frames then.
+    None if the root has no session: upstream accepts even empty frames then.
     """
     missing = {"sessions", "datasets"} - tables.keys()
     if missing:
@@ -313,7 +313,7 @@ def _arrow(frame: pd.DataFrame) -> pa.Table:
 
 
 def _date(value: Any) -> Any:
-    """Return a date that is text as a date; what is none stays as it is."""
+    """Return the date that a text stands for; any other value stays as it is."""
     return (grammar.parse_date(value) or value) if isinstance(value, str) else value
 
 

@@ -8,5 +8,5 @@ from importlib import metadata
 
 @cache
 def find_version() -> str:
-    """Return the version, for example ``0.1.0``. It is read once: each status contains it, and reading takes 0.13 ms."""
+    """Return the version, such as ``0.1.0``. It is read once: each status contains it, and reading takes 0.13 ms."""
     return metadata.version("alfwatchd")

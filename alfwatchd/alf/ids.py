@@ -41,7 +41,7 @@ def session_id(eid_path: str, namespace: uuid.UUID = NAMESPACE) -> bytes:
 
 
 def session_ids(eid_path: str, namespace: uuid.UUID = NAMESPACE) -> Iterator[bytes]:
-    """Yield the eids that a session may get, the best one first. A later one is for where another session has the first.
+    """Yield the eids that a session may get. The first one is taken unless another session already has it.
 
     No path of a session holds a ``#``, so no two paths share one of the later ones.
     """

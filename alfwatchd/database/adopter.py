@@ -31,7 +31,7 @@ _MOST_TOLD = 20
 """Changed ids that are logged one by one."""
 _PATIENCE_SECONDS = 120.0
 """How long the first flush waits for the database: tables with ids of their own are better than none."""
-_RETRY_SECONDS = 300.0
+RETRY_SECONDS = 300.0
 """How long to wait at most after a source could not be read: it may be a day until the next look is due."""
 _JOIN_SECONDS = 1.0
 
@@ -166,7 +166,7 @@ class Adopter:
                 when = datetime.now(UTC).isoformat(timespec="seconds")
                 self._tell(reading.adoption, reading.error, when)
             is_first, last_error = False, reading.error
-            most = _RETRY_SECONDS if reading.error else math.inf
+            most = RETRY_SECONDS if reading.error else math.inf
             if self._ended.wait(min(self._settings.interval_seconds, most, threading.TIMEOUT_MAX)):
                 return
 

@@ -146,7 +146,7 @@ def run() -> None:
     """Read what is asked for from standard input; write both tables to standard output, notes to standard error."""
     asked = json.loads(sys.stdin.readline())
     out = os.dup(1)
-    os.dup2(2, 1)  # whoever prints must not spoil the tables
+    os.dup2(2, 1)  # a library that prints must not spoil the tables
     with tempfile.TemporaryDirectory() as home, os.fdopen(out, "wb") as tables:
         os.environ["HOME"] = home
         os.environ.pop("XDG_CACHE_HOME", None)

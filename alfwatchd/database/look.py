@@ -79,7 +79,7 @@ def _adopt(settings: Adopt, state_dir: Path, copy: local_copy.Copy, *, is_new: b
         adoption = adopt(copy.sessions, copy.datasets, keep_missing=settings.keep_missing)
     except (ArithmeticError, ValueError, pa.ArrowException) as error:  # numbers and dates beyond all bounds
         raise SourceError(
-            f"{shown(settings.source)}: its tables make no sense: {error}; have them made anew"
+            f"{shown(settings.source)}: its tables make no sense: {error}; have them made again"
         ) from error
     if is_new or local_copy.kept_digest(state_dir, settings.source) != adoption.digest:
         try:

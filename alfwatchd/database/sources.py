@@ -40,7 +40,7 @@ SourceVersion: TypeAlias = dict[str, Any]
 """By which a source can be told from what it is later. Plain JSON, equal after it was saved and loaded."""
 
 _MOST_INFO_BYTES = 1 << 20
-_TRIES, _PAUSE_SECONDS = 5, 0.2
+TRIES, PAUSE_SECONDS = 5, 0.2
 """How often, and how far apart, files are read that are being replaced meanwhile."""
 _DAMAGES = (
     OSError, pa.ArrowException, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError,
@@ -67,7 +67,7 @@ class Source:
 
     Notes
     -----
-    Types are those of the source, but for categories, which are made plain texts.
+    Types are those of the source, except categories, which become plain texts.
     """
 
     sessions: pa.Table
@@ -126,7 +126,7 @@ def _read_still(
     source: str, paths: Sequence[Path], seen: SourceVersion | None, read: Callable[[], tuple[pa.Table, pa.Table]]
 ) -> Source | None:
     """Read files that nobody replaces or rewrites meanwhile."""
-    for attempt in range(_TRIES):
+    for attempt in range(TRIES):
         marks = [_mark_file(path) for path in paths]
         if seen is not None and seen.get("files") == marks:
             return None
@@ -143,7 +143,7 @@ def _read_still(
             raise failure
         if is_still:
             return Source(sessions, datasets, {"source": source, "files": marks}, ", ".join(map(str, paths)))
-        time.sleep(_PAUSE_SECONDS * (attempt + 1))
+        time.sleep(PAUSE_SECONDS * (attempt + 1))
     raise SourceError(f"{paths[0]}: is being replaced all the time; will be read when it is at rest")
 
 
@@ -200,7 +200,7 @@ def _told_of(told: str) -> Iterator[None]:
         yield
     except _DAMAGES as error:
         reason = (isinstance(error, OSError) and error.strerror) or error
-        raise SourceError(f"{told}: is damaged or cannot be read: {reason}; have it made anew") from error
+        raise SourceError(f"{told}: is damaged or cannot be read: {reason}; have it made again") from error
 
 
 # Web servers.
@@ -268,7 +268,7 @@ class _Web:
     def read_pair(self) -> Source | None:
         """Read two files of which neither is replaced meanwhile."""
         addresses = [self.below(SESSIONS), self.below(DATASETS)]
-        for attempt in range(_TRIES):
+        for attempt in range(TRIES):
             with ExitStack() as stack:
                 files = [stack.enter_context(tempfile.TemporaryFile(dir=self._scratch)) for _ in addresses]
                 known = [self._known.get(address) for address in addresses]
@@ -286,7 +286,7 @@ class _Web:
                     for file in files:
                         file.flush()
                     return self._make(*_read_pair(paths, [*map(shown, addresses)]), found)
-            time.sleep(_PAUSE_SECONDS * (attempt + 1))
+            time.sleep(PAUSE_SECONDS * (attempt + 1))
         raise SourceError(f"{shown(self._source)}: is being replaced all the time; will be read when it is at rest")
 
     def _fetch(self, address: str, into: BinaryIO, known: Version | None, most_bytes: int = MOST_BYTES) -> Version:
@@ -364,13 +364,13 @@ def _check(table: pa.Table, wanted: _Wanted, told: str) -> pa.Table:
     """Return a table with texts instead of categories; raise `SourceError` if it is not what its name says."""
     names = table.column_names
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise SourceError(f"{told}: has several columns {', '.join(twice)}; have it made anew")
+        raise SourceError(f"{told}: has several columns {', '.join(twice)}; have it made again")
     missing = [name for name in wanted.required if name not in names]
     missing += [name for name in wanted.ids if name not in names and not {f"{name}_0", f"{name}_1"} <= set(names)]
     if missing:
         raise SourceError(f"{told}: lacks {', '.join(missing)}: no table that Alyx or ONE makes; check adopt.source")
     if wanted is _SESSIONS and not len(table):
-        raise SourceError(f"{told}: holds no sessions: nothing to adopt; have it made anew")
+        raise SourceError(f"{told}: holds no sessions: nothing to adopt; have it made again")
     for place, field in enumerate(table.schema):
         column = table.column(place)
         if pa.types.is_dictionary(field.type):

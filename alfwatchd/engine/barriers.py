@@ -188,33 +188,40 @@ class Barriers:
                 barrier.scans.append(started)
 
     def advance(self, now: float) -> None:
-        """Answer the requests that wait for nothing more."""
-        waiting = []
-        for barrier in self._waiting:
-            if barrier.reply.cancelled():  # the client has left
-                continue
-            if barrier.cookie and now - barrier.started > _COOKIE_SECONDS:
-                barrier.cookie, barrier.exactness = "", "scanned"
-                if barrier.may_scan:
-                    barrier.scans.append(self._indexer.start_scan("a sync cookie did not come back", now))
-                else:
-                    barrier.ticket = self._indexer.queue_dirty()
-            if barrier.generation is None and barrier.looks_done and self._indexer.scans_done:
-                if barrier.has_looked and barrier.may_scan and self._indexer.absences.are_undecided:
-                    self._wait_for_decision(barrier, now)
-                    waiting.append(barrier)
-                    continue
-                barrier.generation = self._indexer.tables.generation
-                if self._indexer.absences.loss is not None:
-                    barrier.exactness = "held"
-                elif self._indexer.unreadable or self._indexer.guard.missing:
-                    barrier.exactness = "partial"
-            wanted = barrier.generation
-            if wanted is not None and (not barrier.flushed or self._flushes.has_reached(wanted)):
-                barrier.finish(now)
-            else:
-                waiting.append(barrier)
-        self._waiting = waiting
+        """Answer the requests that wait for nothing more, and drop those whose client has disconnected."""
+        waiting = [each for each in self._waiting if not each.reply.cancelled()]
+        self._waiting = [each for each in waiting if not self._is_answered(each, now)]
+
+    def _is_answered(self, barrier: Barrier, now: float) -> bool:
+        """Take a request as far as it goes now; return whether it was answered."""
+        if barrier.cookie and now - barrier.started > _COOKIE_SECONDS:
+            self._do_without_cookie(barrier, now)
+        if barrier.generation is None and barrier.looks_done and self._indexer.scans_done:
+            if barrier.has_looked and barrier.may_scan and self._indexer.absences.are_undecided:
+                self._wait_for_decision(barrier, now)
+                return False
+            self._end_looks(barrier)
+        wanted = barrier.generation
+        if wanted is None or (barrier.flushed and not self._flushes.has_reached(wanted)):
+            return False
+        barrier.finish(now)
+        return True
+
+    def _do_without_cookie(self, barrier: Barrier, now: float) -> None:
+        """Replace a cookie that did not come back: by a scan, or by a look at what is dirty already."""
+        barrier.cookie, barrier.exactness = "", "scanned"
+        if barrier.may_scan:
+            barrier.scans.append(self._indexer.start_scan("a sync cookie did not come back", now))
+        else:
+            barrier.ticket = self._indexer.queue_dirty()
+
+    def _end_looks(self, barrier: Barrier) -> None:
+        """Note which generation must be on disk, and what is known about it."""
+        barrier.generation = self._indexer.tables.generation
+        if self._indexer.absences.loss is not None:
+            barrier.exactness = "held"
+        elif self._indexer.unreadable or self._indexer.guard.missing:
+            barrier.exactness = "partial"
 
     def _wait_for_decision(self, barrier: Barrier, now: float) -> None:
         """Let a request wait until it is decided whether rows of missing sessions are dropped."""

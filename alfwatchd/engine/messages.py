@@ -1,4 +1,4 @@
-"""What the engine may be told: a closed union of messages. Every thread but the engine's own only posts these."""
+"""All messages that the engine takes. Other threads never touch its state; they post these."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from alfwatchd.watch.events import EventsLost, PathsChanged
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Flush and end."""
+    """Tells the engine to flush and end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reload:
-    """Read the settings again."""
+    """Tells the engine to read the settings again."""
 
 
 Message = (

@@ -41,7 +41,7 @@ class Root:
             raise self._error()
 
     def require(self, now: float) -> None:
-        """Look at the root and its mounts now; raise `RootOffline` if the root is not what it was."""
+        """Look at the root and its mounts now; raise `RootOffline` if the root is gone or another one."""
         self.look(now)
         if self._model.offline:
             self._timers.make_due("root", now)
@@ -49,7 +49,7 @@ class Root:
         self.require_online()
 
     def look(self, now: float) -> None:
-        """Look at the root and its mounts now; go offline if the root is not what it was."""
+        """Look at the root and its mounts now; go offline if the root is gone or another one."""
         if self._model.offline:
             return
         self._look_at_mounts()
@@ -90,7 +90,7 @@ class Root:
         Raises
         ------
         RootOffline
-            The root is not what it was.
+            The root is missing, or another disk or folder than before.
         """
         indexer = self._model.indexer
         indexer.open_root(accept=accept)

@@ -41,7 +41,7 @@ class Scanning:
         Raises
         ------
         RootOffline
-            The root is not what it was.
+            The root is missing, or another disk or folder than before.
         """
         self._begin_wanted(now)
         model, indexer = self._model, self._indexer
@@ -53,10 +53,9 @@ class Scanning:
             self._paced_until = now + n_entries / model.settings.reconcile_entries_per_second
         for ended in indexer.take_ended():
             self._note_ended(ended, now)
+        committed = indexer.take_committed()
         if model.hashes is not None:
-            model.hashes.submit(indexer)
-        else:
-            indexer.drop_unhashed()
+            model.hashes.submit(committed, indexer)
         model.first_seen.note(indexer, model.wall_clock().timestamp())
         model.flushes.note(indexer.tables.generation, now)
 

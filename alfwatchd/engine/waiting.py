@@ -1,7 +1,7 @@
-"""The time before there is an engine: clients are answered while what earlier runs left is read.
+"""The time before there is an engine: clients are answered while the daemon reads the tables of earlier runs.
 
-With a million ids kept from a database, that takes many seconds. It is done in a thread of its own, while the main
-thread answers `status` and keeps all other requests for the engine.
+With a million ids to carry over, reading takes many seconds. A thread reads, while the main thread answers `status` and
+keeps all other messages for the engine.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ T = TypeVar("T")
 
 
 def wait_for(make: Callable[[], T], inbox: Inbox, settings: Settings, ping: Callable[[float], object]) -> T | None:
-    """Do something in a thread, and answer clients meanwhile. Main thread only.
+    """Call a function in a thread, and answer clients until it returns. Main thread only.
 
     Parameters
     ----------
     make : callable
+        The function.
     inbox : Inbox
-        What comes and is no question for the status is there again afterwards, in order.
+        `StatusRequest` is answered here. All other messages stay in the inbox, in their order.
     settings : Settings
     ping : callable
         Feeds systemd's watchdog; gets the monotonic clock.
@@ -43,13 +44,17 @@ def wait_for(make: Callable[[], T], inbox: Inbox, settings: Settings, ping: Call
     Returns
     -------
     object or None
-        What `make` returned, and all that it raised; None if the daemon is to stop. Then its thread goes on, and is not
-        to be waited for.
+        What `make` returned. None if the daemon was told to stop: the thread may still run then, so do not wait for it.
+
+    Raises
+    ------
+    Exception
+        What `make` raised.
     """
     done: Future[T] = Future()
     since = datetime.now(UTC)
     was_collecting = gc.isenabled()
-    # It makes millions of objects that last; looking for garbage among them takes seconds in which no thread runs.
+    # `make` creates millions of objects that stay. Looking for garbage among them stops all threads for seconds.
     gc.disable()
     Thread(target=_run, args=(make, done), name="startup", daemon=True).start()
     kept: list[Message] = []
@@ -78,7 +83,7 @@ def _run(make: Callable[[], T], done: Future[T]) -> None:
 
 
 def _answer(messages: list[Message], settings: Settings, since: datetime) -> list[Message]:
-    """Answer questions for the status, and return all other messages."""
+    """Answer each `StatusRequest`, and return all other messages."""
     left: list[Message] = []
     for message in messages:
         if isinstance(message, StatusRequest):
@@ -89,12 +94,12 @@ def _answer(messages: list[Message], settings: Settings, since: datetime) -> lis
 
 
 def make_status(settings: Settings, since: datetime) -> Status:
-    """Report what is known before there is an engine."""
+    """Return the status before there is an engine."""
     source = settings.adopt.source
     return Status(
         state="starting",
         since=since.isoformat(timespec="seconds"),
-        detail="what earlier tables know is being read; the tables on disk are those of the last run",
+        detail="the tables of earlier runs are being read; the tables on disk are those of the last run",
         root=printable(str(settings.root)),
         out_dir=printable(str(settings.out_dir)),
         pid=os.getpid(),

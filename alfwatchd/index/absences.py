@@ -7,7 +7,7 @@ an event told of goes at once. All else waits for the end of the scan, and is he
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 
 from alfwatchd.alf.exclude import Excluded
 from alfwatchd.alf.grammar import Kind
@@ -15,8 +15,9 @@ from alfwatchd.errors import WatchError
 from alfwatchd.index.intake import EarlierRow, Unreadable
 from alfwatchd.index.look_queue import Scan
 from alfwatchd.index.losses import Loss, is_too_much, say_held
+from alfwatchd.index.record import NOT_RECORDED, Record
 from alfwatchd.tree.folder import Folder
-from alfwatchd.tree.known_sample import KnownSession, sample
+from alfwatchd.tree.known_sample import KnownSession
 from alfwatchd.tree.rows import Problem, Session
 from alfwatchd.tree.sessions import Tables
 from alfwatchd.tree.tree import Tree
@@ -36,8 +37,14 @@ class Absences:
     tables : Tables
     tree : Tree
     watch : WatchSupervisor
-    unreadable : mapping
-        Folders that could not be read: what lay below them is not gone.
+    unreadable : mapping of Folder to Unreadable
+        Folders that could not be read: what lay below them is not gone. It changes meanwhile.
+    max_fraction : float
+        See `allow_losses`.
+    record : Record
+        Keeps what is held for the next run.
+    excluded : callable or None
+        See `exclude`.
     """
 
     def __init__(
@@ -45,22 +52,20 @@ class Absences:
         tables: Tables,
         tree: Tree,
         watch: WatchSupervisor,
-        unreadable: dict[Folder, Unreadable],
+        unreadable: Mapping[Folder, Unreadable],
+        *,
+        max_fraction: float = 1.0,
+        record: Record = NOT_RECORDED,
+        excluded: Excluded | None = None,
     ) -> None:
-        self.max_fraction = 1.0
-        """See the setting `guard.max_lost_fraction`; 1 holds only the loss of all sessions, or of all of a lab."""
         self.since = "the last run"
         """When everything was last looked at, for a person."""
         self.loss: Loss | None = None
         """What is held; None if nothing is."""
-        self.was_held = False
-        """Whether an earlier process held rows: what is gone stays held then, however many sessions came since."""
-        self.record_loss: Callable[[Loss | None], None] = lambda _: None
-        """Given what is held, before any of it can be lost, and None when nothing is; keeps it for the next run."""
-        self.excluded: Excluded | None = None
-        self.accepts = False
+        self._max_fraction, self._record, self._excluded = max_fraction, record, excluded
+        self._accepts = False
         """Whether a person has said that what is gone is really gone."""
-        self._tables, self._tree, self._watching = tables, tree, watch
+        self._tables, self._tree, self._watch = tables, tree, watch
         self._unreadable = unreadable
         self._undecided: set[str] = set()
         self._unsure: set[str] = set()
@@ -87,7 +92,7 @@ class Absences:
 
     @property
     def await_proof(self) -> bool:
-        """Whether the scan is over, and the events of before are waited for."""
+        """Whether the scan is over, and we wait for the events that came before its end."""
         return bool(self._proof)
 
     @property
@@ -98,6 +103,23 @@ class Absences:
     def problems(self) -> list[Problem]:
         """Return one problem while rows are held."""
         return [Problem("held", "", self.why_held)] if self.loss is not None else []
+
+    # What is set.
+
+    def allow_losses(self, max_fraction: float) -> None:
+        """Set which part of all sessions, 0 to 1, may go without being held.
+
+        It is the setting `guard.max_lost_fraction`. 1 holds only the loss of all sessions, or of all sessions of a lab.
+        """
+        self._max_fraction = max_fraction
+
+    def exclude(self, excluded: Excluded | None) -> None:
+        """Set which paths are left out, see `alf.exclude`: their sessions are no loss."""
+        self._excluded = excluded
+
+    def accept(self) -> None:
+        """Note that a person said that the sessions that are gone are really gone; it counts for the next scan."""
+        self._accepts = True
 
     # What is seen.
 
@@ -128,7 +150,7 @@ class Absences:
                 self._drop(told)
 
     def rest(self) -> None:
-        """Note that all that events told has been looked at."""
+        """Note that every folder that events marked has been looked at."""
         self._told.clear()
         if not self._is_pruning:
             self._pruned.clear()
@@ -146,7 +168,7 @@ class Absences:
         self._is_pruning = False
 
     def lose_events(self) -> None:
-        """Let no event count as proof until a whole scan that begins from now on is over."""
+        """Count no event as proof until a whole scan that begins after this call is over."""
         self._is_deaf, self._healing, self._proof, self._told = True, [], "", set()
 
     def begin_scan(self, whole: Scan) -> None:
@@ -180,7 +202,7 @@ class Absences:
             self._unsure = set()
 
     def _restore(self, path: str) -> None:
-        """Note that a session is there, under the path of before or with its number written in another way."""
+        """Note that a session is there, under its old path or with its number written in another way."""
         folder, _, number = path.rpartition("/")
         for width in (1, 2, 3):
             spelling = f"{folder}/{int(number):0{width}d}"
@@ -197,16 +219,16 @@ class Absences:
         if self.loss is not None and not self._held:
             _log.info("sessions are back, nothing is held any more")
             self.loss = None
-            self.record_loss(None)
+            self._record.keep_loss(None)
 
     # What is decided.
 
     def end_scan(self, ended: Scan, now: float, *, is_first: bool) -> None:
         """Decide what of the sessions that are gone goes from the tables."""
         self._ended = ended
-        if self._undecided and self._watching.is_on and not (self._is_deaf or self.accepts or self._proof):
-            try:  # all events of before this cookie come before it, and may tell of what the scan missed
-                self._proof, self._proof_since = self._watching.drop_cookie(), now
+        if self._undecided and self._watch.is_on and not (self._is_deaf or self._accepts or self._proof):
+            try:  # events from before the scan's end come before this cookie, and may tell of what the scan missed
+                self._proof, self._proof_since = self._watch.drop_cookie(), now
             except WatchError as error:
                 _log.warning("no cookie, deciding without it error=%s", error)
         if not self._proof:
@@ -215,7 +237,7 @@ class Absences:
             self._is_deaf, self._healing = False, []
 
     def cookie_returned(self, name: str) -> None:
-        """Note that a cookie came back: all events of before have been taken."""
+        """Note that a cookie came back: all events from before it have been handled."""
         if name and name == self._proof:
             self._proof = ""
             self._decide(is_first=False)
@@ -232,7 +254,7 @@ class Absences:
             self._unsure = {path for path in fresh - meant if self._is_below_unreadable(path)}
             gone = (fresh | self._held) - meant - self._unsure
             self._undecided = set()
-            if gone and not self.accepts and (self._held or self._is_too_much(gone)):
+            if gone and not self._accepts and (self._held or self._is_too_much(gone)):
                 self._drop(meant)
                 self._hold(gone)
             else:
@@ -241,11 +263,11 @@ class Absences:
                 self._release_note()
         if self.loss is None and not self._unsure:
             self._new = set()
-        self.accepts = self.accepts and is_first
+        self._accepts = self._accepts and is_first
 
     def _is_too_much(self, gone: set[str]) -> bool:
         staying = self._staying(gone)
-        return is_too_much(gone, len(staying) + len(gone), staying, self.max_fraction)
+        return is_too_much(gone, len(staying) + len(gone), staying, self._max_fraction)
 
     def _staying(self, gone: set[str]) -> list[str]:
         """Return the paths of the sessions that were known before and are not gone."""
@@ -262,12 +284,12 @@ class Absences:
     def _note_loss(self, loss: Loss) -> None:
         if self.loss is None or self.loss[:3] != loss[:3]:
             _log.error("rows are held: %s", say_held(loss))
-            self.record_loss(loss)
+            self._record.keep_loss(loss)
         self.loss = loss
 
     def _is_meant(self, path: str) -> bool:
         """Tell whether a session is no loss: it is left out by a setting, or it is there under another number."""
-        return self._tables.has_twin(path) or (self.excluded is not None and self.excluded(f"{path}/"))
+        return self._tables.has_twin(path) or (self._excluded is not None and self._excluded(f"{path}/"))
 
     def _is_below_unreadable(self, path: str) -> bool:
         inside = f"{path}/"
@@ -295,9 +317,9 @@ class Absences:
         Returns
         -------
         Loss or None
-            What is held, or would be if a person had not accepted it.
+            What is held, or would be held if a person had not accepted the loss.
         """
-        accepts, self.accepts = self.accepts, False
+        accepts, self._accepts = self._accepts, False
         self._new = set()
         there: set[str] = set()
         gone: dict[str, KnownSession] = {}
@@ -308,9 +330,9 @@ class Absences:
             elif not all(map(self._is_meant, each.spellings)):
                 gone[canonical(each)] = each
         n_known = len(there) + len(gone)
-        is_held = bool(gone) and (self.was_held or is_too_much(gone.keys(), n_known, there, self.max_fraction))
+        is_held = bool(gone) and (self._record.was_held or is_too_much(gone.keys(), n_known, there, self._max_fraction))
         if accepts or not is_held:
-            self.record_loss(None)
+            self._record.keep_loss(None)
         if not is_held:
             return None
         loss = Loss(len(gone), n_known, self._tables.counts.n_sessions - len(there), self.since)
@@ -345,38 +367,3 @@ def _sessions_below(folder: Folder) -> Iterator[str]:
             yield each.path
         elif each.kind < Kind.SESSION:
             stack += each.children.values()
-
-
-class KnownSessions:
-    """The sessions that should be on disk, for the guard.
-
-    Parameters
-    ----------
-    tables : Tables
-    tree : Tree
-    """
-
-    def __init__(self, tables: Tables, tree: Tree) -> None:
-        self.before: Collection[KnownSession] = ()
-        """Those of earlier tables, until the first scan is over."""
-        self._tables = tables
-        self._tree = tree
-
-    def is_empty(self) -> bool:
-        """Tell whether none is known."""
-        return not (self.before or self._tables.counts.n_sessions)
-
-    def sample(self, belongs: Callable[[str], bool]) -> list[KnownSession]:
-        """Return some of those whose path fits."""
-        if self.before:
-            return sample(each for each in self.before if any(map(belongs, each.spellings)))
-        found = sample(KnownSession((path,)) for path in self._tables.paths() if belongs(path))
-        return [KnownSession(each.spellings, self._inode(each.spellings[0])) for each in found]
-
-    def inodes(self) -> dict[str, int]:
-        """Return session path -> inode of those that are worth remembering."""
-        return {each.spellings[0]: each.ino for each in self.sample(lambda _: True) if each.ino}
-
-    def _inode(self, path: str) -> int:
-        folder = self._tree.find(path)
-        return folder.ino or folder.entry_ino if folder is not None and not folder.is_link else 0

@@ -28,7 +28,7 @@ class DirtyMark:
     rewritten : set of str
         Files whose content changed, whatever their size and time say.
     attributes : set of str
-        Files of which nothing else was told than that their attributes changed.
+        Files of which events told only that their attributes changed.
     """
 
     first: float
@@ -58,10 +58,14 @@ class DirtySet(Generic[K]):
     """
 
     def __init__(self, settle: float, longest_wait: float) -> None:
-        self.settle = settle
-        self.longest_wait = longest_wait
+        self._settle = settle
+        self._longest_wait = longest_wait
         self._marks: OrderedDict[K, DirtyMark] = OrderedDict()
         self._by_last: OrderedDict[K, DirtyMark] = OrderedDict()
+
+    def set_times(self, settle: float, longest_wait: float) -> None:
+        """Set the two times, in seconds, also for folders that are dirty already."""
+        self._settle, self._longest_wait = settle, longest_wait
 
     def __len__(self) -> int:
         return len(self._marks)
@@ -71,7 +75,7 @@ class DirtySet(Generic[K]):
 
     @property
     def oldest(self) -> float | None:
-        """Time of the oldest event that nobody has looked at, or None."""
+        """Time of the oldest event whose folder has not been looked at yet, or None."""
         for mark in self._marks.values():
             return mark.first
         return None
@@ -86,10 +90,6 @@ class DirtySet(Generic[K]):
             self._by_last.move_to_end(folder)
         return mark
 
-    def change_waits(self, settle: float, longest_wait: float) -> None:
-        """Set both times, in seconds; they count for the folders that are dirty already, too."""
-        self.settle, self.longest_wait = settle, longest_wait
-
     def mark_listing(self, folders: Iterable[K], now: float) -> None:
         """Mark folders to be listed again as a whole."""
         for folder in folders:
@@ -98,14 +98,14 @@ class DirtySet(Generic[K]):
     def next_due(self) -> float | None:
         """Return the time at which the next folder is due, or None if none is dirty."""
         for first, last in zip(self._marks.values(), self._by_last.values(), strict=True):
-            return min(last.last + self.settle, first.first + self.longest_wait)
+            return min(last.last + self._settle, first.first + self._longest_wait)
         return None
 
     def pop_due(self, now: float) -> list[tuple[K, DirtyMark]]:
         """Remove and return the folders that are due, oldest first."""
-        due = list(takewhile(lambda item: item[1].first + self.longest_wait <= now, self._marks.items()))
+        due = list(takewhile(lambda item: item[1].first + self._longest_wait <= now, self._marks.items()))
         self._forget(due)
-        settled = list(takewhile(lambda item: item[1].last + self.settle <= now, self._by_last.items()))
+        settled = list(takewhile(lambda item: item[1].last + self._settle <= now, self._by_last.items()))
         self._forget(settled)
         return due + sorted(settled, key=lambda item: item[1].first)
 

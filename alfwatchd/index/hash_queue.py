@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from alfwatchd.errors import StateError
-from alfwatchd.index.indexer import Indexer
+from alfwatchd.index.indexer import Committed, Indexer
 from alfwatchd.index.state_db import StateDb
 from alfwatchd.scan.hasher import Hashed, Hasher, HashJob
 from alfwatchd.scan.place import Place
@@ -16,7 +16,7 @@ from alfwatchd.tree.rows import Session
 
 _log = logging.getLogger(__name__)
 
-_ONE_FSID = frozenset({"ext2", "ext3", "ext4", "xfs", "f2fs", "tmpfs"})
+ONE_FSID = frozenset({"ext2", "ext3", "ext4", "xfs", "f2fs", "tmpfs"})
 """File systems that have the same id everywhere; in btrfs, for one, each subvolume has its own."""
 
 
@@ -38,16 +38,9 @@ class HashQueue:
         """Number of files that wait for their digest."""
         return self._hasher.n_pending
 
-    def submit(self, indexer: Indexer) -> None:
-        """Queue the rows without digest of the sessions that changed since the last call."""
-        self._submit(indexer, indexer.take_committed())
-
-    def submit_all(self, indexer: Indexer) -> None:
-        """Queue the rows without digest of all sessions."""
-        self._submit(indexer, indexer.tables.snapshot().sessions.values())
-
-    def _submit(self, indexer: Indexer, sessions: Iterable[Session]) -> None:
-        rewritten = indexer.tree.take_rewritten()
+    def submit(self, committed: Committed, indexer: Indexer) -> None:
+        """Queue the rows without digest of the sessions that changed."""
+        sessions, rewritten = committed
         if rewritten:
             self._hasher.forget(rewritten)
             # The event told of one name only; others may lead to the same file.
@@ -130,6 +123,6 @@ def _fsid_below(session: Session, places: Mapping[str, Place]) -> int | None:
     root = places.get("")
     has_mounts = any(path and f"{path}/".startswith(f"{session.path}/") for path in places)
     lies_in_mount = any(path and f"{session.path}/".startswith(f"{path}/") for path in places)
-    if root is None or root.fs_type not in _ONE_FSID or session.is_link or has_mounts or lies_in_mount:
+    if root is None or root.fs_type not in ONE_FSID or session.is_link or has_mounts or lies_in_mount:
         return None
     return root.fsid

@@ -6,29 +6,45 @@ Used by the engine, which feeds it events, and by `once`, which runs one scan. I
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from alfwatchd.alf.exclude import compile_exclude
-from alfwatchd.index.absences import Absences, KnownSessions
+from alfwatchd.index.absences import Absences
 from alfwatchd.index.dirty import DirtyMark, DirtySet
 from alfwatchd.index.heard import Heard
-from alfwatchd.index.intake import EarlierRow, Intake, Unreadable, removes
+from alfwatchd.index.intake import EarlierRow, Intake
+from alfwatchd.index.known_sessions import KnownSessions
 from alfwatchd.index.look_queue import Look, LookQueue, Scan, Ticket
+from alfwatchd.index.looker import Looker
 from alfwatchd.index.marks import Marks
+from alfwatchd.index.record import NOT_RECORDED, Record
 from alfwatchd.index.worker_pool import Crawled, WorkerPool
-from alfwatchd.scan.identity import Identities
-from alfwatchd.scan.mounts import WATCHABLE
 from alfwatchd.scan.root_guard import RootGuard
-from alfwatchd.scan.scanner import GONE, Scanner, open_folder
-from alfwatchd.scan.subtree import crawl
-from alfwatchd.tree.folder import NOT_WATCHED, Changes, Folder, Listing
+from alfwatchd.scan.scanner import Scanner
+from alfwatchd.tree.folder import Folder
 from alfwatchd.tree.rows import Problem, Session
 from alfwatchd.tree.sessions import Snapshot, Tables, TablesView
 from alfwatchd.watch.supervisor import WatchSupervisor
 
-_FOLDERS_PER_UNIT = 128
+FOLDERS_PER_UNIT = 128
 _ENTRIES_PER_UNIT = 4096
+
+
+class Committed(NamedTuple):
+    """What changed in the tables.
+
+    Parameters
+    ----------
+    sessions : list of Session
+        That were added or changed.
+    rewritten : list of bytes
+        Signatures of files that were rewritten without a change of signature: digests that are known are wrong.
+    """
+
+    sessions: list[Session]
+    rewritten: list[bytes]
 
 
 class Indexer:
@@ -45,6 +61,10 @@ class Indexer:
         Generation of the tables on disk, to count on from.
     workers : WorkerPool or None
         Worker processes for full scans; None to scan everything here.
+    max_lost_fraction : float
+        See `index.absences.Absences`.
+    record : Record
+        What is kept from run to run.
     """
 
     def __init__(
@@ -57,8 +77,9 @@ class Indexer:
         longest_wait_seconds: float,
         generation: int,
         workers: WorkerPool | None = None,
+        max_lost_fraction: float = 1.0,
+        record: Record = NOT_RECORDED,
     ) -> None:
-        self.scanner = scanner
         self.guard = guard
         self.watch = watch
         self.workers = workers
@@ -72,30 +93,42 @@ class Indexer:
         """What could not be read. Its rows are kept."""
         self.linked = self.intake.linked
         """Folders with links to datasets or sessions: what those lead to changes without an event."""
-        self.absences = Absences(self.tables, self.tree, watch, self.unreadable)
-        self.absences.excluded = scanner.excluded
+        self.absences = Absences(
+            self.tables, self.tree, watch, self.unreadable,
+            max_fraction=max_lost_fraction, record=record, excluded=scanner.excluded,
+        )  # fmt: skip
         self.marks = Marks(self.intake, self.dirty, self.absences)
-        self.known = guard.known = KnownSessions(self.tables, self.tree)
-        self.record_inodes: Callable[[Mapping[str, int]], None] = lambda _: None
-        """Given inodes of session folders after each whole scan; keeps them for the next run."""
+        self.known = KnownSessions(self.tables, self.tree)
+        guard.use_known(self.known)
+        self.scans_done = 0
+        self._looker = Looker(scanner, guard, watch, self.intake, self.queue, self.heard, self.absences, self.tables)
+        self._record = record
         self._committed: list[Session] = []
         self._ended: list[Scan] = []
-        self.scans_done = 0
-        self._identities = Identities(scanner.root, guard)
         self._n_dropped = 0
         self._n_renewed = 0
 
+    @property
+    def scanner(self) -> Scanner:
+        """What looks at folders."""
+        return self._looker.scanner
+
+    def use_scanner(self, scanner: Scanner) -> None:
+        """Look with another scanner of the same root from now on."""
+        self._looker.use_scanner(scanner)
+
     def exclude(self, patterns: Sequence[str]) -> None:
         """Leave other paths out from now on; a scan must follow."""
-        self.scanner = replace(self.scanner, excluded=compile_exclude(patterns))
-        self.absences.excluded = self.scanner.excluded
+        excluded = compile_exclude(patterns)
+        self.use_scanner(replace(self.scanner, excluded=excluded))
+        self.absences.exclude(excluded)
         if self.workers is not None:
-            self.workers.patterns = patterns
+            self.workers.exclude(patterns)
 
     def change_limits(self, *, settle_seconds: float, longest_wait_seconds: float, max_lost_fraction: float) -> None:
         """Put other settings into force; see `index.dirty.DirtySet` and `index.absences.Absences`."""
-        self.dirty.change_waits(settle_seconds, longest_wait_seconds)
-        self.absences.max_fraction = max_lost_fraction
+        self.dirty.set_times(settle_seconds, longest_wait_seconds)
+        self.absences.allow_losses(max_lost_fraction)
 
     def receive(self, message: Crawled) -> None:
         """Take note of what a worker process has read; `scan` takes it in."""
@@ -123,10 +156,11 @@ class Indexer:
         Raises
         ------
         RootOffline
-            It is not what it was.
+            It is missing, or another disk or folder than before.
         """
         self.guard.open_root(accept=accept)
-        self.absences.accepts |= accept
+        if accept:
+            self.absences.accept()
 
     def start_scan(self, reason: str, now: float, *, paced: bool = False, top: Folder | None = None) -> Scan:
         """Begin to scan all below a folder (default: the root).
@@ -178,14 +212,14 @@ class Indexer:
         Raises
         ------
         RootOffline
-            The root is not what it was; no row was removed for it.
+            The root is missing, or another disk or folder than before; no row was removed.
         """
         self.queue.add(self.dirty.pop_due(now))
         n_entries = 0
         try:
             if self.queue.is_waiting:
                 self.guard.check()
-            for _ in range(_FOLDERS_PER_UNIT):
+            for _ in range(FOLDERS_PER_UNIT):
                 if self.intake.shared and self.queue.is_caught_up:
                     for folder in self.intake.shared.take_stale(self.tree.root):
                         self.queue.look_again(folder, now)
@@ -219,7 +253,7 @@ class Indexer:
     def note_inodes(self) -> None:
         """Let inodes of sessions be kept for the next run, unless some of them are missing."""
         if self.absences.loss is None and not self.absences.are_undecided:
-            self.record_inodes(self.known.inodes())
+            self._record.keep_inodes(self.known.inodes())
 
     def _do(self, look: Look, now: float) -> int:
         """Look at one folder, or hand it out; return the number of entries seen."""
@@ -235,19 +269,8 @@ class Indexer:
                 self.workers.submit(look)
                 return 0
             if not self.watch.is_on:
-                return self._crawl(look)
-        return self._look(look, now)
-
-    def _crawl(self, look: Look) -> int:
-        """Read a unit here and now."""
-        is_first = not self.scans_done
-        try:
-            left, n_entries = self.intake.accept_unit(look.folder, crawl(self.scanner, look.folder), is_first=is_first)
-        except OSError:
-            left, n_entries = [look.folder], 0
-        self.absences.note()
-        self.queue.put_back(left)
-        return n_entries
+                return self._looker.crawl(look, is_first=not self.scans_done)
+        return self._looker.look_at(look, now, is_first=not self.scans_done)
 
     def _take_crawled(self, workers: WorkerPool) -> int:
         """Let worker processes go on, and take in what they have read."""
@@ -260,7 +283,7 @@ class Indexer:
             if not self.queue.note_returned(unit.look) or not self.tree.is_attached(unit.look.folder):
                 self.intake.refuse_unit(unit.found or [])
             elif unit.found is None and not self.watch.is_on:
-                n_entries += self._crawl(unit.look)
+                n_entries += self._looker.crawl(unit.look, is_first=not self.scans_done)
             else:
                 left, n_seen = self.intake.accept_unit(unit.look.folder, unit.found or [], is_first=not self.scans_done)
                 self.absences.note()
@@ -269,113 +292,15 @@ class Indexer:
         self.intake.watch_meanwhile(is_on=workers.are_running)
         return n_entries
 
-    def _look(self, look: Look, now: float) -> int:
-        """Look at one folder; return the number of entries seen."""
-        folder = look.folder
-        if self.intake.meanwhile is not None:
-            self.intake.meanwhile.looked_at.add(folder)
-        try:
-            fd = open_folder(self.scanner.root, folder)
-        except OSError as error:
-            self._cannot_open(folder, error, now)
-            return 0
-        try:
-            if self._identities.lead_elsewhere(folder, os.fstat(fd)):
-                self._look_again_from_above(look, now)
-                return 0
-            n_names = self._look_at_names(look, fd, now)
-            return self._list(look, fd, now) if n_names is None else n_names
-        except OSError as error:
-            self._cannot_read(folder, error)
-            return 0
-        finally:
-            os.close(fd)
-
-    def _look_again_from_above(self, look: Look, now: float) -> None:
-        self.guard.check()
-        if look.folder.parent in self.unreadable:
-            self.unreadable[look.folder] = Unreadable("the folder above it cannot be read")
-        else:
-            self.queue.retry(look, now)
-
-    def _look_at_names(self, look: Look, fd: int, now: float) -> int | None:
-        """Look only at the files that events named; None where that would not tell enough."""
-        folder, mark = look.folder, look.mark
-        if mark is None or mark.listing or folder.wd == NOT_WATCHED or folder in self.unreadable:
-            return None
-        found = self.scanner.look(fd, folder, mark.names)
-        if found.unknown:
-            return None
-        if found.gone and not self.guard.is_certain(folder.path):
-            self.queue.retry(look, now)
-            return 0
-        self.intake.accept_look(folder, found, mark.rewritten, self.heard.unwritten(mark))
-        return len(mark.names)
-
-    def _list(self, look: Look, fd: int, now: float) -> int:
-        folder = look.folder
-        is_heard = folder.wd != NOT_WATCHED and folder not in self.unreadable
-        unwritten = self.heard.unwritten(look.mark if is_heard else None)
-        self.watch.arm(folder, fd)
-        listing = self.scanner.list_folder(fd, folder)
-        if removes(folder, listing):
-            if not self.guard.is_certain(folder.path):
-                self.queue.retry(look, now)
-                return 0
-            self._check_emptied(look, listing)
-        rewritten = look.mark.rewritten if look.mark is not None else frozenset()
-        new = self.intake.accept_listing(folder, listing, rewritten, unwritten, is_first=not self.scans_done)
-        self.absences.note()
-        self._follow(look, new)
-        return len(listing.packed.names) + len(listing.folders) + listing.n_ignored
-
-    def _follow(self, look: Look, new: list[Folder]) -> None:
-        children = look.folder.children.values()
-        follow = dict.fromkeys(children if look.deep else new)
-        if self.watch.is_on:
-            unseen = dict.fromkeys(child for child in children if child.wd == NOT_WATCHED)
-            if self.queue.is_paced(look):
-                # No event tells what is in there, and `sync` waits for no scan that takes its time.
-                unseen = {child: None for child in unseen if child not in self.watch.unwatched}
-                self.queue.add((child, None) for child in unseen)
-                follow = {child: None for child in follow if child not in unseen}
-            else:
-                follow |= unseen
-        self.queue.follow(look, follow)
-
-    def _check_emptied(self, look: Look, listing: Listing) -> None:
-        """Take a root that lost all its folders for a lost disk, unless its deletion was there to be seen."""
-        if look.folder is not self.tree.root or listing.folders or not self.tables.counts.n_sessions:
-            return
-        place = self.guard.places.get("")
-        if self.scans_done and place is not None and place.fs_type in WATCHABLE:
-            return
-        raise self.guard.close_root("the root is suddenly empty")
-
-    def _cannot_open(self, folder: Folder, error: OSError, now: float) -> None:
-        """Nothing is dropped here: whether a folder is gone, only a listing of its parent can tell."""
-        if error.errno not in GONE or folder.parent is None:
-            self._cannot_read(folder, error)
-        else:
-            if folder not in self.unreadable:  # once only: some file systems list what they cannot open
-                self.queue.look_again(folder.parent, now)
-            self.unreadable[folder] = Unreadable(error.strerror or str(error))
-
-    def _cannot_read(self, folder: Folder, error: OSError) -> None:
-        if folder.parent is None:
-            raise self.guard.close_root(f"the root cannot be read ({error.strerror})") from error
-        self.intake.note_unreadable(folder, error.strerror or str(error))
-
     def _commit(self) -> None:
         """Bring the tables up to date with the tree."""
+        changes = self.intake.take_changes()
         if self.queue.current is not None:
-            self.queue.current.changes += self.intake.changes
-        self.intake.changes = Changes()
+            self.queue.current.changes += changes
         sessions, dropped = self.tree.take_touched(self.tables.get)
         self.absences.commit(sessions, dropped, is_first=not self.scans_done)
         self._committed += sessions
-        for gone in [folder for folder in self.unreadable if not self.tree.is_attached(folder)]:
-            del self.unreadable[gone]
+        self.intake.forget_unattached()
         if self._n_dropped != self.tree.n_dropped:
             self._n_dropped = self.tree.n_dropped
             gone_too = [folder for folder in self.watch.unwatched if not self.tree.is_attached(folder)]
@@ -388,20 +313,15 @@ class Indexer:
 
     # Telling.
 
-    def take_committed(self) -> list[Session]:
-        """Return the sessions that changed since the last call."""
-        committed, self._committed = self._committed, []
+    def take_committed(self) -> Committed:
+        """Return what changed since the last call, and forget it."""
+        committed, self._committed = Committed(self._committed, self.tree.take_rewritten()), []
         return committed
 
     def take_ended(self) -> list[Scan]:
-        """Return the scans that ended since the last call."""
+        """Return the scans that ended since the last call, and forget them."""
         ended, self._ended = self._ended, []
         return ended
-
-    def drop_unhashed(self) -> None:
-        """Forget what changed since the last call; for an owner that hashes nothing."""
-        self._committed = []
-        self.tree.take_rewritten()
 
     def snapshot(self) -> Snapshot:
         """Freeze the rows as they are; costs one shallow copy of the dict of sessions."""

@@ -52,7 +52,7 @@ class EarlierRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Meanwhile:
-    """Why what worker processes have read may be older than what is known.
+    """What happened since worker processes began to read: their listings may be older.
 
     Parameters
     ----------
@@ -82,12 +82,11 @@ class Intake:
         self.linked: set[Folder] = set()
         """Folders with links that may lead to datasets or sessions. May hold dropped ones: they are few."""
         self.shared = HardLinks()
-        self.changes = Changes()
-        """Of rows, since the owner last took them."""
-        self.meanwhile: Meanwhile | None = None
+        self._changes = Changes()
+        self._meanwhile: Meanwhile | None = None
         """What happened since worker processes began to read; None while none does."""
         self._guard = guard
-        self._watching = watch
+        self._watch = watch
 
     def accept_listing(
         self,
@@ -107,14 +106,14 @@ class Intake:
         """
         old = folder.rows
         known = listing
-        if self._guard.missing:  # what is mounted on these folders is elsewhere now: what was there stays
+        if self._guard.missing:  # a disk that belongs on these folders is missing: their rows stay
             missing = {name for name, child in folder.children.items() if self._guard.is_missing(child.path)}
             known = listing._replace(unknown=listing.unknown | missing)
         if unwritten:
             unwritten = self._with_one_name(unwritten, listing.packed.unpack(), listing.shared_inodes)
         new, freed, changes = self.tree.apply(folder, known, rewritten, unwritten)
         if freed:
-            self._watching.release(freed)
+            self._watch.release(freed)
         if listing.has_links or folder in self.linked:
             (self.linked.add if listing.has_links else self.linked.discard)(folder)
         if listing.unknown:
@@ -122,7 +121,7 @@ class Intake:
         else:
             self.unreadable.pop(folder, None)
         if changes:
-            self.changes += changes
+            self._changes += changes
         if listing.shared_inodes or self.shared:
             self.shared.note_listing(listing, is_news=bool(rewritten or (changes.are_shown and not is_first)))
         self.shared.note_gone(old, folder.rows)
@@ -135,7 +134,7 @@ class Intake:
     ) -> None:
         """Change the rows of the names that were looked at."""
         old = folder.rows
-        self.changes += self.tree.patch(folder, look, rewritten, self._with_one_name(unwritten, look.files))
+        self._changes += self.tree.patch(folder, look, rewritten, self._with_one_name(unwritten, look.files))
         self.shared.note_gone(old, folder.rows)
 
     def _with_one_name(
@@ -145,11 +144,29 @@ class Intake:
         shared = self.shared.inodes_among(files.values()) | set(map(pack_inode, shared_inodes)) if names else set()
         return {name for name in names if name in files and inode_of(files[name]) not in shared} if shared else names
 
+    def take_changes(self) -> Changes:
+        """Return how many rows changed since the last call, and begin to count again."""
+        changes, self._changes = self._changes, Changes()
+        return changes
+
     def note_unreadable(self, folder: Folder, why: str) -> None:
         """Note that nothing is known of a folder now; its rows stay."""
         if folder not in self.unreadable:
             _log.warning("folder not readable path=%s error=%s", printable(folder.path), why)
+        self.mark_unreadable(folder, why)
+
+    def mark_unreadable(self, folder: Folder, why: str) -> None:
+        """Note that nothing is known of a folder until another look at it, which follows soon; nothing is logged."""
         self.unreadable[folder] = Unreadable(why)
+
+    def forget_unattached(self) -> None:
+        """Forget unreadable folders that are no part of the tree any more."""
+        for gone in [folder for folder in self.unreadable if not self.tree.is_attached(folder)]:
+            del self.unreadable[gone]
+
+    def forget_unattached_links(self) -> None:
+        """Forget folders with links that are no part of the tree any more."""
+        self.linked.difference_update([folder for folder in self.linked if not self.tree.is_attached(folder)])
 
     def problems(self) -> list[Problem]:
         """Return one problem per folder that could not be read."""
@@ -160,7 +177,7 @@ class Intake:
         ]
 
     def restore(self, rows: Iterable[EarlierRow]) -> None:
-        """Put back rows of earlier tables that lie where nothing could be read now.
+        """Put back rows of earlier tables whose folders could not be read now.
 
         Parameters
         ----------
@@ -179,10 +196,10 @@ class Intake:
     # Units.
 
     def accept_unit(self, top: Folder, found: Iterable[Found], *, is_first: bool) -> tuple[list[Folder], int]:
-        """Take in what a crawl has read, where it only adds to what is known.
+        """Take in the listings of a crawl that only add rows.
 
-        Reading was some time ago, and elsewhere. So whatever would remove a row, or cannot be trusted for any other
-        reason, is left to a look of its own, and so is what the crawl left out.
+        The crawl read them some time ago, perhaps in another process. A listing that would remove a row, or cannot be
+        trusted for another reason, is refused: its folder is looked at again here, and so are missing folders.
 
         Parameters
         ----------
@@ -206,14 +223,14 @@ class Intake:
             above = folders[parent] if parent >= 0 else None
             here = top if parent < 0 else above.children.get(name) if above is not None else None
             if here is None or listing is None or not self._is_trusted(here, wd, listing):
-                self._watching.release_unclaimed(wd)
+                self._watch.release_unclaimed(wd)
                 folders.append(None)
                 continue
             if wd != NOT_WATCHED:
-                self._watching.claim(here, wd)
+                self._watch.claim(here, wd)
             if listing.is_plain and self._is_new(here):
                 self.tree.fill(here, listing)
-                self.changes.added += len(listing.packed.names)
+                self._changes.added += len(listing.packed.names)
             else:
                 self.accept_listing(here, listing, frozenset(), is_first=is_first)
             folders.append(here)
@@ -228,16 +245,26 @@ class Intake:
         return not (folder.ino or folder.rows or folder.children or folder in self.unreadable)
 
     def refuse_unit(self, found: Iterable[Found]) -> None:
-        """Give back the watches of a unit that nobody wants to know of any more."""
+        """Remove the watches of a unit whose scan is over or was given up."""
         for each in found:
-            self._watching.release_unclaimed(each.wd)
+            self._watch.release_unclaimed(each.wd)
+
+    def note_look(self, folder: Folder) -> None:
+        """Note that a folder is looked at here: what a worker process has read of it may be older."""
+        if self._meanwhile is not None:
+            self._meanwhile.looked_at.add(folder)
+
+    def note_unclaimed_events(self, wd: int) -> None:
+        """Note that events came for a watch that a worker process may have added, or that the watch is gone."""
+        if self._meanwhile is not None:
+            self._meanwhile.told.add(wd)
 
     def watch_meanwhile(self, *, is_on: bool) -> None:
         """Begin, or end, to note what happens while worker processes read."""
-        if is_on and self.meanwhile is None:
-            self.meanwhile = Meanwhile()
+        if is_on and self._meanwhile is None:
+            self._meanwhile = Meanwhile()
         elif not is_on:
-            self.meanwhile = None
+            self._meanwhile = None
 
     def _is_trusted(self, folder: Folder, wd: int, listing: Listing) -> bool:
         parent = folder.parent
@@ -245,8 +272,8 @@ class Intake:
             parent is not None
             and (listing.dev, listing.ino) == (parent.dev, folder.entry_ino)
             and not listing.unknown
-            and (wd != NOT_WATCHED) == self._watching.is_on
-            and (self.meanwhile is None or not (folder in self.meanwhile.looked_at or wd in self.meanwhile.told))
+            and (wd != NOT_WATCHED) == self._watch.is_on
+            and (self._meanwhile is None or not (folder in self._meanwhile.looked_at or wd in self._meanwhile.told))
             and not removes(folder, listing)
         )
 

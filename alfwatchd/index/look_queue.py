@@ -1,4 +1,4 @@
-"""What is to be looked at next: urgent looks first, then the scan of everything that runs, if one does."""
+"""Which folder is looked at next: urgent looks first, then those of the scan that runs, if one does."""
 
 from __future__ import annotations
 
@@ -66,11 +66,11 @@ class LookQueue:
         self._urgent: deque[Look | Ticket] = deque()
         self._background: deque[Look] = deque()
         self._out: set[Look] = set()
-        """Units that others read."""
+        """Units that worker processes read."""
 
     @property
     def is_waiting(self) -> bool:
-        """Whether anything is to be looked at, here or by others."""
+        """Whether anything is to be looked at, here or by worker processes."""
         return bool(self._urgent or self._background or self._out)
 
     @property
@@ -80,7 +80,7 @@ class LookQueue:
 
     @property
     def is_last(self) -> bool:
-        """Whether nothing of the scan is left but what is out."""
+        """Whether all units of the scan that are left are being read by workers."""
         return not self._background
 
     @property
@@ -100,7 +100,7 @@ class LookQueue:
         return not self._urgent or isinstance(self._urgent[0], Ticket)
 
     def is_paced(self, look: Look) -> bool:
-        """Tell whether a task is part of a scan that may take its time."""
+        """Tell whether a look is part of a scan that may take its time."""
         return not look.is_urgent and self.current is not None and self.current.paced
 
     def add(self, folders: Iterable[tuple[Folder, DirtyMark | None]]) -> None:
@@ -126,11 +126,11 @@ class LookQueue:
         self._background.extendleft(reversed(found))
 
     def hand_out(self, look: Look) -> None:
-        """Note that others read a unit."""
+        """Note that a worker process reads a unit."""
         self._out.add(look)
 
     def note_returned(self, look: Look) -> bool:
-        """Note that a unit was read, or is not going to be; False if nobody wants to know any more."""
+        """Note that a worker returned a unit, read or not; False if its scan is over or was given up."""
         if look not in self._out:
             return False
         self._out.remove(look)
@@ -154,7 +154,7 @@ class LookQueue:
             self.look_again(look.folder.parent, now)
 
     def start_scan(self, new: Scan, root: Folder, top: Folder) -> Scan:
-        """Begin a scan, or let exactly one more follow the one that runs; return the one that will do."""
+        """Begin a scan, or let exactly one more follow the one that runs; return the one that serves for both."""
         if self.current is None or (self.current.paced and not new.paced):
             self._begin(new, top)
             return new
@@ -167,7 +167,7 @@ class LookQueue:
         return self._next
 
     def next_look(self, *, background: bool) -> Look | None:
-        """Remove and return what is to be looked at next."""
+        """Remove and return the next look; None if nothing is waiting."""
         while self._urgent:
             look = self._urgent.popleft()
             if isinstance(look, Look):

@@ -1,4 +1,4 @@
-"""Marks folders to be looked at: by events, and by what no event tells."""
+"""Marks folders to be looked at: those that events name, and those that no event tells about."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from alfwatchd.watch.events import FolderEvents
 
 
 class Marks:
-    """What is to be looked at because something happened; costs no look at the disk.
+    """Marks folders as dirty, without looking at the disk.
 
     Parameters
     ----------
@@ -29,18 +29,17 @@ class Marks:
 
     def mark_events(self, folders: Mapping[int, FolderEvents], unwatched: Iterable[int], now: float) -> None:
         """Mark folders by what the watcher saw."""
-        claims, meanwhile = self._intake.tree.claims, self._intake.meanwhile
+        claims = self._intake.tree.claims
         for wd, events in folders.items():
             watched = claims.watched_by(wd)
             for folder in watched:
                 self._mark(folder, events, now)
-            if not watched and meanwhile is not None:
-                meanwhile.told.add(wd)
+            if not watched:
+                self._intake.note_unclaimed_events(wd)
         for wd in unwatched:
             for folder in claims.forget_watch(wd):
                 self.mark_folder(folder, now)
-            if meanwhile is not None:
-                meanwhile.told.add(wd)
+            self._intake.note_unclaimed_events(wd)
 
     def _mark(self, folder: Folder, events: FolderEvents, now: float) -> None:
         if folder.kind < Kind.SESSION:
@@ -63,6 +62,5 @@ class Marks:
 
     def mark_linked(self, now: float) -> None:
         """Mark the folders with links."""
-        linked, tree = self._intake.linked, self._intake.tree
-        linked.difference_update([folder for folder in linked if not tree.is_attached(folder)])
-        self._dirty.mark_listing(linked, now)
+        self._intake.forget_unattached_links()
+        self._dirty.mark_listing(self._intake.linked, now)

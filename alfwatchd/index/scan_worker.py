@@ -67,7 +67,7 @@ def _make_arm(inotify_fd: int) -> Arm:
 
 
 def _serve(pipe: Connection, arm: Arm) -> None:
-    """Read units until nobody wants any more: batches of (number, path) in, batches of (number, folders) out."""
+    """Read units until the pipe is closed: batches of (number, path) in, batches of (number, folders) out."""
     root, patterns = pickle.loads(pipe.recv_bytes())
     scanner = Scanner(root, compile_exclude(patterns))
     while True:

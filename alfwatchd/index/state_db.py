@@ -1,7 +1,7 @@
-"""What must outlive a restart and is not in the tables: identities, some inodes, md5 digests, new sessions; in SQLite.
+"""What the next process needs beside the tables: identities, some inodes, md5 digests, new sessions; in SQLite.
 
-The file may be deleted at any time: the next start scans, hashes and takes the root as it finds it. A daemon that runs
-makes it anew.
+The file may be deleted at any time: the next start scans, hashes and takes the root as it finds it. A running daemon
+makes it again.
 """
 
 from __future__ import annotations
@@ -208,7 +208,7 @@ class StateDb:
                 yield
         except (OSError, sqlite3.Error) as error:
             if _is_damage(error):
-                self._mark = None  # made anew by the next transaction
+                self._mark = None  # the next transaction makes it again
             raise StateError(f"{self.path}: {error}; it may be deleted while no daemon runs") from error
 
     def _is_in_place(self) -> bool:
@@ -219,16 +219,16 @@ class StateDb:
             return False
 
     def _make_anew(self) -> None:
-        """Make a file that somebody has removed or damaged: what is written to the one that is open would be lost."""
+        """Replace a file that was removed or damaged: what is written to the one that is open would be lost."""
         self._db.close()  # first of all, as it removes the other files that belong to it, by their names
         self._places = None
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
         self._db = self._open()
         self._mark = _mark(self.path)
-        _log.warning("the state was removed or damaged and is made anew path=%s", self.path)
+        _log.warning("the state was removed or damaged and is made again path=%s", self.path)
 
     def _open(self) -> sqlite3.Connection:
-        """Open the file; one that is damaged or of another version is made anew, as it holds nothing but shortcuts."""
+        """Open the file. One that is damaged or of another version is replaced by a new one: it only saves time."""
         files = [Path(f"{self.path}{end}") for end in ("", "-wal", "-shm", "-journal")]
         try:
             for each in files:
@@ -240,7 +240,7 @@ class StateDb:
             if not _is_damage(error):  # locked, full, not readable: nothing is wrong with what it holds
                 raise
             _log.warning(
-                "the state is damaged, or of another version, and made anew path=%s error=%s", self.path, error
+                "the state is damaged or of another version, and is made again path=%s error=%s", self.path, error
             )
         self.is_new = True
         for each in files:
@@ -316,7 +316,7 @@ def _mark(path: Path) -> tuple[int, int]:
 def _connect(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(path, check_same_thread=False)
     try:
-        # Before WAL: so there is no shared memory file, whose truncation by anybody would end this process (SIGBUS).
+        # Before WAL, so that there is no shared memory file: another program could truncate it and end us by SIGBUS.
         db.execute("PRAGMA locking_mode = EXCLUSIVE")
         db.execute("PRAGMA mmap_size = 0")
         db.execute("PRAGMA journal_mode = WAL")

@@ -67,7 +67,7 @@ class Crawled:
 
 
 class WorkerPool:
-    """Hands units to worker processes. Engine's thread only, but for the thread that waits for answers.
+    """Hands units to worker processes. Engine's thread only; one thread of its own waits for answers.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ class WorkerPool:
         self, root: str, patterns: Sequence[str], n_workers: int, post: Callable[[Crawled | EventsLost], None]
     ) -> None:
         self.root = root
-        self.patterns = patterns
+        self._patterns = patterns
         self.n_workers = n_workers
         self.problem = ""
         """Why no workers are used for a while; empty if all is well."""
@@ -115,6 +115,10 @@ class WorkerPool:
     def are_running(self) -> bool:
         """Whether units may be read somewhere."""
         return bool(self._workers)
+
+    def exclude(self, patterns: Sequence[str]) -> None:
+        """Leave other paths out; workers that run already go on as they began, so that a scan must follow."""
+        self._patterns = patterns
 
     def submit(self, look: Look) -> None:
         """Add a unit; nothing begins before there are enough of them."""
@@ -167,21 +171,21 @@ class WorkerPool:
         self._share()
 
     def _look_after(self) -> None:
-        """Notice what would keep a scan from its end for ever."""
+        """Notice workers, or a thread, that would keep a scan from ever ending."""
         if self._hearer is not None and not self._hearer.is_alive():
             self._give_up(_DEAF)
             return
         silent = time.monotonic() - self._heard
         n_out = sum(len(worker.out) for worker in self._workers.values())
         if silent > SILENT_SECONDS and n_out and self._process is not None:
-            # One that somebody has stopped goes on; to one that waits for a disk it means nothing.
+            # This wakes workers that were stopped (SIGSTOP), and changes nothing for those that wait for a disk.
             _log.warning("worker processes are silent, is the disk? seconds=%.0f units=%d", silent, n_out)
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGCONT)
             self._heard = time.monotonic()
 
     def take(self, *, is_last: bool) -> list[ScanUnit]:
-        """Return what came of units; `is_last` gives back those that are too few to share."""
+        """Return the units that came back; with `is_last`, also those that are too few to start workers for."""
         done, self._done = self._done, []
         if self._workers and not self._waiting and not any(worker.out for worker in self._workers.values()):
             self._stop()
@@ -192,13 +196,13 @@ class WorkerPool:
         return done
 
     def stop(self) -> None:
-        """End the workers; all that they were given is given back, and what they have read is not to be used."""
+        """End the workers. `take` returns all their units as unread: their listings must not be used any more."""
         out = [look for worker in self._workers.values() for look in worker.out.values()]
         self._done = [ScanUnit(look, None) for look in [*(unit.look for unit in self._done), *out]]
         self._stop()
 
     def forget(self) -> None:
-        """Forget what is still to be read; what is being read comes back all the same."""
+        """Forget the units that no worker has yet; those that workers read still come back."""
         self._waiting.clear()
 
     def close(self) -> None:
@@ -244,7 +248,7 @@ class WorkerPool:
         for here, _ in pipes:
             self._n_started += 1
             self._workers[self._n_started] = _Worker(here)
-            here.send_bytes(pickle.dumps((self.root, tuple(self.patterns))))
+            here.send_bytes(pickle.dumps((self.root, tuple(self._patterns))))
 
     def _receive(self, process: subprocess.Popen[bytes], numbers: dict[Connection, int]) -> None:
         """Post answers until all workers have ended. In a thread of its own, which is the one to close the pipes."""
@@ -259,20 +263,20 @@ class WorkerPool:
         process.wait()
 
     def _give_up(self, problem: str) -> None:
-        """Give everything back, to be read without workers, and start others after a while."""
+        """Return all units as unread, to be read without workers, and start new workers after a while."""
         seconds = min(FIRST_REST_SECONDS * 4 ** min(self._n_deaths, 10), LONGEST_REST_SECONDS)
         _log.error("full scans go on without worker processes for seconds=%.0f error=%s", seconds, problem)
         self._n_deaths += 1
         self._rests_until = time.monotonic() + seconds
         self.problem = problem
         self.stop()
-        if self._is_watching:  # they may have added watches that nobody knows
+        if self._is_watching:  # they may have added watches that we do not know of
             self._post(EventsLost(problem, reader_alive=False))
 
     def _stop(self) -> None:
         self._workers = {}
         process, self._process = self._process, None
         if process is not None:
-            # They hold nothing but what they were asked. Not waited for: a dead network mount can keep them for hours.
+            # They hold no state. We do not wait for their end: a dead network mount can keep them for hours.
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Looks at each candidate of a prune on disk: is it unchanged, is it old enough, does a link lead to it?
+"""Looks at each candidate of a prune on disk: whether it is unchanged and old enough, and whether a link leads to it.
 
 Like `executor`, it walks from the root by folder descriptors that never follow a link. It changes nothing.
 """

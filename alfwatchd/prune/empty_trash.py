@@ -263,5 +263,5 @@ def _delete(
 
 
 def is_untouched(about: os.stat_result, planned: FileState) -> bool:
-    """Tell whether a file in the trash is as it was when it was moved. (Device numbers change with each mount.)"""
+    """Tell whether a file in the trash is as it was when it was moved; device numbers change with each mount."""
     return stat.S_ISREG(about.st_mode) and (about.st_size, about.st_mtime_ns) == (planned.size, planned.mtime_ns)

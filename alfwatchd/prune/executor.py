@@ -243,7 +243,7 @@ def _open_file(folder_fd: int, name: str) -> Iterator[int]:
 
 
 def _check_path(prune: _Prune, session: str, path: str) -> None:
-    """Raise unless a plan may hold this path. (The grammar alone would accept ``..`` as a subject.)"""
+    """Raise unless a plan may hold this path; the grammar alone would accept ``..`` as a subject."""
     is_planned = is_file_path(path) if path != f"{session}/" else {".", ".."}.isdisjoint(session.split("/"))
     if grammar.parse_session(session) is None or not is_planned:
         raise OSError(errno.EINVAL, "is not a dataset or session below the root")

@@ -97,7 +97,7 @@ class Bin:
         except OSError as error:
             raise OSError(
                 errno.ESTALE,
-                f"was replaced while it was moved; the new file cannot go back ({error.strerror}): see {slot} in the trash",
+                f"was replaced while it was moved, and cannot go back ({error.strerror}): it is {slot} in the trash",
             ) from error
         self.n_moved -= 1
         raise OSError(errno.ESTALE, "has changed since the plan")

@@ -1,4 +1,4 @@
-"""The tables in the output folder, or some of their rows -> one ``cache.zip``, with one date in all of it."""
+"""Makes a ``cache.zip`` of the tables in the output folder, or of some of their rows, with one date in all parts."""
 
 from __future__ import annotations
 
@@ -42,17 +42,18 @@ _CHUNK_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """Rows of one generation; they stay readable while the tables are replaced. Used by one thread.
+    """The selected rows of one generation. They stay readable while the tables are replaced. Used by one thread.
 
     Parameters
     ----------
     generation : int
-        Of the tables.
+        Generation of the tables.
     origin : object
-        What the tables say of where they come from.
+        The ``origin`` in their metadata.
     content : str
-        Digest of all that readers get but dates.
+        Digest of all that readers get, except dates.
     tag : str
+        See `open_bundle`.
     selection : Selection
     sessions, datasets : CheckedFile
     eids : pyarrow.Array
@@ -70,24 +71,24 @@ class Bundle:
 
     @contextmanager
     def zipped(self, date: str, nonce: str) -> Iterator[tuple[BinaryIO, dict[str, Any]]]:
-        """Yield the zip, a file without a name, so that nothing of it is left by whoever is killed.
+        """Yield the zip, in a file without a name, so that nothing is left of it if this process is killed.
 
         Parameters
         ----------
         date : str
-            As ONE writes it; in the tables and the JSON alike.
+            As ONE writes it; the same in the tables and the JSON.
         nonce : str
-            See `publication.inner_info`.
+            See `cache_info.inner_info`.
 
         Yields
         ------
-        tuple
-            File, and the JSON that is in it.
+        tuple of (file, dict)
+            The zip, opened for reading; the JSON that is in it.
 
         Raises
         ------
         TablesError
-            There is no room for temporary files.
+            The folder of temporary files has no room.
         """
         described = cache_info.one_metadata(date, self.origin, self.tag)
         try:
@@ -95,14 +96,14 @@ class Bundle:
                 files = {name: stack.enter_context(tempfile.TemporaryFile()) for name in _INDEXES}
                 made = stack.enter_context(tempfile.TemporaryFile())
                 yield made, self._zip(made, files, described, nonce)
-        except OSError as error:  # also of a file that is closed before all of it could be written
+        except OSError as error:  # also when a file is closed whose rest cannot be written
             raise TablesError(
                 f"an archive cannot be made in the folder of temporary files ({error.strerror or error}); "
                 "make room there, or set TMPDIR to another folder"
             ) from error
 
     def _zip(self, made: Any, files: Mapping[str, Any], described: Mapping[str, Any], nonce: str) -> dict[str, Any]:
-        """Write all that is in the zip, and return the JSON in it; the tables go through files of their own."""
+        """Write the zip, and return the JSON in it. Each table is written to a file of its own first."""
         rows = {name: self._write(name, file, described) for name, file in files.items()}
         info = cache_info.inner_info(described, rows, self.content, nonce)
         with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as zipped:
@@ -115,11 +116,11 @@ class Bundle:
         return info
 
     def _write(self, name: str, file: BinaryIO, described: Mapping[str, Any]) -> Rows:
-        """Write one table as plain Parquet: no holes, no row groups but large ones."""
+        """Write one table as plain Parquet: without unused space, in large row groups."""
         schema = _schema_of(self.sessions if name == "sessions" else self.datasets)
         batches = _joined(_batches(name, self))
         first = next(batches, None)
-        if first is None and "qc" in schema.names:  # One takes no empty column of categories, and adds one
+        if first is None and "qc" in schema.names:  # One fails on an empty one, and adds a missing one
             empty = schema.empty_table().drop_columns(["qc"])
             schema = with_pandas_index(empty, _INDEXES[name]).schema
         metadata = {b"one_metadata": json.dumps(described).encode(), b"pandas": schema.metadata[b"pandas"]}
@@ -136,7 +137,7 @@ class Bundle:
 
 @contextmanager
 def open_bundle(out_dir: Path, selection: Selection, tag: str = "") -> Iterator[Bundle]:
-    """Read which rows a target gets, a row group at a time.
+    """Open the tables, and yield the rows that a target gets; they are read one row group at a time.
 
     Parameters
     ----------
@@ -149,7 +150,7 @@ def open_bundle(out_dir: Path, selection: Selection, tag: str = "") -> Iterator[
     Raises
     ------
     TablesError
-        There are no two tables of one generation, also some time later; or they are damaged.
+        For `PATIENCE_SECONDS` there were not two tables of one generation; or they are damaged.
     """
     with ExitStack() as stack:
         sessions, datasets, generation = _open_patiently(stack, out_dir)
@@ -190,7 +191,7 @@ def _batches(name: str, bundle: Bundle) -> Iterator[pa.Table]:
 
 
 def _joined(batches: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """Yield rows in parts of a size that readers like, whatever parts they come in."""
+    """Yield the same rows in parts of about `_ROWS_PER_GROUP`, a size that is fast to read."""
     waiting: list[pa.Table] = []
     for batch in batches:
         waiting.append(batch)
@@ -214,13 +215,13 @@ def _schema_of(file: CheckedFile) -> pa.Schema:
 
 
 def _options(schema: pa.Schema) -> dict[str, Any]:
-    """Return how columns are written: as those of the output folder, but for whoever reads the whole file."""
+    """Return how columns are written: for readers of the whole file, unlike those in the output folder."""
     texts = [each.name for each in schema if not pa.types.is_primitive(each.type) and not pa.types.is_null(each.type)]
     return {"compression": "zstd", "use_dictionary": texts, "write_statistics": ["id"], "write_page_checksum": True}
 
 
 def _entry(name: str) -> zipfile.ZipInfo:
-    """Return an entry of the zip: for all to read once it is unpacked, and of no time, which dates are for."""
+    """Return an entry of the zip: readable for all users once it is unpacked, and without a time of its own."""
     entry = zipfile.ZipInfo(name, _NO_TIME)
     entry.compress_type = zipfile.ZIP_DEFLATED
     entry.external_attr = 0o100644 << 16
@@ -228,7 +229,7 @@ def _entry(name: str) -> zipfile.ZipInfo:
 
 
 def digest_of(file: Any) -> str:
-    """Return the sha256 of a file, hexadecimal, and leave it at its beginning."""
+    """Return the sha256 of a file, hexadecimal, and seek to its beginning."""
     file.seek(0)
     found = hashlib.file_digest(file, "sha256").hexdigest()
     file.seek(0)
@@ -236,10 +237,12 @@ def digest_of(file: Any) -> str:
 
 
 def read_zipped_info(file: BinaryIO) -> dict[str, Any]:
-    """Return the JSON in a zip that anybody has put at a target; nothing where it is none, or has none."""
+    """Return the JSON in a zip, which any program may have put at a target; empty if it has none or is no zip."""
     try:
         with open_zip(file) as zipped:
-            check_member(zipped.getinfo(INFO))  # others fail in ways that look like a disk that fails
+            check_member(
+                zipped.getinfo(INFO)
+            )  # other methods of compression fail with an OSError, as a broken disk does
             with zipped.open(INFO) as entry:
                 return cache_info.parse_info(entry.read(cache_info.MOST_INFO_BYTES))
     except (zipfile.BadZipFile, zlib.error, struct.error, KeyError, ValueError, RuntimeError, EOFError):

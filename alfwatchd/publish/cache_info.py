@@ -1,7 +1,7 @@
-"""What a publication says of itself: dates, names, ``cache_info.json``; and which earlier ones may go.
+"""What a publication says about itself: dates, names, ``cache_info.json``; and which earlier ones may be removed.
 
 The keys of ``cache_info.json`` are those that Alyx's ``one_cache --compress`` writes and ``OneAlyx.load_cache`` reads.
-One more, `OWN_KEY`, is ours: which content this is, and when earlier generations were replaced.
+One more, `OWN_KEY`, is ours: it says which content this is, and when earlier generations were replaced.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from alfwatchd.bounded_json import parse as parse_json
 
 OWN_KEY = "alfwatchd"
 MIN_API_VERSION = "1.13.0"
-"""The first ONE that knows `projects`, as Alyx says it. ONE adds a missing `qc` to tables that say so."""
+"""The first ONE with `projects`; Alyx writes the same. ONE adds a missing `qc` to tables with this version."""
 MOST_INFO_BYTES = 1 << 22
-"""What is read of a ``cache_info.json``; no more of one that anybody has put there."""
+"""Largest number of bytes that are read of a ``cache_info.json``, which any program may have put there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """What clients are told about one table: rows, and bytes of its Parquet footer."""
+    """What clients are told about one table: number of rows, and bytes of its Parquet footer."""
 
     nrecs: int
     size: int
@@ -36,17 +36,17 @@ class Found:
     Parameters
     ----------
     date : str
-        Of its JSON, as ONE writes it; empty where there is none.
+        Date in its JSON, as ONE writes it; empty where there is none.
     zip_date : str
-        Of ``cache.zip``.
+        Date in ``cache.zip``, likewise.
     content, zip_content : str
-        Digest of what the JSON and ``cache.zip`` stand for; empty where they do not tell.
+        Digest of the content that the JSON and ``cache.zip`` stand for; empty where they do not say it.
     name : str
         The generation that its JSON names; empty for none.
-    replaced : dict of str to str
+    replaced : mapping of str to str
         Generation -> since when no JSON names it (UTC, ISO 8601).
     generations : frozenset of str
-        What is there.
+        Names of all generations that are there.
     """
 
     date: str = ""
@@ -59,13 +59,13 @@ class Found:
 
 
 def one_metadata(date: str, origin: object, tag: str) -> dict[str, Any]:
-    """Return what each table says of itself, as Alyx has it."""
+    """Return the metadata that each table has, as Alyx writes it; an empty tag stands for none."""
     tags = {"database_tags": [tag]} if tag else {}
     return {"date_created": date, "origin": origin, "min_api_version": MIN_API_VERSION, **tags}
 
 
 def inner_info(described: Mapping[str, Any], tables: Mapping[str, Rows], content: str, nonce: str) -> dict[str, Any]:
-    """Return the JSON that goes into the zip, which cannot say where it will be.
+    """Return the JSON that goes into the zip; it cannot say yet where the zip will be.
 
     Parameters
     ----------
@@ -73,9 +73,9 @@ def inner_info(described: Mapping[str, Any], tables: Mapping[str, Rows], content
         Result of `one_metadata`.
     tables : dict of str to Rows
     content : str
-        Digest of the rows without any date.
+        Digest of the rows, without dates.
     nonce : str
-        Makes each zip another one, so that no name comes twice.
+        Random text that makes each zip different, so that no name occurs twice.
     """
     rows = {name: {"nrecs": each.nrecs, "size": each.size} for name, each in tables.items()}
     return {**described, "tables": rows, OWN_KEY: {"content": content, "nonce": nonce}}
@@ -93,9 +93,9 @@ def outer_info(
     name : str
         Generation that it names.
     sha256 : str
-        Of that generation's zip.
+        Digest of that generation's zip.
     location : str
-        Address of the place for clients; empty where they are not told.
+        Address of the target for clients; empty if they are not told any.
     replaced : dict of str to str
         See `Found`.
     """
@@ -105,17 +105,17 @@ def outer_info(
 
 
 def zip_key(name: str) -> str:
-    """Return where the zip of a generation lies."""
+    """Return the key of a generation's zip at a target."""
     return f"{TABLES}/{name}/{ZIP}"
 
 
 def generation_name(generation: int, sha256: str) -> str:
-    """Return the name of a generation: by content, so that it means the same zip for ever, whoever publishes."""
+    """Return the name of a generation. It follows from the content, so that it always means the same zip."""
     return f"{generation}-{sha256[:16]}"
 
 
 def parse_info(text: bytes) -> dict[str, Any]:
-    """Return what a ``cache_info.json`` holds; nothing where it is none."""
+    """Return what a ``cache_info.json`` holds; empty if it is not one."""
     try:
         loaded = parse_json(text, MOST_INFO_BYTES)
     except ValueError:
@@ -124,7 +124,7 @@ def parse_info(text: bytes) -> dict[str, Any]:
 
 
 def counts(info: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Return the numbers of sessions and datasets that a ``cache_info.json`` tells; None where it does not."""
+    """Return the numbers of sessions and datasets in a ``cache_info.json``; None if they are missing or invalid."""
     try:
         n_sessions, n_datasets = (info["tables"][name]["nrecs"] for name in ("sessions", "datasets"))
         return int(n_sessions), int(n_datasets)
@@ -133,7 +133,7 @@ def counts(info: Mapping[str, Any]) -> tuple[int, int] | None:
 
 
 def own_info(info: Mapping[str, Any]) -> dict[str, Any]:
-    """Return our own part of a ``cache_info.json``; nothing where another program wrote it."""
+    """Return our own part of a ``cache_info.json``; empty if another program wrote it."""
     own = info.get(OWN_KEY)
     return own if isinstance(own, dict) else {}
 
@@ -158,16 +158,16 @@ def _text(value: object) -> str:
 
 
 def is_published(found: Found, content: str) -> bool:
-    """Tell whether clients get this content already, in whichever way they ask."""
+    """Tell whether clients get this content already, from the JSON as well as from ``cache.zip``."""
     return found.content == found.zip_content == content and found.name in found.generations
 
 
 def note_replaced(found: Found, name: str, now: datetime) -> dict[str, str]:
-    """Return since when each generation at a target but the named one is named by no JSON.
+    """Return, for each generation at a target except the named one, since when no JSON names it.
 
-    What is there and in no note was left by a publisher that died, or is being made by another: if so, the JSON with
-    this note makes that one's JSON fail, and it begins anew under another name. So whatever stands in a note will never
-    be named again.
+    A generation that is there and not noted was left by a publisher that died, or another publisher is making it now.
+    In the second case, the JSON with this note makes the other publisher's JSON fail, and it starts again under another
+    name. So no generation in a note will ever be named again.
 
     Parameters
     ----------
@@ -176,9 +176,14 @@ def note_replaced(found: Found, name: str, now: datetime) -> dict[str, str]:
         Generation that is named from now on.
     now : datetime
         With a zone.
+
+    Returns
+    -------
+    dict of str to str
+        As `Found.replaced`.
     """
     moment = now.astimezone(UTC).isoformat(timespec="seconds")
-    # One that lies ahead would keep its generation for ever.
+    # A time in the future would keep its generation for ever.
     known = {each for each, age in _ages(found.replaced, found.generations, now) if age >= 0}
     return {each: found.replaced[each] if each in known else moment for each in found.generations if each != name}
 
@@ -186,7 +191,7 @@ def note_replaced(found: Found, name: str, now: datetime) -> dict[str, str]:
 def expired(
     replaced: Mapping[str, str], named: str, generations: Iterable[str], keep_seconds: float, now: datetime
 ) -> tuple[list[str], float | None]:
-    """Return generations to remove, and in how many seconds the next one is due; None if there is none.
+    """Return the generations to remove, and in how many seconds the next one is due (None: none is).
 
     Parameters
     ----------
@@ -195,9 +200,9 @@ def expired(
     named : str
         Generation that this JSON names; it always stays.
     generations : iterable of str
-        What is there. What is in no note stays, whatever its age.
+        Generations that are there. One that is not in `replaced` stays, whatever its age.
     keep_seconds : float
-        How long what was replaced can still be fetched.
+        How long a generation can still be fetched after it was replaced.
     now : datetime
         With a zone.
     """

@@ -1,4 +1,4 @@
-"""A folder that gets the tables: a web server shows it, or Alyx has it as ``TABLES_ROOT``."""
+"""A folder as a target: a web server shows it, or Alyx has it as ``TABLES_ROOT``."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class FolderTarget:
-    """Files in a folder. What is replaced is compared and renamed under a lock that all publishers take.
+    """Files in a folder. All publishers take one lock while they compare and replace a file.
 
-    Others may write to the folder, too: below it, no symbolic link is followed, and only regular files are read.
+    Other users may write to the folder, too. So no symbolic link below it is followed, and only regular files are read.
 
     Parameters
     ----------
     folder : Path
-        Must be there: what is meant to be mounted and is not must not be written to.
+        Must exist: it is not made, because it may be the mount point of a file system that is not mounted now.
     tag : str
-        Sub-folder for all of it, made where it lacks; empty for none.
+        Sub-folder for all files, made if it is missing; empty for none.
     """
 
     def __init__(self, folder: Path, tag: str = "") -> None:
@@ -96,7 +96,7 @@ class FolderTarget:
         return set()
 
     def remove(self, generation: str) -> None:
-        """See `Target`. Removes what publishers put there, nothing else."""
+        """See `Target`. Removes only files that publishers make."""
         with _told(self._base / TABLES / generation), suppress(FileNotFoundError), self._open_folder(TABLES) as tables:
             with self._open_folder(TABLES, generation) as folder:
                 for name in (ZIP, temporary_name(ZIP)):
@@ -105,7 +105,7 @@ class FolderTarget:
             try:
                 os.rmdir(generation, dir_fd=tables)
             except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # somebody's own files
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # there are other files in it
                     raise
 
     def close(self) -> None:
@@ -113,7 +113,7 @@ class FolderTarget:
 
     @contextmanager
     def _open_folder(self, *names: str, make: bool = False) -> Iterator[int]:
-        """Walk from the folder down, and yield a descriptor; raise `FileNotFoundError` where one lacks."""
+        """Walk from the folder down, and yield a descriptor; raise `FileNotFoundError` where a folder is missing."""
         path = self._folder
         try:
             folder = os.open(path, _FOLDER)
@@ -154,7 +154,7 @@ class FolderTarget:
 
 @contextmanager
 def _told(path: Path) -> Iterator[None]:
-    """Make errors of the disk those of the target."""
+    """Turn an `OSError` into a `TargetError` that names the path."""
     try:
         yield
     except OSError as error:
@@ -164,7 +164,7 @@ def _told(path: Path) -> Iterator[None]:
 
 
 def _enter(folder: int, name: str, path: Path, *, make: bool) -> int:
-    """Open a folder in a folder, made so that it outlasts a power cut."""
+    """Open a folder in a folder; `make` makes it first, so that it survives a power cut."""
     if make:
         with suppress(FileExistsError):
             os.mkdir(name, dir_fd=folder)
@@ -176,7 +176,7 @@ def _enter(folder: int, name: str, path: Path, *, make: bool) -> int:
 
 
 def _open_file(folder: int, name: str) -> BinaryIO:
-    """Open a file to read; what is none holds nothing: a pipe would be waited for, a link leads anywhere."""
+    """Open a regular file for reading. Anything else counts as empty: a pipe would block, a link may lead anywhere."""
     try:
         return open_regular(name, dir_fd=folder, follow_links=False)
     except OSError as error:
@@ -194,7 +194,7 @@ def _mark(folder: int, name: str) -> Token | None:
 
 
 def _replace(folder: int, name: str, content: BinaryIO, token: Token | None) -> None:
-    """Replace a file; raise `FileExistsError` if it is not that of the token any more."""
+    """Replace a file; raise `FileExistsError` if its version is no longer `token`."""
 
     def write(file: BinaryIO) -> None:
         content.seek(0)

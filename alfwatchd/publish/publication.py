@@ -1,8 +1,9 @@
-"""One publication: tables -> target, so that a reader finds a pair that belongs together at every moment.
+"""Publishes the tables once to a target, so that a reader finds two tables that belong together at every moment.
 
-Order: a zip under a name of its own, which nobody ever replaces; ``cache.zip``; ``cache_info.json``, which names the
-first. Both are replaced only if they still are what was there when the publication began. Whoever dies between leaves a
-``cache.zip`` that is newer than the JSON, and the next one goes on from its date.
+The order is: a zip under a name of its own, which is never replaced; ``cache.zip``; ``cache_info.json``, which names
+the first zip. The last two are replaced only if they are still the versions that were there when the publication began.
+If a publisher dies between these steps, ``cache.zip`` is newer than the JSON, and the next publication continues from
+its date.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _CHANGED, _UNCHANGED = True, False
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a publication came to.
+    """The result of a publication.
 
     Parameters
     ----------
@@ -47,13 +48,13 @@ class Outcome:
     date : str
         Its date, as ONE writes it.
     n_sessions, n_datasets : int
-        Rows that it has.
+        Number of rows in its tables.
     removed : tuple of str
-        Generations that were removed.
+        Earlier generations that were removed.
     next_removal_seconds : float or None
-        When another one is old enough to go; None if there is none.
+        In how many seconds another one is old enough to be removed; None if there is none.
     removal_error : str
-        Why old generations are still there; empty if they are not.
+        Why old generations could not be removed; empty if they could.
     """
 
     published: bool
@@ -67,7 +68,7 @@ class Outcome:
 
 
 def open_target(settings: Publish) -> Target:
-    """Return the target of an entry of `publish`. Nothing is asked of it yet.
+    """Return the target of an entry of `publish`. It is not contacted yet.
 
     Raises
     ------
@@ -82,7 +83,7 @@ def open_target(settings: Publish) -> Target:
 
 
 def check_targets(entries: Iterable[Publish]) -> None:
-    """Raise `ConfigError` for a target that could never be written, because a package or a credential lacks."""
+    """Raise `ConfigError` for a target that cannot be written, because a package or a credential is missing."""
     if any("://" in entry.target for entry in entries):
         from alfwatchd.publish.s3 import check_installed
 
@@ -96,7 +97,7 @@ def _utc_now() -> datetime:
 def publish(
     out_dir: Path, settings: Publish, target: Target | None = None, *, now: Callable[[], datetime] = _utc_now
 ) -> Outcome:
-    """Bring a target up to date. Any thread; several at once, also in other processes, do no harm.
+    """Bring a target up to date. Any thread may call it, and several processes may do so at once.
 
     Parameters
     ----------
@@ -104,14 +105,14 @@ def publish(
         Folder of the tables that alfwatchd keeps.
     settings : Publish
     target : Target or None
-        Where to, if it is open already; it stays open.
+        The target, if it is open already; it stays open. None: open that of the settings.
     now : callable
-        Time with a zone.
+        Returns the time, with a zone.
 
     Raises
     ------
     TargetChanged
-        Another publisher was faster; try again.
+        Another publisher has written to the target meanwhile; try again.
     TargetError
         The target cannot be reached or written.
     TablesError
@@ -138,16 +139,16 @@ def publish(
 
 
 def publish_surely(out_dir: Path, settings: Publish) -> Outcome:
-    """Publish as `publish` does, and begin anew a few times where another publisher was faster."""
+    """Publish as `publish` does, and try up to five times if another publisher was faster."""
     for _ in range(_TRIES - 1):
         with suppress(TargetChanged):
             return publish(out_dir, settings)
-        time.sleep(random.random())  # noqa: S311 - so that two do not meet again
+        time.sleep(random.random())  # noqa: S311 - so that two publishers do not collide again
     return publish(out_dir, settings)
 
 
 def remove_old(settings: Publish, target: Target, *, now: Callable[[], datetime] = _utc_now) -> float | None:
-    """Remove what was replaced long enough ago; return in how many seconds the next is due, None if nothing is.
+    """Remove generations that were replaced `keep_seconds` ago; return in how many seconds the next is due, or None.
 
     Raises
     ------
@@ -159,7 +160,7 @@ def remove_old(settings: Publish, target: Target, *, now: Callable[[], datetime]
 
 
 def _look(target: Target) -> tuple[Found, dict[str, Token | None], dict[str, Any]]:
-    # Tokens first: whatever is replaced while the rest is read is not overwritten, as its token is another one then.
+    # Tokens first: a file that is replaced while the rest is read then has another token, and is not overwritten.
     tokens = {key: target.token(key) for key in (ZIP, INFO)}
     info: dict[str, Any] = {}
     zipped: dict[str, Any] = {}
@@ -179,7 +180,7 @@ def _location(settings: Publish, target: Target) -> str:
 
 
 def _zip_location(location: str, name: str) -> str | None:
-    """Return what the JSON should tell clients of a generation."""
+    """Return the location of a generation that the JSON should tell clients; None if it should tell none."""
     return f"{location}/{cache_info.zip_key(name)}" if location else None
 
 
@@ -206,7 +207,7 @@ def _write(
             target.create(cache_info.zip_key(name), zipped)
             target.replace(ZIP, zipped, tokens[ZIP])
         except TargetError:
-            # No JSON will ever name it, and a target that refuses the second is tried again and again.
+            # No JSON will ever name it. A target that refuses the second write would be filled by one zip per attempt.
             with suppress(TargetError):
                 target.remove(name)
             raise
@@ -226,11 +227,11 @@ def _try_to_clean(
     keep_seconds: float,
     now: Callable[[], datetime],
 ) -> tuple[tuple[str, ...], float | None, str]:
-    """Remove as `_clean` does; if that fails, the target is right all the same: also return why."""
+    """Remove as `_clean` does, and return also why that failed: the publication is complete nevertheless."""
     try:
         return *_clean(target, found, replaced, named, keep_seconds, now), ""
     except TargetError as error:
-        return (), _CLEAN_AGAIN_SECONDS, f"what is old could not be removed: {error}"
+        return (), _CLEAN_AGAIN_SECONDS, f"old generations could not be removed: {error}"
 
 
 def _clean(
@@ -241,7 +242,7 @@ def _clean(
     keep_seconds: float,
     now: Callable[[], datetime],
 ) -> tuple[tuple[str, ...], float | None]:
-    """Remove what a JSON at the target notes as replaced long enough ago."""
+    """Remove the generations that the JSON at the target notes as replaced long enough ago."""
     gone, wait = cache_info.expired(replaced, named, found.generations, keep_seconds, now())
     for generation in gone:
         target.remove(generation)

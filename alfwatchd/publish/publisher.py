@@ -1,4 +1,4 @@
-"""Publishes after flushes, in one thread per target: a dead target delays neither the daemon nor other targets."""
+"""Publishes after flushes, in one thread for each target: a dead target delays neither the daemon nor other targets."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _QUIET_SECONDS = 30.0
 
 
 class Publisher:
-    """The threads that publish. `wake`, `status` and `close` may be called from any thread.
+    """The threads that publish. Any thread may call `wake`, `status` and `close`; all but `close` return at once.
 
     Parameters
     ----------
@@ -39,16 +39,16 @@ class Publisher:
         self._lines = [_TargetThread(out_dir, entry) for entry in entries]
 
     def wake(self) -> None:
-        """Say that the tables on disk have been flushed. Returns at once."""
+        """Say that the tables on disk have changed."""
         for line in self._lines:
             line.wake()
 
     def status(self) -> list[TargetStatus]:
-        """Return how each target is doing, in the order of the settings. Returns at once."""
+        """Return the state of each target, in the order of the settings."""
         return [line.status() for line in self._lines]
 
     def close(self) -> None:
-        """End the threads; what hangs in a dead network is left behind."""
+        """End the threads. One that hangs in a dead network is left behind."""
         for line in self._lines:
             line.ask_to_end()
         deadline = time.monotonic() + PATIENCE_SECONDS
@@ -60,7 +60,7 @@ class Publisher:
 
 @dataclass(slots=True)
 class _Last:
-    """What is known of a target."""
+    """The last publication to a target, and the last error."""
 
     generation: str | None = None
     published_at: str | None = None
@@ -113,8 +113,8 @@ class _TargetThread:
                 outcome = self._attempt(must_publish=must_publish)
             except (AlfwatchdError, OSError) as error:
                 self._fail(str(error), is_lost=isinstance(error, TargetChanged))
-            except Exception as error:  # noqa: BLE001 - a target whose thread had ended would stay behind unseen
-                # Of an error that nobody expected, only the kind: its text may hold what a server was sent.
+            except Exception as error:  # noqa: BLE001 - if the thread ended, its target would stay old unnoticed
+                # Of an unexpected error only the type: its text may hold a request, and so a secret.
                 self._fail(f"{self.entry.target}: unexpected {type(error).__name__}; please report it", is_lost=False)
             else:
                 self._succeed(outcome, time.monotonic() - started)
@@ -122,7 +122,7 @@ class _TargetThread:
             self._target.close()
 
     def _wait(self) -> bool | None:
-        """Return, when there is something to do, whether that is to publish; None at the end."""
+        """Wait until there is something to do. Return whether to publish, or only to remove; None at the end."""
         with self._news:
             while not self._is_ending:
                 now = time.monotonic()
@@ -153,7 +153,7 @@ class _TargetThread:
             _log.warning("published, but not tidied up error=%s", outcome.removal_error)
         if isinstance(outcome, Outcome) and outcome.published:
             if not outcome.n_sessions:
-                _log.warning("no session fits the subset, or there is none target=%s", self.entry.target)
+                _log.warning("no session matches the subset, or there are none target=%s", self.entry.target)
             _log.info(
                 "published target=%s tag=%s generation=%s date=%s sessions=%d datasets=%d seconds=%.3f",
                 self.entry.target, self.entry.subset.tag, outcome.name, outcome.date,

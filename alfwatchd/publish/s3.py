@@ -1,7 +1,7 @@
-"""A bucket that gets the tables; the only importer of s3fs.
+"""A bucket in S3 as a target; the only importer of s3fs.
 
-Each write has a condition that the server checks: ``If-None-Match: *`` or ``If-Match: ETag``. What a server says is
-never passed on but for its error code: answers may repeat what a request held, and that may be a secret.
+Each write has a condition that the server checks: ``If-None-Match: *`` or ``If-Match: ETag``. Of a server's answer only
+the error code is passed on, because the answer may repeat parts of the request, and so a secret.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 CONNECT_SECONDS, READ_SECONDS, REQUEST_SECONDS = 10.0, 60.0, 900.0
-"""Longest times to be connected, without a byte, and for one request in all: a dead server ends an attempt."""
+"""Time-outs in seconds, for connecting, between two bytes, and for a whole request: a dead server ends an attempt."""
 CREDENTIALS = {"key": "access_key_id", "secret": "secret_access_key", "token": "session_token"}
 """Argument of `s3fs.S3FileSystem` -> name of a credential, after ``aws_``; see `credentials.find`."""
 _TRIES = 2
@@ -44,13 +44,13 @@ class S3Target:
     target : str
         ``s3://bucket`` or ``s3://bucket/prefix``.
     tag : str
-        Prefix below that for all of it; empty for none.
+        Prefix below that for all objects; empty for none.
     endpoint : str
-        Address of the server; empty for Amazon's, or what the environment says.
+        Address of the server; empty for Amazon's, or the one in the environment.
     region : str
-        Empty for what the environment says.
+        Empty for the one in the environment.
     connect_seconds, read_seconds, request_seconds : float
-        Time-outs.
+        Time-outs, see `CONNECT_SECONDS`.
 
     Raises
     ------
@@ -86,7 +86,7 @@ class S3Target:
 
     @contextmanager
     def open(self, key: str) -> Iterator[BinaryIO]:
-        """See `Target`. Holds all of the file, but of a zip no more than its end."""
+        """See `Target`. Reads the whole file, but only the end of a zip."""
         try:
             if key.endswith(".zip"):
                 yield _Tail(partial(self._read, key), int(self._head(key, "ContentLength")))
@@ -130,14 +130,14 @@ class S3Target:
     def _head(self, key: str, field: str) -> Any:
         about = self._call(key, "head_object", Key=self._prefix + key)
         if field not in about:
-            raise TargetError(f"{self.address}/{key}: the S3 server told no {field}; is it one, or a proxy?")
+            raise TargetError(f"{self.address}/{key}: the S3 server told no {field}; is it an S3 server, or a proxy?")
         return about[field]
 
     def _read(self, key: str, start: int | None = None) -> bytes:
         part = {} if start is None else {"Range": f"bytes={start}-"}
 
         async def read() -> bytes:
-            answer = await self._files._call_s3(  # noqa: SLF001 - what all its methods call
+            answer = await self._files._call_s3(  # noqa: SLF001 - all its methods call this one
                 "get_object", Bucket=self._bucket, Key=self._prefix + key, **part
             )
             async with answer["Body"] as body:
@@ -169,7 +169,7 @@ class S3Target:
             return sync(self._files.loop, function, timeout=self._request_seconds)
         except Exception as error:  # noqa: BLE001 - of botocore, aiohttp, asyncio, s3fs; all mean the same
             code = _code(error)
-        # Not from within the `except`: the cause may hold what nobody may read.
+        # Not inside the `except`: the error would carry its cause, which may hold a secret.
         where = f"{self.address}/{key}"
         if code in _CHANGED:
             raise TargetChanged(f"{where}: another publisher has written it meanwhile; try again")
@@ -183,14 +183,14 @@ class _Missing(TargetError):
 
 
 class _Tail(BytesIO):
-    """The end of a remote file, where a zip has its list and its last entry, in the place where it would be.
+    """The last MiB of a remote zip, where its directory and its last entry are; offsets are those of the whole file.
 
     Parameters
     ----------
     read : callable
         Reads from an offset to the end.
     size : int
-        Of the whole, in bytes.
+        Size of the whole file in bytes.
     """
 
     def __init__(self, read: Callable[[int], bytes], size: int) -> None:
@@ -210,7 +210,7 @@ class _Tail(BytesIO):
 
 
 def check_installed() -> None:
-    """Raise `ConfigError` where s3fs lacks, or a credential cannot be read."""
+    """Raise `ConfigError` if s3fs is not installed, or a credential cannot be read."""
     if find_spec("s3fs") is None:
         raise ConfigError("targets in S3 need s3fs: pip install 'alfwatchd[s3]'")
     _find_credentials()
@@ -226,7 +226,7 @@ def _connect(endpoint: str, region: str, connect_seconds: float, read_seconds: f
     check_installed()
     import s3fs
 
-    for name in _TALKATIVE:  # at the level `debug` they log requests, with all that these are signed with
+    for name in _TALKATIVE:  # at the level `debug` they log requests with their signatures
         logging.getLogger(name).setLevel(logging.CRITICAL)
     client = {name: value for name, value in (("endpoint_url", endpoint), ("region_name", region)) if value}
     files = s3fs.S3FileSystem(
@@ -245,7 +245,7 @@ def _connect(endpoint: str, region: str, connect_seconds: float, read_seconds: f
 
 
 def _code(error: BaseException) -> str:
-    """Return what went wrong in one word that cannot hold a secret: a code of S3, a status of HTTP, a kind of error."""
+    """Return what failed in a word that cannot hold a secret: a code of S3, a status of HTTP, or a type of error."""
     cause: BaseException | None = error
     while cause is not None:
         response = getattr(cause, "response", None)
@@ -261,7 +261,7 @@ def _code(error: BaseException) -> str:
 
 
 def _public_address(bucket: str, prefix: str, endpoint: str, region: str) -> str:
-    """Return where whoever may read a bucket finds it."""
+    """Return the address at which clients that may read the bucket find it."""
     if endpoint:
         base = f"{endpoint}/{bucket}"
     else:

@@ -1,4 +1,4 @@
-"""Which rows of the tables a target gets; their columns as ONE needs them; a digest of what they say."""
+"""Selects the rows of the tables that a target gets, and makes a digest of their content."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import pyarrow.compute as pc
 from alfwatchd.tables import arrow
 
 _UNUSED = arrow.strings([str(uuid.UUID(int=0)), uuid.UUID(int=0).hex])
-"""Entries of the dictionary of eids that are in no row; `encode` says why ONE needs them."""
+"""Entries of the dictionary of eids that no row uses; `tables.columns` says why ONE needs them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Sessions that fit every list that is not empty, and their datasets.
+    """Selects the sessions that match every list that is not empty, and their datasets.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class Selection:
 
     @property
     def is_all(self) -> bool:
-        """Whether nothing is left out."""
+        """Whether all sessions are selected."""
         return not (self.projects or self.subjects or self.labs)
 
     def sessions(self, sessions: pa.Table) -> pa.Table:
@@ -53,12 +53,12 @@ class Selection:
 
 
 def select_datasets(datasets: pa.Table, eids: pa.Array) -> pa.Table:
-    """Return the rows of the datasets table that belong to these sessions, ids as plain strings (see `plain_ids`)."""
+    """Return the rows of the datasets table whose `eid` is one of `eids`; ids are plain strings, see `plain_ids`."""
     return datasets.filter(pc.is_in(datasets.column("eid"), value_set=eids))
 
 
 def plain_ids(table: pa.Table) -> pa.Table:
-    """Return a table with eid and id as strings: the dictionaries in a file tell of rows that are not selected, too."""
+    """Return a table with eid and id as strings: dictionaries in a file also hold ids of rows that are not selected."""
     for name in {"eid", "id"} & set(table.column_names):
         if pa.types.is_dictionary(table.schema.field(name).type):
             place = table.schema.get_field_index(name)
@@ -67,7 +67,7 @@ def plain_ids(table: pa.Table) -> pa.Table:
 
 
 def as_rows_of(schema: pa.Schema, table: pa.Table) -> pa.Table:
-    """Return rows with plain ids as one row group of a file: ids are dictionaries again where the schema has such."""
+    """Return rows with plain ids as one row group of a file; ids become dictionaries where the schema has them."""
     columns = []
     for name in schema.names:
         column = table.column(name).combine_chunks()
@@ -87,19 +87,19 @@ def _as_dictionary(texts: pa.StringArray, unused: pa.StringArray) -> pa.Dictiona
 
 @dataclass(slots=True)
 class ContentDigest:
-    """A digest of rows: the same for the same rows, however they are shared out to row groups and files.
+    """A digest of rows that does not depend on how they are divided into row groups and files.
 
     Parameters
     ----------
     described : dict
-        What else makes content different.
+        Metadata that is part of the content, too; JSON values.
     """
 
     described: dict[str, Any]
     _columns: dict[str, tuple[Any, Any, Any]] = field(default_factory=dict)
 
     def add(self, table: str, rows: pa.Table) -> None:
-        """Add rows of a table, in the order that they have there."""
+        """Add rows of a table, in their order there; `table` is its name."""
         for name in rows.column_names:
             key = f"{table}.{name}:{rows.schema.field(name).type}"
             if key not in self._columns:
@@ -110,7 +110,7 @@ class ContentDigest:
                 nulls.update(_bytes_of(pc.is_null(column).cast(pa.uint8())))
                 if pa.types.is_null(column.type):
                     continue
-                column = column.drop_null()  # where there are some was told
+                column = column.drop_null()  # their places are in the first digest
                 if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
                     sizes.update(_bytes_of(pc.binary_length(column)))
                     values.update(_text_of(column))
@@ -127,7 +127,7 @@ def _as_numbers(column: pa.Array) -> pa.Array:
     kind = column.type
     if pa.types.is_boolean(kind):
         return column.cast(pa.uint8())
-    # Columns of other programs: of whatever type, and never many.
+    # Other programs may add columns of any type; there are few.
     return column if pa.types.is_primitive(kind) else column.cast(pa.string())
 
 

@@ -1,4 +1,4 @@
-"""A place to which tables are published, and what it must be able to do."""
+"""What a target, a place to which tables are published, must be able to do."""
 
 from __future__ import annotations
 
@@ -6,37 +6,38 @@ from contextlib import AbstractContextManager
 from typing import BinaryIO, Protocol
 
 Token = str
-"""Stands for one version of one file at a target; equal only for the same version."""
+"""Stands for one version of one file at a target; two tokens are equal only for the same version."""
 
 
 class Target(Protocol):
-    """A place with files by key: paths with ``/``. All raise `TargetError` where the place cannot be reached.
+    """A place with files, whose keys are relative paths with ``/``.
 
-    A key is replaced at once: whoever reads finds the old version or the new one, whole.
+    A file is replaced at once: a reader finds the old version or the new one, whole. All methods raise `TargetError`
+    where the place cannot be reached. One thread at a time may use an object.
     """
 
     address: str
-    """For people, and without secrets."""
+    """Where it is, for people; holds no secrets."""
     location: str
-    """Where clients find it, if that follows from where it is; else empty."""
+    """Address at which clients find it, if it follows from `address`; else empty."""
 
     def token(self, key: str) -> Token | None:
-        """Return the version of a file; None if there is none."""
+        """Return the version of a file; None if there is no such file."""
 
     def open(self, key: str) -> AbstractContextManager[BinaryIO]:
-        """Open a file, to be read at any place in it."""
+        """Open a file for reading and seeking; raises `TargetChanged` if it was removed."""
 
     def create(self, key: str, content: BinaryIO) -> None:
-        """Write a file that is not there yet; raises `TargetChanged` if it is."""
+        """Write a new file; raise `TargetChanged` if one with this key is there."""
 
     def replace(self, key: str, content: BinaryIO, token: Token | None) -> None:
-        """Write a file if it still is the version of the token, or still is not there; else raise `TargetChanged`."""
+        """Write a file if its version is still `token` (None: it is not there); else raise `TargetChanged`."""
 
     def generations(self) -> set[str]:
-        """Return the names of folders below ``tables``, of such as have nothing in them yet, too."""
+        """Return the names of the folders below ``tables``; at some targets also of empty ones."""
 
     def remove(self, generation: str) -> None:
-        """Remove a folder below ``tables`` with all that is in it; nothing if it is not there."""
+        """Remove a folder below ``tables`` with the archive in it; do nothing if it is not there."""
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Close connections."""

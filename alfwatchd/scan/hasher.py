@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 _CHUNK_SIZE = 1 << 18
 """Bytes read at once: as fast as more, and it stays in the processor's cache."""
 
-_SHORTEST_RETRY, _LONGEST_RETRY = 15.0, 3600.0
+SHORTEST_RETRY, LONGEST_RETRY = 15.0, 3600.0
 """Seconds until a file that could not be read is tried again; where that is forbidden, twice as long each time."""
 
 _POST_SECONDS = 0.5
@@ -84,7 +84,7 @@ class _Found(NamedTuple):
     ----------
     job : HashJob
     digest : bytes
-        Empty where only the change time of the file is another one: somebody must look at it again.
+        Empty if only the change time of the file differs: the indexer must look at the file again.
     fsid : int
     key : Key or None
         Under what the digest is to be recorded; None where it must not be.
@@ -166,6 +166,12 @@ class Hasher:
         with self._changed:
             return len(self._queued) + len(self._taken)
 
+    @property
+    def n_reading(self) -> int:
+        """Number of files that are being read now, or whose digests are not posted yet. Any thread may ask."""
+        with self._changed:
+            return len(self._taken)
+
     def submit(self, jobs: list[HashJob]) -> None:
         """Queue files; a later job for the same file replaces an earlier one."""
         with self._changed:
@@ -178,7 +184,7 @@ class Hasher:
             self._changed.notify_all()
 
     def forget(self, signatures: Iterable[bytes]) -> None:
-        """Let no digest count that was made of these files, or is being made: they were rewritten. Engine's thread."""
+        """Forget digests of these files, also those being made: the files were rewritten. Engine's thread."""
         forgotten = [each for signature in signatures for each in either_way(signature)]
         for signature in forgotten:
             self._versions[signature] = self._versions.pop(signature, 0) + 1
@@ -260,7 +266,7 @@ class Hasher:
             heapq.heappush(self._jobs, (job.age_key, job.folder, job.name, number, job))
 
     def _digest(self, job: HashJob, buffer: memoryview) -> _Found | None:
-        """Return what is to be told of a file, or None if it is gone or another one than the job says."""
+        """Return the digest of a file and where to record it; None if the file is gone or is not the one of the job."""
         path = f"{self._root}/{job.folder}/{job.name}"
         started = time.time_ns()
         try:
@@ -291,24 +297,24 @@ class Hasher:
         if error.errno in _GONE:
             self._waits.pop((job.folder, job.name), None)
             return
-        wait = self._waits.get((job.folder, job.name), _SHORTEST_RETRY)
+        wait = self._waits.get((job.folder, job.name), SHORTEST_RETRY)
         is_forbidden = isinstance(error, PermissionError)  # there may be a million of these, for ever
         path = f"{self._root}/{job.folder}/{job.name}"
         (_log.debug if is_forbidden else _log.warning)("hashing failed path=%s error=%s", path, error.strerror)
         with self._changed:
             if is_forbidden:
-                self._waits[job.folder, job.name] = min(2 * wait, _LONGEST_RETRY)
+                self._waits[job.folder, job.name] = min(2 * wait, LONGEST_RETRY)
             heapq.heappush(self._failed, (time.monotonic() + wait, next(self._numbers), job))
 
     def _push_failed(self) -> None:
-        """Queue what is to be tried again now."""
+        """Queue the files whose wait after a failure is over."""
         while self._failed and self._failed[0][0] <= time.monotonic():
             _, _, job = heapq.heappop(self._failed)
             if (job.folder, job.name) not in self._queued and _state_of(job) not in self._taken:
                 self._push(job)
 
     def _recorded(self, fsid: int, key: Key) -> bytes | None:
-        # Asked only now, though whoever made the job may have asked, too: it may have been hashed meanwhile.
+        # Asked again here, although the caller may have asked before: it may have been hashed meanwhile.
         try:
             return self._digests.find_digest(fsid, key)
         except StateError as error:
@@ -330,7 +336,7 @@ class Hasher:
             self._digests.save_digests([(each.fsid, each.key, each.digest) for each in done if each.key is not None])
         except StateError as error:  # they are in the tables all the same, and made again after a restart
             _log.warning("digests not recorded error=%s", error)
-        # Asked after they were recorded: whoever forgets one later will find it there.
+        # Asked after they were recorded, so that a later `forget` finds them in the record.
         self._forget_recorded([job.signature for job, *_ in done if job.version != self.version(job.signature)])
         digests: dict[str, dict[str, tuple[bytes, bytes, int]]] = {}
         for job, digest, *_ in done:

@@ -27,7 +27,7 @@ class Identities:
     def lead_elsewhere(self, folder: Folder, about: os.stat_result) -> bool:
         """Tell whether a path led to another folder than the one that belongs there, and remember to which.
 
-        Somebody may be renaming a folder above it, and back again: what lies there must not be taken for what belongs
+        Another process may rename a folder above it, and back: what lies there must not be taken for what belongs
         here, and no event would ever correct it. Which one belongs here, the parent's listing tells.
         """
         found = about.st_dev, about.st_ino

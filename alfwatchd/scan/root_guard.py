@@ -19,7 +19,7 @@ Record = Callable[[Mapping[str, Place]], None]
 
 
 class RootGuard:
-    """Knows what the root and the mounts below it were, and tells whether they still are.
+    """Remembers the root and the mounts below it, and tells whether they are still the same.
 
     Parameters
     ----------
@@ -34,11 +34,10 @@ class RootGuard:
     def __init__(self, root: str, recorded: Mapping[str, Place], record: Record = lambda _: None) -> None:
         self.root = root
         self.places = dict(recorded)
-        self.known: Known = Listed()
-        """Sessions that should be there: they decide where identities do not."""
+        self._known: Known = Listed()
         self._record = record
         self.missing: dict[str, str] = {}
-        """Mounts below the root that are not what they were -> why. Their rows are kept."""
+        """Mounts below the root that are missing or replaced -> why. Their rows are kept."""
         self.n_mount_changes = 0
         """How often mounts at, above or below the root changed, as far as noticed; while it is not open, any mounts."""
         self._mounts = mounts.MountWatch()
@@ -53,23 +52,27 @@ class RootGuard:
         """Whether the root was found to be right, by `open_root`, and nothing has changed since, as far as known."""
         return self._mark is not None
 
+    def use_known(self, known: Known) -> None:
+        """Set the sessions that should be there: they decide where identities do not."""
+        self._known = known
+
     @property
     def fs_types(self) -> set[str]:
         """Types of the file systems of the root and below it."""
         return {place.fs_type for place in self.places.values()}
 
     def open_root(self, *, accept: bool = False) -> None:
-        """Look whether the root is what it was, and remember it.
+        """Look whether the root is the same as before, and remember it.
 
         Parameters
         ----------
         accept : bool
-            Take root and mounts as they are now.
+            Accept root and mounts as they are now.
 
         Raises
         ------
         RootOffline
-            It is not; nothing is remembered.
+            It is another one, or missing; nothing is remembered.
         """
         self._take_root(accept=accept)
         self.check_mounts()
@@ -85,7 +88,7 @@ class RootGuard:
             except OSError as error:
                 found = error
         expected, look = self.places.get(""), self._make_look("")
-        is_known = not self.known.is_empty()
+        is_known = not self._known.is_empty()
         verdict = judge_place(expected, found, is_known=is_known, is_empty=is_empty, look=look)
         if isinstance(found, OSError) or (not verdict.is_online and not accept):
             raise RootOffline(f"{self.root}: {verdict.reason}")
@@ -95,7 +98,7 @@ class RootGuard:
         self._mark, self._why_closed = (found.dev, found.ino, found.fsid), ""
 
     def check(self) -> None:
-        """Make sure, cheaply, that the root is still the folder that was opened.
+        """Make sure that the root is still the folder that was opened. This takes two system calls.
 
         Raises
         ------
@@ -110,7 +113,7 @@ class RootGuard:
             raise self.close_root(self._why_closed)
 
     def close_root(self, why: str = "") -> RootOffline:
-        """Forget that the root was right, so that `open_root` must look again; return what is to be raised."""
+        """Close the root until `open_root` has looked again; return the error to raise."""
         self._mark, self._why_closed = None, why
         return RootOffline(f"{self.root}: {why or 'something else is there now'}")
 
@@ -127,7 +130,7 @@ class RootGuard:
         has_changed = self._mounts.has_changed()
         if has_changed and self.is_open:
             with suppress(RootOffline):
-                self.check()  # what is mounted below another root is no matter
+                self.check()  # mounts below another root do not concern this one
                 self._check_mounted_again()
         if not self.is_open:
             self.n_mount_changes += has_changed
@@ -140,12 +143,12 @@ class RootGuard:
         return has_changed
 
     def _check_mounted_again(self) -> None:
-        """Judge the root anew if it may be another mount, whose numbers are those of the one before.
+        """Judge the root again if it may be another mount that got the same device and inode numbers.
 
         Raises
         ------
         RootOffline
-            It is not what it was.
+            It is missing, or another disk or folder than before.
         """
         before = self.places[""]
         if before.unique_id and mounts.unique_mount_id(self.root) == before.unique_id:
@@ -162,7 +165,7 @@ class RootGuard:
         Raises
         ------
         RootOffline
-            The root is not what it was.
+            The root is missing, or another disk or folder than before.
         """
         has_changed = self.poll_mounts()
         self.check()
@@ -214,7 +217,7 @@ class RootGuard:
         def belongs(session: str) -> bool:
             return session.startswith(inside) and not f"{session}/".startswith(others)
 
-        return functools.cache(lambda: look_for(self.root, self.known.sample(belongs)))
+        return functools.cache(lambda: look_for(self.root, self._known.sample(belongs)))
 
     def _forget_moved(self, recorded: AbstractSet[str]) -> None:
         """Forget where mounts were whose folders above have been renamed, if they are elsewhere below the root.
@@ -237,16 +240,16 @@ class RootGuard:
                 del self.places[path], self.missing[path]
 
     def is_missing(self, path: str) -> bool:
-        """Tell whether a folder is, or lies in, a mount that is not what it was."""
+        """Tell whether a folder is, or lies in, a mount that is missing or replaced."""
         return any(path == place or path.startswith(f"{place}/") for place in self.missing)
 
     def problems(self) -> list[Problem]:
-        """Return one problem per mount that is not what it was."""
+        """Return one problem per mount that is missing or replaced."""
         return [
             Problem(
                 "other_filesystem", path,
-                f"{reason}: its rows are kept; mount it again, or run `alfwatchd rescan --accept-root` to take the "
-                "folder as it is",
+                f"{reason}: its rows are kept; mount it again, or run `alfwatchd rescan --accept-root` to accept "
+                "the folder as it is",
             )
             for path, reason in sorted(self.missing.items())
         ]  # fmt: skip

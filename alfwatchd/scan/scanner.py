@@ -1,7 +1,8 @@
 """Disk -> listings: the only reader of the data tree.
 
-Folders are opened without following links (but for a linked session folder, one level) and looked at through the
-descriptor, so that what is listed is what was opened, and watched, whatever happens to the path meanwhile.
+Folders are opened without following links; only a link to a session folder is followed, one level. Each folder is
+listed through its descriptor, so that the folder that is listed is the one that was opened and watched, even if its
+path leads elsewhere by then.
 """
 
 from __future__ import annotations
@@ -256,7 +257,7 @@ class Scanner:
 
 @dataclass(slots=True)
 class _Oddities:
-    """What few folders have; see `Listing`."""
+    """What is unusual in a folder; see `Listing`."""
 
     n_ignored: int = 0
     links: dict[str, int] = field(default_factory=dict)
@@ -271,7 +272,7 @@ class _Oddities:
             self.unknown.add(name)
 
     def add_file(self, fd: int, name: str, files: dict[str, bytes]) -> None:
-        """Add what has the name of a dataset and is no plain file with one name: a link of either kind, perhaps."""
+        """Add an entry with the name of a dataset that may be a symbolic link or have other names."""
         try:
             about = os.stat(name, dir_fd=fd, follow_symlinks=False)
             if is_link := stat.S_ISLNK(about.st_mode):

@@ -17,7 +17,7 @@ from alfwatchd.tree.folder import NOT_LISTED, NOT_WATCHED, Folder, Listing
 _LONGEST_PATH = 4095
 """In bytes, without the closing NUL: PATH_MAX of Linux."""
 _MOST_LEVELS = 24
-"""Each has an open folder, and a process may have few. What lies deeper is left to the caller."""
+"""Each level keeps a folder open, and a process may open few files. The caller looks at deeper folders."""
 
 Arm = Callable[[int], int]
 """Watches an open folder and returns the watch descriptor; may raise `WatchError`."""
@@ -61,8 +61,8 @@ def not_watched(_: int) -> int:
 def crawl(scanner: Scanner, top: Folder, arm: Arm = not_watched) -> Iterator[Found]:
     """Read a folder and all below it, each folder before its sub-folders.
 
-    What cannot be read, or watched, is left out with all below it, and so are links: the caller, who knows which
-    sub-folders the listings name, looks at these in its own way.
+    Folders that cannot be read or watched are left out with all below them, and so are links. The caller knows from the
+    listings which sub-folders there are, and looks at those that are missing by itself.
 
     Parameters
     ----------
@@ -117,7 +117,7 @@ def _open_next(levels: list[_Level]) -> tuple[int, Folder, int, int] | None:
         level = levels[-1]
         for name in level.names:
             length = level.length + 1 + len(os.fsencode(name))
-            if length > _LONGEST_PATH:  # could be opened here, but by nobody who reads the tables
+            if length > _LONGEST_PATH:  # could be opened here, but not by a program that reads the tables
                 continue
             with suppress(OSError):
                 fd = open_below(level.fd, name)

@@ -1,4 +1,4 @@
-"""Flags over environment over TOML over defaults -> `Settings`, and the source of each value."""
+"""Reads the settings: flags win over the environment, that wins over the TOML file, and that over the defaults."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Environ = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """The settings in force.
+    """The settings, and where each value comes from.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def load(flags: Flags, environ: Environ = os.environ) -> Loaded:
 
 
 def _check_circle(settings: Settings, source: str) -> None:
-    """Refuse to adopt from what we write ourselves: rows that were missing once would never go again."""
+    """Refuse to adopt from our own tables: a row that was missing once would never be removed again."""
     if not settings.adopt.source or "://" in settings.adopt.source:
         return
     place = Path(os.path.realpath(settings.adopt.source))
@@ -89,16 +89,16 @@ def _check_circle(settings: Settings, source: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a command may find the daemon that it is for.
+    """Where a command may find its daemon.
 
     Parameters
     ----------
     sockets : tuple of Path
-        At least one, the most likely first. Several only where none was named.
+        At least one, the most likely first. Several only if the command names none.
     is_named : bool
         Whether a `socket` is set, by flag, environment or file.
     root : Path or None
-        The root that is set, links resolved; None where the command does not say which root it means.
+        The root that is set, links resolved; None if the command does not say which root it means.
     """
 
     sockets: tuple[Path, ...]
@@ -107,12 +107,12 @@ class Address:
 
 
 def find_address(flags: Flags, environ: Environ = os.environ) -> Address:
-    """Return where to look for the daemon of the root that is set; as `find_socket` in all else.
+    """Return where to look for the daemon of the root that is set; otherwise as `find_socket`.
 
     Raises
     ------
     ConfigError
-        As `find_socket`, or `root` is set to what is no path: a command that names its root never goes to another.
+        As `find_socket`, or `root` is set to something that is not a path: a command never asks another root's daemon.
     """
     values, sources = _read_all(flags, environ)
     try:
@@ -123,11 +123,11 @@ def find_address(flags: Flags, environ: Environ = os.environ) -> Address:
 
 
 def find_socket(flags: Flags, environ: Environ = os.environ) -> Path:
-    """Return the control socket for a command that may know no root.
+    """Return the path of the control socket, for a command that may not know a root.
 
     A `socket` that is set wins. Else it is the first that exists in ``$RUNTIME_DIRECTORY``, ``$XDG_RUNTIME_DIR``,
     ``/run/alfwatchd`` and, where the root is known, its state folder; if none exists, the first of these.
-    Other settings are not validated, but an unknown key is an error: a typing error must not lead to another daemon.
+    Other settings are not validated. But an unknown key is an error: a typing error must not lead to another daemon.
 
     Parameters
     ----------
@@ -143,7 +143,7 @@ def find_socket(flags: Flags, environ: Environ = os.environ) -> Path:
 
 
 def _sockets(values: dict[str, object], sources: Mapping[str, str], environ: Environ) -> tuple[Path, ...]:
-    """Return the socket that is set, or all usual ones that exist, or the first of these."""
+    """Return the socket that is set; else all usual ones that exist; else the first of the usual ones."""
     try:
         if "socket" in values:
             return (check_socket(check_place(values["socket"])),)
@@ -151,7 +151,7 @@ def _sockets(values: dict[str, object], sources: Mapping[str, str], environ: Env
         state_dir = (_default_places(values, environ) | values).get("state_dir")
         if state_dir is not None:
             candidates.append(check_place(state_dir) / SYSTEM_SOCKET.name)
-        # For `os.access`, what lies in a folder without permission is absent; `Path.exists` raises.
+        # In a folder without permission, `os.access` finds nothing, and `Path.exists` would raise.
         found = [path for path in candidates if os.access(path, os.F_OK)] or candidates[:1]
         check_socket(found[0])
         return tuple(found)
@@ -160,7 +160,7 @@ def _sockets(values: dict[str, object], sources: Mapping[str, str], environ: Env
 
 
 def _read_all(flags: Flags, environ: Environ) -> tuple[dict[str, object], dict[str, str]]:
-    """Return the values that are set, paths made absolute, and the source of each."""
+    """Return key -> value that is set, with paths made absolute, and key -> source of the value."""
     values, sources, unknown = {}, {}, []
     for key, value, folder, source in _entries(flags, environ):
         if key not in EXPLANATIONS:
@@ -178,7 +178,7 @@ def _unknown(key: str, source: str) -> str:
 
 
 def _entries(flags: Flags, environ: Environ) -> Iterator[tuple[str, object, Path, str]]:
-    """Yield key, value, folder of relative paths, and source of all that is set, the weakest source first."""
+    """Yield (key, value, folder of relative paths, source) of each value that is set, the weakest source first."""
     cwd = Path.cwd()
     config = flags.get("config")
     if config is None:
@@ -191,7 +191,7 @@ def _entries(flags: Flags, environ: Environ) -> Iterator[tuple[str, object, Path
         yield key, value, cwd, f"environment {_env_name(key)}"
     for key, value in flags.items():
         if key != "config" and value is not None:
-            # `prune.reference` is `--reference`: the command's name stands for the section.
+            # `prune.reference` is the flag `--reference`: the command's name stands for the section.
             yield key, value, cwd, f"flag --{key.rpartition('.')[2].replace('_', '-')}"
 
 
@@ -231,7 +231,7 @@ def _flat(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str,
 
 
 def _place(key: str, value: object, folder: Path, environ: Environ) -> object:
-    """Make a path absolute; what is not one stays as it is, and the model refuses it."""
+    """Make a path absolute. A value that is not a path stays as it is, and `Settings` refuses it."""
     if key == "publish" and isinstance(value, list | tuple):
         return [_with_place(entry, folder, environ) for entry in value]
     if key == "adopt.source":
@@ -240,7 +240,7 @@ def _place(key: str, value: object, folder: Path, environ: Environ) -> object:
     if not is_place or not isinstance(value, str | Path) or not str(value) or "\0" in str(value):
         return value
     path = folder / _expand_home(str(value), environ)
-    # A link to the reference tables may later point to newer ones; the root is one folder as long as we run.
+    # A link to the reference tables may lead to newer ones later. The root stays one folder as long as we run.
     return Path(os.path.realpath(path)) if key in ("root", "out_dir") else path
 
 
@@ -263,7 +263,7 @@ def _expand_home(text: str, environ: Environ) -> str:
 
 
 def _default_places(values: Mapping[str, object], environ: Environ) -> dict[str, object]:
-    """Return the places that follow from the root; nothing where it is not known or unusable."""
+    """Return the default places, which follow from the root; empty if that is not known or cannot be used."""
     out_dir = values.get("out_dir", values.get("root"))
     if not isinstance(out_dir, Path):
         return {}
@@ -271,7 +271,7 @@ def _default_places(values: Mapping[str, object], environ: Environ) -> dict[str,
     if above is None:
         home = Path(_expand_home("~/.local/state", environ))
         above = next(_folders(environ, "XDG_STATE_HOME"), home) / "alfwatchd"
-    # Two output folders of one user or unit never share a state folder. The name is cut, as it may be up to NAME_MAX.
+    # Two output folders never share a state folder. Their names are cut, as they may be as long as NAME_MAX.
     own = above / f"{out_dir.name[:24]}-{hashlib.sha256(os.fsencode(out_dir)).hexdigest()[:8]}"
     state_dir = values.get("state_dir", own)
     if not isinstance(state_dir, Path):
@@ -291,7 +291,7 @@ def _folders(environ: Environ, *names: str) -> Iterator[Path]:
 
 
 def _invalid(error: ValidationError, sources: Mapping[str, str]) -> Iterator[str]:
-    """Yield a line for each invalid value: key, value, source, and what is allowed."""
+    """Yield a line for each invalid value: key, value, source, and what would be valid."""
     for item in error.errors(include_url=False):
         key = ".".join(part for part in item["loc"] if isinstance(part, str))
         if item["type"] == "extra_forbidden":

@@ -1,4 +1,4 @@
-"""Puts the parts of the daemon together, runs them, and ends them in order."""
+"""Runs the daemon: puts its parts together, steps the engine, and ends the parts in order."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ NEEDS_RESTART = (
 
 _LOOK_AFTER_SECONDS = 2.0
 
-# Objects made and not dropped before anyone looks for garbage among them. With Python's 700, looking takes a fifth of a
-# full scan, which makes a million objects that last; what clients' requests leave behind is little.
+# Number of new objects after which Python looks for garbage. With its default of 700, looking takes a fifth of a full
+# scan, which makes a million objects that stay. Requests of clients leave little garbage.
 _NEW_OBJECTS = 50_000
 
 
@@ -83,9 +83,9 @@ def run(settings: Settings, load: Callable[[], Settings]) -> None:
     Raises
     ------
     Locked
-        Another process keeps these tables, uses this state folder or serves this socket.
+        Another process keeps these tables, uses this state folder or listens on this socket.
     AlfwatchdError
-        The daemon cannot start, cannot go on, or could not save the last changes.
+        The daemon cannot start, a thread has ended unexpectedly, or the last changes could not be saved.
     """
     check_targets(settings.publish)
     file_limits.raise_limit()
@@ -101,7 +101,7 @@ def run(settings: Settings, load: Callable[[], Settings]) -> None:
         trouble = _try_to_hold(held, settings, locks)
         control = Control(settings)
         stack.callback(control.close)
-        # First of all: the state of another daemon that runs is not to be mended.
+        # Before anything is opened: the state of another daemon that runs must not be repaired.
         locks["state_dir"] = stack.enter_context(_hold_state_dir(settings.state_dir))
         state = StateDb(settings.state_dir)
         stack.callback(state.close)
@@ -114,7 +114,7 @@ def run(settings: Settings, load: Callable[[], Settings]) -> None:
             held.close()
             _hold_out_dir(held, settings, locks)
             trouble = None
-            _log.info("root came late, its tables are read now root=%s", settings.root)
+            _log.info("root is there now, reading its earlier tables root=%s", settings.root)
     _log.info("daemon stopped")
 
 
@@ -127,11 +127,11 @@ class _InForce:
         self._service = service
 
     def read_again(self) -> Settings:
-        """Return the settings in force from now on; raises `AlfwatchdError` to keep the old ones."""
+        """Read the settings, and return those in force from now on. An `AlfwatchdError` keeps the old ones."""
         self._service.begin_reload(time.monotonic_ns() // 1000)
         try:
             new = self._load()
-        except OSError as error:  # relative paths need the current folder, which may be gone
+        except OSError as error:  # a relative path needs the current folder, which may have been removed
             raise ConfigError(f"the settings cannot be read: {error}") from error
         logs.set_level(new.log_level)
         for key in NEEDS_RESTART:
@@ -143,7 +143,7 @@ class _InForce:
 
 @dataclass(frozen=True, slots=True)
 class _Process:
-    """What lasts as long as the process."""
+    """The parts that live as long as the process."""
 
     in_force: _InForce
     inbox: Inbox
@@ -154,7 +154,7 @@ class _Process:
     control: Control
 
     def require_out_dir(self) -> None:
-        """Make sure that the output folder is the one that is locked; raises as `Held.require_folder`."""
+        """Raise, as `Held.require_folder`, if the output folder is no longer the one that is locked."""
         if "out_dir" in self.locks:
             self.locks["out_dir"].require_folder()
 
@@ -164,15 +164,16 @@ def _work(frame: _Process, trouble: OutDirError | None) -> bool:
 
     Parameters
     ----------
-    frame : _Frame
+    frame : _Process
     trouble : OutDirError or None
-        Why the output folder is not held. It lies in the root, and nothing is written while the root is offline.
+        Why the output folder is not locked; None if it is. Without a lock nothing is written: the folder lies in the
+        root, which is offline.
 
     Returns
     -------
     bool
-        Whether to begin anew instead of stopping: neither the root nor the earlier tables in it were there at the
-        start, and now they are. Without them the ids and columns that they hold would be lost.
+        Whether to start again instead of stopping: the root and the earlier tables in it were missing at the start, and
+        are there now. If they were not read, the ids and columns in them would be lost.
     """
     settings = frame.in_force.settings
     lacks_tables = _lies_in_root(settings) and not _has_tables(settings)
@@ -199,11 +200,11 @@ def _work(frame: _Process, trouble: OutDirError | None) -> bool:
 
 
 Threads = Mapping[str, Callable[[], bool]]
-"""Name of a thread without which the daemon cannot work -> whether it runs."""
+"""Name of a thread that the daemon cannot do without -> function that tells whether it runs."""
 
 
 def _assemble(frame: _Process, stack: ExitStack) -> tuple[Engine, Threads] | None:
-    """Return engine and threads; None where the daemon is to stop before there are any."""
+    """Return engine and threads; None if the daemon was told to stop before they were made."""
     settings, inbox, state = frame.in_force.settings, frame.inbox, frame.state
 
     def new_watcher() -> Watcher:
@@ -214,7 +215,7 @@ def _assemble(frame: _Process, stack: ExitStack) -> tuple[Engine, Threads] | Non
     if start is None:
         return None
     stack.callback(start.indexer.guard.close)
-    start.indexer.scanner = replace(start.indexer.scanner, on_progress=lambda: frame.service.ping(time.monotonic()))
+    start.indexer.use_scanner(replace(start.indexer.scanner, on_progress=lambda: frame.service.ping(time.monotonic())))
     announce = make_announcer(settings.adopt.source, settings.state_dir, inbox.post)
     layout = settings.state_dir / LAYOUT
     written = TableWriter(settings.out_dir, str(settings.root), layout, announce, start.notes, frame.require_out_dir)
@@ -257,7 +258,7 @@ def _assemble(frame: _Process, stack: ExitStack) -> tuple[Engine, Threads] | Non
 
 
 def _waking(publisher: Publisher | None, post: Callable[[Message], None]) -> Callable[[Message], None]:
-    """Return how the flusher posts: who publishes hears of a flush directly, whatever the engine is doing."""
+    """Return the `post` for the flusher: it also wakes the publisher, which need not wait for the engine."""
     if publisher is None:
         return post
 
@@ -270,14 +271,14 @@ def _waking(publisher: Publisher | None, post: Callable[[Message], None]) -> Cal
 
 
 def _rounds(frame: _Process, engine: Engine, threads: Threads) -> Iterator[None]:
-    """Step the engine until it is done. systemd's watchdog is fed here, by the loop that does the work."""
+    """Step the engine until it is done, and feed systemd's watchdog: this loop does the work."""
     looked_after = time.monotonic()
     while not engine.is_done:
         sleep = engine.step(time.monotonic())
         yield
         for name, is_alive in threads.items():
             if not is_alive():
-                raise AlfwatchdError(f"the {name} thread has ended, which it never should; the log says why")
+                raise AlfwatchdError(f"the {name} thread has ended unexpectedly; the log says why")
         if time.monotonic() - looked_after > _LOOK_AFTER_SECONDS:
             looked_after = time.monotonic()
             _look_after(frame, engine)
@@ -287,7 +288,7 @@ def _rounds(frame: _Process, engine: Engine, threads: Threads) -> Iterator[None]
 
 
 def _look_after(frame: _Process, engine: Engine) -> None:
-    """Take locks again that somebody has removed, and make the control socket again."""
+    """Take locks again whose files were removed, and make the file of the control socket again."""
     if not all(lock.is_in_place() for lock in frame.locks.values()):
         engine.root.look(time.monotonic())  # the folders may lie in it, and something may be mounted over it
     for lock in frame.locks.values() if not engine.model.offline else ():
@@ -298,18 +299,18 @@ def _look_after(frame: _Process, engine: Engine) -> None:
 
 def _finish_first_scan(start: Start) -> None:
     start.finish_first_scan()
-    # The tree is no garbage. To look through it for some took 320 ms with 100 k datasets, again and again while files
-    # were added, and no other thread can run meanwhile: the kernel's queue of events overflowed.
+    # The tree never becomes garbage. Looking through it took 320 ms with 100,000 datasets, again and again while files
+    # were added; no other thread can run meanwhile, and the kernel's queue of events overflowed.
     gc.freeze()
     try:
         start.check_lab()
     except AlfwatchdError as error:
-        # Not the end of a daemon: anyone who makes a folder could end it. The folder's own lab stands in the row.
+        # This must not end the daemon: any user who makes a folder could do so. The row gets the lab of its folder.
         _log.error("lab setting not kept error=%s", error)
 
 
 def _is_watchable(settings: Settings) -> bool:
-    """Tell whether inotify sees what happens at the root; a root that is not there yet may turn out to be."""
+    """Tell whether inotify can watch the root. A root that is not there yet counts as one that it can."""
     if settings.watch != "auto":
         return settings.watch == "inotify"
     try:
@@ -322,7 +323,7 @@ def _is_watchable(settings: Settings) -> bool:
 
 
 def _try_to_hold(stack: ExitStack, settings: Settings, locks: dict[str, Held]) -> OutDirError | None:
-    """Take the output folder, or return why that is not possible where it may be for an offline root."""
+    """Lock the output folder. If it lies in the root, which may be offline, return the error instead of raising it."""
     try:
         _hold_out_dir(stack, settings, locks)
     except OutDirError as error:
@@ -359,7 +360,7 @@ def _has_tables(settings: Settings) -> bool:
 
 
 def _catch_signals(inbox: Inbox) -> None:
-    """Turn signals into messages. Whoever presses Ctrl-C twice does not want to wait for the last flush."""
+    """Turn signals into messages. A second Ctrl-C ends the process at once, without the last flush."""
 
     def stop(*_: Any) -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -1,4 +1,4 @@
-"""How many files the kernel lets this process have open."""
+"""Raises the number of files that the kernel lets this process have open."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import resource
 from alfwatchd.errors import ConfigError
 
 LEAST = 192
-"""The daemon at rest has some 20; clients may have half of all, and 32 more for a moment; flushes, scans and hashing
-need the rest."""
+"""Least number with which the daemon can work. At rest it has about 20 open. Clients may use half of the limit, and 32
+more for a moment; flushes, scans and hashing need the rest."""
 
 _ENOUGH = 16384
 
 
 def raise_limit() -> None:
-    """Let this process have as many open files as may be of use.
+    """Raise the limit of open files as far as the kernel allows and is useful.
 
     Raises
     ------
     ConfigError
-        It may have too few to work: clients and scans would take them from each other.
+        The kernel allows fewer than `LEAST`.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     allowed = _ENOUGH if hard == resource.RLIM_INFINITY else min(hard, _ENOUGH)

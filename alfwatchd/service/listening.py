@@ -1,4 +1,4 @@
-"""Where the daemon listens, for as long as it runs: clients find it again though somebody removes the socket."""
+"""Keeps the control socket: if its file is removed, it is made again, so that clients find the daemon."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 
 class Control:
-    """The socket that systemd passed, whose file is systemd's, or one of our own. Used by one thread.
+    """The socket that systemd passed, whose file belongs to systemd, or one of our own. Used by one thread.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ class Control:
     Raises
     ------
     AlfwatchdError
-        As `control_socket.ControlSocket`; ConfigError where systemd passed something else.
+        As `web.control_socket.ControlSocket`; a `ConfigError` if systemd passed anything but one stream socket.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -44,12 +44,12 @@ class Control:
         self.path = self.listening.getsockname()
 
     def keep(self, replace: Callable[[socket.socket], None]) -> None:
-        """Let clients find the socket again if somebody has removed it.
+        """Make the file of the socket again if it was removed, or log an error where only systemd can do so.
 
         Parameters
         ----------
         replace : callable
-            Gets the new socket to listen on, and closes the old one.
+            Given the new socket; listens to it and closes the old one.
         """
         trouble = ""
         if self._own is None:
@@ -62,7 +62,7 @@ class Control:
         self._trouble = trouble
 
     def close(self) -> None:
-        """Listen no more."""
+        """Close the socket, and remove its file if it is our own."""
         if self._own is not None:
             self._own.close()
         self.listening.close()

@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 LOCK_NAME = ".alfwatchd.lock"
 _MOST_BYTES = 32
 _NUMBER = re.compile(rb"\d{0,30}\n?")
-_NOT_OURS = "it is a hard link to somebody's file; remove this name"
+_NOT_OURS = "it is a hard link to a file of another program; remove this name"
 _STATE_LOCK_NAME = "daemon.lock"  # another one: a state folder may be an output folder as well
 
 
@@ -54,18 +54,18 @@ class Held:
         Raises
         ------
         OSError
-            Something else is there.
+            Another folder is there.
         """
         if not (os.path.samestat(self._path.parent.stat(), self._folder) or self.is_in_place()):
             raise OSError(errno.ESTALE, "another folder is there now", str(self._path.parent))
 
     def keep(self) -> None:
-        """Take the lock again if somebody has removed the file, as another process could then.
+        """Take the lock again if the file was removed: another process could take it otherwise.
 
         Raises
         ------
         Locked
-            It has.
+            Another process has taken it.
         """
         if self.is_in_place():
             return
@@ -85,7 +85,7 @@ class Held:
             return False
 
     def release(self) -> None:
-        """Set it free. The file stays, so that nobody locks one that is about to go."""
+        """Release the lock. The file stays: another process could lock one that is about to be removed."""
         _write(self._fd, "")
         os.close(self._fd)
 
@@ -103,7 +103,7 @@ class Held:
             return fd
         try:
             _leave(fd, self._path)
-            return self._take()  # while the old file is locked, so that nobody takes it for free
+            return self._take()  # while the old file is still locked, so that no other process gets it
         finally:
             os.close(fd)
 
@@ -166,7 +166,7 @@ def hold_state_dir(state_dir: Path) -> Iterator[Held]:
 
 
 def _open(path: Path) -> int:
-    flags = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # whoever may write here can have put a pipe there
+    flags = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # another program may have put a pipe there
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o644)
     except PermissionError:
@@ -177,7 +177,7 @@ def _open(path: Path) -> int:
 
 
 def _is_shared(fd: int) -> bool:
-    """Tell whether the file has other names: hard links, as of a backup (``cp -al``), or of somebody's own file."""
+    """Tell whether the file has other names: a backup (``cp -al``) makes such hard links, and so may a user."""
     about = os.fstat(fd)
     return stat.S_ISREG(about.st_mode) and about.st_nlink > 1
 
@@ -203,7 +203,7 @@ def _holds_number(fd: int) -> bool:
 def _write(fd: int, text: str) -> None:
     """Replace the content, for people; where the file or the disk does not allow that, the lock holds all the same.
 
-    What is no process id was not written by this program: another user may have moved a file here.
+    Content that is not a process id was not written by this program: another user may have moved a file here.
     """
     try:
         if _holds_number(fd) and not _is_shared(fd):

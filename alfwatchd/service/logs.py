@@ -1,4 +1,4 @@
-"""Where log lines go and how they look: plain on a terminal, with a priority prefix for the journal."""
+"""Sets up logging: plain lines on a terminal, lines with a priority prefix for the journal."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _log = logging.getLogger(__name__)
 
 
 class _Formatter(logging.Formatter):
-    """Keeps a message on one line, whatever names of files are in it."""
+    """Keeps a message on one line, even if it contains a name of a file with line breaks."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is logging's
         return super().formatMessage(record).replace("\n", r"\n").replace("\r", r"\r")
 
     def format(self, record: logging.LogRecord) -> str:
-        return redact(super().format(record))  # also what nobody expected to hold an address, such as a traceback
+        return redact(super().format(record))  # tracebacks may hold addresses, too
 
 
 class _JournalFormatter(_Formatter):
@@ -32,7 +32,7 @@ class _JournalFormatter(_Formatter):
 
 
 def set_up(level: str) -> None:
-    """Send log lines to stderr."""
+    """Send log lines of this level (``debug``, ``info``, ``warning``, ``error``) and above to stderr."""
     handler = logging.StreamHandler()
     if systemd.journal_attached(sys.stderr):
         handler.setFormatter(_JournalFormatter("%(message)s"))
@@ -43,13 +43,13 @@ def set_up(level: str) -> None:
 
 
 def set_level(level: str) -> None:
-    """Change the least level that is logged."""
+    """Change the lowest level that is logged."""
     logging.getLogger().setLevel(level.upper())
 
 
 def log_uncaught() -> None:
-    """Log errors that nobody expected, in any thread, with their traceback; and where it stood if it is aborted."""
-    faulthandler.enable()  # systemd's watchdog ends a program that hangs with SIGABRT
+    """Log uncaught errors of all threads with their traceback, and the stacks of all threads on SIGABRT."""
+    faulthandler.enable()  # systemd's watchdog sends SIGABRT to a program that hangs
     sys.excepthook = _log_error
     threading.excepthook = lambda about: _log_error(about.exc_type, about.exc_value, about.exc_traceback, about.thread)
 
@@ -68,5 +68,5 @@ def _log_error(
 
 
 def _with_priority(level: int, text: str) -> str:
-    """Give each line its prefix: what has none is taken for information."""
+    """Give each line its prefix; the journal takes a line without one for information."""
     return "\n".join(f"<{_PRIORITIES.get(level, 6)}>{line}" for line in text.splitlines())

@@ -1,4 +1,4 @@
-"""Index and flush without a daemon."""
+"""Runs once: indexes the root and writes the tables, or only looks, without a daemon."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from alfwatchd.engine.inbox import Inbox
 from alfwatchd.engine.messages import Message
 from alfwatchd.errors import RootOffline
 from alfwatchd.index.hash_queue import HashQueue
-from alfwatchd.index.indexer import Indexer
+from alfwatchd.index.indexer import Committed, Indexer
 from alfwatchd.index.lab import lab_problems
 from alfwatchd.index.state_db import StateDb
 from alfwatchd.index.worker_pool import Crawled
@@ -35,7 +35,7 @@ from alfwatchd.tree.sessions import TablesView
 _PATIENCE_SECONDS = 1.0
 
 Progress = Callable[[int, int], None]
-"""Gets the numbers of sessions and datasets found so far."""
+"""Given the numbers of sessions and datasets found so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +45,19 @@ class Summary:
     Parameters
     ----------
     n_sessions, n_datasets : int
+        Rows in the tables.
     n_bytes : int
         Sum of the file sizes.
     added, changed, removed : int
-        Dataset rows, against the tables that were there before; one that has another id now is changed.
+        Number of dataset rows that differ from the tables that were there before. A row with another id counts as
+        changed.
     adopted : IdsChanged or None
-        What the database knows, where that is another state of it than before.
+        Which ids changed, and why; None if none did.
     problems : tuple of Problem
     seconds : float
+        Duration of the run.
     held : str
-        Why rows of sessions that are gone are kept; empty if none are.
+        Why rows of sessions that are gone are held; empty if none are.
     """
 
     n_sessions: int
@@ -71,7 +74,7 @@ class Summary:
 
 @contextmanager
 def no_garbage_collection() -> Iterator[None]:
-    """Let nobody look for garbage: a full index makes a million objects that last, and looking takes a fifth of it."""
+    """Switch the search for garbage off: it takes a fifth of a full index, which makes a million objects that stay."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -93,13 +96,14 @@ def run_once(
     accept_root : bool
         See `Indexer.open_root`.
     recompute_ids : bool
-        Whether to make all ids anew, whatever earlier tables hold.
+        Whether to make all ids from the paths again, whatever earlier tables hold.
     progress : callable or None
+        See `Progress`.
 
     Raises
     ------
     RootOffline
-        The root is not what it was; the tables stay as they are.
+        The root is missing, or another disk or folder than before; the tables stay as they are.
     LabConflict
         The `lab` setting differs from a lab folder.
     OutDirError, TablesError
@@ -110,8 +114,8 @@ def run_once(
     state = StateDb(settings.state_dir)
     try:
         inbox = Inbox()
-        start = prepare(settings, state, None, inbox.post)  # first: it asks what the tables were made with
-        with ThreadPoolExecutor(1) as beside:  # most of the time workers scan, and Arrow reads without holding us up
+        start = prepare(settings, state, None, inbox.post)  # first: it reads the earlier tables
+        with ThreadPoolExecutor(1) as beside:  # most of the time worker processes scan, and Arrow reads without the GIL
             reading = beside.submit(look, settings.adopt, settings.state_dir) if settings.adopt.source else None
             index(start, inbox, accept_root=accept_root, progress=progress)
             start.check_lab()
@@ -142,7 +146,7 @@ def run_once(
 
 
 def recompute_ids(settings: Settings) -> RecomputeReply:
-    """Make all ids anew. The caller holds the lock on the folder; raises as `run_once`."""
+    """Make all ids from the paths again. The caller holds the lock on the folder; raises as `run_once`."""
     summary = run_once(settings, recompute_ids=True)
     generation, _ = reader.read_generation(settings.out_dir)
     return RecomputeReply(generation, summary.adopted.n_changes if summary.adopted else 0, summary.seconds)
@@ -150,12 +154,12 @@ def recompute_ids(settings: Settings) -> RecomputeReply:
 
 @no_garbage_collection()
 def look_once(settings: Settings) -> TablesView:
-    """Index the root and write nothing: what `prune` needs where no daemon runs.
+    """Index the root and write nothing, for a `prune` where no daemon runs.
 
     Raises
     ------
     RootOffline
-        The root is missing, or not what an earlier run recorded.
+        The root is missing, or another disk or folder than an earlier run recorded.
     """
     state = StateDb(settings.state_dir)
     try:
@@ -169,7 +173,7 @@ def look_once(settings: Settings) -> TablesView:
 def index_with_workers(
     settings: Settings, state: StateDb, *, accept_root: bool = False, progress: Progress | None = None
 ) -> Start:
-    """Scan the whole root, with as many processes as the settings say; raises as `index`."""
+    """Scan the whole root with as many processes as the settings say; parameters and errors as for `index`."""
     inbox = Inbox()
     start = prepare(settings, state, None, inbox.post)
     index(start, inbox, accept_root=accept_root, progress=progress)
@@ -185,15 +189,16 @@ def index(
     ----------
     start : Start
     inbox : Inbox or None
-        Gets what worker processes have read; None where there are none.
+        Receives what worker processes have read; None if there are none.
     accept_root : bool
         See `Indexer.open_root`.
     progress : callable or None
+        See `Progress`.
 
     Raises
     ------
     RootOffline
-        The root is not what it was; says how to accept it.
+        The root is missing, or another disk or folder than before; the message says how to accept it.
     """
     indexer = start.indexer
     try:
@@ -203,7 +208,7 @@ def index(
             if inbox is not None:
                 _hear(inbox, indexer)
             indexer.scan(0.0)
-            indexer.take_committed()
+            indexer.take_committed()  # what is hashed later is all of it
             if progress is not None:
                 progress(indexer.tables.counts.n_sessions, indexer.tables.counts.n_datasets)
     except RootOffline as error:
@@ -218,7 +223,7 @@ def index(
 
 
 def _write(settings: Settings, start: Start, written_at: datetime) -> tuple[Changes, IdsChanged | None]:
-    """Write the tables, and count the rows that differ from those that were there."""
+    """Write the tables. Return how many rows differ from those that were there, and which ids changed."""
     told: list[Message] = []
     with reader.open_datasets(settings.out_dir) as old:
         may_differ = _replace(settings, start, told.append, written_at)
@@ -229,7 +234,7 @@ def _write(settings: Settings, start: Start, written_at: datetime) -> tuple[Chan
             return Changes(added=start.indexer.tables.counts.n_datasets), announced
         with reader.open_datasets(settings.out_dir) as new:
             found = reader.compare(reader.read_ids_and_sizes(old), reader.read_ids_and_sizes(new))
-    # Ids may also go from one row to another: such rows count as changed by what else differs in them.
+    # A row with a new id is found as removed and as added; it counts as changed.
     n_renamed = min(announced.n_changed_datasets, found.added, found.removed) if announced is not None else 0
     return Changes(found.added - n_renamed, found.changed + n_renamed, found.removed - n_renamed), announced
 
@@ -242,7 +247,7 @@ def _replace(settings: Settings, start: Start, post: Callable[[Message], None], 
 
 
 def _hear(inbox: Inbox, indexer: Indexer) -> None:
-    """Take what worker processes have read; wait for it where nothing else is left to do."""
+    """Take what worker processes have read; wait for it if nothing else is left to do."""
     if not indexer.queue.is_ready:
         inbox.wait(_PATIENCE_SECONDS)
     for message in inbox.drain():
@@ -251,12 +256,13 @@ def _hear(inbox: Inbox, indexer: Indexer) -> None:
 
 
 def run_hashing(settings: Settings, state: StateDb, start: Start) -> None:
-    """Hash all files that have no recorded digest, and wait for it."""
+    """Hash all files without a recorded digest, and wait until that is done."""
     inbox = Inbox()
     hasher = Hasher(str(settings.root), state, settings.hash_threads, inbox.post, settle_seconds=0.0)
     hashes = HashQueue(hasher, state)
     try:
-        hashes.submit_all(start.indexer)
+        sessions = list(start.indexer.tables.snapshot().sessions.values())
+        hashes.submit(Committed(sessions, []), start.indexer)
         while hasher.n_pending or inbox.has_messages:
             inbox.wait(0.1)
             for message in inbox.drain():

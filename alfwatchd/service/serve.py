@@ -1,6 +1,6 @@
 """`alfwatchd serve`: publishes the tables into a folder of its own whenever they change, and serves that folder.
 
-A process of its own: nothing that listens to a network is in the daemon.
+It is a process of its own, so that nothing in the daemon listens to a network.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from alfwatchd.web.tables_site import PublicProtocol, Site
 _log = logging.getLogger(__name__)
 
 TOKEN = "serve_token"  # noqa: S105 - the name of a credential
-"""See `credentials.find`."""
+"""Name of the credential that clients must send; see `credentials.find`."""
 
 _FOLDER = "serve"
 _LOCK = ".serving.lock"
@@ -61,16 +61,16 @@ def run(settings: Settings) -> None:
     Parameters
     ----------
     settings : Settings
-        The tables are in `out_dir`; there may be none yet.
+        The tables are in `out_dir`; they need not exist yet.
 
     Raises
     ------
     ConfigError
-        The token cannot be sent, or two subsets have one tag.
+        The token cannot be sent in a header, or two subsets have one tag.
     Locked
         Another process serves from this state folder.
     AlfwatchdError
-        The address cannot be listened at, or something ended that never should.
+        The address cannot be used, or a thread has ended unexpectedly.
     """
     # All threads inherit the mask: a signal waits until the main thread asks for it.
     signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
@@ -86,7 +86,7 @@ def run(settings: Settings) -> None:
             _log.warning("everybody who can reach this address can read the tables: there is no token host=%s", host)
         tags = frozenset(subset.tag for subset in subsets)
         site = Site(folder, tags, settings.serve.base_url, token, is_private)
-        # Each answer has a file, too.
+        # Each answer has a file open, too.
         server = Server(site, listening, PublicProtocol, connections.room() // 2)
         stack.callback(server.close)
         entries = [ServedTables(settings.out_dir, own_target(folder, subset)) for subset in (Subset(), *subsets)]
@@ -97,7 +97,7 @@ def run(settings: Settings) -> None:
             address_of(listening), settings.out_dir, "no" if token is None else "yes", len(tags),
         )  # fmt: skip
         _wait_for_the_end(server, publisher)
-        # Whoever presses Ctrl-C twice does not want to wait for downloads.
+        # A second Ctrl-C ends the process at once, without waiting for downloads.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDS)
     _log.info("serving ended")
@@ -109,7 +109,7 @@ def _wait_for_the_end(server: Server, publisher: _Publisher) -> None:
     while True:
         for name, is_alive in (("server", server.is_alive), ("publisher", publisher.is_alive)):
             if not is_alive:
-                raise AlfwatchdError(f"the {name} thread has ended, which it never should; the log says why")
+                raise AlfwatchdError(f"the {name} thread has ended unexpectedly; the log says why")
         service.tell(time.monotonic(), publisher.text)
         if signal.sigtimedwait(_ENDS, POLL_SECONDS):
             return
@@ -119,12 +119,12 @@ def _wait_for_the_end(server: Server, publisher: _Publisher) -> None:
 
 
 def tagged_subsets(targets: Sequence[Publish]) -> list[Subset]:
-    """Return the subsets of `publish` that clients can ask for, each once.
+    """Return the subsets of `publish` that clients can ask for by a tag, each once.
 
     Raises
     ------
     ConfigError
-        One tag stands for two of them.
+        Two different subsets have one tag.
     """
     found: dict[str, Subset] = {}
     for subset in (entry.subset for entry in targets if entry.subset.tag):
@@ -134,8 +134,8 @@ def tagged_subsets(targets: Sequence[Publish]) -> list[Subset]:
 
 
 def own_target(folder: Path, subset: Subset) -> Publish:
-    """Return how tables get into the folder that is served."""
-    # Addresses are made anew for each client; this one only makes known which archive is the present one.
+    """Return the settings by which the tables of a subset are published into the folder that is served."""
+    # Each client is given its own address; this one only makes the JSON say which archive is the current one.
     return Publish(target=str(folder), keep_seconds=KEEP_SECONDS, location="http://localhost", subset=subset)
 
 
@@ -144,7 +144,7 @@ TablesVersion = tuple[tuple[int, int, int, int], ...]
 
 
 def find_mark(out_dir: Path) -> TablesVersion | None:
-    """Return what changes whenever the tables are replaced; None while there are not two of them."""
+    """Return a value that changes whenever a table is replaced; None while one is missing or not a regular file."""
     try:
         found = [(out_dir / name).stat() for name in (SESSIONS, DATASETS)]
     except OSError:
@@ -156,19 +156,20 @@ def find_mark(out_dir: Path) -> TablesVersion | None:
 
 @dataclass(slots=True)
 class ServedTables:
-    """Tables that are served, all or some; kept up to date by one thread.
+    """The tables that are served, all rows or a subset; kept up to date by one thread.
 
     Parameters
     ----------
     out_dir : Path
+        Folder of the tables that alfwatchd keeps.
     settings : Publish
-        See `own_target`.
+        Result of `own_target`.
     """
 
     out_dir: Path
     settings: Publish
     text: str = ""
-    """What is served, or why nothing is; for people."""
+    """What is served, or why nothing is served; for people."""
     _mark: TablesVersion | None = None
     _last: float = -LEAST_SECONDS
     _date: datetime = datetime.min
@@ -176,7 +177,7 @@ class ServedTables:
     _removal: float | None = None
 
     def keep(self, now: float) -> None:
-        """Publish if the tables have changed; remove what was replaced long ago. What fails is logged and tried again.
+        """Publish if the tables have changed, and remove old generations. An error is logged, and tried again later.
 
         Parameters
         ----------
@@ -196,7 +197,7 @@ class ServedTables:
                 with closing(publication.open_target(self.settings)) as target:
                     wait = publication.remove_old(self.settings, target)
                 self._removal = None if wait is None else now + wait
-        except TargetChanged:  # somebody has another such process
+        except TargetChanged:  # another process publishes into this folder
             return
         except AlfwatchdError as error:
             self._retry = now + _RETRY_SECONDS
@@ -219,7 +220,7 @@ class ServedTables:
 
 
 class _Publisher:
-    """Keeps entries up to date in a thread of its own: a slow disk must not hold back the end of the process."""
+    """Keeps entries up to date in a thread of its own: a slow disk must not delay the end of the process."""
 
     def __init__(self, entries: Sequence[ServedTables]) -> None:
         self._entries = entries
@@ -235,12 +236,12 @@ class _Publisher:
 
     @property
     def text(self) -> str:
-        """What is served, for people: that of all tables comes first."""
+        """What is served, for people; all rows first, then the subsets."""
         said = ((entry.settings.subset.tag, entry.text) for entry in self._entries if entry.text)
         return "; ".join(f"{tag}: {text}" if tag else text for tag, text in said)
 
     def close(self) -> None:
-        """End. A publication that is being written is left as it is, which harms nobody: the next one goes on."""
+        """End the thread, in at most 5 s. A publication that is cut off does no harm: the next one goes on from it."""
         self._stop.set()
         self._thread.join(_END_SECONDS)
 
@@ -254,7 +255,7 @@ class _Publisher:
 
 @contextmanager
 def _take_folder(state_dir: Path) -> Iterator[Path]:
-    """Yield a folder for archives: a lasting one if possible, so that clients get nothing anew after a restart."""
+    """Yield a folder for archives: if possible one that survives a restart, so that clients need not download again."""
 
     def refuse(holder: str) -> Locked:
         return Locked(f"{folder}: process {holder} serves from here; stop it, or give this one its own --state-dir")
@@ -289,12 +290,12 @@ def _check_writable(folder: Path) -> None:
 
 
 def find_token() -> str | None:
-    """Return what clients must know; None if nothing.
+    """Return the token that clients must send; None if they need none.
 
     Raises
     ------
     ConfigError
-        No header can carry it.
+        It has characters that an HTTP header cannot carry.
     """
     token = credentials.find(TOKEN)
     if token is not None and not (token.isascii() and token.isprintable() and " " not in token):
@@ -304,12 +305,12 @@ def find_token() -> str | None:
 
 @contextmanager
 def listen(serve: Serve) -> Iterator[socket.socket]:
-    """Listen at an address.
+    """Listen at an address, and yield the socket.
 
     Raises
     ------
     AlfwatchdError
-        There is no such address, or it is taken.
+        This machine has no such address, or another process listens there.
     """
     where = f"{serve.host}, port {serve.port}"
     try:
@@ -321,14 +322,14 @@ def listen(serve: Serve) -> Iterator[socket.socket]:
     with socket.socket(family, kind, protocol) as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)  # "::" is all networks
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)  # "::" also means all IPv4 networks
         try:
             listening.bind(address)
             listening.listen(_BACKLOG)
         except OSError as error:
             raise AlfwatchdError(
                 f"{where}: cannot listen there ({os.strerror(error.errno or 0)}); give another --host or --port, "
-                "or stop who listens there"
+                "or stop the process that listens there"
             ) from error
         yield listening
 

@@ -20,6 +20,7 @@ from alfwatchd.index.indexer import Indexer
 from alfwatchd.index.intake import EarlierRow
 from alfwatchd.index.lab import lab_problems
 from alfwatchd.index.losses import Loss
+from alfwatchd.index.record import Record
 from alfwatchd.index.state_db import StateDb
 from alfwatchd.index.worker_pool import WorkerPool
 from alfwatchd.scan.place import Place
@@ -27,7 +28,7 @@ from alfwatchd.scan.root_guard import RootGuard
 from alfwatchd.scan.scanner import Scanner
 from alfwatchd.settings import Settings
 from alfwatchd.store import earlier_tables, reader
-from alfwatchd.store.earlier_tables import KnownSessions, follow_from_disk
+from alfwatchd.store.earlier_tables import EarlierSessions, follow_from_disk
 from alfwatchd.store.layout import LAYOUT
 from alfwatchd.store.notes_file import Notes
 from alfwatchd.tables.earlier import Earlier
@@ -67,8 +68,7 @@ class Start:
         indexer = self.indexer
         if indexer.unreadable or indexer.guard.missing:
             indexer.restore(self._read_rows())
-        known, indexer.known.before = indexer.known.before, ()
-        loss = indexer.absences.judge_earlier(known, self._read_rows)
+        loss = indexer.absences.judge_earlier(indexer.known.take_earlier(), self._read_rows)
         if loss is not None:
             self.losses.append(loss)
         indexer.note_inodes()
@@ -122,17 +122,16 @@ def prepare(
         workers=WorkerPool(str(settings.root), settings.exclude, settings.n_workers, post)
         if post is not None and settings.n_workers > 1
         else None,
+        max_lost_fraction=settings.guard.max_lost_fraction,
+        record=Record(record.load_held(), record.keep_loss, record.keep_inodes),
     )
-    indexer.absences.max_fraction = settings.guard.max_lost_fraction
-    if state is not None:
-        indexer.record_inodes = record.keep_inodes
-        indexer.absences.was_held, indexer.absences.record_loss = record.load_held(), record.keep_loss
     notes = Notes(settings.state_dir) if state is not None else None
     carried, sessions = _read_before(settings, metadata, notes)
     known = set[str]()
     if sessions is not None:
         filled = earlier_tables.filled_lab(metadata, settings.lab)
-        indexer.known.before = before = KnownSessions(sessions, filled, record.load_inodes())
+        before = EarlierSessions(sessions, filled, record.load_inodes())
+        indexer.known.expect(before)
         known = before.eid_paths()
     rules = TableRules(settings.namespace, settings.lab, settings.hash_files, carried)
     return Start(indexer, rules, notes, FirstSeen(state, known), settings)

@@ -65,7 +65,7 @@ class Service:
         return self.ping(now)
 
     def ping(self, now: float) -> float:
-        """Feed the watchdog if it is time, also within a round that takes long; returns what `tell` returns."""
+        """Feed the watchdog if it is time, also during a long step of the engine; return what `tell` returns."""
         if self._interval is None:
             return math.inf
         if now >= self._ping_due:
@@ -74,7 +74,7 @@ class Service:
         return self._ping_due - now
 
     def _tell_reload(self) -> bool:
-        """Tell that a reload began, if that has not been taken yet."""
+        """Tell that a reload began, if systemd has not received that yet."""
         if self._reload_usec is not None and reloading(self._reload_usec, self._environ):
             self._reload_usec = None
         return self._reload_usec is None
@@ -86,7 +86,7 @@ def ready(text: str, environ: Mapping[str, str] = os.environ) -> bool:
     Returns
     -------
     bool
-        Whether systemd took the message. It waits for this one: where `NOTIFY_SOCKET` is set, say it again.
+        Whether systemd took the message. It waits for this one: if not, and `NOTIFY_SOCKET` is set, send it again.
     """
     return _notify(environ, "READY=1", _status_line(text))
 
@@ -119,17 +119,17 @@ def stopping(environ: Mapping[str, str] = os.environ) -> bool:
 
 
 def watchdog(environ: Mapping[str, str] = os.environ) -> bool:
-    """Tell that the work loop goes round; called from anywhere else it would prove nothing."""
+    """Tell that the work loop runs. Only that loop may call this: from another thread it would prove nothing."""
     return _notify(environ, "WATCHDOG=1")
 
 
 def watchdog_interval(environ: Mapping[str, str] = os.environ) -> float | None:
-    """Seconds between two calls of `watchdog`: half of the limit, as sd_watchdog_enabled(3) advises.
+    """Return the seconds between two calls of `watchdog`: half of the limit, as sd_watchdog_enabled(3) advises.
 
     Returns
     -------
     float or None
-        Null where no watchdog waits for this process.
+        None if no watchdog waits for this process.
     """
     if environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
@@ -138,19 +138,19 @@ def watchdog_interval(environ: Mapping[str, str] = os.environ) -> float | None:
 
 
 def listen_fds(environ: Mapping[str, str] = os.environ) -> list[int]:
-    """Listening sockets that systemd passed to this process, in the order of the socket unit.
+    """Return the listening sockets that systemd passed to this process, in the order of the socket unit.
 
     Child processes do not inherit them. Their paths belong to systemd and must never be unlinked.
 
     Returns
     -------
     list of int
-        File descriptors; empty where there was no socket activation.
+        File descriptors; empty without socket activation.
 
     Raises
     ------
     OSError
-        A promised descriptor is not open.
+        A descriptor that the environment names is not open.
     """
     if environ.get("LISTEN_PID") != str(os.getpid()):
         return []
@@ -161,10 +161,10 @@ def listen_fds(environ: Mapping[str, str] = os.environ) -> list[int]:
 
 
 def journal_attached(stream: IO[Any], environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether `stream` goes straight to the journal, so that lines may begin with a priority, as in ``<4>``.
+    """Tell whether a stream goes directly to the journal, so that lines may begin with a priority, as in ``<4>``.
 
-    That the variable is set proves nothing: it is inherited by programs whose output was redirected
-    (systemd.exec(5), `JOURNAL_STREAM`).
+    The variable `JOURNAL_STREAM` alone proves nothing: programs whose output was redirected inherit it
+    (systemd.exec(5)).
     """
     try:
         target = os.fstat(stream.fileno())
@@ -176,9 +176,9 @@ def journal_attached(stream: IO[Any], environ: Mapping[str, str] = os.environ) -
 def _notify(environ: Mapping[str, str], *lines: str) -> bool:
     """Send one datagram without waiting; see sd_notify(3).
 
-    A failure is neither raised nor logged. What is lost is news about the service, never data; the next line
-    replaces it, and if none arrives systemd itself says so and restarts the service. To wait would let a busy
-    service manager stop the work loop.
+    Return whether it was sent. A failure is neither raised nor logged: only news about the service is lost, never data.
+    The next message replaces it; if none arrives, systemd itself reports that and restarts the service. Waiting here
+    would let a busy service manager stop the work loop.
     """
     address = environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
@@ -199,5 +199,5 @@ def _status_line(text: str) -> str:
 
 
 def _whole_number(text: str | None) -> int:
-    """Zero stands for a variable that is missing or makes no sense."""
+    """Return the number in a variable; 0 if it is missing or not a number."""
     return int(text) if text and text.isascii() and text.isdecimal() else 0

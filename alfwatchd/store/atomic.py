@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -49,7 +50,7 @@ def write_atomically(
     Returns
     -------
     FileVersion
-        Tells the file from one that another program puts in its place, however soon.
+        Tells the file from one that another program puts in its place.
 
     Raises
     ------
@@ -57,25 +58,28 @@ def write_atomically(
         Nothing was replaced. It names `path`.
     """
 
-    @contextmanager
-    def replacing() -> Iterator[None]:
-        with lock(path.parent):
-            check()
-            if path.is_dir():  # a file cannot replace it
-                remove(path)
-            yield
-
     def write_by_path(file: BinaryIO) -> None:
         # Not by its name: another program that may write to the folder can make the name lead elsewhere meanwhile.
         write(Path(f"/proc/self/fd/{file.fileno()}"))
 
     check()
+    replacing = partial(_checked, path, check, lock)
     try:
         return replace_file(path, write_by_path, mode=mode, replacing=replacing, is_durable=is_durable)
     except OSError as error:
         if str(error.filename).startswith("/proc/self/fd/") or error.filename2 is not None:
             error.filename = str(path)
         raise
+
+
+@contextmanager
+def _checked(path: Path, check: Callable[[], None], lock: Lock) -> Iterator[None]:
+    """Hold the lock while a file is renamed, after a last check."""
+    with lock(path.parent):
+        check()
+        if path.is_dir():  # a file cannot replace it
+            remove(path)
+        yield
 
 
 def replace_file(

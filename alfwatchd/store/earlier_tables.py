@@ -228,7 +228,7 @@ def spellings(key: SessionKey, lab: str) -> tuple[str, ...]:
     return tuple(f"{place}/{key.date.isoformat()}/{number}" for place in places for number in numbers)
 
 
-class KnownSessions(Collection[KnownSession]):
+class EarlierSessions(Collection[KnownSession]):
     """The sessions of a table, with their inodes where an earlier run has recorded them.
 
     Their paths are made when they are asked for: they would take ten times the memory of the keys.

@@ -40,7 +40,7 @@ class Flusher:
     Parameters
     ----------
     store : TableWriter
-        Used by this thread only, but for `is_untouched` between flushes.
+        Used by this thread only. Another thread may call `is_untouched` between flushes.
     post : callable
         Gets one `Flushed` or `FlushFailed` per `submit`.
     """

@@ -25,11 +25,11 @@ _MOST_STEPS = 1000
 _ROWS_PER_GROUP = 1 << 16
 
 _one_at_a_time = threading.Lock()
-"""Clients may ask as often as they like: what one question takes in memory is not to be taken by many at once."""
+"""One question at a time: many clients that ask at once would take many times the memory."""
 
 
 def record(state_dir: Path, changes: pa.Table) -> None:
-    """Add changes to those that are known. A damaged file is put aside: somebody may be able to mend it.
+    """Add changes to those that are known. A damaged file is renamed, so that a person can try to repair it.
 
     Parameters
     ----------

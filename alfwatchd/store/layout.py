@@ -1,7 +1,7 @@
 """What the tables on disk hold and where, kept in the state folder: a new process goes on where the last one ended.
 
-It is a shortcut and no more: it counts only as long as both files are those that it was made for, down to inode, size
-and time, and whoever finds it damaged, or finds none, writes the tables whole.
+It only saves time. It counts as long as both files are those that it was made for, by inode, size and time. Where it is
+missing, damaged or out of date, the tables are written whole.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from alfwatchd.tables.row_groups import Digests
 
 LAYOUT = "tables.layout"
 """Its name in the state folder."""
-_MAGIC = b"alfwatchd layout 1\n"
+MAGIC = b"alfwatchd layout 1\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def save_layout(path: Path, layout: Layout) -> None:
     }
     packed = [group.packed for groups in layout.groups.values() for group in groups.values()]
     body = b"\n".join([json.dumps(head).encode(), b"".join(packed)])
-    content = _MAGIC + md5(body).digest() + body
+    content = MAGIC + md5(body).digest() + body
 
     def write(target: Path) -> None:
         target.write_bytes(content)
@@ -90,7 +90,7 @@ def load_layout(path: Path, made_for: dict[str, Any]) -> Layout | None:
         head = parse_json(line, len(line))
         return _unpack(head, packed, made_for) if head["made_for"] == made_for else None
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, OSError, pa.ArrowException):
-        return None  # the digest is no seal: anybody can make one that fits
+        return None  # the digest protects against damage, not against a file that was made on purpose
 
 
 def _read(path: Path) -> bytes:
@@ -100,9 +100,9 @@ def _read(path: Path) -> bytes:
             content = file.read()
     except OSError:
         return b""
-    start = len(_MAGIC) + md5().digest_size
+    start = len(MAGIC) + md5().digest_size
     body = memoryview(content)[start:]
-    return bytes(body) if content[:start] == _MAGIC + md5(body).digest() else b""
+    return bytes(body) if content[:start] == MAGIC + md5(body).digest() else b""
 
 
 def _unpack(head: dict[str, Any], packed: bytes, made_for: dict[str, Any]) -> Layout:

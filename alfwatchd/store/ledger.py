@@ -167,7 +167,7 @@ class Ledger:
     # Ids.
 
     def _announce_all(self, parts: Partition, rules: TableRules) -> bool:
-        """Tell which ids the next version changes, if other sessions of a database are adopted, or all are made anew.
+        """Tell which ids the next version changes, if other sessions of a database are adopted, or all are made again.
 
         Returns
         -------

@@ -144,7 +144,7 @@ class Notes:
         self._known[note.key] = (note.lab, session, datasets)
 
     def _make_room(self) -> None:
-        """Write the file anew without what was noted again later, and without the oldest notes."""
+        """Write the file again without what was noted once more later, and without the oldest notes."""
         lines: dict[bytes, tuple[bytes, int]] = {}
         oldest = time.time() - LONGEST_SECONDS
         for line in self._lines():

@@ -1,11 +1,12 @@
-"""Notices who opens the tables, so that nobody who reads both gets halves that do not belong together.
+"""Notices when readers open the tables, so that a reader gets two files that belong together.
 
-`one.alf.cache.load_tables` opens one file after the other, in the order of the folder, each twice (footer, then rows),
-and seconds may lie between: with a million rows it takes four to get from the datasets to the sessions. inotify tells
-of each opening as it happens, but neither by whom nor what he will open next. So each opening of one file waits for an
-opening of the other one, for some time, and the newest is answered first: who reads in another order, or one file
-only, does no harm, but that a flush may wait for him in vain. Where several read at once, the kernel may make one event
-of two openings: then nobody is counted, and the time is waited for.
+`one.alf.cache.load_tables` opens one file after the other, in the order of the folder, each twice (footer, then rows).
+Seconds may lie between: with a million rows it takes four seconds to get from the datasets to the sessions. inotify
+tells of each opening as it happens, but not which program opened the file, nor which file it will open next. So each
+opening of one file is taken to be followed by an opening of the other one, and a flush waits for it for some time. An
+opening of the other file answers the newest one that waits. A program that reads in another order, or only one file,
+does no harm; a flush may wait for it in vain. If several programs read at once, the kernel may make one event of two
+openings: then openings are not counted, and the flush waits for the whole time.
 """
 
 from __future__ import annotations
@@ -25,18 +26,18 @@ _WATCHED = inotify.IN_OPEN | inotify.IN_ACCESS | inotify.IN_CLOSE_NOWRITE | inot
 """With what comes between two openings, because the kernel makes one event of two equal ones that follow each other."""
 _MOST_WAITING = 32
 _OF_ONE_READER = 2
-"""Openings of a file, one after the other, by who reads it once."""
+"""Openings of a file, one after the other, by a program that reads it once."""
 _CROWDED_SECONDS = 60.0
-"""How long after several were seen to read at once, others may."""
-_UNSEEN_SECONDS = 0.3
-"""How long somebody is waited for who may have opened a file before it was watched."""
+"""For so long after several programs read at once, others may do so, too."""
+UNSEEN_SECONDS = 0.3
+"""How long a flush waits for programs that may have opened a file before it was watched."""
 
 
 class Readers:
-    """Who reads two files of a folder. Used by one thread at a time.
+    """The programs that read two files of a folder. Used by one thread at a time.
 
-    Where the kernel refuses a watch, and of readers on other hosts, nothing is noticed: then `last_opened` is always
-    now, and nobody waits.
+    Readers on other hosts are not noticed. If the kernel refuses a watch, none are: then `last_opened` returns the
+    current time, and `wait_for` does not wait.
 
     Parameters
     ----------
@@ -57,39 +58,39 @@ class Readers:
         self._is_watching = False
         self._watched_since = 0.0
         self._found: frozenset[str] = frozenset()
-        """Files that were there when the watch began: others nobody has opened unseen."""
+        """Files that were there when the watch began: only these can have been opened unseen."""
         self._watch()
 
     def close(self) -> None:
-        """Notice nobody any more."""
+        """Remove the watch."""
         if self._closing is not None:
             self._closing()
         self._fd, self._is_watching = None, False
 
     def look(self) -> None:
-        """Take notice of what happened; the sooner, the better is known when it did."""
+        """Note the openings since the last call. Call it often: an opening gets the time of the call."""
         self._note_all(Counter())
 
     def last_opened(self, name: str) -> float:
-        """Return when somebody opened a file, on the monotonic clock, at the latest."""
+        """Return when a file was last opened, at the latest, in seconds on the monotonic clock."""
         self.look()
         return self._opened[name] if self._is_watching else time.monotonic()
 
     def wait_for(self, name: str, seconds: float) -> None:
-        """Wait until nobody who has opened a file by now still needs what the other one holds now.
+        """Wait until the programs that have opened a file by now have opened the other one, too.
 
         Parameters
         ----------
         name : str
             The file opened first.
         seconds : float
-            How long anybody is waited for, from that opening.
+            How long to wait at most, from each opening.
         """
         self.look()
         began = time.monotonic()
         uncounted = [self._opened[name]] if began < self._crowded_until else []
         if name in self._found:
-            time.sleep(max(0.0, self._watched_since + min(seconds, _UNSEEN_SECONDS) - began))
+            time.sleep(max(0.0, self._watched_since + min(seconds, UNSEEN_SECONDS) - began))
         while True:
             self.look()
             asked = [when for when in (*self._waiting[name], *uncounted) if when <= began]
@@ -100,7 +101,7 @@ class Readers:
 
     @contextmanager
     def opening(self, *names: str) -> Iterator[None]:
-        """Let an opening of these files by this process itself, no more than one each, go unnoticed."""
+        """Ignore one opening of each of these files by this process itself."""
         self._watch()
         self.look()
         try:
@@ -109,7 +110,7 @@ class Readers:
             self._note_all(Counter(names))
 
     def _watch(self) -> None:
-        """Watch the folder, or that which lies in its place now; nothing happens if it is watched."""
+        """Watch the folder, or the one that took its place; nothing happens if it is watched already."""
         if self._fd is None:
             try:
                 self._fd = inotify.make()
@@ -128,7 +129,7 @@ class Readers:
         self._is_watching = True
 
     def _note_all(self, own: Counter[str]) -> None:
-        """Take notice of all that happened, but for what this process itself opened."""
+        """Note all openings, without those of this process itself."""
         now = time.monotonic()
         for _, mask, raw_name in inotify.read_events(self._fd) if self._fd is not None else ():
             if mask & inotify.IN_IGNORED:

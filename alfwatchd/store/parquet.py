@@ -1,4 +1,4 @@
-"""Parquet files that anybody may have written: opened, looked at and read so that none takes all memory.
+"""Parquet files that any program may have written: opened and read so that none of them takes all memory.
 
 The footer tells of rows and sizes, see `footers`. What it does not tell is how long texts become: a million rows can
 share one text of a megabyte. So texts are read as dictionaries, whose size is that of the file, and become plain ones
@@ -70,7 +70,7 @@ class CheckedFile:
         Parameters
         ----------
         columns : sequence of str or None
-            What is read of these; None: all columns.
+            The columns to read; None for all.
 
         Raises
         ------

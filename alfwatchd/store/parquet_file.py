@@ -10,8 +10,8 @@ needed once a megabyte. Neither takes anything of pyarrow that is private.
 
 `pyarrow.parquet.read_table`, and so ONE, opens a file once for its footer and once more for its rows, and must find the
 rows of the footer it knows. So what a new version replaces stays in it for one version more, and for as long as
-somebody who opened the file before may be between the two; then it is a hole. That holds for all of a file, too: where
-nothing is known of it, a new one begins behind its row groups.
+a reader that opened the file before may be between the two. After that it is a hole. The same holds for a whole file
+of which nothing is known: the new one begins behind its row groups.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ _MOST_WASTE = 1.2
 _NO_WASTE = 1 << 19
 _MOST_KEPT, _KEPT_ANYWAY = 3, 1 << 22
 """How large a file may be for the sake of readers: a multiple of its row groups, and bytes above that."""
-_READING_SECONDS = 2.0
-"""Longest time between the two openings, which is a millisecond but where a reader is stopped."""
+READING_SECONDS = 2.0
+"""Longest time between the two openings. It is a millisecond, unless a reader is stopped."""
 
 
 class Span(NamedTuple):
@@ -95,7 +95,7 @@ class GroupedFile:
         """Take over what another process wrote. What it left, it left when it wrote the file, if not before."""
         with open_regular(self._path) as file:
             age = max(0.0, time.time() - os.fstat(file.fileno()).st_mtime)
-            footer = [Span(whole.end, whole.end) for whole in _spans_of(file)]  # it, too, may lie behind what was left
+            footer = [Span(whole.end, whole.end) for whole in spans_of(file)]  # it, too, may lie behind what was left
         self.groups = groups
         holes = _holes([*(each.span for each in groups.values()), *footer])
         self._left = [_Left(hole, time.monotonic() - age) for hole in holes]
@@ -144,7 +144,7 @@ class GroupedFile:
             Row groups to replace or add; one without rows is removed. The others stay as they are. One is asked for
             when the one before it is written, so that no two need be in memory.
         last_opened : float
-            When somebody opened the file in force or an earlier one, on the monotonic clock.
+            When a reader last opened the file in force or an earlier one, in seconds on the monotonic clock.
         mark : tuple or None
             Inode, size and mtime_ns of the file in force, where others may write to it; see `files.file_version`.
 
@@ -186,7 +186,7 @@ class GroupedFile:
                 raise
             return [], []
         with source:
-            in_force = [group.span for group in self.groups.values()] or _spans_of(source)
+            in_force = [group.span for group in self.groups.values()] or spans_of(source)
             left = self._wait_for_space(in_force, last_opened)
             n_bytes = _end([*in_force, *(each.span for each in left)])
             n_copied = _copy(source, fd, n_bytes)
@@ -200,11 +200,11 @@ class GroupedFile:
         return in_force, left
 
     def _wait_for_space(self, in_force: list[Span], last_opened: float) -> list[_Left]:
-        """Return what nobody uses but readers, once that is not too much."""
+        """Wait until not too much is kept only for readers, and return where that lies."""
         most = _MOST_KEPT * sum(span.size for span in in_force) + _KEPT_ANYWAY
         while True:
             now = time.monotonic()
-            until = {each: min(each.since, last_opened) + _READING_SECONDS for each in self._left}
+            until = {each: min(each.since, last_opened) + READING_SECONDS for each in self._left}
             left = [each for each in self._left if until[each] > now]
             if not left or _end([*in_force, *(each.span for each in left)]) <= most:
                 return left
@@ -226,7 +226,7 @@ def _holes(spans: Iterable[Span]) -> list[Span]:
 
 
 def _take_hole(holes: list[Span], size: int, before: int | None = None) -> Span | None:
-    """Cut a piece of a size off the smallest hole that has it, and lies before a place; None if there is none."""
+    """Cut a piece off the smallest hole that is large enough and begins before a place; None if there is none."""
     fitting = [hole for hole in holes if hole.size >= size and (before is None or hole.start < before)]
     if not fitting:
         return None
@@ -305,8 +305,8 @@ def _write_at(fd: int, start: int, table: pa.Table) -> Group:
 def _options(schema: pa.Schema) -> dict[str, Any]:
     """Return how columns are written: against pyarrow's own way 45 % smaller, and a little faster.
 
-    Most of it is zstd. Numbers repeat too seldom for a dictionary. Who reads part of a table does it by session, so of
-    all statistics those of ids are worth their place in the footer.
+    Most of it is zstd. Numbers repeat too seldom for a dictionary. A program that reads part of a table reads it by
+    session, so only the statistics of ids are worth their place in the footer.
     """
     texts = [field.name for field in schema if not pa.types.is_primitive(field.type)]
     ids = [name for name in schema.names if name in ("eid", "id")]
@@ -346,8 +346,8 @@ _MOST_FOREIGN_BYTES = 1 << 32
 """Of a file that another program put there: copied for its readers. A sparse file of any size would fill the disk."""
 
 
-def _spans_of(file: BinaryIO) -> list[Span]:
-    """Return where the row groups of a file lie, whoever wrote it, as one span; nothing where that makes no sense.
+def spans_of(file: BinaryIO) -> list[Span]:
+    """Return where the row groups of any file lie, as one span; an empty list if the file makes no sense.
 
     Its footer is not asked which they are: pyarrow ends the process for some that are damaged.
     """

@@ -28,7 +28,7 @@ METADATA_KEY = b"alfwatchd"
 
 @dataclass(frozen=True, slots=True)
 class StoredTables:
-    """Tables as they are on disk.
+    """The two tables, as read from disk.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def read_tables(folder: Path) -> StoredTables | None:
 
 
 def read_sessions_alone(folder: Path) -> StoredTables | None:
-    """Return what is left where the datasets are not there, or not readable: the sessions, if they are."""
+    """Return the sessions alone, for when the datasets are missing or damaged; None if these are, too."""
     sessions = read_sessions(folder)
     if sessions is None:
         return None
@@ -78,7 +78,7 @@ def read_sessions_alone(folder: Path) -> StoredTables | None:
 
 
 def read_sessions(folder: Path) -> pa.Table | None:
-    """Read the sessions table in a folder, which is small; None if there is none that can be read."""
+    """Read the sessions table in a folder, which is small; None if it is missing or damaged."""
     try:
         return read_file(folder / SESSIONS)
     except (OSError, pa.ArrowException):
@@ -147,7 +147,7 @@ def open_pair(folder: Path) -> Iterator[tuple[CheckedFile, CheckedFile, int]]:
     """
     with ExitStack() as stack:
         files = []
-        # Both at once: whoever replaces one waits for those who have opened the other.
+        # Both at once: a flush that replaced one file waits for readers that have opened it.
         for name in (SESSIONS, DATASETS):
             try:
                 files.append(stack.enter_context(open_checked(folder / name)))
@@ -223,11 +223,11 @@ def read_file(path: Path, columns: list[str] | None = None) -> pa.Table:
 
 
 def _read(path: Path) -> pa.Table:
-    """Read a table, with ids as plain strings, whoever wrote it."""
+    """Read a table of any origin, with ids as plain strings."""
     try:
         table = read_file(path)
     except (OSError, pa.ArrowException) as error:
-        raise TablesError(f"{path}: not a readable Parquet file ({error}); remove it to have it made anew") from error
+        raise TablesError(f"{path}: not a readable Parquet file ({error}); remove it, and it is remade") from error
     for name in {"eid", "id"} & set(table.column_names):
         if pa.types.is_dictionary(table.schema.field(name).type):
             column = table.column(name).cast(pa.string())
@@ -261,7 +261,7 @@ def _end_of_path(first: object, *others: object) -> str:
 
 
 def read_session_ids(path: Path) -> frozenset[bytes]:
-    """Return the session ids in a file; none if there is no such file or it is broken, as nobody can read it then."""
+    """Return the session ids in a file; none if it is missing or damaged, as no program can read it then."""
     try:
         column = read_file(path, ["id"]).column("id").to_pylist()
     except (OSError, pa.ArrowException, KeyError):

@@ -285,7 +285,7 @@ class TableWriter:
         return file_version(self.out_dir / SESSIONS), file_version(self.out_dir / DATASETS)
 
     def _made_for(self, rules: TableRules, marks: tuple[FileVersion | None, FileVersion | None]) -> dict[str, Any]:
-        """Return what must be equal for a layout to hold, but for what is kept, with which none is noted."""
+        """Return what must be equal for a layout to hold; with kept values, no layout is noted."""
         return {
             "version": find_version(),
             "files": [str(self.out_dir / name) for name in (SESSIONS, DATASETS)],

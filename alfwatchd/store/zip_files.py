@@ -1,4 +1,4 @@
-"""Zip files that anybody may have made: opened and unpacked so that none takes all memory or the whole disk."""
+"""Zip files that any program may have made: opened and unpacked so that none takes all memory or the whole disk."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import zipfile
 from typing import BinaryIO, cast
 
 _MOST_LIST_BYTES = 1 << 22
-"""Of what is read at once: zipfile takes the list of contents, as long as a file says it is, in one piece."""
+"""Longest read at once: zipfile reads the list of contents in one piece, however long the file says that it is."""
 _KINDS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """As Alyx and alfwatchd write them. Of the others, Python unpacks without a bound what it has read."""
 _FREE_BYTES = 1 << 26
@@ -20,7 +20,7 @@ def open_zip(file: BinaryIO) -> zipfile.ZipFile:
     Raises
     ------
     zipfile.BadZipFile, OSError
-        It is none, or damaged.
+        It is not a zip file, or it is damaged.
     """
     return zipfile.ZipFile(cast(BinaryIO, _Bounded(file)))
 

@@ -121,7 +121,7 @@ def _with_missing(
 
 
 def _defaults(columns: DatasetColumns, places: RowNumbers, adoption: Adoption) -> npt.NDArray[np.bool_]:
-    """Choose anew in the sessions where the database may have a say: it tells another revision, or rows were added."""
+    """Choose again in sessions about which the database may tell: another revision, or added rows."""
     told = np.where(places >= 0, adoption.rows.defaults[places] if len(adoption.rows.keys) else -1, -1)
     is_open = (told == 1) & ~columns.defaults | ~columns.exists
     defaults = columns.defaults.copy()

@@ -206,7 +206,7 @@ class Adoption:
         return replace(kept, sessions=sessions, datasets=datasets)
 
     def missing(self, session: AdoptedSession, places: RowNumbers) -> list[int]:
-        """Return the rows of a session that stand for none of these datasets, but for a valid path."""
+        """Return the rows of a session that stand for none of these datasets, and for a valid path."""
         here = set(places.tolist())
         return [row for row in range(session.first, session.last) if row not in here and self._is_valid(row)]
 

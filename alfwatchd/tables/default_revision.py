@@ -44,7 +44,7 @@ def choose_defaults(paths: Sequence[bytes], is_here: Sequence[bool], told: Seque
     """Tell for each dataset of a session whether it is the default revision, where a database has its say.
 
     Of the revisions of one dataset it is the one that the database tells, if that is here. Else, and where several are
-    told, it is the newest, of those here if any is: what One loads by default can be loaded.
+    told, it is the newest, if possible of those here, so that One can load its default.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Which ids a new version of the tables changes, so that whoever holds an old one can find the new one."""
+"""Which ids a new version of the tables changes, so that a person with an old one can find the new one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which recorded digest is that of a file: under what it is recorded, and from when on it may be."""
+"""Says under which key the digest of a file is recorded, and when a digest may be recorded."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 from alfwatchd.tree.packed import either_way, inode_of, unpack_signature, without_inode
 
 COARSEST_CLOCK_NS = 2_000_000_000
-"""For how long a file system may give all changes the same time: 2 s for FAT, 1 s for ext3, 4 ms for most others."""
+"""Longest time during which a file system may give all changes the same time: FAT 2 s, ext3 1 s, most others 4 ms."""
 
 _LASTING_INODES = frozenset(
     {
@@ -25,18 +25,18 @@ _LASTING_INODES = frozenset(
         0x47504653,  # GPFS
     }
 )
-"""File systems, as ``statfs`` names them, whose inode numbers last and that keep a change time. FAT has neither."""
+"""Types of file systems, as ``statfs`` tells them, whose inode numbers last and that keep a change time."""
 
 
 class Key(NamedTuple):
-    """Under what a digest is recorded.
+    """The key under which a digest is recorded.
 
     Parameters
     ----------
     place : bytes
-        What holds one file at a time: an inode, or a path. One digest is recorded for each.
+        An inode, or a path: it holds one file at a time, and one digest is recorded for it.
     stamp : bytes
-        What the file was: another one, or another content, has another stamp.
+        Which file and content it was: another file there, or another content, has another stamp.
     """
 
     place: bytes
@@ -44,17 +44,17 @@ class Key(NamedTuple):
 
 
 def inode_key(signature: bytes) -> Key:
-    """Return the key of a file whose inode number lasts: it is found again under another path."""
+    """Return the key of a file whose inode number lasts; it is the same after a rename."""
     return Key(inode_of(signature), either_way(signature)[0])
 
 
 def record_key(file_system: int, path: str, signature: bytes) -> Key | None:
-    """Return the key of a file, or None where nothing proves that it is the same file another time.
+    """Return the key of a file, or None if nothing could prove later that it is the same file.
 
     Parameters
     ----------
     file_system : int
-        As ``statfs`` names its type.
+        Its type, as ``statfs`` tells it.
     path : str
         Relative to the root.
     signature : bytes
@@ -63,9 +63,9 @@ def record_key(file_system: int, path: str, signature: bytes) -> Key | None:
     Returns
     -------
     Key or None
-        Where inode numbers may be given again at each mount, as by FAT and FUSE, the path takes their place. Some of
-        these file systems, FAT and sshfs among them, have no change time and tell the modification time for it, which
-        any program can set: files with two equal times are not recorded there.
+        FAT and FUSE may give other inode numbers at each mount: there the path takes their place. Some of these file
+        systems, FAT and sshfs among them, tell the modification time instead of a change time. Any program can set it,
+        so a file with two equal times is not recorded there.
     """
     if file_system in _LASTING_INODES:
         return inode_key(signature)
@@ -77,13 +77,13 @@ def record_key(file_system: int, path: str, signature: bytes) -> Key | None:
 
 
 def forgotten(signature: bytes) -> tuple[Key, bytes]:
-    """Return the key of a file by its inode, and its stamp where it is recorded by its path."""
+    """Return the key of a file by its inode, and the stamp that it has if it is recorded by its path."""
     key = inode_key(signature)
     return key, without_inode(key.stamp)
 
 
 def is_final(signature: bytes, read_ns: int) -> bool:
-    """Tell whether a change after a file was read would give it another change time than it had then.
+    """Tell whether a change after the file was read would certainly give it another change time.
 
     Parameters
     ----------
@@ -96,5 +96,5 @@ def is_final(signature: bytes, read_ns: int) -> bool:
 
 
 def is_settled(signature: bytes, now_ns: int, settle_ns: int) -> bool:
-    """Tell whether a file was left alone for a while; one that a wrong clock has put into the future does not wait."""
+    """Tell whether a file has not changed for `settle_ns`. One with a time far in the future counts as settled."""
     return abs(now_ns - unpack_signature(signature).ctime_ns) >= settle_ns

@@ -19,26 +19,26 @@ NOT_LISTED = 0
 
 
 class Listing(NamedTuple):
-    """What the scanner saw in one folder; of plain values, as it may come from another process.
+    """What the scanner saw in one folder. It holds plain values only, because it may come from another process.
 
     Parameters
     ----------
     dev, ino : int
         Identity of the folder that was listed.
     folders : mapping of str to int
-        Sub-folders that may hold sessions or datasets -> inode in the listing.
+        Name of each sub-folder that may hold sessions or datasets -> its inode in the listing.
     packed : PackedFiles
-        Datasets.
+        The datasets.
     n_ignored : int
-        Entries that are no part of the layout.
+        Number of entries that are not part of the layout.
     links : set of str
-        Those of `folders` that are symbolic links to session folders.
+        The names in `folders` that are symbolic links to session folders.
     unknown : set of str
-        Names that are there but could not be looked at: what was known of them stays.
+        Names that exist but could not be looked at: their rows stay as they are.
     has_links : bool
-        Whether there are links that lead, or may lead one day, to datasets or sessions: no event tells about that.
+        Whether there are links that lead, or may lead later, to datasets or sessions: no event tells of a change there.
     shared_inodes : set of int
-        Inodes of datasets that have other names, too: an event tells only of the name that was written through.
+        Inodes of datasets with several names: an event tells only of the name through which a program wrote.
     problems : tuple of Problem
     """
 
@@ -55,7 +55,7 @@ class Listing(NamedTuple):
 
     @property
     def is_plain(self) -> bool:
-        """Whether there is nothing but folders and datasets with one name each, as nearly always."""
+        """Whether there are only folders and datasets with one name each, as nearly always."""
         return not any(self[5:])
 
 
@@ -66,11 +66,11 @@ class LookResult:
     Parameters
     ----------
     files : dict of str to bytes
-        Datasets that are there -> packed signature.
+        Name of each dataset that is there -> packed signature.
     gone : set of str
         Names that are certainly not datasets now.
     unknown : set of str
-        Names about which only a listing tells enough: they could not be looked at, or are links of either kind.
+        Names that could not be looked at, or are links: only a listing tells enough about them.
     """
 
     files: dict[str, bytes] = field(default_factory=dict)
@@ -80,7 +80,7 @@ class LookResult:
 
 @dataclass(slots=True)
 class Changes:
-    """How many dataset rows a scan added, changed and removed; of `renewed` ones only the change time differs."""
+    """How many dataset rows were added, changed and removed. In `renewed` ones only the change time differs."""
 
     added: int = 0
     changed: int = 0
@@ -99,16 +99,16 @@ class Changes:
 
     @property
     def are_shown(self) -> bool:
-        """Whether any row of the tables may be another one."""
+        """Whether any row of the tables may differ now."""
         return bool(self.added or self.changed or self.removed)
 
 
 NO_FOLDERS = cast("dict[str, Folder]", MappingProxyType({}))
-"""What all folders without sub-folders share: most have none, and an empty dict each would take 64 bytes."""
+"""`children` of all folders without sub-folders: most have none, and an empty dict for each would take 64 bytes."""
 
 
 class Folder:
-    """One folder of the tree. Compared by identity; `parent` is None for the root and for a dropped folder."""
+    """One folder of the tree, compared by identity. `parent` is None for the root and for a dropped folder."""
 
     __slots__ = (
         "children", "dev", "entry_ino", "ino", "is_link", "kind", "n_ignored", "name", "parent", "problems", "rows",
@@ -120,7 +120,7 @@ class Folder:
         self.kind = kind
         self.parent = parent
         self.entry_ino = entry_ino
-        """Inode in the parent's listing: another one than `ino` where something is mounted on the folder."""
+        """Inode in the parent's listing; it differs from `ino` if something is mounted on the folder."""
         self.dev = 0
         self.ino = 0
         self.is_link = is_link
@@ -142,7 +142,7 @@ class Folder:
 
     @property
     def session(self) -> Folder | None:
-        """The session folder that this folder is or lies in."""
+        """The session folder that this folder is or lies in; None above sessions."""
         folder: Folder | None = self
         while folder is not None and folder.kind is Kind.COLLECTION:
             folder = folder.parent
@@ -159,7 +159,7 @@ class Folder:
         return "/".join(reversed(names))
 
     def child_kind(self, name: str) -> Kind | None:
-        """Return the kind that a sub-folder of this name has, or None."""
+        """Return the kind of a sub-folder of this name; None if the layout has no place for it."""
         if self.kind < Kind.SESSION:
             return grammar.child_kind(self.kind, self.name, name)
         collection = self.collection
@@ -167,7 +167,7 @@ class Folder:
         return Kind.COLLECTION if grammar.is_collection(path) else None
 
     def make_child(self, name: str, entry_ino: int, *, is_link: bool = False) -> Folder:
-        """Make a sub-folder of a name that a listing has shown; it is not added to `children`."""
+        """Make a sub-folder whose name a listing has shown; this does not add it to `children`."""
         # Below a session every folder that is listed is a collection: the scanner has looked at its whole path.
         kind = Kind.COLLECTION if self.kind >= Kind.SESSION else self.child_kind(name)
         assert kind is not None, f"{name!r} has no place below a {self.kind!r}"
@@ -175,7 +175,7 @@ class Folder:
 
     @classmethod
     def at(cls, path: str) -> Folder:
-        """Make a folder at a root-relative path, outside of any tree; its name and those above must be fit for it."""
+        """Make a folder at a path relative to the root, outside any tree. The path must be part of the layout."""
         folder = cls("", Kind.ROOT, None, NOT_LISTED)
         for name in path.split("/") if path else ():
             folder = folder.make_child(name, NOT_LISTED)
@@ -191,7 +191,7 @@ class Folder:
 
 
 def compose(folder: Folder) -> Session:
-    """Make the frozen row of a session from its folders."""
+    """Make the frozen row of a session from its folder and all below it."""
     # As `walk`, but most folders have no sub-folders, and a generator costs as much as the rest: 4 us instead of 10.
     rows, stack = [], [folder]
     while stack:
@@ -204,7 +204,7 @@ def compose(folder: Folder) -> Session:
 
 
 def patch_session(folder: Folder, rows: Mapping[str, FolderRows], known: Callable[[str], Session | None]) -> Session:
-    """Make the row of a session of which only some folders have other rows: 2 us, where `compose` takes 5 or 10."""
+    """Make the row of a session from its known row and the rows that changed (collection -> rows), in less time."""
     old = known(folder.path)
     if old is None:
         return compose(folder)

@@ -1,4 +1,4 @@
-"""Files with several names (hard links): an event tells only of the name that was used, the other rows may be wrong."""
+"""Files with several names (hard links): an event tells only of one name, so that rows of the others may be stale."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from alfwatchd.tree.rows import FolderRows
 
 
 class HardLinks:
-    """Inodes that may have been written to, until the folders with their other names are found. Owned by one thread."""
+    """The files with several names that may have been written to. Owned by one thread."""
 
     def __init__(self) -> None:
         self._known: set[bytes] = set()
@@ -20,7 +20,7 @@ class HardLinks:
         return bool(self._seen)
 
     def note_listing(self, listing: Listing, *, is_news: bool) -> None:
-        """Note the files in a listing that have other names, too; `is_news` where one may have been written to."""
+        """Note the files in a listing that have several names; `is_news` says whether one may have been written to."""
         if listing.shared_inodes:
             shared = set(map(pack_inode, listing.shared_inodes))
             self._known |= shared
@@ -29,12 +29,12 @@ class HardLinks:
                 self._seen |= {inode_of(value): value for value in values if inode_of(value) in shared}
 
     def note_gone(self, old: FolderRows | None, new: FolderRows | None) -> None:
-        """Note files that lost a name: nobody has seen what was written through it at last.
+        """Note files that lost a name: a program may have written through that name before it went.
 
         Parameters
         ----------
         old, new : FolderRows or None
-            Rows of a folder before and after.
+            Rows of a folder before and after; None if it had or has none.
         """
         if not self._known or old is None or old is new:
             return
@@ -44,11 +44,11 @@ class HardLinks:
                 self._seen.setdefault(inode_of(value), b"")
 
     def inodes_among(self, values: Iterable[bytes]) -> set[bytes]:
-        """Return the inodes, in these row values, of files that have or had several names."""
+        """Return the inodes in these row values that belong to files which have or had several names."""
         return self._known.intersection(map(inode_of, values))
 
     def take_stale(self, root: Folder) -> list[Folder]:
-        """Return the folders with rows that tell something else than was seen, and forget; looks at every row."""
+        """Return the folders with stale rows, and forget what was noted. Looks at every row below `root`."""
         seen, self._seen = self._seen, {}
         return [folder for folder in root.walk() if folder.rows is not None and _is_stale(folder.rows, seen)]
 

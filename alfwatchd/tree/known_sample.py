@@ -1,4 +1,4 @@
-"""Known sessions to look for: a sample that is nearly the same one each time, however many sessions there are."""
+"""Chooses the known sessions to look for at a start: nearly the same ones each time, and never more than 1000."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 MOST_KNOWN = 1000
-"""Sessions that are looked for; one look at each."""
+"""Number of sessions that are looked for; each costs one ``stat``."""
 
 
 class KnownSession(NamedTuple):
@@ -17,9 +17,9 @@ class KnownSession(NamedTuple):
     Parameters
     ----------
     spellings : tuple of str
-        Paths below the root that it may have.
+        Paths relative to the root that it may have.
     ino : int
-        Inode of its folder when it was last seen; 0 if that is not known.
+        Inode of its folder when it was last seen; 0 if it is not known.
     """
 
     spellings: tuple[str, ...]
@@ -27,7 +27,7 @@ class KnownSession(NamedTuple):
 
 
 def sample(sessions: Iterable[KnownSession], most: int = MOST_KNOWN) -> list[KnownSession]:
-    """Return some of the sessions: those with a known inode, then by their path, so that the next one is the same."""
+    """Return at most `most` sessions: first those with a known inode, then by a digest of the path, so as to repeat."""
     return heapq.nsmallest(most, sessions, key=_rank)
 
 

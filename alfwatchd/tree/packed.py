@@ -1,4 +1,4 @@
-"""Files of a folder in few bytes: signatures of all files in one string, names that are shared between folders."""
+"""Keeps the files of a folder in few bytes: all signatures in one string, and names shared between folders."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _CTIME = slice(24, 32)
 _HALF_OF_TIME = 1 << 63
 _MOST_SHARED = 64
 SIGNATURE_SIZE = _SIGNATURE.size
-"""Bytes of a signature; what follows it in a row value is the md5 digest, 16 bytes, where it is known."""
+"""Bytes of a signature. In a row value the md5 digest follows it, 16 bytes, if it is known."""
 FILE_SIZE_BYTES = 8
 """Bytes at the start of a signature that hold the file size."""
 DIGEST_SIZE = 16
 NO_DIGEST = bytes(DIGEST_SIZE)
-"""Stands for a digest that is not known, where each has its place."""
+"""Stands for a digest that is not known, in `PackedFiles.digests`."""
 
 
 class Signature(NamedTuple):
-    """What a row knows about its file.
+    """What a row says about its file.
 
     A million of them live in memory, so they are kept packed (`pack_signature`) and opened only where needed.
     """
@@ -35,12 +35,12 @@ class Signature(NamedTuple):
     inode: int
     is_link: bool
     ctime_ns: int = 0
-    """Change time, likewise. No program can set it, so a file whose ctime is that of before has the content of before.
-    A rename of a folder above leaves it as it is."""
+    """Change time, likewise; 0 if it is not known. No program can set it: as long as it stays, so does the content. A
+    rename of a folder above does not change it."""
 
 
 def pack_signature(file_size: int, mtime_ns: int, inode: int, is_link: bool, ctime_ns: int = 0) -> bytes:  # noqa: FBT001 - as a struct
-    """Return `SIGNATURE_SIZE` bytes."""
+    """Return a signature as `SIGNATURE_SIZE` bytes; parameters as the fields of `Signature`."""
     try:
         return _SIGNATURE.pack(file_size, mtime_ns, inode, ctime_ns, is_link)
     except struct.error:
@@ -48,28 +48,28 @@ def pack_signature(file_size: int, mtime_ns: int, inode: int, is_link: bool, cti
 
 
 def wrap_time(time_ns: int) -> int:
-    """Return a time as a signature holds it, in 64 bits: nanoseconds before 1677 and after 2262 take more."""
+    """Return a time in ns as a signature holds it, modulo 2**64: times before 1677 and after 2262 need more bits."""
     return (time_ns + _HALF_OF_TIME) % (2 * _HALF_OF_TIME) - _HALF_OF_TIME
 
 
 def unpack_signature(value: bytes) -> Signature:
-    """Open the signature at the start of a row value."""
+    """Return the signature at the start of a row value."""
     file_size, mtime_ns, inode, ctime_ns, is_link = _SIGNATURE.unpack_from(value)
     return Signature(file_size, mtime_ns, inode, is_link, ctime_ns)
 
 
 def inode_of(value: bytes) -> bytes:
-    """Return the inode in a row value as it is packed, to compare many in little time."""
+    """Return the inode in a row value as 8 packed bytes, to compare many in little time."""
     return value[16:24]
 
 
 def either_way(signature: bytes) -> tuple[bytes, bytes]:
-    """Return the signatures of a file as it is reached by its own name, and through a symbolic link."""
+    """Return the signatures that a file has when it is reached by its own name, and through a symbolic link."""
     return signature[:-1] + b"\0", signature[:-1] + b"\1"
 
 
 def without_inode(signature: bytes) -> bytes:
-    """Return the signature of a file whose inode number says nothing."""
+    """Return a signature with the inode 0, for file systems whose inode numbers do not last."""
     return signature[:16] + bytes(8) + signature[_CTIME.start :]
 
 
@@ -79,7 +79,7 @@ def is_of_link(value: bytes) -> bool:
 
 
 def is_same_content(value: bytes, other: bytes) -> bool:
-    """Tell whether two row values tell the same of one file; one may be reached through a symbolic link."""
+    """Tell whether two signatures are of the same file and content; one may be reached through a symbolic link."""
     return value[: _CTIME.stop] == other[: _CTIME.stop]
 
 
@@ -95,7 +95,7 @@ def digest_of(value: bytes) -> bytes:
 
 
 class PackedFiles(NamedTuple):
-    """Datasets of one folder, packed: a million dicts of little objects would take four times the memory.
+    """Datasets of one folder, packed: as dicts of small objects they would take four times the memory.
 
     Parameters
     ----------
@@ -127,7 +127,7 @@ class PackedFiles(NamedTuple):
 
     @classmethod
     def pack_plain(cls, files: Mapping[str, bytes], n_bytes: int) -> PackedFiles:
-        """Pack files without digests, whose sizes the caller has summed up."""
+        """Pack files without digests; `n_bytes` is the sum of their sizes."""
         names = shared_names(tuple(sorted(files)))
         return cls(names, b"".join(map(files.__getitem__, names)), n_bytes)
 
@@ -143,7 +143,7 @@ class PackedFiles(NamedTuple):
     def patch(self, changes: Mapping[str, bytes | None]) -> PackedFiles:
         """Return a copy with other row values for some names; None removes a name.
 
-        Copies slices between the names, so that one new file among many thousands costs no look at the others.
+        Copies slices between the names, so that the other files are not looked at, however many they are.
         """
         names: list[str] = []
         kept: list[tuple[int, int, bytes]] = []
@@ -170,11 +170,11 @@ class PackedFiles(NamedTuple):
         return PackedFiles(shared_names(tuple(names)), signatures, n_bytes, digests if any(digests) else b"")
 
     def inodes(self) -> list[bytes]:
-        """Return the inode of each file as `inode_of` does, in little time."""
+        """Return the inode of each file as `inode_of` does, in the order of `names`."""
         return [self.signatures[at : at + 8] for at in range(16, len(self.signatures), SIGNATURE_SIZE)]
 
     def without_ctimes(self) -> PackedFiles:
-        """Return the same with no change times."""
+        """Return a copy in which all change times are 0."""
         none = bytes(_CTIME.stop - _CTIME.start)
         parts = [
             self.signatures[at : at + _CTIME.start] + none + self.signatures[at + _CTIME.stop : at + SIGNATURE_SIZE]
@@ -193,7 +193,7 @@ class PackedFiles(NamedTuple):
         return value + digest if any(digest) else value
 
 
-# Names of datasets and folders return in session after session. One object for all that are equal saves 80 MB with a
+# The same names of datasets and folders occur in each session. One object for all that are equal saves 80 MB with a
 # million datasets.
 @lru_cache(maxsize=1 << 14)
 def shared(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Which session folder was renamed to which: by its inode, or by equal contents, and only where that is sure."""
+"""Finds which session folder was renamed to which, by its inode or by equal contents, and only if that is certain."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from alfwatchd.tree.packed import SIGNATURE_SIZE, digest_of, unpack_signature
 from alfwatchd.tree.rows import Session
 
 _SIZE_AND_TIME = 16
-"""Bytes at the beginning of a signature that hold size and modification time; see `tree.rows`."""
+"""Bytes at the beginning of a signature that hold size and modification time; see `tree.packed`."""
 
 T = TypeVar("T")
 
 
 def find_renames(gone: Sequence[Session], came: Sequence[Session]) -> list[tuple[Session, Session]]:
-    """Return the pairs of sessions of which the second is the first under another name.
+    """Return the pairs (old, new) of sessions of which the second is the first under another name.
 
-    The kernel gives the inode of a folder that is gone to the next one, so the inode alone proves nothing: a file must
-    be the same as well, or there are none in either. Equal contents count where only one pair has them.
+    The kernel may give the inode of a removed folder to a new one, so an equal inode alone proves nothing. Half of
+    the files of the smaller session must be the same as well, or neither has any. Equal contents count if only one pair
+    has them.
 
     Parameters
     ----------
@@ -40,7 +41,7 @@ def find_renames(gone: Sequence[Session], came: Sequence[Session]) -> list[tuple
 
 
 def contents_of(session: Session) -> bytes:
-    """Return by what the contents of a session are known: names, sizes and times of its datasets; empty without any."""
+    """Return a digest of names, sizes and times of a session's datasets; empty if it has none."""
     if not session.n_datasets:
         return b""
     names, signatures = [], []
@@ -52,7 +53,7 @@ def contents_of(session: Session) -> bytes:
 
 
 def unique_pairs(old: Iterable[tuple[Hashable, T]], new: Iterable[tuple[Hashable, T]]) -> list[tuple[T, T]]:
-    """Return what has one key on both sides, where only one each has it; a key that is false counts as none."""
+    """Return the pairs (old, new) with one key that occurs once on each side. False keys, such as 0, do not count."""
     sides: list[dict[Hashable, list[T]]] = [defaultdict(list), defaultdict(list)]
     for side, some in zip(sides, (old, new), strict=True):
         for key, value in some:
@@ -72,14 +73,14 @@ def _unique_pairs(
 
 
 def _share_a_file(old: Session, new: Session) -> bool:
-    """Tell whether at least half of the files of either are those of the other: same name, inode, size and time."""
+    """Tell whether half of the files of the smaller session are in the other: same name, inode, size and time."""
     known = [{path: unpack_signature(value)[:3] for path, value in each.datasets()} for each in (old, new)]
     n_same = len(known[0].items() & known[1].items())
     return 2 * n_same >= max(1, min(map(len, known)))
 
 
 def _tell_apart(old: Session, new: Session) -> bool:
-    """Tell whether a file of the same name is known to have other contents."""
+    """Tell whether the md5 digests of a file with the same name are known and differ."""
     known = dict(old.datasets())
     digests = [(digest_of(known.get(path, b"")), digest_of(value)) for path, value in new.datasets()]
     return any(before and now and before != now for before, now in digests)

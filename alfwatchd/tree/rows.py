@@ -1,4 +1,4 @@
-"""The values that rows are made of: file signatures, folders of datasets, sessions. All are frozen once made."""
+"""The values of which rows consist: folders of datasets, sessions, problems. None of them ever changes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class FolderRows(NamedTuple):
 
     @property
     def files(self) -> dict[str, bytes]:
-        """File name -> row value: a packed signature, then the md5 digest where it is known."""
+        """File name -> row value: a packed signature, followed by the md5 digest if it is known."""
         return self.packed.unpack()
 
 
@@ -53,7 +53,8 @@ class Session:
     is_link : bool
         Whether the session folder is a symbolic link; prune leaves such a session alone.
     inode : int
-        Of the session folder, as its parent lists it; 0 where no listing has shown it. No part of the row.
+        Inode of the session folder, as its parent lists it; 0 if no listing has shown it. It does not count when two
+        sessions are compared.
     """
 
     path: str
@@ -80,7 +81,7 @@ class Session:
 
     @cached_property
     def named_by_uuid(self) -> tuple[str, ...]:
-        """rel_paths of the datasets that have a UUID in their file name."""
+        """rel_paths of the datasets with a UUID before the extension of their file name."""
         return tuple(
             f"{folder.folder}/{name}" if folder.folder else name
             for folder in self.folders
@@ -102,11 +103,11 @@ class Problem:
     Parameters
     ----------
     kind : str
-        A constant word per cause, for example ``unreadable`` or ``misplaced``.
+        A constant word for each cause, for example ``unreadable`` or ``misplaced``.
     path : str
         Relative to the root; empty for the root itself.
     message : str
-        What is wrong and what to do.
+        What is wrong, and what to do.
     """
 
     kind: str

@@ -1,4 +1,4 @@
-"""The two tables in memory: sessions by path, and frozen snapshots of them for readers."""
+"""The sessions in memory, by path, and frozen snapshots of them for other threads."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from alfwatchd.tree.rows import Problem, Session
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Totals over the tables; `n_bytes` is the sum of the file sizes."""
+    """Totals over the tables; `n_bytes` is the sum of the file sizes in bytes."""
 
     n_sessions: int = 0
     n_datasets: int = 0
@@ -19,16 +19,16 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The tables at one generation. Never changes, so any thread may read it.
+    """The tables at one generation. It never changes, so any thread may read it.
 
     Parameters
     ----------
     generation : int
         Raised at each change of the tables.
     sessions : mapping of str to Session
-        By session path. Twins (see `Tables`) are not in it.
+        Session path -> session. Twins (see `Tables`) are not in it.
     is_held : bool
-        Whether sessions are among them that are gone, and whose rows a person must give up first.
+        Whether some of these sessions are gone and their rows are held until a person decides.
     """
 
     generation: int
@@ -39,8 +39,9 @@ class Snapshot:
 class Tables:
     """Sessions by path. Owned by one thread.
 
-    Two folders can stand for one session: ``.../1`` and ``.../001`` (and ``.../01``). They have the same eid, and One
-    opens the padded one, so the longest spelling is the row and the others are twins, kept in case it goes.
+    Several folders can stand for one session: ``.../1``, ``.../01`` and ``.../001``. They have the same eid, and One
+    opens the padded one. So the longest spelling is the row. The others are twins, of which one takes its place if it
+    goes.
     """
 
     def __init__(self, generation: int = 0) -> None:
@@ -56,7 +57,7 @@ class Tables:
         return self._counts
 
     def get(self, path: str) -> Session | None:
-        """Return the row at a session path."""
+        """Return the row at a session path, or None."""
         return self._sessions.get(path)
 
     def paths(self) -> Iterator[str]:
@@ -64,7 +65,7 @@ class Tables:
         return iter(self._sessions)
 
     def has_twin(self, path: str) -> bool:
-        """Tell whether a twin would take the place of a row."""
+        """Tell whether a row has a twin that would take its place."""
         return bool(self._twins.get(path))
 
     def replace_session(self, session: Session) -> None:
@@ -83,11 +84,11 @@ class Tables:
             self._appeared.append(session.path)
         self._sessions[session.path] = session
         if old is not None and _shows_same(old, session):
-            return  # a `chmod -R` is no new generation
+            return  # a `chmod -R` makes no new generation
         self._count(old, session)
 
     def drop_session(self, path: str) -> None:
-        """Remove a session if it is there; a twin takes its place."""
+        """Remove a session if it is there; a twin takes its place if it has one."""
         for twins in self._twins.values():
             if twins.pop(path, None) is not None:
                 return
@@ -100,16 +101,16 @@ class Tables:
             self.replace_session(twin)
 
     def take_appeared(self) -> list[str]:
-        """Return and forget the paths of the sessions that became rows since the last call."""
+        """Return the paths of the sessions that became rows since the last call."""
         appeared, self._appeared = self._appeared, []
         return appeared
 
     def snapshot(self) -> Snapshot:
-        """Freeze the tables as they are; costs one shallow copy of the dict of sessions."""
+        """Return the tables as they are now; takes one shallow copy of the dict of sessions."""
         return Snapshot(self.generation, self._sessions.copy())
 
     def problems(self) -> list[Problem]:
-        """Return one problem per twin."""
+        """Return one problem for each twin."""
         return [
             Problem("twin", twin, f"the same session as {path}, which ONE opens instead: merge or rename it")
             for path, twins in sorted(self._twins.items())
@@ -126,7 +127,7 @@ class Tables:
         return None
 
     def _demote(self, rival: str, winner: str) -> None:
-        """Make the row at `rival` and its twins twins of `winner`, which is about to become a row."""
+        """Make the row at `rival`, and its twins, twins of `winner`, which becomes a row next."""
         old = self._sessions.pop(rival)
         self._count(old, None)
         self._twins[winner] = {**self._twins.pop(rival, {}), rival: old}
@@ -142,7 +143,7 @@ class Tables:
 
 
 def _shows_same(session: Session, other: Session) -> bool:
-    """Tell whether two rows of one session differ in nothing but change times, which no table shows."""
+    """Tell whether two rows of one session differ only in change times, which no table shows."""
     if session.is_link != other.is_link or len(session.folders) != len(other.folders):
         return False
     return all(
@@ -153,14 +154,14 @@ def _shows_same(session: Session, other: Session) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class TablesView:
-    """The tables as they are, and what makes them less than certain."""
+    """The tables as they are, and what is uncertain about them."""
 
     snapshot: Snapshot
     unsure: tuple[str, ...]
-    """Folders whose rows are those of an earlier look."""
+    """Folders that cannot be read now, whose rows are those of an earlier look."""
     held: str = ""
-    """Why rows of sessions that are gone are kept; empty if none are."""
+    """Why rows of sessions that are gone are held; empty if none are."""
     n_mount_changes: int = 0
-    """How often mounts at, above or below the root have changed so far: what was seen before may be covered now."""
+    """How often mounts at, above or below the root have changed so far: a mount may cover what was seen before."""
     first_seen: Mapping[str, float] = field(default_factory=dict)
     """Session path -> when it was first seen, in seconds since 1970; see `first_seen.FirstSeen`."""

@@ -35,7 +35,7 @@ class Tree:
     root_name : str
         Name of the root folder itself; only for messages.
     claims : Claims, optional
-        Where watch descriptors of dropped folders are given back.
+        Where watch descriptors of dropped folders are released; default: one of its own.
     """
 
     def __init__(self, root_name: str = "", claims: Claims | None = None) -> None:
@@ -43,19 +43,19 @@ class Tree:
         self.touched: set[Folder] = set()
         """Session folders that changed since `take_touched`."""
         self.patched: dict[Folder, dict[str, FolderRows]] = {}
-        """Session folders of which only folders that had rows have other rows now: collection -> rows."""
+        """Session folders of which only known collections have other rows now: folder -> collection -> rows."""
         self.dropped: set[str] = set()
-        """Paths of session folders that went since `take_touched`."""
+        """Paths of session folders that were removed since `take_touched`."""
         self.drops: list[tuple[str, ...]] = []
-        """Paths of the sessions that went with each dropped folder, since `take_drops`."""
+        """Paths of the sessions that were removed with each dropped folder, since `take_drops`."""
         self.with_problems: set[Folder] = set()
         self.n_ignored = 0
-        """Entries that are no part of the layout, over all folders."""
+        """Number of entries that are not part of the layout, in all folders."""
         self.n_dropped = 0
         """How many folders were dropped, ever."""
         self._gone_rows: list[FolderRows] = []
         self.rewritten: list[bytes] = []
-        """Signatures of files that were rewritten without a change of signature: known digests are wrong."""
+        """Signatures of files that were rewritten and kept their signature: recorded digests of them are wrong."""
         self.claims = claims if claims is not None else Claims()
 
     def is_attached(self, folder: Folder) -> bool:
@@ -63,7 +63,7 @@ class Tree:
         return folder is self.root or folder.parent is not None
 
     def find(self, path: str) -> Folder | None:
-        """Return the folder at a root-relative path, or None if it is not in the tree."""
+        """Return the folder at a path relative to the root, or None if it is not in the tree."""
         folder: Folder | None = self.root
         for name in path.split("/") if path else ():
             folder = folder.children.get(name) if folder is not None else None
@@ -84,9 +84,9 @@ class Tree:
             Attached to the tree.
         listing : Listing
         rewritten : set of str
-            Files whose content changed whatever their signature says: their digests are forgotten.
+            Files whose content changed even if their signature did not: their digests are forgotten.
         unwritten : set of str
-            Files whose content is that of before though their change time is not: their digests stay.
+            Files whose content is certainly the same even if their change time is not: their digests stay.
 
         Returns
         -------
@@ -94,7 +94,7 @@ class Tree:
             Sub-folders that must be scanned before anything is known about them: new ones, and those that are
             another folder than before under the same name.
         freed : list of int
-            Watch descriptors that nobody claims any more.
+            Watch descriptors that no folder claims any more.
         changes : Changes
             Dataset rows added, changed and removed, those of dropped sub-folders included.
         """
@@ -116,11 +116,11 @@ class Tree:
         return new, freed, changes
 
     def fill(self, folder: Folder, listing: Listing) -> None:
-        """Do what `apply` does, in half the time, for a plain listing of a folder that nothing is known of.
+        """Do what `apply` does, in half the time, for a plain listing of a folder of which nothing is known yet.
 
-        It must be the one that the listing of its parent has named.
+        It must be the folder that the listing of its parent has shown.
         """
-        # Equal numbers and names are one object each: 25 MB in a tree of a million datasets.
+        # Equal numbers and names are one object each, which saves 25 MB in a tree of a million datasets.
         assert folder.parent is not None, "the root is in no listing"
         folder.dev, folder.ino = folder.parent.dev, folder.entry_ino
         folder.n_ignored = listing.n_ignored
@@ -159,7 +159,7 @@ class Tree:
         rewritten: AbstractSet[str] = frozenset(),
         unwritten: AbstractSet[str] = frozenset(),
     ) -> Changes:
-        """Change only the rows of the names that were looked at; parameters and result as for `apply`."""
+        """Change only the rows of the names that were looked at; `rewritten`, `unwritten` and result as for `apply`."""
         old = folder.rows.packed if folder.rows else NO_FILES
         values: dict[str, bytes | None] = {}
         changes = Changes()
@@ -189,7 +189,7 @@ class Tree:
         return changes
 
     def forget_digests(self, inodes: AbstractSet[bytes], tops: Iterable[Folder]) -> None:
-        """Forget the digests of files with these inodes below some folders; looks at every row there."""
+        """Forget the digests of files with these packed inodes below some folders; looks at every row there."""
         for folder in (each for top in tops if self.is_attached(top) for each in top.walk()):
             if folder.rows is None or inodes.isdisjoint(folder.rows.packed.inodes()):
                 continue
@@ -208,7 +208,7 @@ class Tree:
         ----------
         folder : Folder
         digests : mapping of str to (bytes, bytes)
-            Name -> (packed signature, 16-byte digest). Ignored where the row has another signature by now.
+            Name -> (packed signature, 16-byte digest). Ignored if the row has another signature now.
 
         Returns
         -------
@@ -253,7 +253,7 @@ class Tree:
         self._touch(folder)
 
     def drop(self, folder: Folder, freed: list[int]) -> Changes:
-        """Remove a folder and all below it; `freed` gathers watch descriptors that nobody claims any more."""
+        """Remove a folder and all below it; add the watch descriptors that no folder claims any more to `freed`."""
         assert folder.parent is not None, "the root is never dropped"
         self._touch(folder)
         changes = Changes()
@@ -280,7 +280,7 @@ class Tree:
         return changes
 
     def take_drops(self) -> list[tuple[str, ...]]:
-        """Return what `drops` holds, and forget about it."""
+        """Return what `drops` holds, and empty it."""
         drops, self.drops = self.drops, []
         return drops
 
@@ -290,17 +290,17 @@ class Tree:
         return rewritten
 
     def take_gone_rows(self) -> list[FolderRows]:
-        """Return the rows of folders that were dropped, and forget about them."""
+        """Return the rows of folders that were dropped since the last call."""
         gone, self._gone_rows = self._gone_rows, []
         return gone
 
     def take_touched(self, known: Callable[[str], Session | None] = lambda _: None) -> tuple[list[Session], list[str]]:
-        """Return the sessions that changed and the paths of those that went, and forget about them.
+        """Return the sessions that changed, and the paths of those that were removed, since the last call.
 
         Parameters
         ----------
         known : callable
-            Returns what this returned last for a path, or None.
+            Returns the session that this method last returned for a path, or None.
         """
         sessions = [compose(folder) for folder in self.touched]
         sessions += [
@@ -351,5 +351,5 @@ class Tree:
 
 
 def _are_equal(old: PackedFiles, found: PackedFiles) -> bool:
-    """Tell whether a listing has nothing new, as nearly always: to compare one by one takes a hundred times as long."""
+    """Tell whether a listing has nothing new, as nearly always. Comparing one by one would take 100 times as long."""
     return found.signatures == old.signatures and found.names == old.names

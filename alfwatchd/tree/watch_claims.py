@@ -1,4 +1,4 @@
-"""Which watch descriptor stands for which folders."""
+"""Knows which watch descriptor of inotify stands for which folders."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from alfwatchd.tree.folder import NOT_WATCHED, Folder
 class Claims:
     """Watch descriptors and the folders that claim them; also kept in `Folder.wd`.
 
-    One descriptor can stand for several folders for a while: a move shows the same folder twice until both parents
-    are listed, and a bind mount does so for good.
+    One descriptor can stand for several folders: after a move the folder is known at two paths until both parents are
+    listed, and with a bind mount it stays at both.
     """
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class Claims:
         return iter(self._by_wd)
 
     def claim(self, folder: Folder, wd: int) -> int | None:
-        """Say that `wd` watches `folder`; return the descriptor that nobody claims any more, if there is one."""
+        """Note that `wd` watches `folder`. Return the descriptor that no folder claims any more, or None."""
         if folder.wd == wd:
             return None
         freed = self.unclaim(folder)
@@ -33,7 +33,7 @@ class Claims:
         return freed
 
     def unclaim(self, folder: Folder) -> int | None:
-        """Take the watch off a folder; return the descriptor if no other folder claims it."""
+        """Note that a folder is not watched. Return its descriptor if no other folder claims it, or None."""
         wd, folder.wd = folder.wd, NOT_WATCHED
         if wd == NOT_WATCHED or wd not in self._by_wd:
             return None
@@ -49,13 +49,13 @@ class Claims:
         return self._by_wd.get(wd, ())
 
     def forget_watch(self, wd: int) -> tuple[Folder, ...]:
-        """Note that the kernel removed a watch; return the folders that lost it."""
+        """Note that the kernel removed a watch. Return the folders that it stood for."""
         folders = self._by_wd.pop(wd, ())
         for folder in folders:
             folder.wd = NOT_WATCHED
         return folders
 
     def forget_all(self) -> None:
-        """Note that the watcher that held the watches is no more."""
+        """Note that all watches are gone, because their watcher was replaced."""
         for wd in list(self._by_wd):
             self.forget_watch(wd)

@@ -1,4 +1,4 @@
-"""What the watcher says: look there, or events were lost."""
+"""The messages of the watcher: look there, or events were lost."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class FolderEvents:
     listing : bool
         Whether sub-folders or the folder itself came, went or moved.
     attributes : set of str
-        Those of which nothing else was told than that mode, owner, times or other attributes changed.
+        Those of which events told only that attributes changed: mode, owner, times.
     gone : set of str
         Sub-folders that were removed or moved away.
     """
@@ -33,7 +33,7 @@ class FolderEvents:
 
 @dataclass(frozen=True, slots=True)
 class PathsChanged:
-    """File-system events, joined per watch descriptor, in the order of the kernel's queue between messages."""
+    """File-system events, joined per watch descriptor. Messages come in the order of the kernel's queue."""
 
     folders: Mapping[int, FolderEvents]
     cookies: tuple[str, ...] = ()

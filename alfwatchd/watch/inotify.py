@@ -46,12 +46,12 @@ Event = tuple[int, int, bytes]
 
 
 def make() -> int:
-    """Return a new descriptor, reading which never waits; raise `OSError` if the user has too many."""
+    """Return a new descriptor, reading it never waits. Raise `OSError` if the user has too many."""
     return linux.inotify_init()
 
 
 def watch_path(inotify_fd: int, path: bytes, mask: int = CHANGES) -> int:
-    """Watch what is at a path and return the watch descriptor: the same one again for what is watched already.
+    """Watch a file or folder and return the watch descriptor: the same one again if it is watched already.
 
     Raises
     ------

@@ -19,7 +19,7 @@ _HEARTBEAT_SECONDS = 15.0
 
 
 class WatchSupervisor:
-    """The watcher, what it watches, and the proof that it works. Engine's thread only.
+    """The watcher, the folders that it watches, and the proof that it works. Engine's thread only.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ class WatchSupervisor:
         self.problem = ""
         """Why folders are not watched, and what to do; empty if all is well."""
         self.n_renewed = 0
-        """How often the chain was built anew: watch descriptors of before mean nothing now."""
+        """How often the chain was rebuilt: watch descriptors from before the last time mean nothing now."""
         self._new_watcher = new_watcher
         self._watcher: Watcher | None = None
         self._names = itertools.count()
@@ -52,7 +52,7 @@ class WatchSupervisor:
         return self._watcher.inotify_fd if self._watcher is not None else -1
 
     def renew(self, now: float) -> None:
-        """Build the chain anew; a scan of everything must follow, which arms the watches."""
+        """Rebuild the chain. A scan of everything must follow: it adds the watches."""
         self.close()
         self.n_renewed += 1
         self._heartbeat, self._since = "", now
@@ -147,7 +147,7 @@ class WatchSupervisor:
             self._heartbeat = ""
 
     def excuse_heartbeat(self) -> None:
-        """Note that events were lost, perhaps the cookie among them; but the chain works, or nobody could have told."""
+        """Forget the heartbeat: its cookie may be among lost events. Their message shows that the chain works."""
         self._heartbeat = ""
 
     def beat(self, now: float) -> str:
@@ -156,7 +156,7 @@ class WatchSupervisor:
         Returns
         -------
         str
-            Why everything must be scanned; empty if all is well. The chain was built anew then.
+            Why everything must be scanned; empty if all is well. If not empty, the chain was rebuilt.
         """
         if self._watcher is not None and not self._watcher.is_alive:
             self.renew(now)
@@ -177,7 +177,7 @@ class WatchSupervisor:
         return ""
 
     def audit(self) -> list[str]:
-        """Compare the watches with what the kernel has; for tests and for doubt.
+        """Compare the watches with those that the kernel has. Only tests call this.
 
         Returns
         -------

@@ -111,7 +111,7 @@ class Watcher:
         cookie = self._cookie_dir / name
         try:
             try:
-                self._watch_cookies()  # again each time: somebody may have cleaned up
+                self._watch_cookies()  # again each time: another process may have removed the folder
             except (FileNotFoundError, NotADirectoryError):
                 self._make_cookie_dir()
             cookie.unlink(missing_ok=True)  # left by a process that was killed: nothing would be made
@@ -132,14 +132,14 @@ class Watcher:
         return found
 
     def close(self) -> None:
-        """Stop the reader and remove all watches. What was read is still to be parsed."""
+        """Stop the reader and remove all watches. Events that were read before may still be parsed."""
         self._reader.stop()
         self._reader.hurry()
         self._reader.join()
         self._reader.close_descriptors()
 
     def _make_cookie_dir(self) -> None:
-        """Make and watch the folder, in place of what is none."""
+        """Make and watch the folder; a file in its place is removed."""
         if not self._cookie_dir.is_dir():
             self._cookie_dir.unlink(missing_ok=True)
             self._cookie_dir.mkdir(parents=True, mode=0o700)
@@ -165,11 +165,11 @@ class _Reader(InotifyFD):  # type: ignore[misc]
         return int(self._inotify_fd)
 
     def hurry(self) -> None:
-        """Read what is there now, without a rest. Any thread."""
+        """End a rest, so that what is there now is read at once. Any thread may call."""
         self._hurry.set()
 
     def close_descriptors(self) -> None:
-        """Close what a reader that never began, or ended by itself, has left open; to be done after its end."""
+        """Close the descriptors of a reader that never began or ended by itself. Call this only after its end."""
         self._close_resources()
 
     def _close_resources(self) -> None:
@@ -190,7 +190,7 @@ class _Reader(InotifyFD):  # type: ignore[misc]
             self._post(EventsLost(f"the reader of events died: {error!r}", reader_alive=False))
 
     def _rest(self) -> None:
-        """Let more events gather, unless somebody waits for a cookie.
+        """Let more events gather, unless a cookie was dropped.
 
         An event that comes after a rest is delivered at once. With 5,000 new files per second, a rest of 10 ms makes
         100 messages of what were some 6,000, each of which woke the engine: 7 us of CPU per event instead of 28.

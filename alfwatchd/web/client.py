@@ -1,6 +1,6 @@
-"""One request at a time to a running daemon, over its Unix socket. For the command line, scripts and tests.
+"""The Python client of the control API: one request at a time to a running daemon, over its Unix socket.
 
-Only the standard library: a command must answer at once, and there is nothing here that an HTTP library would add.
+Only the standard library, so that a command starts quickly.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from urllib.parse import quote
 from alfwatchd import api, errors
 from alfwatchd.bounded_json import parse as parse_json
 from alfwatchd.errors import AlfwatchdError, NoDaemon, NotAllowed, RequestFailed
-from alfwatchd.web.wanted_root import HEADER, decode_root, encode_root
+from alfwatchd.web.root_header import HEADER, decode_root, encode_root
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-_CONNECT_SECONDS = 5
+CONNECT_SECONDS = 5
+"""How long a client waits for the daemon to accept its connection."""
 _MOST_ANSWER_BYTES = 1 << 30
 
 
@@ -36,10 +37,10 @@ class Client:
     socket_path : str or Path
         Control socket of the daemon.
     timeout : float or None
-        Seconds to wait for an answer; None waits as long as it takes, which may be a scan of everything.
+        Seconds to wait for an answer; None waits as long as the daemon needs, which may scan everything.
     root : str, Path or None
-        The root that is meant. A daemon that keeps another one refuses. Without it, any daemon that answers will do,
-        but for `plan_prune`, `apply_prune` and ``rescan(accept_root=True)``, which need it.
+        The root that is meant: a daemon that keeps another one refuses. With None, any daemon answers, except to
+        requests that change something below ``/v1/prune`` and to ``rescan(accept_root=True)``, which need a root.
 
     Raises
     ------
@@ -81,7 +82,7 @@ class Client:
         path : str
             Empty for the whole root.
         accept_root : bool
-            Take root and mounts as they are, though they are not what they were.
+            Accept the current root even if it is a different disk or folder than last time, and its mounts likewise.
         """
         body = {"path": path, "accept_root": accept_root}
         return _reply(api.RescanReply, self._ask("POST", "/v1/rescan", body))
@@ -91,7 +92,7 @@ class Client:
         return _reply(api.IdsReply, self._ask("GET", f"/v1/ids/{quote(old, safe='')}"))
 
     def recompute_ids(self) -> api.RecomputeReply:
-        """Have all ids made anew, as they follow from the paths or are the database's, whatever earlier tables hold."""
+        """Have all ids computed again, from the paths or from the database, whatever earlier tables hold."""
         return _reply(api.RecomputeReply, self._ask("POST", "/v1/recompute_ids"))
 
     def plan_prune(
@@ -112,7 +113,7 @@ class Client:
         max_fraction : float or None
             0 to 1; None for the daemon's setting.
         newer : bool
-            Whether what is newer than the reference may go, too.
+            Whether to delete files that are newer than the reference, too.
         """
         body = {
             "reference": reference,
@@ -123,23 +124,23 @@ class Client:
         return _reply(api.PruneReply, self._ask("POST", "/v1/prune/plan", body))
 
     def apply_prune(self, plan_id: str) -> api.PruneReply:
-        """Delete exactly what a plan says and is unchanged since.
+        """Delete the files of a plan that are unchanged since.
 
-        The daemon stops at the next file if this call ends before its answer: after `timeout` seconds, or when this
-        process ends. Its log says what went.
+        The daemon stops at the next file if this call ends before the answer: after `timeout` seconds, or when this
+        process ends. Its log says which files it deleted.
         """
         return _reply(api.PruneReply, self._ask("POST", "/v1/prune/apply", {"plan_id": plan_id}))
 
     def undo_prune(self, plan_id: str) -> api.TrashReply:
-        """Bring back what a plan has moved into the trash; never over what is there."""
+        """Move the files of a plan from the trash back to their places; never over a file that is there."""
         return _reply(api.TrashReply, self._ask("POST", "/v1/prune/undo", {"plan_id": plan_id}))
 
     def empty_trash(self, plan_id: str | None = None) -> api.TrashReply:
-        """Delete what a plan has moved into the trash; None: what all plans have."""
+        """Delete the files of a plan from the trash; None: of all plans."""
         return _reply(api.TrashReply, self._ask("POST", "/v1/prune/empty", {"plan_id": plan_id}))
 
     def list_plans(self) -> api.PlansReply:
-        """Ask for the plans that are remembered, and what became of them."""
+        """Ask for the latest plans, and what became of them."""
         return _reply(api.PlansReply, self._ask("GET", "/v1/prune/plans"))
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -148,7 +149,7 @@ class Client:
     def _exchange(
         self, method: str, path: str, body: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], http.client.HTTPMessage]:
-        """Send a request and return answer and headers."""
+        """Send a request and return the answer and its headers."""
         connection = http.client.HTTPConnection("localhost")
         connection.sock = _connect(str(self.socket_path))
         connection.sock.settimeout(self.timeout)
@@ -156,18 +157,22 @@ class Client:
             headers = {"Content-Type": "application/json"} if body is not None else {}
             if self.root is not None:
                 headers[HEADER] = encode_root(os.fsencode(self.root))
-            with suppress(BrokenPipeError, ConnectionResetError):  # it may answer without reading, and close
+            with suppress(
+                BrokenPipeError, ConnectionResetError
+            ):  # the daemon may answer and close before it has read all
                 connection.request(method, path, json.dumps(body) if body is not None else None, headers)
             response = connection.getresponse()
             answer = parse_json(response.read(_MOST_ANSWER_BYTES + 1), _MOST_ANSWER_BYTES)
         except TimeoutError as error:
             raise RequestFailed(f"{self.socket_path}: no answer within {self.timeout} seconds; is it busy?") from error
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise RequestFailed(f"{self.socket_path}: the daemon broke off ({error!r}); look at its log") from error
+            raise RequestFailed(
+                f"{self.socket_path}: the daemon ended the connection ({error!r}); look at its log"
+            ) from error
         finally:
             connection.close()
         if not isinstance(answer, dict):
-            raise RequestFailed(f"{self.socket_path}: this is no answer of an alfwatchd daemon: {answer!r}")
+            raise RequestFailed(f"{self.socket_path}: this is not an answer of an alfwatchd daemon: {answer!r}")
         if response.status != http.HTTPStatus.OK:
             raise _error(answer)
         return answer, response.headers
@@ -176,8 +181,8 @@ class Client:
 def _connect(socket_path: str) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        # Not `settimeout`: a socket that does not block fails at once while others wait to be accepted, connect(2).
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _CONNECT_SECONDS, 0))
+        # Not `settimeout`: it makes connect(2) fail at once while other clients wait to be accepted.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", CONNECT_SECONDS, 0))
         connection.connect(socket_path)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, 0))
     except OSError as error:
@@ -197,7 +202,7 @@ def _not_connected(socket_path: str, error: OSError) -> AlfwatchdError:
                 f"{socket_path}: this user may not use the socket; ask to be added to the daemon's control.group"
             )
         case BlockingIOError():
-            return RequestFailed(f"{socket_path}: the daemon took no connection within {_CONNECT_SECONDS} seconds")
+            return RequestFailed(f"{socket_path}: the daemon accepted no connection within {CONNECT_SECONDS} seconds")
         case _:
             return RequestFailed(f"{socket_path}: cannot connect ({error.strerror or error})")
 
@@ -217,7 +222,7 @@ _ITEMS: dict[str, type[DataclassInstance]] = {
 
 
 def _reply(kind: type[_Reply], answer: dict[str, Any]) -> _Reply:
-    """Make a reply of an answer. A newer daemon may say more than this version knows."""
+    """Return an answer as a reply; fields that this version does not know, from a newer daemon, are ignored."""
     known = {field.name for field in fields(kind)} & answer.keys()
     try:
         answer = {**answer, **_nested(answer, known)}
@@ -226,22 +231,22 @@ def _reply(kind: type[_Reply], answer: dict[str, Any]) -> _Reply:
         return kind(**{key: answer[key] for key in known} | items)
     except TypeError as error:
         raise RequestFailed(
-            f"the daemon's answer lacks fields ({error}): it is of another version, restart it"
+            f"the daemon's answer lacks fields ({error}): the daemon runs another version of alfwatchd; restart it"
         ) from error
 
 
 def _is_of_items(key: str, value: Any) -> bool:
-    """Tell whether a list holds answers; `plans` is a list of names in some answers."""
+    """Tell whether a value is a list of replies; `plans` is a list of ids in some answers."""
     return key in _ITEMS and (key != "plans" or all(isinstance(each, dict) for each in value))
 
 
 def _nested(answer: dict[str, Any], known: set[str]) -> dict[str, Any]:
-    """Return the parts of an answer that are answers themselves."""
+    """Return the parts of an answer that are replies themselves."""
     return {"adopt": _reply(api.AdoptStatus, answer["adopt"])} if "adopt" in known and answer["adopt"] else {}
 
 
 def _error(answer: dict[str, Any]) -> AlfwatchdError:
-    """Return the error that the daemon answered with, as the class it had there."""
+    """Return the daemon's error, of the class that it had there."""
     found = getattr(errors, str(answer.get("error")), None)
     kind = found if isinstance(found, type) and issubclass(found, AlfwatchdError) else RequestFailed
     return kind(str(answer.get("message", answer)))

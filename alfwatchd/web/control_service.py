@@ -1,4 +1,4 @@
-"""Where requests become messages to the engine, and where prunes are carried out. The server's threads only."""
+"""Turns requests into messages to the engine, and carries out prunes. Used by the server's threads only."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
-
-from pydantic import BaseModel, ConfigDict, Field
 
 from alfwatchd import api
 from alfwatchd.api import (
@@ -32,81 +30,37 @@ from alfwatchd.errors import Busy, NotAllowed, PruneRefused, UsageError
 from alfwatchd.prune import operations, trash_jobs
 from alfwatchd.prune.plan import NO_REFERENCE, OWN_TABLES, PrunePlan, folders_above
 from alfwatchd.prune.wording import name_prune, refusals_named
-from alfwatchd.settings import Fraction, Settings
+from alfwatchd.settings import Settings
 from alfwatchd.store.id_history import find_id
 from alfwatchd.tree.sessions import TablesView
-from alfwatchd.web import right_root
+from alfwatchd.web import root_header
 from alfwatchd.web.control_socket import Peer
-from alfwatchd.web.wanted_root import decode_root
+from alfwatchd.web.request_bodies import ApplyBody, EmptyBody, PlanBody, UndoBody
 
 _log = logging.getLogger(__name__)
 
-_MAX_PLANS = 8
-_MAX_PLANNED_FILES = 500_000
-"""In all plans together, unless one alone has more: each takes some 600 bytes."""
-_MAX_PLANNING = 4
-"""Each reads reference tables, which may lie on a network mount that is away."""
+MAX_PLANS = 8
+MAX_PLANNED_FILES = 500_000
+"""The most files in all plans that are kept, at some 600 bytes each; a single larger plan is kept, too."""
+MAX_PLANNING = 4
+"""The most plans that are made at a time. Each reads reference tables, whose network mount may give no answer."""
 
-_MAX_LOOKING = 8
-"""At paths of clients, each of which may lie on a network mount that is away."""
-_LOOK_SECONDS = 10.0
+MAX_LOOKING = 8
+"""The most paths of clients that are looked at at a time. The network mount of each may give no answer."""
+LOOK_SECONDS = 10.0
+"""After this time, a client's path that gives no answer is refused."""
 _ACTOR = "the daemon's user"
 
 _T = TypeVar("_T")
 
 
-class RescanBody(BaseModel):
-    """What to scan again."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-    path: str = Field("", max_length=4096, description="Folder relative to the root; empty for all of it.")
-    accept_root: bool = Field(
-        default=False, description="Accept the current root even if it is a different disk or folder than last time."
-    )
-
-
-class PlanBody(BaseModel):
-    """What a prune is measured against."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-    reference: str | None = Field(
-        None, max_length=4096, description="Folder of the reference tables: an absolute path, as the daemon sees it."
-    )
-    keep_empty_sessions: bool = Field(default=False, description="Delete files only, no folders.")
-    max_fraction: Fraction | None = Field(None, description="Largest fraction of datasets and bytes that may go.")
-    newer: bool = Field(default=False, description="Whether what is newer than the reference may go, too.")
-
-
-class ApplyBody(BaseModel):
-    """Which plan to carry out."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-    plan_id: str = Field(
-        max_length=64, description="As in the plan; the daemon knows the last eight, fewer large ones."
-    )
-
-
-class UndoBody(BaseModel):
-    """Which plan to undo."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-    plan_id: str = Field(max_length=64, description="Of a plan whose files lie in the trash.")
-
-
-class EmptyBody(BaseModel):
-    """What to delete from the trash."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-    plan_id: str | None = Field(None, max_length=64, description="Of a plan; null for all that lies there.")
-
-
 class ControlService:
-    """Answers requests. All methods are for the server's event loop.
+    """Answers requests. All public methods run in the server's event loop.
 
     Parameters
     ----------
     post : callable
-        Takes messages to the engine, which answers each of them, also when it ends.
+        Posts a message to the engine, which answers every request, also when the daemon stops.
     settings : callable
         Returns the settings in force.
     """
@@ -118,38 +72,38 @@ class ControlService:
         self._settings = settings
         self._plans: OrderedDict[str, PrunePlan] = OrderedDict()
         self._mounts_of: dict[str, int] = {}
-        """By plan: `TablesView.n_mount_changes` when it was made."""
-        self._looking = threading.BoundedSemaphore(_MAX_LOOKING)
-        self._planning = threading.BoundedSemaphore(_MAX_PLANNING)
+        """Id of a plan -> `TablesView.n_mount_changes` when it was made."""
+        self._looking = threading.BoundedSemaphore(MAX_LOOKING)
+        self._planning = threading.BoundedSemaphore(MAX_PLANNING)
         self._pruning = threading.Lock()
 
     @property
     def root(self) -> Path:
-        """The root that is kept here."""
+        """The root that this daemon keeps."""
         return self._settings().root
 
     async def check_root(self, header: bytes) -> None:
-        """Make sure that the root that a request names is the one that is kept here; see `web.wanted_root`.
+        """Make sure that a request means the root that this daemon keeps; see `web.root_header`.
 
         Raises
         ------
         UsageError
-            The header holds no absolute path.
+            The header does not hold an absolute path.
         WrongRoot
-            It is another root, or cannot be looked at in time.
+            It is another root, or the path gave no answer in time.
         Busy
-            Too many others are being looked at.
+            Too many other paths are being looked at.
         """
-        wanted = decode_root(header)
+        wanted = root_header.decode_root(header)
         if wanted == os.fsencode(self.root):  # without a look: the root may be on a mount that is away
             return
         if not self._looking.acquire(blocking=False):
-            raise Busy(f"{os.fsdecode(wanted)}: {_MAX_LOOKING} other paths are being looked at; try again later")
+            raise Busy(f"{os.fsdecode(wanted)}: {MAX_LOOKING} other paths are being looked at; try again later")
         try:
-            await asyncio.wait_for(_in_thread(self._look, wanted), _LOOK_SECONDS)
+            await asyncio.wait_for(_in_thread(self._look, wanted), LOOK_SECONDS)
         except TimeoutError as error:
-            why = f", and the path gave no answer within {_LOOK_SECONDS:.0f} seconds"
-            raise right_root.wrong_root(wanted, self.root, why) from error
+            why = f", and the path gave no answer within {LOOK_SECONDS:.0f} seconds"
+            raise root_header.wrong_root(wanted, self.root, why) from error
 
     async def ask(self, make: Callable[[Future[Any]], AnyRequest]) -> Any:
         """Post a request and wait for the engine's answer."""
@@ -163,7 +117,7 @@ class ControlService:
         Raises
         ------
         UsageError
-            It is no UUID.
+            The text is not a UUID.
         StateError
             The file of changes cannot be read.
         """
@@ -171,17 +125,17 @@ class ControlService:
         return await _in_thread(find_id, settings.state_dir, settings.out_dir, old)
 
     async def recompute_ids(self, peer: Peer) -> api.RecomputeReply:
-        """Have all ids made anew.
+        """Have all ids computed again, whatever earlier tables hold.
 
         Raises
         ------
         NotAllowed
-            That is not for this peer.
+            This peer may not do it.
         RootOffline, TablesError
             It cannot be done now.
         """
-        await _in_thread(self._check_may_change, peer, "make ids anew")
-        _log.warning("ids are made anew on request of %s", peer)
+        await _in_thread(self._check_may_change, peer, "recompute ids")
+        _log.warning("all ids are recomputed on request of %s", peer)
         return await self.ask(RecomputeRequest)  # type: ignore[no-any-return]
 
     async def plan(self, body: PlanBody) -> api.PruneReply:
@@ -190,18 +144,18 @@ class ControlService:
         Raises
         ------
         UsageError
-            The reference is no absolute path.
+            The reference is not an absolute path.
         Busy
-            Too many are being planned.
+            Too many prunes are being planned.
         AlfwatchdError
-            As `pruning.plan_prune`, or from the engine.
+            As `operations.plan_prune`, or from the engine.
         """
         options = operations.PruneOptions(
             _folder(body.reference), body.keep_empty_sessions, body.max_fraction, body.newer
         )
         source = options.reference or self._settings().prune.reference or OWN_TABLES
         with refusals_named(str(self.root), str(source)):
-            # Not flushed: a prune may be what makes room for the flush.
+            # Do not wait for the flush: it may fail until this prune frees disk space.
             await self.ask(functools.partial(SyncRequest, flushed=False))
             await self.ask(RootCheckRequest)
             view: TablesView = await self.ask(SnapshotRequest)
@@ -211,12 +165,12 @@ class ControlService:
         return reply
 
     async def apply(self, body: ApplyBody, peer: Peer) -> api.PruneReply:
-        """Carry out a plan that was made. Stops at the next file if it is cancelled, as when the client leaves.
+        """Carry out a plan. If the client disconnects, this is cancelled, and stops at the next file.
 
         Raises
         ------
         NotAllowed
-            Pruning is off, or not for this peer.
+            Pruning is off, or this peer may not prune.
         UsageError
             There is no such plan.
         Busy
@@ -234,7 +188,7 @@ class ControlService:
             return await self._apply_wanted(plan, mark, peer)
 
     async def _apply_wanted(self, plan: PrunePlan, mark: int, peer: Peer) -> api.PruneReply:
-        """Apply a plan as long as somebody waits for it."""
+        """Apply a plan; stop at the next file if this is cancelled."""
         has_left = threading.Event()
         try:
             reply = await _in_thread(self._apply, plan, mark, peer, has_left)
@@ -246,27 +200,27 @@ class ControlService:
         return reply
 
     async def undo(self, body: UndoBody, peer: Peer) -> api.TrashReply:
-        """Bring back what a plan has moved into the trash. Goes on if the client leaves; raises as `apply`."""
+        """Move the files of a plan back from the trash, also if the client disconnects; raises as `apply`."""
         await _in_thread(self._check_may_prune, peer)
         await self.ask(SnapshotRequest)  # fails while the root is offline
         return await asyncio.shield(asyncio.ensure_future(_in_thread(self._undo, body.plan_id, peer)))
 
     async def empty(self, body: EmptyBody, peer: Peer) -> api.TrashReply:
-        """Delete what lies in the trash. Goes on if the client leaves; raises as `apply`."""
+        """Delete files from the trash, also if the client disconnects; raises as `apply`."""
         await _in_thread(self._check_may_prune, peer)
         await self.ask(RootCheckRequest)
         return await asyncio.shield(asyncio.ensure_future(_in_thread(self._empty, body.plan_id, peer)))
 
     async def list_plans(self) -> api.PlansReply:
-        """Return the plans that are remembered."""
+        """Return the latest plans, and what became of them."""
         return await _in_thread(trash_jobs.list_plans, self._settings())
 
     def _remember(self, plan: PrunePlan) -> None:
-        """Keep a plan to be carried out, and forget the oldest ones of too many, or of ones that are too large."""
+        """Keep a plan so that it can be applied; forget the oldest plans if there are too many, or too large ones."""
         self._plans[plan.plan_id] = plan
         self._plans.move_to_end(plan.plan_id)
         n_files = sum(len(each.files) for each in self._plans.values())
-        while len(self._plans) > _MAX_PLANS or (n_files > _MAX_PLANNED_FILES and len(self._plans) > 1):
+        while len(self._plans) > MAX_PLANS or (n_files > MAX_PLANNED_FILES and len(self._plans) > 1):
             oldest = next(iter(self._plans.values()))
             self._forget(oldest.plan_id)
             n_files -= len(oldest.files)
@@ -276,7 +230,7 @@ class ControlService:
         self._mounts_of.pop(plan_id, None)
 
     def _check_may_prune(self, peer: Peer) -> None:
-        """Let root, the daemon's user and members of `control.group` prune, if pruning is enabled at all."""
+        """Raise `NotAllowed` unless pruning is on and the peer is root, the daemon's user or in `control.group`."""
         if not self._settings().prune.enabled:
             raise NotAllowed("pruning over the socket is off; set prune.enabled = true in the daemon's settings")
         self._check_may_change(peer, "prune")
@@ -290,13 +244,13 @@ class ControlService:
 
     def _look(self, wanted: bytes) -> None:
         try:
-            right_root.check_root(wanted, self.root)
+            root_header.check_root(wanted, self.root)
         finally:
             self._looking.release()
 
     def _plan(self, view: TablesView, options: operations.PruneOptions) -> tuple[PrunePlan, api.PruneReply]:
         if not self._planning.acquire(blocking=False):
-            raise Busy(f"{_MAX_PLANNING} prunes are being planned already; try again later")
+            raise Busy(f"{MAX_PLANNING} prunes are being planned already; try again later")
         try:
             settings = self._settings()
             plan = operations.plan_prune(view, settings, options)
@@ -315,7 +269,7 @@ class ControlService:
                 self._post(PrunedNotice(tuple(touched)))
 
     def _apply_alone(self, plan: PrunePlan, mark: int, peer: Peer, has_left: threading.Event) -> api.PruneReply:
-        """Apply a plan while no other one is; everything that happens is in the log, as its client may leave."""
+        """Apply a plan and log every step, because the client may not be there to read the answer."""
         settings = self._settings()
         about = f"by {peer} {name_prune(plan)}"
         self._may_continue(mark)
@@ -332,7 +286,7 @@ class ControlService:
         )
 
     def _may_continue(self, mark: int) -> None:
-        """Have the engine look whether root and mounts are still what they were; asked before each session."""
+        """Ask the engine, before each session, to look at root and mounts; raise if one has changed since the plan."""
         reply: Future[int] = Future()
         self._post(RootCheckRequest(reply))
         if reply.result() != mark:
@@ -363,12 +317,12 @@ class ControlService:
 
 
 def _logging(peer: Peer) -> Callable[[str], None]:
-    """Return how each file and folder is logged: with who asked."""
+    """Return a function that logs a line with the peer that asked for the prune."""
     return lambda line: _log.info("%s by %s", line, peer)
 
 
 def _in_thread(function: Callable[..., _T], *arguments: object) -> Awaitable[_T]:
-    """Run a function as `asyncio.to_thread` does, in a thread that the end of the process does not wait for."""
+    """Run a function in a new thread, as `asyncio.to_thread` does; but the process can end before the thread does."""
     done: Future[_T] = Future()
 
     def run() -> None:

@@ -1,4 +1,4 @@
-"""The control socket: who owns its file, who may connect, and who is at the other end."""
+"""The control socket: its file, which users may connect, and which process is at the other end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from alfwatchd import linux
 from alfwatchd.errors import AlfwatchdError, ConfigError, Locked
 
 BACKLOG = 4096
-"""Connections that may wait to be taken; the kernel's own limit (net.core.somaxconn) may be less."""
+"""The most connections that wait to be accepted; the kernel's own limit (net.core.somaxconn) may be lower."""
 
 _MOST_PATH_BYTES = 107  # `sun_path` of unix(7) has 108, the closing zero included
 _PEER_GROUPS = 59  # SO_PEERGROUPS of <asm-generic/socket.h>, which Python lacks
@@ -30,13 +30,16 @@ _GID = struct.Struct("I")
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Who asks: process, user and primary group (``SO_PEERCRED``, unix(7)). 65534 stands for other user namespaces."""
+    """The client: process, user and primary group (``SO_PEERCRED``, unix(7)).
+
+    65534 stands for a user or group of another user namespace.
+    """
 
     pid: int
     uid: int
     gid: int
     groups: frozenset[int] | None = None
-    """Supplementary groups of the process when it connected; None where the kernel does not tell."""
+    """Supplementary groups of the process when it connected; None if they are not known."""
 
     def __str__(self) -> str:
         try:
@@ -46,10 +49,10 @@ class Peer:
         return f"user={name} uid={self.uid} pid={self.pid}"
 
     def is_in(self, group: str) -> bool:
-        """Tell whether who asks belongs to a group; may ask a directory service, so not for the event loop.
+        """Tell whether the client is in a group. This may ask a directory service, so do not call it in an event loop.
 
-        A process may be in other groups than its user: a service by its unit, a shell by newgrp(1), or because it is
-        older than the membership. As for files, those of the process count.
+        The groups of the process count, as they do for files. They can differ from those of its user: a unit may set
+        them, newgrp(1) may, and a process that is older than a membership does not have it.
 
         Raises
         ------
@@ -66,7 +69,7 @@ class Peer:
 
 
 def find_peer(connection: socket.socket) -> Peer:
-    """Return who connected."""
+    """Return the client of a connection."""
     pid, uid, gid = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
     return Peer(pid, uid, gid, _find_groups(connection))
 
@@ -95,7 +98,7 @@ def find_group(group: str) -> int:
 
 @contextmanager
 def listen(path: Path, group: str) -> Iterator[socket.socket]:
-    """Make the control socket, and remove it at the end; raises as `ControlSocket`."""
+    """Make the control socket, and remove it at the end; raise as `ControlSocket` does."""
     control = ControlSocket(path, group)
     try:
         yield control.listening
@@ -106,8 +109,8 @@ def listen(path: Path, group: str) -> Iterator[socket.socket]:
 class ControlSocket:
     """The control socket. Used by one thread.
 
-    Its owner may connect, and `group` if one is set. A lock file beside it keeps two daemons that start at the same
-    time apart; a socket that nobody serves is replaced, and nothing else ever is.
+    Its owner and the members of `group` may connect. A lock file beside it makes sure that of two daemons that start
+    at the same time, only one makes the socket. A socket that no process serves is replaced; other files never are.
 
     Parameters
     ----------
@@ -137,17 +140,17 @@ class ControlSocket:
             raise
 
     def renew(self) -> socket.socket | None:
-        """Make the socket, and its lock, again if somebody has removed them.
+        """Make the socket and its lock again if another process has removed them.
 
         Returns
         -------
         socket.socket or None
-            What to listen on from now on; `listening` is it as well. None where the old one is in its place.
+            The new socket, which is `listening` as well; None if the old one is still in its place.
 
         Raises
         ------
         AlfwatchdError
-            It cannot be made now, or another program has put something in its place, which is left alone.
+            It cannot be made now, or another program has put a file in its place, which stays.
         """
         if _identity(self._lock_path) != _identity(self._lock_fd):
             lock_fd = _lock(self.path)
@@ -159,7 +162,7 @@ class ControlSocket:
         return self.listening
 
     def close(self) -> None:
-        """Listen no more, and remove the socket if it is the one that was made here."""
+        """Stop to listen, and remove the socket if it is still the one that was made here."""
         self.listening.close()
         with suppress(OSError):
             if self._is_in_place():
@@ -210,10 +213,10 @@ def _lock(path: Path) -> int:
 
 
 def _remove_stale(path: Path) -> None:
-    """Remove a socket that nobody serves; the caller holds the lock, but another program may serve it."""
+    """Remove a socket that no process serves. The caller holds the lock, but another program may serve it."""
     try:
         if not stat.S_ISSOCK(path.lstat().st_mode):
-            raise AlfwatchdError(f"{path}: is there already and is no socket; it was left alone: set another --socket")
+            raise AlfwatchdError(f"{path}: is not a socket, and was left as it is; set another --socket")
         if _is_served(path):
             raise _served(path)
         path.unlink()
@@ -230,15 +233,15 @@ def _is_served(path: Path) -> bool:
             probe.connect(str(path))
         except ConnectionRefusedError:
             return False
-        except BlockingIOError:  # it has more connections waiting than it takes
+        except BlockingIOError:  # its queue of waiting connections is full
             return True
         return True
 
 
 def _bind(listening: socket.socket, path: Path, gid: int | None) -> tuple[int, int]:
-    """Make the socket in a folder that nobody else may enter, give it to the group, and only then put it in its place.
+    """Make the socket in a folder that no other user may enter, give it to the group, and then move it to its place.
 
-    What is changed by its path, in a folder that others may write to, can be another file by then.
+    In a folder that others may write to, a path can lead to another file between two calls.
 
     Returns
     -------
@@ -254,8 +257,8 @@ def _bind(listening: socket.socket, path: Path, gid: int | None) -> tuple[int, i
         folder_fd = _open_folder(folder, stack)
         about = os.fstat(folder_fd)
         if about.st_uid != os.geteuid() or stat.S_IMODE(about.st_mode) != 0o700:
-            raise OSError("somebody else has put a folder there meanwhile")
-        # Not by its path, which may be too long, and may lead elsewhere by now.
+            raise OSError("another process has put a folder there meanwhile")
+        # Not by the path of the folder, which may be too long, and may lead to another folder by now.
         listening.bind(f"/proc/self/fd/{folder_fd}/{path.name}")
         stack.callback(_remove_file, path.name, folder_fd)
         os.chmod(path.name, 0o600, dir_fd=folder_fd)
@@ -295,17 +298,17 @@ def _hand_over(path: Path, gid: int, folder_fd: int) -> None:
 
 
 def _check_folder(path: Path, folder_fd: int) -> None:
-    """Make sure that not everybody can put another socket in the place of this one, and hear what clients ask."""
+    """Raise if all users can replace the socket, and so read what clients send."""
     mode = os.fstat(folder_fd).st_mode
     if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
         raise AlfwatchdError(
-            f"{path}: everybody may write to its folder, and could put another socket in its place; "
+            f"{path}: all users may write to its folder and could replace the socket; "
             f"run chmod o-w {path.parent}, or set --socket"
         )
 
 
 def _put(name: str, source_fd: int, target_fd: int) -> None:
-    """Move a file to another folder of the same file system, and never over anything."""
+    """Move a file to another folder of the same file system; fail if the name is taken."""
     try:
         linux.rename_no_replace(name, name, source_dir_fd=source_fd, target_dir_fd=target_fd)
     except OSError as error:
@@ -315,7 +318,7 @@ def _put(name: str, source_fd: int, target_fd: int) -> None:
 
 
 def _served(path: Path) -> Locked:
-    return Locked(f"{path}: another daemon serves this socket; stop it, or give this one its own with --socket")
+    return Locked(f"{path}: another daemon serves this socket; stop it, or name another socket with --socket")
 
 
 def _cannot_make(path: Path, error: OSError) -> AlfwatchdError:

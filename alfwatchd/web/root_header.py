@@ -1,57 +1,77 @@
-"""The header `Alfwatchd-Root` of the control API: which root a request means, and which one is kept here."""
+"""The header `Alfwatchd-Root`: which root a request means, so that a daemon never answers for another daemon's root.
+
+Only the standard library, because the client of the control API imports it, too.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
-from typing import Annotated
+from pathlib import Path
+from urllib.parse import quote, unquote_to_bytes
 
-from fastapi import Header, Request, Response
+from alfwatchd.errors import UsageError, WrongRoot
 
-from alfwatchd.errors import UsageError
-from alfwatchd.web.control_service import ControlService
-from alfwatchd.web.wanted_root import HEADER, encode_root
-
-_MEANING = (
-    "Which root is meant: its absolute path, percent-encoded. A daemon that keeps another one refuses. "
-    "Required for all that changes something below /v1/prune, and for accept_root."
-)
+HEADER = "Alfwatchd-Root"
 
 
-def make_root_check(service: ControlService) -> Callable[..., Awaitable[None]]:
-    """Return what each request goes through: one that names another root than the desk's raises `WrongRoot`."""
-
-    async def check(
-        request: Request,
-        response: Response,
-        _: Annotated[str | None, Header(alias=HEADER, description=_MEANING)] = None,
-    ) -> None:
-        named = request.headers.getlist(HEADER)
-        if len(named) > 1:
-            raise UsageError(f"{HEADER} is given twice; a request means one root")
-        for value in named:
-            await service.check_root(value.encode("latin-1"))
-        response.headers[HEADER] = encode_root(os.fsencode(service.root))
-
-    return check
+def encode_root(path: bytes) -> str:
+    """Return the header's value for an absolute path: a path may hold any byte, a header holds ASCII only."""
+    return quote(path, safe="/")
 
 
-async def require_root_to_change(request: Request) -> None:
-    """Refuse a request that changes something and names no root; a declaration for all that lies below a path."""
-    if request.method not in ("GET", "HEAD"):
-        require_root(request)
-
-
-def require_root(request: Request) -> None:
-    """Refuse a request that names no root.
+def decode_root(value: bytes) -> bytes:
+    """Return the path that a header's value stands for.
 
     Raises
     ------
     UsageError
-        Says how to name it.
+        It is not an absolute path.
     """
-    if HEADER not in request.headers:
-        raise UsageError(
-            f"{request.method} {request.url.path}: which root is meant? Send its absolute path, percent-encoded, in a "
-            f"header: curl -H '{HEADER}: /data/root' ...; GET /v1/status tells which one is kept here"
-        )
+    path = unquote_to_bytes(value.strip())
+    if not path.startswith(b"/") or b"\0" in path:
+        shown = value.decode("utf-8", "replace")
+        raise UsageError(f"{HEADER} = {shown!r}: should be the absolute path of a root, percent-encoded")
+    return path.rstrip(b"/") or b"/"
+
+
+def check_root(wanted: bytes, root: Path) -> None:
+    """Make sure that a path leads to the root, also through a link or another mount. On a dead mount, it may block.
+
+    Parameters
+    ----------
+    wanted : bytes
+        Absolute path.
+    root : Path
+        The root that the daemon keeps, with links resolved.
+
+    Raises
+    ------
+    WrongRoot
+        It leads to another folder, or to none.
+    """
+    if os.path.realpath(wanted) == os.fsencode(root):
+        return
+    try:
+        is_same = _find_folder(wanted) == _find_folder(os.fsencode(root))
+    except OSError:  # one of them is missing, so their paths decide
+        is_same = False
+    if not is_same:
+        raise wrong_root(wanted, root)
+
+
+def wrong_root(wanted: bytes, root: Path, why: str = "") -> WrongRoot:
+    """Return the error that names both roots."""
+    return WrongRoot(
+        f"{os.fsdecode(wanted)}: the daemon that was asked keeps another root, {root}{why}; name the socket of the "
+        "daemon that keeps this one with --socket, or start one"
+    )
+
+
+def _find_folder(path: bytes) -> tuple[int, int]:
+    # With O_PATH, the daemon needs no right to read the folder, and opening has no side effects.
+    fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        about = os.fstat(fd)
+    finally:
+        os.close(fd)
+    return about.st_dev, about.st_ino

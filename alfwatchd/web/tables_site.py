@@ -1,4 +1,4 @@
-"""The tables over HTTP, as a stock `OneAlyx` client asks an Alyx database for them: a folder in, answers out.
+"""The site that gives tables to remote ONE clients: it answers a stock `OneAlyx` client as an Alyx database would.
 
 The contract is that of ``one.webclient.AlyxClient.authenticate`` and ``one.api.OneAlyx.load_cache``.
 """
@@ -42,7 +42,7 @@ _log = logging.getLogger(__name__)
 INFO = "cache_info.json"
 ZIP = "cache.zip"
 OPEN_TOKEN = "none-needed"  # noqa: S105 - opens nothing
-"""What a login is answered with where there is no token."""
+"""The token that every login gets if the site has none."""
 
 _PATH = re.compile(r"/(?:(?P<tag>[\w.-]+)/)?(?:tables/(?P<generation>(?!\.)[\w.-]+)/)?cache\.zip")
 _INFO_PATH = re.compile(r"/cache/info(?:/(?P<tag>[\w.-]+))?/?")
@@ -51,14 +51,14 @@ _HOST = re.compile(r"(?P<name>[A-Za-z0-9_.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::
 _MOST_BODY_BYTES = 1 << 13
 _CHUNK_BYTES = 1 << 18
 _LEAST_BYTES = 1 << 16
-"""What a client takes of an answer in `connections.ANSWER_SECONDS`, or it is dropped."""
+"""A client that reads less of an answer in `connections.ANSWER_SECONDS` is dropped."""
 _RETRY_SECONDS = 5
 _SELDOM_SECONDS = 30.0
 _BYTES_ACKED = 120
 """Offset of ``tcpi_bytes_acked`` in ``struct tcp_info`` of <linux/tcp.h>, unsigned and 64 bits wide."""
 
 _NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ENAMETOOLONG)
-"""Of open(2): nothing there, a file for a folder, a symbolic link, a socket, a name that no file can have."""
+"""Errors of open(2): no such file, a file instead of a folder, a symbolic link, a socket, an impossible name."""
 
 _ABOUT = (
     "these are only the tables, not a database: ask with mode='local' or query_type='local'. "
@@ -67,7 +67,7 @@ _ABOUT = (
 
 
 class _Refused(Exception):
-    """The answer to a request, where it is not what was asked for."""
+    """A request is refused; holds the answer."""
 
     def __init__(self, status: HTTPStatus, content: str | Mapping[str, Any], **headers: str) -> None:
         super().__init__(status, content)
@@ -80,13 +80,13 @@ def _json(content: Mapping[str, Any], status: HTTPStatus = HTTPStatus.OK) -> JSO
 
 
 class _Seldom:
-    """Logs what any client can cause, but not as often as clients can cause it."""
+    """Logs messages that any client can cause, each at most every 30 s."""
 
     def __init__(self) -> None:
         self._told: dict[str, float] = {}
 
     def log(self, level: int, message: str, *values: object) -> None:
-        """Log a message, unless it was logged a short while ago."""
+        """Log a message, unless it was logged in the last 30 s."""
         now = time.monotonic()
         if now - self._told.get(message, -_SELDOM_SECONDS) >= _SELDOM_SECONDS:
             self._told[message] = now
@@ -95,7 +95,7 @@ class _Seldom:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """What is served, and to whom: an ASGI application.
+    """Which tables are served, and to which clients: an ASGI application.
 
     Parameters
     ----------
@@ -103,13 +103,14 @@ class Site:
         Holds ``cache_info.json``, ``cache.zip`` and ``tables/<generation>/cache.zip``, and the same below ``<tag>/``
         for each tag. Each file is replaced by renaming, never changed. Symbolic links are not followed.
     tags : frozenset of str
-        Nothing below any other folder is served.
+        Tags that are served; other folders are not.
     base_url : str
-        Address under which clients reach this, without a slash at the end; empty: the one that they ask.
+        Address under which clients reach the site, without a slash at the end; empty: the address that they ask.
     token : str or None
-        Password of any user, and what requests must carry; None: nothing is asked for.
+        Password of every user, and token of every request; None: clients need neither.
     is_private : bool
-        Whether only this machine is to reach this: a page that a browser shows may then not, under a name of its own.
+        Whether only this machine may reach the site. Requests under a foreign name are refused then, because a page in
+        a browser of this machine could send them.
     """
 
     folder: Path
@@ -130,7 +131,7 @@ class Site:
         except ClientDisconnect:
             return
         except OSError as error:
-            # Nothing that a client can do leads here: too many open files, or a disk that fails.
+            # No client can cause this: there are too many open files, or the disk fails.
             self._seldom.log(logging.ERROR, "a request cannot be answered path=%s error=%s", scope["path"][:200], error)
             detail = "the tables cannot be read at the moment; the server's log says why"
             response = _Refused(HTTPStatus.SERVICE_UNAVAILABLE, detail, retry_after=str(_RETRY_SECONDS)).response
@@ -142,7 +143,8 @@ class Site:
 
     async def _answer(self, request: Request) -> Response | _Zip:
         host = self._check_host(request.headers.get("host", ""))
-        path = "/" + request.scope["path"].lstrip("/")  # the client puts a path behind an address that ends in a slash
+        # If the client's address of this site ends in a slash, the path begins with two.
+        path = "/" + request.scope["path"].lstrip("/")
         if path.rstrip("/") == "/auth-token":
             _check_method(request, path, "POST")
             return await self._log_in(request)
@@ -157,13 +159,15 @@ class Site:
             )
         raise _Refused(HTTPStatus.NOT_FOUND, f"{request.method} {path[:200]}: {_ABOUT}")
 
-    # Who asks.
+    # Which clients are answered.
 
     def _check_host(self, host: str) -> str:
-        """Return host and port that a client used, once they are known to be no more than that."""
+        """Return the Host header of a request if it is a host and a port, and may be used."""
         found = _HOST.fullmatch(host)
         if not found:
-            raise _Refused(HTTPStatus.BAD_REQUEST, "the Host header should be a name or address, and perhaps a port")
+            raise _Refused(
+                HTTPStatus.BAD_REQUEST, "the Host header should be a name or an address, with or without a port"
+            )
         name = found["name"].lower().rstrip(".")
         if self.is_private and not _is_local(name) and name != urlsplit(self.base_url).hostname:
             raise _Refused(
@@ -187,7 +191,7 @@ class Site:
         return _json({"token": self.token or OPEN_TOKEN})
 
     def _check_token(self, authorization: str) -> None:
-        """Refuse as Alyx does: the client logs in again when it reads these very words with this status."""
+        """Refuse as Alyx does: only with exactly these words and this status, the client logs in again."""
         if self.token is None:
             return
         scheme, _, given = authorization.partition(" ")
@@ -201,7 +205,7 @@ class Site:
             raise _Refused(HTTPStatus.NOT_FOUND, f"there are no tables with the tag {tag[:200]!r}")
         return tag or ""
 
-    # What is given.
+    # What clients get.
 
     def _tell_info(self, request: Request, tag: str, host: str) -> Response:
         file = self._open(tag, INFO)
@@ -210,10 +214,10 @@ class Site:
             with os.fdopen(file, "rb") as opened:
                 info = parse_info(opened.read(MOST_INFO_BYTES))
         if not info:
-            detail = "there are no tables yet; ask again in a while"
+            detail = "there are no tables yet; try again in a few seconds"
             raise _Refused(HTTPStatus.SERVICE_UNAVAILABLE, detail, retry_after=str(_RETRY_SECONDS))
         found = _LOCATION.search(str(info.get("location", "")))
-        # Below the very address that the client uses, or it would not send its token along.
+        # Below the address that the client uses: it sends its token to no other address.
         parts = [self.base_url or f"http://{host}", tag, found[0] if found else ZIP]
         body = json.dumps(info | {"location": "/".join(filter(None, parts))}, ensure_ascii=False).encode()
         headers = {"etag": _etag(body), "cache-control": "no-cache", "vary": "Host, Authorization"}
@@ -224,7 +228,7 @@ class Site:
     def _open_zip(self, request: Request, tag: str, generation: str) -> Response | _Zip:
         file = self._open(tag, *(("tables", generation) if generation else ()), ZIP)
         if file is None:
-            detail = "these tables are not there, or not any more; GET /cache/info tells where the present ones are"
+            detail = "these tables do not exist, or no longer; GET /cache/info tells where the present tables are"
             raise _Refused(HTTPStatus.NOT_FOUND, detail)
         about = os.fstat(file)
         etag = _etag(f"{about.st_dev} {about.st_ino} {about.st_size} {about.st_mtime_ns}".encode())
@@ -235,7 +239,7 @@ class Site:
         return _Zip(file, about.st_size, headers)
 
     def _open(self, *names: str) -> int | None:
-        """Open a file below the folder, one name after the other; None where there is no such regular file."""
+        """Open a file below the folder, one name after the other; return None if there is no such regular file."""
         folder = os.open(self.folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         *above, last = filter(None, names)
         try:
@@ -258,12 +262,12 @@ class Site:
 
 
 class _Zip:
-    """A file that is open: it is given whole, whatever takes its name meanwhile.
+    """An open file as an answer. The client gets all of it, even if another file takes its name meanwhile.
 
     Parameters
     ----------
     file : int
-        Descriptor; closed at the end.
+        Descriptor; this closes it.
     size : int
         Bytes.
     headers : mapping of str to str
@@ -277,7 +281,7 @@ class _Zip:
         self._headers = {**headers, "content-type": "application/zip", "content-length": str(size)}
 
     async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
-        """Send it, as fast as the client takes it, until it has left, or the server ends."""
+        """Send the file as fast as the client reads, until the client disconnects or the server ends."""
         connection: PublicProtocol = scope["state"]["connection"]
         n_left = 0 if scope["method"] == "HEAD" else self._size
         try:
@@ -286,25 +290,25 @@ class _Zip:
             while n_left and not connection.transport.is_closing():
                 chunk = await asyncio.to_thread(os.pread, self._file, min(n_left, _CHUNK_BYTES), self._size - n_left)
                 if not chunk:
-                    raise OSError(errno.EIO, "it was cut off; what is served should be replaced, never changed")
+                    raise OSError(errno.EIO, "the file became shorter; replace served files, never change them")
                 n_left -= len(chunk)
                 await send({"type": "http.response.body", "body": chunk, "more_body": n_left > 0})
             if scope["method"] == "HEAD" or not self._size:
                 await send({"type": "http.response.body", "body": b""})
         except OSError as error:
-            _log.error("an answer was broken off path=%s error=%s", scope["path"], error)
+            _log.error("an answer was not sent completely path=%s error=%s", scope["path"], error)
         except asyncio.CancelledError:
-            _log.info("an answer was broken off by the end of the server path=%s", scope["path"])
+            _log.info("the server ended before an answer was sent completely path=%s", scope["path"])
         finally:
             os.close(self._file)
-        if n_left:  # uvicorn wants to hear of its end only when the connection has ended, too
+        if n_left:  # uvicorn expects the application to return only after the connection was lost
             connection.drop()
             with contextlib.suppress(asyncio.CancelledError):
                 await connection.lost.wait()
 
 
 class PublicProtocol(Protocol):
-    """A connection from anywhere, whose answer may be large and whose network may be slow."""
+    """A connection from any machine; its answer may be large, and its network slow."""
 
     hint = _ABOUT
     _n_acked = 0
@@ -314,20 +318,20 @@ class PublicProtocol(Protocol):
         self.lost = asyncio.Event()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Let it be known."""
+        """Note that the connection is lost."""
         super().connection_lost(exc)
         self.lost.set()
 
     def describe(self) -> dict[str, Any]:
-        """Return what the application needs so as to end early."""
+        """Return what the application finds in `request.state`: this connection, to end it early."""
         return {"connection": self}
 
     def make_error(self, _: str, message: str, status: HTTPStatus) -> JSONResponse:
-        """Make an answer as the application does."""
+        """Return an answer in the form of the application's."""
         return _Refused(status, message).response
 
     def has_stalled(self, unread_seconds: float) -> bool:
-        """Tell whether it takes too little: a large answer may last, if only it goes on."""
+        """Tell whether the client reads too slowly. A large answer may take long, as long as it proceeds."""
         if unread_seconds < connections.ANSWER_SECONDS:
             return False
         about = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED + 8)
@@ -351,7 +355,8 @@ async def _read_form(request: Request) -> dict[str, str]:
             async for part in request.stream():
                 body += part
                 if len(body) > _MOST_BODY_BYTES:
-                    raise _Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "a login needs user name and password only")
+                    detail = "the login is too long: it needs a user name and a password only"
+                    raise _Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
     except TimeoutError as error:
         raise _Refused(HTTPStatus.REQUEST_TIMEOUT, connections.TOO_SLOW) from error
     try:
@@ -361,18 +366,18 @@ async def _read_form(request: Request) -> dict[str, str]:
         given = parse_json(text or "{}")
         return {name: value for name, value in given.items() if isinstance(value, str)}
     except (ValueError, AttributeError) as error:
-        detail = "the login should be a form, or a JSON object, with username and password"
+        detail = "the login should be a form or a JSON object with username and password"
         raise _Refused(HTTPStatus.BAD_REQUEST, detail) from error
 
 
 def _is_same(given: str, token: str) -> bool:
-    """Compare in a time that tells nothing."""
+    """Compare two texts in a time that does not depend on how similar they are."""
     first, second = (hashlib.sha256(text.encode(errors="surrogatepass")).digest() for text in (given, token))
     return hmac.compare_digest(first, second)
 
 
 def _is_local(name: str) -> bool:
-    """Tell whether a name leads here only because it means this machine; an address cannot be taken over by anyone."""
+    """Tell whether a host is an address, or a name that always means this machine."""
     try:
         ipaddress.ip_address(name.strip("[]"))
     except ValueError:
@@ -385,6 +390,6 @@ def _etag(content: bytes) -> str:
 
 
 def _has(request: Request, etag: str) -> bool:
-    """Tell whether the client has it already (RFC 9110, If-None-Match: a weak comparison)."""
+    """Tell whether the client has this version already (RFC 9110, If-None-Match, weak comparison)."""
     given = [each.strip().removeprefix("W/") for each in request.headers.get("if-none-match", "").split(",")]
     return etag in given or given == ["*"]

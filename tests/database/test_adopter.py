@@ -32,7 +32,7 @@ def start(tmp_path):
 
 
 def test_a_source_that_cannot_be_read_is_looked_at_again_before_long(start, tmp_path, monkeypatch):
-    monkeypatch.setattr(adopter, "_RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(adopter, "RETRY_SECONDS", 0.05)
     told = start(earlier({}, {}))
     assert "is not there" in told.get(timeout=PATIENCE).error
     write_database(tmp_path / "source", [session(PATH)], [])

@@ -123,7 +123,7 @@ def test_what_ends_early_or_is_silent_or_too_large_is_not_taken(monkeypatch):
 
 
 def test_two_files_are_never_taken_while_they_are_replaced(monkeypatch):
-    monkeypatch.setattr(sources, "_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(sources, "PAUSE_SECONDS", 0.0)
     with web_server(dict(TABLES)) as web:
 
         def replace(path):
@@ -134,7 +134,7 @@ def test_two_files_are_never_taken_while_they_are_replaced(monkeypatch):
         found = read_source(f"{web.address}/t", None)
         assert [path for path, _ in web.asked].count("/t/sessions.pqt") > 2
         assert read_source(f"{web.address}/t", found.mark) is None
-        monkeypatch.setattr(sources, "_TRIES", 2)
+        monkeypatch.setattr(sources, "TRIES", 2)
         web.before = lambda path: setattr(web, "salt", str(len(web.asked)))
         with pytest.raises(SourceError, match="is being replaced all the time"):
             read_source(f"{web.address}/t", None)

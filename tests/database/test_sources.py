@@ -27,7 +27,7 @@ NAMES = ("sessions.pqt", "datasets.pqt")
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch):
-    monkeypatch.setattr(sources, "_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(sources, "PAUSE_SECONDS", 0.0)
 
 
 @pytest.fixture

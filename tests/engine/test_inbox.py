@@ -1,3 +1,8 @@
+"""The queue of messages to the engine.
+
+If one of these fails, a message or a request is lost, the daemon hangs, or events fill its memory.
+"""
+
 import os
 import signal
 import threading
@@ -93,7 +98,7 @@ def told(buffer):
     return [PathsChanged({}, (buffer.decode(),))]
 
 
-def test_events_are_taken_apart_by_who_drains_in_their_order():
+def test_events_are_parsed_when_they_are_drained_in_their_order():
     def by_another_reader(buffer):
         return [EventsLost("overflow"), *told(buffer)]
 
@@ -124,11 +129,11 @@ def test_a_closed_inbox_refuses_requests():
     inbox.close()
     inbox.post(StatusRequest(late))
     assert all(map(refused, (waiting, ahead, late)))
-    assert not taken.done()  # whoever took it answers
+    assert not taken.done()  # the engine took it, and answers it
     assert inbox.drain() == []
 
 
-def test_no_request_slips_through_while_it_closes():
+def test_every_request_is_answered_while_the_inbox_closes():
     for _ in range(200):
         inbox, replies = Inbox(), [Future() for _ in range(20)]
         ready = threading.Barrier(2, timeout=WAIT_SECONDS)

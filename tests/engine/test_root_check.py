@@ -1,4 +1,7 @@
-"""The question of a prune, "may I go on?": it looks at the disk, and costs the same whatever the tables hold."""
+"""A prune asks before each session whether it may go on: the engine looks at the disk, at the same cost for any tables.
+
+If one of these fails, a prune deletes files below a root that was swapped, or every session takes longer.
+"""
 
 import sys
 from concurrent.futures import Future
@@ -50,7 +53,7 @@ def count_calls(queue):
     return len(calls)
 
 
-def test_it_costs_the_same_for_any_number_of_sessions(make_box, monkeypatch):
+def test_the_check_costs_the_same_for_any_number_of_sessions(make_box, monkeypatch):
     small, large = make_box(3), make_box(60)
     read_all = []
     for name in ("snapshot", "paths", "problems"):
@@ -63,7 +66,7 @@ def test_it_costs_the_same_for_any_number_of_sessions(make_box, monkeypatch):
     assert read_all == []
 
 
-def test_it_looks_at_the_disk_and_not_at_what_the_engine_last_saw(make_box):
+def test_the_check_looks_at_the_disk(make_box):
     box = make_box(3)
     mark = ask(box)
     assert ask(box) == mark
@@ -81,7 +84,7 @@ def test_it_looks_at_the_disk_and_not_at_what_the_engine_last_saw(make_box):
 
 
 @pytest.mark.parametrize("what", ["unreadable", "missing"])
-def test_it_refuses_while_a_part_is_unsure(make_box, what):
+def test_the_check_fails_while_a_part_cannot_be_read(make_box, what):
     box = make_box(3)
     indexer = box.indexer
     if what == "unreadable":
@@ -119,7 +122,7 @@ MOUNTS = {
 
 
 @pytest.mark.parametrize("case", MOUNTS)
-def test_without_a_daemon_mounts_are_looked_at_too(tmp_path, case):
+def test_a_prune_without_a_daemon_looks_at_mounts_too(tmp_path, case):
     with mount_box(tmp_path) as box:
         box.mount_disk()
         other = tmp_path / "other"

@@ -1,3 +1,8 @@
+"""When to flush, as stories of what happens at which second.
+
+If one of these fails, the tables are written too often, too late, or not again after a failure.
+"""
+
 import pytest
 
 from alfwatchd.engine.schedule import FlushSchedule, Timers
@@ -73,7 +78,7 @@ CASES = [
         [change(6, 3.0), due(6, 10.0), since(3.0), reached(5, True), reached(6, False)],
     ),
     ("after a quiet time it is due at once", [change(6, 99.0), due(6, 10.0)]),
-    ("somebody waits: at once", [change(6, 3.0), hurried(6, 0.0)]),
+    ("a request waits: at once", [change(6, 3.0), hurried(6, 0.0)]),
     (
         "one flush at a time",
         [change(6, 3.0), begin(6, 20.0), due(6, None), due(7, None), hurried(7, None), reached(6, False)],
@@ -113,7 +118,7 @@ CASES = [
         [begin(6, 20.0), fail(25.0), due(6, 26.0), hurried(6, 26.0), reached(6, False)],
     ),
     (
-        "the second attempt waits longer, but for who waits for it",
+        "the second attempt waits longer, except for a request that waits",
         [begin(6, 20.0), fail(25.0), begin(6, 26.0), fail(27.0), due(6, 29.0), hurried(6, 28.0)],
     ),
     (
@@ -121,7 +126,7 @@ CASES = [
         [begin(6, 20.0), fail(25.0), begin(6, 26.0), succeed(6, 27.0), due(6, None), hurried(7, 0.0), due(7, 36.0)],
     ),
     (
-        "and the back-off begins anew",
+        "and the waits between attempts are short again",
         [begin(6, 20.0), fail(25.0), begin(6, 26.0), succeed(6, 27.0), begin(7, 40.0), fail(41.0), due(7, 42.0)],
     ),
     (
@@ -152,7 +157,7 @@ def test_steps(story, steps):
 
 
 FIRST = [
-    ("tables of an earlier process are written anew", 5, [hurried(5, 0.0), due(5, 0.0), reached(5, False)]),
+    ("tables of an earlier process are written again", 5, [hurried(5, 0.0), due(5, 0.0), reached(5, False)]),
     ("also where there is nothing to write", 0, [hurried(0, 0.0), due(0, 0.0), reached(0, False)]),
     ("and count from then on", 0, [begin(0, 1.0), succeed(0, 2.0), due(0, None), reached(0, True), reached(1, False)]),
     ("they are due at once", 5, [change(6, 1.0), due(6, 0.0), reached(5, False)]),
@@ -189,7 +194,7 @@ def test_a_new_interval_holds_from_the_next_flush_on():
     assert flushes.due(7, awaited=False) == 13.0
 
 
-def test_what_is_told_about_flushes():
+def test_what_status_says_about_flushes():
     flushes = schedule(written=False)
     assert (flushes.last, flushes.last_seconds, flushes.error, flushes.submitted) == (None, None, None, None)
     flushes.begin(6, 1.0)
@@ -211,26 +216,26 @@ def due_times(timers, name, interval, end):
     return [now for now in range(end) if timers.is_due(name, now, interval)]
 
 
-def test_each_thing_is_due_once_an_interval():
+def test_a_timer_is_due_once_per_interval():
     timers = Timers()
     assert due_times(timers, "a", 5, 17) == [5, 10, 15]
 
 
-def test_things_do_not_disturb_each_other():
+def test_timers_are_independent():
     timers = Timers()
     both = [(timers.is_due("a", now, 2), timers.is_due("b", now, 3)) for now in range(7)]
     assert [now for now, (a, _) in enumerate(both) if a] == [2, 4, 6]
     assert [now for now, (_, b) in enumerate(both) if b] == [3, 6]
 
 
-def test_a_late_question_is_answered_once():
+def test_a_timer_that_is_asked_late_is_due_once():
     timers = Timers()
     assert not timers.is_due("a", 0, 5)
     assert timers.is_due("a", 100, 5)
     assert not timers.is_due("a", 104, 5)
 
 
-def test_what_is_made_due_is_due_at_once():
+def test_a_timer_that_is_made_due_is_due_at_once():
     timers = Timers()
     timers.make_due("a", 0)
     assert timers.is_due("a", 0, 5)

@@ -1,4 +1,7 @@
-"""What clients hear while what earlier runs left is read."""
+"""What clients are answered while the daemon reads the tables of earlier runs.
+
+If one of these fails, `status` or the end of the daemon waits until everything is read, or a request is lost.
+"""
 
 import gc
 import threading
@@ -26,7 +29,7 @@ def wait(make, inbox):
     return result
 
 
-def test_status_is_answered_and_all_else_is_kept_in_order():
+def test_status_is_answered_and_other_requests_are_kept_in_order():
     inbox, asked = Inbox(), [Future() for _ in range(3)]
 
     def make():
@@ -43,7 +46,7 @@ def test_status_is_answered_and_all_else_is_kept_in_order():
     assert not asked[0].done()
 
 
-def test_what_is_raised_is_raised():
+def test_an_error_of_the_thread_is_raised():
     def make():
         raise OutDirError("no")
 
@@ -51,7 +54,7 @@ def test_what_is_raised_is_raised():
         wait(make, Inbox())
 
 
-def test_a_daemon_that_is_to_stop_does_not_wait():
+def test_a_daemon_that_is_told_to_stop_does_not_wait():
     inbox, release = Inbox(), threading.Event()
     inbox.post(messages.Stop())
     assert wait(lambda: release.wait(20), inbox) is None

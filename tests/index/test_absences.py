@@ -8,6 +8,7 @@ import pytest
 from alfwatchd.api import RescanRequest, SnapshotRequest
 from alfwatchd.engine.messages import Reload
 from alfwatchd.errors import PruneRefused
+from alfwatchd.index import looker
 from alfwatchd.prune.operations import require_not_held
 from alfwatchd.watch.events import EventsLost, PathsChanged
 from kit.engine import EngineBox
@@ -297,10 +298,8 @@ def test_another_spelling_of_the_number_is_the_same_session(untold):
 
 def test_what_cannot_be_read_is_not_gone(untold, monkeypatch):
     """A subject that was mounted again, with other inodes, and cannot be listed yet."""
-    from alfwatchd.index import indexer
-
     box, do = untold(range(20))
-    real = indexer.open_folder
+    real = looker.open_folder
 
     def refuse(root, folder):
         if "lab/Subjects/s3" in folder.path.split("/2020")[0:1]:
@@ -310,22 +309,20 @@ def test_what_cannot_be_read_is_not_gone(untold, monkeypatch):
     def replace():
         os.rename(box.root / "lab/Subjects/s3", box.root.with_name("away"))
         shutil.copytree(box.root.with_name("away"), box.root / "lab/Subjects/s3")
-        monkeypatch.setattr(indexer, "open_folder", refuse)
+        monkeypatch.setattr(looker, "open_folder", refuse)
 
     do(replace)
     assert box.sync().exactness == "partial"
-    monkeypatch.setattr(indexer, "open_folder", real)
+    monkeypatch.setattr(looker, "open_folder", real)
     assert box.sync().exactness in (EXACT, SCANNED)
     box.assert_equal()
 
 
 def test_rows_that_the_first_scan_could_not_read_are_known(make_box, monkeypatch):
     """They come from the tables, and are none that are new."""
-    from alfwatchd.index import indexer
-
     box = make_box(range(20), watch="poll")
     box.sync()
-    real = indexer.open_folder
+    real = looker.open_folder
 
     def refuse(root, folder):
         if folder.path == "lab/Subjects":
@@ -333,11 +330,11 @@ def test_rows_that_the_first_scan_could_not_read_are_known(make_box, monkeypatch
         return real(root, folder)
 
     box.stop()
-    monkeypatch.setattr(indexer, "open_folder", refuse)
+    monkeypatch.setattr(looker, "open_folder", refuse)
     box.start()
     assert box.sync().exactness == "partial"
     assert len(listed(box)) == 20
-    monkeypatch.setattr(indexer, "open_folder", real)
+    monkeypatch.setattr(looker, "open_folder", real)
     remove(box.root, range(15))
     assert box.sync().exactness == HELD
     assert "15 of 20 sessions are gone and 0 are new" in box.status().detail

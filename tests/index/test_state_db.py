@@ -4,6 +4,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -161,10 +162,11 @@ def test_one_digest_is_recorded_for_an_inode_however_often_its_file_changes(fold
     state = StateDb(folder)
     for night in range(5):
         state.save_digests((1, inode_key(pack_signature(7, 8, inode, False, night)), MD5) for inode in range(3))
-    assert state._db.execute("SELECT count(*) FROM digests").fetchone() == (3,)
     assert state.find_digest(1, inode_key(pack_signature(7, 8, 2, False, 3))) is None
     assert state.find_digest(1, inode_key(pack_signature(7, 8, 2, False, 4))) == MD5
     state.close()
+    with closing(sqlite3.connect(folder / "state.sqlite")) as db:
+        assert db.execute("SELECT count(*) FROM digests").fetchone() == (3,)
 
 
 def test_any_thread_may_call(folder):
@@ -188,7 +190,7 @@ def test_any_thread_may_call(folder):
     assert load(folder)[0] is False
 
 
-# A file that cannot be used is made anew: it holds nothing but shortcuts.
+# A file that cannot be used is replaced by a new one: it only saves time.
 
 
 def write_over(start, text):
@@ -414,7 +416,7 @@ def test_columns_of_another_program_are_made_anew(folder, caplog):
     rewrite(folder, "CREATE TABLE digests (path TEXT)")
     state = StateDb(folder)
     assert state.is_new
-    assert "made anew" in caplog.text
+    assert "made again" in caplog.text
     state.save_digests([(1, KEY, MD5)])
     state.close()
 

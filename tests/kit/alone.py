@@ -1,4 +1,4 @@
-"""Runs a piece of a test in a forked process with mounts of its own, which nobody else sees and which end with it."""
+"""Runs a piece of a test in a forked process with mounts of its own, which no other process sees."""
 
 from __future__ import annotations
 

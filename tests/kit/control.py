@@ -1,4 +1,4 @@
-"""A control server on a real socket, with a small engine behind it that answers as it is told."""
+"""A control server on a real socket, with a small engine behind it whose answers the test sets."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import http.client
 import json
 import os
 import queue
+import select
 import shutil
 import socket
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +38,13 @@ from alfwatchd.web.control_api import create_app
 from alfwatchd.web.control_service import ControlService
 from alfwatchd.web.control_socket import listen
 from alfwatchd.web.http_server import Server
-from alfwatchd.web.wanted_root import HEADER, encode_root
+from alfwatchd.web.root_header import HEADER, encode_root
 
 WAIT_SECONDS = 120.0
+GET_STATUS = b"GET /v1/status HTTP/1.1\r\nHost: d\r\n\r\n"
+"""The shortest request that is answered."""
 HOLD = object()
-"""Answer of an engine that does not answer yet."""
+"""As an answer: the engine puts the message into `Engine.held` and does not answer it."""
 
 STATUS = api.Status(
     state="live", since="2024-01-01T00:00:00+00:00", detail="every change is seen at once",
@@ -80,9 +83,13 @@ class Engine:
 
     def stop(self) -> None:
         """End as the daemon's engine does."""
+        self.stop_taking()
+        self.inbox.close()
+
+    def stop_taking(self) -> None:
+        """Take no more messages, but leave the inbox open, as an engine does just before its end."""
         self._stop.set()
         self._thread.join()
-        self.inbox.close()
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -97,12 +104,12 @@ class Engine:
                     give(message, answer)
 
 
-def give(message: Request, answer: object) -> None:
-    """Answer a message, held or not."""
-    if isinstance(answer, Exception):
-        refuse(message.reply, answer)
+def give(message: Request, value: object) -> None:
+    """Answer a message, held or not; an exception is raised where the answer is waited for."""
+    if isinstance(value, Exception):
+        refuse(message.reply, value)
     else:
-        api.answer(message.reply, answer)
+        api.answer(message.reply, value)
 
 
 class Box:
@@ -122,7 +129,7 @@ class Box:
         return connection
 
     def ask(self, method: str, path: str, body: object = None, **headers: str) -> tuple[int, Any]:
-        """Send a request and return status and JSON of the answer; a body that is no str is sent as JSON.
+        """Send a request and return status and JSON of the answer; a body that is no text is sent as JSON.
 
         It names the root unless `headers` do.
         """
@@ -151,7 +158,7 @@ class Box:
 
 @contextmanager
 def control_box(answers: dict[type, object] | None = None, group: str = "", **flags: object) -> Iterator[Box]:
-    """Serve on a socket with a short path, and see to it that nothing is left open."""
+    """Serve on a socket with a short path; fail if a descriptor is left open at the end."""
     before = open_files()
     folder = Path(tempfile.mkdtemp(prefix="alfwatchd-", dir="/tmp"))
     folder.chmod(0o711)
@@ -160,7 +167,7 @@ def control_box(answers: dict[type, object] | None = None, group: str = "", **fl
     try:
         with listen(folder / "s", group) as listening:
             server = Server(create_app(ControlService(engine.inbox.post, lambda: settings)), listening)
-            wait(lambda: server._server.started)  # else its own descriptors would look like those of a client
+            wait(lambda: server.is_listening)  # before that, its own descriptors would look like those of a client
             try:
                 yield Box(folder / "s", engine, server, settings)
             finally:
@@ -191,6 +198,16 @@ def read_all(connection: socket.socket) -> bytes:
     except ConnectionResetError:
         pass
     return received
+
+
+def flood(connection: socket.socket, head: bytes, piece: bytes) -> tuple[bytes, int]:
+    """Send without end; return the answer, and how many bytes the server accepted."""
+    n_sent = 0
+    with suppress(BrokenPipeError, ConnectionResetError):
+        connection.sendall(head)
+        while n_sent < 100_000_000 and not select.select([connection], [], [], 0)[0]:
+            n_sent += connection.send(piece)
+    return read_all(connection), n_sent
 
 
 def wait(is_so: Callable[[], object], what: str = "it did not happen in time") -> None:

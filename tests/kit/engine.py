@@ -1,14 +1,12 @@
-"""An engine made of real parts, stepped by hand: the clock is a number, and no time passes but where a test says so.
+"""An engine made of real parts, stepped by hand: the clock is a number that only the test changes.
 
-Real are the tree, inotify with its reader thread, the flusher with its thread, the store, the state. What happens in
-other threads is waited for by message (`EngineBox.hear`, `EngineBox.step`), never by sleeping, so that a test sees the
-same order at each run.
+The tree, inotify with its reader thread, the flusher with its thread, the tables and the state are real. The box waits
+for messages of other threads (`EngineBox.hear`, `EngineBox.step`) and never sleeps, so each run has the same order.
 """
 
 from __future__ import annotations
 
 import itertools
-import os
 import shutil
 import tempfile
 import threading
@@ -27,7 +25,6 @@ from alfwatchd.engine.messages import Message
 from alfwatchd.engine.model import EngineModel
 from alfwatchd.errors import WatchError
 from alfwatchd.index.hash_queue import HashQueue
-from alfwatchd.index.indexer import Indexer
 from alfwatchd.index.state_db import StateDb
 from alfwatchd.index.worker_pool import Crawled
 from alfwatchd.scan.hasher import Hasher
@@ -36,27 +33,25 @@ from alfwatchd.service.startup import prepare
 from alfwatchd.settings import Settings
 from alfwatchd.store.flusher import Flushed, Flusher, FlushFailed
 from alfwatchd.store.writer import TableWriter
-from alfwatchd.tree.folder import Folder
 from alfwatchd.tree.packed import Signature, digest_of, unpack_signature
 from alfwatchd.tree.sessions import Snapshot
 from alfwatchd.watch.events import EventsLost, EventsRead, PathsChanged
 from alfwatchd.watch.watcher import Watcher
+from kit.ambush import POINTS, AmbushedWatcher, ambush
 from kit.fresh import View, index_afresh, make_view
 
 PATIENCE = 120.0
-"""Seconds of real time after which something that must come is taken for lost."""
+"""Seconds of real time after which a test fails because a message did not come."""
 _FAST = Path("/dev/shm")
-POINTS = ("before opening", "before a new watch", "before listing", "after listing", "after applying")
-"""Moments within one look at a folder at which an ambush can change the disk."""
 
 
 def _shown(value: bytes) -> Signature:
-    """Return a signature without its change time: no event tells all names of a file that it has another one."""
+    """Return a signature without its change time: if a file has several names, only one of them gets an event."""
     return unpack_signature(value)._replace(ctime_ns=0)
 
 
 def _describe(snapshot: Snapshot) -> dict[str, Any]:
-    """Return all that a snapshot holds, by path: assertions on it tell what is wrong."""
+    """Return path -> content of a snapshot, so that a failing comparison shows the difference."""
     found: dict[str, Any] = {}
     for path, session in snapshot.sessions.items():
         found[path] = session.is_link
@@ -65,20 +60,20 @@ def _describe(snapshot: Snapshot) -> dict[str, Any]:
 
 
 class EngineBox:
-    """One daemon without server and loop.
+    """A daemon without its server and its loop.
 
     Parameters
     ----------
     root : Path
-        Made if missing. Everything else lies in a folder of its own, which `close` removes.
+        Made if missing. All other files are in a folder of their own, which `close` removes.
     with_digests : bool
-        Whether files are hashed, in real time; the tables show nothing of it, `digests` does.
+        Whether files are hashed, in real time. See `digests`; the tables do not have the column.
     one_look_per_step : bool
         Whether each step looks at one folder only, as on a very slow disk.
     watchable : frozenset of str
         Types of file systems on which events tell of every change.
     with_workers : bool
-        Whether full scans are shared with worker processes. What these read between two steps is heard in the next.
+        Whether worker processes take part in full scans. The engine gets in a step what they read since the last.
     settings
         Those that differ from the default.
     """
@@ -103,7 +98,7 @@ class EngineBox:
         self.hashes: HashQueue | None = None
         self.now = 1000.0
         self.refuse: Callable[[int], WatchError | None] = lambda fd: None
-        """What the kernel would answer to a new watch on an open folder."""
+        """Returns the error of a new watch on an open folder; None to let the kernel add it."""
         clicks = itertools.count()
         self.stopwatch: Callable[[], float] = (lambda: next(clicks)) if one_look_per_step else lambda: 0.0
         """Measures how long a step takes, in seconds; by default it takes no time."""
@@ -111,9 +106,9 @@ class EngineBox:
         self.no_watcher: WatchError | None = None
         """Why no watcher can be made."""
         self.drop: Callable[[Message], bool] = lambda message: False
-        """Which messages of the watcher never arrive."""
+        """Tells whether a message of the watcher gets lost."""
         self.gate = threading.Event()
-        """While this is not set, the reader of events is stuck and the kernel's queue fills."""
+        """While this is not set, the reader of events waits, and the kernel's queue fills."""
         self.gate.set()
         self.ambushes: dict[str, list[Callable[[str], object]]]
         self.call_off_ambushes()
@@ -123,9 +118,9 @@ class EngineBox:
         self._n_flushes_told = 0
         self._n_heard = 0
         self.read: list[Crawled] = []
-        """What worker processes have read and nobody has heard of yet."""
+        """Messages of worker processes that the engine did not get yet."""
         self.holds_read = False
-        """Whether that stays so."""
+        """Whether to keep them back."""
         self.start()
 
     # Life.
@@ -137,14 +132,14 @@ class EngineBox:
         return Settings(**(defaults | self.new_settings))
 
     def start(self) -> None:
-        """Start, or start again on what an earlier run left."""
+        """Start, with the files that an earlier run left, if any."""
         settings = self.settings()
         self.inbox = Inbox()
         self.state = StateDb(settings.state_dir)
         self.watchers: list[Watcher] = []
         new_watcher = self._new_watcher if settings.watch != "poll" else None
         started = prepare(settings, self.state, new_watcher, self._post if self.with_workers else None)
-        self.indexer = _ambush(started.indexer, self)
+        self.indexer = ambush(started.indexer, self)
         if self.with_digests:
             self.hasher = Hasher(str(settings.root), self.state, 1, self.inbox.post, settle_seconds=0.02)
             self.hashes = HashQueue(self.hasher, self.state)
@@ -168,7 +163,7 @@ class EngineBox:
         )
 
     def stop(self) -> None:
-        """End as a killed daemon does: what is not on disk is lost."""
+        """End as a killed daemon does: changes that are not on disk are lost."""
         self.gate.set()
         self.engine.close()
         if self.hashes is not None:
@@ -327,7 +322,7 @@ class EngineBox:
     def _new_watcher(self) -> Watcher:
         if self.no_watcher is not None:
             raise self.no_watcher
-        watcher = _BoxedWatcher(self._post, self.state_dir / "cookies")
+        watcher = AmbushedWatcher(self._post, self.state_dir / "cookies")
         watcher.box = self
         self.watchers.append(watcher)
         return watcher
@@ -396,37 +391,3 @@ class EngineBox:
         waiting, self.ambushes[point] = self.ambushes[point], []
         for action in waiting:
             action(path)
-
-
-class _BoxedWatcher(Watcher):
-    box: EngineBox
-
-    def add(self, fd: int) -> int:
-        path = os.path.relpath(os.readlink(f"/proc/self/fd/{fd}"), self.box.root)
-        if self.box.ambushes["before a new watch"] and os.fstat(fd).st_ino not in self.watched_inodes().values():
-            self.box.spring("before a new watch", path)
-        refusal = self.box.refuse(fd)
-        if refusal is not None:
-            raise refusal
-        wd = super().add(fd)
-        self.box.spring("before listing", path)
-        return wd
-
-
-def _ambush(indexer: Indexer, box: EngineBox) -> Indexer:
-    """Let `box.spring` be called within the indexer's looks; nothing else changes."""
-    is_attached, apply = indexer.tree.is_attached, indexer.tree.apply
-
-    def spied_is_attached(folder: Folder) -> bool:
-        box.spring("before opening", folder.path)
-        return is_attached(folder)
-
-    def spied_apply(folder: Folder, *arguments: Any) -> Any:
-        box.spring("after listing", folder.path)
-        result = apply(folder, *arguments)
-        box.spring("after applying", folder.path)
-        return result
-
-    indexer.tree.is_attached = spied_is_attached  # type: ignore[method-assign]
-    indexer.tree.apply = spied_apply  # type: ignore[method-assign]
-    return indexer

@@ -64,7 +64,7 @@ class Faults:
         self._orders.per_million = 0
 
     def close(self) -> None:
-        """Let nothing fail, and let go of the memory that is shared with the programs, so that it can be unmapped."""
+        """Let nothing fail, and drop the memory that is shared with the programs, so that it can be unmapped."""
         self.end()
         del self._orders
 

@@ -1,4 +1,4 @@
-"""Mounts that nobody else sees, for the real program."""
+"""Mounts that only the real program sees."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables to be published, and a reader who finds out whether what is at a target belongs together."""
+"""Tables to publish, and a reader that checks whether the files at a target belong together."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class Served:
 
     @property
     def n_new(self) -> int:
-        """How many new versions of the tables it has made."""
+        """How many new versions of the tables it has published."""
         return len(re.findall(" tables published tag=.* new=yes ", self.log))
 
     def requests(self) -> list[str]:

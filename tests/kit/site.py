@@ -58,8 +58,8 @@ class SiteBox:
         return f"http://{LOCALHOST}:{self.port}"
 
     @property
-    def connections(self) -> set[PublicProtocol]:
-        return self.server._server.server_state.connections  # type: ignore[return-value]
+    def connections(self) -> frozenset[PublicProtocol]:
+        return self.server.connections  # type: ignore[return-value]
 
     def ask(self, method: str, path: str, body: str | bytes | None = None, **headers: str) -> Answer:
         return ask(self.port, method, path, body, **headers)
@@ -82,12 +82,12 @@ class SiteBox:
 
 @contextmanager
 def site_box(site: Site, room: int | None = None) -> Iterator[SiteBox]:
-    """Serve on a free port, and see to it that nothing is left open."""
+    """Serve on a free port; fail if a descriptor is left open at the end."""
     before = open_files()
     with socket.socket() as listening:
         listening.bind((LOCALHOST, 0))
         server = Server(site, listening, PublicProtocol, room)
-        wait(lambda: server._server.started)
+        wait(lambda: server.is_listening)
         try:
             yield SiteBox(site, server, listening.getsockname()[1])
         finally:
@@ -97,7 +97,7 @@ def site_box(site: Site, room: int | None = None) -> Iterator[SiteBox]:
 
 
 def make_zip(content: bytes) -> bytes:
-    """Return an archive that stands for tables."""
+    """Return a zip archive to serve in the place of tables."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         archive.writestr(zipfile.ZipInfo("sessions.pqt"), content)
@@ -105,7 +105,7 @@ def make_zip(content: bytes) -> bytes:
 
 
 def put_tables(folder: Path, content: bytes, generation: str, tag: str = "", base: str = "https://elsewhere") -> None:
-    """Publish by hand, as a folder target does: the archives first, what tells of them last."""
+    """Publish by hand, as a folder target does: first the archives, then the file that names them."""
     below = folder / tag
     info = {"date_created": f"2024-01-01 00:{len(generation):02d}", "origin": "here"}
     if tag:

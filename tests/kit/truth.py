@@ -17,7 +17,7 @@ from kit.trees import fast_folder
 
 
 def assert_right(made: Program, *, digests: bool = True, **settings: Any) -> SyncReply:
-    """Sync, then compare the tables on disk with a fresh full index, and make sure that nobody says otherwise.
+    """Sync, then compare the tables on disk with a fresh full index, and the answers of the daemon with both.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""A small web server on loopback that gives files, knows conditions, and can be told to misbehave."""
+"""A small web server on loopback that serves files, answers conditional requests, and misbehaves if a test wants."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def etag(content: bytes) -> dict[str, str]:
 
 @dataclass
 class Web:
-    """What a server gives, and what it was asked.
+    """What a server serves, and which requests it got.
 
     Parameters
     ----------
@@ -31,9 +31,9 @@ class Web:
     validators: Callable[[bytes], dict[str, str]] = field(default=etag)
     heeds_conditions: bool = True
     cut_short: int = 0
-    """Bytes that each answer lacks."""
+    """Number of bytes that are missing at the end of each answer."""
     salt: str = ""
-    """What is new although it is the same has another one."""
+    """Change it to make all files look new although their content is the same."""
     before: Callable[[str], None] | None = None
     """Called with the path before each answer."""
     address: str = ""
@@ -90,7 +90,7 @@ def web_server(files: dict[str, bytes | int | str] | None = None) -> Iterator[We
 
 @contextmanager
 def listening(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
-    """Let a handler answer at a free port of this machine until the context ends; yield the address."""
+    """Have a handler answer at a free port of this machine until the context ends; yield the address."""
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         server.daemon_threads = True
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))

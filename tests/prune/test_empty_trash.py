@@ -1,4 +1,4 @@
-"""Emptying the trash deletes what is due and nothing else; what somebody still writes to stays."""
+"""Emptying the trash deletes what is due and nothing else; a file that a program still writes to stays."""
 
 from pathlib import Path
 

@@ -124,7 +124,7 @@ def test_after_kill_9_the_next_prune_finishes(root, n_lines):
 
 @contextlib.contextmanager
 def open_to_nobody():
-    """A folder that user nobody can get at, unlike `tmp_path`; prune does not run as root in it."""
+    """A folder that the user `nobody` can reach, unlike `tmp_path`: prune does not run as root in it."""
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)
         yield Path(folder).resolve()

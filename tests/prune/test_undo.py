@@ -109,7 +109,7 @@ def test_undo_is_the_inverse_of_a_prune(paths, listed, modes):
 
 
 def test_an_undo_gives_no_folder_of_another_user_away(root):
-    """A kill came before the folder was made; meanwhile somebody else has made one of this name, for himself."""
+    """A kill came before the folder was made, and then another user made a folder of this name."""
     os.chown(root / S1, 1000, 1000)
     (root / S1).chmod(0o777)
     plan = plan_for(root)

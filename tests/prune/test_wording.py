@@ -1,4 +1,4 @@
-"""Which prune a line of the log or a refusal is about: who runs several roots could not tell otherwise."""
+"""A line of the log or a refusal names its prune: else a person with several roots could not tell them apart."""
 
 import pytest
 

@@ -55,7 +55,7 @@ def test_there_is_no_date_after_the_last_one_that_counts():
 
 
 def test_a_generation_that_was_replaced_in_the_future_does_not_stay_for_ever():
-    """And nobody waits for eight thousand years, which no clock can."""
+    """And no thread waits for eight thousand years, which no clock can."""
     planted = {"a": "9999-12-31T23:59:00+00:00"}
     assert cache_info.expired(planted, "b", ["a", "b"], 60, UTC_NOW) == ([], 60)
     found = Found(name="b", replaced=planted, generations=frozenset(["a", "b"]))

@@ -42,7 +42,7 @@ def current_umask():
 
 @pytest.mark.parametrize("link", [TABLES, "mine", f"mine/{TABLES}"])
 def test_a_link_that_somebody_has_put_there_is_not_followed(places, tmp_path, link):
-    """Who may write to a shared folder could otherwise have files replaced and removed wherever the daemon may."""
+    """A user who may write to a shared folder could otherwise make the daemon replace and remove files anywhere."""
     out_dir, target = places
     elsewhere = tmp_path / "elsewhere"
     (elsewhere / "old").mkdir(parents=True)

@@ -122,7 +122,7 @@ def test_another_disk_of_the_same_lab_at_the_same_device(root, devices, fs_type,
         refuse_ioctls()
     mount(devices[0], root)
     guard = RootGuard(str(root), {})
-    guard.known = known(root)
+    guard.use_known(known(root))
     guard.open_root()
     unmount(root)
     if is_refused:  # losetup needs ioctls
@@ -154,7 +154,7 @@ def test_a_backup_of_the_disk(root, devices, fs_type, is_refused, has_inodes):
     if is_refused:
         refuse_ioctls()
     guard = RootGuard(str(root), {})
-    guard.known = known(root, with_inodes=has_inodes)
+    guard.use_known(known(root, with_inodes=has_inodes))
     guard.open_root()
     unmount(root)
     mount(devices[1], root)
@@ -170,12 +170,12 @@ def test_a_backup_of_the_disk(root, devices, fs_type, is_refused, has_inodes):
 def test_a_restart_with_lost_state_asks_the_data(root):
     mount_tmpfs(root)
     fill(root, OURS[:2])
-    guard = RootGuard(str(root), {})
-    guard.known = Listed(KnownSession((f"lost/{path}", path)) for path in OURS)
+    guard, expected = RootGuard(str(root), {}), Listed(KnownSession((f"lost/{path}", path)) for path in OURS)
+    guard.use_known(expected)
     guard.open_root()
     shutil.rmtree(root / OURS[0])
     again = RootGuard(str(root), {})
-    again.known = guard.known
+    again.use_known(expected)
     assert "only 1 of 4 known sessions" in why_offline(again)
 
 
@@ -204,7 +204,7 @@ def test_another_pool_is_not_the_root_and_the_same_one_comes_back(root, pool, tm
     fill(tmp_path / "b", OTHERS)
     pool("a", "c")
     guard = RootGuard(str(root), {})
-    guard.known = known(root)
+    guard.use_known(known(root))
     guard.open_root()
     assert guard.places[""].identity is None
     unmount(root)
@@ -237,7 +237,7 @@ def test_a_pool_below_the_root_is_guarded_alike(root, pool, tmp_path):
 
     mount_pool("a")
     guard = RootGuard(str(root), {})
-    guard.known = known(root, [*OURS, "lab2/Subjects/s/2020-01-01/001"])
+    guard.use_known(known(root, [*OURS, "lab2/Subjects/s/2020-01-01/001"]))
     guard.open_root()
     assert guard.missing == {}
     unmount(root / "lab")
@@ -261,7 +261,7 @@ def test_inode_numbers_are_proven_by_a_remount(root, tmp_path):
     fill(root, OURS)
     bind(root, root)
     guard = RootGuard(str(root), {})
-    guard.known = known(root)
+    guard.use_known(known(root))
     guard.open_root()
     unmount(root)
     bind(root, root)

@@ -4,6 +4,7 @@ import queue
 import subprocess
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -345,7 +346,9 @@ def test_a_digest_is_recorded_only_once_a_change_would_show(root, state):
         assert recorded(state, root, "a.b.c") == md5(b"one")
 
 
-def test_a_later_job_for_the_same_file_replaces_the_earlier(root, state):
+def test_a_later_job_for_the_same_file_replaces_the_earlier(root, state, monkeypatch):
+    clock = SimpleNamespace(time_ns=time.time_ns, monotonic=time.monotonic)
+    monkeypatch.setattr(hashing_module, "time", clock)
     write(root, "a.b.c", b"one", mtime_ns=time.time_ns())
     with Hashing(root, state, settle_seconds=600.0) as hashing:
         for _ in range(3):
@@ -354,7 +357,7 @@ def test_a_later_job_for_the_same_file_replaces_the_earlier(root, state):
         write(root, "a.b.c", b"three")
         hashing.hasher.submit([job(root, "a.b.c")])
         assert hashing.hasher.n_pending == 1
-        hashing.hasher._settle_ns = 0
+        clock.time_ns = lambda: time.time_ns() + 601 * 10**9
         assert hashing.take(1)["a.b.c"] == (job(root, "a.b.c").signature, md5(b"three"))
         assert hashing.wait() == {}
 
@@ -380,7 +383,7 @@ def test_digests_come_without_any_state(root):
 @needs_root
 def test_a_file_that_cannot_be_read_is_tried_again(root, monkeypatch):
     """Its row would have no md5 until the next restart, whatever the reason was."""
-    monkeypatch.setattr("alfwatchd.scan.hasher._SHORTEST_RETRY", 0.01)
+    monkeypatch.setattr("alfwatchd.scan.hasher.SHORTEST_RETRY", 0.01)
     file = write(root, "closed.b.c")
     os.chown(file, NOBODY, NOBODY)
 
@@ -427,7 +430,7 @@ def test_closing_does_not_wait_for_a_large_file(root, state):
     os.truncate(path, 1 << 40)
     with Hashing(root, state) as hashing:
         hashing.hasher.submit([job(root, "huge.b.c")])
-        while not len(hashing.hasher._taken):
+        while not hashing.hasher.n_reading:
             time.sleep(0.001)
     assert hashing.messages.empty()
 
@@ -440,7 +443,7 @@ def test_what_was_hashed_is_posted_at_the_end(root, state):
     os.utime(path, ns=(1, 1))
     with Hashing(root, state) as hashing:
         hashing.hasher.submit([job(root, "huge.b.c"), job(root, "a.b.c")])
-        while hashing.hasher._queued:
+        while hashing.hasher.n_pending > hashing.hasher.n_reading:
             time.sleep(0.001)
     assert hashing.take(1)["a.b.c"][1] == md5(b"content")
 

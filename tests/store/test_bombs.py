@@ -1,6 +1,5 @@
 """Small files that would take all memory, the stack or the disk, at every door through which files of others come."""
 
-import io
 import resource
 import shutil
 import zipfile
@@ -13,11 +12,11 @@ import pytest
 from alfwatchd.alf.ids import md5
 from alfwatchd.bounded_json import parse
 from alfwatchd.database.sources import read_source
-from alfwatchd.errors import AlfwatchdError, SourceError
+from alfwatchd.errors import AlfwatchdError
 from alfwatchd.prune import operations
 from alfwatchd.publish import archive, cache_info
 from alfwatchd.publish.selection import Selection
-from alfwatchd.store import layout, reader, zip_files
+from alfwatchd.store import layout, reader
 from alfwatchd.store.id_history import NAME, find_id
 from kit.children import in_child
 from kit.database import FIXTURES
@@ -148,62 +147,6 @@ def test_types_and_texts_are_those_of_the_file(tmp_path):
     assert reader.read_sessions(tmp_path) == table
 
 
-# Zip files.
-
-
-def zipped(kind=zipfile.ZIP_DEFLATED, content=b"", name="sessions.pqt"):
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", kind) as made:
-        made.writestr(name, content)
-    return file.getvalue()
-
-
-def endless_list(size=(1 << 32) - 2):
-    """Make a zip file whose list of contents should have some bytes, and that is as long (a sparse file)."""
-    return b"PK\5\6" + bytes(4) + (1).to_bytes(2, "little") * 2 + size.to_bytes(4, "little") + bytes(4) + bytes(2)
-
-
-@pytest.mark.parametrize("kind", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_what_python_unpacks_without_a_bound_is_refused(tmp_path, kind):
-    (tmp_path / "cache.zip").write_bytes(zipped(kind, bytes(1000)))
-    with pytest.raises(SourceError, match="packed in a way"):
-        read_source(str(tmp_path / "cache.zip"), None)
-
-
-def test_a_zip_file_that_fills_the_disk_is_refused(tmp_path):
-    (tmp_path / "cache.zip").write_bytes(zipped(content=bytes(1 << 27)))
-    with pytest.raises(SourceError, match="134217728 unpacked"):
-        read_source(str(tmp_path / "cache.zip"), None)
-
-
-def test_a_list_of_contents_of_gigabytes_is_not_read(tmp_path):
-    path = tmp_path / "cache.zip"
-    with path.open("wb") as file:
-        file.truncate(3 << 30)
-        file.seek(0, io.SEEK_END)
-        file.write(endless_list(3 << 30))
-
-    def run():
-        with path.open("rb") as file:
-            found = archive.read_zipped_info(file)
-        try:
-            read_source(str(path), None)
-        except SourceError as error:
-            return found, "list of contents" in str(error), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return None
-
-    found, is_told, peak = in_child(run)
-    assert found == {}
-    assert is_told
-    assert peak < MOST_KB
-
-
-def test_usual_zip_files_are_read():
-    with zip_files.open_zip(io.BytesIO(zipped(content=b"content"))) as made:
-        zip_files.check_member(made.getinfo("sessions.pqt"))
-        assert made.read("sessions.pqt") == b"content"
-
-
 # JSON.
 
 JSON_BOMBS = {"deep": DEEP, "deep in an object": '{"a":' * 50_000, "long": "[" + "[]," * (1 << 21) + "[]]"}
@@ -241,5 +184,5 @@ HEADS = [DEEP, "{}", "[]", "null", '{"made_for": {}}', '{"made_for": {}, "sessio
 @pytest.mark.parametrize("head", HEADS, ids=lambda head: head[:20])
 def test_a_layout_that_anybody_made_is_no_layout(tmp_path, head):
     body = f"{head}\nrest".encode()
-    (tmp_path / "layout").write_bytes(layout._MAGIC + md5(body).digest() + body)
+    (tmp_path / "layout").write_bytes(layout.MAGIC + md5(body).digest() + body)
     assert layout.load_layout(tmp_path / "layout", {}) is None

@@ -3,6 +3,8 @@
 import json
 import os
 import threading
+import time
+from types import SimpleNamespace
 
 import pytest
 from iblutil.io.params import FileLock
@@ -57,8 +59,10 @@ def test_our_lock_goes_whatever_happens(folder):
         raise ZeroDivisionError
 
 
-def test_an_old_lock_was_left_behind(folder):
-    """It is taken over at once, without waiting the five seconds that a new one gets."""
+def test_an_old_lock_was_left_behind(folder, monkeypatch):
+    """It is taken over at once, without the wait that a new one gets: each flush would be so much later."""
+    stopped = SimpleNamespace(monotonic=lambda: 0.0, time=time.time, sleep=time.sleep)  # no wait ever ends
+    monkeypatch.setattr(one_lock_module, "time", stopped)
     (folder / NAME).write_text("{}")
     os.utime(folder / NAME, (0, 0))
     finished = threading.Event()
@@ -67,8 +71,10 @@ def test_an_old_lock_was_left_behind(folder):
         with one_lock(folder):
             finished.set()
 
-    threading.Thread(target=take).start()
-    assert finished.wait(2.0)
+    taker = threading.Thread(target=take)
+    taker.start()
+    assert finished.wait(PATIENCE)
+    taker.join()
 
 
 @pytest.mark.parametrize("seconds", [-1e9, -3600, 3600, 1e10])

@@ -17,7 +17,7 @@ LONG = 10_000.0
 
 @pytest.fixture(autouse=True)
 def nobody_came_before(monkeypatch):
-    monkeypatch.setattr(open_readers, "_UNSEEN_SECONDS", 0.0)
+    monkeypatch.setattr(open_readers, "UNSEEN_SECONDS", 0.0)
 
 
 class Clock:
@@ -139,14 +139,14 @@ def test_who_takes_too_long_is_not_waited_for(folder, seconds_waited):
 
 
 def test_who_came_before_the_watch_is_waited_for_a_moment(folder, monkeypatch, seconds_waited):
-    monkeypatch.setattr(open_readers, "_UNSEEN_SECONDS", LONG / 4)
+    monkeypatch.setattr(open_readers, "UNSEEN_SECONDS", LONG / 4)
     found = Readers(folder, "s", "d")
     assert is_about(seconds_waited(found, "s"), LONG / 4)
     assert seconds_waited(found, "s") == 0
 
 
 def test_nobody_came_before_the_watch_to_a_file_that_was_not_there(folder, monkeypatch, seconds_waited):
-    monkeypatch.setattr(open_readers, "_UNSEEN_SECONDS", LONG)
+    monkeypatch.setattr(open_readers, "UNSEEN_SECONDS", LONG)
     (folder / "s").unlink()
     found = Readers(folder, "s", "d")
     assert seconds_waited(found, "s") == 0

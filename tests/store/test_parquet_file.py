@@ -97,13 +97,13 @@ def test_while_somebody_reads_holes_are_not_used_but_the_file_does_not_grow_with
         largest = max(largest, file.size)
     file.check()
     assert 3 < largest / fresh < 4.5
-    assert clock.now >= began + parquet_file._READING_SECONDS, "it has waited"
+    assert clock.now >= began + parquet_file.READING_SECONDS, "it has waited"
 
 
 @pytest.mark.parametrize("is_read", [False, True])
 def test_a_file_that_is_mostly_holes_shrinks_with_each_change(file, is_read, monkeypatch):
     monkeypatch.setattr(parquet_file, "_NO_WASTE", 0)
-    monkeypatch.setattr(parquet_file, "_READING_SECONDS", 0.0)
+    monkeypatch.setattr(parquet_file, "READING_SECONDS", 0.0)
     rng = random.Random(2)
     file.is_read = is_read
     file.write({key: group(rng, 1000) for key in range(20)})
@@ -195,7 +195,7 @@ def test_a_reader_finds_its_rows_for_as_long_as_it_may_take(file, seed, pause_se
             case _:
                 file.move({key: group(rng, rng.choice([0, 20, 50])) for key in rng.sample(range(8), 3)})
         for when, footer, rows in seen:
-            if clock.now < when + parquet_file._READING_SECONDS:
+            if clock.now < when + parquet_file.READING_SECONDS:
                 assert read_as(footer, file.path).equals(rows)
     file.check()
 
@@ -224,7 +224,7 @@ def test_a_file_of_any_size_is_not_kept(file):
         foreign.seek(0, 2)
         foreign.write(bytes(4) + b"PAR1")
     with file.path.open("rb") as foreign:
-        assert parquet_file._spans_of(foreign) == []
+        assert parquet_file.spans_of(foreign) == []
 
 
 def test_a_file_that_is_not_what_it_was_is_an_error_and_forgets_nothing(file):

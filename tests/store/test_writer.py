@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import struct
 import threading
 import time
 import uuid
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 from iblutil.io.params import FileLock
 from one.alf.cache import load_tables, make_parquet_db
 from one.api import One
-from watchdog.observers.inotify_c import InotifyConstants, InotifyFD, inotify_add_watch, inotify_init
+from watchdog.observers.inotify_c import InotifyConstants, inotify_add_watch, inotify_init
 
 from alfwatchd.alf.file_names import DATASETS, SESSIONS
 from alfwatchd.errors import OutDirError, TablesError
@@ -207,6 +208,15 @@ def generation_of(path):
 # How the files are replaced.
 
 
+def parse_events(buffer):
+    """Yield the kind and the file name of each event; see inotify(7)."""
+    place = 0
+    while place < len(buffer):
+        _, event, _, length = struct.unpack_from("iIII", buffer, place)
+        place += struct.calcsize("iIII") + length
+        yield event, buffer[place - length : place].rstrip(b"\0").decode()
+
+
 @contextmanager
 def trace(folder):
     """Record what happens in a folder, in order, as (event, file name)."""
@@ -228,7 +238,7 @@ def trace(folder):
         (folder / "end").touch()
         while not steps or steps[-1][1] != "end":
             buffer = os.read(fd, 1 << 20)
-            steps += [(words[event], name.decode()) for _, event, _, name in InotifyFD._parse_event_buffer(buffer)]
+            steps += [(words[event], name) for event, name in parse_events(buffer)]
         del steps[-1]
     finally:
         os.close(fd)

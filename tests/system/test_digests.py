@@ -300,7 +300,7 @@ def test_a_file_that_is_rewritten_within_one_tick_of_the_clock(boxed):
 @needs_root
 @pytest.mark.parametrize("mkfs", [["mkfs.vfat"], ["mkfs.ext4", "-q"]], ids=["vfat", "ext4"])
 def test_files_of_a_disk_that_is_mounted_again(boxed, mkfs):
-    """FAT numbers its files anew as they are looked at, and tells no change time."""
+    """FAT gives its files new inode numbers whenever they are looked up, and has no change time."""
     box, made = boxed(*mkfs)
     with made as made:
         write_tree(box.path(box.root))

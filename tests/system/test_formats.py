@@ -21,7 +21,7 @@ from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.packed import pack_signature
 from alfwatchd.tree.rows import Session
 from alfwatchd.tree.sessions import Snapshot
-from alfwatchd.web import connections, control_api, control_service, http_server
+from alfwatchd.web import connections, http_server, request_bodies, request_guard
 from kit.control import control_box
 from kit.rows import folder_rows
 
@@ -169,8 +169,8 @@ KINDS = [
     api.RecomputeReply,
     api.RescanNote, api.ProblemReply, api.SyncReply, api.FlushReply,
     api.RescanReply, api.PruneReply, api.PruneItem, api.TrashReply, api.PlansReply,
-    api.PlanRecord, control_service.RescanBody, control_service.PlanBody, control_service.ApplyBody,
-        control_service.UndoBody, control_service.EmptyBody,
+    api.PlanRecord, request_bodies.RescanBody, request_bodies.PlanBody, request_bodies.ApplyBody,
+        request_bodies.UndoBody, request_bodies.EmptyBody,
 ]  # fmt: skip
 
 
@@ -213,8 +213,8 @@ def test_limits():
     said = re.sub(r"\s+", " ", section("## Permissions and limits"))
     assert f"within {connections.REQUEST_SECONDS:.0f} seconds" in said
     assert (
-        f"at most {http_server._MAX_HEAD_BYTES} bytes of head and {control_api._MAX_BODY_BYTES} bytes of body" in said
+        f"at most {http_server.MAX_HEAD_BYTES} bytes of head and {request_guard.MAX_BODY_BYTES} bytes of body" in said
     )
     assert connections.ANSWER_SECONDS == 60
     assert "within a minute" in said
-    assert f"at most {connections._MOST}." in said
+    assert f"at most {connections.MOST_CONNECTIONS}." in said

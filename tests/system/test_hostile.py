@@ -237,7 +237,7 @@ def test_status_is_answered_while_earlier_tables_are_read(made):
     for _ in range(3):
         status = made.client.status()
         assert status.state == "starting"
-        assert status.detail.startswith("what earlier tables know is being read")
+        assert status.detail.startswith("the tables of earlier runs are being read")
     assert "starting" in made.run("status").stdout
     (made.home / "fault/go on").touch()
     assert made.client.sync().exactness == "exact"

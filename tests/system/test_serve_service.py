@@ -124,5 +124,5 @@ def test_numbers_in_the_manual():
     text = " ".join(MANUAL.split())
     assert f"within {connections.REQUEST_SECONDS:.0f} seconds" in text
     assert (tables_site._LEAST_BYTES, connections.ANSWER_SECONDS) == (1 << 16, 60)
-    assert f"At most {connections._MOST // 2} connections" in text
+    assert f"At most {connections.MOST_CONNECTIONS // 2} connections" in text
     assert (serve.KEEP_SECONDS, serve.POLL_SECONDS, serve.LEAST_SECONDS) == (600, 1, 60)

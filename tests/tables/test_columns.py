@@ -11,7 +11,6 @@ from one.alf.cache import DATASETS_COLUMNS, QC_TYPE, SESSIONS_COLUMNS
 
 from alfwatchd.alf import ids
 from alfwatchd.tables.columns import QC_CATEGORIES, datasets_table, sessions_table
-from alfwatchd.tables.default_revision import default_revisions
 from alfwatchd.tables.earlier import EarlierDataset, EarlierSession
 from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.packed import pack_signature
@@ -196,32 +195,6 @@ def test_known_hashes_stay_out_of_the_tables_where_hashing_is_off():
     table = datasets_table(snapshot(session("s/2020-01-01/001", "a.b.c", digest=MD5)), TableRules())
     assert table["hash"].to_pylist() == [None]
     assert table["file_size"].to_pylist() == [1]
-
-
-# (rel_paths, those that are the default)
-REVISIONS = [
-    (["a.b.c"], ["a.b.c"]),
-    (["a.b.c", "#v1#/a.b.c"], ["#v1#/a.b.c"]),
-    (["alf/#v2#/a.b.c", "alf/#v1#/a.b.c", "alf/a.b.c"], ["alf/#v2#/a.b.c"]),
-    (["alf/#v10#/a.b.c", "alf/#v9#/a.b.c"], ["alf/#v9#/a.b.c"]),  # lexicographic, not numeric
-    (["alf/#2020-01-01#/a.b.c", "alf/#2020-01-01b#/a.b.c"], ["alf/#2020-01-01b#/a.b.c"]),
-    (["alf/a.b.c", "alf/#v1#/d.e.f"], ["alf/a.b.c", "alf/#v1#/d.e.f"]),
-    (["alf/#v1#/a.b.c", "raw/#v2#/a.b.c", "a.b.c"], ["alf/#v1#/a.b.c", "raw/#v2#/a.b.c", "a.b.c"]),
-    (["alf/#v1#/a.b.c", "alf/#v1#/a.b.x.c", "alf/#v2#/a.b.x.c"], ["alf/#v1#/a.b.c", "alf/#v2#/a.b.x.c"]),
-]
-
-
-@pytest.mark.parametrize(("rel_paths", "defaults"), REVISIONS)
-def test_exactly_one_revision_of_a_dataset_is_the_default(rel_paths, defaults):
-    row = session("s/2020-01-01/001", *rel_paths)
-    other = session("t/2020-01-01/001", "alf/#v99#/a.b.c")
-    order = [rel_path for rel_path, _ in row.datasets()]
-    assert default_revisions(row) == [rel_path in defaults for rel_path in order]
-    eid = text(ids.session_id("s/2020-01-01/001"))
-    table = datasets_table(snapshot(other, row), TableRules())
-    rows = [found for found in table.to_pylist() if found["eid"] == eid]
-    assert {found["rel_path"] for found in rows} == set(rel_paths)
-    assert {found["rel_path"] for found in rows if found["default_revision"]} == set(defaults)
 
 
 def test_empty_tables_keep_their_types():

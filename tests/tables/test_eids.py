@@ -3,21 +3,19 @@
 import random
 import uuid
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from alfwatchd.alf import ids
 from alfwatchd.tables.adoption import adopt
-from alfwatchd.tables.columns import datasets_table, sessions_table
-from alfwatchd.tables.earlier import EarlierDataset, EarlierSession
+from alfwatchd.tables.columns import sessions_table
+from alfwatchd.tables.earlier import EarlierSession
 from alfwatchd.tables.eids import NO_EIDS
 from alfwatchd.tables.row_groups import plan_all, plan_changes
 from alfwatchd.tables.rules import TableRules
-from alfwatchd.tree.packed import pack_signature
 from alfwatchd.tree.rows import Session
 from alfwatchd.tree.sessions import Snapshot
-from kit.rows import datasets_of, earlier, folder_rows, sessions_of
+from kit.rows import datasets_of, earlier, sessions_of
 
 OLD, NEW = "old/2020-01-01/001", "new/2020-01-01/001"
 
@@ -111,39 +109,6 @@ def test_only_new_sessions_are_looked_at_where_nothing_collides(monkeypatch):
     monkeypatch.setattr(TableRules, "claim", lambda self, session: looked.append(session.path) or claim(self, session))
     plan_changes(plan.partition, snapshot(OLD, NEW, *many[1:], generation=2), rules)
     assert looked == [NEW]
-
-
-def dataset_rows(rules, *rel_paths, path=OLD):
-    files = {name: pack_signature(1, 2, 3, False) for name in rel_paths}
-    rows = Snapshot(1, {path: Session(path, (folder_rows("", files),))})
-    return {row["rel_path"]: row["id"] for row in datasets_table(rows, rules).to_pylist()}
-
-
-# (story, ids that earlier tables hold for other datasets, ids that a database has)
-RENAMED_DATASETS = [
-    ("a database has renamed it", {}, {"new.b.c": "old.b.c"}),
-    ("earlier tables have its id elsewhere", {"new.b.c": "old.b.c"}, {}),
-    ("both", {"new.b.c": "old.b.c"}, {"newer.b.c": "old.b.c"}),
-]
-
-
-@pytest.mark.parametrize(("story", "kept", "known"), RENAMED_DATASETS, ids=[case[0] for case in RENAMED_DATASETS])
-def test_no_dataset_has_the_id_of_another_one_of_its_session(story, kept, known):
-    eid = own(OLD)
-    kept_rows = {path: EarlierDataset(ids.dataset_id(eid, of), 0) for path, of in kept.items()}
-    rules = TableRules(kept=earlier({}, {OLD: kept_rows}))
-    if known:
-        of_database = [
-            {"eid": text(eid), "id": text(ids.dataset_id(eid, of)), "rel_path": path} for path, of in known.items()
-        ]
-        rules = rules.adopt(adopt(sessions_of({"id": text(eid), "subject": "old"}), datasets_of(*of_database)))
-    found = dataset_rows(rules, "old.b.c", "new.b.c", "newer.b.c")
-    assert len(set(found.values())) == 3
-    holder = next(iter(known or kept))
-    assert found[holder] == text(ids.dataset_id(eid, "old.b.c"))
-    second = next(each for number, each in enumerate(ids.dataset_ids(eid, "old.b.c")) if number)
-    assert found["old.b.c"] == text(second)
-    assert dataset_rows(rules, "old.b.c")["old.b.c"] == text(second), "whatever else is here"
 
 
 @given(st.integers(0, 2**32))

@@ -68,7 +68,7 @@ def test_nothing_packed_is_nothing():
     "mtime_ns", [0, -1, 2**63 - 1, 2**63, -(2**63) - 1, 16_725_225_600 * 10**9, 253_402_300_800 * 10**9, 2**62 * 10**9]
 )
 def test_any_time_that_a_file_system_tells_can_be_packed(mtime_ns):
-    """As of `touch -d 2500-01-01`: who may touch a dataset must not be able to end the daemon."""
+    """As of `touch -d 2500-01-01`: a user who may touch a dataset must not be able to end the daemon."""
     signature = unpack_signature(pack_signature(1, mtime_ns, 2, False, mtime_ns))
     assert signature == (1, wrap_time(mtime_ns), 2, False, wrap_time(mtime_ns))
     assert (signature.mtime_ns == mtime_ns) == (-(2**63) <= mtime_ns < 2**63)

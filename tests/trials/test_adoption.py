@@ -103,9 +103,9 @@ class Story:
                     self.ever.clear()
 
     def lose(self) -> None:
-        """Lose the state folder or the tables: nobody can tell any more what the ids were.
+        """Lose the state folder or the tables, and with it what the ids were.
 
-        Nor is the root known without its state: what went in the same chapter may make it look like another one.
+        Without its state the root is not known either: sessions that are gone as well may make it look like another.
         """
         self.ever.clear()
         if self.draw.random() < 0.5:

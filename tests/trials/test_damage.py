@@ -1,4 +1,4 @@
-"""Files of the daemon damaged in all ways, while it is down and while it runs: noticed, made anew, right."""
+"""Files of the daemon are damaged in all ways, while it is down and while it runs: it notices, and makes them again."""
 
 import os
 import random

@@ -34,7 +34,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from alfwatchd.api import RescanRequest, SyncRequest
 from alfwatchd.engine.messages import Reload
 from alfwatchd.errors import WatchError, WatchLimit
-from alfwatchd.index import indexer, worker_pool
+from alfwatchd.index import indexer, looker, worker_pool
 from alfwatchd.scan.scanner import open_folder
 from alfwatchd.tree import content
 from alfwatchd.tree.folder import Folder
@@ -85,11 +85,11 @@ class Trial:
         for number in first:
             self.disk.do("write_session", number, number)
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(indexer, "_FOLDERS_PER_UNIT", units)
+        self.patch.setattr(indexer, "FOLDERS_PER_UNIT", units)
         self.patch.setattr(worker_pool, "ENOUGH_UNITS", 1)
         self.patch.setattr(content, "COARSEST_CLOCK_NS", 20_000_000)
         self.denied = 0
-        self.patch.setattr(indexer, "open_folder", self._open_folder)
+        self.patch.setattr(looker, "open_folder", self._open_folder)
         self.box = EngineBox(
             self.home / "root",
             with_workers=with_workers,
@@ -187,7 +187,7 @@ class Trial:
         self.box.inbox.post(Reload())
 
     def deny(self, number: int) -> None:
-        """Let the disk refuse one in so many folders, until the next sync: no row goes, and nobody says exact."""
+        """Let the disk refuse one in so many folders, until the next sync: no row goes, and no answer says exact."""
         self.sync()
         self.tried["faults"] += 1
         before = self.box.paths()

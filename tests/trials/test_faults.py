@@ -1,4 +1,4 @@
-"""Disks that fail, call by call or folder by folder: no row goes for that, and nobody is told that all is well."""
+"""Disks that fail, call by call or folder by folder: no row goes for that, and no answer says that all is well."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def ask(made, draw, tally):
 
 
 def assert_honest(made, exactness, message, faults, tally):
-    """Whoever is told that the tables are exact finds them so."""
+    """A client that is told that the tables are exact finds them so."""
     status = made.client.status()
     assert status.saved
     match exactness:

@@ -42,7 +42,7 @@ QUEUE = 16_384
 
 
 class Story:
-    """A tree, a writer, a daemon, and what may befall it."""
+    """A tree, a writer, a daemon, and what may happen to them."""
 
     def __init__(self, home: Path, made: Program, writer: Writer, draw: random.Random) -> None:
         self.home, self.made, self.writer, self.draw = home, made, writer, draw

@@ -1,7 +1,7 @@
 """Roots that go and come back, disks that are taken for others, mounts over parts of the tree: stories from seeds.
 
-The model is a fresh index of what is there. While the root is away, or a part of it: no row goes of what was there when
-it went, in memory and on disk, and nobody is told that all is well.
+The model is a fresh index of what is there. While the root or a part of it is away, the rows of what was there before
+stay, in memory and on disk, and no answer says that all is well.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Story:
         self.remembers = True
         """Whether the engine still has in memory what was there."""
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(indexer, "_FOLDERS_PER_UNIT", self.draw.choice((1, 2, 128)))
+        self.patch.setattr(indexer, "FOLDERS_PER_UNIT", self.draw.choice((1, 2, 128)))
         self.patch.setattr(worker_pool, "ENOUGH_UNITS", 1)
         self.box = EngineBox(self.root, with_workers=self.draw.random() < 0.3, scan_workers=2)
 

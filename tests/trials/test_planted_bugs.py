@@ -1,7 +1,7 @@
 """The fuzz finds bugs: each of these, planted into a copy of the package, makes a story of `test_equality` go wrong.
 
 If it did not, a fuzz that finds nothing could be one that can find nothing. A bug is planted by replacing a line. If
-somebody has changed that line, `test_the_place_of_each_bug_is_there` says which bug needs another place.
+that line has changed, `test_the_place_of_each_bug_is_there` says which bug needs another place.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ SECONDS = 3000
 
 BUGS = {
     "folders are listed before they are watched": (
-        "index/indexer.py",
-        "        self.watch.arm(folder, fd)\n        listing = self.scanner.list_folder(fd, folder)\n",
-        "        listing = self.scanner.list_folder(fd, folder)\n        self.watch.arm(folder, fd)\n",
+        "index/looker.py",
+        "        self._watch.arm(folder, fd)\n        listing = self.scanner.list_folder(fd, folder)\n",
+        "        listing = self.scanner.list_folder(fd, folder)\n        self._watch.arm(folder, fd)\n",
     ),
     "an overflow is ignored": (
         "engine/engine.py",
@@ -32,9 +32,9 @@ BUGS = {
         "        self.events_lost += 1\n        return\n",
     ),
     "what cannot be opened is taken for gone": (
-        "index/indexer.py",
+        "index/looker.py",
         "            self._cannot_read(folder, error)\n        else:\n",
-        "            self.tree.drop(folder, [])\n        else:\n",
+        "            self._intake.tree.drop(folder, [])\n        else:\n",
     ),
     "another folder under an old name is taken for the old one": (
         "tree/tree.py",
@@ -54,13 +54,13 @@ BUGS = {
         "        self._by_wd[wd] = self._by_wd.get(wd, (folder,))\n",
     ),
     "a path that leads elsewhere for a moment is believed": (
-        "index/indexer.py",
+        "index/looker.py",
         "            if self._identities.lead_elsewhere(folder, os.fstat(fd)):\n",
         "            if self._identities.lead_elsewhere(folder, os.fstat(fd)) and False:\n",
     ),
     "what worker processes have read is taken in whatever happened meanwhile": (
         "index/intake.py",
-        "not (folder in self.meanwhile.looked_at or wd in self.meanwhile.told)",
+        "not (folder in self._meanwhile.looked_at or wd in self._meanwhile.told)",
         "True",
     ),
     "a digest is looked up without the change time": (

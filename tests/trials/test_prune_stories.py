@@ -161,7 +161,7 @@ def undo(story, plan):
 
 
 def check_nothing_is_lost(story, before):
-    """Whatever others did meanwhile: each content that was there still is, and what a rule keeps is where it was."""
+    """Each content that was there is still there, and what a rule keeps is where it was."""
     contents = [path.read_bytes() for path in story.top.rglob("*") if path.is_file() and not path.is_symlink()]
     missing = Counter(before[path][0] for path in files_of(before)) - Counter(contents)
     rewritten = {what[0] for path, what in before.items() if path not in story.may_go and "unlisted" in str(what[0])}

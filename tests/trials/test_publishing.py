@@ -1,4 +1,4 @@
-"""Publications through faults, races and deaths: what readers find meanwhile."""
+"""What readers find during publications that fail, race or are killed."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_each_fault_at_each_request(s3, connect_s3, tmp_path, fault, scale):
 
 
 def test_publishers_race_through_faults(s3, connect_s3, tmp_path, scale):
-    """Two publishers with different tables, every fault by chance, and a reader who looks all the time."""
+    """Two publishers with different tables, random faults, and a reader that looks all the time."""
     choice, rounds = random.Random(7), scale(3, 300)
     weights = [12, *[1] * len(FAULTS)]
     s3.proxy.fault = lambda request: choice.choices(["", *FAULTS], weights)[0]

@@ -18,7 +18,7 @@ import pytest
 
 from alfwatchd import Client, make_parquet_db
 from alfwatchd.errors import AlfwatchdError, Busy
-from alfwatchd.web.wanted_root import HEADER
+from alfwatchd.web.root_header import HEADER
 from kit.program import Program, listed, make_small_tree, program, walk
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(900)]
@@ -33,7 +33,7 @@ KNOWN = {"UsageError", "WrongRoot", "NotAllowed", "PruneRefused", "Busy", "Reque
 
 @dataclass
 class Target:
-    """A daemon under attack, and a user of it who notices nothing."""
+    """A daemon under attack, and one of its users, who notices nothing."""
 
     daemon: Program
     lists_little: Path
@@ -308,7 +308,7 @@ def test_odd_paths(target, tally):
 
 
 def test_odd_references(target, tmp_path, tally):
-    """Pipes, devices, sockets, folders and huge files instead of tables, and folders that are none."""
+    """Pipes, devices, sockets, folders and huge files instead of tables; and files instead of folders."""
     makers = {
         "pipes": os.mkfifo,
         "devices": lambda path: path.symlink_to("/dev/zero"),
@@ -380,7 +380,7 @@ def test_more_requests_than_one_on_a_connection(target, scale, tally):
 
 
 def test_a_thousand_connections(target, scale, tally):
-    """More than the daemon has descriptors; still the data manager gets through, and who waits is answered."""
+    """More connections than descriptors: the data manager still gets through, and each client that waits is served."""
     rng = random.Random(2)
     for _ in range(scale(1, 20)):
         with ExitStack() as stack:

@@ -1,3 +1,8 @@
+"""The Python client of the control API.
+
+If one of these fails, a script gets a wrong answer or an unclear error, or waits for ever.
+"""
+
 import json
 import os
 import pwd
@@ -64,11 +69,11 @@ def test_calls(box, name, positional, named, kind, asked):
     assert {key: getattr(message, key) for key in asked} == asked
 
 
-def test_it_is_public():
+def test_the_client_is_public():
     assert alfwatchd.Client is Client
 
 
-def test_all_errors_come_back_as_what_they_were():
+def test_all_errors_keep_their_class():
     kinds = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, AlfwatchdError)]
     assert len(kinds) > 10
     with control_box() as box:
@@ -87,7 +92,7 @@ def test_a_bug_in_the_daemon():
         assert box.client.status() == STATUS
 
 
-# Where nobody answers.
+# Where no daemon answers.
 
 
 def bind(path, *, backlog):
@@ -114,7 +119,7 @@ def test_a_path_that_is_too_long(folder):
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="root may connect to any socket, and only root can become nobody")
-def test_a_socket_of_others(folder):
+def test_a_socket_of_another_user(folder):
     folder.chmod(0o755)
     with bind(folder / "s", backlog=5):
         (folder / "s").chmod(0o600)
@@ -127,14 +132,14 @@ def test_a_socket_of_others(folder):
 
 
 def test_a_daemon_that_is_too_busy_to_accept(folder, monkeypatch):
-    monkeypatch.setattr(client, "_CONNECT_SECONDS", 1)
+    monkeypatch.setattr(client, "CONNECT_SECONDS", 1)
     with bind(folder / "s", backlog=0), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as first:
         first.connect(str(folder / "s"))  # the one connection that may wait to be accepted
-        with pytest.raises(RequestFailed, match="took no connection within 1 seconds"):
+        with pytest.raises(RequestFailed, match="accepted no connection within 1 seconds"):
             Client(folder / "s").status()
 
 
-def test_it_waits_while_others_are_accepted(folder):
+def test_a_client_waits_while_others_are_accepted(folder):
     with bind(folder / "s", backlog=0) as listening:
         first = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         first.connect(str(folder / "s"))
@@ -153,7 +158,7 @@ def answer(listening, body, head="HTTP/1.1 200 OK\r\n"):
         connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
 
 
-def test_200_at_once(box):
+def test_200_clients_at_once(box):
     with ThreadPoolExecutor(200) as pool:
         found = list(pool.map(lambda _: box.client.status(), range(200)))
     assert found == [STATUS] * 200
@@ -167,14 +172,14 @@ def test_no_answer_in_time():
         assert box.client.status() == STATUS
 
 
-def test_without_a_timeout_it_waits():
+def test_without_a_timeout_the_client_waits():
     with control_box({SyncRequest: HOLD}) as box, ThreadPoolExecutor() as pool:
         waiting = pool.submit(Client(box.path).sync)
         give(box.engine.held.get(timeout=WAIT_SECONDS), api.SyncReply(1, "exact", 0.0))
         assert waiting.result(WAIT_SECONDS) == api.SyncReply(1, "exact", 0.0)
 
 
-def test_a_daemon_that_stops_meanwhile():
+def test_a_daemon_that_stops_before_it_answers():
     with control_box({SyncRequest: HOLD}) as box, ThreadPoolExecutor() as pool:
         waiting = pool.submit(box.client.sync)
         box.engine.held.get(timeout=WAIT_SECONDS).reply.set_exception(AlfwatchdError("the daemon is stopping"))
@@ -195,9 +200,9 @@ def answering(folder, body, head="HTTP/1.1 200 OK\r\n"):
 
 
 STRANGE = [
-    ("not JSON", "HTTP/1.1 200 OK\r\n", "the daemon broke off"),
-    ("[1, 2]", "HTTP/1.1 200 OK\r\n", "this is no answer of an alfwatchd daemon"),
-    ("{}", "SSH-2.0-OpenSSH_9.2\r\n", "the daemon broke off"),
+    ("not JSON", "HTTP/1.1 200 OK\r\n", "the daemon ended the connection"),
+    ("[1, 2]", "HTTP/1.1 200 OK\r\n", "this is not an answer of an alfwatchd daemon"),
+    ("{}", "SSH-2.0-OpenSSH_9.2\r\n", "the daemon ended the connection"),
     ("{}", "HTTP/1.1 200 OK\r\n", "the daemon's answer lacks fields"),
     ('{"generation": 1}', "HTTP/1.1 200 OK\r\n", "the daemon's answer lacks fields"),
     ('{"error": "Busy", "message": "try again"}', "HTTP/1.1 409 Conflict\r\n", "^try again$"),
@@ -218,7 +223,7 @@ def test_a_connection_that_is_closed_at_once(folder):
     with bind(folder / "s", backlog=5) as listening, ThreadPoolExecutor() as pool:
         status = pool.submit(Client(folder / "s", timeout=WAIT_SECONDS).status)
         listening.accept()[0].close()
-        with pytest.raises(RequestFailed, match="the daemon broke off"):
+        with pytest.raises(RequestFailed, match="the daemon ended the connection"):
             status.result()
 
 
@@ -229,7 +234,7 @@ def test_a_newer_daemon_may_say_more(folder):
         assert client.status() == STATUS
 
 
-def test_it_needs_neither_pandas_nor_pyarrow_nor_the_server():
+def test_the_client_needs_neither_pandas_nor_pyarrow_nor_the_server():
     program = "import sys, alfwatchd.web.client; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
     assert "alfwatchd.web.client" in loaded

@@ -1,3 +1,8 @@
+"""The control socket: its file, and the clients behind it.
+
+If one of these fails, a user can send requests who must not, two daemons serve one socket, or a file of others is lost.
+"""
+
 import contextlib
 import grp
 import os
@@ -32,18 +37,18 @@ def connects(path):
 
 
 def leave_behind(path):
-    """Make a socket that nobody serves, as a killed daemon leaves it."""
+    """Make a socket that no process serves, as a killed daemon leaves it."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as killed:
         killed.bind(str(path))
 
 
-def test_it_is_for_the_owner_and_goes_at_the_end(path):
+def test_only_the_owner_may_connect_and_the_socket_goes_at_the_end(path):
     old_mask = os.umask(0)
     try:
         with listen(path, ""):
             assert stat.S_IMODE(path.stat().st_mode) == 0o600
             assert connects(path)
-            assert os.umask(0) == 0  # given back
+            assert os.umask(0) == 0  # restored
     finally:
         os.umask(old_mask)
     assert not path.exists()
@@ -56,7 +61,7 @@ def test_the_folder_is_made(path):
         assert connects(path / "a" / "s")
 
 
-def test_a_socket_that_nobody_serves_is_replaced(path):
+def test_a_socket_that_is_not_served_is_replaced(path):
     leave_behind(path)
     assert path.is_socket()
     with listen(path, ""):
@@ -71,7 +76,7 @@ def test_a_second_daemon_is_refused_and_the_first_goes_on(path):
         assert connects(path)
 
 
-def test_a_socket_of_another_program_is_left_alone(path):
+def test_a_socket_of_another_program_is_kept(path):
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
         other.bind(str(path))
         other.listen(0)
@@ -82,10 +87,10 @@ def test_a_socket_of_another_program_is_left_alone(path):
 
 
 @pytest.mark.parametrize("make", ["write_text", "mkdir", "symlink_to"])
-def test_what_is_no_socket_is_left_alone(path, make):
+def test_a_file_that_is_not_a_socket_is_kept(path, make):
     getattr(path, make)(*{"write_text": ["thesis"], "mkdir": [], "symlink_to": ["nowhere"]}[make])
     before = path.lstat()
-    with pytest.raises(AlfwatchdError, match="is no socket; it was left alone"), listen(path, ""):
+    with pytest.raises(AlfwatchdError, match="is not a socket, and was left as it is"), listen(path, ""):
         pass
     assert (path.lstat().st_ino, path.lstat().st_size) == (before.st_ino, before.st_size)
 
@@ -162,10 +167,10 @@ def test_a_daemon_that_is_not_in_the_group_says_so(path):
 
 
 @pytest.mark.parametrize(("mode", "is_refused"), [(0o777, True), (0o1777, False), (0o775, False), (0o703, True)])
-def test_a_folder_where_anybody_can_replace_the_socket_is_refused(path, mode, is_refused):
+def test_a_folder_where_all_users_can_replace_the_socket_is_refused(path, mode, is_refused):
     path.parent.chmod(mode)
     if is_refused:
-        with pytest.raises(AlfwatchdError, match=rf"everybody may write.*chmod o-w {path.parent}"), listen(path, ""):
+        with pytest.raises(AlfwatchdError, match=rf"all users may write.*chmod o-w {path.parent}"), listen(path, ""):
             pass
     else:
         with listen(path, ""):
@@ -174,8 +179,8 @@ def test_a_folder_where_anybody_can_replace_the_socket_is_refused(path, mode, is
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file to any group")
-def test_no_file_is_changed_through_a_link_that_somebody_puts_there_meanwhile(path):
-    """Owner and mode were changed by path, after the socket was there for all to see."""
+def test_no_file_is_changed_through_a_link_in_the_place_of_the_socket(path):
+    """Owner and mode were changed by path, after other processes could see the socket."""
     victim, group = path.parent / "victim", grp.getgrall()[-1]
     victim.write_text("precious")
     victim.chmod(0o600)
@@ -203,7 +208,7 @@ def test_no_file_is_changed_through_a_link_that_somebody_puts_there_meanwhile(pa
     assert (after.st_mode, after.st_gid, after.st_uid) == (before.st_mode, before.st_gid, before.st_uid)
 
 
-def test_what_others_put_in_its_place_is_not_removed_at_the_end(path):
+def test_a_file_in_the_place_of_the_socket_is_kept_at_the_end(path):
     with listen(path, ""):
         path.unlink()
         path.write_text("precious")
@@ -231,7 +236,7 @@ def test_a_socket_that_was_removed_is_made_again(path):
     path.parent.mkdir(exist_ok=True)
 
 
-def test_whoever_took_its_place_keeps_it(path):
+def test_a_socket_of_another_daemon_in_the_same_place_is_kept(path):
     control = ControlSocket(path, "")
     path.unlink()
     path.with_name("s.lock").unlink()
@@ -263,7 +268,7 @@ def test_groups_of_a_peer_are_those_of_its_process():
     assert (peer.is_in(other.gr_name), peer.is_in(root)) == (True, False)
 
 
-def test_groups_of_a_peer_where_the_kernel_does_not_tell():
+def test_groups_of_a_peer_that_the_kernel_does_not_tell():
     user = pwd.getpwuid(os.getuid())
     gids = set(os.getgrouplist(user.pw_name, user.pw_gid))
     for group in grp.getgrall():

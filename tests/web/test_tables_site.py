@@ -1,4 +1,7 @@
-"""The site on a real socket, over a folder that is made by hand."""
+"""The site on a real socket, over a folder of tables that is made by hand.
+
+If one of these fails, a remote ONE client gets no tables or wrong ones, or a client without the token gets some.
+"""
 
 import gc
 import json
@@ -76,7 +79,7 @@ def test_info_with_a_base_url(folder, base_url):
         assert box.ask("GET", "/cache/info/mine").json["location"] == f"{base_url}/mine/tables/g7/cache.zip"
 
 
-def test_tables_without_an_immutable_place_are_at_the_lasting_one(box: SiteBox, folder):
+def test_tables_without_a_place_of_their_own_are_at_the_fixed_one(box: SiteBox, folder):
     (folder / "cache_info.json").write_text('{"date_created": "2024-01-01 00:00"}')
     assert box.ask("GET", "/cache/info").json["location"] == f"{box.address}/cache.zip"
 
@@ -101,7 +104,7 @@ def test_archives(shared: SiteBox, path, content):
 
 
 @pytest.mark.parametrize("path", ["/cache/info", "/cache/info/mine", "/cache.zip", "/mine/tables/g7/cache.zip"])
-def test_what_a_client_has_is_not_given_again(box: SiteBox, folder, path):
+def test_a_file_that_a_client_has_is_not_sent_again(box: SiteBox, folder, path):
     etag = box.ask("GET", path).headers["etag"]
     for known in (etag, f'"x", W/{etag}', "*"):
         answer = box.ask("GET", path, If_None_Match=known)
@@ -123,7 +126,7 @@ def test_an_address_of_another_host_has_another_etag(shared: SiteBox):
 def test_before_there_are_tables(shared: SiteBox):
     answer = shared.ask("GET", "/cache/info/later")
     assert (answer.status, answer.headers["retry-after"]) == (503, "5")  # the client waits and asks again
-    assert answer.json == {"detail": "there are no tables yet; ask again in a while"}
+    assert answer.json == {"detail": "there are no tables yet; try again in a few seconds"}
 
 
 NOT_THERE = [
@@ -164,7 +167,7 @@ NOT_THERE = [
 
 
 @pytest.mark.parametrize(("method", "path", "status"), NOT_THERE)
-def test_all_else_is_refused_and_changes_nothing(shared: SiteBox, method, path, status):
+def test_other_requests_are_refused_and_change_nothing(shared: SiteBox, method, path, status):
     before = {file: file.read_bytes() for file in shared.folder.rglob("*") if file.is_file()}
     answer = shared.ask(method, path, b"x" if method in ("PUT", "POST") else None)
     assert (answer.status, list(answer.json)) == (status, ["detail"])
@@ -174,7 +177,7 @@ def test_all_else_is_refused_and_changes_nothing(shared: SiteBox, method, path, 
     assert {file: file.read_bytes() for file in shared.folder.rglob("*") if file.is_file()} == before
 
 
-def test_who_asks_for_a_database_is_told_what_this_is(shared: SiteBox):
+def test_a_client_that_asks_for_a_database_is_told_what_this_is(shared: SiteBox):
     assert "ask with mode='local'" in shared.ask("GET", "/docs").json["detail"]
 
 
@@ -196,7 +199,7 @@ def test_links_pipes_and_folders_are_not_followed(box: SiteBox, folder, tmp_path
     assert box.ask("GET", "/cache/info/later").status == 503
 
 
-def test_an_archive_is_given_whole_though_it_is_replaced_and_removed_meanwhile(box: SiteBox, folder):
+def test_an_archive_is_sent_whole_even_if_it_is_replaced_and_removed(box: SiteBox, folder):
     large = os.urandom(8_000_000)
     put_tables(folder, large, "g2")
     with box.connect(receive_bytes=1 << 17) as connection:
@@ -257,7 +260,7 @@ PATHS = ["/cache/info", "/cache/info/mine", "/cache.zip", "/mine/tables/g7/cache
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("given", ["", "Token", "Token ", f"Token {TOKEN}x", f"Token {TOKEN[:-1]}", "Token \xe9"])
-def test_without_the_token_nothing_is_told(guarded: SiteBox, path, given):
+def test_without_the_token_a_client_learns_nothing(guarded: SiteBox, path, given):
     answer = guarded.ask("GET", path, Authorization=given)
     said = "Invalid token." if given else "Authentication credentials"
     assert (answer.status, list(answer.json)) == (403, ["detail"])
@@ -265,7 +268,7 @@ def test_without_the_token_nothing_is_told(guarded: SiteBox, path, given):
 
 
 @pytest.mark.parametrize("given", [f"Bearer {TOKEN}", f"Basic {TOKEN}", TOKEN])
-def test_other_schemes_are_none(guarded: SiteBox, given):
+def test_other_schemes_of_authorization_are_refused(guarded: SiteBox, given):
     assert guarded.ask("GET", "/cache.zip", Authorization=given).status == 403
 
 
@@ -291,7 +294,7 @@ def test_tokens_are_never_logged_and_refused_logins_seldom(folder, caplog):
     assert "request client=127.0.0.1 method=GET path=/cache.zip status=200" in caplog.text
 
 
-def test_a_path_forges_no_line_of_the_log(shared: SiteBox, caplog):
+def test_a_path_cannot_forge_a_line_of_the_log(shared: SiteBox, caplog):
     with caplog.at_level("DEBUG"):
         shared.ask("GET", "/a%0a%1b[31m%e2%80%a8CRITICAL" + "x" * 10_000)
     assert r"path=/a\n\x1b[31m\u2028CRITICALx" in caplog.text
@@ -299,13 +302,13 @@ def test_a_path_forges_no_line_of_the_log(shared: SiteBox, caplog):
 
 
 @pytest.mark.parametrize("host", ["a b", "a/b", "a@b", "a:b", "", "evil.example/x?", "[::1", "x" * 254, "a:123456"])
-def test_a_host_that_is_none_gets_no_address(shared: SiteBox, host):
+def test_a_malformed_host_is_refused(shared: SiteBox, host):
     answer = shared.ask("GET", "/cache/info", Host=host)
     assert answer.status == 400
     assert host not in answer.json["detail"] or not host
 
 
-def test_what_is_for_this_machine_only_has_no_other_name(folder):
+def test_a_site_for_this_machine_only_has_no_other_name(folder):
     """A page that a browser shows could else ask for the tables, under a name that its owner lets lead here."""
     with site_box(Site(folder, base_url="https://tables.example.org", is_private=True)) as box:
         for host in ("localhost", "LocalHost:1", "127.0.0.1", "[::1]:5", "my.localhost", "tables.example.org"):
@@ -385,7 +388,7 @@ def test_a_client_that_leaves_during_a_download_costs_nothing_more(box: SiteBox,
 
 
 def test_the_end_of_the_server_breaks_a_download_off_and_leaves_nothing(folder, monkeypatch, caplog):
-    monkeypatch.setattr("alfwatchd.web.http_server._GRACE_SECONDS", 0)
+    monkeypatch.setattr("alfwatchd.web.http_server.GRACE_SECONDS", 0)
     put_tables(folder, os.urandom(30_000_000), "g2")
     with site_box(Site(folder)) as box, box.connect(4096) as connection:
         connection.sendall(b"GET /tables/g2/cache.zip HTTP/1.1\r\nHost: localhost\r\n\r\n")

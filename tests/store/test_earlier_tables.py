@@ -1,0 +1,139 @@
+"""What a run finds in its output folder: ids and columns that it overlooks there are lost at the first flush."""
+
+import datetime
+import os
+import uuid
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from alfwatchd.alf.file_names import DATASETS, SESSIONS
+from alfwatchd.alf.grammar import parse_session
+from alfwatchd.alf.ids import NAMESPACE
+from alfwatchd.errors import OutDirError, StateError
+from alfwatchd.store import earlier_tables
+from alfwatchd.store.earlier_tables import KnownSessions, carried_over, follow_from_disk, read_earlier, rows_here
+from alfwatchd.store.layout import LAYOUT
+from alfwatchd.store.notes_file import NAME, Notes
+from alfwatchd.store.reader import read_generation
+from alfwatchd.store.writer import TableWriter
+from alfwatchd.tables.earlier import NOTHING_EARLIER, EarlierDataset, EarlierSession
+from alfwatchd.tables.notes import Note
+from alfwatchd.tables.rules import TableRules
+from alfwatchd.tree.packed import pack_signature
+from alfwatchd.tree.rows import Session
+from alfwatchd.tree.sessions import Snapshot
+from kit.rows import datasets_of, earlier, folder_rows, sessions_of
+
+PATH, LAB_PATH = "s/2020-01-01/001", "lab/Subjects/s/2020-01-01/001"
+EID, OWN = (uuid.UUID(int=number, version=4).bytes for number in (1, 2))
+KEPT = earlier({PATH: EarlierSession(EID, "", "")}, {PATH: {"alf/a.b.c": EarlierDataset(OWN, 3)}})
+
+
+def write(top, rules=TableRules()):  # noqa: B008 - frozen
+    (top / "state").mkdir(exist_ok=True)
+    rows = Session(PATH, (folder_rows("alf", {"a.b.c": pack_signature(7, 1, 2, False)}),))
+    writer = TableWriter(top, "/root", top / "state" / LAYOUT)
+    writer.write(Snapshot(1, {PATH: rows}), rules)
+    writer.close()
+    return read_generation(top)[1]
+
+
+def carry(top, notes=None, **more):
+    tables = read_earlier(top)
+    return carried_over(tables, NAMESPACE, "", notes, tables.sessions, lambda: None, **more)
+
+
+def test_tables_that_follow_from_the_disk_are_not_read(tmp_path):
+    metadata = write(tmp_path)
+    layout = tmp_path / "state" / LAYOUT
+    assert follow_from_disk(tmp_path, metadata, NAMESPACE, "", "", layout)
+    assert follow_from_disk(tmp_path, metadata, NAMESPACE, "", "", None)
+    assert carry(tmp_path) == NOTHING_EARLIER
+
+
+@pytest.mark.parametrize(
+    ("namespace", "lab", "adopted"), [(uuid.UUID(int=7), "", ""), (NAMESPACE, "lab", ""), (NAMESPACE, "", "digest")]
+)
+def test_tables_of_other_settings_are_read(tmp_path, namespace, lab, adopted):
+    assert not follow_from_disk(tmp_path, write(tmp_path), namespace, lab, adopted, None)
+
+
+def test_tables_that_another_program_changed_are_read_though_they_bear_our_metadata(tmp_path):
+    metadata = write(tmp_path)
+    table = pq.read_table(tmp_path / SESSIONS)
+    place = table.schema.get_field_index("projects")
+    pq.write_table(table.set_column(place, "projects", pa.array(["p"])), tmp_path / SESSIONS)
+    assert not follow_from_disk(tmp_path, metadata, NAMESPACE, "", "", tmp_path / "state" / LAYOUT)
+    assert carry(tmp_path).sessions == {PATH: EarlierSession(None, "", "p")}
+
+
+def test_ids_and_qc_are_carried_over(tmp_path):
+    assert not follow_from_disk(tmp_path, write(tmp_path, TableRules(kept=KEPT)), NAMESPACE, "", "", None)
+    assert carry(tmp_path) == KEPT
+
+
+def test_of_damaged_datasets_the_sessions_are_left(tmp_path, caplog):
+    write(tmp_path, TableRules(kept=KEPT))
+    (tmp_path / DATASETS).write_bytes(b"damaged")
+    assert carry(tmp_path) == earlier(KEPT.sessions)
+    assert "is lost" in caplog.text
+    assert read_earlier(tmp_path / "nowhere") is None
+
+
+def test_a_table_that_cannot_be_read_now_is_not_replaced(tmp_path, monkeypatch):
+    write(tmp_path)
+    earlier_tables.require_readable(tmp_path)
+    real = type(tmp_path).open
+
+    def refuse(path, *arguments, **more):
+        if path.name == DATASETS:
+            raise PermissionError(13, os.strerror(13), str(path))
+        return real(path, *arguments, **more)
+
+    monkeypatch.setattr(type(tmp_path), "open", refuse)
+    with pytest.raises(OutDirError, match="make it readable, or remove it"):
+        earlier_tables.require_readable(tmp_path)
+
+
+def test_what_was_noted_of_rows_that_went_is_carried_over_too(tmp_path):
+    write(tmp_path, TableRules(kept=KEPT))
+    notes = Notes(tmp_path / "state")
+    lost = {"d.e.f": EarlierDataset(None, 4)}
+    notes.add(
+        [Note(PATH, "", EarlierSession(None, "old", ""), lost), Note("t/2020-01-01/001", "", KEPT.sessions[PATH], {})]
+    )
+    found = carry(tmp_path, Notes(tmp_path / "state"))
+    assert found.sessions == {**KEPT.sessions, "t/2020-01-01/001": EarlierSession(None, "", "")}, "its eid is taken"
+    assert found.datasets == {PATH: {**KEPT.datasets[PATH], **lost}}
+
+
+def test_notes_that_cannot_be_read_now_stop_the_run(tmp_path):
+    write(tmp_path)
+    (tmp_path / "state" / NAME).mkdir()
+    with pytest.raises(StateError, match="make it readable"):
+        carry(tmp_path, Notes(tmp_path / "state"))
+
+
+def test_rows_are_given_with_all_paths_that_they_may_have(tmp_path):
+    pq.write_table(sessions_of({"id": "e", "lab": "lab"}), tmp_path / SESSIONS)
+    pq.write_table(datasets_of({"eid": "e", "hash": "00" * 16}), tmp_path / DATASETS)
+    rows = list(rows_here(tmp_path, "lab"))
+    assert [row[1:] for row in rows] == [("", None, b""), ("a.b.c", 7, bytes(16))]
+    for spelled, *_ in rows:
+        assert {PATH, LAB_PATH, "s/2020-01-01/1", "lab/Subjects/s/2020-01-01/01"} <= {*spelled}
+    assert [len(row[0]) for row in rows_here(tmp_path, "other")] == [3, 3], "it lies in the folder of its lab"
+    assert list(rows_here(tmp_path / "nowhere", "")) == []
+
+
+def test_known_sessions_are_told_with_their_inodes():
+    date = datetime.date(2021, 1, 1)
+    table = sessions_of({"lab": "lab"}, {"lab": "other", "date": date, "number": 2}, {"number": None})
+    known = KnownSessions(table, "lab", {PATH: 5})
+    first, second = known
+    assert (len(known), first.ino, second.ino) == (2, 5, 0)
+    assert first in known
+    assert second.spellings[0] == "other/Subjects/s/2021-01-01/002"
+    keys = {parse_session(path).eid_path for path in (PATH, LAB_PATH, second.spellings[0])}
+    assert known.eid_paths() == keys
