@@ -70,7 +70,7 @@ def write_demo(folder: Path, n_sessions: int = 6, seed: int = 0) -> DemoSummary:
     if seed < 0:
         raise UsageError(f"the seed of a demo is 0 or more, not {seed}")
     try:
-        _claim(folder)
+        claim_folder(folder)
         n_datasets = n_bytes = 0
         for index in range(n_sessions):
             session = folder / _session_path(index)
@@ -85,7 +85,16 @@ def write_demo(folder: Path, n_sessions: int = 6, seed: int = 0) -> DemoSummary:
     return DemoSummary(folder, n_sessions, n_datasets, n_bytes, len(_JUNK))
 
 
-def _claim(folder: Path) -> None:
+def claim_folder(folder: Path) -> None:
+    """Create a folder, or make sure that it is empty.
+
+    Raises
+    ------
+    AlfwatchdError
+        The folder is not empty.
+    OSError
+        The folder cannot be created or read.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise AlfwatchdError(f"{folder} is not empty: give a folder that is empty or does not exist")

@@ -101,7 +101,7 @@ def test_sessions_differ(demo: Path) -> None:
 
 def test_a_file_that_appears_meanwhile_is_not_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "README.txt").write_text("mine")
-    monkeypatch.setattr("alfwatchd.cli.demo_tree._claim", lambda _: None)
+    monkeypatch.setattr("alfwatchd.cli.demo_tree.claim_folder", lambda _: None)
     with pytest.raises(AlfwatchdError, match="File exists"):
         write_demo(tmp_path)
     assert (tmp_path / "README.txt").read_text() == "mine"

@@ -1,4 +1,4 @@
-"""`alfwatchd prune`: which flags go together. `tests/system/test_commands.py` lets it delete."""
+"""`alfwatchd prune`: which flags go together. `tests/system/test_prune_command.py` lets it delete."""
 
 from __future__ import annotations
 
