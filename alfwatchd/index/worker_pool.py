@@ -38,7 +38,7 @@ SILENT_SECONDS = 30.0
 FIRST_REST_SECONDS, LONGEST_REST_SECONDS = 5.0, 86400.0
 """How long no workers are started after some have died. Each time it is four times as long, until some end in order: a
 death may let the scan begin again, so the rest must become longer than a whole scan without workers."""
-_DEAF = "a worker process ended, or the thread that hears them"
+_DEAF = "a worker process ended, or the thread that waits for answers"
 _PACKAGES = Path(__file__).parents[2]
 
 
@@ -179,7 +179,7 @@ class WorkerPool:
         n_out = sum(len(worker.out) for worker in self._workers.values())
         if silent > SILENT_SECONDS and n_out and self._process is not None:
             # This wakes workers that were stopped (SIGSTOP), and changes nothing for those that wait for a disk.
-            _log.warning("worker processes are silent, is the disk? seconds=%.0f units=%d", silent, n_out)
+            _log.warning("worker processes do not answer, perhaps the disk hangs seconds=%.0f units=%d", silent, n_out)
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGCONT)
             self._heard = time.monotonic()

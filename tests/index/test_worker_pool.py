@@ -86,7 +86,7 @@ def test_what_a_dead_worker_was_to_read_is_given_back(root):
         os.killpg(made.process_group, signal.SIGKILL)
         units = take_all(made, inbox, 100)
         assert {unit.found is None for unit in units} >= {True}
-        assert made.problem == "a worker process ended, or the thread that hears them"
+        assert made.problem == "a worker process ended, or the thread that waits for answers"
         assert not made.are_running
         made.submit(units[0].look)
         made.share(-1)
