@@ -81,16 +81,12 @@ OF_OTHER_LIBRARIES = {
 PRIVATE_STILL = {
     "cli/test_demo_tree.py": {"_claim"},
     "conftest.py": {"_TO_SESSIONS", "_TO_DATASETS"},
-    "database/test_alyx.py": {"_SILENCE_SECONDS"},
-    "database/test_download.py": {"_MOST_SECONDS", "_SILENCE_SECONDS"},
     "index/test_state_db.py": {"_db"},
     "kit/engine.py": {"_workers", "_reader"},
     "scan/test_hasher.py": {"_is_same"},
-    "store/test_bombs.py": {"_PATIENCE_SECONDS"},
     "store/test_layout.py": {"_TO_SESSIONS", "_TO_DATASETS"},
     "store/test_parquet_file.py": {"_KEPT_ANYWAY", "_NO_WASTE"},
     "store/test_writer_order.py": {"_TO_SESSIONS", "_TO_DATASETS"},
-    "system/test_serve_service.py": {"_LEAST_BYTES"},
     "watch/test_watcher.py": {"_REST_SECONDS"},
 }
 """File of tests -> private names that it still uses."""

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 _PACKAGES = Path(__file__).resolve().parents[2]
 _PAGE_ROWS = 1000
-_SILENCE_SECONDS = 900.0
+SILENCE_SECONDS = 900.0
 """How long no page may come: the client waits for up to five minutes where Alyx asks it to, and tries again."""
 _LOG_SECONDS = 10.0
 _TRIES = 3
@@ -111,7 +111,7 @@ def _follow(told: IO[bytes], address: str) -> None:
     """Log what the child tells until it has ended, and cleared away; then raise what it says went wrong."""
     logged = time.monotonic()
     failure: AlfwatchdError | None = None
-    while select.select([told], [], [], _SILENCE_SECONDS)[0]:
+    while select.select([told], [], [], SILENCE_SECONDS)[0]:
         line = told.readline()
         if not line:
             if failure is not None:
@@ -132,7 +132,7 @@ def _follow(told: IO[bytes], address: str) -> None:
                     logger.info("alyx is being read endpoint=%s rows=%d of=%d", endpoint, rows, n_rows)
             case {"said": said}:
                 logger.debug("alyx client said text=%r", said)
-    raise SourceError(f"{address}: no answer for {_SILENCE_SECONDS:.0f} s; check address and network")
+    raise SourceError(f"{address}: no answer for {SILENCE_SECONDS:.0f} s; check address and network")
 
 
 # In the child.

@@ -19,7 +19,7 @@ from alfwatchd.errors import SourceError, SourceMissing
 MOST_BYTES = 1 << 34
 """Of one file: a hundred times what the tables of the largest databases have."""
 _CHUNK_BYTES = 1 << 20
-_SILENCE_SECONDS, _MOST_SECONDS = 60.0, 3600.0
+SILENCE_SECONDS, MOST_SECONDS = 60.0, 3600.0
 """How long a server may say nothing, and how long a file may take as a whole."""
 _FAILURES: Mapping[int, str] = {
     401: "it asks for credentials: give a token as the credential adopt_token",
@@ -90,7 +90,7 @@ def fetch(address: str, into: BinaryIO, known: Version | None, token: str, most_
     else:
         known = None
     try:
-        with _OPENER.open(request, timeout=_SILENCE_SECONDS) as response:
+        with _OPENER.open(request, timeout=SILENCE_SECONDS) as response:
             return _receive(response, address, into, known, most_bytes)
     except urllib.error.HTTPError as error:
         error.close()
@@ -162,7 +162,7 @@ def _receive(response: Any, address: str, into: BinaryIO, known: Version | None,
         return known  # by a server that does not heed conditions
     if announced is not None and announced > most_bytes:
         raise SourceError(f"{shown(address)}: has {announced} bytes, more than tables have; check the address")
-    digest, size, deadline = hashlib.blake2b(digest_size=16), 0, time.monotonic() + _MOST_SECONDS
+    digest, size, deadline = hashlib.blake2b(digest_size=16), 0, time.monotonic() + MOST_SECONDS
     while chunk := response.read(_CHUNK_BYTES):
         size += len(chunk)
         if size > most_bytes:
@@ -170,7 +170,7 @@ def _receive(response: Any, address: str, into: BinaryIO, known: Version | None,
                 f"{shown(address)}: has over {most_bytes} bytes, more than tables have; check the address"
             )
         if time.monotonic() > deadline:
-            raise SourceError(f"{shown(address)}: not fetched in {_MOST_SECONDS:.0f} s; check the network")
+            raise SourceError(f"{shown(address)}: not fetched in {MOST_SECONDS:.0f} s; check the network")
         digest.update(chunk)
         into.write(chunk)
     if announced is not None and size != announced:  # `read` with a size does not tell

@@ -154,7 +154,7 @@ def test_nobody_there_is_said():
 
 
 def test_a_server_that_says_nothing_is_left(monkeypatch):
-    monkeypatch.setattr(alyx_rest, "_SILENCE_SECONDS", 0.05)
+    monkeypatch.setattr(alyx_rest, "SILENCE_SECONDS", 0.05)
     with alyx_server() as alyx, pytest.raises(SourceError, match="no answer for 0 s"):
         read_database(alyx.address, USER, PASSWORD, None)
 

@@ -113,11 +113,11 @@ def test_what_ends_early_or_is_silent_or_too_large_is_not_taken(monkeypatch):
             fetched(web)
         with pytest.raises(SourceError, match="has 1000 bytes, more than"):
             fetched(web, most_bytes=999)
-        monkeypatch.setattr(download, "_MOST_SECONDS", -1.0)
+        monkeypatch.setattr(download, "MOST_SECONDS", -1.0)
         with pytest.raises(SourceError, match="not fetched in"):
             fetched(web)
     with socket.create_server(("127.0.0.1", 0)) as deaf:
-        monkeypatch.setattr(download, "_SILENCE_SECONDS", 0.05)
+        monkeypatch.setattr(download, "SILENCE_SECONDS", 0.05)
         with pytest.raises(SourceError, match="timed out"):
             fetch(f"http://127.0.0.1:{deaf.getsockname()[1]}/", io.BytesIO(), None, "")
 

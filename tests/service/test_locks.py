@@ -4,9 +4,9 @@ import os
 import signal
 
 import pytest
-from alfwatchd.lock import LOCK_NAME, hold_out_dir, hold_state_dir
 
 from alfwatchd.errors import Locked, OutDirError, StateError
+from alfwatchd.service.locks import LOCK_NAME, hold_out_dir, hold_state_dir
 from kit.children import as_nobody, in_child, needs_root
 from kit.trees import fast_folder
 

@@ -110,7 +110,7 @@ DOORS = {
 @pytest.mark.parametrize("door", DOORS.values(), ids=DOORS)
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_no_file_takes_all_memory(bombs, tmp_path, monkeypatch, bomb, door):
-    monkeypatch.setattr(archive, "_PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(archive, "PATIENCE_SECONDS", 0.0)
     for name in NAMES:
         shutil.copy(bombs / bomb, tmp_path / name)
 
@@ -164,7 +164,7 @@ def test_json_of_others_is_bounded(text):
 @pytest.mark.parametrize("text", JSON_BOMBS.values(), ids=JSON_BOMBS)
 @pytest.mark.parametrize("key", [b"one_metadata", reader.METADATA_KEY])
 def test_footers_may_hold_any_json(tmp_path, monkeypatch, key, text):
-    monkeypatch.setattr(archive, "_PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(archive, "PATIENCE_SECONDS", 0.0)
     own = {reader.METADATA_KEY: b'{"generation": 1}'}
     for name in NAMES:
         table = pq.read_table(FIXTURES / name).replace_schema_metadata({**own, key: text.encode()})
