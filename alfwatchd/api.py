@@ -340,8 +340,8 @@ class SnapshotRequest(Request):
 class RootCheckRequest(Request):
     """Asks whether a prune may go on. The engine looks at root and mounts, which costs the same for tables of any size.
 
-    Answered with the present `TablesView.n_mount_changes`. Fails with `RootOffline` if the root is not what it was, and
-    with `PruneRefused` if a part of it cannot be read now.
+    Answered with the present `TablesView.n_mount_changes`. Fails with `RootOffline` if the root is missing or another
+    one, and with `PruneRefused` if a part of it cannot be read now.
     """
 
 

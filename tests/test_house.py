@@ -79,7 +79,6 @@ OF_OTHER_LIBRARIES = {
 """Private name -> whose it is. We do not use private names of our own in tests."""
 
 PRIVATE_STILL = {
-    "cli/test_demo_tree.py": {"_claim"},
     "conftest.py": {"_TO_SESSIONS", "_TO_DATASETS"},
     "index/test_state_db.py": {"_db"},
     "kit/engine.py": {"_workers", "_reader"},

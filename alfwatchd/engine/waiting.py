@@ -1,6 +1,6 @@
 """The time before there is an engine: clients are answered while the daemon reads the tables of earlier runs.
 
-With a million ids to carry over, reading takes many seconds. A thread reads, while the main thread answers `status` and
+With a million ids to carry over, reading takes seconds. A thread reads, while the main thread answers `status` and
 keeps all other messages for the engine.
 """
 
