@@ -65,7 +65,7 @@ class HashJob:
 
 
 class Digests(Protocol):
-    """Where digests are recorded over restarts; `state.State` is one. Each method may raise `StateError`."""
+    """Where digests are recorded over restarts; `state_db.StateDb` is one. Each method may raise `StateError`."""
 
     def find_digest(self, fsid: int, key: Key) -> bytes | None:
         """Return the digest of a file on this file system, or None."""

@@ -55,7 +55,7 @@ def write_atomically(
     Raises
     ------
     OSError
-        Nothing was replaced. It names `path`.
+        Nothing was replaced, or the file is in place and its folder could not be synced.
     """
 
     def write_by_path(file: BinaryIO) -> None:

@@ -37,7 +37,7 @@ class StoredTables:
     generation : int
         0 if the files are not ours.
     metadata : dict
-        What `Store.write` recorded about the datasets; empty if the file is not ours.
+        What `TableWriter.write` recorded about the datasets; empty if the file is not ours.
     """
 
     sessions: pa.Table
@@ -270,7 +270,7 @@ def read_session_ids(path: Path) -> frozenset[bytes]:
 
 
 def _parse_own(metadata: dict[bytes, bytes] | None) -> dict[str, Any]:
-    """Return what `Store.write` recorded in a file; nothing where it was not ours, or is damaged."""
+    """Return what `TableWriter.write` recorded in a file; nothing where it was not ours, or is damaged."""
     try:
         loaded = parse_json((metadata or {}).get(METADATA_KEY, b"{}"))
     except ValueError:
