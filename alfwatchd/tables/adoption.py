@@ -190,7 +190,11 @@ class Adoption:
         return labs
 
     def without_adopted(self, kept: Earlier) -> Earlier:
-        """Return what earlier tables know without what the database knows better."""
+        """Return what earlier tables know without what the database knows better.
+
+        A row whose path differs by a UUID from that of the database's row may be of the twin of the file that is
+        adopted, so it goes only if it already has the id that the database gives.
+        """
         sessions = {path: row for path, row in kept.sessions.items() if path not in self.sessions}
         known = kept.datasets
         here = {number: found.number for path, number in known.numbers.items() if (found := self.sessions.get(path))}
@@ -199,7 +203,10 @@ class Adoption:
         wanted = numbers[known.rows.numbers]
         rows = np.flatnonzero(wanted >= 0)
         stays = np.ones(len(known.rows), np.bool_)
-        stays[rows] = self._find(wanted[rows], known.rows.row_paths(rows)) < 0
+        paths = known.rows.row_paths(rows)
+        places = self._find(wanted[rows], paths)
+        is_same = (self.rows.ids[places] == known.rows.ids[rows]).all(axis=1) if len(self.rows.ids) else False
+        stays[rows] = (places < 0) | ((self.rows.exact(wanted[rows], paths) < 0) & ~np.asarray(is_same))
         datasets = known.where(stays)
         if datasets is known and len(sessions) == len(kept.sessions):
             return kept

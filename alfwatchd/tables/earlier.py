@@ -101,19 +101,22 @@ class EarlierDatasets(Mapping[str, Mapping[str, EarlierDataset]]):
         return self.rows.find_exact([self.numbers.get(key, -1) for key in keys], counts, paths)
 
     def where(self, stays: npt.NDArray[np.bool_]) -> EarlierDatasets:
-        """Return some of the rows only, and the sessions that have any of them."""
+        """Return some of the rows only; each session stays known by its key, even with no row left."""
         if stays.all():
             return self
         rows = self.rows
-        left = KnownRows(rows.keys[stays], rows.paths, rows.ids[stays], rows.qc[stays])
-        numbers = {*np.unique(left.numbers).tolist()}
-        return EarlierDatasets({key: number for key, number in self.numbers.items() if number in numbers}, left)
+        return EarlierDatasets(self.numbers, KnownRows(rows.keys[stays], rows.paths, rows.ids[stays], rows.qc[stays]))
+
+    def _with_rows(self) -> EarlierDatasets:
+        """Return the same without the sessions that have no row."""
+        numbers = {*np.unique(self.rows.numbers).tolist()}
+        return EarlierDatasets({key: number for key, number in self.numbers.items() if number in numbers}, self.rows)
 
     def without_ids(self) -> EarlierDatasets:
         """Return what is left where ids are not to be kept."""
         rows = self.rows
         plain = KnownRows(rows.keys, rows.paths, np.zeros_like(rows.ids), rows.qc)
-        return EarlierDatasets(self.numbers, plain).where(rows.qc != 0)
+        return EarlierDatasets(self.numbers, plain).where(rows.qc != 0)._with_rows()
 
     def updated(self, datasets: Mapping[str, Mapping[str, EarlierDataset]]) -> EarlierDatasets:
         """Return the same with some rows added, or replaced."""
@@ -180,7 +183,7 @@ class Earlier:
     @property
     def shows(self) -> bool:
         """Whether rows differ from those of a fresh index."""
-        return bool(self.sessions or self.datasets)
+        return bool(self.sessions) or len(self.datasets.rows) > 0
 
     @cached_property
     def has_eids(self) -> bool:

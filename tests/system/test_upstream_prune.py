@@ -11,11 +11,11 @@ import one.alf.cache
 import one.alf.path
 import pandas as pd
 import pytest
-from alfwatchd.lock import hold_out_dir
 from one.alf.cache import load_tables
 
 import alfwatchd
 from alfwatchd.errors import Locked, PruneRefused, RootOffline
+from alfwatchd.service.locks import hold_out_dir
 from kit.upstream import OURS, S1, S2, SPIKES, THEIRS, files, folder_of_nobody, tables, write
 
 pytestmark = pytest.mark.usefixtures("no_readers")

@@ -10,13 +10,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from alfwatchd.lock import hold_out_dir
 from iblutil.io import parquet
 from one.alf.cache import QC_TYPE
 from one.alf.exceptions import ALFError
 from pandas.testing import assert_frame_equal
 
 from alfwatchd.errors import ConfigError, LabConflict, Locked, OutDirError, RootOffline, TablesError
+from alfwatchd.service.locks import hold_out_dir
 from kit.upstream import (
     OURS,
     S1,

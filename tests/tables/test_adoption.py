@@ -1,6 +1,7 @@
 """Which rows of a database stand for which files, and what these take from it."""
 
 import uuid
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -376,3 +377,31 @@ def test_many_sessions_at_once_get_what_each_gets_alone():
     assert {key: own for key, own in together.items() if key in expected} == {
         key: own for key, own in expected.items() if key in together
     }
+
+
+# --- beside what earlier tables know --------------------------------------------------------------------------------
+
+
+def test_the_twin_of_an_adopted_file_keeps_its_id_and_qc():
+    """The database has the file with a UUID in its name; the plain one beside it is another file."""
+    named = f"a.b.{D1}.c"
+    kept = earlier({}, {S1: {"a.b.c": EarlierDataset(uuid.UUID(D2).bytes, 3)}})
+    adoption = one_session({"rel_path": named, "id": D1})
+    _, rows = tables([here(named, "a.b.c")], adoption, kept=kept)
+    assert {row["rel_path"]: (row["id"], row["qc"]) for row in rows} == {named: (D1, "NOT_SET"), "a.b.c": (D2, "FAIL")}
+
+
+def test_what_the_database_has_under_another_name_is_known_once():
+    """Tables of before hold the id that the database gave: it need not be kept a second time."""
+    kept = earlier({}, {S1: {f"a.b.{D1}.c": EarlierDataset(uuid.UUID(D1).bytes, 0)}})
+    adoption = one_session({"rel_path": "a.b.c", "id": D1})
+    assert not adoption.without_adopted(kept).shows
+
+
+def test_a_session_that_is_adopted_whole_gets_nothing_of_an_older_lab():
+    older, newer = f"L1/{S1}", f"L2/{S1}"
+    rows = {older: {"a.c.d": EarlierDataset(uuid.UUID(D3).bytes, 3)}, newer: {"a.b.c": EarlierDataset(None, 1)}}
+    kept = replace(earlier({}, rows), lab="L2", other_labs=("L1",))
+    adoption = adopt(sessions_of({"id": E1, "lab": "L2"}), datasets_of({"eid": E1, "rel_path": "a.b.c", "id": D1}))
+    _, found = tables([here("a.b.c", "a.c.d")], adoption, kept=kept, lab="L2")
+    assert {row["rel_path"]: row["qc"] for row in found} == {"a.b.c": "NOT_SET", "a.c.d": "NOT_SET"}

@@ -27,7 +27,7 @@ BUGS = {
         "        listing = self.scanner.list_folder(fd, folder)\n        self._watch.arm(folder, fd)\n",
     ),
     "an overflow is ignored": (
-        "engine/engine.py",
+        "engine/model.py",
         "        self.events_lost += 1\n",
         "        self.events_lost += 1\n        return\n",
     ),
