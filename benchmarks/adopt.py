@@ -18,9 +18,8 @@ import measure
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import trees
 from measure import Line, Run
-
-from kit import trees
 
 _MOST = 1 / 3
 _READ = "import sys; from one.alf.cache import load_tables; load_tables(sys.argv[1])"

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import measure
 import pyarrow.parquet as pq
+import trees
 
 from alfwatchd.alf.file_names import DATASETS, SESSIONS
 from alfwatchd.store.writer import TableWriter
@@ -27,7 +28,6 @@ from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.packed import PackedFiles, pack_signature
 from alfwatchd.tree.rows import FolderRows, Session
 from alfwatchd.tree.sessions import Snapshot
-from kit import trees
 
 _TARGET_MS = {1_000_000: 100, 5_000_000: 250}
 _MOST_GROWTH = 1.3

@@ -13,9 +13,9 @@ from collections import Counter
 from pathlib import Path
 
 import measure
+import trees
 
 import index
-from kit import trees
 
 _PY_SPY = str(Path(measure.PYTHON).with_name("py-spy"))
 Profile = Counter[tuple[str, ...]]

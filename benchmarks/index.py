@@ -20,9 +20,8 @@ from pathlib import Path
 
 import measure
 import phases
+import trees
 from measure import Line, Run
-
-from kit import trees
 
 _UPSTREAM = "import sys; from one.alf.cache import make_parquet_db; make_parquet_db(sys.argv[1], sys.argv[2])"
 _DROP_CACHES = Path("/proc/sys/vm/drop_caches")

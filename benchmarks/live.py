@@ -22,9 +22,8 @@ from pathlib import Path
 
 import box
 import measure
+import trees
 import watchers
-
-from kit import trees
 
 Lines = list[measure.Line]
 _RATE = 5_000

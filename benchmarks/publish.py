@@ -19,9 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import measure
+import trees
 from measure import Line, Run
-
-from kit import trees
 
 _PUBLISH = """
 import sys

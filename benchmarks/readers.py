@@ -14,8 +14,7 @@ import tempfile
 from pathlib import Path
 
 import measure
-
-from kit import trees
+import trees
 
 _MAKE = "import sys; from one.alf.cache import make_parquet_db; make_parquet_db(*sys.argv[1:])"
 _TIMER = """

@@ -15,8 +15,7 @@ from pathlib import Path
 
 import box
 import measure
-
-from kit import trees
+import trees
 
 _RATIO = 0.7
 _ANSWER_SECONDS = 1.0

@@ -18,12 +18,12 @@ from pathlib import Path
 
 import measure
 import phases
+import trees
 import walk
 from measure import Line
 
 import index
 from index import Bench
-from kit import trees
 
 _SOURCE = Path(__file__).with_suffix(".c")
 _LEAST = 6.0
