@@ -107,16 +107,11 @@ class EarlierDatasets(Mapping[str, Mapping[str, EarlierDataset]]):
         rows = self.rows
         return EarlierDatasets(self.numbers, KnownRows(rows.keys[stays], rows.paths, rows.ids[stays], rows.qc[stays]))
 
-    def _with_rows(self) -> EarlierDatasets:
-        """Return the same without the sessions that have no row."""
-        numbers = {*np.unique(self.rows.numbers).tolist()}
-        return EarlierDatasets({key: number for key, number in self.numbers.items() if number in numbers}, self.rows)
-
     def without_ids(self) -> EarlierDatasets:
         """Return what is left where ids are not to be kept."""
         rows = self.rows
         plain = KnownRows(rows.keys, rows.paths, np.zeros_like(rows.ids), rows.qc)
-        return EarlierDatasets(self.numbers, plain).where(rows.qc != 0)._with_rows()
+        return _without_empty_sessions(EarlierDatasets(self.numbers, plain).where(rows.qc != 0))
 
     def updated(self, datasets: Mapping[str, Mapping[str, EarlierDataset]]) -> EarlierDatasets:
         """Return the same with some rows added, or replaced."""
@@ -138,6 +133,12 @@ class EarlierDatasets(Mapping[str, Mapping[str, EarlierDataset]]):
         last = last_of_each(columns[0])
         keys_now, ids_now, qc_now = (column[last] for column in columns)
         return EarlierDatasets(numbers, KnownRows(keys_now, [*codes], ids_now, qc_now))
+
+
+def _without_empty_sessions(datasets: EarlierDatasets) -> EarlierDatasets:
+    numbers = {*np.unique(datasets.rows.numbers).tolist()}
+    left = {key: number for key, number in datasets.numbers.items() if number in numbers}
+    return EarlierDatasets(left, datasets.rows)
 
 
 def last_of_each(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
