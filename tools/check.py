@@ -25,7 +25,8 @@ def main(arguments: list[str]) -> int:
     """Run all checks, stop at none but the tests' own, and return 1 if any failed."""
     with_coverage, is_heavy = "--coverage" in arguments, "--heavy" in arguments
     given = [each for each in arguments if each not in ("--coverage", "--heavy")]
-    pytest_arguments = given or ["-n", "2", "--dist", "loadfile"]
+    # Tests wait now and then, so a third process finds time on two cores. Heavy ones start enough processes themselves.
+    pytest_arguments = given or ["-n", "2" if is_heavy else "3", "--dist", "loadfile"]
     if is_heavy:
         pytest_arguments += ["-m", "heavy and not long"]
     failed = [name for name, command in CHECKS if not is_heavy and not _passes(name, command)]
