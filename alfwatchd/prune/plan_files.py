@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from alfwatchd.api import PlanRecord, PlanState, PruneReply
 from alfwatchd.prune.plan import PrunePlan
+from alfwatchd.store.atomic import replace_file
 
 _log = logging.getLogger(__name__)
 
@@ -81,16 +81,14 @@ class PlanRecords:
         path = self._folder / f"{record.plan_id}.json"
         text = json.dumps(details).encode()
         head = json.dumps(asdict(record)).encode()
-        temporary = path.with_suffix(".new")
+        content = head + b"\n" + (text if len(text) < LONGEST_PLAN else b"{}") + b"\n"
+
+        def write(file: BinaryIO) -> None:
+            file.write(content)
+
         try:
             self._folder.mkdir(mode=0o750, parents=True, exist_ok=True)
-            with suppress(FileNotFoundError):
-                temporary.unlink()
-            with temporary.open("xb") as file:
-                file.write(head + b"\n" + (text if len(text) < LONGEST_PLAN else b"{}") + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
+            replace_file(path, write)
             self._forget_oldest()
         except OSError as error:
             _log.warning("a prune plan cannot be noted path=%s error=%s", path, error)
