@@ -29,9 +29,6 @@ LONG_FUNCTIONS = {
     "upstream.py remove_missing_datasets": (64, "40 lines are its docstring"),
 }
 
-UNDER_WORK: tuple[str, ...] = ()
-"""Folders of tests that are left out: their files do not mirror those of their package yet, or use private names."""
-
 WITHOUT_A_TEST_OF_ITS_NAME = {
     "alf/file_names.py": "names only",
     "engine/barriers.py": "tests/engine/test_requests.py",
@@ -109,8 +106,6 @@ def package_of(name: str) -> str:
 
 @pytest.mark.parametrize("package", ["", *PACKAGES])
 def test_each_file_has_a_test_of_its_name_where_one_looks_for_it(package):
-    if package in UNDER_WORK:
-        pytest.skip("is not divided yet")
     files = [path for path in (PACKAGE / package).glob("*.py") if not (package and path.name == "__init__.py")]
     there = {path.name.removeprefix("test_") for path in (TESTS / package).glob("test_*.py")}
     names = {path.relative_to(PACKAGE).as_posix() for path in files if path.name not in there}
@@ -126,8 +121,6 @@ def test_the_tests_that_the_list_names_are_there():
 
 @pytest.mark.parametrize("name", modules(TESTS))
 def test_each_test_module_says_what_a_user_would_lose(name):
-    if package_of(name) in UNDER_WORK:
-        pytest.skip("is worked on")
     assert ast.get_docstring(tree_of(TESTS / name)), "it needs a docstring"
 
 
@@ -200,8 +193,6 @@ def is_private(name: str) -> bool:
 
 @pytest.mark.parametrize("name", modules(TESTS))
 def test_tests_use_public_names(name):
-    if package_of(name) in UNDER_WORK:
-        pytest.skip("is worked on")
     found = set(private_names(TESTS / name)) - OF_OTHER_LIBRARIES.keys()
     assert found - PRIVATE_STILL.get(name, set()) == set(), "what a test needs deserves a public name"
 
@@ -219,8 +210,6 @@ def codes(path: Path) -> Iterator[str]:
 @pytest.mark.parametrize("name", [name for name, path in modules(TESTS).items() if [*codes(path)]])
 def test_programs_in_texts_name_what_is_there(name):
     """A fault that is planted in a module of an old name is not planted, and its test would test nothing."""
-    if package_of(name) in UNDER_WORK:
-        pytest.skip("is worked on")
     for code in codes(TESTS / name):
         for module, imported in CODE.findall(code):
             for each in imported.split(","):
@@ -249,6 +238,5 @@ def test_no_exception_is_left_that_is_not_needed():
             if not (PACKAGE / name).exists() or (TESTS / package_of(name) / f"test_{Path(name).name}").exists()
         },
         "PRIVATE_STILL": {(name, each) for name, names in PRIVATE_STILL.items() for each in names - used[name]},
-        "UNDER_WORK": {name for name in UNDER_WORK if name not in PACKAGES},
     }
     assert {name: sorted(entries) for name, entries in left.items() if entries} == {}, "take them off the lists above"
