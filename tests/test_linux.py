@@ -141,7 +141,7 @@ def test_locked_bytes_keep_another_process_from_them_only(tmp_path):
 
 
 def test_a_request_that_a_file_does_not_know_is_an_error(tmp_path):
-    """Whoever asks a file system for its identity must not take zeros for one."""
+    """Zeros are no identity of a file system: the caller must not take them for one."""
     with (tmp_path / "x").open("wb") as file, pytest.raises(OSError, match=r"Inappropriate ioctl|not supported"):
         linux.ioctl(file.fileno(), 0x5401, 60)  # TCGETS, which terminals know
 

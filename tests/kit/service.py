@@ -31,7 +31,7 @@ LEFT = "rm -rf /srv/alf /srv/tables /srv/b /srv/reference /etc/alfwatchd /var/li
 
 
 def manual(section, language="sh", without=()):
-    """The first code in a section of docs/guide/install.md, but for the lines that begin with `without`."""
+    """The first code in a section of docs/guide/install.md, without the lines that begin with `without`."""
     text = (REPOSITORY / "docs/guide/install.md").read_text().partition(f"\n## {section}\n")[2]
     block = text.partition(f"```{language}\n")[2].partition("```\n")[0]
     assert block

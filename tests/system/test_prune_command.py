@@ -378,7 +378,7 @@ def test_without_a_daemon_what_was_moved_in_since_the_last_look_stays(pruned):
     assert {item["reason"] for item in plan["kept"] if "/m9/" in item["path"]} == {"newer than the reference"}
 
 
-# Who may.
+# Which users may delete.
 
 
 def ask_as_nobody(ask):
@@ -408,7 +408,7 @@ def test_another_user_may_not_use_the_socket_and_may_not_prune(pruned):
     start_with(pruned, "[prune]\nenabled = true\nmax_fraction = 0.5\n")
     pruned.home.chmod(0o755)
     assert "NotAllowed" in ask_as_nobody(Client(pruned.socket).status)
-    pruned.socket.chmod(0o666)  # whoever opens it up for all: deleting is still for a few
+    pruned.socket.chmod(0o666)  # even if an administrator opens it to all, only a few may delete
     assert "live" in ask_as_nobody(Client(pruned.socket).status)
     everything = walk(pruned.root)
     plan = pruned.client.plan_prune(str(pruned.reference), newer=True)

@@ -208,7 +208,7 @@ for who in people:
 """
 ALL, NOTHING, ALL_BUT_PRUNE = (["ok"], "ok"), (["NotAllowed"], "NotAllowed"), (["NotAllowed", "ok"], "NotAllowed")
 PEOPLE = ["root", "alfwatchd", "member", "outsider", "member without groups", "outsider with lab", "outsider lab first"]
-# Who may follows from the groups of the process, as for files: a service may have one that its user has not.
+# What a user may do follows from the groups of the process, as for files: a service may have one that its user has not.
 RIGHTS = {
     "no group": ("", None, [ALL, ALL, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING]),
     "a group": ("lab", None, [ALL, ALL, ALL, NOTHING, NOTHING, ALL, ALL]),

@@ -1,4 +1,4 @@
-"""Who gets which eid: each story of sessions that come and go, and the rules over random ones."""
+"""Which session gets which eid: each story of sessions that come and go, and the rules over random ones."""
 
 import random
 import uuid
