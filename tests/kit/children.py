@@ -6,6 +6,7 @@ import ctypes
 import functools
 import os
 import pickle
+import resource
 import select
 import signal
 import time
@@ -86,6 +87,14 @@ def in_child(function: Callable[[], T]) -> T:
     if not ok:
         raise AssertionError(f"in the child:\n{result}")
     return result  # type: ignore[no-any-return]
+
+
+def peak_kb() -> int:
+    """Return the most memory that this process ever had, in kB.
+
+    A forked child begins with all that its parent has at that moment, so only what is added says what the child took.
+    """
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def mount_tmpfs(place: Path, options: str = "") -> None:
