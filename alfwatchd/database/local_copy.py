@@ -12,8 +12,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from alfwatchd.atomic import write_atomically
 from alfwatchd.bounded_json import parse as parse_json
-from alfwatchd.store.atomic import write_atomically
 from alfwatchd.store.reader import read_file
 
 _FOLDER = "adopted"

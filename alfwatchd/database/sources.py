@@ -26,7 +26,7 @@ from alfwatchd.bounded_json import parse as parse_json
 from alfwatchd.database import alyx
 from alfwatchd.database.download import MOST_BYTES, Version, fetch, origin
 from alfwatchd.errors import SourceError, SourceMissing
-from alfwatchd.store.files import open_regular
+from alfwatchd.files import open_regular
 from alfwatchd.store.reader import read_file
 from alfwatchd.store.zip_files import check_member, open_zip
 

@@ -16,9 +16,11 @@ import threading
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from alfwatchd import linux
+from alfwatchd.atomic import replace_file
 from alfwatchd.errors import StateError, StateLocked
 from alfwatchd.scan.place import Identity, Place
 from alfwatchd.tree.content import Key, forgotten
@@ -294,13 +296,10 @@ def _unshare(path: Path) -> None:
         return
     if not stat.S_ISREG(about.st_mode) or about.st_nlink == 1 or not os.access(path, os.R_OK | os.W_OK):
         return
-    temporary = path.with_name(f"{path.name}.tmp")
     with path.open("r+b") as shared:
         linux.lock_bytes(shared.fileno(), _SQLITE_LOCKED_FROM, _SQLITE_LOCKS)
-        temporary.unlink(missing_ok=True)
-        with temporary.open("xb") as copy:
-            shutil.copyfileobj(shared, copy, 1 << 20)
-        temporary.replace(path)
+        # Not durable: after a power cut, a damaged state is made again.
+        replace_file(path, partial(shutil.copyfileobj, shared, length=1 << 20), is_durable=False)
 
 
 def _is_in_use(error: Exception) -> bool:

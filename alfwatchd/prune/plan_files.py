@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from alfwatchd.api import PlanRecord, PlanState, PruneReply
+from alfwatchd.atomic import replace_file
 from alfwatchd.prune.plan import PrunePlan
-from alfwatchd.store.atomic import replace_file
 
 _log = logging.getLogger(__name__)
 

@@ -14,10 +14,10 @@ from typing import BinaryIO
 
 from alfwatchd import linux
 from alfwatchd.alf.file_names import TABLES, ZIP
+from alfwatchd.atomic import replace_file, temporary_name
 from alfwatchd.errors import TargetChanged, TargetError
+from alfwatchd.files import NotRegular, open_regular, sync_folder
 from alfwatchd.publish.target import Token
-from alfwatchd.store.atomic import replace_file, temporary_name
-from alfwatchd.store.files import NotRegular, open_regular
 
 LOCK_NAME = ".publishing.lock"
 _CHUNK_BYTES = 1 << 20
@@ -168,7 +168,7 @@ def _enter(folder: int, name: str, path: Path, *, make: bool) -> int:
     if make:
         with suppress(FileExistsError):
             os.mkdir(name, dir_fd=folder)
-            os.fsync(folder)
+            sync_folder(folder)
     try:
         return os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
     except NotADirectoryError as error:

@@ -14,8 +14,8 @@ import pyarrow as pa
 from alfwatchd.alf.file_names import DATASETS, SESSIONS
 from alfwatchd.alf.grammar import SessionKey
 from alfwatchd.errors import OutDirError, StateError, TablesError
+from alfwatchd.files import file_version
 from alfwatchd.store import reader
-from alfwatchd.store.files import file_version
 from alfwatchd.store.layout import read_marks
 from alfwatchd.store.notes_file import Notes
 from alfwatchd.store.reader import StoredTables

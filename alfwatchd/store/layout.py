@@ -17,9 +17,9 @@ from typing import Any
 import pyarrow as pa
 
 from alfwatchd.alf.ids import md5
+from alfwatchd.atomic import write_atomically
 from alfwatchd.bounded_json import parse as parse_json
-from alfwatchd.store.atomic import write_atomically
-from alfwatchd.store.files import open_regular
+from alfwatchd.files import open_regular
 from alfwatchd.store.parquet_file import Group, Span
 from alfwatchd.tables.row_groups import Digests
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from alfwatchd.alf.file_names import DATASETS, SESSIONS
+from alfwatchd.files import file_version
 from alfwatchd.store import known_eids
-from alfwatchd.store.files import file_version
 from alfwatchd.store.known_eids import KnownEids
 from alfwatchd.store.notes_file import Notes
 from alfwatchd.store.open_readers import Readers

@@ -27,7 +27,7 @@ from typing import Any, BinaryIO, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from alfwatchd.store.files import open_regular
+from alfwatchd.files import open_regular
 
 _MAGIC = b"PAR1"
 _TAIL_SIZE = 8  # behind the footer: its length, and the magic

@@ -23,9 +23,9 @@ import pyarrow.parquet as pq
 
 from alfwatchd.alf import ids
 from alfwatchd.alf.file_names import DATASETS, SESSIONS
+from alfwatchd.atomic import write_atomically
 from alfwatchd.errors import OutDirError, TablesError
-from alfwatchd.store.atomic import write_atomically
-from alfwatchd.store.files import FileVersion, file_version
+from alfwatchd.files import FileVersion, file_version
 from alfwatchd.store.layout import Layout, load_layout, save_layout
 from alfwatchd.store.ledger import Ledger
 from alfwatchd.store.notes_file import Notes

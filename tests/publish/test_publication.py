@@ -236,7 +236,7 @@ KILLER = """
 import os, signal
 from types import SimpleNamespace
 from alfwatchd.publish import folder as folder_target
-from alfwatchd.store import atomic, files
+from alfwatchd import atomic, files
 left = int(os.environ["KILL_AT"])
 def counted(inner):
     def call(*arguments, **options):

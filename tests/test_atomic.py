@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from alfwatchd.store.atomic import replace_file, write_atomically
-from alfwatchd.store.files import file_version
+from alfwatchd.atomic import replace_file, write_atomically
+from alfwatchd.files import file_version
 from kit.trees import IN_THE_WAY, fast_folder
 
 NAME = "a.pqt"
