@@ -56,8 +56,8 @@ def no_readers() -> Iterator[None]:
     """Let a store wait for nobody who reads the tables: in these tests only the test does, when they are written."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(open_readers, "UNSEEN_SECONDS", 0.0)
-        patch.setattr(writer, "_TO_SESSIONS", 0.0)
-        patch.setattr(writer, "_TO_DATASETS", 0.0)
+        patch.setattr(writer, "TO_SESSIONS_SECONDS", 0.0)
+        patch.setattr(writer, "TO_DATASETS_SECONDS", 0.0)
         yield
 
 

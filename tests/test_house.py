@@ -75,18 +75,6 @@ OF_OTHER_LIBRARIES = {
 }
 """Private name -> whose it is. We do not use private names of our own in tests."""
 
-PRIVATE_STILL = {
-    "conftest.py": {"_TO_SESSIONS", "_TO_DATASETS"},
-    "index/test_state_db.py": {"_db"},
-    "kit/engine.py": {"_workers", "_reader"},
-    "scan/test_hasher.py": {"_is_same"},
-    "store/test_layout.py": {"_TO_SESSIONS", "_TO_DATASETS"},
-    "store/test_parquet_file.py": {"_KEPT_ANYWAY", "_NO_WASTE"},
-    "store/test_writer_order.py": {"_TO_SESSIONS", "_TO_DATASETS"},
-    "watch/test_watcher.py": {"_REST_SECONDS"},
-}
-"""File of tests -> private names that it still uses."""
-
 
 @cache
 def tree_of(path: Path) -> ast.Module:
@@ -194,7 +182,7 @@ def is_private(name: str) -> bool:
 @pytest.mark.parametrize("name", modules(TESTS))
 def test_tests_use_public_names(name):
     found = set(private_names(TESTS / name)) - OF_OTHER_LIBRARIES.keys()
-    assert found - PRIVATE_STILL.get(name, set()) == set(), "what a test needs deserves a public name"
+    assert found == set(), "what a test needs deserves a public name"
 
 
 CODE = re.compile(r"^ *from (alfwatchd[\w.]*) import ([\w, ]+)$", re.MULTILINE)
@@ -228,7 +216,6 @@ def _import(module: str, name: str) -> object:
 
 
 def test_no_exception_is_left_that_is_not_needed():
-    used = {name: set(private_names(TESTS / name)) if (TESTS / name).exists() else set() for name in PRIVATE_STILL}
     left = {
         "LONG_MODULES": LONG_MODULES.keys() - long_modules().keys(),
         "LONG_FUNCTIONS": LONG_FUNCTIONS.keys() - long_functions().keys(),
@@ -237,6 +224,5 @@ def test_no_exception_is_left_that_is_not_needed():
             for name in WITHOUT_A_TEST_OF_ITS_NAME
             if not (PACKAGE / name).exists() or (TESTS / package_of(name) / f"test_{Path(name).name}").exists()
         },
-        "PRIVATE_STILL": {(name, each) for name, names in PRIVATE_STILL.items() for each in names - used[name]},
     }
     assert {name: sorted(entries) for name, entries in left.items() if entries} == {}, "take them off the lists above"

@@ -34,9 +34,9 @@ _TAIL_SIZE = 8  # behind the footer: its length, and the magic
 _BUFFER_BYTES = 1 << 20
 _NOTHING = pa.py_buffer(mmap.mmap(-1, 1 << 26, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, mmap.PROT_READ))
 """Zeros that are never looked at, so they take no memory."""
-_MOST_WASTE = 1.2
-_NO_WASTE = 1 << 19
-_MOST_KEPT, _KEPT_ANYWAY = 3, 1 << 22
+_MOST_WASTE, NO_WASTE_BYTES = 1.2, 1 << 19
+"""How large a file may be before row groups are moved: a multiple of its row groups, and bytes above that."""
+_MOST_KEPT, KEPT_ANYWAY_BYTES = 3, 1 << 22
 """How large a file may be for the sake of readers: a multiple of its row groups, and bytes above that."""
 READING_SECONDS = 2.0
 """Longest time between the two openings. It is a millisecond, unless a reader is stopped."""
@@ -110,7 +110,7 @@ class GroupedFile:
         There are as many of them as are replaced anyway, so that the cost stays that of what changed.
         """
         spans = [group.span for group in self.groups.values()]
-        if _end(spans) <= _MOST_WASTE * sum(span.size for span in spans) + _NO_WASTE:
+        if _end(spans) <= _MOST_WASTE * sum(span.size for span in spans) + NO_WASTE_BYTES:
             return set()
         holes = _holes([*spans, *(left.span for left in self._left)])
         for key in changed:
@@ -201,7 +201,7 @@ class GroupedFile:
 
     def _wait_for_space(self, in_force: list[Span], last_opened: float) -> list[_Left]:
         """Wait until not too much is kept only for readers, and return where that lies."""
-        most = _MOST_KEPT * sum(span.size for span in in_force) + _KEPT_ANYWAY
+        most = _MOST_KEPT * sum(span.size for span in in_force) + KEPT_ANYWAY_BYTES
         while True:
             now = time.monotonic()
             until = {each: min(each.since, last_opened) + READING_SECONDS for each in self._left}

@@ -44,9 +44,10 @@ from alfwatchd.version import find_version
 
 T = TypeVar("T")
 
-_TO_SESSIONS, _TO_SESSIONS_PER_ROW, _TO_DATASETS, _MOST_PATIENCE = 1.0, 1e-5, 0.2, 20.0
-"""How long a reader may take from one file to the other, in seconds: ONE needs four for a million datasets, and less
-than 0.1 for their sessions."""
+TO_SESSIONS_SECONDS, TO_DATASETS_SECONDS = 1.0, 0.2
+"""How long a reader of few rows may take from the one file to the other. ONE needs less than 0.1 s to the datasets."""
+_TO_SESSIONS_SECONDS_PER_ROW, _MOST_PATIENCE_SECONDS = 1e-5, 20.0
+"""What each dataset adds, and the longest wait: ONE needs four seconds from a million datasets to the sessions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,15 +234,15 @@ class TableWriter:
         if not before - after:
             sessions = self._write_sessions(plan, rules, metadata)
             if after - before:
-                self._readers.wait_for(SESSIONS, _TO_DATASETS)
+                self._readers.wait_for(SESSIONS, TO_DATASETS_SECONDS)
             return sessions, self._write_datasets(plan, snapshot, rules, metadata)
         if after - before:  # until the datasets are replaced, sessions of either must be there
             self._write_both(old, plan, before - after, rules, metadata)
-            self._readers.wait_for(SESSIONS, _TO_DATASETS)
+            self._readers.wait_for(SESSIONS, TO_DATASETS_SECONDS)
             plan = plan if old is not None else replace(plan, sessions=set(plan.partition.members))
         datasets = self._write_datasets(plan, snapshot, rules, metadata)
-        patience = _TO_SESSIONS + _TO_SESSIONS_PER_ROW * plan.partition.n_rows
-        self._readers.wait_for(DATASETS, min(patience, _MOST_PATIENCE))
+        patience = TO_SESSIONS_SECONDS + _TO_SESSIONS_SECONDS_PER_ROW * plan.partition.n_rows
+        self._readers.wait_for(DATASETS, min(patience, _MOST_PATIENCE_SECONDS))
         return self._write_sessions(plan, rules, metadata), datasets
 
     def _write_sessions(self, plan: Plan, rules: TableRules, metadata: dict[bytes, bytes]) -> FileVersion:

@@ -481,10 +481,25 @@ def test_a_file_that_is_being_hashed_is_not_hashed_by_another_thread_as_well(roo
     assert digests.n_looks == 1
 
 
+class OsThatSees:
+    """The `os` module, to which open files look like these ones, and in the end like the last."""
+
+    def __init__(self, looks, last):
+        self.looks, self.last = looks, last
+
+    def fstat(self, fd):
+        return os.stat(next(self.looks, self.last))
+
+    def __getattr__(self, name):
+        return getattr(os, name)
+
+
 def test_a_file_that_was_another_for_a_while_is_hashed_once_more(root, state, monkeypatch):
     write(root, "a.b.c")
-    digests, looks = SlowDigests(state), iter([True, False, True, True])
-    monkeypatch.setattr(hashing_module, "_is_same", lambda *_: next(looks))
+    write(root, "d.e.f", b"other content")
+    here, other = root / FOLDER / "a.b.c", root / FOLDER / "d.e.f"
+    digests, looks = SlowDigests(state), iter([here, other, other])  # opened, read, and compared once more
+    monkeypatch.setattr(hashing_module, "os", OsThatSees(looks, here))
     with Hashing(root, digests) as hashing:
         hashing.hasher.submit([job(root, "a.b.c")])
         assert digests.is_held.wait(PATIENCE)

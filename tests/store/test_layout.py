@@ -69,8 +69,8 @@ def out_dir():
 def small_groups():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(row_groups, "ROWS_PER_GROUP", 8)
-        patch.setattr(writer, "_TO_SESSIONS", 0.0)  # nobody reads here but the tests, in their own order
-        patch.setattr(writer, "_TO_DATASETS", 0.0)
+        patch.setattr(writer, "TO_SESSIONS_SECONDS", 0.0)  # nobody reads here but the tests, in their own order
+        patch.setattr(writer, "TO_DATASETS_SECONDS", 0.0)
         yield
 
 

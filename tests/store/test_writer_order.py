@@ -103,8 +103,8 @@ SUBJECT_SETS = st.sets(st.sampled_from("stuv")).map(sorted)
 def test_every_dataset_has_its_session_at_every_moment(history):
     """Whatever is added and removed, at restarts too, and after writes that failed half-way."""
     with fast_folder() as out_dir, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store_module, "_TO_SESSIONS", 0.0)  # nobody reads here but the test, within a moment
-        patch.setattr(store_module, "_TO_DATASETS", 0.0)
+        patch.setattr(store_module, "TO_SESSIONS_SECONDS", 0.0)  # nobody reads here but the test, within a moment
+        patch.setattr(store_module, "TO_DATASETS_SECONDS", 0.0)
         store = TableWriter(out_dir, "/data")
         store.write(snapshot("st"), TableRules())
         n_looks = []
