@@ -158,20 +158,25 @@ def remove_missing_datasets(
         reference = reference_files.read_reference(root) if tables is None else _reference(root, tables, view)
         if reference is None:
             return []
-        is_dated = reference.origin.date is not None
-        if not (dry or newer or is_dated):
+        if not (dry or newer) and reference.origin.date is None:
             raise PruneRefused(
                 f"{root}: there are no tables here, so that nothing tells how old the given ones are, and what was "
                 "recorded since would be removed; write them here, too, or pass newer=True. Nothing was removed"
             )
-        plan = operations.plan_for(
-            root,
-            view,
-            reference,
-            remove_empty_sessions=remove_empty_sessions,
-            margin_seconds=_settings(root, _NOWHERE).prune.margin_seconds if is_dated and not newer else None,
-        )
+        plan = _plan(root, view, reference, remove_empty_sessions=remove_empty_sessions, newer=newer)
         return _remove(root, Path(cache_dir), plan, guard, dry=dry)
+
+
+def _plan(root: Path, view: TablesView, reference: Reference, *, remove_empty_sessions: bool, newer: bool) -> PrunePlan:
+    """Make a plan. Files that are newer than the reference stay, unless `newer` is set or nothing dates it."""
+    is_dated = reference.origin.date is not None
+    return operations.plan_for(
+        root,
+        view,
+        reference,
+        remove_empty_sessions=remove_empty_sessions,
+        margin_seconds=_settings(root, _NOWHERE).prune.margin_seconds if is_dated and not newer else None,
+    )
 
 
 def _remove(root: Path, cache_dir: Path, plan: PrunePlan, guard: operations.RootCheck, *, dry: bool) -> list[Path]:
