@@ -53,14 +53,14 @@ def look(settings: Adopt, state_dir: Path, in_force: Adoption | None = None) -> 
         What is adopted already.
     """
     try:
-        found = read_source(settings.source, local_copy.kept_mark(state_dir, settings.source), state_dir)
+        found = read_source(settings.source, local_copy.copied_version(state_dir, settings.source), state_dir)
         if found is None and in_force is None:
             if (known := recall(settings, state_dir)) is not None:
                 return Reading(known, "")
             found = read_source(settings.source, None, state_dir)  # the copy is damaged
         if found is None:
             return NOTHING_READ
-        copy = local_copy.Copy(found.sessions, found.datasets, found.mark)
+        copy = local_copy.Copy(found.sessions, found.datasets, found.version)
         return Reading(_adopt(settings, state_dir, copy, is_new=True), "")
     except AlfwatchdError as error:
         return Reading(None if in_force is not None else recall(settings, state_dir), str(error))

@@ -60,7 +60,7 @@ class Source:
     datasets : pyarrow.Table
         Of the columns ``id`` or ``id_0`` and ``id_1``, ``eid`` or ``eid_0`` and ``eid_1``, rel_path, and where the
         source has them, session_path, file_size, hash, qc, default_revision and exists; `n_datasets` rows.
-    mark : dict
+    version : dict
         For the next `read_source`.
     origin : str
         Path or address of what was read, without secrets.
@@ -72,7 +72,7 @@ class Source:
 
     sessions: pa.Table
     datasets: pa.Table
-    mark: SourceVersion
+    version: SourceVersion
     origin: str
 
 
@@ -85,7 +85,7 @@ def read_source(source: str, seen: SourceVersion | None, scratch: Path | None = 
         Folder with the two tables or a ``cache.zip``; a zip file; the ``http(s)`` address of either; the address of an
         Alyx database with ``alyx+`` before it.
     seen : dict or None
-        `Source.mark` of an earlier call; of another source it counts as None.
+        `Source.version` of an earlier call; of another source it counts as None.
     scratch : Path or None
         Folder for temporary files, which have no name there; default: that of the system.
 
@@ -127,8 +127,8 @@ def _read_still(
 ) -> Source | None:
     """Read files, and make sure that no other process replaced or rewrote them meanwhile."""
     for attempt in range(TRIES):
-        marks = [_mark_file(path) for path in paths]
-        if seen is not None and seen.get("files") == marks:
+        versions = [_version_of(path) for path in paths]
+        if seen is not None and seen.get("files") == versions:
             return None
         failure = None
         try:
@@ -136,18 +136,18 @@ def _read_still(
         except SourceError as error:
             failure = error
         try:
-            is_still = marks == [_mark_file(path) for path in paths]
+            is_still = versions == [_version_of(path) for path in paths]
         except SourceError:
             is_still = False
         if is_still and failure is not None:
             raise failure
         if is_still:
-            return Source(sessions, datasets, {"source": source, "files": marks}, ", ".join(map(str, paths)))
+            return Source(sessions, datasets, {"source": source, "files": versions}, ", ".join(map(str, paths)))
         time.sleep(PAUSE_SECONDS * (attempt + 1))
     raise SourceError(f"{paths[0]}: is being replaced all the time; will be read when it is at rest")
 
 
-def _mark_file(path: Path) -> list[int]:
+def _version_of(path: Path) -> list[int]:
     """Return inode, size in bytes and mtime_ns."""
     try:
         about = path.stat()
@@ -294,8 +294,8 @@ class _Web:
         return fetch(address, into, known, token, most_bytes)
 
     def _make(self, sessions: pa.Table, datasets: pa.Table, versions: list[Version]) -> Source:
-        mark = {"source": self._source, "files": [asdict(version) for version in versions]}
-        return Source(sessions, datasets, mark, ", ".join(shown(version.address) for version in versions))
+        version = {"source": self._source, "files": [asdict(each) for each in versions]}
+        return Source(sessions, datasets, version, ", ".join(shown(each.address) for each in versions))
 
 
 # Alyx.
@@ -311,11 +311,11 @@ def _read_alyx(source: str, seen: SourceVersion | None) -> Source | None:
         with pa.ipc.new_stream(packed, table.schema) as writer:
             writer.write_table(table.combine_chunks())
         digest.update(packed.getvalue())
-    mark = {"source": source, "files": [digest.hexdigest()]}
-    if seen is not None and seen.get("files") == mark["files"]:
+    version = {"source": source, "files": [digest.hexdigest()]}
+    if seen is not None and seen.get("files") == version["files"]:
         return None
     told = shown(source)
-    return Source(_check(sessions, _SESSIONS, told), _check(datasets, _DATASETS, told), mark, told)
+    return Source(_check(sessions, _SESSIONS, told), _check(datasets, _DATASETS, told), version, told)
 
 
 # Tables.

@@ -79,7 +79,7 @@ class StateDb:
             state_dir.mkdir(parents=True, exist_ok=True, mode=0o750)
             self.is_new = not self.path.exists()
             self._db = self._open()
-            self._mark: tuple[int, int] | None = _mark(self.path)
+            self._inode: tuple[int, int] | None = _inode(self.path)
         except (OSError, sqlite3.Error) as error:
             if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY or _is_in_use(error):
                 raise StateLocked(
@@ -210,13 +210,13 @@ class StateDb:
                 yield
         except (OSError, sqlite3.Error) as error:
             if _is_damage(error):
-                self._mark = None  # the next transaction makes it again
+                self._inode = None  # the next transaction makes it again
             raise StateError(f"{self.path}: {error}; it may be deleted while no daemon runs") from error
 
     def _is_in_place(self) -> bool:
         """Tell whether the file that is open is the one that the next start will find."""
         try:
-            return self._mark == _mark(self.path)
+            return self._inode == _inode(self.path)
         except OSError:
             return False
 
@@ -226,7 +226,7 @@ class StateDb:
         self._places = None
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
         self._db = self._open()
-        self._mark = _mark(self.path)
+        self._inode = _inode(self.path)
         _log.warning("the state was removed or damaged and is made again path=%s", self.path)
 
     def _open(self) -> sqlite3.Connection:
@@ -307,7 +307,7 @@ def _is_in_use(error: Exception) -> bool:
     return isinstance(error, OSError) and error.errno in (errno.EAGAIN, errno.EACCES) and error.filename is None
 
 
-def _mark(path: Path) -> tuple[int, int]:
+def _inode(path: Path) -> tuple[int, int]:
     about = path.stat()
     return about.st_dev, about.st_ino
 

@@ -51,7 +51,7 @@ class FolderTarget:
         """See `Target`."""
         *above, name = key.split("/")
         with _told(self._base / key), suppress(FileNotFoundError), self._open_folder(*above) as folder:
-            return _mark(folder, name)
+            return _token(folder, name)
         return None
 
     @contextmanager
@@ -185,7 +185,7 @@ def _open_file(folder: int, name: str) -> BinaryIO:
         raise
 
 
-def _mark(folder: int, name: str) -> Token | None:
+def _token(folder: int, name: str) -> Token | None:
     try:
         about = os.stat(name, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
@@ -202,7 +202,7 @@ def _replace(folder: int, name: str, content: BinaryIO, token: Token | None) -> 
 
     @contextmanager
     def replacing() -> Iterator[None]:
-        if _mark(folder, name) != token:
+        if _token(folder, name) != token:
             raise FileExistsError
         yield
 

@@ -73,14 +73,14 @@ def save_layout(path: Path, layout: Layout) -> None:
         write_atomically(path, write, is_durable=False)
 
 
-def read_marks(path: Path) -> list[Any]:
-    """Return the marks of the files that a layout was made for; none where there is no sound layout."""
+def read_versions(path: Path) -> list[Any]:
+    """Return the versions of the files that a layout was made for; none where there is no sound layout."""
     content = _read(path)
     try:
-        marks = parse_json(content.partition(b"\n")[0], len(content))["made_for"]["marks"] if content else []
+        versions = parse_json(content.partition(b"\n")[0], len(content))["made_for"]["file_versions"] if content else []
     except (ValueError, LookupError, TypeError):
         return []
-    return marks if isinstance(marks, list) else []
+    return versions if isinstance(versions, list) else []
 
 
 def load_layout(path: Path, made_for: dict[str, Any]) -> Layout | None:

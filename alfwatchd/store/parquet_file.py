@@ -130,7 +130,7 @@ class GroupedFile:
         schema: pa.Schema,
         tables: Iterable[tuple[int, pa.Table]],
         last_opened: float,
-        mark: tuple[int, int, int] | None = None,
+        version: tuple[int, int, int] | None = None,
     ) -> None:
         """Write the successor of the file.
 
@@ -145,7 +145,7 @@ class GroupedFile:
             when the one before it is written, so that no two need be in memory.
         last_opened : float
             When a reader last opened the file in force or an earlier one, in seconds on the monotonic clock.
-        mark : tuple or None
+        version : tuple or None
             Inode, size and mtime_ns of the file in force, where others may write to it; see `files.file_version`.
 
         Raises
@@ -156,7 +156,7 @@ class GroupedFile:
         groups = dict(self.groups)
         with target.open("wb", buffering=0) as file:
             fd = file.fileno()
-            in_force, left = self._copy_to(fd, last_opened, mark)
+            in_force, left = self._copy_to(fd, last_opened, version)
             taken = [*in_force, *(each.span for each in left)]
             for key, table in tables:
                 groups.pop(key, None)
@@ -176,7 +176,7 @@ class GroupedFile:
         self._left = [*left, *(_Left(span, time.monotonic()) for span in before if span not in used)]
 
     def _copy_to(
-        self, fd: int, last_opened: float, mark: tuple[int, int, int] | None
+        self, fd: int, last_opened: float, version: tuple[int, int, int] | None
     ) -> tuple[list[Span], list[_Left]]:
         """Copy what the successor must have for the sake of readers; return where it lies, and since when unused."""
         try:
@@ -195,7 +195,7 @@ class GroupedFile:
             return in_force, left
         if n_copied < n_bytes:
             raise OSError(f"{self._path}: shorter than it should be")
-        if mark is not None and mark != (about.st_ino, about.st_size, about.st_mtime_ns):
+        if version is not None and version != (about.st_ino, about.st_size, about.st_mtime_ns):
             raise OSError(f"{self._path}: another program writes to it")
         return in_force, left
 

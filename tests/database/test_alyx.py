@@ -66,12 +66,12 @@ def test_nothing_is_left_in_the_home_and_temporary_folders(home, tmp_path, monke
 def test_the_database_is_the_same_until_it_changes(as_user):
     with alyx_server() as alyx:
         source = f"alyx+{alyx.address}/"
-        mark = json.loads(json.dumps(read_source(source, None).mark))
+        version = json.loads(json.dumps(read_source(source, None).version))
         alyx.datasets.reverse()  # no order is promised
-        assert read_source(source, mark) is None
+        assert read_source(source, version) is None
         alyx.datasets[0]["qc"] = "FAIL"
-        changed = read_source(source, mark)
-        assert changed.mark != mark
+        changed = read_source(source, version)
+        assert changed.version != version
         assert changed.datasets["qc"].to_pylist().count("FAIL") == 1
 
 

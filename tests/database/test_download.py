@@ -133,7 +133,7 @@ def test_two_files_are_never_taken_while_they_are_replaced(monkeypatch):
         web.before = replace
         found = read_source(f"{web.address}/t", None)
         assert [path for path, _ in web.asked].count("/t/sessions.pqt") > 2
-        assert read_source(f"{web.address}/t", found.mark) is None
+        assert read_source(f"{web.address}/t", found.version) is None
         monkeypatch.setattr(sources, "TRIES", 2)
         web.before = lambda path: setattr(web, "salt", str(len(web.asked)))
         with pytest.raises(SourceError, match="is being replaced all the time"):
