@@ -180,6 +180,7 @@ def _plan(root: Path, view: TablesView, reference: Reference, *, remove_empty_se
 
 
 def _remove(root: Path, cache_dir: Path, plan: PrunePlan, guard: operations.RootCheck, *, dry: bool) -> list[Path]:
+    """Carry a plan out, or print what it would remove; return the paths."""
     for item in plan.kept:
         _log.info("kept path=%s reason=%s", root / item.path, item.reason)
     if dry:
@@ -267,6 +268,7 @@ def _too_low(root: Path) -> list[str]:
 
 
 def _write(start: Start, settings: Settings, written_at: datetime.datetime, *, hash_ids: bool) -> None:
+    """Write the two tables, with ids that are UUIDs or, as upstream can, paths."""
     snapshot = start.indexer.tables.snapshot()
     if hash_ids:
         start.indexer.tables.generation += 1

@@ -146,6 +146,7 @@ class Adopter:
         )
 
     def _run(self) -> None:
+        """Read the source again and again, and post what can be adopted or why it cannot be read."""
         # A source may take minutes. Until it is read, the ids of the last run stay, so that they do not change twice.
         in_force = recall(self._settings, self._state_dir)
         if in_force is not None:

@@ -75,6 +75,7 @@ def recall(settings: Adopt, state_dir: Path) -> Adoption | None:
 
 
 def _adopt(settings: Adopt, state_dir: Path, copy: local_copy.Copy, *, is_new: bool) -> Adoption:
+    """Return what can be adopted of a copy; keep the copy for the next start if it says something new."""
     try:
         adoption = adopt(copy.sessions, copy.datasets, keep_missing=settings.keep_missing)
     except (ArithmeticError, ValueError, pa.ArrowException) as error:  # numbers and dates beyond all bounds

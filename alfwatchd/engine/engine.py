@@ -104,6 +104,7 @@ class Engine:
     # Messages.
 
     def _accept(self, message: Message, now: float) -> None:
+        """Give a message to the part that it is for."""
         model, indexer = self.model, self.model.indexer
         match message:
             case PathsChanged():

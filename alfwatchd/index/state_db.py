@@ -313,6 +313,7 @@ def _inode(path: Path) -> tuple[int, int]:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
+    """Open the file; raises `sqlite3.DatabaseError` if it is damaged or of another version."""
     db = sqlite3.connect(path, check_same_thread=False)
     try:
         # Before WAL, so that there is no shared memory file: another program could truncate it and end us by SIGBUS.

@@ -151,6 +151,7 @@ class Ledger:
     # Notes.
 
     def _note(self, notes: Notes, last: Partition | None, now: Partition, rules: TableRules) -> None:
+        """Note what only the tables held of rows that go, and forget notes of sessions that are back."""
         kept, known = rules.all_kept, self._rules
         if rules.n_recomputed != self._n_recomputed:
             notes.forget_ids()
@@ -205,6 +206,7 @@ class Ledger:
         self._record_changes(changes, rules, "moved")
 
     def _record_renames(self, last: Partition | None, parts: Partition, rules: TableRules, *, is_held: bool) -> None:
+        """Record the ids of sessions that went and came again under another path, also when not at the same flush."""
         if last is None or self._known is not None:
             if not is_held:
                 self._record_changes(self._renamed_meanwhile(parts), rules, "renamed")

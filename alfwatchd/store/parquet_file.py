@@ -283,6 +283,7 @@ def _write_group(fd: int, table: pa.Table, taken: Sequence[Span]) -> Group:
 
 
 def _write_at(fd: int, start: int, table: pa.Table) -> Group:
+    """Write a table as one row group that begins at an offset of the file."""
     collected: list[pq.FileMetaData] = []
     sink = _Sink(fd)
     file = pa.PythonFile(sink, "w")

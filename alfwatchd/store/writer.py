@@ -164,6 +164,7 @@ class TableWriter:
         return is_changed
 
     def _write(self, snapshot: Snapshot, rules: TableRules) -> bool:
+        """Write the row groups that differ from those on disk; tell whether there were any."""
         snapshot = rules.complete(snapshot)
         last = self._take_last(snapshot, rules)
         plan = plan_changes(last.partition, snapshot, rules) if last is not None and last.partition else None
@@ -314,6 +315,7 @@ class TableWriter:
         return version
 
     def _metadata(self, snapshot: Snapshot, rules: TableRules) -> dict[bytes, bytes]:
+        """Return the metadata of both files: what ONE reads, and our own."""
         # one.alf.cache._metadata: local time, in minutes. Clients compare it to see whether there are newer tables, so
         # it never goes back, though clocks do once a year or more often.
         now = datetime.datetime.now().isoformat(sep=" ", timespec="minutes")

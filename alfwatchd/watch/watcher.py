@@ -200,6 +200,7 @@ class _Reader(InotifyFD):  # type: ignore[misc]
         self._hurry.clear()
 
     def _parse(self, buffer: bytes) -> list[PathsChanged | EventsLost]:
+        """Return what a buffer of the kernel tells, joined per folder."""
         lost: list[PathsChanged | EventsLost] = []
         folders: dict[int, FolderEvents] = {}
         cookies: list[str] = []
@@ -221,6 +222,7 @@ class _Reader(InotifyFD):  # type: ignore[misc]
 
 
 def _add_event(events: FolderEvents, mask: int, name: bytes) -> None:
+    """Note an event about a name in a folder, or about the folder itself."""
     if mask & (inotify.IN_ISDIR | _SELF) or not name:
         events.listing = True
         if mask & _WENT:
