@@ -19,7 +19,7 @@ from kit.alyx import FIXTURES, PASSWORD, TOKEN, USER, alyx_server, texts_of
 
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
-    """A home folder that nobody has used."""
+    """A home folder that is new."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     (tmp_path / "home").mkdir()
     return tmp_path / "home"
@@ -146,7 +146,7 @@ def test_what_is_wrong_is_said_without_secrets(change, credentials, says):
     assert "wrong" not in str(caught.value)
 
 
-def test_nobody_there_is_said():
+def test_a_server_that_does_not_answer_is_named():
     with alyx_server() as alyx:
         pass
     with pytest.raises(SourceError, match="logging in: ConnectionError; check address and network"):

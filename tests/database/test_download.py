@@ -97,7 +97,7 @@ def test_a_failure_names_address_and_reason_and_no_secret(answer, kind, says):
         assert not {"hidden", TOKEN} & set(str(caught.value).replace("?", " ").replace("=", " ").split())
 
 
-def test_nobody_there_is_said():
+def test_a_server_that_does_not_answer_is_named():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         with pytest.raises(SourceError, match=r"cannot be fetched: .*refused; check address, network and disk"):

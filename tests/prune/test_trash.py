@@ -195,7 +195,7 @@ def test_what_a_link_leads_to_stays(root):
     assert {path for path in FILES if (root / path).exists()} == stays
 
 
-def test_a_prune_that_nobody_wants_any_more_stops_at_the_next_file(root):
+def test_a_prune_whose_client_is_gone_stops_at_the_next_file(root):
     plan, n = plan_for(root), [0]
 
     def is_wanted():

@@ -21,7 +21,7 @@ def group(rng, n_rows):
 
 
 class File:
-    """A grouped file that is renamed into place as the store does, and what it should hold."""
+    """A grouped file that is renamed into place as the writer does, and what it should hold."""
 
     def __init__(self, folder):
         self.path = folder / "datasets.pqt"
@@ -42,7 +42,7 @@ class File:
         self.grouped.commit()
 
     def move(self, tables):
-        """Write as the store does, which moves what it is told to."""
+        """Write as the writer does, which moves what it is told to."""
         moved = self.grouped.to_move(tables)
         assert len(moved) <= len(tables)
         assert not moved & tables.keys()
@@ -86,7 +86,7 @@ def test_holes_are_used_again(file):
     assert file.size < 1.3 * fresh
 
 
-def test_while_somebody_reads_holes_are_not_used_but_the_file_does_not_grow_without_end(file, monkeypatch, clock):
+def test_during_a_read_holes_are_not_used_but_the_file_does_not_grow_without_end(file, monkeypatch, clock):
     monkeypatch.setattr(parquet_file, "KEPT_ANYWAY_BYTES", 0)
     rng = random.Random(1)
     file.clock, file.is_read, began = clock, True, clock.now
