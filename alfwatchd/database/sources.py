@@ -37,11 +37,11 @@ TOKEN, ALYX_CREDENTIALS = "adopt_token", ("alyx_username", "alyx_password", "aly
 """Names of credentials."""
 
 SourceVersion: TypeAlias = dict[str, Any]
-"""By which a source can be told from what it is later. Plain JSON, equal after it was saved and loaded."""
+"""What tells a source from a later version of it. Plain JSON, equal after it was saved and loaded."""
 
 _MOST_INFO_BYTES = 1 << 20
 TRIES, PAUSE_SECONDS = 5, 0.2
-"""How often, and how far apart, files are read that are being replaced meanwhile."""
+"""How often to try to read files that are being replaced, and seconds between two tries."""
 _DAMAGES = (
     OSError, pa.ArrowException, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError,
 )  # fmt: skip
@@ -85,14 +85,14 @@ def read_source(source: str, seen: SourceVersion | None, scratch: Path | None = 
         Folder with the two tables or a ``cache.zip``; a zip file; the ``http(s)`` address of either; the address of an
         Alyx database with ``alyx+`` before it.
     seen : dict or None
-        `Source.mark` of an earlier call; of another source it counts as None.
+        `Source.mark` of an earlier call; the mark of another source counts as None.
     scratch : Path or None
         Folder for temporary files, which have no name there; default: that of the system.
 
     Returns
     -------
     Source or None
-        None where nothing has changed.
+        None if nothing has changed.
 
     Raises
     ------
@@ -240,7 +240,7 @@ class _Web:
         return parts._replace(path=f"{parts.path.rstrip('/')}/{name}", fragment="").geturl()
 
     def find_location(self) -> str:
-        """Return where ``cache_info.json`` says that the zip file is; empty where it does not say, or is not there."""
+        """Return where ``cache_info.json`` says that the zip file is; empty if it does not say, or is not there."""
         address, content = self.below(INFO), io.BytesIO()
         try:
             self._fetch(address, content, None, _MOST_INFO_BYTES)

@@ -1,4 +1,4 @@
-"""Finds where the symbolic links in a root lead. What they lead to is never pruned, or they would lead nowhere."""
+"""Finds where the symbolic links in a root lead. What they lead to is never pruned: the links would then dangle."""
 
 from __future__ import annotations
 

@@ -161,7 +161,7 @@ def plan_for(
 
 
 def _listed_folders(root: Path, view: TablesView, reference: Reference) -> dict[tuple[int, int], str]:
-    """Return (st_dev, st_ino) -> path of the folders of listed sessions; empty where no mount can show one twice."""
+    """Return (st_dev, st_ino) -> path of the folders of listed sessions; empty if no mount can show one twice."""
     found: dict[tuple[int, int], str] = {}
     if not mounts_near(str(root))[1]:
         return found
@@ -297,7 +297,7 @@ def _trash(settings: Settings) -> Trash | None:
 
 
 class RootCheck:
-    """Notices, where no daemon does, that the root or a mount is another one than when this object was made.
+    """Notices, for a prune without a daemon, that the root or a mount is another one than when this object was made.
 
     Raises
     ------

@@ -44,9 +44,9 @@ class Origin:
     source : str
         The folder, or what else to call them in messages.
     date : datetime.datetime or None
-        The earliest time at which they may have been made, with a zone; None where nothing tells.
+        The earliest time at which they may have been made, with a zone; None if it is not known.
     generation : int or None
-        None where another program wrote them.
+        None if another program wrote them.
     """
 
     source: str
@@ -55,7 +55,7 @@ class Origin:
 
     @property
     def iso_date(self) -> str:
-        """The date in UTC, ISO 8601; empty where nothing tells."""
+        """The date in UTC, ISO 8601; empty if it is not known."""
         return self.date.isoformat(timespec="seconds") if self.date is not None else ""
 
     def __str__(self) -> str:

@@ -21,7 +21,7 @@ _STATUS_SECONDS = 1.0
 class Service:
     """What the loop that does the work tells systemd, once in each round. That loop's thread only.
 
-    A message that systemd does not take, because it is busy, is said again in the next round.
+    A message that systemd does not take, because it is busy, is sent again in the next round.
     """
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:

@@ -1,7 +1,7 @@
-"""Whether a Parquet file can be what its footer says: looked at before any row is read.
+"""Checks, before any row is read, whether a Parquet file can be what its footer says.
 
-A file of a few kilobytes can tell of so many rows, or of so long a content, that reading it takes all memory. Tables of
-sessions and datasets cannot be that small: each row has an id, or a path, of its own.
+A file of a few kilobytes can claim so many rows, or so long a content, that reading it takes all memory. Real tables of
+sessions and datasets are never that small: each row has an id, or a path, of its own.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ def check_footer(metadata: pq.FileMetaData, n_bytes: int) -> None:
     Raises
     ------
     ValueError
-        It cannot, or no table of ours or of a database looks like that; says why. Reading it might take all memory.
+        It cannot, or no table of ours or of a database looks like that; the message says why. Reading it might take all
+        memory.
     """
     if metadata.num_columns > _MOST_COLUMNS or metadata.num_row_groups > _MOST_ROW_GROUPS:
         raise ValueError(f"tells of {metadata.num_columns} columns and {metadata.num_row_groups} row groups")

@@ -63,13 +63,13 @@ def find_id(state_dir: Path, out_dir: Path, old: str) -> IdsReply:
     ----------
     state_dir : Path
     out_dir : Path
-        Of the tables: an id that they hold is the one to be found.
+        Folder of the tables: an id that they hold counts as not changed.
     old : str
 
     Raises
     ------
     UsageError
-        It is no UUID.
+        It is not a UUID.
     StateError
         The file of changes cannot be read.
     """

@@ -74,7 +74,7 @@ def save(folder: Path, partition: Partition, mark: FileVersion) -> None:
 
 
 def load(folder: Path, mark: FileVersion | None) -> tuple[KnownEids, bool] | None:
-    """Return what `save` kept, and whether the sessions table is still that one; None where there is nothing."""
+    """Return what `save` kept, and whether the sessions table is still that one; None if there is nothing."""
     try:
         table = read_file(folder / NAME)
         columns = [table.column(name).to_pylist() for name in ("path", "eid", "contents", "adopted")]

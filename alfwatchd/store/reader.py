@@ -69,7 +69,7 @@ def read_tables(folder: Path) -> StoredTables | None:
 
 
 def read_sessions_alone(folder: Path) -> StoredTables | None:
-    """Return the sessions alone, for when the datasets are missing or damaged; None if these are, too."""
+    """Return the sessions alone, in case the datasets are missing or damaged; None if the sessions are, too."""
     sessions = read_sessions(folder)
     if sessions is None:
         return None

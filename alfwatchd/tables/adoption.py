@@ -65,7 +65,7 @@ class Adoption:
     sessions : mapping of str to AdoptedSession
         By ``(lab/)subject/date/number`` with three digits.
     elsewhere : mapping of str to AdoptedSession
-        Sessions whose datasets the database tells to lie in another folder, by that one.
+        By folder: sessions whose datasets lie in this folder, and not in their own, as the database says.
     rows : DatabaseRows
     problems : tuple of Problem
         Rows in which the database contradicts itself. They are not adopted.
@@ -192,8 +192,9 @@ class Adoption:
     def without_adopted(self, kept: Earlier) -> Earlier:
         """Return what earlier tables know without what the database knows better.
 
-        A row whose path differs by a UUID from that of the database's row may be of the twin of the file that is
-        adopted, so it goes only if it already has the id that the database gives.
+        The path of such a row may differ from the path in the database by a UUID in the file name. Then the row may
+        belong to another file than the adopted one, so it is left out only if it already has the id that the database
+        gives.
         """
         sessions = {path: row for path, row in kept.sessions.items() if path not in self.sessions}
         known = kept.datasets

@@ -27,7 +27,7 @@ class EarlierSession:
     Parameters
     ----------
     eid : bytes or None
-        16 bytes; None where it is the id that the path gives anyway.
+        16 bytes; None if it is the id that the path gives anyway.
     task_protocol, projects : str
     """
 
@@ -43,7 +43,7 @@ class EarlierDataset:
     Parameters
     ----------
     id : bytes or None
-        16 bytes; None where it is the id that the path gives anyway.
+        16 bytes; None if it is the id that the path gives anyway.
     qc : int
         Index into `QC_CATEGORIES`.
     """
