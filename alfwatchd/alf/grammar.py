@@ -39,7 +39,7 @@ _FILE = re.compile(r"\w+\.(?:_[a-z]+_)?[a-zA-Z0-9]+(?:_\w+)?(?:\.[.\w-]+)?\.\w+\
 
 
 TRASH = ".alfwatchd-trash"
-"""Folder at the top of the root into which prune moves files. It is not a subject, whatever it holds."""
+"""Folder at the top of the root into which prune moves files. It never counts as a subject."""
 
 
 class Kind(IntEnum):

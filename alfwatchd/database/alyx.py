@@ -193,7 +193,7 @@ def _read_all(
             try:
                 rows |= {_id_of(record): convert(record) for record in records}
             except (KeyError, TypeError, ValueError, AttributeError) as error:
-                raise _Failed(f"{endpoint} are not as those of Alyx ({error!r}); check adopt.source") from error
+                raise _Failed(f"{endpoint} are not what Alyx answers ({error!r}); check adopt.source") from error
         # Where a row went meanwhile, another one may have slipped through between two pages.
         if counts == sorted(counts) and len(rows) >= counts[-1]:
             whole = [row for _, row in sorted(rows.items()) if row is not None]

@@ -22,10 +22,10 @@ _CHUNK_BYTES = 1 << 20
 SILENCE_SECONDS, MOST_SECONDS = 60.0, 3600.0
 """How long a server may say nothing, and how long a file may take as a whole."""
 _FAILURES: Mapping[int, str] = {
-    401: "it asks for credentials: give a token as the credential adopt_token",
-    403: "it refuses: give a token as the credential adopt_token, if it needs one, and check the address",
-    404: "there is nothing: check the address",
-    410: "there is nothing any more: check the address",
+    401: "it needs credentials: set a token as the credential adopt_token",
+    403: "it refuses access: set a token as the credential adopt_token, if it needs one, and check the address",
+    404: "there is no such file: check the address",
+    410: "the file is no longer there: check the address",
 }
 
 
@@ -127,7 +127,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
     ) -> urllib.request.Request | None:
         if urlsplit(newurl).scheme not in ("http", "https"):
-            raise urllib.error.URLError("redirected to what is no web server")
+            raise urllib.error.URLError("redirected to an address that is not http or https")
         request = super().redirect_request(req, fp, code, msg, headers, newurl)
         token = req.unredirected_hdrs.get("Authorization")
         if request is not None and token and origin(newurl) == origin(req.full_url):

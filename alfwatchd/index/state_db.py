@@ -81,8 +81,8 @@ class StateDb:
         except (OSError, sqlite3.Error) as error:
             if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY or _is_in_use(error):
                 raise StateLocked(
-                    f"{state_dir}: the state is locked by another process, which keeps it while it runs; stop it, or "
-                    "choose another folder with --state-dir"
+                    f"{state_dir}: the state is locked by another process; stop that process, or choose another "
+                    "folder with --state-dir"
                 ) from error
             raise StateError(
                 f"{state_dir}: cannot keep state here ({error}); choose another folder with --state-dir"

@@ -12,8 +12,8 @@ from alfwatchd.errors import AlfwatchdError, PruneRefused
 OWN_TABLES = "the daemon's own tables"
 """Stands for the reference of a plan where none is named."""
 NO_REFERENCE = (
-    "without a reference there is nothing to delete: name the folder with the tables of what is to stay with "
-    "--reference, or set prune.reference"
+    "without a reference there is nothing to delete: name the folder with tables that list what must stay "
+    "with --reference, or set prune.reference"
 )
 
 

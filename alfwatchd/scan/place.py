@@ -17,7 +17,7 @@ _STORED_INODES = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What tells a file system from every other one, whatever device it is on and wherever it is mounted.
+    """What tells a file system from every other one, on any device and at any mount point.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ class Seen(NamedTuple):
 
     @property
     def shows_stable_inodes(self) -> bool:
-        """Whether nearly all inodes are what they were."""
+        """Whether nearly all inodes are the same as before."""
         return self.n_numbered > 0 and 10 * self.n_same >= 9 * self.n_numbered
 
 

@@ -1,4 +1,4 @@
-"""Files that other programs may have put there: opened, told apart, and removed, whatever they are."""
+"""Opens, compares and removes files that other programs may have put there, of any kind."""
 
 from __future__ import annotations
 

@@ -35,14 +35,14 @@ def check_footer(metadata: pq.FileMetaData, n_bytes: int) -> None:
         memory.
     """
     if metadata.num_columns > _MOST_COLUMNS or metadata.num_row_groups > _MOST_ROW_GROUPS:
-        raise ValueError(f"tells of {metadata.num_columns} columns and {metadata.num_row_groups} row groups")
+        raise ValueError(f"claims {metadata.num_columns} columns and {metadata.num_row_groups} row groups")
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
     rows = [metadata.num_rows, *(group.num_rows for group in groups)]
     if min(rows) < 0 or metadata.num_rows != sum(rows[1:]):
-        raise ValueError(f"tells of {metadata.num_rows} rows, and its row groups of {sum(rows[1:])}")
+        raise ValueError(f"claims {metadata.num_rows} rows, and its row groups {sum(rows[1:])}")
     if metadata.num_rows > max(_FREE_ROWS, _ROWS_PER_BYTE * n_bytes):
-        raise ValueError(f"has {n_bytes} bytes, and tells of {metadata.num_rows} rows, which do not fit into them")
+        raise ValueError(f"has {n_bytes} bytes, and claims {metadata.num_rows} rows, which do not fit into them")
     # Not those of the columns: pyarrow ends the process where it is asked for a column of some damaged footers.
     sizes = [group.total_byte_size for group in groups]
     if min(sizes, default=0) < 0 or sum(sizes) > max(_FREE_BYTES, _BYTES_PER_BYTE * n_bytes):
-        raise ValueError(f"has {n_bytes} bytes, and tells of a content of {sum(sizes)} bytes")
+        raise ValueError(f"has {n_bytes} bytes, and claims a content of {sum(sizes)} bytes")

@@ -70,7 +70,7 @@ def save(folder: Path, partition: Partition, mark: FileVersion) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o750)
         write_atomically(folder / NAME, partial(pq.write_table, table, compression="zstd"))
     except (OSError, pa.ArrowException) as error:
-        _log.warning("what sessions hold is not noted, so renames are not seen while no daemon runs error=%s", error)
+        _log.warning("contents of sessions not saved, so the next process misses earlier renames error=%s", error)
 
 
 def load(folder: Path, mark: FileVersion | None) -> tuple[KnownEids, bool] | None:

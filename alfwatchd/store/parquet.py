@@ -140,7 +140,7 @@ def _check_widths(schema: pa.Schema, n_rows: int, most_bytes: int) -> None:
     """Make sure that what takes the same space in each row, whatever it is, fits into memory."""
     n_bytes = n_rows * sum(_width(field.type) for field in schema)
     if n_bytes > most_bytes:
-        raise _refusal(f"tells of {n_rows} rows of {len(schema)} columns, which take {n_bytes} bytes")
+        raise _refusal(f"claims {n_rows} rows of {len(schema)} columns, which take {n_bytes} bytes")
 
 
 def _width(kind: pa.DataType) -> int:

@@ -164,7 +164,7 @@ class Earlier:
     datasets : EarlierDatasets
         Only what differs from the default is here.
     lab : str
-        Lab that the earlier tables hold for sessions in no lab folder, whatever the `lab` setting is now.
+        Lab that the earlier tables hold for sessions in no lab folder; the `lab` setting may be another one now.
     other_labs : tuple of str
         Labs that still earlier tables held for them.
     relisted : frozenset of str

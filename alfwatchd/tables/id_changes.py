@@ -227,8 +227,8 @@ def follow(changes: Sequence[Mapping[str, object]], old: str, held: Mapping[str,
     Parameters
     ----------
     changes : sequence of mapping
-        Rows of `SCHEMA`, in the order in which they were recorded, of all ids that may be met on the way. The clock
-        may have been set back meanwhile; those of one moment were made at once.
+        Rows of `SCHEMA` for all ids that may be met on the way, in the order in which they were recorded. (The clock
+        may have been set back meanwhile.) Changes with equal times were made together.
     old : str
         Any id that tables once held.
     held : mapping of str to str

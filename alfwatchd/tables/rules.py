@@ -37,7 +37,7 @@ class TableRules:
     carried : Earlier or None
         What earlier tables know, also where a database knows better; None if that is `kept`.
     n_recomputed : int
-        How often a person asked for new ids, whatever was given out before.
+        How often a person asked for new ids, which ignore the ids that were given out before.
     """
 
     namespace: uuid.UUID = ids.NAMESPACE

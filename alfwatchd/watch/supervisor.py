@@ -128,7 +128,7 @@ class WatchSupervisor:
         return [Problem("not_watched", "", f"{what} not watched: {self.problem}")]
 
     def drop_cookie(self) -> str:
-        """Drop a sync cookie and return its name, by which `PathsChanged` will tell that it came back.
+        """Drop a sync cookie and return its name. `PathsChanged` holds this name when the cookie comes back.
 
         Raises
         ------
