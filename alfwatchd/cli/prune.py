@@ -124,7 +124,8 @@ def _is_about_trash(arguments: argparse.Namespace) -> bool:
 COMMAND = Command(
     "prune",
     summary="list or delete datasets that the reference tables do not list",
-    description="List the dataset files of the root that are not in the reference tables; with\n--apply, delete them.",
+    description="List the dataset files of the root that are not in the reference tables. With\n"
+    "--apply, move them to the trash, or delete them.",
     examples=_EXAMPLES,
     add_flags=_add_flags,
     run=_run,

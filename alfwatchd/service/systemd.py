@@ -15,7 +15,7 @@ FIRST_PASSED_FD = 3
 """`SD_LISTEN_FDS_START`, sd_listen_fds(3)."""
 
 _STATUS_SECONDS = 1.0
-"""Each status costs systemd a message to everybody who watches the unit."""
+"""For each status, systemd sends a message to every program that watches the unit."""
 
 
 class Service:

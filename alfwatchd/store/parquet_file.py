@@ -81,7 +81,7 @@ class GroupedFile:
     Parameters
     ----------
     path : Path
-        The file in force; `write` makes its successor and leaves the renaming to the caller, who then calls `commit`.
+        The file in force; `write` makes its successor and leaves the renaming to the caller, which then calls `commit`.
     """
 
     def __init__(self, path: Path) -> None:
