@@ -92,9 +92,7 @@ def make_parquet_db(
     root = Path(root_dir).resolve()
     target = Path(out_dir or root)
     if not out_dir and not root.is_dir():
-        raise OutDirError(
-            f"{root}: the folder to index does not exist, and the tables would go into it; check its path"
-        )
+        raise OutDirError(f"{root}: the folder to index, into which the tables go, does not exist; check its path")
     writer.check_out_dir(target)
     with hold_out_dir(target), no_garbage_collection():
         settings = _settings(root, target, hash_files=hash_files, lab=lab or "")
