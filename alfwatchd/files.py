@@ -1,4 +1,4 @@
-"""Files that other programs may have put there: opened, told apart, and removed, whatever they are.
+"""Opens, compares and removes files that other programs may have put there, of any kind.
 
 The one place that opens a regular file where another program can put something else in its place.
 """
@@ -104,7 +104,7 @@ def remove(path: Path | str, *, dir_fd: int | None = None) -> None:
 
 
 def sync_folder(folder: Path | int) -> None:
-    """Make the list of names in a folder durable: without this, a power cut may bring back the file of before.
+    """Make the list of names in a folder durable: without this, a power cut may bring back an earlier file.
 
     Where the file system cannot do this for a folder, nothing is done.
 

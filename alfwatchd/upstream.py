@@ -92,9 +92,7 @@ def make_parquet_db(
     root = Path(root_dir).resolve()
     target = Path(out_dir or root)
     if not out_dir and not root.is_dir():
-        raise OutDirError(
-            f"{root}: the folder to index, which is to hold the tables too, does not exist; check its path"
-        )
+        raise OutDirError(f"{root}: the folder to index, into which the tables go, does not exist; check its path")
     writer.check_out_dir(target)
     with hold_out_dir(target), no_garbage_collection():
         settings = _settings(root, target, hash_files=hash_files, lab=lab or "")
@@ -160,8 +158,8 @@ def remove_missing_datasets(
             return []
         if not (dry or newer) and reference.origin.date is None:
             raise PruneRefused(
-                f"{root}: there are no tables here, so that nothing tells how old the given ones are, and what was "
-                "recorded since would be removed; write them here, too, or pass newer=True. Nothing was removed"
+                f"{root}: there are no tables here, so nothing tells how old the given ones are, and files that were "
+                "recorded since then would be removed; write them here, too, or pass newer=True. Nothing was removed"
             )
         plan = _plan(root, view, reference, remove_empty_sessions=remove_empty_sessions, newer=newer)
         return _remove(root, Path(cache_dir), plan, guard, dry=dry)

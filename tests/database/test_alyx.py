@@ -133,7 +133,7 @@ def test_a_token_serves_where_the_database_does_not_tell_whose_it_is():
         ({}, (USER, "wrong", None), "logging in: Alyx answered 400: check credentials"),
         ({}, (None, None, "wrong"), "logging in: Alyx answered 403: check credentials"),
         ({"broken": 500}, (None, None, TOKEN), "reading sessions: Alyx answered 500: check the address, or try again"),
-        ({"datasets": [{"url": "x" * 36}]}, (None, None, TOKEN), r"datasets are not as those of Alyx \(KeyError"),
+        ({"datasets": [{"url": "x" * 36}]}, (None, None, TOKEN), r"datasets are not what Alyx answers \(KeyError"),
     ],
 )
 def test_what_is_wrong_is_said_without_secrets(change, credentials, says):
