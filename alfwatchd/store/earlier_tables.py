@@ -14,9 +14,9 @@ import pyarrow as pa
 from alfwatchd.alf.file_names import DATASETS, SESSIONS
 from alfwatchd.alf.grammar import SessionKey
 from alfwatchd.errors import OutDirError, StateError, TablesError
+from alfwatchd.files import file_version
 from alfwatchd.store import reader
-from alfwatchd.store.files import file_version
-from alfwatchd.store.layout import read_marks
+from alfwatchd.store.layout import read_versions
 from alfwatchd.store.notes_file import Notes
 from alfwatchd.store.reader import StoredTables
 from alfwatchd.tables import carry_over
@@ -56,17 +56,17 @@ def follow_from_disk(
         and metadata.get("lab", "") == lab
         and (not lab or metadata.get("ids_with_lab"))
         and metadata.get("adopted", "") == adopted
-        and (layout is None or read_marks(layout) == _marks(out_dir))
+        and (layout is None or read_versions(layout) == _versions(out_dir))
     )
 
 
-def _marks(out_dir: Path) -> list[list[Any] | None]:
-    marks = (file_version(out_dir / name) for name in (SESSIONS, DATASETS))
-    return [list(mark) if mark else None for mark in marks]
+def _versions(out_dir: Path) -> list[list[Any] | None]:
+    versions = (file_version(out_dir / name) for name in (SESSIONS, DATASETS))
+    return [list(version) if version else None for version in versions]
 
 
 def read_earlier(out_dir: Path) -> StoredTables | None:
-    """Read the tables in a folder; None where there are none.
+    """Read the tables in a folder; None if there are none.
 
     Damaged tables count as none, since they are about to be replaced. Where only the sessions can be read, these are
     returned without datasets.
@@ -134,13 +134,13 @@ def gather(
     Parameters
     ----------
     tables : StoredTables or None
-        Earlier tables; None where nothing in them is worth reading.
+        Earlier tables; None if nothing in them is worth reading.
     namespace, lab
         The settings now.
     notes : Notes or None
         None for a run that leaves no state.
     sessions : pyarrow.Table or None
-        Sessions of the tables; None where there are none.
+        Sessions of the tables; None if there are none.
     recall_before : callable
         Returns what a database knew when the tables were written, or None. It takes seconds, so it is called only
         where there are notes.
@@ -178,7 +178,7 @@ def _load(notes: Notes) -> list[Note]:
 
 
 def sessions_here(out_dir: Path, metadata: Mapping[str, Any], earlier: StoredTables | None) -> pa.Table | None:
-    """Return the sessions in earlier tables whose folders were here; None where there are no tables.
+    """Return the sessions in earlier tables whose folders were here; None if there are no tables.
 
     Parameters
     ----------

@@ -127,8 +127,8 @@ class KnownColumns:
 def _rest(earlier: Earlier, adoption: Adoption) -> Earlier:
     """Return what earlier tables know without what the database knows better.
 
-    A row whose path differs by a UUID from that of the database's row may be of the twin of the file that is adopted,
-    so it goes only if it already has the id that the database gives.
+    The path of such a row may differ from the path in the database by a UUID in the file name. Then the row may belong
+    to another file than the adopted one, so it is left out only if it already has the id that the database gives.
     """
     if not adoption.sessions:
         return earlier

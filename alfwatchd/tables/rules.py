@@ -34,7 +34,7 @@ class TableRules:
     known : KnownColumns
         What a database and earlier tables know; it comes before what paths give.
     n_recomputed : int
-        How often a person asked for new ids, whatever was given out before.
+        How often a person asked for new ids, which ignore the ids that were given out before.
     """
 
     namespace: uuid.UUID = ids.NAMESPACE
