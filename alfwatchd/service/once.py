@@ -122,7 +122,7 @@ def run_once(
             start.first_seen.note(start.indexer, time.time())
             found = reading.result() if reading is not None else NOTHING_READ
         if recompute_ids:
-            start = replace(start, rules=start.rules.without_kept_ids())
+            start = replace(start, rules=start.rules.without_earlier_ids())
         if found.adoption is not None:
             start = replace(start, rules=start.rules.adopt(found.adoption))
         if settings.hash_files:
