@@ -110,13 +110,16 @@ class S3Target:
 
     def generations(self) -> set[str]:
         """See `Target`."""
+        # Not the common prefixes: some servers keep empty folders, which would be removed again and again.
         above = f"{self._prefix}{TABLES}/"
+        zips = re.compile(re.escape(above) + r"([^/]+)/" + re.escape(ZIP))
         found: set[str] = set()
         more: dict[str, str] = {}
         while True:
             with self._failures(TABLES):
-                answer = self._server.ask("list_objects_v2", Prefix=above, Delimiter="/", **more)
-            found |= {each["Prefix"][len(above) :].rstrip("/") for each in answer.get("CommonPrefixes", ())}
+                answer = self._server.ask("list_objects_v2", Prefix=above, **more)
+            matches = (zips.fullmatch(each["Key"]) for each in answer.get("Contents", ()))
+            found |= {match[1] for match in matches if match}
             if not answer.get("NextContinuationToken"):
                 return found
             more = {"ContinuationToken": answer["NextContinuationToken"]}

@@ -155,7 +155,7 @@ def _xml(status: int, code: bytes, message: bytes, header: bytes = b"x-nothing: 
 class S3Box:
     """A bucket of its own, and the proxy in front of the server.
 
-    `read` asks the server directly, as somebody without credentials would.
+    `read` and `write` ask the server directly, as somebody without credentials would.
     """
 
     bucket: str
@@ -174,6 +174,9 @@ class S3Box:
             if error.code != 404:
                 raise
             return None
+
+    def write(self, key: str, content: bytes = b"") -> None:
+        _ask(f"{self.server}/{self.bucket}/one/{key}", content)
 
 
 def _ask(address: str, body: bytes | None = None) -> bytes:

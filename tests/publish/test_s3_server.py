@@ -1,8 +1,16 @@
 """What arrives at an S3 server: whose key signed it, for which region, at which address, with which headers."""
 
+import datetime
+import http.server
+import ipaddress
 import re
+import ssl
+import threading
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from alfwatchd.publish.s3_server import S3Failure, S3Server
 from kit.s3 import KEY, SECRET, TOKEN
@@ -95,6 +103,8 @@ def test_region_and_endpoint_of_the_settings_come_first(bare, keys, monkeypatch)
 
 
 def test_the_bucket_is_in_the_path_or_where_a_profile_says_in_the_host_name(bare, keys, monkeypatch, tmp_path):
+    signed_by(bare, f"{bare.url}/storage")
+    assert bare.requests[-1].path == "/storage/lab/one/a.zip"
     monkeypatch.setenv("HTTP_PROXY", bare.url)
     signed_by(bare, "http://s3.lab.example")
     assert bare.requests[-1].path == "http://s3.lab.example/lab/one/a.zip"
@@ -145,6 +155,44 @@ def test_an_answer_that_comes_byte_by_byte_ends(bare, keys):
     bare.fault = lambda request: "drip"
     with pytest.raises(S3Failure, match=r"\(TimeoutError\): it does not answer in time"):
         connect(bare.url, request_seconds=1.0).ask("put_object", Key="a", Body=b"1")
+
+
+def test_a_server_whose_certificate_an_authority_of_the_lab_has_signed(bare, keys, monkeypatch, tmp_path):
+    """It is not trusted, until `AWS_CA_BUNDLE` names the certificate."""
+    certificate = make_certificate(tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate)
+    with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        endpoint = f"https://127.0.0.1:{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        with pytest.raises(S3Failure, match=r"SSLError.*AWS_CA_BUNDLE"):
+            connect(endpoint).ask("put_object", Key="a", Body=b"1")
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate))
+        with pytest.raises(S3Failure, match="501"):  # this server knows no PUT
+            connect(endpoint).ask("put_object", Key="a", Body=b"1")
+        server.shutdown()
+        thread.join()
+
+
+def make_certificate(folder):
+    """Write a key and a certificate of 127.0.0.1, which is signed by itself; return the path of the file of both."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "lab")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
+    path = folder / "lab.pem"
+    path.write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain) + certificate.public_bytes(pem))
+    return path
 
 
 @pytest.mark.parametrize(
