@@ -80,6 +80,7 @@ class S3Target:
             raise TargetError(f"{self.address}: {failure}") from None
         self.location = _public_address(bucket, self._prefix.rstrip("/"), self._server.address)
         self._has_conditions: bool | None = None
+        self._is_bare = False  # the server wants conditions without quotation marks
 
     def token(self, key: str) -> Token | None:
         """See `Target`."""
@@ -143,19 +144,39 @@ class S3Target:
     def _put(self, key: str, content: BinaryIO, token: Token | None) -> None:
         if content.seek(0, os.SEEK_END) > MOST_BYTES:
             raise TargetError(f"{self.address}/{key}: S3 takes 5 GB in one request; publish smaller sub-tables")
-        content.seek(0)
         if self._has_conditions is None:
             self._has_conditions = self._try_conditions()
-        condition = {"IfNoneMatch": "*"} if token is None else {"IfMatch": token}
-        if not self._has_conditions:
-            condition = {}
+        if not self._has_conditions and self.token(key) != token:
+            raise self._changed(key)
+        try:
+            self._write(key, content, token.strip('"') if token and self._is_bare else token)
+        except TargetChanged:
+            if token is None or self._is_bare or self.token(key) != token:
+                raise
+        else:
+            return
+        # The file is unchanged: this server, as Ceph does, compares with the ETag without its quotation marks.
+        try:
+            self._write(key, content, token.strip('"'))
+        except TargetChanged:
             if self.token(key) != token:
-                raise self._changed(key)
+                raise
+            raise TargetError(
+                f"{self.address}/{key}: the S3 server says that it was changed, and shows it unchanged; "
+                "its conditional writes do not work"
+            ) from None
+        self._is_bare = True
+
+    def _write(self, key: str, content: BinaryIO, token: Token | None) -> None:
+        condition: dict[str, str] = {}
+        if self._has_conditions:
+            condition = {"IfNoneMatch": "*"} if token is None else {"IfMatch": token}
         is_immutable = key.startswith(f"{TABLES}/")
         about = {
             "ContentType": _KINDS[key[key.rindex(".") :]],
             "CacheControl": "public, max-age=31536000, immutable" if is_immutable else "no-cache",
         }
+        content.seek(0)
         try:
             self._ask("put_object", key, Body=content.read(), **about, **condition)
         except _Missing:  # a server may say so of a condition on a file that was removed

@@ -167,12 +167,41 @@ def test_a_server_that_refuses_all_writes_is_not_taken_for_one_without_condition
     assert not [each for each in caplog.records if "conditional" in each.message]
 
 
+def test_a_server_that_compares_etags_without_quotation_marks(s3, connect_s3, tmp_path):
+    """As Ceph does: a client that sends the ETag as it got it publishes once, and then never again."""
+    s3.proxy.fault = lambda request: "412 PreconditionFailed" if b'\nif-match: "' in request.head.lower() else ""
+    target, other = connect_s3(), connect_s3()
+    for number in (1, 2, 3):
+        write_tables(tmp_path, number, [f"s{number}"])
+        outcome = publish(tmp_path, entry(s3), target)
+        assert look(s3.read, location(s3)) == (outcome.name, outcome.date, {f"s{number}"})
+    refused = [each for each in s3.proxy.requests if b'\nif-match: "' in each.head.lower() and PROBE not in each.path]
+    assert len(refused) == 1  # it is remembered
+    token = other.token(INFO)
+    target.replace(INFO, io.BytesIO(b"{}"), token)
+    with pytest.raises(TargetChanged):
+        other.replace(INFO, io.BytesIO(b"[]"), token)
+    assert s3.read(INFO) == b"{}"
+
+
+def test_a_server_whose_conditions_never_hold(s3, connect_s3):
+    """Nobody else publishes there, and a message that says so would send people to look for another daemon."""
+    s3.proxy.fault = lambda request: "412 PreconditionFailed" if b"\nif-match:" in request.head.lower() else ""
+    target = connect_s3()
+    target.create(INFO, io.BytesIO(b"{}"))
+    with pytest.raises(TargetError, match="its conditional writes do not work") as caught:
+        target.replace(INFO, io.BytesIO(b"[]"), target.token(INFO))
+    assert not isinstance(caught.value, TargetChanged)
+    assert s3.read(INFO) == b"{}"
+
+
 def test_a_file_that_somebody_removed_is_a_change(s3, connect_s3):
     target = connect_s3()
     target.create(INFO, io.BytesIO(b"{}"))
-    s3.proxy.fault = lambda request: "404 NoSuchKey" if request.method == "PUT" else ""
+    token = target.token(INFO)
+    s3.proxy.fault = lambda request: "404 NoSuchKey"
     with pytest.raises(TargetChanged):
-        target.replace(INFO, io.BytesIO(b"{}"), target.token(INFO))
+        target.replace(INFO, io.BytesIO(b"{}"), token)
 
 
 @pytest.mark.parametrize(
