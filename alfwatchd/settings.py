@@ -94,9 +94,12 @@ def _check_source(source: str) -> str:
 
 
 def _check_target(target: str) -> str:
-    if "://" in target:
-        return _check_base(target, "s3")
-    return str(check_place(Path(target)))
+    if "://" not in target:
+        return str(check_place(Path(target)))
+    target = _check_base(target, "s3")
+    if {"", ".", ".."} & set(target.partition("://")[2].split("/")):
+        raise ValueError("should hold no '//' and no part '.' or '..': many S3 servers cannot keep such names")
+    return target
 
 
 def _check_base(address: str, *schemes: str) -> str:

@@ -66,7 +66,6 @@ OF_OTHER_LIBRARIES = {
     "_inotify_fd": "watchdog",
     "_parse_event_buffer": "watchdog",
     "_read_event_buffer": "watchdog",
-    "_call_s3": "s3fs; tests/test_libraries.py holds that it is there",
 }
 """Private name -> whose it is. We do not use private names of our own in tests."""
 

@@ -14,9 +14,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-import s3fs
 import uvicorn
-from fsspec.asyn import sync
 from packaging.requirements import Requirement
 from pydantic_settings import BaseSettings, EnvSettingsSource
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -39,7 +37,7 @@ def test_each_runtime_dependency_has_a_lower_bound_and_the_installed_version_is_
     assert needed.specifier.contains(metadata.version(needed.name))
 
 
-@pytest.mark.parametrize("name", ["watchdog", "uvicorn", "s3fs", "pydantic-settings"])
+@pytest.mark.parametrize("name", ["watchdog", "uvicorn", "pydantic-settings"])
 def test_what_is_used_beyond_its_promises_has_an_upper_bound(name):
     (needed,) = (each for each in RUNTIME if each.name == name)
     assert any(each.operator == "<" for each in needed.specifier)
@@ -178,15 +176,3 @@ def test_contract_of_the_environment_of_pydantic_settings():
     source = EnvSettingsSource(Settings, env_prefix="X_", env_nested_delimiter="__")
     source.env_vars = {"x_numbers": "[1, 2]", "x_text": "[1]", "other": "1"}
     assert source() == {"numbers": [1, 2], "text": "[1]"}
-
-
-# s3fs: `s3_target` passes conditions on, which its own methods do not all take.
-
-
-def test_contract_of_s3fs():
-    files = s3fs.S3FileSystem(anon=True, skip_instance_cache=True, use_listings_cache=False)
-    assert inspect.iscoroutinefunction(files._call_s3)
-    assert next(iter(inspect.signature(files._call_s3).parameters)) == "method"
-    assert isinstance(files.retries, int)
-    assert list(inspect.signature(files.close_session).parameters) == ["loop", "s3"]
-    assert {"loop", "func", "timeout"} <= inspect.signature(sync).parameters.keys()

@@ -27,7 +27,7 @@ TESTS = (
     "watch/test_watcher.py",
     "store/test_parquet_file.py", "store/test_writer.py", "store/test_reader.py",  # tables written and opened
     "database/test_alyx.py",
-    "publish/test_s3.py",
+    "publish/test_s3.py", "publish/test_s3_server.py",
     "tables/test_database_columns.py", "tables/test_columns.py", "publish/test_selection.py",
     "system/test_live.py",  # the daemon, its socket, and what it watches
     "system/test_adopt.py", "system/test_publish.py", "system/test_serve.py", "system/test_with_one.py",

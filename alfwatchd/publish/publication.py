@@ -85,7 +85,7 @@ def open_target(settings: Publish) -> Target:
 def check_targets(entries: Iterable[Publish]) -> None:
     """Raise `ConfigError` for a target that cannot be written, because a package or a credential is missing."""
     if any("://" in entry.target for entry in entries):
-        from alfwatchd.publish.s3 import check_installed
+        from alfwatchd.publish.s3_server import check_installed
 
         check_installed()
 

@@ -1,39 +1,35 @@
-"""A bucket in S3 as a target; the only importer of s3fs.
+"""A bucket in S3 as a target.
 
-Each write has a condition that the server checks: ``If-None-Match: *`` or ``If-Match: ETag``. Of a server's answer only
-the error code is passed on, because the answer may repeat parts of the request, and so a secret.
+Each write has a condition that the server checks: ``If-None-Match: *`` or ``If-Match: ETag``. A server that makes no
+conditional writes is noticed before the first write; there, the condition is checked just before each write.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import partial
-from importlib.util import find_spec
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, BinaryIO
-from urllib.parse import quote
+from typing import Any, BinaryIO
+from urllib.parse import quote, urlsplit
 
-from alfwatchd import credentials
 from alfwatchd.alf.file_names import TABLES, ZIP
-from alfwatchd.errors import ConfigError, TargetChanged, TargetError
+from alfwatchd.errors import TargetChanged, TargetError
+from alfwatchd.publish.s3_reasons import CHANGED, MISSING, Reason
+from alfwatchd.publish.s3_server import S3Failure, S3Server
 from alfwatchd.publish.target import Token
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 CONNECT_SECONDS, READ_SECONDS, REQUEST_SECONDS = 10.0, 60.0, 900.0
 """Time-outs in seconds, for connecting, between two bytes, and for a whole request: a dead server ends an attempt."""
-CREDENTIALS = {"key": "access_key_id", "secret": "secret_access_key", "token": "session_token"}
-"""Argument of `s3fs.S3FileSystem` -> name of a credential, after ``aws_``; see `credentials.find`."""
-_TRIES = 2
-_CHANGED = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
-_MISSING = {"NoSuchKey", "NotFound", "404"}
+PROBE = ".publishing.probe"
+"""Key of the write that tells whether a server knows conditions; where it does, no such object is ever made."""
+MOST_BYTES = 5 << 30
+"""What S3 takes in one request."""
+_NO_ETAG = '"00000000000000000000000000000000"'
 _KINDS = {".zip": "application/zip", ".json": "application/json"}
-_TALKATIVE = ("s3fs", "fsspec", "botocore", "aiobotocore", "aiohttp")
+_log = logging.getLogger(__name__)
 
 
 class S3Target:
@@ -46,16 +42,18 @@ class S3Target:
     tag : str
         Prefix below that for all objects; empty for none.
     endpoint : str
-        Address of the server; empty for Amazon's, or the one in the environment.
+        Address of the server; empty for the one in the environment or in ``~/.aws``, else Amazon's.
     region : str
-        Empty for the one in the environment.
+        Likewise.
     connect_seconds, read_seconds, request_seconds : float
         Time-outs, see `CONNECT_SECONDS`.
 
     Raises
     ------
     ConfigError
-        s3fs is not installed, or a credential cannot be read.
+        botocore is not installed, or a credential cannot be read.
+    TargetError
+        The settings, those in ``~/.aws`` included, make no sense.
     """
 
     def __init__(
@@ -69,13 +67,20 @@ class S3Target:
         read_seconds: float = READ_SECONDS,
         request_seconds: float = REQUEST_SECONDS,
     ) -> None:
-        self._bucket, _, path = target.partition("://")[2].partition("/")
+        bucket, _, path = target.partition("://")[2].partition("/")
         prefix = path.strip("/")
         self._prefix = "".join(f"{part}/" for part in (prefix, tag) if part)
         self.address = target + (f"/{tag}" if tag else "")
-        self.location = _public_address(self._bucket, self._prefix.rstrip("/"), endpoint, region)
-        self._request_seconds = request_seconds
-        self._files = _connect(endpoint, region, connect_seconds, read_seconds)
+        try:
+            self._server = S3Server(
+                bucket, endpoint, region,
+                connect_seconds=connect_seconds, read_seconds=read_seconds, request_seconds=request_seconds,
+            )  # fmt: skip
+        except S3Failure as failure:
+            raise TargetError(f"{self.address}: {failure}") from None
+        self.location = _public_address(bucket, self._prefix.rstrip("/"), self._server.address)
+        self._has_conditions: bool | None = None
+        self._is_bare = False  # the server wants conditions without quotation marks
 
     def token(self, key: str) -> Token | None:
         """See `Target`."""
@@ -89,97 +94,142 @@ class S3Target:
         """See `Target`. Reads the whole file, but only the end of a zip."""
         try:
             if key.endswith(".zip"):
-                yield _Tail(partial(self._read, key), int(self._head(key, "ContentLength")))
+                size = int(self._head(key, "ContentLength"))
+                yield _Tail(lambda start: self._ask("get_object", key, Range=f"bytes={start}-")["Body"], size)
             else:
-                yield BytesIO(self._read(key))
+                yield BytesIO(self._ask("get_object", key)["Body"])
         except _Missing as error:
             raise TargetChanged(f"{self.address}/{key}: it was removed just now; try again") from error
 
     def create(self, key: str, content: BinaryIO) -> None:
         """See `Target`."""
-        self._put(key, content, {"IfNoneMatch": "*"})
+        self._put(key, content, None)
 
     def replace(self, key: str, content: BinaryIO, token: Token | None) -> None:
         """See `Target`."""
-        self._put(key, content, {"IfNoneMatch": "*"} if token is None else {"IfMatch": token})
+        self._put(key, content, token)
 
     def generations(self) -> set[str]:
         """See `Target`."""
+        # Not the common prefixes: some servers keep empty folders, which would be removed again and again.
         above = f"{self._prefix}{TABLES}/"
+        zips = re.compile(re.escape(above) + r"([^/]+)/" + re.escape(ZIP))
         found: set[str] = set()
         more: dict[str, str] = {}
         while True:
-            answer = self._call(TABLES, "list_objects_v2", Prefix=above, Delimiter="/", **more)
-            found |= {each["Prefix"][len(above) :].rstrip("/") for each in answer.get("CommonPrefixes", ())}
+            with self._failures(TABLES):
+                answer = self._server.ask("list_objects_v2", Prefix=above, **more)
+            matches = (zips.fullmatch(each["Key"]) for each in answer.get("Contents", ()))
+            found |= {match[1] for match in matches if match}
             if not answer.get("NextContinuationToken"):
                 return found
             more = {"ContinuationToken": answer["NextContinuationToken"]}
 
     def remove(self, generation: str) -> None:
         """See `Target`."""
-        key = f"{TABLES}/{generation}/{ZIP}"
         with suppress(_Missing):
-            self._call(key, "delete_object", Key=self._prefix + key)
+            self._ask("delete_object", f"{TABLES}/{generation}/{ZIP}")
 
     def close(self) -> None:
         """See `Target`."""
-        # s3fs closes connections in its own thread; without a session there are none.
-        with suppress(Exception):
-            self._files.close_session(self._files.loop, self._files.s3)
+        self._server.close()
 
     def _head(self, key: str, field: str) -> Any:
-        about = self._call(key, "head_object", Key=self._prefix + key)
+        with self._failures(key):
+            about = self._server.head(self._prefix + key)
         if field not in about:
             raise TargetError(f"{self.address}/{key}: the S3 server sent no {field}; is it an S3 server, or a proxy?")
         return about[field]
 
-    def _read(self, key: str, start: int | None = None) -> bytes:
-        part = {} if start is None else {"Range": f"bytes={start}-"}
+    def _put(self, key: str, content: BinaryIO, token: Token | None) -> None:
+        if content.seek(0, os.SEEK_END) > MOST_BYTES:
+            raise TargetError(f"{self.address}/{key}: S3 takes 5 GB in one request; publish smaller sub-tables")
+        if self._has_conditions is None:
+            self._has_conditions = self._try_conditions()
+        if not self._has_conditions and self.token(key) != token:
+            raise self._changed(key)
+        try:
+            self._write(key, content, token.strip('"') if token and self._is_bare else token)
+        except TargetChanged:
+            if token is None or self._is_bare or self.token(key) != token:
+                raise
+        else:
+            return
+        # The file is unchanged: this server, as Ceph does, compares with the ETag without its quotation marks.
+        try:
+            self._write(key, content, token.strip('"'))
+        except TargetChanged:
+            if self.token(key) != token:
+                raise
+            raise TargetError(
+                f"{self.address}/{key}: the S3 server says that it was changed, and shows it unchanged; "
+                "its conditional writes do not work"
+            ) from None
+        self._is_bare = True
 
-        async def read() -> bytes:
-            answer = await self._files._call_s3(  # noqa: SLF001 - all its methods call this one
-                "get_object", Bucket=self._bucket, Key=self._prefix + key, **part
-            )
-            async with answer["Body"] as body:
-                return bytes(await body.read())
-
-        content: bytes = self._run(key, read)
-        return content
-
-    def _put(self, key: str, content: BinaryIO, condition: Mapping[str, str]) -> None:
-        content.seek(0)
+    def _write(self, key: str, content: BinaryIO, token: Token | None) -> None:
+        condition: dict[str, str] = {}
+        if self._has_conditions:
+            condition = {"IfNoneMatch": "*"} if token is None else {"IfMatch": token}
         is_immutable = key.startswith(f"{TABLES}/")
         about = {
             "ContentType": _KINDS[key[key.rindex(".") :]],
             "CacheControl": "public, max-age=31536000, immutable" if is_immutable else "no-cache",
         }
-        self._call(key, "put_object", Key=self._prefix + key, Body=content.read(), **about, **condition)
-
-    def _call(self, key: str, method: str, **arguments: Any) -> Mapping[str, Any]:
-        async def call() -> Mapping[str, Any]:
-            return await self._files._call_s3(method, Bucket=self._bucket, **arguments)  # type: ignore[no-any-return]  # noqa: SLF001
-
-        answer: Mapping[str, Any] = self._run(key, call)
-        return answer
-
-    def _run(self, key: str, function: Callable[[], Any]) -> Any:
-        from fsspec.asyn import sync
-
+        content.seek(0)
         try:
-            return sync(self._files.loop, function, timeout=self._request_seconds)
-        except Exception as error:  # noqa: BLE001 - of botocore, aiohttp, asyncio, s3fs; all mean the same
-            code = _code(error)
-        # Not inside the `except`: the error would carry its cause, which may hold a secret.
-        where = f"{self.address}/{key}"
-        if code in _CHANGED:
-            raise TargetChanged(f"{where}: another publisher has written it meanwhile; try again")
-        if code in _MISSING:
-            raise _Missing(f"{where}: there is no such object")
-        raise TargetError(f"{where}: the S3 server cannot be used ({code}); check endpoint, bucket and credentials")
+            self._ask("put_object", key, Body=content.read(), **about, **condition)
+        except _Missing:  # a server may say so of a condition on a file that was removed
+            raise self._changed(key) from None
+
+    def _try_conditions(self) -> bool:
+        """Write on a condition that is not met, and return whether the server says so."""
+        try:
+            self._ask("put_object", PROBE, Body=b"", IfMatch=_NO_ETAG)
+        except (TargetChanged, _Missing):
+            return True
+        except _Refused:
+            # If something else is wrong with the request, this fails, too, and says what.
+            self._ask("put_object", PROBE, Body=b"")
+        with suppress(TargetError):
+            self._ask("delete_object", PROBE)
+        _log.warning(
+            "the S3 server makes no conditional writes: two publishers can overwrite each other's files; "
+            "let only one daemon publish there target=%s",
+            self.address,
+        )
+        return False
+
+    def _ask(self, operation: str, key: str, **arguments: Any) -> Mapping[str, Any]:
+        with self._failures(key):
+            return self._server.ask(operation, Key=self._prefix + key, **arguments)
+
+    @contextmanager
+    def _failures(self, key: str) -> Iterator[None]:
+        """Turn failures of the server into errors of the target."""
+        try:
+            yield
+        except S3Failure as failure:
+            reason = failure.reason
+        else:
+            return
+        if reason.code in CHANGED:
+            raise self._changed(key)
+        if reason.code in MISSING and key == TABLES:
+            raise TargetError(f"{self.address}: {Reason('NoSuchBucket')}")
+        kind = _Missing if reason.code in MISSING else _Refused if reason.is_refusal else TargetError
+        raise kind(f"{self.address}/{key}: {reason}")
+
+    def _changed(self, key: str) -> TargetChanged:
+        return TargetChanged(f"{self.address}/{key}: another publisher has written it meanwhile; try again")
 
 
 class _Missing(TargetError):
     """There is no such object."""
+
+
+class _Refused(TargetError):
+    """The server does not know what the request asks for."""
 
 
 class _Tail(BytesIO):
@@ -209,61 +259,9 @@ class _Tail(BytesIO):
         return super().tell() + self._start
 
 
-def check_installed() -> None:
-    """Raise `ConfigError` if s3fs is not installed, or a credential cannot be read."""
-    if find_spec("s3fs") is None:
-        raise ConfigError("targets in S3 need s3fs: pip install 'alfwatchd[s3]'")
-    _find_credentials()
-
-
-def _find_credentials() -> dict[str, str]:
-    found = {name: credentials.find(f"aws_{long}") for name, long in CREDENTIALS.items()}
-    return {name: value for name, value in found.items() if value}
-
-
-def _connect(endpoint: str, region: str, connect_seconds: float, read_seconds: float) -> Any:
-    """Return an s3fs file system of its own, without any cache."""
-    check_installed()
-    import s3fs
-
-    for name in _TALKATIVE:  # at the level `debug` they log requests with their signatures
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    client = {name: value for name, value in (("endpoint_url", endpoint), ("region_name", region)) if value}
-    files = s3fs.S3FileSystem(
-        **_find_credentials(),
-        client_kwargs=client,
-        config_kwargs={
-            "connect_timeout": connect_seconds,
-            "read_timeout": read_seconds,
-            "retries": {"total_max_attempts": 1},
-        },
-        skip_instance_cache=True,
-        use_listings_cache=False,
-    )
-    files.retries = _TRIES
-    return files
-
-
-def _code(error: BaseException) -> str:
-    """Return what failed in a word that cannot hold a secret: a code of S3, a status of HTTP, or a type of error."""
-    cause: BaseException | None = error
-    while cause is not None:
-        response = getattr(cause, "response", None)
-        if isinstance(response, dict):
-            code = str(response.get("Error", {}).get("Code", ""))
-            if re.fullmatch(r"\d{3}|[A-Z][A-Za-z]{2,39}", code):
-                return code
-            return str(response.get("ResponseMetadata", {}).get("HTTPStatusCode", "no answer that makes sense"))
-        cause = cause.__cause__
-    if isinstance(error, asyncio.TimeoutError | TimeoutError):
-        return "no answer in time"
-    return type(error).__name__
-
-
-def _public_address(bucket: str, prefix: str, endpoint: str, region: str) -> str:
+def _public_address(bucket: str, prefix: str, server: str) -> str:
     """Return the address at which clients that may read the bucket find it."""
-    if endpoint:
-        base = f"{endpoint}/{bucket}"
-    else:
-        base = f"https://{bucket}.s3.{region}.amazonaws.com" if region else f"https://{bucket}.s3.amazonaws.com"
+    host = urlsplit(server).netloc
+    is_amazon = re.fullmatch(r"s3[\w.-]*\.amazonaws\.com(\.cn)?", host)
+    base = f"https://{bucket}.{host}" if is_amazon and "." not in bucket else f"{server}/{bucket}"
     return f"{base}/{quote(prefix)}" if prefix else base

@@ -34,8 +34,9 @@ class Request:
 Fault = Callable[[Request], str]
 """What to do with a request: "" lets it through; "refuse" closes the connection; "busy" answers 503; "torn" cuts it off
 in the middle of its body; "untold" lets it through and cuts the connection before the answer; "short" cuts the answer
-off in the middle of its body; "hang" never answers; "echo" answers 403 with all that the request held; "bare" answers
-200 and nothing else."""
+off in the middle of its body; "hang" never answers; "drip" answers a byte at a time, and never ends; "echo" answers 403
+with all that the request held; "bare" answers 200 and nothing else; "unconditional" lets it through without its
+conditions; "501 NotImplemented" answers that, and "301 Moved location: http://a" with that header."""
 FAULTS = ("refuse", "busy", "torn", "untold", "short", "hang")
 """Those that a server far away may have any day."""
 
@@ -106,18 +107,26 @@ class Proxy:
             return
         if fault == "hang":
             self.is_over.wait(_SECONDS)
+        elif fault == "drip":
+            client.sendall(b"HTTP/1.1 200 OK\r\nx-slow: ")
+            while not self.is_over.wait(0.05):
+                client.sendall(b"x")
         elif fault == "busy":
-            answer = _xml(503, b"SlowDown", b"")
-            client.sendall(answer.partition(b"\r\n\r\n")[0] + b"\r\n\r\n" if request.method == "HEAD" else answer)
+            _refuse(client, request, _xml(503, b"SlowDown", b""))
         elif fault == "echo":
-            answer = _xml(403, b"AccessDenied", request.head + SECRET.encode())
-            client.sendall(answer.partition(b"\r\n\r\n")[0] + b"\r\n\r\n" if request.method == "HEAD" else answer)
+            _refuse(client, request, _xml(403, b"AccessDenied", request.head + SECRET.encode()))
+        elif fault[:1].isdigit():
+            status, code, *header = fault.split(" ", 2)
+            _refuse(client, request, _xml(int(status), code.encode(), b"", *(each.encode() for each in header)))
         elif fault == "bare":
             client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
         elif fault == "torn":
             self._ask(request.head + request.body[: len(request.body) // 2])
         else:
-            answer = self._ask(request.head + request.body)
+            head = request.head
+            if fault == "unconditional":
+                head = b"".join(line for line in head.splitlines(keepends=True) if not line.lower().startswith(b"if-"))
+            answer = self._ask(head + request.body)
             if fault == "short":
                 head, _, body = answer.partition(b"\r\n\r\n")
                 answer = head + b"\r\n\r\n" + body[: len(body) // 2]
@@ -130,18 +139,23 @@ class Proxy:
             return server.makefile("rb").read()
 
 
-def _xml(status: int, code: bytes, message: bytes) -> bytes:
+def _refuse(client: socket.socket, request: Request, answer: bytes) -> None:
+    head, empty, body = answer.partition(b"\r\n\r\n")
+    client.sendall(head + empty + (b"" if request.method == "HEAD" else body))
+
+
+def _xml(status: int, code: bytes, message: bytes, header: bytes = b"x-nothing: 1") -> bytes:
     escaped = message.replace(b"&", b"&amp;").replace(b"<", b"&lt;")
     body = b"<?xml version='1.0'?><Error><Code>%s</Code><Message>%s</Message></Error>" % (code, escaped)
-    head = b"HTTP/1.1 %d No\r\nContent-Type: application/xml\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
-    return head % (status, len(body)) + body
+    head = b"HTTP/1.1 %d No\r\nContent-Type: application/xml\r\n%s\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
+    return head % (status, header, len(body)) + body
 
 
 @dataclass
 class S3Box:
     """A bucket of its own, and the proxy in front of the server.
 
-    `read` asks the server directly, as somebody without credentials would.
+    `read` and `write` ask the server directly, as somebody without credentials would.
     """
 
     bucket: str
@@ -161,6 +175,9 @@ class S3Box:
                 raise
             return None
 
+    def write(self, key: str, content: bytes = b"") -> None:
+        _ask(f"{self.server}/{self.bucket}/one/{key}", content)
+
 
 def _ask(address: str, body: bytes | None = None) -> bytes:
     method = "GET" if body is None else "PUT"
@@ -173,7 +190,7 @@ def _ask(address: str, body: bytes | None = None) -> bytes:
 def s3_server() -> Iterator[str]:
     """Yield the address of a server; skips where there is none."""
     server_module = pytest.importorskip("moto.server", reason="moto's server is not installed")
-    pytest.importorskip("s3fs", reason="s3fs is not installed")
+    pytest.importorskip("botocore", reason="botocore is not installed")
     server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     try:

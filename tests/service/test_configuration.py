@@ -510,6 +510,8 @@ BAD_ENTRIES = [
     ("[[publish]]\ntarget = '/p'\nsubset.projects = ['a, b']", "should be one name"),
     ("[[publish]]\ntarget = 's3://b/p?x'", "no '?' and no '#'"),
     ("[[publish]]\ntarget = 's3://b/p#x'", "no '?' and no '#'"),
+    ("[[publish]]\ntarget = 's3://b/p//q'", "should hold no '//'"),
+    ("[[publish]]\ntarget = 's3://b/../q'", "no part '.' or '..'"),
     ("[[publish]]\ntarget = '/p'\nlocation = 'https://x.org/?a=b'", "no '?' and no '#'"),
     ("[[publish]]\ntarget = '/p/t'\n[[publish]]\ntarget = '/p'\nsubset.tag = 't'", "names /p/t twice"),
     ("[[publish]]\ntarget = 's3://b/p'\n[[publish]]\ntarget = 's3://b/p/'", "names s3://b/p twice"),

@@ -64,7 +64,7 @@ def test_once_writes_and_publishes_what_it_can_and_says_what_it_cannot(made, tmp
 def test_daemon(made, tmp_path):
     """The tree changes, and so does what is published; a dead server beside it delays nothing."""
     target = tmp_path / "target"
-    pytest.importorskip("s3fs", reason="s3fs is not installed")
+    pytest.importorskip("botocore", reason="botocore is not installed")
     listening, endpoint = dead_address()
     made.added |= {f"ALFWATCHD_CREDENTIAL_AWS_{name}": "s3cr3t" for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY")}
     with listening:

@@ -35,7 +35,7 @@ region = "us-east-1"
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
     pytest.importorskip("moto.server", reason="moto's server is not installed")
-    pytest.importorskip("s3fs", reason="s3fs is not installed")
+    pytest.importorskip("botocore", reason="botocore is not installed")
     with installed_box(tmp_path_factory.mktemp("box")) as made:
         made.box.run("ip", "link", "set", "lo", "up", check=False)
         made.box.run("systemd-run", "--unit=s3", *SERVER)

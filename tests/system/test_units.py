@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from alfwatchd.database import sources
-from alfwatchd.publish import s3
+from alfwatchd.publish import s3_server
 
 UNITS = Path(__file__).parents[2] / "systemd"
 SERVICES = ["alfwatchd.service", "alfwatchd@.service", "alfwatchd-serve.service"]
@@ -75,7 +75,7 @@ def test_the_network_drop_in_takes_back_all_that_keeps_the_network_away():
         "PrivateNetwork": "no", "RestrictAddressFamilies": "AF_INET AF_INET6", "IPAddressDeny": "",
     }  # fmt: skip
     names = re.findall(r"LoadCredential=(\w+):\S+/\1$", DROP_IN.read_text(), re.MULTILINE)
-    wanted = [f"aws_{name}" for name in s3.CREDENTIALS.values()]
+    wanted = list(s3_server.CREDENTIALS)
     assert names == [*wanted, sources.TOKEN, *sources.ALYX_CREDENTIALS]
 
 
