@@ -127,7 +127,7 @@ def replace_file(
             version = version_of(os.fstat(file.fileno()))
         with replacing():
             os.replace(temporary, path, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
-    except OSError:
+    except BaseException:  # Ctrl-C, too
         with suppress(OSError):  # a full disk should not be kept full by half a file
             os.unlink(temporary, dir_fd=dir_fd)
         raise
