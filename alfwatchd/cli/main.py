@@ -8,6 +8,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from typing import NoReturn
 
+from alfwatchd import threads
 from alfwatchd.cli import config, daemon, demo, flush, ids, output, prune, rescan, serve, status, sync
 from alfwatchd.cli.interrupts import INTERRUPTED
 from alfwatchd.cli.parser import CommandLine
@@ -70,6 +71,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 1
+    except (RuntimeError, OSError, MemoryError) as error:
+        if (trouble := _trouble_with_the_machine(error)) is None:
+            raise
+        logs.complain(trouble)
+        return 1
+
+
+def _trouble_with_the_machine(error: RuntimeError | OSError | MemoryError) -> str | None:
+    """Return what to say of an error that no fault of the program caused; None if it may be one."""
+    match error:
+        case MemoryError():
+            return "the memory of this machine, or the limit of this process, is used up"
+        case OSError(strerror=str(reason), filename=str(path)):
+            return f"{path}: {reason}"
+        case OSError(strerror=str(reason)):
+            return reason
+        case RuntimeError() if threads.is_limit(error):
+            return threads.LIMIT
+    return None
 
 
 def parse(words: Sequence[str]) -> Namespace:
