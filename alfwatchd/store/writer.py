@@ -307,7 +307,7 @@ class TableWriter:
             with self._readers.opening(name):
                 file.write(target, described, tables, last_opened, self._in_force[name])
 
-        mark = write_atomically(self.out_dir / name, write, check=self._check_folder, lock=one_lock)
+        mark = write_atomically(self.out_dir / name, write, check=self._check_folder, lock=one_lock, keeps_access=True)
         file.commit()
         self._in_force[name] = mark
         return mark
@@ -384,4 +384,4 @@ def write_table(path: Path, table: pa.Table) -> FileVersion:
         with target.open("wb") as file:
             pq.write_table(table, file)
 
-    return write_atomically(path, write, lock=one_lock)
+    return write_atomically(path, write, lock=one_lock, keeps_access=True)
