@@ -6,10 +6,10 @@ a daemon does not wait for pandas and pyarrow.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # importing `typing`, which has it, takes time in which Ctrl-C gives a traceback
 if TYPE_CHECKING:
+    from typing import Any
+
     __version__: str
     from alfwatchd.upstream import make_parquet_db, remove_missing_datasets
     from alfwatchd.web.client import Client
@@ -26,6 +26,8 @@ def __getattr__(name: str) -> Any:
         return find_version()
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
     return getattr(import_module(f"alfwatchd.{_HOMES[name]}"), name)
 
 

@@ -1,5 +1,5 @@
 """``python -m alfwatchd``."""
 
-from alfwatchd.cli.main import run
+from alfwatchd.launch import run
 
 run()

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
+from alfwatchd.access import Access
 from alfwatchd.files import FileVersion, remove, sync_folder, version_of
 
 Lock = Callable[[Path], AbstractContextManager[None]]
@@ -30,6 +31,7 @@ def write_atomically(
     check: Callable[[], None] = lambda: None,
     lock: Lock = _no_lock,
     is_durable: bool = True,
+    keeps_access: bool = False,
 ) -> FileVersion:
     """Write a file under a temporary name, and rename it.
 
@@ -49,6 +51,8 @@ def write_atomically(
         Given the folder; held while the file is renamed.
     is_durable : bool
         Whether the new content must outlast a power cut. If not, the file may be damaged afterwards.
+    keeps_access : bool
+        Whether the file gets group, mode and ACL of the one that it replaces; as far as this user may.
 
     Returns
     -------
@@ -68,7 +72,9 @@ def write_atomically(
     check()
     replacing = partial(_checked, path, check, lock)
     try:
-        return replace_file(path, write_by_path, mode=mode, replacing=replacing, is_durable=is_durable)
+        return replace_file(
+            path, write_by_path, mode=mode, replacing=replacing, is_durable=is_durable, keeps_access=keeps_access
+        )
     except OSError as error:
         if str(error.filename).startswith("/proc/self/fd/") or error.filename2 is not None:
             error.filename = str(path)
@@ -93,6 +99,7 @@ def replace_file(
     mode: int = 0o666,
     replacing: Callable[[], AbstractContextManager[None]] = nullcontext,
     is_durable: bool = True,
+    keeps_access: bool = False,
 ) -> FileVersion:
     """Write a file under a temporary name, and rename it; without the checks of `write_atomically`.
 
@@ -110,6 +117,8 @@ def replace_file(
         Makes the context in which the file is renamed; it raises OSError on entry to prevent it.
     is_durable : bool
         Whether the new content must outlast a power cut.
+    keeps_access : bool
+        As for `write_atomically`.
 
     Returns
     -------
@@ -121,16 +130,21 @@ def replace_file(
         Nothing was replaced, unless only making the new name durable failed.
     """
     temporary = path.with_name(temporary_name(path.name))
+    before = Access.of(path, dir_fd=dir_fd) if keeps_access else None
+    if before is not None:
+        mode &= before.most_for_others
     try:
         with os.fdopen(_make_new(temporary, mode, dir_fd), "wb") as file:
             write(file)
             file.flush()
+            if before is not None:
+                before.give(file.fileno())
             if is_durable:
                 os.fsync(file.fileno())
             version = version_of(os.fstat(file.fileno()))
         with replacing():
             os.replace(temporary, path, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
-    except OSError:
+    except BaseException:  # Ctrl-C, too
         with suppress(OSError):  # a full disk should not be kept full by half a file
             os.unlink(temporary, dir_fd=dir_fd)
         raise

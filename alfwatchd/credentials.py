@@ -40,7 +40,7 @@ def find(name: str, environ: Mapping[str, str] = os.environ) -> str | None:
         return None
     path = Path(folder, name)
     try:
-        return path.read_text(encoding="utf-8").strip() or None
+        return path.read_text(encoding="utf-8-sig").strip() or None
     except FileNotFoundError:
         return None
     except (OSError, UnicodeError) as error:

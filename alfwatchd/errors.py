@@ -39,6 +39,10 @@ class Busy(AlfwatchdError):
     exit_code = 75
 
 
+class NoThreads(Busy):
+    """The kernel allows no more threads now."""
+
+
 class ConfigError(AlfwatchdError):
     """A setting is missing, unknown or invalid."""
 

@@ -12,7 +12,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Mapping
-from contextlib import closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,15 +20,16 @@ import pyarrow as pa
 
 from alfwatchd.alf import grammar
 from alfwatchd.alf.file_names import DATASETS, SESSIONS
-from alfwatchd.errors import OutDirError, PruneRefused, RootOffline, TablesError
+from alfwatchd.errors import PruneRefused, RootOffline, TablesError
 from alfwatchd.index.lab import lab_problems
 from alfwatchd.index.state_db import StateDb
 from alfwatchd.prune import executor, operations, reference_files
 from alfwatchd.prune.links import find_link_targets
 from alfwatchd.prune.plan import PruneOutcome, PrunePlan
 from alfwatchd.prune.reference import Origin, Reference, make_reference
+from alfwatchd.service import surroundings
 from alfwatchd.service.configuration import load
-from alfwatchd.service.locks import hold_out_dir
+from alfwatchd.service.locks import Held, hold_out_dir
 from alfwatchd.service.once import index, no_garbage_collection, run_hashing
 from alfwatchd.service.startup import Start, prepare
 from alfwatchd.settings import Settings
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _MAX_PROBLEMS = 20
+_PATIENCE_SECONDS = 3600.0
+"""How long one job waits for others that write the same tables, as the jobs of an array do."""
 _NOWHERE = Path("/nonexistent")
 """Stands for paths that a run without a daemon does not use; the default socket could have too long a path."""
 _KEYS = ("id", "eid", "lab", "subject", "date", "number", "rel_path", "session_path", "file_size")
@@ -83,7 +86,7 @@ def make_parquet_db(
     LabConflict
         A lab folder has another name than `lab` (an ``AssertionError``, as upstream).
     Locked
-        A daemon keeps these tables.
+        A daemon keeps these tables. Another call, in whichever process, is waited for.
     RootOffline
         The root is missing or empty, and the tables in another folder hold sessions of it.
     TablesError
@@ -91,10 +94,9 @@ def make_parquet_db(
     """
     root = Path(root_dir).resolve()
     target = Path(out_dir or root)
-    if not out_dir and not root.is_dir():
-        raise OutDirError(f"{root}: the folder to index, into which the tables go, does not exist; check its path")
-    writer.check_out_dir(target)
-    with hold_out_dir(target), no_garbage_collection():
+    surroundings.require()
+    surroundings.require_out_dir(target, root)
+    with _hold(target), no_garbage_collection():
         settings = _settings(root, target, hash_files=hash_files, lab=lab or "")
         written_at = datetime.datetime.now(datetime.UTC)
         start = _index(settings)
@@ -151,7 +153,7 @@ def remove_missing_datasets(
     root = Path(cache_dir).resolve()
     if not root.is_dir():
         raise RootOffline(f"{root}: the folder does not exist; check its path, or mount it")
-    with nullcontext() if dry else hold_out_dir(root), closing(operations.RootCheck(root)) as guard:
+    with nullcontext() if dry else _hold(root), closing(operations.RootCheck(root)) as guard:
         view = _look(root)
         reference = reference_files.read_reference(root) if tables is None else _reference(root, tables, view)
         if reference is None:
@@ -286,6 +288,11 @@ def _write(start: Start, settings: Settings, written_at: datetime.datetime, *, h
             )
         except OSError as error:
             raise TablesError(f"{settings.out_dir / name}: cannot be written ({error.strerror})") from error
+
+
+def _hold(folder: Path) -> AbstractContextManager[Held]:
+    """Hold the lock on the folder of the tables; wait for others that write them, unless that is a daemon."""
+    return hold_out_dir(folder, patience_seconds=_PATIENCE_SECONDS)
 
 
 def _reference(root: Path, tables: Mapping[str, pd.DataFrame], view: TablesView) -> Reference | None:

@@ -23,3 +23,9 @@ def test_what_cannot_be_read_is_an_error_without_what_it_holds(tmp_path):
     with pytest.raises(ConfigError, match="serve_token: the credential cannot be read: not UTF-8") as caught:
         credentials.find("serve_token", {"CREDENTIALS_DIRECTORY": str(tmp_path)})
     assert "secret" not in str(caught.value)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_secret(tmp_path):
+    """Notepad begins a file with one; a token with it is refused by the server, and nobody sees why."""
+    (tmp_path / "serve_token").write_bytes(b"\xef\xbb\xbftoken\r\n")
+    assert credentials.find("serve_token", {"CREDENTIALS_DIRECTORY": str(tmp_path)}) == "token"

@@ -8,7 +8,9 @@ from argparse import Namespace
 from collections.abc import Sequence
 from typing import NoReturn
 
+from alfwatchd import threads
 from alfwatchd.cli import config, daemon, demo, flush, ids, output, prune, rescan, serve, status, sync
+from alfwatchd.cli.interrupts import INTERRUPTED
 from alfwatchd.cli.parser import CommandLine
 from alfwatchd.errors import AlfwatchdError
 from alfwatchd.service import logs
@@ -29,7 +31,7 @@ COMMANDS = (
 
 def run() -> NoReturn:
     """Run the command line of this process, and end the process."""
-    _open_closed_streams()
+    _make_streams_usable()
     try:
         code = main()
     except SystemExit as ended:  # argparse has printed a help text or the version
@@ -65,10 +67,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         logs.complain(str(error))
         return error.exit_code
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()
         return 1
+    except (RuntimeError, OSError, MemoryError) as error:
+        if (trouble := _trouble_with_the_machine(error)) is None:
+            raise
+        logs.complain(trouble)
+        return 1
+
+
+def _trouble_with_the_machine(error: RuntimeError | OSError | MemoryError) -> str | None:
+    """Return what to say of an error that no fault of the program caused; None if it may be one."""
+    match error:
+        case MemoryError():
+            return "the memory of this machine, or the limit of this process, is used up"
+        case OSError(strerror=str(reason), filename=str(path)):
+            return f"{path}: {reason}"
+        case OSError(strerror=str(reason)):
+            return reason
+        case RuntimeError() if threads.is_limit(error):
+            return threads.LIMIT
+    return None
 
 
 def parse(words: Sequence[str]) -> Namespace:
@@ -76,11 +97,12 @@ def parse(words: Sequence[str]) -> Namespace:
     return CommandLine(daemon.COMMAND, COMMANDS).parse(words)
 
 
-def _open_closed_streams() -> None:
-    """Let a stream that the caller has closed lead to /dev/null.
+def _make_streams_usable() -> None:
+    """Let a stream that the caller has closed lead to /dev/null: Python has None in its place.
 
-    Otherwise Python has None in its place, and the kernel gives its descriptor to the next file that is opened.
+    Letters that the encoding of an open one does not have are written as escapes: ``PYTHONIOENCODING`` may name any.
     """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115 - stays open until the process ends
+        getattr(sys, name).reconfigure(errors="backslashreplace")

@@ -6,6 +6,7 @@ import gc
 from typing import TYPE_CHECKING
 
 from alfwatchd.cli import output
+from alfwatchd.cli.interrupts import put_away
 from alfwatchd.cli.prune_trash import empty_due
 from alfwatchd.errors import AlfwatchdError
 from alfwatchd.service import logs
@@ -32,17 +33,19 @@ def run(settings: Settings, *, accept_root: bool) -> int:
     from alfwatchd.cli.progress import ScanProgress
     from alfwatchd.service.locks import hold_out_dir
     from alfwatchd.service.once import run_once
-    from alfwatchd.store.writer import check_out_dir, use_system_memory
+    from alfwatchd.service.surroundings import require_out_dir
+    from alfwatchd.store.writer import use_system_memory
 
     use_system_memory()
     gc.disable()  # not enabled again, as the process ends with this command; see `once.no_garbage_collection`
-    check_out_dir(settings.out_dir)
-    with hold_out_dir(settings.out_dir), ScanProgress() as progress:
-        summary = run_once(settings, accept_root=accept_root, progress=progress.update)
-        if not summary.held:  # otherwise the trash may be on another disk
-            empty_due(settings)
-    _show_summary(summary)
-    code = _publish_all(settings)
+    require_out_dir(settings.out_dir, settings.root)
+    with put_away():
+        with hold_out_dir(settings.out_dir), ScanProgress() as progress:
+            summary = run_once(settings, accept_root=accept_root, progress=progress.update)
+            if not summary.held:  # otherwise the trash may be on another disk
+                empty_due(settings)
+        _show_summary(summary)
+        code = _publish_all(settings)
     if summary.held:
         logs.complain(summary.held)
     return code or int(bool(summary.held))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from alfwatchd.api import PruneReply
 from alfwatchd.cli import output, prune_trash
+from alfwatchd.cli.interrupts import put_away
 from alfwatchd.errors import UsageError
 from alfwatchd.prune.plan import NO_REFERENCE, OWN_TABLES
 from alfwatchd.service import configuration, logs
@@ -55,7 +56,8 @@ def _ask_daemon(arguments: argparse.Namespace, client: Client, flags: Flags) -> 
     if plan.reference == OWN_TABLES:
         raise UsageError(NO_REFERENCE)
     try:
-        return client.apply_prune(plan.plan_id)
+        with put_away():
+            return client.apply_prune(plan.plan_id)
     except KeyboardInterrupt:
         logs.complain(
             f"interrupted: the daemon stops at the next file; its log says what went (plan {plan.plan_id}). {_LEFT}"
@@ -90,6 +92,7 @@ def _work_alone(arguments: argparse.Namespace, flags: Flags) -> PruneReply:
     if arguments.apply and source is None:
         raise UsageError(NO_REFERENCE)
     with (
+        put_away(),
         refusals_named(str(settings.root), str(source or OWN_TABLES)),
         hold_out_dir(settings.out_dir),
         closing(operations.RootCheck(settings.root)) as guard,

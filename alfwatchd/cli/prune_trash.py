@@ -6,6 +6,7 @@ import argparse
 
 from alfwatchd.api import PlansReply, TrashReply
 from alfwatchd.cli import output, prune_output
+from alfwatchd.cli.interrupts import put_away
 from alfwatchd.errors import AlfwatchdError
 from alfwatchd.service import configuration, logs
 from alfwatchd.service.configuration import Flags
@@ -56,7 +57,7 @@ def _work_alone(arguments: argparse.Namespace, flags: Flags) -> TrashReply | Pla
     settings = configuration.load(flags).settings
     if arguments.list:
         return trash_jobs.list_plans(settings)
-    with hold_out_dir(settings.out_dir):
+    with put_away(), hold_out_dir(settings.out_dir):
         if arguments.undo is not None:
             return trash_jobs.undo(settings, arguments.undo, output.note)[0]
         return trash_jobs.empty(settings, _plan_to_empty(arguments), output.note)

@@ -6,6 +6,7 @@ import argparse
 
 from alfwatchd.api import RecomputeReply
 from alfwatchd.cli import addressing, output, settings_flags
+from alfwatchd.cli.interrupts import put_away
 from alfwatchd.service import configuration
 from alfwatchd.service.configuration import Flags
 
@@ -34,5 +35,5 @@ def _recompute_alone(flags: Flags) -> RecomputeReply:
     from alfwatchd.service.once import recompute_ids
 
     settings = configuration.load(flags).settings
-    with hold_out_dir(settings.out_dir):
+    with put_away(), hold_out_dir(settings.out_dir):
         return recompute_ids(settings)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from alfwatchd import threads
 from alfwatchd.addresses import redact, shown
 from alfwatchd.api import AdoptStatus
 from alfwatchd.database.look import Reading, find_problems, look, recall
@@ -91,8 +92,7 @@ class Adopter:
         self._waits_since: float | None = None
         self._problems: tuple[tuple[int, str, str, str], list[Problem]] | None = None
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="adopter", daemon=True)
-        self._thread.start()
+        self._thread = threads.start(self._run, "adopter")
 
     def close(self) -> None:
         """End the thread; do not wait for it while it waits for a server."""

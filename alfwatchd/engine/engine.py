@@ -9,6 +9,7 @@ from alfwatchd.api import PrunedNotice, RemovingNotice, refuse
 from alfwatchd.database.adopter import Adopted
 from alfwatchd.engine import messages
 from alfwatchd.engine.barriers import Barrier, answer_flush
+from alfwatchd.engine.changes_log import ChangesLog
 from alfwatchd.engine.flushing import flush_due, flush_if_due, look_for_foreign_writes, note_failed_flush
 from alfwatchd.engine.messages import Message
 from alfwatchd.engine.model import EngineModel
@@ -48,6 +49,7 @@ class Engine:
         self.unsaved = ""
         """Why the last flush before the end failed; empty if it did not."""
         self.scanning = Scanning(model)
+        self._changes = ChangesLog(model.indexer.tables)
         self._last_flush: Barrier | None = None
         """What the end waits for; None until the engine is told to stop."""
         self._timers = Timers()
@@ -84,11 +86,13 @@ class Engine:
         model.barriers.advance(now)
         flush_if_due(model, now)
         model.enter(find_state(model, now), now)
+        self._changes.tell_rest(now)
         self._stop_if_flushed(now)
         return self._sleep_seconds(now)
 
     def close(self) -> None:
         """Refuse the requests that still wait, and end the watcher."""
+        self._changes.tell_rest(0.0, is_end=True)
         self.model.barriers.fail_all(AlfwatchdError("the daemon is stopping; ask again when it is back"))
         self.model.indexer.close()
 
@@ -119,6 +123,7 @@ class Engine:
                 indexer.receive(message)
             case Flushed():
                 model.flushes.succeed(message.generation, message.seconds, now)
+                self._changes.tell(now)
             case FlushFailed():
                 self.unsaved = message.error if self.is_stopping else ""
                 note_failed_flush(model, message.error, now)

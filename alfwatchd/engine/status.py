@@ -18,6 +18,7 @@ _MAX_PROBLEMS = 1000
 
 def make_status(model: EngineModel, now: float) -> Status:
     """Return what the engine knows. Engine's thread only; `now` is on its clock, in seconds."""
+    model.enter(find_state(model, now), now)  # what was done since the last step may have changed it
     indexer, flushes, settings = model.indexer, model.flushes, model.settings
     counts, problems = indexer.tables.counts, _find_problems(model)
     changed = [time for time in (flushes.changed_since, indexer.dirty.oldest) if time is not None]
@@ -95,6 +96,8 @@ def _detail(model: EngineModel) -> str:
             return model.indexer.absences.why_held
         case "starting":
             what = "the tables wait for the database" if model.indexer.scans_done else "the first scan runs"
+            if not model.flushes.generation:
+                return f"{what}; alfwatchd has written no tables here yet"
             return f"{what}; the tables on disk are those of the last run"
         case "catching up":
             return "changes are being scanned"

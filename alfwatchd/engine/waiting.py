@@ -12,9 +12,10 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import UTC, datetime
-from threading import Thread
+from functools import partial
 from typing import TypeVar
 
+from alfwatchd import threads
 from alfwatchd.addresses import shown
 from alfwatchd.alf.printable import printable
 from alfwatchd.api import AdoptStatus, Status, StatusRequest, answer
@@ -56,9 +57,9 @@ def wait_for(make: Callable[[], T], inbox: Inbox, settings: Settings, ping: Call
     was_collecting = gc.isenabled()
     # `make` creates millions of objects that stay. Looking for garbage among them stops all threads for seconds.
     gc.disable()
-    Thread(target=_run, args=(make, done), name="startup", daemon=True).start()
     kept: list[Message] = []
     try:
+        threads.start(partial(_run, make, done), "startup")
         while not done.done():
             kept += _answer(inbox.drain(), settings, since)
             if any(isinstance(message, Stop) for message in kept):
@@ -99,7 +100,7 @@ def make_status(settings: Settings, since: datetime) -> Status:
     return Status(
         state="starting",
         since=since.isoformat(timespec="seconds"),
-        detail="the tables of earlier runs are being read; the tables on disk are those of the last run",
+        detail="the tables of earlier runs are being read, if there are any",
         root=printable(str(settings.root)),
         out_dir=printable(str(settings.out_dir)),
         pid=os.getpid(),

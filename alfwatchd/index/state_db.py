@@ -24,6 +24,7 @@ from alfwatchd.atomic import replace_file
 from alfwatchd.errors import StateError, StateLocked
 from alfwatchd.scan.place import Identity, Place
 from alfwatchd.tree.content import Key, forgotten
+from alfwatchd.users import this_user
 
 _log = logging.getLogger(__name__)
 
@@ -59,6 +60,20 @@ _EXPECTED = (
 )
 
 
+def no_state(state_dir: Path, error: Exception) -> StateError:
+    """Return what to raise where no state can be kept in a folder."""
+    reason = error.strerror if isinstance(error, OSError) else error
+    return StateError(
+        f"{state_dir}: {this_user()} cannot keep state here ({reason}): give this user write access, or choose another "
+        "folder with --state-dir"
+    )
+
+
+def state_file(state_dir: Path) -> Path:
+    """Return the path of the state file in a state folder."""
+    return state_dir / "state.sqlite"
+
+
 class StateDb:
     """The state file of one daemon. Any thread may call; each method may raise `StateError`.
 
@@ -76,7 +91,7 @@ class StateDb:
     """
 
     def __init__(self, state_dir: Path) -> None:
-        self.path = state_dir / "state.sqlite"
+        self.path = state_file(state_dir)
         self._lock = threading.Lock()
         self._places: dict[str, Place] | None = None
         """What the file is known to hold."""
@@ -91,9 +106,7 @@ class StateDb:
                     f"{state_dir}: the state is locked by another process; stop that process, or choose another "
                     "folder with --state-dir"
                 ) from error
-            raise StateError(
-                f"{state_dir}: cannot keep state here ({error}); choose another folder with --state-dir"
-            ) from error
+            raise no_state(state_dir, error) from error
 
     def load_places(self) -> dict[str, Place]:
         """Return the recorded places by path relative to the root; the root itself is ''."""

@@ -18,9 +18,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 
+from alfwatchd import threads
+from alfwatchd.errors import NoThreads
 from alfwatchd.index.look_queue import Look
 from alfwatchd.index.scan_worker import restore
 from alfwatchd.scan.subtree import Found
@@ -146,18 +149,15 @@ class WorkerPool:
             self._start(inotify_fd)
 
     def _start(self, inotify_fd: int) -> None:
+        self._is_watching = inotify_fd >= 0
         try:
-            self._start_workers(inotify_fd)
-        except OSError as error:
+            process = self._start_workers(inotify_fd)
+            numbers = {worker.pipe: number for number, worker in self._workers.items()}
+            self._hearer = threads.start(partial(self._receive, process, numbers), self.thread_name)
+        except (OSError, NoThreads) as error:
             self._give_up(f"worker processes cannot be started: {error}")
             return
         _log.debug("worker processes started n=%d", self.n_workers)
-        self._is_watching = inotify_fd >= 0
-        numbers = {worker.pipe: number for number, worker in self._workers.items()}
-        self._hearer = threading.Thread(
-            target=self._receive, args=(self._process, numbers), name=self.thread_name, daemon=True
-        )
-        self._hearer.start()
         self._heard = time.monotonic()
         self._share()
 
@@ -235,7 +235,7 @@ class WorkerPool:
         except OSError:
             _log.debug("worker does not listen")  # the thread that waits for its answers will tell
 
-    def _start_workers(self, inotify_fd: int) -> None:
+    def _start_workers(self, inotify_fd: int) -> subprocess.Popen[bytes]:
         pipes = [Pipe() for _ in range(self.n_workers)]
         passed = [there.fileno() for _, there in pipes]
         try:
@@ -254,6 +254,7 @@ class WorkerPool:
             self._n_started += 1
             self._workers[self._n_started] = _Worker(here)
             here.send_bytes(pickle.dumps((self.root, tuple(self._patterns))))
+        return self._process
 
     def _receive(self, process: subprocess.Popen[bytes], numbers: dict[Connection, int]) -> None:
         """Post answers until all workers have ended. In a thread of its own, which is the one to close the pipes."""

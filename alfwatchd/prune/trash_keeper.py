@@ -6,9 +6,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
+from alfwatchd import threads
 from alfwatchd.alf.grammar import TRASH
-from alfwatchd.errors import AlfwatchdError, Busy
+from alfwatchd.errors import AlfwatchdError, Busy, NoThreads
 from alfwatchd.prune import empty_trash, trash_jobs
 from alfwatchd.prune.empty_trash import TrashedPlan
 from alfwatchd.settings import Settings
@@ -88,8 +90,11 @@ class TrashKeeper:
     def _start(self, *, may_empty: bool) -> None:
         if self._thread is not None and self._thread.is_alive():
             return  # the next `wake` comes soon
-        self._thread = threading.Thread(target=self._work, args=(may_empty,), name="trash", daemon=True)
-        self._thread.start()
+        try:
+            self._thread = threads.start(partial(self._work, may_empty), "trash")
+        except NoThreads as error:
+            _log.warning("the trash is not looked at error=%s", error)
+            self._not_before = self._wall_clock() + _AGAIN_SECONDS
 
     def _work(self, may_empty: bool) -> None:  # noqa: FBT001 - given to a thread
         """Empty what is due, and look at what is in the trash then."""

@@ -206,4 +206,4 @@ def _replace(folder: int, name: str, content: BinaryIO, token: Token | None) -> 
             raise FileExistsError
         yield
 
-    replace_file(Path(name), write, dir_fd=folder, replacing=replacing)
+    replace_file(Path(name), write, dir_fd=folder, replacing=replacing, keeps_access=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from alfwatchd import threads
 from alfwatchd.api import TargetStatus
 from alfwatchd.errors import AlfwatchdError, TargetChanged
 from alfwatchd.publish.publication import Outcome, open_target, publish, remove_old
@@ -79,8 +80,7 @@ class _TargetThread:
         self._last = _Last()
         self._is_ending = False
         self._target: Target | None = None
-        self.thread = threading.Thread(target=self._run, name=f"publisher {entry.target}", daemon=True)
-        self.thread.start()
+        self.thread = threads.start(self._run, f"publisher {entry.target}")
 
     def wake(self) -> None:
         with self._news:

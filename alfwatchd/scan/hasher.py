@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from alfwatchd import linux
+from alfwatchd import linux, threads
 from alfwatchd.errors import StateError
 from alfwatchd.tree.content import Key, is_final, is_settled, record_key
 from alfwatchd.tree.packed import differs_in_ctime, either_way, pack_signature, unpack_signature
@@ -150,7 +150,7 @@ class Hasher:
             threading.Thread(target=self._run, name=f"hasher-{number}", daemon=True) for number in range(n_threads)
         ]
         for thread in self._threads:
-            thread.start()
+            threads.begin(thread)
 
     @property
     def is_alive(self) -> bool:

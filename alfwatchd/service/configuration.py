@@ -18,10 +18,15 @@ from pydantic_settings import EnvSettingsSource
 
 from alfwatchd import credentials
 from alfwatchd.addresses import redact
+from alfwatchd.alf.file_names import INFO, TABLES, ZIP
 from alfwatchd.errors import ConfigError
+from alfwatchd.service import containers
 from alfwatchd.settings import ENTRY_KEYS, EXPLANATIONS, Settings, check_place, check_socket
+from alfwatchd.users import this_user
 
 ENV_PREFIX = "ALFWATCHD_"
+_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_NO_HOME = "HOME is not set, and uid {} has no entry in the list of users (passwd): set HOME, or {}"
 SYSTEM_SOCKET = Path("/run/alfwatchd/alfwatchd.sock")
 
 Flags = Mapping[str, object]
@@ -61,7 +66,10 @@ def load(flags: Flags, environ: Environ = os.environ) -> Loaded:
     values, sources = _read_all(flags, environ)
     sources = {key: sources.get(key, "default") for key in EXPLANATIONS}
     nested: dict[str, Any] = {}
-    for key, value in (_default_places(values, environ) | values).items():
+    places = _default_places(values, environ)
+    if places.keys() == {"out_dir"}:
+        raise ConfigError(f"state_dir: {_NO_HOME.format(os.getuid(), 'give --state-dir')}")
+    for key, value in (places | values).items():
         section, _, name = key.rpartition(".")
         (nested.setdefault(section, {}) if section else nested)[name] = value
     try:
@@ -69,6 +77,7 @@ def load(flags: Flags, environ: Environ = os.environ) -> Loaded:
     except ValidationError as error:
         raise ConfigError("\n".join(_invalid(error, sources))) from error
     _check_circle(settings, sources["adopt.source"])
+    _check_targets(settings, sources["publish"])
     return Loaded(settings, sources)
 
 
@@ -85,6 +94,17 @@ def _check_circle(settings: Settings, source: str) -> None:
             f"adopt.source ({source}): {settings.adopt.source} is what this program writes to {circle}: name the "
             "tables that the database makes"
         )
+
+
+def _check_targets(settings: Settings, source: str) -> None:
+    """Refuse to publish into the data, or over the tables that are published."""
+    for target in (entry.target for entry in settings.publish if "://" not in entry.target):
+        for name, folder in (("root", settings.root), ("out_dir", settings.out_dir)):
+            if Path(os.path.realpath(target)) == folder:
+                raise ConfigError(
+                    f"publish ({source}): {target} is the {name}, and would get {ZIP}, {INFO} and the folder "
+                    f"{TABLES}: give a folder of its own"
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +199,10 @@ def _unknown(key: str, source: str) -> str:
 
 def _entries(flags: Flags, environ: Environ) -> Iterator[tuple[str, object, Path, str]]:
     """Yield (key, value, folder of relative paths, source) of each value that is set, the weakest source first."""
-    cwd = Path.cwd()
+    try:
+        cwd = Path.cwd()
+    except OSError as error:
+        raise ConfigError(f"the current folder cannot be used ({error.strerror}): change to another one") from error
     config = flags.get("config")
     if config is None:
         config = environ.get(_env_name("config")) or None
@@ -198,19 +221,28 @@ def _entries(flags: Flags, environ: Environ) -> Iterator[tuple[str, object, Path
 def _read_toml(file: Path) -> dict[str, Any]:
     text = ""
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")  # Notepad and PowerShell begin a file with a mark
         return tomllib.loads(text)
     except OSError as error:
-        raise ConfigError(f"{file}: cannot read the configuration: {error.strerror}; check its path") from error
+        what_to_do = "check its path"
+        if isinstance(error, PermissionError):
+            what_to_do = f"let {this_user()} read it: check its owner and mode, and those of the folders above"
+        raise ConfigError(f"{file}: cannot read the configuration: {error.strerror}; {what_to_do}") from error
+    except UnicodeDecodeError as error:
+        before = error.object[: error.start]
+        line, column = str(before.count(b"\n") + 1), str(error.start - before.rfind(b"\n"))
+        encoding = "UTF-16" if error.object.startswith(_UTF16_MARKS) else "another encoding than UTF-8"
+        raise ConfigError(f"{file}:{line}:{column}: not valid TOML: saved as {encoding}; save it as UTF-8") from error
     except ValueError as error:
         found = re.search(r"at line (\d+), column (\d+)\)$", str(error))
-        line, column = found.groups() if found else (text.count("\n") + 1, len(text) - text.rfind("\n"))
+        at_end = str(text.count("\n") + 1), str(len(text) - text.rfind("\n"))
+        line, column = found.groups() if found else at_end
         raise ConfigError(f"{file}:{line}:{column}: not valid TOML: {error}") from error
 
 
 def _from_environment(environ: Environ) -> Iterator[tuple[str, object]]:
     names = {name for name in environ if name.startswith(ENV_PREFIX) and not name.startswith(credentials.PREFIX)}
-    names.discard(_env_name("config"))
+    names -= {_env_name("config"), *containers.set_variables(environ, ENV_PREFIX)}
     keys = {name: name.removeprefix(ENV_PREFIX).lower().replace("__", ".") for name in names}
     source = EnvSettingsSource(Settings, env_prefix=ENV_PREFIX, env_nested_delimiter="__")
     source.env_vars = {name.lower(): environ[name] for name in names if environ[name] and keys[name] in EXPLANATIONS}
@@ -259,25 +291,47 @@ def _path_or_address(value: object, folder: Path, environ: Environ) -> object:
 def _expand_home(text: str, environ: Environ) -> str:
     if text != "~" and not text.startswith("~/"):
         return text
-    return (environ.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir) + text[1:]
+    if (home := _find_home(environ)) is None:
+        raise ConfigError(f"{text}: {_NO_HOME.format(os.getuid(), 'write the whole path')}")
+    return home + text[1:]
+
+
+def _find_home(environ: Environ) -> str | None:
+    """Return the home folder; None for a user without one, as containers have them."""
+    try:
+        return environ.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:
+        return None
 
 
 def _default_places(values: Mapping[str, object], environ: Environ) -> dict[str, object]:
-    """Return the default places, which follow from the root; empty if that is not known or cannot be used."""
+    """Return the default places, which follow from the root; empty if that is not known or cannot be used.
+
+    Those in the home folder are left out where there is none.
+    """
     out_dir = values.get("out_dir", values.get("root"))
     if not isinstance(out_dir, Path):
         return {}
-    above = next(_folders(environ, "STATE_DIRECTORY"), None)
-    if above is None:
-        home = Path(_expand_home("~/.local/state", environ))
-        above = next(_folders(environ, "XDG_STATE_HOME"), home) / "alfwatchd"
+    above = _state_above(environ)
+    if "state_dir" not in values and above is None:
+        return {"out_dir": out_dir}
     # Two output folders never share a state folder. Their names are cut, as they may be as long as NAME_MAX.
-    own = above / f"{out_dir.name[:24]}-{hashlib.sha256(os.fsencode(out_dir)).hexdigest()[:8]}"
-    state_dir = values.get("state_dir", own)
+    name = f"{out_dir.name[:24]}-{hashlib.sha256(os.fsencode(out_dir)).hexdigest()[:8]}"
+    state_dir = values["state_dir"] if above is None else values.get("state_dir", above / name)
     if not isinstance(state_dir, Path):
         return {}
     sockets = [*_runtime_sockets(environ), state_dir / SYSTEM_SOCKET.name]
     return {"out_dir": out_dir, "state_dir": state_dir, "socket": sockets[0]}
+
+
+def _state_above(environ: Environ) -> Path | None:
+    """Return the folder in which each output folder has its state folder; None without a home for it."""
+    for folder in _folders(environ, "STATE_DIRECTORY"):
+        return folder
+    for folder in _folders(environ, "XDG_STATE_HOME"):
+        return folder / "alfwatchd"
+    home = _find_home(environ)
+    return Path(home, ".local/state/alfwatchd") if home is not None else None
 
 
 def _runtime_sockets(environ: Environ) -> list[Path]:
@@ -290,6 +344,22 @@ def _folders(environ: Environ, *names: str) -> Iterator[Path]:
     return (Path(first) for first in firsts if first.startswith("/"))
 
 
+_SHOULD = {
+    "float_parsing": "should be a number",
+    "float_type": "should be a number",
+    "int_parsing": "should be a whole number",
+    "int_type": "should be a whole number",
+    "int_from_float": "should be a whole number",
+    "bool_parsing": "should be true or false",
+    "bool_type": "should be true or false",
+}
+"""Type of an error -> what to say, where pydantic speaks of its own parsing."""
+
+
+def _is_time(key: str) -> bool:
+    return key.endswith("_seconds")
+
+
 def _invalid(error: ValidationError, sources: Mapping[str, str]) -> Iterator[str]:
     """Yield a line for each invalid value: key, value, source, and what would be valid."""
     for item in error.errors(include_url=False):
@@ -299,7 +369,8 @@ def _invalid(error: ValidationError, sources: Mapping[str, str]) -> Iterator[str
         elif item["type"] != "missing":
             value = str(item["input"]) if isinstance(item["input"], Path) else repr(item["input"])
             value = redact(value)
-            what = item["msg"].removeprefix("Value error, ").removeprefix("Input ").replace("tuple", "list")
+            what = _SHOULD.get(item["type"]) or item["msg"].removeprefix("Value error, ").removeprefix("Input ")
+            what = what.replace("tuple", "list") + (" of seconds" if what in _SHOULD.values() and _is_time(key) else "")
             source = sources[next(each for each in (key, key.partition(".")[0]) if each in sources)]
             yield f"{key} = {value} ({source}): {what}"
         elif key == "publish.target":

@@ -23,15 +23,15 @@ from alfwatchd.engine.messages import Message, Reload, Stop
 from alfwatchd.engine.model import EngineModel
 from alfwatchd.engine.status import status_line
 from alfwatchd.engine.waiting import wait_for
-from alfwatchd.errors import AlfwatchdError, ConfigError, OutDirError, StateError
+from alfwatchd.errors import AlfwatchdError, ConfigError, OutDirError
 from alfwatchd.index.hash_queue import HashQueue
-from alfwatchd.index.state_db import StateDb
+from alfwatchd.index.state_db import StateDb, no_state, state_file
 from alfwatchd.prune.trash_keeper import TrashKeeper
 from alfwatchd.publish.publication import check_targets
 from alfwatchd.publish.publisher import Publisher
 from alfwatchd.scan.hasher import Hasher
 from alfwatchd.scan.mounts import WATCHABLE, find_place
-from alfwatchd.service import file_limits, logs, systemd
+from alfwatchd.service import file_limits, logs, surroundings, systemd
 from alfwatchd.service.listening import Control
 from alfwatchd.service.locks import Held, hold_out_dir, hold_state_dir
 from alfwatchd.service.startup import Start, prepare
@@ -87,6 +87,7 @@ def run(settings: Settings, load: Callable[[], Settings]) -> None:
     AlfwatchdError
         The daemon cannot start, a thread has ended unexpectedly, or the last changes could not be saved.
     """
+    surroundings.require()
     check_targets(settings.publish)
     file_limits.raise_limit()
     writer.use_system_memory()
@@ -331,29 +332,41 @@ def _try_to_hold(stack: ExitStack, settings: Settings, locks: dict[str, Held]) -
     try:
         _hold_out_dir(stack, settings, locks)
     except OutDirError as error:
-        if not _lies_in_root(settings):
+        if not _lies_in_root(settings) or _is_first_start_on_data(settings):
             raise
         return error
     return None
 
 
 def _hold_out_dir(stack: ExitStack, settings: Settings, locks: dict[str, Held]) -> None:
-    writer.check_out_dir(settings.out_dir)
-    locks["out_dir"] = stack.enter_context(hold_out_dir(settings.out_dir))
+    surroundings.require_out_dir(settings.out_dir, settings.root)
+    locks["out_dir"] = stack.enter_context(hold_out_dir(settings.out_dir, is_daemon=True))
 
 
 def _hold_state_dir(state_dir: Path) -> AbstractContextManager[Held]:
     try:
         state_dir.mkdir(parents=True, exist_ok=True, mode=0o750)
     except OSError as error:
-        raise StateError(
-            f"{state_dir}: cannot keep state here ({error}); choose another folder with --state-dir"
-        ) from error
+        raise no_state(state_dir, error) from error
     return hold_state_dir(state_dir)
 
 
 def _lies_in_root(settings: Settings) -> bool:
     return settings.out_dir.is_relative_to(settings.root)
+
+
+def _is_first_start_on_data(settings: Settings) -> bool:
+    """Tell whether the output folder is there, in a root that holds something, and no daemon has kept this root before.
+
+    The place of a disk that is not mounted is empty. A root that is known may be another disk now: that is offline.
+    """
+    if not settings.out_dir.is_dir() or os.access(state_file(settings.state_dir), os.F_OK):
+        return False
+    try:
+        with os.scandir(settings.root) as entries:
+            return next(entries, None) is not None
+    except OSError:
+        return False
 
 
 def _has_tables(settings: Settings) -> bool:

@@ -7,18 +7,26 @@ import logging
 import os
 import re
 import stat
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from alfwatchd import linux
 from alfwatchd.errors import Locked, OutDirError, StateError
+from alfwatchd.users import this_user
 
 _log = logging.getLogger(__name__)
 
 LOCK_NAME = ".alfwatchd.lock"
 _MOST_BYTES = 32
-_NUMBER = re.compile(rb"\d{0,30}\n?")
+_OURS = re.compile(rb"(\d{0,20}( run)?\n)?")
+"""What this program writes into a lock file: the process id, and whether that process runs once and ends."""
+_RUNS = " run"
+_LOOK_SECONDS, _TELL_SECONDS = 0.1, 60.0
+_DOUBT_SECONDS = 1.0
+"""How long the content may be that of an earlier process: it is written just after the lock is taken."""
 _NOT_OURS = "it is a hard link to a file of another program; remove this name"
 _STATE_LOCK_NAME = "daemon.lock"  # another one: a state folder may be an output folder as well
 
@@ -32,7 +40,9 @@ class Held:
     ----------
     path : Path
     refuse : callable
-        Makes the error from the process that holds the lock.
+        Makes the error from what the process that holds the lock has written.
+    note : str
+        What to write behind the process id; see `_OURS`.
 
     Raises
     ------
@@ -42,9 +52,10 @@ class Held:
         The file cannot be made.
     """
 
-    def __init__(self, path: Path, refuse: Callable[[str], Locked]) -> None:
+    def __init__(self, path: Path, refuse: Callable[[str], Locked], note: str = "") -> None:
         self._path = path
         self._refuse = refuse
+        self._note = note
         self._folder = path.parent.stat()
         self._fd = self._take()
 
@@ -95,12 +106,12 @@ class Held:
         try:
             if not linux.try_flock(fd):
                 holder = os.pread(fd, _MOST_BYTES, 0).decode(errors="replace").strip()
-                raise self._refuse(holder or "of unknown number")
+                raise self._refuse(holder)
         except (OSError, Locked):
             os.close(fd)
             raise
         if not _is_shared(fd):
-            _write(fd, f"{os.getpid()}\n")
+            _write(fd, f"{os.getpid()}{self._note}\n")
             return fd
         try:
             _leave(fd, self._path)
@@ -110,8 +121,16 @@ class Held:
 
 
 @contextmanager
-def hold_out_dir(out_dir: Path) -> Iterator[Held]:
+def hold_out_dir(out_dir: Path, *, is_daemon: bool = False, patience_seconds: float = 0.0) -> Iterator[Held]:
     """Hold the lock on an output folder; the kernel releases it when the process ends, however it ends.
+
+    Parameters
+    ----------
+    out_dir : Path
+    is_daemon : bool
+        Whether it is held until the process is told to end.
+    patience_seconds : float
+        How long to wait for another process that runs once. A daemon is not waited for.
 
     Raises
     ------
@@ -120,24 +139,59 @@ def hold_out_dir(out_dir: Path) -> Iterator[Held]:
     OutDirError
         The lock file cannot be made.
     """
+    held = _wait_for_runs(partial(_hold_out_dir, out_dir, "" if is_daemon else _RUNS), patience_seconds)
+    try:
+        yield held
+    finally:
+        held.release()
 
+
+class _HeldByRun(Locked):
+    """The process that holds the lock runs once and ends."""
+
+
+def _wait_for_runs(take: Callable[[], Held], patience_seconds: float) -> Held:
+    """Take a lock. While a process that runs once holds it, try again, and say so now and then."""
+    now = time.monotonic()
+    deadline, doubt_until, tell_at = now + patience_seconds, now + min(_DOUBT_SECONDS, patience_seconds), now
+    while True:
+        try:
+            return take()
+        except Locked as error:
+            now = time.monotonic()
+            is_run = isinstance(error, _HeldByRun)
+            if now >= (deadline if is_run else doubt_until):
+                raise
+            if is_run:
+                doubt_until = min(now + _DOUBT_SECONDS, deadline)
+                if now >= tell_at:
+                    tell_at = now + _TELL_SECONDS
+                    _log.info("another process writes these tables, waiting for its end error=%s", error)
+        time.sleep(_LOOK_SECONDS)
+
+
+def _hold_out_dir(out_dir: Path, note: str) -> Held:
     def refuse(holder: str) -> Locked:
-        return Locked(
-            f"{out_dir}: process {holder} keeps the tables in this folder already; ask it with `alfwatchd sync`, "
+        kind = _HeldByRun if holder.endswith(_RUNS) else Locked
+        return kind(
+            f"{out_dir}: {_name(holder)} keeps the tables in this folder already; ask it with `alfwatchd sync`, "
             "stop it, or use another --out-dir"
         )
 
     path = out_dir / LOCK_NAME
     try:
-        held = Held(path, refuse)
+        return Held(path, refuse, note)
     except OSError as error:
         raise OutDirError(
-            f"{path}: cannot be made ({error.strerror}); the output folder must be writable: choose another --out-dir"
+            f"{path}: {this_user()} cannot make it ({error.strerror}): give this user write access to the output "
+            "folder, or choose another with --out-dir"
         ) from error
-    try:
-        yield held
-    finally:
-        held.release()
+
+
+def _name(holder: str) -> str:
+    """Return how a message names the process that holds a lock."""
+    number = holder.partition(" ")[0]
+    return f"process {number}" if number else "a process of unknown number"
 
 
 @contextmanager
@@ -153,13 +207,16 @@ def hold_state_dir(state_dir: Path) -> Iterator[Held]:
     """
 
     def refuse(holder: str) -> Locked:
-        return Locked(f"{state_dir}: process {holder} keeps its state here; give each daemon its own --state-dir")
+        return Locked(f"{state_dir}: {_name(holder)} keeps its state here; give each daemon its own --state-dir")
 
     path = state_dir / _STATE_LOCK_NAME
     try:
         held = Held(path, refuse)
     except OSError as error:
-        raise StateError(f"{path}: cannot be made ({error.strerror}); or choose another --state-dir") from error
+        raise StateError(
+            f"{path}: {this_user()} cannot make it ({error.strerror}): give this user write access to the folder, or "
+            "choose another with --state-dir"
+        ) from error
     try:
         yield held
     finally:
@@ -191,14 +248,14 @@ def _leave(fd: int, path: Path) -> None:
     OSError
         EMLINK: it does not hold a process id, so this program did not write it.
     """
-    if not _holds_number(fd):
+    if not _is_ours(fd):
         raise OSError(errno.EMLINK, _NOT_OURS, str(path))
     if os.path.samestat(os.fstat(fd), path.lstat()):
         path.unlink()
 
 
-def _holds_number(fd: int) -> bool:
-    return _NUMBER.fullmatch(os.pread(fd, _MOST_BYTES + 1, 0)) is not None
+def _is_ours(fd: int) -> bool:
+    return _OURS.fullmatch(os.pread(fd, _MOST_BYTES + 1, 0)) is not None
 
 
 def _write(fd: int, text: str) -> None:
@@ -207,7 +264,7 @@ def _write(fd: int, text: str) -> None:
     Content that is not a process id was not written by this program: another user may have moved a file here.
     """
     try:
-        if _holds_number(fd) and not _is_shared(fd):
+        if _is_ours(fd) and not _is_shared(fd):
             os.ftruncate(fd, 0)
             os.pwrite(fd, text.encode(), 0)
     except OSError:

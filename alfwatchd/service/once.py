@@ -22,9 +22,10 @@ from alfwatchd.index.lab import lab_problems
 from alfwatchd.index.state_db import StateDb
 from alfwatchd.index.worker_pool import Crawled
 from alfwatchd.scan.hasher import Hashed, Hasher
+from alfwatchd.service import surroundings
 from alfwatchd.service.startup import Start, prepare
 from alfwatchd.settings import Settings
-from alfwatchd.store import reader, writer
+from alfwatchd.store import reader
 from alfwatchd.store.id_history import IdsChanged
 from alfwatchd.store.layout import LAYOUT
 from alfwatchd.store.writer import TableWriter
@@ -110,7 +111,8 @@ def run_once(
         The tables cannot be written.
     """
     started, written_at = time.monotonic(), datetime.now(UTC)
-    writer.check_out_dir(settings.out_dir)
+    surroundings.require()
+    surroundings.require_out_dir(settings.out_dir, settings.root)
     state = StateDb(settings.state_dir)
     try:
         inbox = Inbox()
@@ -161,6 +163,7 @@ def look_once(settings: Settings) -> TablesView:
     RootOffline
         The root is missing, or another disk or folder than an earlier run recorded.
     """
+    surroundings.require()
     state = StateDb(settings.state_dir)
     try:
         start = index_with_workers(settings, state)

@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from alfwatchd import credentials
+from alfwatchd import credentials, threads
 from alfwatchd.alf.file_names import DATASETS, SESSIONS
 from alfwatchd.errors import AlfwatchdError, ConfigError, Locked, TargetChanged
 from alfwatchd.publish import publication
-from alfwatchd.service import file_limits, logs, systemd
+from alfwatchd.service import file_limits, logs, surroundings, systemd
 from alfwatchd.service.locks import Held
 from alfwatchd.settings import Publish, Serve, Settings, Subset
 from alfwatchd.web import connections
@@ -74,6 +74,7 @@ def run(settings: Settings) -> None:
     """
     # All threads inherit the mask: a signal waits until the main thread asks for it.
     signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
+    surroundings.require()
     file_limits.raise_limit()
     logs.log_uncaught()
     token, subsets = find_token(), tagged_subsets(settings.publish)
@@ -226,8 +227,7 @@ class _Publisher:
         self._entries = entries
         self._stop = threading.Event()
         self.first_round = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
-        self._thread.start()
+        self._thread = threads.start(self._run, "publisher")
 
     @property
     def is_alive(self) -> bool:

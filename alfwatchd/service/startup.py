@@ -26,6 +26,7 @@ from alfwatchd.index.worker_pool import WorkerPool
 from alfwatchd.scan.place import Place
 from alfwatchd.scan.root_guard import RootGuard
 from alfwatchd.scan.scanner import Scanner
+from alfwatchd.service import surroundings
 from alfwatchd.settings import Settings
 from alfwatchd.store import earlier_tables, reader
 from alfwatchd.store.earlier_tables import EarlierSessions, follow_from_disk
@@ -108,6 +109,7 @@ def prepare(
     post : callable or None
         Gets the messages of worker processes; None for a run without worker processes.
     """
+    surroundings.warn_of_places(settings)
     recorded = state.load_places() if state is not None else {}
     record = _Record(state)
     guard = RootGuard(str(settings.root), recorded, record.keep)
@@ -128,6 +130,11 @@ def prepare(
     )
     notes = Notes(settings.state_dir) if state is not None else None
     earlier, sessions = _read_before(settings, metadata, notes)
+    if earlier.n_lost_ids:
+        _log.warning(
+            "ids of earlier tables cannot be kept, these datasets get ids from their paths n=%d reason=%r",
+            earlier.n_lost_ids, "several datasets have the same id, as in tables that ONE made, or it is no UUID",
+        )  # fmt: skip
     known = set[str]()
     if sessions is not None:
         filled = earlier_tables.filled_lab(metadata, settings.lab)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import queue
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import pyarrow as pa
 
+from alfwatchd import threads
 from alfwatchd.errors import TablesError
 from alfwatchd.store.writer import TableWriter
 from alfwatchd.tables.rules import TableRules
@@ -49,8 +49,7 @@ class Flusher:
         self.writer = writer
         self._post = post
         self._jobs: queue.SimpleQueue[tuple[Snapshot, TableRules] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="flusher", daemon=True)
-        self._thread.start()
+        self._thread = threads.start(self._run, "flusher")
 
     def submit(self, snapshot: Snapshot, rules: TableRules) -> None:
         """Write a snapshot; the caller waits for the answer before it submits the next."""

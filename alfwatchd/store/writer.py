@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
 from bisect import insort
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Set
@@ -21,10 +20,11 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from alfwatchd import threads
 from alfwatchd.alf import ids
 from alfwatchd.alf.file_names import DATASETS, SESSIONS
 from alfwatchd.atomic import write_atomically
-from alfwatchd.errors import OutDirError, TablesError
+from alfwatchd.errors import TablesError
 from alfwatchd.files import FileVersion, file_version
 from alfwatchd.store.layout import Layout, load_layout, save_layout
 from alfwatchd.store.ledger import Ledger
@@ -312,7 +312,9 @@ class TableWriter:
             with self._readers.opening(name):
                 file.write(target, described, tables, last_opened, self._in_force[name])
 
-        version = write_atomically(self.out_dir / name, write, check=self._check_folder, lock=one_lock)
+        version = write_atomically(
+            self.out_dir / name, write, check=self._check_folder, lock=one_lock, keeps_access=True
+        )
         file.commit()
         self._in_force[name] = version
         return version
@@ -364,11 +366,23 @@ def _ahead(makers: Iterable[Callable[[], T]]) -> Iterator[T]:
     with ThreadPoolExecutor(1) as pool:
         waiting: deque[Future[T]] = deque()
         for make in makers:
-            waiting.append(pool.submit(make))
+            waiting.append(_submit(pool, make))
             if len(waiting) > 1:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+
+
+def _submit(pool: ThreadPoolExecutor, make: Callable[[], T]) -> Future[T]:
+    """Have something made by the pool; at once and here where no thread can be started."""
+    try:
+        return pool.submit(make)
+    except RuntimeError as error:
+        if not threads.is_limit(error):
+            raise
+    made: Future[T] = Future()
+    made.set_result(make())
+    return made
 
 
 def write_table(path: Path, table: pa.Table) -> FileVersion:
@@ -378,18 +392,4 @@ def write_table(path: Path, table: pa.Table) -> FileVersion:
         with target.open("wb") as file:
             pq.write_table(table, file)
 
-    return write_atomically(path, write, lock=one_lock)
-
-
-def check_out_dir(out_dir: Path) -> None:
-    """Make sure that tables can be written to a folder.
-
-    Raises
-    ------
-    OutDirError
-        It is missing, no folder, or not writable.
-    """
-    if not out_dir.is_dir():
-        raise OutDirError(f"{out_dir}: the output folder does not exist or is not a folder; make it first")
-    if not os.access(out_dir, os.W_OK | os.X_OK):
-        raise OutDirError(f"{out_dir}: the output folder is not writable for this user; choose another out_dir")
+    return write_atomically(path, write, lock=one_lock, keeps_access=True)

@@ -80,7 +80,8 @@ def carry_over(
     for path in plain & earlier_sessions.keys() if not has_other_lab else ():
         # Of two folders that are one session to the tables, one has its own eid, and the other one what is next to it.
         earlier_sessions[path] = replace(earlier_sessions[path], eid=None)
-    return Earlier(earlier_sessions, _known_datasets(sessions, datasets, keys, own_eids), lab)
+    known, n_lost_ids = _known_datasets(sessions, datasets, keys, own_eids)
+    return Earlier(earlier_sessions, known, lab, n_lost_ids=n_lost_ids)
 
 
 def session_keys(sessions: pa.Table) -> list[SessionKey | None]:
@@ -137,8 +138,8 @@ def dataset_rows(
 
 def _known_datasets(
     sessions: pa.Table, datasets: pa.Table, keys: list[SessionKey | None], eids: Mapping[object, bytes]
-) -> EarlierDatasets:
-    """Return what is news about datasets, with the numbers that `eids` gives their sessions.
+) -> tuple[EarlierDatasets, int]:
+    """Return what is news about datasets, with the numbers that `eids` gives their sessions; and how many ids are lost.
 
     Parameters
     ----------
@@ -158,6 +159,7 @@ def _known_datasets(
     session_numbers = np.array([*of_eid, -1], np.int64)[eid_codes]
     is_usable, qc = (session_numbers >= 0) & (path_codes >= 0), _read_qc(datasets)
     own_ids = _unique_ids(datasets)
+    n_lost = int((is_usable & ~own_ids.any(axis=1) & (arrow.encode_texts(datasets, "id")[0] >= 0)).sum())
     _clear_given(own_ids, is_usable, eid_codes, raw_ids(bases), path_codes, path_texts)
     rows = np.flatnonzero(is_usable & (own_ids.any(axis=1) | (qc != 0)))
     used, codes = np.unique(path_codes[rows], return_inverse=True)
@@ -167,7 +169,7 @@ def _known_datasets(
     rows, row_keys = rows[order], row_keys[order]
     known = KnownRows(row_keys, paths, own_ids[rows], qc[rows])
     is_known = {*np.unique(known.numbers).tolist()}
-    return EarlierDatasets({key: number for key, number in numbers.items() if number in is_known}, known)
+    return EarlierDatasets({key: number for key, number in numbers.items() if number in is_known}, known), n_lost
 
 
 def _clear_given(

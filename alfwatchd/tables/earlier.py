@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -172,6 +172,8 @@ class Earlier:
         another lab. What is kept for that other lab does not count for them.
     is_noted : bool
         Whether all of it comes from notes of rows that the earlier tables did not list any more; see `tables.notes`.
+    n_lost_ids : int
+        Number of datasets whose id could not be taken over: several had it, or it was none that One accepts.
     """
 
     sessions: Mapping[str, EarlierSession]
@@ -180,6 +182,7 @@ class Earlier:
     other_labs: tuple[str, ...] = ()
     relisted: frozenset[str] = frozenset()
     is_noted: bool = False
+    n_lost_ids: int = field(default=0, compare=False)
 
     @property
     def shows(self) -> bool:

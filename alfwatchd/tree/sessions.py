@@ -50,6 +50,8 @@ class Tables:
         self._twins: dict[str, dict[str, Session]] = {}
         self._counts = Counts()
         self._appeared: list[str] = []
+        self._before: dict[str, Session | None] | None = None
+        """Path of each session that changed since `take_changed` -> what it was then; None before the first call."""
 
     @property
     def counts(self) -> Counts:
@@ -105,6 +107,15 @@ class Tables:
         appeared, self._appeared = self._appeared, []
         return appeared
 
+    def take_changed(self) -> dict[str, tuple[Session | None, Session | None]]:
+        """Return the sessions whose rows changed since the last call: path -> before and now; None for no row.
+
+        The first call returns nothing: before it, as in a first scan, nothing is noted.
+        """
+        before, self._before = self._before, {}
+        pairs = ((path, (old, self._sessions.get(path))) for path, old in (before or {}).items())
+        return {path: pair for path, pair in pairs if pair[0] != pair[1]}
+
     def snapshot(self) -> Snapshot:
         """Return the tables as they are now; takes one shallow copy of the dict of sessions."""
         return Snapshot(self.generation, self._sessions.copy())
@@ -133,6 +144,8 @@ class Tables:
         self._twins[winner] = {**self._twins.pop(rival, {}), rival: old}
 
     def _count(self, old: Session | None, new: Session | None) -> None:
+        if self._before is not None and (session := new or old) is not None:
+            self._before.setdefault(session.path, old)
         counts = self._counts
         self._counts = Counts(
             counts.n_sessions + (new is not None) - (old is not None),

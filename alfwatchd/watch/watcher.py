@@ -15,7 +15,8 @@ from pathlib import Path
 
 from watchdog.observers.inotify_c import InotifyFD
 
-from alfwatchd.errors import WatchError, WatchLimit
+from alfwatchd import threads
+from alfwatchd.errors import NoThreads, WatchError, WatchLimit
 from alfwatchd.watch import inotify
 from alfwatchd.watch.events import EventsLost, EventsRead, FolderEvents, PathsChanged
 
@@ -48,7 +49,7 @@ class Watcher:
     WatchLimit
         No inotify instance is left for this user.
     WatchError
-        The cookie folder cannot be made or watched.
+        The cookie folder cannot be made or watched, inotify is denied, or no thread can be started.
     """
 
     def __init__(self, post: Post, cookie_dir: Path) -> None:
@@ -56,9 +57,7 @@ class Watcher:
         try:
             self._reader = _Reader(post)
         except OSError as error:
-            raise WatchLimit(
-                f"no inotify instance: {error.strerror}; raise fs.inotify.max_user_instances with sysctl"
-            ) from error
+            raise _no_instance(error) from error
         try:
             self._make_cookie_dir()
         except OSError as error:
@@ -66,7 +65,11 @@ class Watcher:
             if error.errno == errno.ENOSPC and cookie_dir.is_dir():
                 raise inotify.limit_reached() from error
             raise WatchError(f"{cookie_dir}: cannot watch the folder of sync cookies: {error.strerror}") from error
-        self._reader.start()
+        try:
+            threads.begin(self._reader)
+        except NoThreads as error:
+            self._reader.close_descriptors()
+            raise WatchError(str(error)) from error
 
     def add(self, fd: int) -> int:
         """Watch an open folder.
@@ -219,6 +222,19 @@ class _Reader(InotifyFD):  # type: ignore[misc]
                     events = folders[wd] = FolderEvents()
                 _add_event(events, mask, name)
         return [*lost, PathsChanged(folders, tuple(cookies), tuple(unwatched))]
+
+
+def _no_instance(error: OSError) -> WatchError:
+    """Return the error for a kernel that gives no inotify descriptor."""
+    if error.errno == errno.EMFILE:
+        return WatchLimit(
+            f"no inotify instance is left: {error.strerror}; raise fs.inotify.max_user_instances with sysctl, or the "
+            "limit of open files"
+        )
+    return WatchError(
+        f"inotify is not available: {error.strerror}; if a sandbox or container denies it, allow the system call "
+        "inotify_init1 there"
+    )
 
 
 def _add_event(events: FolderEvents, mask: int, name: bytes) -> None:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from alfwatchd import api
+from alfwatchd import api, threads
 from alfwatchd.api import (
     AnyRequest,
     PrunedNotice,
@@ -335,7 +335,7 @@ def _in_thread(function: Callable[..., _T], *arguments: object) -> Awaitable[_T]
         else:
             answer(done, result)
 
-    threading.Thread(target=run, name="prune", daemon=True).start()
+    threads.start(run, "prune")
     return asyncio.wrap_future(done)
 
 

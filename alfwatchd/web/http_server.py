@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import logging
 import socket
-import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
 
+from alfwatchd import threads
 from alfwatchd.web import connections
 from alfwatchd.web.connections import Protocol
 from alfwatchd.web.control_socket import BACKLOG
@@ -68,10 +69,7 @@ class Server:
             backlog=_TAKEN_AT_ONCE,
         )
         self._server = _QuietServer(config)
-        self._thread = threading.Thread(
-            target=self._server.run, kwargs={"sockets": [listening]}, name="server", daemon=True
-        )
-        self._thread.start()
+        self._thread = threads.start(partial(self._server.run, sockets=[listening]), "server")
 
     @property
     def is_alive(self) -> bool:

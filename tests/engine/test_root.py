@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 
-from alfwatchd.api import FlushRequest, RescanRequest, SnapshotRequest, SyncRequest
+from alfwatchd.api import FlushRequest, RescanRequest, SnapshotRequest, StatusRequest, SyncRequest
 from alfwatchd.errors import RootOffline
 from kit.engine import EngineBox
 from kit.engine_tree import (
@@ -38,7 +38,7 @@ def test_a_root_that_is_swapped_during_a_look_keeps_its_rows(make_box):
     box.ambushes["before opening"].append(swap)
     box.ambushes["before listing"].append(swap)
     box.step(0.2)
-    assert box.status().state == "offline"
+    assert box.engine.model.state == "offline"
     assert sizes(box) == {f"{S1}/a.b.c": 1, f"{T1}/a.b.c": 1}
     swap(None)
     box.live(10.0)
@@ -126,3 +126,36 @@ def test_a_root_that_goes_offline_during_a_scan_keeps_its_rows(make_box):
     assert len(sizes(box)) == 5
     assert box.sync().exactness == EXACT
     box.assert_equal()
+
+
+def test_offline_always_has_a_reason(make_box):
+    """A root that is back is opened by the first request: status of that moment said `offline` and nothing more."""
+    box = make_box(f"{S1}/a.b.c")
+    away = box.root.with_name("away")
+    box.root.rename(away)
+    box.live(10.0)
+    assert box.status().state == "offline"
+    away.rename(box.root)
+    asked, told = box.ask(SyncRequest), box.ask(StatusRequest)
+    box.step()
+    status = told.result()
+    assert status.state != "offline"
+    assert status.detail
+    box.answer(asked)
+
+
+def test_a_first_start_does_not_speak_of_tables_of_the_last_run(tmp_path):
+    write(tmp_path / "root", f"{S1}/a.b.c", f"{T1}/a.b.c")
+    box = EngineBox(tmp_path / "root", one_look_per_step=True)
+    try:
+        for detail in ("alfwatchd has written no tables here yet", "the tables on disk are those of the last run"):
+            told = box.ask(StatusRequest)
+            box.step()
+            assert told.result().state == "starting"
+            assert detail in told.result().detail
+            box.live(30.0)
+            box.sync()
+            box.stop()
+            box.start()
+    finally:
+        box.close()

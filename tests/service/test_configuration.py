@@ -170,7 +170,7 @@ REFUSED = [
     ("exclude", ["ok", 3], "valid string"),
     ("exclude", '["a"', "Expecting"),
     ("exclude", 3, "valid list"),
-    ("hash_files", "ja", "valid boolean"),
+    ("hash_files", "ja", "should be true or false"),
     ("hash_threads", 0, "greater than or equal to 1"),
     ("hash_threads", 65, "less than or equal to 64"),
     ("watch", "fanotify", "'auto', 'inotify' or 'poll'"),
@@ -187,7 +187,11 @@ REFUSED = [
     ("prune.margin_seconds", -1, "greater than or equal to 0"),
     ("prune.reference", 5, "should be a path"),
     ("prune.trash_seconds", -1, "greater than or equal to 0"),
-    ("prune.enabled", "perhaps", "valid boolean"),
+    ("prune.enabled", "perhaps", "should be true or false"),
+    ("flush_interval_seconds", "abc", "should be a number of seconds"),
+    ("poll_interval_seconds", "5 min", "should be a number of seconds"),
+    ("hash_threads", "two", "should be a whole number"),
+    ("prune.trash_seconds", "a week", "should be a number of seconds"),
     ("control.group", 5, "valid string"),
 ]
 
@@ -262,7 +266,7 @@ BAD_TOML = [
     ("lab = 'x'\na = = 1", ":2:5: not valid TOML"),
     ("lab = 'x'\na = 'x", ":2:7: not valid TOML"),
     ("lab = 'x'\na = '", ":2:6: not valid TOML"),
-    (b"a = '\xff'", ":1:1: not valid TOML"),
+    (b"a = '\xff'", ":1:6: not valid TOML"),
 ]
 
 
@@ -561,3 +565,67 @@ def test_import_brings_no_heavy_package():
     ).stdout
     assert "pydantic_settings" in loaded.split()
     assert not {"numpy", "pandas", "pyarrow", "fastapi", "watchdog"} & set(loaded.split())
+
+
+# --- files and homes as they are ------------------------------------------------------------------------------------
+
+
+def test_a_byte_order_mark_is_no_error(tmp_path):
+    """Notepad and PowerShell begin each UTF-8 file with one."""
+    config = write(tmp_path / "x.toml", b'\xef\xbb\xbflab = "mine"\r\n')
+    assert load({"root": "/data", "config": config}, HOME).settings.lab == "mine"
+
+
+@pytest.mark.parametrize(("encoding", "told"), [("utf-16", "UTF-16"), ("latin-1", "another encoding than UTF-8")])
+def test_another_encoding_is_told(tmp_path, encoding, told):
+    config = write(tmp_path / "x.toml", 'lab = "Müller"\r\n'.encode(encoding))
+    message = refusal({"root": "/data", "config": config}, HOME)
+    assert re.fullmatch(rf"{config}:1:\d+: not valid TOML: saved as {told}; save it as UTF-8", message)
+
+
+def test_a_file_that_this_user_may_not_read_is_told_with_the_user(tmp_path, monkeypatch):
+    """The daemon's user is another one than the person who wrote the file."""
+    config = write(tmp_path / "x.toml", "")
+    monkeypatch.setattr(
+        Path, "read_text", lambda *_, **__: (_ for _ in ()).throw(PermissionError(13, "Permission denied"))
+    )
+    message = refusal({"root": "/data", "config": config}, HOME)
+    assert re.search(r"Permission denied; let user \S+ \(uid \d+\) read it: check its owner and mode", message)
+
+
+@pytest.fixture
+def homeless(monkeypatch):
+    """As in a container: a user without an entry in the list of users, and no HOME."""
+    monkeypatch.setattr("os.getuid", lambda: 54321)
+
+
+@pytest.mark.usefixtures("homeless")
+def test_without_a_home_the_places_that_are_given_are_enough():
+    given = {"root": "/data", "state_dir": "/state"}
+    assert load(given, {}).settings.socket == Path("/state/alfwatchd.sock")
+    assert load({"root": "/data"}, {"STATE_DIRECTORY": "/var/lib/x"}).settings.state_dir.parent == Path("/var/lib/x")
+    assert find_address({"root": "/data"}, {}).root == Path("/data")
+
+
+@pytest.mark.usefixtures("homeless")
+def test_without_a_home_the_message_says_what_to_give():
+    told = "HOME is not set, and uid 54321 has no entry in the list of users (passwd): set HOME, or "
+    assert refusal({"root": "/data"}, {}) == f"state_dir: {told}give --state-dir"
+    assert refusal({"root": "~/data"}, {}) == f"~/data: {told}write the whole path"
+
+
+def test_a_current_folder_that_was_removed_is_told(tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert "change to another one" in refusal({"root": "data"}, HOME)
+
+
+@pytest.mark.parametrize("name", ["root", "out_dir"])
+def test_a_target_that_is_the_root_or_the_output_folder_is_refused(tmp_path, name):
+    """It would put archives and old tables among the data, and sessions.pqt of a subset in place of the tables."""
+    (tmp_path / "link").symlink_to(tmp_path / name)
+    target = [{"target": str(tmp_path / "link")}]
+    message = refusal({"root": tmp_path / "root", "out_dir": tmp_path / "out_dir", "publish": target}, HOME)
+    assert f"is the {name}, and would get cache.zip" in message

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 
 import pytest
 
@@ -94,15 +95,17 @@ def test_a_killed_process_leaves_nothing_held(folder, hold):
 def test_a_lock_file_does_not_look_like_a_table(folder):
     with hold_out_dir(folder):
         assert [path.name for path in folder.iterdir()] == [LOCK_NAME]
-        assert (folder / LOCK_NAME).read_text() == f"{os.getpid()}\n"
+        assert (folder / LOCK_NAME).read_text() == f"{os.getpid()} run\n"
     assert (folder / LOCK_NAME).read_text() == ""
+    with hold_out_dir(folder, is_daemon=True):
+        assert (folder / LOCK_NAME).read_text() == f"{os.getpid()}\n"
     assert not LOCK_NAME.endswith(".pqt")
 
 
 def test_what_an_earlier_process_wrote_is_replaced(folder):
     (folder / LOCK_NAME).write_text("123456789012\n")
     with hold_out_dir(folder):
-        assert (folder / LOCK_NAME).read_text() == f"{os.getpid()}\n"
+        assert (folder / LOCK_NAME).read_text() == f"{os.getpid()} run\n"
 
 
 @HOLDERS
@@ -115,7 +118,7 @@ def test_a_holder_that_left_no_number_is_told(folder, hold):
 
 @pytest.mark.parametrize(("hold", "error"), [(hold_out_dir, OutDirError), (hold_state_dir, StateError)])
 def test_a_folder_that_is_missing_is_told(folder, hold, error):
-    with pytest.raises(error, match="cannot be made"), hold(folder / "missing"):
+    with pytest.raises(error, match="cannot make it"), hold(folder / "missing"):
         pass
 
 
@@ -153,7 +156,7 @@ def test_a_lock_that_a_backup_shares_is_made_again(folder, hold, content):
     (folder / name).write_text(content)
     os.link(folder / name, folder / "backup")
     with hold(folder):
-        assert (folder / name).read_text() == f"{os.getpid()}\n"
+        assert (folder / name).read_text().split()[0] == str(os.getpid())
         assert f"process {os.getpid()} " in try_to_hold(hold, folder)
     assert (folder / "backup").read_text() == content
 
@@ -197,7 +200,7 @@ def test_a_lock_whose_file_was_removed_is_taken_again(folder, hold):
         (lock,) = folder.iterdir()
         lock.unlink()
         held.keep()
-        assert lock.read_text() == f"{os.getpid()}\n"
+        assert lock.read_text().split()[0] == str(os.getpid())
         assert f"process {os.getpid()} " in try_to_hold(hold, folder)
         held.keep()
 
@@ -291,3 +294,64 @@ def test_a_pipe_in_place_of_the_lock_is_not_waited_for(folder, hold):
             return "held"
 
     assert as_nobody(run) == "held"
+
+
+# Waiting for others.
+
+
+def hold_elsewhere(folder, *, is_daemon):
+    """Hold the lock in another process until the returned function is called."""
+    ready, go = os.pipe(), os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(go[1])
+        with hold_out_dir(folder, is_daemon=is_daemon):
+            os.write(ready[1], b"!")
+            os.read(go[0], 1)
+        os._exit(0)
+    os.read(ready[0], 1)
+    for fd in (*ready, go[0]):
+        os.close(fd)
+
+    def end():
+        os.close(go[1])
+        os.waitpid(pid, 0)
+
+    return end
+
+
+def test_a_run_waits_for_another_run(folder, caplog):
+    """Six jobs of an array that all end with `make_parquet_db` must all end well."""
+    end = hold_elsewhere(folder, is_daemon=False)
+    waiter = threading.Thread(target=end)
+    with caplog.at_level("INFO"):
+        threading.Timer(0.3, waiter.start).start()
+        with hold_out_dir(folder, patience_seconds=600):
+            assert (folder / LOCK_NAME).read_text() == f"{os.getpid()} run\n"
+    waiter.join()
+    assert caplog.text.count("waiting for its end") == 1
+
+
+@pytest.mark.parametrize(("is_daemon", "patience"), [(True, 600), (False, 0), (False, 0.2)])
+def test_a_daemon_is_not_waited_for_nor_a_run_for_ever(folder, is_daemon, patience):
+    """A daemon never ends by itself: a job that waited for it would hang."""
+    end = hold_elsewhere(folder, is_daemon=is_daemon)
+    try:
+        with (
+            pytest.raises(Locked, match="keeps the tables in this folder"),
+            hold_out_dir(folder, patience_seconds=patience),
+        ):
+            pass
+    finally:
+        end()
+
+
+def test_a_run_that_has_not_written_who_it_is_yet_is_waited_for(folder):
+    """The process id is written just after the lock is taken: another job may look in between."""
+    end = hold_elsewhere(folder, is_daemon=False)
+    (folder / LOCK_NAME).write_text("")
+    waiter = threading.Thread(target=end)
+    threading.Timer(0.2, waiter.start).start()
+    with hold_out_dir(folder, patience_seconds=600):
+        pass
+    waiter.join()

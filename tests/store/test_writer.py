@@ -6,7 +6,6 @@ import json
 import os
 import re
 import uuid
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,7 +14,7 @@ from one.alf.cache import load_tables
 from one.api import One
 
 from alfwatchd.alf.file_names import DATASETS, SESSIONS
-from alfwatchd.errors import OutDirError, TablesError
+from alfwatchd.errors import TablesError
 from alfwatchd.store.reader import (
     METADATA_KEY,
     compare,
@@ -23,7 +22,7 @@ from alfwatchd.store.reader import (
     read_sessions,
     read_tables,
 )
-from alfwatchd.store.writer import TableWriter, check_out_dir
+from alfwatchd.store.writer import TableWriter
 from alfwatchd.tables.columns import datasets_table, sessions_table
 from alfwatchd.tables.earlier import EarlierSession
 from alfwatchd.tables.known_columns import KnownColumns
@@ -41,7 +40,6 @@ from kit.tables import (
     snapshot,
     subjects,
 )
-from kit.trees import fast_folder
 
 pytestmark = pytest.mark.usefixtures("no_readers")
 
@@ -225,24 +223,3 @@ def test_what_changed_between_two_tables(before, after, expected, size):
     kept = set(before or "") & set(after or "")
     changed = 2 * len(kept) * (size != 7)
     assert compare(table(before, 7), table(after, size)) == Changes(expected.added, changed, expected.removed)
-
-
-def test_an_output_folder_must_be_there(out_dir):
-    check_out_dir(out_dir)
-    (out_dir / "file").touch()
-    for path in (out_dir / "missing", out_dir / "file"):
-        with pytest.raises(OutDirError, match="does not exist or is not a folder"):
-            check_out_dir(path)
-    assert issubclass(OutDirError, AssertionError)  # as upstream's
-
-
-def test_an_output_folder_must_be_writable():
-    if os.geteuid() == 0:
-        # Nothing is closed to root but what the kernel itself keeps closed.
-        with pytest.raises(OutDirError, match="not writable"):
-            check_out_dir(Path("/proc/self"))
-        return
-    with fast_folder() as folder:
-        folder.chmod(0o555)
-        with pytest.raises(OutDirError, match="not writable"):
-            check_out_dir(folder)

@@ -288,7 +288,7 @@ def test_a_broken_invariant_ends_it_and_leaves_no_socket(daemon, fault, said):
 @pytest.mark.parametrize(
     ("flags", "code", "said"),
     [
-        (["--state-dir=/dev/null"], 1, "/dev/null: cannot keep state here"),
+        (["--state-dir=/dev/null"], 1, "cannot keep state here"),
         (["--config=no_group.toml"], 78, "there is no group 'no-such-group'"),
         (["--config=missing.toml"], 78, "missing.toml: cannot read the configuration"),
         (["--out-dir=/nonexistent/tables"], 1, "/nonexistent/tables: the output folder does not exist"),
@@ -312,7 +312,7 @@ def test_tables_that_cannot_be_held_are_not_written_though_they_are_there(daemon
     daemon.break_it(
         "from alfwatchd import errors\n"
         "from alfwatchd.service import locks\n"
-        "def refuse(out_dir):\n"
+        "def refuse(out_dir, **_):\n"
         "    raise errors.OutDirError(f'{out_dir}: on purpose')\n"
         "locks.hold_out_dir = refuse\n"
     )

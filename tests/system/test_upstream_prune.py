@@ -245,7 +245,7 @@ def test_nothing_is_removed_while_a_daemon_keeps_the_tables(root):
     write(root, f"{S1}/{SPIKES}")
     OURS.make(root)
     write(root, f"{S1}/a.b.c")
-    with hold_out_dir(root):
+    with hold_out_dir(root, is_daemon=True):
         assert OURS.remove(root) == [root / S1 / "a.b.c"]
         with pytest.raises(Locked, match=f"process {os.getpid()} keeps the tables"):
             OURS.remove(root, dry=False)

@@ -295,7 +295,7 @@ def test_files_are_replaced_not_rewritten(root, hash_ids):
 @differs("the way files are written")
 def test_it_keeps_out_of_a_daemons_way(root):
     write(root, f"{S1}/{SPIKES}")
-    with hold_out_dir(root):  # as a daemon does
+    with hold_out_dir(root, is_daemon=True):  # as a daemon does
         before = files(root)
         with pytest.raises(Locked, match=f"process {os.getpid()} "):
             OURS.make(root)
@@ -386,7 +386,7 @@ def test_tables_in_the_root_prove_that_it_is_there(root):
 
 @differs("a root that is gone")
 def test_a_missing_root_that_should_hold_the_tables(root):
-    with pytest.raises(OutDirError, match=r"nowhere: the folder to index.*does not exist; check its path"):
+    with pytest.raises(OutDirError, match="nowhere: the root does not exist: check how it is spelled"):
         OURS.make(root / "nowhere")
 
 

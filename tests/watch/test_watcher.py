@@ -1,6 +1,7 @@
 """The watcher against the real kernel. Each test waits for a sync cookie, never for time to pass."""
 
 import ctypes
+import errno
 import os
 import queue
 import threading
@@ -630,3 +631,17 @@ def test_nothing_is_posted_after_the_end(top):
         listener.inbox.get()
     (listener.root / A).touch()
     assert (listener.inbox.empty(), listener.watcher.is_alive) == (True, False)
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOSYS])
+def test_inotify_that_a_sandbox_denies_is_no_limit(tmp_path, monkeypatch, number):
+    """gVisor and seccomp filters deny it. A sysctl, which the message advised, has nothing to do with it."""
+
+    def deny(_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("watchdog.observers.inotify_c.InotifyFD.__init__", deny)
+    with pytest.raises(WatchError, match=r"inotify is not available: .* a sandbox or container denies it") as caught:
+        Watcher(lambda _: None, tmp_path / "cookies")
+    assert not isinstance(caught.value, WatchLimit)
+    assert "sysctl" not in str(caught.value)

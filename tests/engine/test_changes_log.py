@@ -1,0 +1,106 @@
+"""The log says what changed: without it, a person sees numbers go up, and never which recording it was."""
+
+import logging
+import re
+
+import pytest
+
+from alfwatchd.engine.changes_log import MOST_LINES, ChangesLog, show_change
+from alfwatchd.tree.packed import pack_signature
+from alfwatchd.tree.rows import Session
+from alfwatchd.tree.sessions import Tables
+from kit.engine_tree import S1, T1, write
+from kit.rows import folder_rows
+
+NAMED = "session changed path="
+
+
+def lines(caplog):
+    return [each for each in caplog.messages if "session" in each and "changed" in each]
+
+
+def session(number, size=10):
+    row = folder_rows("alf", {"a.b.npy": pack_signature(size, 0, number, False)})
+    return Session(f"s{number}/2020-01-01/001", (row,))
+
+
+@pytest.fixture
+def told(caplog):
+    caplog.set_level(logging.INFO, "alfwatchd.engine.changes_log")
+    tables = Tables()
+    log = ChangesLog(tables)
+    tables.replace_session(session(0))
+    log.tell(0.0)
+    assert lines(caplog) == []  # the line of the first scan says it
+    return tables, log
+
+
+def test_each_changed_session_has_a_line(told, caplog):
+    tables, log = told
+    tables.replace_session(session(0, size=2_500_000))
+    tables.replace_session(session(1))
+    log.tell(1.0)
+    tables.drop_session(session(1).path)
+    log.tell(2.0)
+    assert lines(caplog) == [
+        f"{NAMED}s0/2020-01-01/001 added=0 changed=1 removed=0 bytes=+2.5MB session=kept",
+        f"{NAMED}s1/2020-01-01/001 added=1 changed=0 removed=0 bytes=+10B session=new",
+        f"{NAMED}s1/2020-01-01/001 added=0 changed=0 removed=1 bytes=-10B session=gone",
+    ]
+
+
+def test_what_came_and_went_between_two_flushes_is_no_change(told, caplog):
+    tables, log = told
+    tables.replace_session(session(1))
+    tables.drop_session(session(1).path)
+    log.tell(1.0)
+    assert lines(caplog) == []
+
+
+def test_many_changes_do_not_fill_the_log_and_none_is_left_out_in_silence(told, caplog):
+    """A copied disk changes thousands of sessions; the log must stay readable, and the sum be right."""
+    tables, log = told
+    for number in range(1, 101):
+        tables.replace_session(session(number))
+    log.tell(1.0)
+    log.tell_rest(30.0)
+    assert len(lines(caplog)) == MOST_LINES
+    log.tell_rest(61.0)
+    n_left = 100 - MOST_LINES
+    assert lines(caplog)[MOST_LINES:] == [
+        f"and more sessions changed n={n_left} datasets=+{n_left} bytes=+{n_left * 10}B "
+        f"most_lines_a_minute={MOST_LINES}"
+    ]
+    tables.replace_session(session(0, size=11))
+    log.tell(62.0)
+    assert lines(caplog)[-1].startswith(f"{NAMED}s0/")
+
+
+def test_what_is_left_out_is_told_at_the_end(told, caplog):
+    tables, log = told
+    for number in range(1, MOST_LINES + 2):
+        tables.replace_session(session(number))
+    log.tell(1.0)
+    log.tell_rest(2.0, is_end=True)
+    log.tell_rest(3.0, is_end=True)
+    assert [each for each in lines(caplog) if each.startswith("and more")] == [
+        f"and more sessions changed n=1 datasets=+1 bytes=+10B most_lines_a_minute={MOST_LINES}"
+    ]
+
+
+def test_an_engine_tells_after_the_flush(make_box, caplog):
+    caplog.set_level(logging.INFO, "alfwatchd.engine.changes_log")
+    box = make_box(f"{S1}/alf/a.b.c")
+    box.sync()
+    write(box.root, f"{S1}/alf/d.e.f", f"{T1}/alf/a.b.c")
+    box.sync()
+    found = sorted(lines(caplog))
+    assert [re.search(r"path=(\S+) added=(\d)", each).groups() for each in found] == [(S1, "1"), (T1, "1")]
+
+
+@pytest.mark.parametrize(
+    ("n_bytes", "text"),
+    [(0, "+0B"), (999, "+999B"), (-1000, "-1.0kB"), (1_200_000_000, "+1.2GB"), (-5 * 10**15, "-5000.0TB")],
+)
+def test_sizes_are_one_word(n_bytes, text):
+    assert show_change(n_bytes) == text
