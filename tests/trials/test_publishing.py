@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import subprocess
 import sys
@@ -90,8 +91,10 @@ def test_publishers_race_through_faults(s3, connect_s3, tmp_path, scale):
                 seen.append(found)
 
     def run(which):
-        target = connect_s3(read_seconds=0.2, connect_seconds=0.5)
-        for number in range(rounds):
+        target = connect_s3(read_seconds=1.0, connect_seconds=5.0)
+        for number in itertools.count():
+            if number >= rounds and counts[""]:
+                return
             write_tables(tmp_path / f"out{which}", number + 1, [f"p{which}n{number}"])
             try:
                 publish(tmp_path / f"out{which}", s3_entry(s3), target)
@@ -110,8 +113,7 @@ def test_publishers_race_through_faults(s3, connect_s3, tmp_path, scale):
     threads[0].join()
     s3.proxy.fault = lambda request: ""
     assert not errors, errors
-    assert sum(counts.values()) == 2 * rounds
-    assert counts[""]
+    assert sum(counts.values()) >= 2 * rounds
     assert [date for _, date, _ in seen] == sorted({date for _, date, _ in seen})
     write_tables(tmp_path / "out", 999, ["last"])
     last = publish(tmp_path / "out", s3_entry(s3))
