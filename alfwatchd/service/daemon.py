@@ -31,7 +31,7 @@ from alfwatchd.publish.publication import check_targets
 from alfwatchd.publish.publisher import Publisher
 from alfwatchd.scan.hasher import Hasher
 from alfwatchd.scan.mounts import WATCHABLE, find_place
-from alfwatchd.service import file_limits, logs, systemd
+from alfwatchd.service import cookies, file_limits, logs, systemd
 from alfwatchd.service.listening import Control
 from alfwatchd.service.locks import Held, hold_out_dir, hold_state_dir
 from alfwatchd.service.startup import Start, prepare
@@ -208,7 +208,7 @@ def _assemble(frame: _Process, stack: ExitStack) -> tuple[Engine, Threads] | Non
     settings, inbox, state = frame.in_force.settings, frame.inbox, frame.state
 
     def new_watcher() -> Watcher:
-        return Watcher(inbox.post, settings.state_dir / "cookies")
+        return Watcher(inbox.post, cookies.choose_folder(settings.state_dir))
 
     make = partial(prepare, settings, state, new_watcher if _is_watchable(settings) else None, inbox.post)
     start = wait_for(make, inbox, settings, frame.service.ping)
