@@ -79,7 +79,6 @@ PRIVATE_STILL = {
     "conftest.py": {"_TO_SESSIONS", "_TO_DATASETS"},
     "index/test_state_db.py": {"_db"},
     "kit/engine.py": {"_workers", "_reader"},
-    "scan/test_hasher.py": {"_is_same"},
     "store/test_layout.py": {"_TO_SESSIONS", "_TO_DATASETS"},
     "store/test_parquet_file.py": {"_KEPT_ANYWAY", "_NO_WASTE"},
     "store/test_writer_order.py": {"_TO_SESSIONS", "_TO_DATASETS"},

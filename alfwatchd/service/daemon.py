@@ -29,7 +29,7 @@ from alfwatchd.index.state_db import StateDb
 from alfwatchd.prune.trash_keeper import TrashKeeper
 from alfwatchd.publish.publication import check_targets
 from alfwatchd.publish.publisher import Publisher
-from alfwatchd.scan.hasher import Hasher
+from alfwatchd.scan.hasher import RECHECK_SHARE, Hasher
 from alfwatchd.scan.mounts import WATCHABLE, find_place
 from alfwatchd.service import cookies, file_limits, logs, systemd
 from alfwatchd.service.listening import Control
@@ -229,8 +229,10 @@ def _assemble(frame: _Process, stack: ExitStack) -> tuple[Engine, Threads] | Non
     if settings.hash_files:
         hasher = Hasher(str(settings.root), state, settings.hash_threads, inbox.post)
         stack.callback(hasher.close)
-        threads["hasher"] = lambda: hasher.is_alive
-        hashes = HashQueue(hasher, state)
+        rechecks = Hasher(str(settings.root), state, 1, inbox.post, share=RECHECK_SHARE)
+        stack.callback(rechecks.close)
+        threads["hasher"] = lambda: hasher.is_alive and rechecks.is_alive
+        hashes = HashQueue(hasher, state, rechecks)
     adopter = None
     if settings.adopt.source:
         adopter = Adopter(settings.adopt, settings.state_dir, start.rules.kept, inbox.post)
