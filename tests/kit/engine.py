@@ -287,7 +287,7 @@ class EngineBox:
         """
         assert self.hashes is not None
         deadline = time.monotonic() + PATIENCE
-        while self.hashes.n_unconfirmed or (all_of_them and (self.hashes.n_pending or self.inbox.has_messages)):
+        while self.hashes.n_unconfirmed or self.inbox.has_messages or (all_of_them and self.hashes.n_pending):
             assert time.monotonic() < deadline, "the hasher does not answer"
             time.sleep(0.01)
             self.run(1.0)
