@@ -9,6 +9,7 @@ from alfwatchd import linux
 from alfwatchd.errors import StateError
 from alfwatchd.index.indexer import Committed, Indexer
 from alfwatchd.index.state_db import StateDb
+from alfwatchd.scan.disk_images import record_space
 from alfwatchd.scan.file_digest import HashJob
 from alfwatchd.scan.hasher import Hashed, Hasher
 from alfwatchd.scan.place import Place
@@ -169,10 +170,10 @@ class HashQueue:
 
 
 def _fsid_below(session: Session, places: Mapping[str, Place]) -> int | None:
-    """Return the id of the one file system that all files of a session but links are on, or None if that is unsure."""
+    """Return where digests are recorded of all files of a session but links, or None if that is unsure."""
     root = places.get("")
     has_mounts = any(path and f"{path}/".startswith(f"{session.path}/") for path in places)
     lies_in_mount = any(path and f"{session.path}/".startswith(f"{path}/") for path in places)
     if root is None or root.fs_type not in ONE_FSID or session.is_link or has_mounts or lies_in_mount:
         return None
-    return root.fsid
+    return record_space(root.fsid, root.dev)

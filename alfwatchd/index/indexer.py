@@ -21,6 +21,7 @@ from alfwatchd.index.looker import Looker
 from alfwatchd.index.marks import Marks
 from alfwatchd.index.record import NOT_RECORDED, Record
 from alfwatchd.index.worker_pool import Crawled, WorkerPool
+from alfwatchd.scan.disk_images import is_image
 from alfwatchd.scan.place import keeps_change_time
 from alfwatchd.scan.root_guard import RootGuard
 from alfwatchd.scan.scanner import Scanner
@@ -180,12 +181,14 @@ class Indexer:
         return started
 
     def _forget_unproven(self) -> None:
-        """Forget digests where another image may be mounted now, unless its inode numbers and times can prove them."""
+        """Forget digests where another image may be mounted now, unless inode numbers and times can prove them."""
         for path in self.guard.take_remounted():
             place, folder = self.guard.places.get(path), self.tree.find(path)
-            is_unsure = place is not None and not (place.stores_inodes or keeps_change_time(place.fs_type))
-            if folder is not None and is_unsure:
-                self.tree.forget_unproven(folder)
+            if place is None or folder is None:
+                continue
+            is_any = is_image(place.dev)
+            if is_any or not (place.stores_inodes or keeps_change_time(place.fs_type)):
+                self.tree.forget_unproven(folder, is_any=is_any)
 
     def queue_dirty(self) -> Ticket:
         """Queue all that is dirty now, due or not, and all that events cannot tell about; take a place behind it."""

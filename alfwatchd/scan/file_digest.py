@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol
 
 from alfwatchd import linux
 from alfwatchd.errors import StateError
+from alfwatchd.scan.disk_images import record_space
 from alfwatchd.scan.mounts import list_mounts
 from alfwatchd.scan.place import keeps_change_time
 from alfwatchd.tree.content import Key, Recorded, clock_step, is_settled, path_key, record_key
@@ -153,8 +154,9 @@ class Reader:
             os.close(fd)
 
     def _find(self, fd: int, job: HashJob) -> Found | TooYoung | None:
-        file_system, fsid = linux.file_system_type(fd), os.fstatvfs(fd).f_fsid
-        key, about = record_key(file_system, f"{job.folder}/{job.name}", job.signature), linux.statx(b"", dir_fd=fd)
+        file_system, about = linux.file_system_type(fd), linux.statx(b"", dir_fd=fd)
+        fsid = record_space(os.fstatvfs(fd).f_fsid, about.dev)
+        key = record_key(file_system, f"{job.folder}/{job.name}", job.signature)
         if key is None and self._keeps_change_time(about.mount_id):
             key = path_key(f"{job.folder}/{job.name}", job.signature)
         born_ns = about.btime_ns or 0

@@ -224,15 +224,15 @@ class Tree:
             if known:
                 self._set_rows(folder, folder.rows.packed.patch(known))
 
-    def forget_unproven(self, top: Folder) -> None:
-        """Forget the digests of files below a folder whose change time proves nothing: it is what a program can set."""
+    def forget_unproven(self, top: Folder, *, is_any: bool = False) -> None:
+        """Forget the digests of files below a folder whose change time is one that a program can set, or of any."""
         for folder in top.walk():
             if folder.rows is None or not folder.rows.packed.digests:
                 continue
             bare = {
                 name: value[:SIGNATURE_SIZE]
                 for name, value in folder.rows.files.items()
-                if len(value) > SIGNATURE_SIZE and not has_change_time(value)
+                if len(value) > SIGNATURE_SIZE and (is_any or not has_change_time(value))
             }
             if bare:
                 self._set_rows(folder, folder.rows.packed.patch(bare))

@@ -372,6 +372,45 @@ def test_files_of_a_disk_that_is_mounted_again(boxed, mkfs):
 
 
 @needs_root
+@pytest.mark.parametrize("is_down", [False, True], ids=["while it runs", "while it is down"])
+def test_an_image_that_is_replaced_by_another_with_equal_numbers_and_times(tmp_path, is_down):
+    """Images that a script makes from two trees: UUID, inodes, sizes and times are equal, contents are not."""
+    if shutil.which("mke2fs") is None:
+        pytest.skip("no mke2fs")
+    (tmp_path / "out").mkdir()
+    trees = [tmp_path / name for name in ("first", "second")]
+    for tree in trees:
+        write_tree(tree)
+    time.sleep(1.02 - time.time() % 1)  # mke2fs takes over change times, in whole seconds
+    for tree in trees:
+        age(tree)
+    uuid = "11111111-2222-3333-4444-555555555555"
+    for tree in trees:
+        image = tree.with_suffix(".img")
+        with image.open("wb") as file:
+            file.truncate(16 << 20)
+        make = ["mke2fs", "-q", "-t", "ext4", "-U", uuid, "-E", f"hash_seed={uuid}", "-d", tree, image]
+        subprocess.run(make, check=True, env=os.environ | {"E2FSPROGS_FAKE_TIME": "1600000000"})
+    with mount_box(tmp_path) as box:
+        try:
+            box.run("mount", "-o", "loop", trees[0].with_suffix(".img"), box.root)
+        except subprocess.CalledProcessError as error:
+            pytest.skip(f"cannot be mounted: {error.stderr}")
+        with program(box.root, tmp_path / "out", ["--hash-files"], box.prefix) as made:
+            made.start()
+            assert settle(made) == md5s(trees[0])
+            if is_down:
+                made.stop()
+            box.unmount(lazily=False)
+            box.run("mount", "-o", "loop", trees[1].with_suffix(".img"), box.root)
+            if is_down:
+                made.start()
+            made.wait(lambda: settle(made) == md5s(trees[1]))
+            made.stop()
+        box.unmount(lazily=False)
+
+
+@needs_root
 @pytest.mark.parametrize("pool", ["mergerfs", "bindfs"])
 def test_files_whose_inode_numbers_the_kernel_forgets(tmp_path, pool):
     """mergerfs then gives others: all files were read again at each scan."""

@@ -740,6 +740,8 @@ def test_what_nothing_proves_is_forgotten():
     tree, _ = grown(files=KNOWN)
     tree.forget_unproven(tree.root)
     assert {name: digest_of(value) for name, value in rows(tree)[SESSION].items()} == {"a.b.c": MD5, "same.b.c": b""}
+    tree.forget_unproven(tree.root, is_any=True)
+    assert {digest_of(value) for value in rows(tree)[SESSION].values()} == {b""}
 
 
 @pytest.mark.parametrize(
