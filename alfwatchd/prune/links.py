@@ -1,4 +1,4 @@
-"""Finds where the symbolic links in a root lead. What they lead to is never pruned, or they would lead nowhere."""
+"""Finds where the symbolic links in a root lead. What they lead to is never pruned: the links would then dangle."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def find_link_targets(root: Path) -> frozenset[tuple[int, int]]:
     finally:
         os.close(root_fd)
     raise PruneRefused(
-        f"{root}: folders are renamed or removed all the time, so that links in them may have been overlooked; nothing "
-        "is deleted; try again when that has ended"
+        f"{root}: other programs rename or remove folders all the time, so prune may have missed links in them; "
+        "nothing was deleted; try again when these programs have ended"
     )
 
 
@@ -99,7 +99,7 @@ def _look_into(root_fd: int, root: Path, folder: str, found: set[tuple[int, int]
 
 
 def _is_of_fsck(root_fd: int, folder: str) -> bool:
-    """Tell whether this is the folder in which fsck puts what it finds; only root can read it."""
+    """Tell whether this is the folder in which fsck puts what it finds; only the root user can read it."""
     try:
         return folder.rpartition("/")[2] == "lost+found" and os.stat(folder, dir_fd=root_fd).st_uid == 0
     except OSError:

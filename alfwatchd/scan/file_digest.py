@@ -48,8 +48,8 @@ class HashJob:
     signature : bytes
         Packed; the digest counts for this state of the file only.
     version : int
-        How often the file was rewritten since, as far as events told, without a change of its signature. A digest
-        counts for the last version only, and of any but the first, nothing that was recorded counts.
+        How often, as far as events told, the file was rewritten without a change of its signature. A digest counts for
+        the last version only. Recorded digests count for the first version only.
     is_recheck : bool
         Whether the row has a digest that is not confirmed: the file must be read, whatever is recorded.
     """

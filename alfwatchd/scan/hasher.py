@@ -1,6 +1,6 @@
 """md5 of dataset files in background threads: newest first, once per content, never of a file being written.
 
-A digest is recorded for the next run only where a later change cannot leave the file looking as it did: `tree.content`.
+A digest is recorded for the next run only if each later change of the file will show: see `tree.content`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from alfwatchd.tree.packed import either_way, unpack_signature
 _log = logging.getLogger(__name__)
 
 SHORTEST_RETRY, LONGEST_RETRY = 15.0, 3600.0
-"""Seconds until a file that could not be read is tried again; where that is forbidden, twice as long each time."""
+"""Seconds until a file that could not be read is tried again; twice as long each time if reading is forbidden."""
 
 RECHECK_SHARE = 0.1
 """Part of its time that the daemon reads files again whose digests are not confirmed: 1 TB takes about a day."""
@@ -227,6 +227,7 @@ class Hasher:
     # The threads.
 
     def _run(self) -> None:
+        """Hash what is queued, in a thread of its own, and post the digests in batches."""
         done: list[Found] = []
         posted = time.monotonic()
         rest = self._rest if self._share < 1 else None

@@ -196,7 +196,7 @@ def test_a_file_that_may_still_be_written_waits(root, state):
         assert (hashing.hasher.n_pending, hashing.messages.empty()) == (3, True)
 
 
-def test_a_file_that_waits_holds_up_nobody(root, state):
+def test_a_file_that_waits_delays_no_other_file(root, state):
     write(root, "old.b.c")
     time.sleep(1.1)
     write(root, "new.b.c", mtime_ns=OLD_NS - 10**9)
@@ -279,7 +279,7 @@ RENEWALS = {
 
 @pytest.mark.parametrize("change", RENEWALS.values(), ids=RENEWALS)
 def test_a_file_whose_change_time_alone_is_another_is_to_be_looked_at_again(root, state, change):
-    """No event tells of a hard link, so nobody else would: its hash stayed null until the next full scan."""
+    """No event tells of a hard link, so only the hasher can: the hash stayed null until the next full scan."""
     path = write(root, "a.b.c")
     first = job(root, "a.b.c")
     time.sleep(0.05)  # the clock of files goes in steps
@@ -449,7 +449,7 @@ def test_a_file_that_cannot_be_read_is_tried_again(root, monkeypatch):
 
 
 @needs_root
-def test_a_file_that_cannot_be_read_holds_up_nobody(root):
+def test_a_file_that_cannot_be_read_delays_no_other_file(root):
     write(root, "closed.b.c").chmod(0o600)
     write(root, "open.b.c")
 
