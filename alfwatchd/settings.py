@@ -246,6 +246,9 @@ class Settings(BaseSettings, frozen=True, extra="forbid", allow_inf_nan=False):
     exclude: Patterns = Field((), description=".gitignore patterns, relative to the root, of what is not indexed.")
     hash_files: bool = Field(default=False, description="Whether the md5 of each dataset is computed.")
     hash_threads: int = Field(1, ge=1, le=64, description="Threads that compute hashes, 1 to 64.")
+    hash_recheck: Literal["now", "later"] = Field(
+        "now", description="When --once reads files again whose hash is not confirmed: before it ends, or not."
+    )
     scan_workers: int = Field(0, ge=0, le=64, description="Processes for full scans; 0: one per core, at most 4.")
     watch: Literal["auto", "inotify", "poll"] = Field("auto", description="How changes are noticed.")
     settle_seconds: Seconds = Field(0.1, description="Seconds without a change before a folder is looked at.")

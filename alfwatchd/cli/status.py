@@ -71,6 +71,9 @@ def status_lines(status: Status) -> list[str]:
         lines.append(f"trash      {show_bytes(status.trash_bytes)}; alfwatchd prune --list shows of which plans")
     if status.hashes_pending:
         lines.append(f"hashes     {status.hashes_pending} files to go")
+    if status.hashes_unconfirmed:
+        what = "files have another change time than when they were hashed, and are slowly read again"
+        lines.append(f"hashes     {status.hashes_unconfirmed} {what}")
     lines += [
         f"scan       {scan.started} {scan.reason}: {_show_seconds(scan.seconds)}"
         for scan in status.rescans[-_MOST_SCANS:]

@@ -56,6 +56,7 @@ class Scanning:
         committed = indexer.take_committed()
         if model.hashes is not None:
             model.hashes.submit(committed, indexer)
+            indexer.commit()  # before a flush: digests that were recorded are no later change
         model.first_seen.note(indexer, model.wall_clock().timestamp())
         model.flushes.note(indexer.tables.generation, now)
 

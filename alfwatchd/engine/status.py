@@ -53,6 +53,7 @@ def make_status(model: EngineModel, now: float) -> Status:
         watches_limit=watches_limit() if indexer.watch.is_on else None,
         unwatched=len(indexer.watch.unwatched),
         hashes_pending=model.hashes.n_pending if model.hashes else 0,
+        hashes_unconfirmed=model.hashes.n_unconfirmed if model.hashes else 0,
         adopt=model.adopter.status() if model.adopter is not None else None,
         targets=model.publisher.status() if model.publisher is not None else [],
         problems=[ProblemReply(each.kind, each.path, each.message) for each in problems[:_MAX_PROBLEMS]],

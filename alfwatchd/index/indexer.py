@@ -21,6 +21,8 @@ from alfwatchd.index.looker import Looker
 from alfwatchd.index.marks import Marks
 from alfwatchd.index.record import NOT_RECORDED, Record
 from alfwatchd.index.worker_pool import Crawled, WorkerPool
+from alfwatchd.scan.disk_images import is_image
+from alfwatchd.scan.place import keeps_change_time
 from alfwatchd.scan.root_guard import RootGuard
 from alfwatchd.scan.scanner import Scanner
 from alfwatchd.tree.folder import Folder
@@ -41,10 +43,13 @@ class Committed(NamedTuple):
         That were added or changed.
     rewritten : list of bytes
         Signatures of files that were rewritten without a change of signature: digests that are known are wrong.
+    changed : list of bytes
+        Signatures that files had before a program wrote to them: what is recorded of them is of an older content.
     """
 
     sessions: list[Session]
     rewritten: list[bytes]
+    changed: list[bytes]
 
 
 class Indexer:
@@ -167,12 +172,23 @@ class Indexer:
 
         What changes from now on is seen by it or marked by events. If a scan runs already, exactly one more follows.
         """
+        self._forget_unproven()
         folder = top or self.tree.root
         started = self.queue.start_scan(Scan(reason, now, paced, folder.path), self.tree.root, folder)
         self.heard.begin(started)
         if folder is self.tree.root:
             self.absences.begin_scan(started)
         return started
+
+    def _forget_unproven(self) -> None:
+        """Forget digests where another image may be mounted now, unless inode numbers and times can prove them."""
+        for path in self.guard.take_remounted():
+            place, folder = self.guard.places.get(path), self.tree.find(path)
+            if place is None or folder is None:
+                continue
+            is_any = is_image(place.dev)
+            if is_any or not (place.stores_inodes or keeps_change_time(place.fs_type)):
+                self.tree.forget_unproven(folder, is_any=is_any)
 
     def queue_dirty(self) -> Ticket:
         """Queue all that is dirty now, due or not, and all that events cannot tell about; return the place behind."""
@@ -232,7 +248,7 @@ class Indexer:
             if self.workers is not None:
                 n_entries += self._take_crawled(self.workers)
         finally:
-            self._commit()
+            self.commit()
         ended = self.queue.end_scan(now)
         if ended is not None:
             self._end_scan(ended, now)
@@ -292,7 +308,7 @@ class Indexer:
         self.intake.watch_meanwhile(is_on=workers.are_running)
         return n_entries
 
-    def _commit(self) -> None:
+    def commit(self) -> None:
         """Bring the tables up to date with the tree."""
         changes = self.intake.take_changes()
         if self.queue.current is not None:
@@ -309,13 +325,14 @@ class Indexer:
     def restore(self, rows: Iterable[EarlierRow]) -> None:
         """Put back rows of earlier tables that lie where nothing could be read now; see `Intake.restore`."""
         self.intake.restore(rows)
-        self._commit()
+        self.commit()
 
     # Telling.
 
     def take_committed(self) -> Committed:
         """Return what changed since the last call, and forget it."""
-        committed, self._committed = Committed(self._committed, self.tree.take_rewritten()), []
+        rewritten, changed = self.tree.take_rewritten()
+        committed, self._committed = Committed(self._committed, rewritten, changed), []
         return committed
 
     def take_ended(self) -> list[Scan]:

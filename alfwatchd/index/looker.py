@@ -48,7 +48,7 @@ class Looker:
         self.scanner = scanner
         self._guard, self._watch, self._intake = guard, watch, intake
         self._queue, self._heard, self._absences, self._tables = queue, heard, absences, tables
-        self._identities = Identities(scanner.root, guard)
+        self._identities = Identities(scanner.root, guard, intake.tree.made_up)
 
     def use_scanner(self, scanner: Scanner) -> None:
         """Look with another scanner of the same root from now on."""
@@ -93,7 +93,9 @@ class Looker:
             self._cannot_open(folder, error, now)
             return 0
         try:
-            if self._identities.lead_elsewhere(folder, os.fstat(fd)):
+            about = os.fstat(fd)
+            self._identities.note_device(folder, about.st_dev)
+            if self._identities.lead_elsewhere(folder, about):
                 self._look_again_from_above(look, now)
                 return 0
             n_names = self._look_at_names(look, fd, now)

@@ -23,12 +23,12 @@ from alfwatchd import linux
 from alfwatchd.atomic import replace_file
 from alfwatchd.errors import StateError, StateLocked
 from alfwatchd.scan.place import Identity, Place
-from alfwatchd.tree.content import Key, forgotten
+from alfwatchd.tree.content import Recorded, forgotten
 from alfwatchd.users import this_user
 
 _log = logging.getLogger(__name__)
 
-_SCHEMA_VERSION = 4
+_SCHEMA_VERSION = 5
 _MOST_PARAMETERS = 500
 _SQLITE_LOCKED_FROM, _SQLITE_LOCKS = 0x40000000, 512
 """Where SQLite locks a file: pending, reserved and shared bytes (os_unix.c)."""
@@ -44,7 +44,7 @@ CREATE TABLE IF NOT EXISTS places (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS sessions_seen (path BLOB PRIMARY KEY, ino TEXT, seal BLOB) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS digests (
-    place BLOB, fsid TEXT, stamp BLOB, md5 BLOB, seal BLOB, PRIMARY KEY (place, fsid)
+    place BLOB, fsid TEXT, stamp BLOB, born TEXT, md5 BLOB, seal BLOB, PRIMARY KEY (place, fsid)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS first_seen (path BLOB PRIMARY KEY, seen REAL, seal BLOB) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS held (is_held INTEGER, seal BLOB);
@@ -53,7 +53,7 @@ _INDEX = "CREATE INDEX IF NOT EXISTS digests_by_path ON digests (stamp) WHERE le
 """For `StateDb.forget_digests`, of files that are recorded by path; see `tree.content.Key`."""
 _EXPECTED = (
     "SELECT path, fsid, dev, ino, mount_id, fs_type, identity_kind, identity, source, keeps_inodes, seal FROM places",
-    "SELECT place, fsid, stamp, md5, seal FROM digests",
+    "SELECT place, fsid, stamp, born, md5, seal FROM digests",
     "SELECT path, ino, seal FROM sessions_seen",
     "SELECT path, seen, seal FROM first_seen",
     "SELECT is_held, seal FROM held",
@@ -167,43 +167,40 @@ class StateDb:
             self._db.executemany("DELETE FROM first_seen WHERE path = ?", [(os.fsencode(path),) for path in gone])
             self._db.executemany("INSERT OR REPLACE INTO first_seen VALUES (?, ?, ?)", rows)
 
-    def find_digest(self, fsid: int, key: Key) -> bytes | None:
-        """Return the md5 digest, 16 bytes, of a file on this file system, or None."""
-        with self._access():  # no transaction: each file is looked up, and to end one takes as long as the look
-            row = self._db.execute(
-                "SELECT md5, seal FROM digests WHERE place = ? AND fsid = ? AND stamp = ?",
-                (key.place, str(fsid), key.stamp),
-            ).fetchone()
-        return row[0] if row and row[1] == _seal(str(fsid), *key, row[0]) else None
-
-    def find_digests(self, fsid: int, keys: Sequence[Key]) -> dict[Key, bytes]:
-        """Return key -> md5 digest, 16 bytes, of those files on one file system whose digest is recorded."""
-        found: dict[Key, bytes] = {}
-        with self._access():
-            for start in range(0, len(keys), _MOST_PARAMETERS):
-                some = keys[start : start + _MOST_PARAMETERS]
+    def find_recorded(self, fsid: int, places: Sequence[bytes]) -> dict[bytes, Recorded]:
+        """Return `Key.place` -> what is recorded for it, of files on one file system."""
+        found: dict[bytes, Recorded] = {}
+        with self._access():  # no transaction: to end one takes as long as a look-up
+            for start in range(0, len(places), _MOST_PARAMETERS):
+                some = places[start : start + _MOST_PARAMETERS]
                 marks = ",".join("?" * len(some))
                 rows = self._db.execute(
-                    f"SELECT place, stamp, md5, seal FROM digests WHERE fsid = ? AND place IN ({marks})",
-                    (str(fsid), *[key.place for key in some]),
+                    f"SELECT place, stamp, born, md5, seal FROM digests WHERE fsid = ? AND place IN ({marks})",
+                    (str(fsid), *some),
                 )
-                sound = {Key(*key): md5 for *key, md5, seal in rows if seal == _seal(str(fsid), *key, md5)}
-                found.update((key, sound[key]) for key in some if key in sound)
+                found |= {
+                    place: Recorded(stamp, int(born), md5)
+                    for place, stamp, born, md5, seal in rows
+                    if seal == _seal(str(fsid), place, stamp, born, md5)
+                }
         return found
 
-    def save_digests(self, rows: Iterable[tuple[int, Key, bytes]]) -> None:
-        """Record (fsid, key, md5 digest) of files; each replaces what was recorded for its `Key.place`."""
+    def save_digests(self, rows: Iterable[tuple[int, bytes, Recorded]]) -> None:
+        """Record (fsid, `Key.place`, record) of files; each replaces what was recorded for its place."""
+        values = [(place, str(fsid), each.stamp, str(each.born_ns), each.digest) for fsid, place, each in rows]
+        if not values:
+            return
         with self._transaction():
             self._db.executemany(
-                "INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?, ?)",
-                [(key.place, str(fsid), key.stamp, md5, _seal(str(fsid), *key, md5)) for fsid, key, md5 in rows],
+                "INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?, ?, ?)",
+                [(*row, _seal(row[1], row[0], *row[2:])) for row in values],
             )
 
     def forget_digests(self, signatures: Iterable[bytes]) -> None:
-        """Forget the digests of files that were rewritten without any change of their signature."""
+        """Forget what is recorded of files that were written to: of their inodes, and of these signatures by path."""
         keys = [forgotten(each) for each in signatures]
         with self._transaction():
-            self._db.executemany("DELETE FROM digests WHERE place = ? AND stamp = ?", [key for key, _ in keys])
+            self._db.executemany("DELETE FROM digests WHERE place = ?", [(place,) for place, _ in keys])
             self._db.executemany(
                 "DELETE FROM digests WHERE stamp = ? AND length(place) > 8", [(stamp,) for _, stamp in keys]
             )

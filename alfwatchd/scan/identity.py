@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import MutableMapping
 
+from alfwatchd.scan.place import forgets_inodes, keeps_change_time
 from alfwatchd.scan.root_guard import RootGuard
 from alfwatchd.scan.scanner import tells_other_inodes
 from alfwatchd.tree.folder import NOT_LISTED, Folder
@@ -17,12 +19,27 @@ class Identities:
     root : str
         Absolute path, links resolved.
     guard : RootGuard
+    made_up : dict of int to bool
+        See `Tree.made_up`; kept here.
     """
 
-    def __init__(self, root: str, guard: RootGuard) -> None:
+    def __init__(self, root: str, guard: RootGuard, made_up: MutableMapping[int, bool]) -> None:
         self._root = root
         self._guard = guard
+        self._made_up = made_up
         self._odd_devices: set[int] = set()
+
+    def note_device(self, folder: Folder, dev: int) -> None:
+        """Note whether inode numbers last on the file system of a folder.
+
+        FUSE and FAT give a file another number as soon as the kernel has forgotten it. There, another number is no sign
+        of another file.
+        """
+        place = self._guard.place_of(folder.path)
+        if place is not None and place.dev == dev and forgets_inodes(place.fs_type):
+            self._made_up[dev] = keeps_change_time(place.fs_type)
+        else:
+            self._made_up.pop(dev, None)  # the numbers of devices are given again
 
     def lead_elsewhere(self, folder: Folder, about: os.stat_result) -> bool:
         """Tell whether a path led to another folder than the one that belongs there, and remember to which.

@@ -11,6 +11,13 @@ from typing import NamedTuple
 _REMOTE = ("fuse", "nfs", "cifs", "smb", "9p", "virtiofs", "ceph", "lustre", "afs")
 # The inode numbers of these are made up at each mount.
 _MADE_UP_INODES = ("vfat", "msdos", "exfat", "ntfs")
+# File systems below FUSE that tell the change time of the file that they lead to, and none that they make up.
+_KEEPS_CHANGE_TIME = frozenset(
+    {
+        "fuse.mergerfs", "fuse.bindfs", "fuse.unionfs", "fuse.gocryptfs", "fuse.encfs", "fuse.glusterfs", "fuse.ceph",
+        "fuse.ceph-fuse", "fuse.juicefs",
+    }
+)  # fmt: skip
 # The inode numbers of these are on the disk.
 _STORED_INODES = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "bcachefs", "jfs"})
 
@@ -67,7 +74,12 @@ class Place:
     @property
     def has_stable_inodes(self) -> bool:
         """Whether a file keeps its inode number when the file system is mounted again."""
-        return may_keep_inodes(self.fs_type) and (self.keeps_inodes or self.fs_type in _STORED_INODES)
+        return may_keep_inodes(self.fs_type) and (self.keeps_inodes or self.stores_inodes)
+
+    @property
+    def stores_inodes(self) -> bool:
+        """Whether each file has an inode on the disk, with a number and a change time of its own."""
+        return self.fs_type in _STORED_INODES
 
     def is_same_folder(self, other: Place) -> bool:
         """Tell whether the numbers that a remount does not change are equal. This is no proof."""
@@ -78,6 +90,11 @@ class Place:
         known = self.unique_id and self.unique_id == other.unique_id
         return bool(known) and (self.fsid, self.dev, self.ino) == (other.fsid, other.dev, other.ino)
 
+    def may_be_same_mount(self, other: Place) -> bool:
+        """Tell whether it is the same mount, as far as the numbers tell that an old kernel gives again."""
+        is_numbered_alike = (self.mount_id, self.dev) == (other.mount_id, other.dev)
+        return self.is_same_mount(other) or (is_numbered_alike and 0 in (self.unique_id, other.unique_id))
+
 
 def may_keep_inodes(fs_type: str) -> bool:
     """Tell whether inode numbers of such a file system could mean anything after a remount."""
@@ -87,6 +104,16 @@ def may_keep_inodes(fs_type: str) -> bool:
 def may_have_identity(fs_type: str) -> bool:
     """Tell whether such a file system could be told from all others of its type."""
     return not fs_type.startswith(_REMOTE)
+
+
+def forgets_inodes(fs_type: str) -> bool:
+    """Tell whether such a file system gives a file another inode number once the kernel has forgotten the first."""
+    return fs_type.startswith(("fuse", *_MADE_UP_INODES))
+
+
+def keeps_change_time(fs_type: str) -> bool:
+    """Tell whether each file of such a file system, which forgets inodes, certainly has a change time."""
+    return fs_type in _KEEPS_CHANGE_TIME
 
 
 class Relation(Enum):

@@ -40,6 +40,7 @@ class RootGuard:
         """Mounts below the root that are missing or replaced -> why. Their rows are kept."""
         self.n_mount_changes = 0
         """How often mounts at, above or below the root were seen to change. While it is not open, all mounts count."""
+        self._remounted: set[str] = set()
         self._mounts = mounts.MountWatch()
         self._near: list[mounts.Mount] = []
         self._is_unsure = False
@@ -61,6 +62,11 @@ class RootGuard:
     def fs_types(self) -> set[str]:
         """Types of the file systems of the root and below it."""
         return {place.fs_type for place in self.places.values()}
+
+    def place_of(self, path: str) -> Place | None:
+        """Return the file system that a folder, relative to the root, is on; None if it is not known."""
+        on = [place for place in self.places if not place or path == place or path.startswith(f"{place}/")]
+        return self.places[max(on, key=len)] if on else None
 
     def open_root(self, *, accept: bool = False) -> None:
         """Look whether the root is the same as before, and remember it.
@@ -95,6 +101,8 @@ class RootGuard:
             raise RootOffline(f"{self.root}: {verdict.reason}")
         if accept:
             self.places = {}
+        if accept or not self.is_open or expected is None or not expected.may_be_same_mount(found):
+            self._remounted.add("")
         self.places[""] = found if accept else _with_proof(expected, found, look)
         self._numbers, self._why_closed = (found.dev, found.ino, found.fsid), ""
 
@@ -193,7 +201,9 @@ class RootGuard:
                     self.missing[path] = found.strerror or "unreadable"
             elif expected is None:
                 self.places[path] = found
+                self._remounted.add(path)
             elif not (expected.is_same_mount(found) and path not in was_missing):
+                self._remounted |= {path} & was_missing.keys()
                 self._judge_mount(path, expected, found, is_mounted=path in mounted)
         self._forget_moved(recorded)
         self._record(self.places)
@@ -210,6 +220,8 @@ class RootGuard:
             self.missing[path] = reason
         else:
             self.places[path] = _with_proof(expected, found, look)
+            if not expected.may_be_same_mount(found):
+                self._remounted.add(path)
 
     def _make_look(self, path: str) -> Callable[[], Seen]:
         """Return how to look, once, for the known sessions below one mount and not below those in it."""
@@ -240,6 +252,11 @@ class RootGuard:
                 for other, place in others
             ):
                 del self.places[path], self.missing[path]
+
+    def take_remounted(self) -> set[str]:
+        """Return where something was mounted since the last call, with the root of then: it may be another image."""
+        remounted, self._remounted = self._remounted, set()
+        return remounted
 
     def is_missing(self, path: str) -> bool:
         """Tell whether a folder is, or lies in, a mount that is missing or replaced."""

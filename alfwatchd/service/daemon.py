@@ -29,9 +29,9 @@ from alfwatchd.index.state_db import StateDb, no_state, state_file
 from alfwatchd.prune.trash_keeper import TrashKeeper
 from alfwatchd.publish.publication import check_targets
 from alfwatchd.publish.publisher import Publisher
-from alfwatchd.scan.hasher import Hasher
+from alfwatchd.scan.hasher import RECHECK_SHARE, Hasher
 from alfwatchd.scan.mounts import WATCHABLE, find_place
-from alfwatchd.service import file_limits, logs, surroundings, systemd
+from alfwatchd.service import cookies, file_limits, logs, surroundings, systemd
 from alfwatchd.service.listening import Control
 from alfwatchd.service.locks import Held, hold_out_dir, hold_state_dir
 from alfwatchd.service.startup import Start, prepare
@@ -209,7 +209,7 @@ def _assemble(process: _Process, stack: ExitStack) -> tuple[Engine, Threads] | N
     settings, inbox, state = process.in_force.settings, process.inbox, process.state
 
     def new_watcher() -> Watcher:
-        return Watcher(inbox.post, settings.state_dir / "cookies")
+        return Watcher(inbox.post, cookies.choose_folder(settings.state_dir))
 
     make = partial(prepare, settings, state, new_watcher if _is_watchable(settings) else None, inbox.post)
     start = wait_for(make, inbox, settings, process.service.ping)
@@ -234,8 +234,10 @@ def _assemble(process: _Process, stack: ExitStack) -> tuple[Engine, Threads] | N
     if settings.hash_files:
         hasher = Hasher(str(settings.root), state, settings.hash_threads, inbox.post)
         stack.callback(hasher.close)
-        threads["hasher"] = lambda: hasher.is_alive
-        hashes = HashQueue(hasher, state)
+        rechecks = Hasher(str(settings.root), state, 1, inbox.post, share=RECHECK_SHARE)
+        stack.callback(rechecks.close)
+        threads["hasher"] = lambda: hasher.is_alive and rechecks.is_alive
+        hashes = HashQueue(hasher, state, rechecks)
     adopter = None
     if settings.adopt.source:
         adopter = Adopter(settings.adopt, settings.state_dir, start.rules.known.earlier, inbox.post)

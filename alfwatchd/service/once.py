@@ -262,10 +262,10 @@ def run_hashing(settings: Settings, state: StateDb, start: Start) -> None:
     """Hash all files without a recorded digest, and wait until that is done."""
     inbox = Inbox()
     hasher = Hasher(str(settings.root), state, settings.hash_threads, inbox.post, settle_seconds=0.0)
-    hashes = HashQueue(hasher, state)
+    hashes = HashQueue(hasher, state, hasher if settings.hash_recheck == "now" else None)
     try:
         sessions = list(start.indexer.tables.snapshot().sessions.values())
-        hashes.submit(Committed(sessions, []), start.indexer)
+        hashes.submit(Committed(sessions, [], []), start.indexer)
         while hasher.n_pending or inbox.has_messages:
             inbox.wait(0.1)
             for message in inbox.drain():

@@ -1,14 +1,22 @@
-"""Says under which key the digest of a file is recorded, and when a digest may be recorded."""
+"""Says under which key the digest of a file is recorded, when a digest may be recorded, and what a record proves."""
 
 from __future__ import annotations
 
 import hashlib
 from typing import NamedTuple
 
-from alfwatchd.tree.packed import either_way, inode_of, unpack_signature, without_inode
+from alfwatchd.tree.packed import (
+    differs_in_ctime,
+    either_way,
+    has_change_time,
+    inode_of,
+    unpack_signature,
+    without_inode,
+)
 
-COARSEST_CLOCK_NS = 2_000_000_000
-"""Longest time during which a file system may give all changes the same time: FAT 2 s, ext3 1 s, most others 4 ms."""
+_SECOND = 1_000_000_000
+_KERNEL_TICK_NS = 20_000_000
+"""More than one tick of the kernel's clock, which gives files their times: at most 10 ms."""
 
 _LASTING_INODES = frozenset(
     {
@@ -27,6 +35,11 @@ _LASTING_INODES = frozenset(
 )
 """Types of file systems, as ``statfs`` tells them, whose inode numbers last and that keep a change time."""
 
+_OVERLAY = 0x794C7630
+_SERVERS = frozenset({0x00006969, 0x00C36400, 0x0BD00BD0, 0x47504653})
+_OWN_CLOCK = _LASTING_INODES - _SERVERS | {_OVERLAY}
+"""Those that take the time from this host's kernel, and keep either whole seconds or fractions of them."""
+
 
 class Key(NamedTuple):
     """The key under which a digest is recorded.
@@ -41,6 +54,36 @@ class Key(NamedTuple):
 
     place: bytes
     stamp: bytes
+
+
+class Recorded(NamedTuple):
+    """What is recorded for a `Key.place`.
+
+    Parameters
+    ----------
+    stamp : bytes
+        See `Key`.
+    born_ns : int
+        When the inode was made, in nanoseconds since 1970; 0 where the file system does not tell.
+    digest : bytes
+        md5, 16 bytes.
+    """
+
+    stamp: bytes
+    born_ns: int
+    digest: bytes
+
+    def is_of(self, key: Key) -> bool:
+        """Tell whether this is certainly the digest of the file with this key."""
+        return self.stamp == key.stamp
+
+    def is_renewed_by(self, key: Key, born_ns: int) -> bool:
+        """Tell whether the key is of certainly the same file, with equal size and time, but another change time.
+
+        That is so after `chmod`, and after a rename. It is also so if a program wrote to the file, and restored its
+        time: only reading the file again tells.
+        """
+        return born_ns != 0 and self.born_ns == born_ns and differs_in_ctime(self.stamp, key.stamp)
 
 
 def inode_key(signature: bytes) -> Key:
@@ -69,32 +112,43 @@ def record_key(file_system: int, path: str, signature: bytes) -> Key | None:
     """
     if file_system in _LASTING_INODES:
         return inode_key(signature)
-    about = unpack_signature(signature)
-    if about.ctime_ns in (0, about.mtime_ns):
-        return None
+    return path_key(path, signature) if has_change_time(signature) else None
+
+
+def path_key(path: str, signature: bytes) -> Key:
+    """Return the key of a file that has a change time, and whose inode number does not last."""
     place = hashlib.md5(path.encode(errors="surrogateescape"), usedforsecurity=False).digest()
     return Key(place, without_inode(either_way(signature)[0]))
 
 
-def forgotten(signature: bytes) -> tuple[Key, bytes]:
-    """Return the key of a file by its inode, and the stamp that it has if it is recorded by its path."""
+def forgotten(signature: bytes) -> tuple[bytes, bytes]:
+    """Return the place of a file that is recorded by its inode, and the stamp of one that is recorded by its path."""
     key = inode_key(signature)
-    return key, without_inode(key.stamp)
+    return key.place, without_inode(key.stamp)
 
 
-def is_final(signature: bytes, read_ns: int) -> bool:
-    """Tell whether a change after the file was read would certainly give it another change time.
+def clock_step(signature: bytes, file_system: int | None = None) -> int:
+    """Return for how long after the change time of a file another change may give it the same change time.
 
     Parameters
     ----------
     signature : bytes
         Packed.
-    read_ns : int
-        When the first byte was read, in nanoseconds since 1970.
+    file_system : int or None
+        Its type, as ``statfs`` tells it; None for the shortest time that is possible with this signature.
+
+    Returns
+    -------
+    int
+        Nanoseconds. A change time with a fraction of a second shows a fine clock, which is that of the kernel. One
+        without shows a file system that counts whole seconds, such as ext3. FAT counts two of them. The clock of a
+        server, and what is below FUSE, is not known: 2 s.
     """
-    return unpack_signature(signature).ctime_ns + COARSEST_CLOCK_NS <= read_ns
+    if file_system is not None and file_system not in _OWN_CLOCK:
+        return 2 * _SECOND + _KERNEL_TICK_NS
+    return _KERNEL_TICK_NS if unpack_signature(signature).ctime_ns % _SECOND else _SECOND + _KERNEL_TICK_NS
 
 
-def is_settled(signature: bytes, now_ns: int, settle_ns: int) -> bool:
-    """Tell whether a file has not changed for `settle_ns`. One with a time far in the future counts as settled."""
-    return abs(now_ns - unpack_signature(signature).ctime_ns) >= settle_ns
+def is_settled(signature: bytes, now_ns: int, wait_ns: int) -> bool:
+    """Tell whether a file has not changed for `wait_ns`. One with a time far in the future counts as settled."""
+    return abs(now_ns - unpack_signature(signature).ctime_ns) >= wait_ns

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 _SIGNATURE = struct.Struct("<QqQq?")
 _SIZE = struct.Struct("<Q25x")
-_CTIME = slice(24, 32)
+_INODE, _CTIME = slice(16, 24), slice(24, 32)
 _HALF_OF_TIME = 1 << 63
 _MOST_SHARED = 64
 SIGNATURE_SIZE = _SIGNATURE.size
@@ -60,7 +60,7 @@ def unpack_signature(value: bytes) -> Signature:
 
 def inode_of(value: bytes) -> bytes:
     """Return the inode in a row value as 8 packed bytes, to compare many in little time."""
-    return value[16:24]
+    return value[_INODE]
 
 
 def either_way(signature: bytes) -> tuple[bytes, bytes]:
@@ -70,7 +70,7 @@ def either_way(signature: bytes) -> tuple[bytes, bytes]:
 
 def without_inode(signature: bytes) -> bytes:
     """Return a signature with the inode 0, for file systems whose inode numbers do not last."""
-    return signature[:16] + bytes(8) + signature[_CTIME.start :]
+    return signature[: _INODE.start] + bytes(8) + signature[_CTIME.start : SIGNATURE_SIZE]
 
 
 def is_of_link(value: bytes) -> bool:
@@ -87,6 +87,17 @@ def differs_in_ctime(value: bytes, other: bytes) -> bool:
     """Tell whether the signatures of two row values differ in nothing but the change time."""
     same = value[: _CTIME.start] == other[: _CTIME.start] and is_of_link(value) == is_of_link(other)
     return same and value[_CTIME] != other[_CTIME]
+
+
+def differs_in_inode(value: bytes, other: bytes) -> bool:
+    """Tell whether the signatures of two row values differ in nothing but the inode."""
+    return without_inode(value) == without_inode(other) and inode_of(value) != inode_of(other)
+
+
+def has_change_time(value: bytes) -> bool:
+    """Tell whether the change time in a row value is one. Some file systems tell the modification time in its place."""
+    about = unpack_signature(value)
+    return about.ctime_ns not in (0, about.mtime_ns)
 
 
 def digest_of(value: bytes) -> bytes:
@@ -173,11 +184,11 @@ class PackedFiles(NamedTuple):
         """Return the inode of each file as `inode_of` does, in the order of `names`."""
         return [self.signatures[at : at + 8] for at in range(16, len(self.signatures), SIGNATURE_SIZE)]
 
-    def without_ctimes(self) -> PackedFiles:
-        """Return a copy in which all change times are 0."""
-        none = bytes(_CTIME.stop - _CTIME.start)
+    def as_shown(self) -> PackedFiles:
+        """Return a copy with what tables may show of files: in place of inodes and change times, there are zeros."""
+        none = bytes(_CTIME.stop - _INODE.start)
         parts = [
-            self.signatures[at : at + _CTIME.start] + none + self.signatures[at + _CTIME.stop : at + SIGNATURE_SIZE]
+            self.signatures[at : at + _INODE.start] + none + self.signatures[at + _CTIME.stop : at + SIGNATURE_SIZE]
             for at in range(0, len(self.signatures), SIGNATURE_SIZE)
         ]
         return self._replace(signatures=b"".join(parts))

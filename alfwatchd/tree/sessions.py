@@ -156,11 +156,11 @@ class Tables:
 
 
 def _shows_same(session: Session, other: Session) -> bool:
-    """Tell whether two rows of one session differ only in change times, which no table shows."""
+    """Tell whether two rows of one session differ only in change times and inodes, which no table shows."""
     if session.is_link != other.is_link or len(session.folders) != len(other.folders):
         return False
     return all(
-        one is two or (one.folder == two.folder and one.packed.without_ctimes() == two.packed.without_ctimes())
+        one is two or (one.folder == two.folder and one.packed.as_shown() == two.packed.as_shown())
         for one, two in zip(session.folders, other.folders, strict=True)
     )
 

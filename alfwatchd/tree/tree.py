@@ -17,7 +17,9 @@ from alfwatchd.tree.packed import (
     SIGNATURE_SIZE,
     PackedFiles,
     differs_in_ctime,
+    differs_in_inode,
     digest_of,
+    has_change_time,
     inode_of,
     is_of_link,
     pack_signature,
@@ -53,9 +55,13 @@ class Tree:
         """Number of entries that are not part of the layout, in all folders."""
         self.n_dropped = 0
         """How many folders were dropped, ever."""
+        self.made_up: dict[int, bool] = {}
+        """Devices whose inode numbers do not last -> whether they certainly keep change times. See `Identities`."""
         self._gone_rows: list[FolderRows] = []
         self.rewritten: list[bytes] = []
         """Signatures of files that were rewritten and kept their signature: recorded digests of them are wrong."""
+        self.changed: list[bytes] = []
+        """Signatures, from before, of files that a program wrote to."""
         self.claims = claims if claims is not None else Claims()
 
     def is_attached(self, folder: Folder) -> bool:
@@ -143,9 +149,11 @@ class Tree:
         for name, ino in listing.folders.items():
             is_link = name in listing.links
             child = folder.children.get(name)
-            if child is not None and child.entry_ino == NOT_LISTED:
-                self._show(child, ino, is_link=is_link)
-                new.append(child)
+            is_shown = child is not None and (child.entry_ino == NOT_LISTED or listing.dev in self.made_up)
+            if child is not None and is_shown:
+                if child.entry_ino != ino or child.is_link != is_link:
+                    self._show(child, ino, is_link=is_link)
+                    new.append(child)
             elif child is None or child.entry_ino != ino or child.is_link != is_link:
                 if child is not None:
                     changes += self.drop(child, freed)
@@ -182,11 +190,26 @@ class Tree:
                 changes.renewed += 1
                 if name in unwritten and not is_of_link(signature):
                     values[name] = signature + digest_of(before)
+            elif name not in rewritten and self._is_renumbered(folder, before, signature):
+                changes.renewed += 1
+                values[name] = signature + digest_of(before)
             else:
                 changes.changed += 1
+                if before[:SIGNATURE_SIZE] != signature:
+                    self.changed.append(before[:SIGNATURE_SIZE])
         if changes:
             self._set_rows(folder, old.patch(values))
         return changes
+
+    def _is_renumbered(self, folder: Folder, before: bytes, signature: bytes) -> bool:
+        """Tell whether a file is certainly the one from before, and only its file system gave it another inode number.
+
+        The change time proves it: no program can set it, and a file that was put there has another one. Some of these
+        file systems tell the modification time in its place.
+        """
+        if folder.dev not in self.made_up or not differs_in_inode(before, signature):
+            return False
+        return self.made_up[folder.dev] or has_change_time(signature)
 
     def forget_digests(self, inodes: AbstractSet[bytes], tops: Iterable[Folder]) -> None:
         """Forget the digests of files with these packed inodes below some folders; looks at every row there."""
@@ -200,6 +223,19 @@ class Tree:
             }
             if known:
                 self._set_rows(folder, folder.rows.packed.patch(known))
+
+    def forget_unproven(self, top: Folder, *, is_any: bool = False) -> None:
+        """Forget the digests of files below a folder whose change time is one that a program can set, or of any."""
+        for folder in top.walk():
+            if folder.rows is None or not folder.rows.packed.digests:
+                continue
+            bare = {
+                name: value[:SIGNATURE_SIZE]
+                for name, value in folder.rows.files.items()
+                if len(value) > SIGNATURE_SIZE and (is_any or not has_change_time(value))
+            }
+            if bare:
+                self._set_rows(folder, folder.rows.packed.patch(bare))
 
     def set_digest(self, folder: Folder, digests: Mapping[str, tuple[bytes, bytes]]) -> bool:
         """Add md5 digests to rows.
@@ -284,10 +320,11 @@ class Tree:
         drops, self.drops = self.drops, []
         return drops
 
-    def take_rewritten(self) -> list[bytes]:
-        """Return what `rewritten` holds, and forget about it."""
-        rewritten, self.rewritten = self.rewritten, []
-        return rewritten
+    def take_rewritten(self) -> tuple[list[bytes], list[bytes]]:
+        """Return what `rewritten` and `changed` hold, and empty them."""
+        taken = self.rewritten, self.changed
+        self.rewritten, self.changed = [], []
+        return taken
 
     def take_gone_rows(self) -> list[FolderRows]:
         """Return the rows of folders that were dropped since the last call."""

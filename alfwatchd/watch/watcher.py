@@ -11,6 +11,7 @@ import errno
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from watchdog.observers.inotify_c import InotifyFD
@@ -42,7 +43,7 @@ class Watcher:
     post : callable
         Gets `EventsRead` and `EventsLost`, in the reader thread; must be quick and never raise.
     cookie_dir : Path
-        Private folder whose new files are sync cookies; it must be on a local file system.
+        Private folder whose new files are sync cookies; it must be on a local file system. Removed at the end.
 
     Raises
     ------
@@ -141,15 +142,19 @@ class Watcher:
         self._reader.hurry()
         self._reader.join()
         self._reader.close_descriptors()
+        with suppress(OSError):
+            self._cookie_dir.rmdir()
 
     def _make_cookie_dir(self) -> None:
-        """Make and watch the folder; a file in its place is removed."""
-        if not self._cookie_dir.is_dir():
+        """Make and watch the folder; a file or a link in its place is removed."""
+        if self._cookie_dir.is_symlink() or not self._cookie_dir.is_dir():
             self._cookie_dir.unlink(missing_ok=True)
             self._cookie_dir.mkdir(parents=True, mode=0o700)
         self._watch_cookies()
 
     def _watch_cookies(self) -> None:
+        if self._cookie_dir.is_symlink():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(self._cookie_dir))
         self._reader.cookie_wd = inotify.watch_path(self._reader.fd, bytes(self._cookie_dir))
 
 

@@ -6,14 +6,15 @@ from dataclasses import replace
 
 import pytest
 
+from alfwatchd import linux
 from alfwatchd.errors import StateError
 from alfwatchd.index import hash_queue
 from alfwatchd.index.hash_queue import HashQueue
 from alfwatchd.index.state_db import StateDb
 from alfwatchd.scan.hasher import Hashed, Hasher
-from alfwatchd.tree.content import inode_key
+from alfwatchd.tree.content import Recorded, inode_key
 from alfwatchd.tree.folder import LookResult
-from alfwatchd.tree.packed import SIGNATURE_SIZE, digest_of, either_way
+from alfwatchd.tree.packed import SIGNATURE_SIZE, digest_of, either_way, pack_signature
 from kit.trees import fast_folder, indexing, scan_all, write
 
 RECORDED = b"recorded, not md5"[:16]
@@ -37,8 +38,8 @@ class Jobs(Hasher):
 class Box:
     def __init__(self, root, state, indexer):
         self.root, self.state, self.indexer = root, state, indexer
-        self.hasher = Jobs(root, state)
-        self.queue = HashQueue(self.hasher, state)
+        self.hasher, self.rechecks = Jobs(root, state), Jobs(root, state)
+        self.queue = HashQueue(self.hasher, state, self.rechecks)
 
     def submit(self):
         self.hasher.paths.clear()
@@ -53,7 +54,9 @@ class Box:
     def record(self, *paths, fsid=None):
         fsid = self.indexer.guard.places[""].fsid if fsid is None else fsid
         rows = self.rows()
-        self.state.save_digests([(fsid, inode_key(rows[path][:SIGNATURE_SIZE]), RECORDED) for path in paths])
+        for path in paths:
+            key, born_ns = inode_key(rows[path][:SIGNATURE_SIZE]), linux.statx(str(self.root / path)).btime_ns
+            self.state.save_digests([(fsid, key.place, Recorded(key.stamp, born_ns, RECORDED))])
 
     def digests(self):
         return {path: digest_of(value) for path, value in self.rows().items()}
@@ -147,6 +150,81 @@ def test_a_file_that_was_rewritten_in_secret_by_one_of_its_names(box):
     assert {box.hasher.version(each) for each in either_way(signature)} == {1}
 
 
+PATH = f"{SESSION}/a.b.c"
+
+
+@pytest.fixture
+def renewed(box):
+    """A file whose digest is recorded, and that got another change time while no daemon ran."""
+    if linux.statx(str(box.root / PATH)).btime_ns is None:
+        pytest.skip("this file system has no times of birth")
+    box.record(PATH)
+    time.sleep(0.02)  # the clock of files goes in steps
+    (box.root / PATH).chmod(0o600)
+    scan_all(box.indexer)
+    return box
+
+
+def test_a_hash_stays_after_a_chmod_until_the_file_is_read_again(renewed):
+    """A nightly `chmod -R` while the daemon was down took all hashes away, and terabytes were read again at once."""
+    assert PATH not in renewed.submit()
+    assert renewed.digests()[PATH] == RECORDED
+    assert renewed.rechecks.paths == [PATH]
+
+
+def test_a_hash_of_an_older_content_is_replaced_once_the_file_was_read_again(renewed):
+    renewed.submit()
+    signature = renewed.rows()[PATH][:SIGNATURE_SIZE]
+    renewed.queue.accept(Hashed({SESSION: {"a.b.c": (signature, b"of other content", 0)}}), renewed.indexer)
+    renewed.indexer.scan(0.0)
+    assert renewed.digests()[PATH] == b"of other content"
+
+
+def test_a_file_that_changes_while_it_waits_to_be_read_again_is_not_forgotten(renewed):
+    """A second `chmod` that the daemon heard of leaves the hash: it is no more confirmed than before."""
+    renewed.submit()
+    first = renewed.rows()[PATH][:SIGNATURE_SIZE]
+    time.sleep(0.02)
+    (renewed.root / PATH).chmod(0o640)
+    about = (renewed.root / PATH).stat()
+    second = pack_signature(about.st_size, about.st_mtime_ns, about.st_ino, False, about.st_ctime_ns)
+    tree = renewed.indexer.tree
+    tree.patch(tree.find(SESSION), LookResult({"a.b.c": second}), frozenset(), {"a.b.c"})
+    renewed.indexer.scan(0.0)
+    renewed.rechecks.paths.clear()
+    renewed.queue.accept(Hashed({SESSION: {"a.b.c": (first, b"", 0)}}), renewed.indexer, 5.0)
+    assert renewed.rechecks.paths == [PATH]
+    assert renewed.digests()[PATH] == RECORDED
+
+
+def test_a_hash_does_not_stay_if_an_event_told_of_a_write(box):
+    """As `touch -r` after a write: the file looks like the one that was recorded, with another change time."""
+    box.record(PATH)
+    for content, mtime_ns in ((b"other", None), (b"other", (box.root / PATH).stat().st_mtime_ns)):
+        time.sleep(0.02)
+        (box.root / PATH).write_bytes(content[: (box.root / PATH).stat().st_size])
+        if mtime_ns is not None:
+            os.utime(box.root / PATH, ns=(mtime_ns, mtime_ns))
+        scan_all(box.indexer)
+        assert PATH in box.submit()
+        assert box.digests()[PATH] == b""
+
+
+def test_a_file_with_the_inode_number_of_another_gets_no_digest_of_it(box):
+    key, row = inode_key(box.rows()[PATH]), box.rows()[PATH][:SIGNATURE_SIZE]
+    box.state.save_digests(
+        [(box.indexer.guard.places[""].fsid, key.place, Recorded(inode_key(row).stamp[:24] + bytes(9), 1, RECORDED))]
+    )
+    assert PATH in box.submit()
+    assert box.rechecks.paths == []
+
+
+def test_a_later_run_reads_again_what_this_one_leaves(renewed):
+    renewed.queue = HashQueue(renewed.hasher, renewed.state, None)
+    assert PATH not in renewed.submit()
+    assert (renewed.digests()[PATH], renewed.queue.n_unconfirmed) == (RECORDED, 0)
+
+
 def unknown(box):
     del box.indexer.guard.places[""]
 
@@ -220,5 +298,5 @@ def test_a_broken_state_file_leaves_all_to_the_hasher(box, monkeypatch):
         raise StateError("damaged")
 
     box.record(f"{SESSION}/a.b.c")
-    monkeypatch.setattr(box.state, "find_digests", fail)
+    monkeypatch.setattr(box.state, "find_recorded", fail)
     assert len(box.submit()) == len(box.rows())

@@ -14,7 +14,7 @@ import pytest
 from alfwatchd.errors import StateError, StateLocked
 from alfwatchd.index.state_db import StateDb
 from alfwatchd.scan.place import Place
-from alfwatchd.tree.content import Key, inode_key, record_key
+from alfwatchd.tree.content import Key, Recorded, inode_key, record_key
 from alfwatchd.tree.packed import pack_signature
 from kit.children import as_nobody, in_child, needs_root
 from kit.trees import fast_folder
@@ -25,6 +25,19 @@ OTHER = Place(fsid=0, dev=1, ino=2, mount_id=3, fs_type="nfs4")
 SIGNATURE, MD5 = pack_signature(7, 1_700_000_000_000_000_000, LARGE, False), bytes(range(16))
 KEY = inode_key(SIGNATURE)
 FUSE = 0x65735546
+BORN = 2**63
+"""A time of birth that SQLite could not hold as a number."""
+
+
+def save(state, rows):
+    """Record (fsid, key, md5)."""
+    state.save_digests((fsid, key.place, Recorded(key.stamp, BORN, digest)) for fsid, key, digest in rows)
+
+
+def find(state, fsid, key):
+    """Return the digest that is recorded for this very key, or None."""
+    found = state.find_recorded(fsid, [key.place]).get(key.place)
+    return found.digest if found is not None and found.is_of(key) else None
 
 
 @pytest.fixture
@@ -44,7 +57,7 @@ def is_open(fd):
 def fill(folder):
     state = StateDb(folder)
     state.save_places({"": PLACE, "mount": OTHER})
-    state.save_digests([(1, KEY, MD5)])
+    save(state, [(1, KEY, MD5)])
     state.close()
 
 
@@ -52,7 +65,7 @@ def load(folder):
     """Return what a next run finds: is_new, places, digest."""
     state = StateDb(folder)
     try:
-        return state.is_new, state.load_places(), state.find_digest(1, KEY)
+        return state.is_new, state.load_places(), find(state, 1, KEY)
     finally:
         state.close()
 
@@ -76,7 +89,7 @@ def test_everything_outlives_a_kill(folder):
     def run():
         state = StateDb(folder)
         state.save_places({"": PLACE, "mount": OTHER})
-        state.save_digests([(1, KEY, MD5)])
+        save(state, [(1, KEY, MD5)])
         return 1  # the child ends without closing
 
     assert in_child(run) == 1
@@ -116,10 +129,9 @@ def test_places_have_any_path(folder):
 )
 def test_a_digest_is_found_by_file_system_and_key(folder, fsid, signature, found):
     state = StateDb(folder)
-    state.save_digests([(1, KEY, MD5)])
+    save(state, [(1, KEY, MD5)])
     key = inode_key(signature)
-    assert state.find_digest(fsid, key) == (MD5 if found else None)
-    assert state.find_digests(fsid, [key]) == ({key: MD5} if found else {})
+    assert find(state, fsid, key) == (MD5 if found else None)
     state.close()
 
 
@@ -128,20 +140,21 @@ def test_many_digests_are_found_at_once(folder, n_asked):
     keys = [inode_key(pack_signature(number, 1, number, False)) for number in range(1200)]
     known = {key: bytes([number % 256] * 16) for number, key in enumerate(keys) if number % 3}
     state = StateDb(folder)
-    state.save_digests((1, *row) for row in known.items())
-    state.save_digests((2, key, MD5) for key in keys)
-    assert state.find_digests(1, keys[:n_asked]) == {each: known[each] for each in keys[:n_asked] if each in known}
+    save(state, [(1, *row) for row in known.items()])
+    save(state, [(2, key, MD5) for key in keys])
+    found = state.find_recorded(1, [key.place for key in keys[:n_asked]])
+    assert found == {key.place: Recorded(key.stamp, BORN, known[key]) for key in keys[:n_asked] if key in known}
     state.close()
 
 
 def test_digests_are_replaced_and_forgotten(folder):
     other = inode_key(pack_signature(1, -1, 1, False))
     state = StateDb(folder)
-    state.save_digests([(1, KEY, MD5), (LARGE, KEY, MD5), (1, other, MD5)])
-    state.save_digests((1, key, bytes(16)) for key in [KEY])
-    assert state.find_digest(1, KEY) == bytes(16)
+    save(state, [(1, KEY, MD5), (LARGE, KEY, MD5), (1, other, MD5)])
+    save(state, [(1, key, bytes(16)) for key in [KEY]])
+    assert find(state, 1, KEY) == bytes(16)
     state.forget_digests([SIGNATURE, pack_signature(9, 9, 9, False)])
-    assert [state.find_digest(*each) for each in ((1, KEY), (LARGE, KEY), (1, other))] == [None, None, MD5]
+    assert [find(state, *each) for each in ((1, KEY), (LARGE, KEY), (1, other))] == [None, None, MD5]
     state.close()
 
 
@@ -150,12 +163,12 @@ def test_digests_that_are_recorded_by_path_are_forgotten(folder):
     keys = [record_key(FUSE, path, signature) for path in ("a/b", "a/c")]
     other = record_key(FUSE, "a/b", pack_signature(7, 8, 9, False, 11))
     state = StateDb(folder)
-    state.save_digests((1, key, MD5) for key in keys)
-    state.save_digests([(2, other, MD5)])
-    assert [state.find_digest(1, key) for key in keys] == [MD5, MD5]
+    save(state, [(1, key, MD5) for key in keys])
+    save(state, [(2, other, MD5)])
+    assert [find(state, 1, key) for key in keys] == [MD5, MD5]
     state.forget_digests([pack_signature(7, 8, 1234, False, 10)])  # the file system has given it another inode
-    assert [state.find_digest(1, key) for key in keys] == [None, None]
-    assert state.find_digest(2, other) == MD5
+    assert [find(state, 1, key) for key in keys] == [None, None]
+    assert find(state, 2, other) == MD5
     state.close()
 
 
@@ -163,9 +176,9 @@ def test_one_digest_is_recorded_for_an_inode_however_often_its_file_changes(fold
     """A nightly `chmod -R` of a million files left a million rows more each time."""
     state = StateDb(folder)
     for night in range(5):
-        state.save_digests((1, inode_key(pack_signature(7, 8, inode, False, night)), MD5) for inode in range(3))
-    assert state.find_digest(1, inode_key(pack_signature(7, 8, 2, False, 3))) is None
-    assert state.find_digest(1, inode_key(pack_signature(7, 8, 2, False, 4))) == MD5
+        save(state, [(1, inode_key(pack_signature(7, 8, inode, False, night)), MD5) for inode in range(3)])
+    assert find(state, 1, inode_key(pack_signature(7, 8, 2, False, 3))) is None
+    assert find(state, 1, inode_key(pack_signature(7, 8, 2, False, 4))) == MD5
     state.close()
     with closing(sqlite3.connect(folder / "state.sqlite")) as db:
         assert db.execute("SELECT count(*) FROM digests").fetchone() == (3,)
@@ -178,8 +191,8 @@ def test_any_thread_may_call(folder):
     def work(number):
         for each in range(50):
             key = Key(bytes([number, each]), b"stamp")
-            state.save_digests([(1, key, bytes([number, each] * 8))])
-            if state.find_digest(1, key) != bytes([number, each] * 8):
+            save(state, [(1, key, bytes([number, each] * 8))])
+            if find(state, 1, key) != bytes([number, each] * 8):
                 wrong.append((number, each))
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
@@ -223,7 +236,7 @@ DAMAGES = {
 def test_a_file_that_is_damaged_or_of_another_version_is_made_again(folder, damage):
     fill(folder)
     state = StateDb(folder)
-    state.save_digests((1, Key(number.to_bytes(8), b"stamp"), MD5) for number in range(2000))
+    save(state, [(1, Key(number.to_bytes(8), b"stamp"), MD5) for number in range(2000)])
     state.close()
     damage(folder / "state.sqlite")
     assert load(folder) == ANEW
@@ -254,7 +267,7 @@ def test_an_empty_file_is_filled(folder):
 def test_leftovers_of_a_file_that_was_deleted_do_no_harm(folder):
     fill(folder)
     state = StateDb(folder)
-    state.save_digests([(2, KEY, MD5)])
+    save(state, [(2, KEY, MD5)])
     (folder / "state.sqlite").unlink()  # the write-ahead log stays
     assert (folder / "state.sqlite-wal").exists()
     leftover = folder / "state.sqlite-wal"
@@ -309,8 +322,8 @@ def test_what_fails_later_is_told_as_such(folder):
     for fail in (
         state.load_places,
         lambda: state.save_places({}),
-        lambda: state.find_digest(1, KEY),
-        lambda: state.save_digests([(1, KEY, MD5)]),
+        lambda: find(state, 1, KEY),
+        lambda: save(state, [(1, KEY, MD5)]),
         lambda: state.forget_digests([SIGNATURE]),
     ):
         with pytest.raises(StateError, match=r"state\.sqlite"):
@@ -341,8 +354,8 @@ def test_what_is_removed_under_the_daemon_is_made_again(folder, remove):
     state.save_places({"": PLACE})
     remove(state_dir)
     state.save_places({"": PLACE})
-    state.save_digests([(1, KEY, MD5)])
-    assert state.find_digest(1, KEY) == MD5
+    save(state, [(1, KEY, MD5)])
+    assert find(state, 1, KEY) == MD5
     state.close()
     assert load(state_dir) == (False, {"": PLACE}, MD5)
 
@@ -372,7 +385,7 @@ def test_what_cannot_be_recorded_is_once_it_can(folder):
             with pytest.raises(StateError, match="may be deleted"):
                 state.save_places({"": PLACE})
             with pytest.raises(StateError):
-                state.find_digest(1, KEY)
+                find(state, 1, KEY)
         (folder / "state").unlink()
         state.save_places({"": PLACE})
         state.close()
@@ -393,14 +406,13 @@ def rewrite(folder, query):
 @pytest.mark.parametrize("query", ["UPDATE digests SET md5 = zeroblob(16)", "UPDATE digests SET seal = zeroblob(4)"])
 def test_a_digest_whose_bytes_were_changed_is_not_used(folder, query):
     state = StateDb(folder)
-    state.save_digests([(1, KEY, MD5)])
+    save(state, [(1, KEY, MD5)])
     state.close()
     rewrite(folder, query)
     state = StateDb(folder)
-    assert state.find_digest(1, KEY) is None
-    assert state.find_digests(1, [KEY]) == {}
-    state.save_digests([(1, KEY, MD5)])
-    assert state.find_digest(1, KEY) == MD5
+    assert find(state, 1, KEY) is None
+    save(state, [(1, KEY, MD5)])
+    assert find(state, 1, KEY) == MD5
     state.close()
 
 
@@ -432,7 +444,7 @@ def test_a_file_with_the_columns_of_another_program_is_replaced(folder, caplog):
     state = StateDb(folder)
     assert state.is_new
     assert "made again" in caplog.text
-    state.save_digests([(1, KEY, MD5)])
+    save(state, [(1, KEY, MD5)])
     state.close()
 
 
@@ -444,14 +456,14 @@ def test_what_is_no_file_is_replaced(folder, name, make):
     make(folder / name)
     state = StateDb(folder)
     assert state.is_new
-    state.save_digests([(1, KEY, MD5)])
-    assert state.find_digest(1, KEY) == MD5
+    save(state, [(1, KEY, MD5)])
+    assert find(state, 1, KEY) == MD5
     state.close()
 
 
 def test_damage_while_it_is_open_is_mended_by_the_next_that_is_written(folder):
     state = StateDb(folder)
-    state.save_digests([(number, KEY, MD5) for number in range(100_000)])
+    save(state, [(number, KEY, MD5) for number in range(100_000)])
     state.close()
     path = folder / "state.sqlite"
     assert path.stat().st_size > 4e6, "SQLite keeps half of it in memory, and reads the rest again"
@@ -460,9 +472,9 @@ def test_damage_while_it_is_open_is_mended_by_the_next_that_is_written(folder):
         file.write(b"x" * path.stat().st_size)
     with pytest.raises(StateError):
         for number in range(0, 100_000, 1000):
-            state.save_digests([(number, KEY, MD5)])
-    state.save_digests([(1, KEY, MD5)])
-    assert state.find_digest(1, KEY) == MD5
+            save(state, [(number, KEY, MD5)])
+    save(state, [(1, KEY, MD5)])
+    assert find(state, 1, KEY) == MD5
     state.close()
 
 
@@ -475,7 +487,7 @@ def test_a_file_of_another_user_is_replaced_where_the_folder_allows_it(folder, m
 
     def run():
         state = StateDb(folder)
-        state.save_digests([(1, KEY, MD5)])
+        save(state, [(1, KEY, MD5)])
         state.close()
         return state.is_new
 
@@ -489,7 +501,7 @@ def test_no_file_is_mapped_into_memory(folder):
     """SQLite maps `-shm`, and whoever truncates a mapped file ends the process (SIGBUS)."""
     fill(folder)
     state = StateDb(folder)
-    state.save_digests([(1, inode_key(pack_signature(number, 8, number, False)), MD5) for number in range(100)])
+    save(state, [(1, inode_key(pack_signature(number, 8, number, False)), MD5) for number in range(100)])
     assert not (folder / "state.sqlite-shm").exists()
     maps = Path("/proc/self/maps").read_text()
     assert "state.sqlite" not in maps
@@ -503,7 +515,7 @@ def test_one_process_at_a_time_keeps_it(folder, monkeypatch):
     state = StateDb(folder)
     with pytest.raises(StateLocked, match=r"locked by another process.*--state-dir"):
         StateDb(folder)
-    state.save_digests([(1, KEY, MD5)])
+    save(state, [(1, KEY, MD5)])
     state.close()
     assert load(folder) == KEPT
 

@@ -52,7 +52,7 @@ STATUS = api.Status(
     saved=False, flushed_generation=2, last_flush=None, last_flush_seconds=None, last_flush_error="disk full",
     oldest_unflushed_seconds=1.5, events_lost=1,
     rescans=[api.RescanNote("start", "2024-01-01T00:00:00+00:00", None)],
-    watches=5, watches_limit=None, unwatched=6, hashes_pending=7,
+    watches=5, watches_limit=None, unwatched=6, hashes_pending=7, hashes_unconfirmed=8,
     problems=[api.ProblemReply("twin", "s/2020-01-01/1", "merge it")], n_problems=1,
 )  # fmt: skip
 ANSWERS: dict[type, object] = {

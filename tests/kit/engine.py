@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -144,8 +145,9 @@ class EngineBox:
         started = prepare(settings, self.state, new_watcher, self._post if self.with_workers else None)
         self.indexer = ambush(started.indexer, self)
         if self.with_digests:
-            self.hasher = Hasher(str(settings.root), self.state, 1, self.inbox.post, settle_seconds=0.02)
-            self.hashes = HashQueue(self.hasher, self.state)
+            make = partial(Hasher, str(settings.root), self.state, 1, self.inbox.post, settle_seconds=0.02)
+            self.hasher, self.rechecks = make(), make()
+            self.hashes = HashQueue(self.hasher, self.state, self.rechecks)
         self.flusher = Flusher(TableWriter(settings.out_dir, str(settings.root), notes=started.notes), self._post)
         self.n_flushes = self._n_flushes_told = 0
         self.engine = Engine(
@@ -171,6 +173,7 @@ class EngineBox:
         self.engine.close()
         if self.hashes is not None:
             self.hasher.close()
+            self.rechecks.close()
         self.flusher.close()
         self.indexer.guard.close()
         self.state.close()
@@ -281,10 +284,13 @@ class EngineBox:
         return make_view(self.indexer.tables.snapshot(), self.engine.model.rules)
 
     def digests(self, *, all_of_them: bool) -> dict[str, bytes]:
-        """Return path -> md5 of the datasets in memory whose digest is known; that of all after a while."""
+        """Return path -> md5 of the datasets in memory whose digest is known; that of all after a while.
+
+        All of them are confirmed.
+        """
         assert self.hashes is not None
         deadline = time.monotonic() + PATIENCE
-        while all_of_them and (self.hashes.n_pending or self.inbox.has_messages):
+        while self.hashes.n_unconfirmed or self.inbox.has_messages or (all_of_them and self.hashes.n_pending):
             assert time.monotonic() < deadline, "the hasher does not answer"
             time.sleep(0.01)
             self.run(1.0)

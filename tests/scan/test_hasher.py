@@ -10,11 +10,14 @@ from types import SimpleNamespace
 
 import pytest
 
+from alfwatchd import linux
 from alfwatchd.errors import StateError
 from alfwatchd.index.state_db import StateDb
+from alfwatchd.scan import file_digest
 from alfwatchd.scan import hasher as hashing_module
-from alfwatchd.scan.hasher import Hasher, HashJob
-from alfwatchd.tree.content import inode_key
+from alfwatchd.scan.file_digest import HashJob
+from alfwatchd.scan.hasher import Hasher
+from alfwatchd.tree.content import Recorded, inode_key
 from alfwatchd.tree.packed import pack_signature
 from kit.children import NOBODY, as_nobody, needs_root
 from kit.trees import fast_folder
@@ -48,9 +51,10 @@ def state(top):
 class Hashing:
     """A hasher and what it posted."""
 
-    def __init__(self, root, digests, *, n_threads=1, settle_seconds=0.0):
+    def __init__(self, root, digests, *, n_threads=1, **options):
         self.messages = queue.SimpleQueue()
-        self.hasher = Hasher(str(root), digests, n_threads, self.messages.put, settle_seconds=settle_seconds)
+        self.unconfirmed = []
+        self.hasher = Hasher(str(root), digests, n_threads, self.messages.put, **{"settle_seconds": 0.0} | options)
 
     def __enter__(self):
         return self
@@ -66,7 +70,15 @@ class Hashing:
             message = self.messages.get(timeout=PATIENCE)
             assert message.digests.keys() == {FOLDER}
             found |= _without_versions(message)
+            self.unconfirmed += message.unconfirmed
         return found
+
+    def confirm(self, found):
+        """Have those files read again whose digests are not confirmed, and return all digests."""
+        jobs, self.unconfirmed = self.unconfirmed, []
+        assert all(job.is_recheck for job in jobs)
+        self.hasher.submit(jobs)
+        return found | self.take(len(jobs))
 
     def wait(self):
         """Wait until nothing is to be hashed, and return all that was posted by then."""
@@ -91,14 +103,18 @@ def write(root, name, content=b"content", mtime_ns=OLD_NS):
     return path
 
 
-@pytest.fixture
-def fine_clock(monkeypatch):
-    """Let digests be recorded at once, as if no file system had a clock that stands still for a while."""
-    monkeypatch.setattr("alfwatchd.tree.content.COARSEST_CLOCK_NS", 0)
-
-
 def recorded(state, root, name):
-    return state.find_digest(os.statvfs(root).f_fsid, inode_key(job(root, name).signature))
+    """Return the digest that is recorded for a file as it is, or None."""
+    key = inode_key(job(root, name).signature)
+    found = state.find_recorded(os.statvfs(root).f_fsid, [key.place]).get(key.place)
+    return found.digest if found is not None and found.is_of(key) else None
+
+
+def record(state, root, name, digest):
+    """Record a digest that no file here has: where it is found, nothing was read."""
+    key = inode_key(job(root, name).signature)
+    born_ns = linux.statx(str(root / FOLDER / name)).btime_ns or 0
+    state.save_digests([(os.statvfs(root).f_fsid, key.place, Recorded(key.stamp, born_ns, digest))])
 
 
 def rewrite(path, content):
@@ -229,8 +245,9 @@ class Interfering:
         self.act = act
         self.saved = []
 
-    def find_digest(self, *_):
+    def find_recorded(self, *_):
         self.act()
+        return {}
 
     def save_digests(self, rows):
         self.saved += rows
@@ -274,7 +291,6 @@ def test_a_file_whose_change_time_alone_is_another_is_to_be_looked_at_again(root
         assert hashing.take(1)["a.b.c"][1] == md5(path.read_bytes())
 
 
-@pytest.mark.usefixtures("fine_clock")
 def test_recorded_digests_are_used_again_after_a_restart(root, top):
     write(root, "a.b.c", b"one")
     state = StateDb(top / "state")
@@ -282,7 +298,7 @@ def test_recorded_digests_are_used_again_after_a_restart(root, top):
         hashing.hasher.submit([job(root, "a.b.c")])
         assert hashing.take(1)["a.b.c"][1] == md5(b"one")
     # Had the file been read again, it would show.
-    state.save_digests([(os.statvfs(root).f_fsid, inode_key(job(root, "a.b.c").signature), md5(b"recorded"))])
+    record(state, root, "a.b.c", md5(b"recorded"))
     state.close()
     state = StateDb(top / "state")
     with Hashing(root, state) as hashing:
@@ -317,7 +333,6 @@ def copy_times(root):
     subprocess.run(["touch", "-r", root / FOLDER / "b.b.c", root / FOLDER / "a.b.c"], check=True)
 
 
-@pytest.mark.usefixtures("fine_clock")
 @pytest.mark.parametrize("change", [restore_time, restore_tree, swap, copy_times])
 def test_no_file_gets_the_digest_of_another(root, state, change):
     """A session restored from a tar had 39 of 40 digests of other files: same inodes, sizes and times."""
@@ -327,7 +342,7 @@ def test_no_file_gets_the_digest_of_another(root, state, change):
     for _ in range(2):
         with Hashing(root, state) as hashing:
             hashing.hasher.submit([job(root, name) for name in names])
-            found = hashing.take(2)
+            found = hashing.confirm(hashing.take(2))
         assert {name: digest for name, (_, digest) in found.items()} == {
             name: md5((root / FOLDER / name).read_bytes()) for name in names
         }
@@ -335,17 +350,48 @@ def test_no_file_gets_the_digest_of_another(root, state, change):
         change(root)
 
 
-def test_a_digest_is_recorded_only_once_a_change_would_show(root, state):
-    """ext3 counts seconds: a file that was rewritten within the second in which it was read looked as before."""
-    write(root, "a.b.c", b"one")
+def test_a_file_with_another_change_time_is_read_again_only_where_that_is_asked_for(root, state):
+    """It keeps its digest meanwhile: after a `chmod -R`, terabytes are not read at once."""
+    path = write(root, "a.b.c")
     with Hashing(root, state) as hashing:
         hashing.hasher.submit([job(root, "a.b.c")])
-        assert hashing.take(1)["a.b.c"][1] == md5(b"one")
-        assert recorded(state, root, "a.b.c") is None
-        time.sleep(2.1)
+        hashing.take(1)
+        record(state, root, "a.b.c", md5(b"recorded"))
+        time.sleep(0.05)
+        path.chmod(0o600)
         hashing.hasher.submit([job(root, "a.b.c")])
-        assert hashing.take(1)["a.b.c"][1] == md5(b"one")
-        assert recorded(state, root, "a.b.c") == md5(b"one")
+        found = hashing.take(1)
+        assert (found["a.b.c"][1], recorded(state, root, "a.b.c")) == (md5(b"recorded"), None)
+        assert hashing.confirm(found)["a.b.c"][1] == recorded(state, root, "a.b.c") == md5(b"content")
+
+
+def test_a_slow_hasher_rests_after_each_piece_of_a_file(root, state, monkeypatch):
+    rests, wait = [], threading.Event.wait
+    monkeypatch.setattr(
+        threading.Event, "wait", lambda event, seconds=None: rests.append(seconds) if seconds else wait(event)
+    )
+    path = root / FOLDER / "huge.b.c"
+    path.touch()
+    os.truncate(path, 64 << 20)
+    with Hashing(root, state, share=0.5) as hashing:
+        hashing.hasher.submit([job(root, "huge.b.c").as_recheck()])
+        assert hashing.hasher.n_open == 1
+        found = hashing.take(1)
+        assert found["huge.b.c"][1] == hashlib.md5(bytes(64 << 20)).digest()
+        assert len(rests) == 256
+
+
+def test_a_file_that_grows_is_read_less_and_less_often(root, state):
+    """Each pause of a recording in which it seemed to be at its end, all of it was read again."""
+    path = write(root, "a.b.c", bytes(10_000_000))
+    with Hashing(root, state, settle_seconds=0.03) as hashing:
+        hashing.hasher.submit([job(root, "a.b.c")])
+        hashing.take(1)
+        with path.open("ab") as file:
+            file.write(b"more")
+        hashing.hasher.submit([job(root, "a.b.c")])
+        assert hashing.take(1)["a.b.c"][1] == md5(path.read_bytes())
+        assert time.time_ns() - path.stat().st_ctime_ns >= 60_000_000
 
 
 def test_a_later_job_for_the_same_file_replaces_the_earlier(root, state, monkeypatch):
@@ -367,7 +413,7 @@ def test_a_later_job_for_the_same_file_replaces_the_earlier(root, state, monkeyp
 class Broken:
     """A state file that has gone bad."""
 
-    def find_digest(self, *_):
+    def find_recorded(self, *_):
         raise StateError("bad")
 
     def save_digests(self, _):
@@ -458,11 +504,11 @@ class SlowDigests:
         self.is_held, self.go_on = threading.Event(), threading.Event()
         self.n_looks = 0
 
-    def find_digest(self, fsid, key):
+    def find_recorded(self, fsid, places):
         self.n_looks += 1
         self.is_held.set()
         assert self.go_on.wait(PATIENCE)
-        return self.state.find_digest(fsid, key)
+        return self.state.find_recorded(fsid, places)
 
     def save_digests(self, rows):
         self.state.save_digests(rows)
@@ -481,25 +527,10 @@ def test_a_file_that_is_being_hashed_is_not_hashed_by_another_thread_as_well(roo
     assert digests.n_looks == 1
 
 
-class OsThatSees:
-    """The `os` module, to which open files look like these ones, and in the end like the last."""
-
-    def __init__(self, looks, last):
-        self.looks, self.last = looks, last
-
-    def fstat(self, fd):
-        return os.stat(next(self.looks, self.last))
-
-    def __getattr__(self, name):
-        return getattr(os, name)
-
-
 def test_a_file_that_was_another_for_a_while_is_hashed_once_more(root, state, monkeypatch):
     write(root, "a.b.c")
-    write(root, "d.e.f", b"other content")
-    here, other = root / FOLDER / "a.b.c", root / FOLDER / "d.e.f"
-    digests, looks = SlowDigests(state), iter([here, other, other])  # opened, read, and compared once more
-    monkeypatch.setattr(hashing_module, "os", OsThatSees(looks, here))
+    digests, looks = SlowDigests(state), iter([True, False, True, True])
+    monkeypatch.setattr(file_digest, "is_same", lambda *_: next(looks))
     with Hashing(root, digests) as hashing:
         hashing.hasher.submit([job(root, "a.b.c")])
         assert digests.is_held.wait(PATIENCE)
@@ -515,7 +546,7 @@ class _Held:
     def __init__(self, state):
         self._state = state
         self.is_recording, self.go_on = threading.Event(), threading.Event()
-        self.find_digest, self.forget_digests = state.find_digest, state.forget_digests
+        self.find_recorded, self.forget_digests = state.find_recorded, state.forget_digests
 
     def save_digests(self, rows):
         self.is_recording.set()
@@ -523,7 +554,6 @@ class _Held:
         self._state.save_digests(rows)
 
 
-@pytest.mark.usefixtures("fine_clock")
 def test_a_file_that_was_rewritten_in_secret_while_its_digest_was_made(root, state):
     """Equal in size and times, but an event told: neither row nor state may keep the digest of the old content.
 
@@ -531,7 +561,7 @@ def test_a_file_that_was_rewritten_in_secret_while_its_digest_was_made(root, sta
     """
     write(root, "a.b.c", b"later!")
     held = _Held(state)
-    held.find_digest = lambda *_: md5(b"before")
+    record(state, root, "a.b.c", md5(b"before"))
     with Hashing(root, held) as hashing:
         first = job(root, "a.b.c")
         hashing.hasher.submit([first])

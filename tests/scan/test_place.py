@@ -6,7 +6,17 @@ from dataclasses import replace
 
 import pytest
 
-from alfwatchd.scan.place import ONLINE, Identity, Place, Relation, Seen, judge_place, relate
+from alfwatchd.scan.place import (
+    ONLINE,
+    Identity,
+    Place,
+    Relation,
+    Seen,
+    forgets_inodes,
+    judge_place,
+    keeps_change_time,
+    relate,
+)
 
 EXT = Identity("ext", "1a")
 HERE = Place(fsid=0x1A, dev=21, ino=2, mount_id=31, fs_type="ext4", identity=EXT)
@@ -136,3 +146,30 @@ def test_a_mount_is_the_same_only_where_the_kernel_says_so():
     assert first.is_same_mount(replace(first, source="renamed"))
     assert not first.is_same_mount(replace(first, unique_id=6))
     assert not POOL.is_same_mount(POOL)  # numbers are given again
+
+
+@pytest.mark.parametrize(
+    ("fs_type", "forgets", "keeps"),
+    [
+        ("ext4", False, False),
+        ("nfs4", False, False),
+        ("overlay", False, False),
+        ("virtiofs", False, False),
+        ("fuse.mergerfs", True, True),
+        ("fuse.sshfs", True, False),
+        ("vfat", True, False),
+        ("exfat", True, False),
+    ],
+)
+def test_which_file_systems_forget_inode_numbers_and_still_have_change_times(fs_type, forgets, keeps):
+    assert (forgets_inodes(fs_type), keeps_change_time(fs_type)) == (forgets, keeps)
+
+
+@pytest.mark.parametrize(
+    ("unique", "mount_id", "expected"),
+    [((5, 5), 31, True), ((5, 6), 31, False), ((0, 0), 31, True), ((0, 0), 32, False), ((5, 0), 31, True)],
+)
+def test_a_mount_is_known_again_by_its_number(unique, mount_id, expected):
+    """Before Linux 6.8, a number may be given again; more is not known there."""
+    before, after = replace(HERE, unique_id=unique[0]), replace(HERE, unique_id=unique[1], mount_id=mount_id)
+    assert before.may_be_same_mount(after) is expected

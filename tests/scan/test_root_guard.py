@@ -329,3 +329,40 @@ def test_places_are_recorded_until_they_are(root):
     assert len(kept) >= 3
     assert all(each == guard.places for each in kept)
     guard.close()
+
+
+# What may be another image.
+
+
+@in_own_mounts
+def test_what_is_mounted_again_is_told_once(root):
+    """A digest that no change time proves must not outlive a mount: another image may be there."""
+    write(root, "s/", "t/")
+    mount_tmpfs(root / "t")
+    guard = opened(root)
+    assert guard.take_remounted() == {"", "t"}
+    guard.poll_mounts()
+    assert guard.take_remounted() == set()
+    unmount(root / "t")
+    guard.poll_mounts()
+    mount_tmpfs(root / "t")
+    guard.poll_mounts()
+    open_root(guard, accept=True)
+    assert guard.take_remounted() == {"", "t"}
+    guard.close_root("it was gone for a while")
+    open_root(guard)
+    assert guard.take_remounted() == {""}
+    assert guard.take_remounted() == set()
+    guard.close()
+
+
+@in_own_mounts
+def test_the_file_system_of_a_folder_is_that_of_the_mount_that_it_lies_in(root):
+    write(root, "s/deep/", "sx/")
+    mount_tmpfs(root / "s")
+    guard = opened(root)
+    below = find_place(str(root / "s"))
+    assert [guard.place_of(path) for path in ("s", "s/deep")] == [below, below]
+    assert [guard.place_of(path) for path in ("", "sx")] == [guard.places[""]] * 2
+    guard.close()
+    assert RootGuard(str(root), {}).place_of("s") is None

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import tarfile
 import time
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -56,8 +57,14 @@ def md5s(root):
 def settle(made):
     """Wait until each file has its hash, and return whether those are right."""
     made.client.sync()
-    made.wait(lambda: made.client.status().hashes_pending == 0 and None not in hashes_now(made).values())
+    made.wait(lambda: n_unhashed(made) == 0 and None not in hashes_now(made).values())
     return hashes(made)
+
+
+def n_unhashed(made):
+    """Return how many files have no hash, or one that is not confirmed."""
+    status = made.client.status()
+    return status.hashes_pending + status.hashes_unconfirmed
 
 
 def hashes_now(made):
@@ -227,6 +234,56 @@ def test_other_attributes_read_no_file_and_write_no_table(large, act):
     assert settle(large) == md5s(large.root)
 
 
+@pytest.mark.parametrize("act", ATTRIBUTES.values(), ids=ATTRIBUTES)
+def test_other_attributes_while_it_is_down_take_no_hash_away(large, act):
+    """A `chmod -R` of terabytes: all hashes were null, for as long as it takes to read them all again."""
+    rows = hashes(large)
+    large.stop()
+    act(large)
+    large.start()
+    assert hashes_now(large) == rows
+    assert large.client.status().hashes_pending == 0
+    assert settle(large) == md5s(large.root)
+    large.stop()
+    large.start()
+    assert hashes_now(large) == rows
+    assert large.client.status().hashes_unconfirmed == 0
+
+
+def test_what_was_written_in_secret_while_it_was_down_is_found_slowly(large):
+    """An editor of headers that sets the time back: the one case in which a hash may be that of an older content."""
+    large.stop()
+    touch_like(large, 0)
+    large.start()
+    assert None not in hashes_now(large).values()
+    assert settle(large) == md5s(large.root)
+
+
+def test_a_run_of_once_reads_again_before_it_ends_unless_that_is_left_for_later(made):
+    made.run_once()
+    before = hashes(made)
+    time.sleep(0.05)
+    touch_like(made, 0)
+    config = next(Path(flag.removeprefix("--config=")) for flag in made.flags if flag.startswith("--config="))
+    text = config.read_text()
+    config.write_text(f'{text}hash_recheck = "later"\n')
+    made.run_once()
+    assert hashes(made) == before != md5s(made.root)
+    config.write_text(text)
+    made.run_once()
+    assert hashes(made) == md5s(made.root)
+
+
+def test_a_file_that_grew_since_is_never_taken_for_the_same(made):
+    """It has the inode and the time of birth of before; a digest must not stay because of these."""
+    made.run_once()
+    with (made.root / S1 / NAMES[0]).open("ab") as file:
+        file.write(b"more")
+    os.utime(made.root / S1 / NAMES[0], (OLD, OLD))
+    made.run_once()
+    assert hashes(made) == md5s(made.root)
+
+
 def test_folders_that_are_renamed_are_not_read_again(large):
     had_read = n_read(large)
     rename_folders(large)
@@ -312,3 +369,71 @@ def test_files_of_a_disk_that_is_mounted_again(boxed, mkfs):
             box.run("mount", "-o", "loop", made.root.parent / "image", box.root)
             for name in NAMES[4 * turn :] + NAMES[: 4 * turn]:
                 (box.path(box.root) / S1 / name).stat()
+
+
+@needs_root
+@pytest.mark.parametrize("is_down", [False, True], ids=["while it runs", "while it is down"])
+def test_an_image_that_is_replaced_by_another_with_equal_numbers_and_times(tmp_path, is_down):
+    """Images that a script makes from two trees: UUID, inodes, sizes and times are equal, contents are not."""
+    if shutil.which("mke2fs") is None:
+        pytest.skip("no mke2fs")
+    (tmp_path / "out").mkdir()
+    trees = [tmp_path / name for name in ("first", "second")]
+    for tree in trees:
+        write_tree(tree)
+    time.sleep(1.02 - time.time() % 1)  # mke2fs takes over change times, in whole seconds
+    for tree in trees:
+        age(tree)
+    uuid = "11111111-2222-3333-4444-555555555555"
+    for tree in trees:
+        image = tree.with_suffix(".img")
+        with image.open("wb") as file:
+            file.truncate(16 << 20)
+        make = ["mke2fs", "-q", "-t", "ext4", "-U", uuid, "-E", f"hash_seed={uuid}", "-d", tree, image]
+        subprocess.run(make, check=True, env=os.environ | {"E2FSPROGS_FAKE_TIME": "1600000000"})
+    with mount_box(tmp_path) as box:
+        try:
+            box.run("mount", "-o", "loop", trees[0].with_suffix(".img"), box.root)
+        except subprocess.CalledProcessError as error:
+            pytest.skip(f"cannot be mounted: {error.stderr}")
+        with program(box.root, tmp_path / "out", ["--hash-files"], box.prefix) as made:
+            made.start()
+            assert settle(made) == md5s(trees[0])
+            if is_down:
+                made.stop()
+            box.unmount(lazily=False)
+            box.run("mount", "-o", "loop", trees[1].with_suffix(".img"), box.root)
+            if is_down:
+                made.start()
+            made.wait(lambda: settle(made) == md5s(trees[1]))
+            made.stop()
+        box.unmount(lazily=False)
+
+
+@needs_root
+@pytest.mark.parametrize("pool", ["mergerfs", "bindfs"])
+def test_files_whose_inode_numbers_the_kernel_forgets(tmp_path, pool):
+    """mergerfs then gives others: all files were read again at each scan."""
+    if shutil.which(pool) is None:
+        pytest.skip(f"no {pool}")
+    (tmp_path / "out").mkdir()
+    with mount_box(tmp_path) as box:
+        write_tree(box.path(box.disk))
+        (box.path(box.disk) / S1 / "large.data.bin").write_bytes(os.urandom(3 << 24))
+        box.run(pool, "-o", "allow_other", box.disk, box.root)
+        with program(box.root, tmp_path / "out", ["--hash-files"], box.prefix) as made:
+            made.start()
+            assert settle(made) == md5s(box.path(box.root))
+            rows, had_read = hashes(made), n_read(made)
+            for _ in range(2):
+                Path("/proc/sys/vm/drop_caches").write_text("2")
+                assert hashes_now(made) == rows
+            time.sleep(3)  # after 2 s, it would have been read again
+            assert hashes_now(made) == rows
+            assert n_read(made) - had_read < 1 << 23
+            made.stop()
+            made.start()
+            assert settle(made) == rows
+            assert n_read(made) < 1 << 25  # nor after a restart
+            made.stop()
+        box.unmount(lazily=False)

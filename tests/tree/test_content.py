@@ -2,7 +2,7 @@
 
 import pytest
 
-from alfwatchd.tree.content import COARSEST_CLOCK_NS, forgotten, inode_key, is_final, is_settled, record_key
+from alfwatchd.tree.content import Recorded, clock_step, forgotten, inode_key, is_settled, record_key
 from alfwatchd.tree.packed import pack_signature
 
 EXT4, XFS, NFS, FUSE, FAT, OVERLAY = 0xEF53, 0x58465342, 0x6969, 0x65735546, 0x4D44, 0x794C7630
@@ -58,18 +58,46 @@ def test_paths_need_not_be_utf8():
 
 
 def test_what_is_forgotten_is_what_was_recorded():
-    key, stamp = forgotten(sign(inode=99, is_link=True))
-    assert key == inode_key(sign(inode=99)) == record_key(EXT4, "a/b", sign(inode=99))
+    place, stamp = forgotten(sign(inode=99, is_link=True))
+    assert place == inode_key(sign(inode=99)).place == record_key(EXT4, "a/b", sign(inode=99)).place
     assert record_key(FUSE, "a/b", sign()).stamp == stamp
 
 
 @pytest.mark.parametrize(
-    ("read", "expected"),
-    [(NOW, False), (NOW + COARSEST_CLOCK_NS - 1, False), (NOW + COARSEST_CLOCK_NS, True), (NOW - SECOND, False)],
+    ("file_system", "ctime", "at_least", "at_most"),
+    [
+        (EXT4, NOW + 1, 10, 50),
+        (XFS, NOW + 1, 10, 50),
+        (OVERLAY, NOW + 1, 10, 50),
+        (EXT4, NOW, 1010, 1100),  # ext3, and ext4 with small inodes, count seconds
+        (FAT, NOW, 2010, 2100),
+        (NFS, NOW + 1, 2000, 2100),  # the clock is the server's
+        (FUSE, NOW + 1, 2000, 2100),
+        (None, NOW + 1, 10, 50),
+        (None, NOW, 1010, 1100),
+    ],
 )
-def test_a_digest_is_final_once_the_clock_of_any_file_system_has_gone_on(read, expected):
-    """git's racy rule: what changes again within one tick looks as it did when it was read."""
-    assert is_final(sign(), read) is expected
+def test_how_long_a_change_may_hide_behind_the_one_before(file_system, ctime, at_least, at_most):
+    """git's racy rule: what changes again within one step of the clock looks as it did when it was read."""
+    assert at_least <= clock_step(sign(ctime=ctime), file_system) / 1e6 <= at_most
+
+
+@pytest.mark.parametrize(
+    ("other", "born", "is_renewed"),
+    [
+        (sign(ctime=NOW + 1), 5, True),
+        (sign(ctime=NOW + 1), 6, False),  # the inode number was given again
+        (sign(ctime=NOW + 1), 0, False),  # nobody knows
+        (sign(ctime=NOW + 1, size=8), 5, False),
+        (sign(ctime=NOW + 1, mtime=NOW), 5, False),
+        (sign(), 5, False),
+    ],
+)
+def test_a_file_is_certainly_the_same_with_its_time_of_birth(other, born, is_renewed):
+    recorded = Recorded(inode_key(sign()).stamp, 5, bytes(16))
+    assert recorded.is_renewed_by(inode_key(other), born) is is_renewed
+    assert recorded.is_of(inode_key(other)) is (other == sign())
+    assert not Recorded(recorded.stamp, 0, bytes(16)).is_renewed_by(inode_key(other), 0)
 
 
 @pytest.mark.parametrize(

@@ -686,3 +686,74 @@ def without_digests(tree):
         if folder.rows:
             files = {name: value[: len(sig(0))] for name, value in folder.rows.files.items()}
             tree.patch(folder, LookResult(files=files), set(files))
+
+
+# File systems whose inode numbers do not last.
+
+KNOWN = {"a.b.c": sig(1, 5, 7, 9) + MD5, "same.b.c": sig(1, 5, 8, 5) + MD5}
+RENUMBERED = {"a.b.c": sig(1, 5, 17, 9), "same.b.c": sig(1, 5, 18, 5)}
+
+
+def seen_again(made_up, files):
+    """Return the rows after another listing of a folder on device 1, and what changed."""
+    tree, session = grown(files=KNOWN)
+    tree.made_up.update(made_up)
+    _, _, changes = tree.apply(session, listing(files=files))
+    return rows(tree)[SESSION], changes, tree
+
+
+@pytest.mark.parametrize(
+    ("made_up", "with_digest"),
+    [
+        ({}, set()),
+        ({2: True}, set()),
+        ({1: True}, {"a.b.c", "same.b.c"}),
+        ({1: False}, {"a.b.c"}),  # the change time of the other may be a copy of its modification time
+    ],
+)
+def test_another_inode_number_alone_takes_no_digest_away_where_numbers_do_not_last(made_up, with_digest):
+    """FUSE forgets numbers as the kernel does: each scan read everything again, and hashes were null until then."""
+    found, changes, _ = seen_again(made_up, RENUMBERED)
+    assert {name for name, value in found.items() if digest_of(value)} == with_digest
+    assert {name: value[:SIGNATURE_SIZE] for name, value in found.items()} == RENUMBERED
+    assert (changes.renewed, changes.changed) == (len(with_digest), 2 - len(with_digest))
+
+
+@pytest.mark.parametrize("other", [sig(2, 5, 17, 9), sig(1, 6, 17, 9), sig(1, 5, 17, 10)])
+def test_a_file_that_was_replaced_loses_its_digest_there_too(other):
+    found, changes, tree = seen_again({1: True}, {**RENUMBERED, "a.b.c": other})
+    assert digest_of(found["a.b.c"]) == b""
+    assert (changes.renewed, changes.changed) == (1, 1)
+    assert tree.take_rewritten() == ([], [sig(1, 5, 7, 9)])
+
+
+def test_folders_with_other_numbers_keep_their_rows_and_are_looked_at():
+    tree, session = grown(files=KNOWN)
+    tree.made_up[1] = True
+    date = session.parent
+    new, _, changes = tree.apply(date, listing({"001": 99}))
+    assert (new, bool(changes), rows(tree)[SESSION]) == ([session], False, KNOWN)
+
+
+def test_what_nothing_proves_is_forgotten():
+    """Another image was mounted in the place of the first: a file of equal size and time kept the old hash for ever."""
+    tree, _ = grown(files=KNOWN)
+    tree.forget_unproven(tree.root)
+    assert {name: digest_of(value) for name, value in rows(tree)[SESSION].items()} == {"a.b.c": MD5, "same.b.c": b""}
+    tree.forget_unproven(tree.root, is_any=True)
+    assert {digest_of(value) for value in rows(tree)[SESSION].values()} == {b""}
+
+
+@pytest.mark.parametrize(
+    ("rewritten", "signature", "changed"),
+    [
+        (set(), sig(1, 6, 7, 10), True),
+        ({"a.b.c"}, sig(1, 5, 7, 10), True),
+        (set(), sig(1, 5, 7, 10), False),  # perhaps not: it is for the caller to find out
+    ],
+)
+def test_files_that_were_written_to_are_told(rewritten, signature, changed):
+    tree, session = grown(files=KNOWN)
+    tree.patch(session, LookResult({"a.b.c": signature}), rewritten)
+    assert tree.take_rewritten() == ([], [sig(1, 5, 7, 9)] * changed)
+    assert tree.take_rewritten() == ([], [])

@@ -112,7 +112,7 @@ def replace_by_link(path, chance):
 
 REPLACED = (remove, replace_by_pipe, replace_by_folder, replace_by_full_folder, replace_by_link)
 EXTRA = {"state.sqlite": (older_schema, older_schema)}
-STATE = ("state.sqlite", "state.sqlite-wal", "state.sqlite-shm", "tables.layout", ".tables.layout.tmp", "cookies")
+STATE = ("state.sqlite", "state.sqlite-wal", "state.sqlite-shm", "tables.layout", ".tables.layout.tmp")
 TABLES = ("sessions.pqt", "datasets.pqt", ".sessions.pqt.tmp", ".datasets.pqt.tmp", ".ONE.lock")
 
 
@@ -306,7 +306,7 @@ def kept(folder):
 
 
 LOST = [
-    (("state.sqlite", "tables.layout", ".sessions.pqt.tmp", ".ONE.lock", "cookies"), True, True),
+    (("state.sqlite", "tables.layout", ".sessions.pqt.tmp", ".ONE.lock"), True, True),
     (("datasets.pqt",), True, False),
     (("sessions.pqt", "datasets.pqt"), False, False),
 ]

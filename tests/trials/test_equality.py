@@ -36,7 +36,6 @@ from alfwatchd.engine.messages import Reload
 from alfwatchd.errors import WatchError, WatchLimit
 from alfwatchd.index import indexer, looker, worker_pool
 from alfwatchd.scan.scanner import open_folder
-from alfwatchd.tree import content
 from alfwatchd.tree.folder import Folder
 from alfwatchd.watch.events import EventsLost, PathsChanged
 from kit.engine import PATIENCE, POINTS, EngineBox
@@ -87,7 +86,6 @@ class Trial:
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(indexer, "FOLDERS_PER_UNIT", units)
         self.patch.setattr(worker_pool, "ENOUGH_UNITS", 1)
-        self.patch.setattr(content, "COARSEST_CLOCK_NS", 20_000_000)
         self.denied = 0
         self.patch.setattr(looker, "open_folder", self._open_folder)
         self.box = EngineBox(

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from alfwatchd.errors import RequestFailed
+from alfwatchd.service.cookies import choose_folder
 from alfwatchd.settings import Settings
 from kit.fresh import index_afresh
 from kit.fuzz_disk import Disk
@@ -32,9 +33,9 @@ PAUSES = (0.0, 0.0, 0.0, 0.002, 0.05)
 EXCLUDES = ((), (), ("probe00/",), ("*.tsv", "/t/"), ("c.d.npy",))
 SHORT_WAITS = (
     "from alfwatchd.scan import hasher\n"
-    "from alfwatchd.tree import content\n"
-    "content.COARSEST_CLOCK_NS = 50_000_000\n"
+    "from alfwatchd.service import daemon\n"
     "hasher.Hasher.__init__.__kwdefaults__['settle_seconds'] = 0.05\n"
+    "daemon.RECHECK_SHARE = 1.0\n"
 )
 """Digests are made, and recorded, as soon as the clock of the file system here has gone on, and not after seconds."""
 QUEUE = 16_384
@@ -110,7 +111,8 @@ class Story:
 
     def lose_cookies(self) -> None:
         self.tried["faults"] += 1
-        shutil.rmtree(self.made.home / "state/cookies", ignore_errors=True)
+        with suppress(FileNotFoundError):
+            shutil.rmtree(choose_folder(self.made.home / "state", {}), ignore_errors=True)
 
     def lose_table(self) -> None:
         self.tried["faults"] += 1
@@ -161,9 +163,10 @@ class Story:
 
     def check_digests(self, *, all_of_them: bool) -> None:
         """No digest is wrong; after a while, none is missing."""
-        if all_of_them:
-            self.made.wait(lambda: not self.made.client.status().hashes_pending)
-            self.made.client.sync()
+        # One that is not confirmed may be of an older content, until the file has been read again.
+        waits_for = ["hashes_unconfirmed", *["hashes_pending"] * all_of_them]
+        self.made.wait(lambda: not any(getattr(self.made.client.status(), name) for name in waits_for))
+        self.made.client.sync()
         places = {"root": self.made.root, "out_dir": self.home, "state_dir": self.home, "socket": self.made.socket}
         _, truth = index_afresh(Settings(**places, exclude=self.exclude), self.home / "empty")
         for row in read_tables(self.made.out_dir)[1].to_pylist():
