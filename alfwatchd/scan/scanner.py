@@ -10,9 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections import Counter
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from alfwatchd.alf import grammar, misplaced
 from alfwatchd.alf.exclude import Excluded
 from alfwatchd.alf.grammar import Kind
 from alfwatchd.alf.printable import printable
+from alfwatchd.scan import advice
 from alfwatchd.tree.folder import Folder, Listing, LookResult
 from alfwatchd.tree.packed import NO_FILES, PackedFiles, pack_signature
 from alfwatchd.tree.rows import Problem
@@ -29,9 +28,6 @@ GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
 _OPEN_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NONBLOCK
 _PROGRESS_MASK = 255
-_MISPLACED_DEPTH = 6
-_MISPLACED_FOLDERS = 2000
-_HIDDEN_FOLDERS = 100
 _NO_LINK = False
 
 
@@ -144,6 +140,7 @@ class Scanner:
         prefix = f"{folder.path}/" if folder.path else ""
         folders: dict[str, int] = {}
         outside, odd = [], _Oddities()
+        n_loose = 0
         for entry in entries:
             name = entry.name
             if not entry.is_dir(follow_symlinks=False):
@@ -151,6 +148,8 @@ class Scanner:
                     self._list_linked_session(name, fd, prefix, odd)
                 else:
                     odd.n_ignored += 1
+                    is_dataset = entry.is_file(follow_symlinks=False) and grammar.is_dataset_name(name)
+                    n_loose += is_dataset and not self._is_excluded(prefix + name)
             elif self._is_excluded(f"{prefix}{name}/") or (not prefix and name == grammar.TRASH):
                 continue
             elif folder.child_kind(name) is None:
@@ -158,7 +157,9 @@ class Scanner:
             else:
                 folders[name] = entry.inode()
         odd.n_ignored += len(outside)
-        odd.problems += find_misplaced(self.root, outside, self._is_excluded)
+        odd.problems += advice.find_misplaced(self.root, outside, self._is_excluded)
+        if folder.kind is Kind.DATE:
+            odd.problems += advice.find_unnumbered(self.root, folder.path, n_loose, outside, self._is_excluded)
         return odd.add_to(Listing(about.st_dev, about.st_ino, folders | odd.links))
 
     def _list_linked_session(self, name: str, fd: int, prefix: str, odd: _Oddities) -> None:
@@ -216,13 +217,15 @@ class Scanner:
                 if not len(files) & _PROGRESS_MASK:
                     self.on_progress()
         found, hidden = self._choose_collections(folders, folder) if folders else ({}, [])
-        if odd is None and not hidden:
+        nested = self._find_nested(found, folder) if found else []
+        if odd is None and not hidden and not nested:
             packed = PackedFiles.pack_plain(files, n_bytes) if files else NO_FILES
             return Listing(about.st_dev, about.st_ino, found, packed, n_ignored)
         odd = odd or _Oddities()
         odd.n_ignored += len(hidden)
         for path in hidden:
-            odd.problems += self._find_hidden(path)
+            odd.problems += advice.find_hidden(self.root, path, self._is_excluded)
+        odd.problems += nested
         return odd.add_to(Listing(about.st_dev, about.st_ino, found, PackedFiles.pack(files), n_ignored))
 
     def _choose_collections(self, entries: list[os.DirEntry[str]], folder: Folder) -> tuple[dict[str, int], list[str]]:
@@ -240,16 +243,17 @@ class Scanner:
                 hidden.append(f"{folder.path}/{name}")
         return found, hidden
 
-    def _find_hidden(self, path: str) -> list[Problem]:
-        """Tell of datasets in a folder that cannot be a collection."""
-        n_hidden, at_least = _count_datasets(self.root, path, self._is_excluded)
-        if not n_hidden:
-            return []
-        message = (
-            f"{at_least}{n_hidden} dataset{'s' * (n_hidden > 1)} not indexed: ONE cannot open a collection of this "
-            "name; use letters, digits, '_', '-' and '.' (and a revision '#...#' only as the last folder)"
-        )
-        return [Problem("bad_collection", printable(path), message)]
+    def _find_nested(self, names: Iterable[str], folder: Folder) -> list[Problem]:
+        """Tell of those folders in a folder of a session that look like sessions of their own."""
+        if folder.kind is Kind.COLLECTION and grammar.parse_date(folder.name) is None:
+            return []  # as nearly always
+        session, problems = folder.session, list[Problem]()
+        assert session is not None, "the caller lists sessions and what lies in them"
+        for name in names:
+            place = misplaced.nested_session(session.path, folder.collection, name)
+            if place is not None:
+                problems += advice.find_nested(self.root, f"{folder.path}/{name}", place, self._is_excluded)
+        return problems
 
     def _is_excluded(self, path: str) -> bool:
         return self.excluded is not None and self.excluded(path)
@@ -299,68 +303,3 @@ class _Oddities:
             shared_inodes=self.shared_inodes,
             problems=tuple(self.problems),
         )
-
-
-def find_misplaced(root: str, outside: list[str], excluded: Excluded) -> list[Problem]:
-    """Look for session-like folders in folders that are no part of the layout.
-
-    The look is bounded in depth and number of folders: junk may be large.
-
-    Parameters
-    ----------
-    root : str
-    outside : list of str
-        Relative to the root.
-    excluded : callable
-        See `alf.exclude`.
-
-    Returns
-    -------
-    list of Problem
-        One per cause, with the number of folders it hides.
-    """
-    found: Counter[misplaced.Misplaced] = Counter()
-    stack = list(outside)
-    for _ in range(_MISPLACED_FOLDERS):
-        if not stack:
-            break
-        folder = stack.pop()
-        if misplaced.looks_like_session(folder):
-            found[misplaced.diagnose(folder)] += 1
-        elif folder.count("/") < _MISPLACED_DEPTH:
-            stack += _subfolders(root, folder, excluded)
-    at_least = "at least " if stack else ""
-    return [
-        Problem(
-            "misplaced",
-            printable(cause.where),
-            printable(f"{at_least}{number} session{'s' * (number > 1)} not indexed: {cause.advice}"),
-        )
-        for cause, number in sorted(found.items(), key=lambda item: item[0].where)
-    ]
-
-
-def _subfolders(root: str, folder: str, excluded: Excluded) -> list[str]:
-    try:
-        with os.scandir(f"{root}/{folder}") as entries:
-            found = [f"{folder}/{entry.name}" for entry in entries if entry.is_dir(follow_symlinks=False)]
-    except OSError:  # junk that cannot be read is still junk
-        return []
-    return [path for path in found if not excluded(f"{path}/")]
-
-
-def _count_datasets(root: str, folder: str, excluded: Excluded) -> tuple[int, str]:
-    """Return how many files in a folder, and below it, have dataset names, and a word if not all were counted."""
-    n_files, stack = 0, [folder]
-    for _ in range(_HIDDEN_FOLDERS):
-        if not stack:
-            break
-        here = stack.pop()
-        with suppress(OSError), os.scandir(f"{root}/{here}") as entries:  # as above
-            for entry in entries:
-                path = f"{here}/{entry.name}"
-                if entry.is_dir(follow_symlinks=False):
-                    stack += [path] * (not excluded(f"{path}/"))
-                else:
-                    n_files += grammar.is_dataset_name(entry.name) and not excluded(path)
-    return n_files, "at least " if stack else ""
