@@ -21,6 +21,7 @@ from alfwatchd.index.looker import Looker
 from alfwatchd.index.marks import Marks
 from alfwatchd.index.record import NOT_RECORDED, Record
 from alfwatchd.index.worker_pool import Crawled, WorkerPool
+from alfwatchd.scan import nothing_found
 from alfwatchd.scan.root_guard import RootGuard
 from alfwatchd.scan.scanner import Scanner
 from alfwatchd.tree.folder import Folder
@@ -101,6 +102,8 @@ class Indexer:
         self.known = KnownSessions(self.tables, self.tree)
         guard.use_known(self.known)
         self.scans_done = 0
+        self.why_empty = ""
+        """What to do about a root that holds something, and no session; empty if it has one, or holds nothing."""
         self._looker = Looker(scanner, guard, watch, self.intake, self.queue, self.heard, self.absences, self.tables)
         self._record = record
         self._committed: list[Session] = []
@@ -247,6 +250,9 @@ class Indexer:
         self._ended.append(ended)
         self.heard.end(ended)
         self.scans_done += 1
+        if not ended.top:
+            is_empty = not self.tables.counts.n_sessions
+            self.why_empty = nothing_found.look(self.scanner.root, self.scanner.excluded) if is_empty else ""
         if not ended.top and self.scans_done > 1:
             self.note_inodes()
 
@@ -337,4 +343,14 @@ class Indexer:
         found = [problem for folder in self.tree.with_problems for problem in folder.problems]
         found += self.intake.problems() + self.tables.problems() + self.guard.problems()
         found += self.absences.problems() + self.watch.problems()
+        found += self._find_nothing(found)
         return sorted(found, key=lambda problem: (problem.path, problem.kind))
+
+    def _find_nothing(self, others: Sequence[Problem]) -> list[Problem]:
+        """Tell of a root that is not empty and has no session. The other problems may say more precisely why."""
+        if self.tables.counts.n_sessions or not self.scans_done:
+            return []
+        where = next((each.path.removeprefix("..") or "the root" for each in others if each.kind == "misplaced"), "")
+        advice = f"see the problem of {where}" if where else self.why_empty
+        message = f"no session found in a root that is not empty: {advice}"
+        return [Problem("nothing_found", "", message)] if advice else []

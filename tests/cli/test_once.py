@@ -36,6 +36,20 @@ def test_it_writes_the_tables_and_a_summary(places, run, tmp_path):
     assert (tmp_path / "root/datasets.pqt").exists()
 
 
+def test_a_root_in_which_nothing_is_found_fails(tmp_path, run):
+    """A flat tree, or a wrong root, gave empty tables and exit code 0; the mistake showed only in ONE."""
+    file = tmp_path / "flat/Cori_2016-12-14/spikes.times.npy"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    places = [f"--state-dir={tmp_path / 'state'}", "--scan-workers=1"]
+    ended = run("--once", f"--root={tmp_path / 'flat'}", *places)
+    assert ended.code == 1
+    assert ended.err.startswith("alfwatchd: no session found in a root that is not empty: the name 'Cori_2016-12-14'")
+    assert (tmp_path / "flat/datasets.pqt").exists()
+    (tmp_path / "empty").mkdir()
+    assert run("--once", f"--root={tmp_path / 'empty'}", f"--state-dir={tmp_path / 'other'}").code == 0
+
+
 def test_one_target_that_fails_does_not_keep_tables_from_the_others(places, run, tmp_path, monkeypatch):
     """A bucket that is away must not make the copies in folders old; and the failure must be seen."""
     config = tmp_path / "c.toml"
