@@ -37,6 +37,7 @@ from alfwatchd.service.locks import Held, hold_out_dir, hold_state_dir
 from alfwatchd.service.startup import Start, prepare
 from alfwatchd.settings import Settings
 from alfwatchd.store import writer
+from alfwatchd.store.earlier_tables import require_same_root
 from alfwatchd.store.flusher import Flushed, Flusher
 from alfwatchd.store.layout import LAYOUT
 from alfwatchd.store.writer import TableWriter
@@ -88,6 +89,7 @@ def run(settings: Settings, load: Callable[[], Settings]) -> None:
         The daemon cannot start, a thread has ended unexpectedly, or the last changes could not be saved.
     """
     check_targets(settings.publish)
+    require_same_root(settings.out_dir, settings.root)
     file_limits.raise_limit()
     writer.use_system_memory()
     logs.log_uncaught()

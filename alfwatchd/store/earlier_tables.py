@@ -13,7 +13,8 @@ import pyarrow as pa
 
 from alfwatchd.alf.file_names import DATASETS, SESSIONS
 from alfwatchd.alf.grammar import SessionKey
-from alfwatchd.errors import OutDirError, StateError, TablesError
+from alfwatchd.errors import ConfigError, OutDirError, StateError, TablesError
+from alfwatchd.scan import mounts
 from alfwatchd.store import reader
 from alfwatchd.store.files import file_version
 from alfwatchd.store.layout import read_marks
@@ -113,6 +114,34 @@ def require_readable(out_dir: Path, n_bytes: int = -1) -> None:
                     f"{path}: cannot be read ({error.strerror}), and what it holds would be lost; make it readable, "
                     "or remove it to have it made again"
                 ) from error
+
+
+def require_same_root(out_dir: Path, root: Path) -> None:
+    """Make sure that earlier tables in a folder outside the root are not those of another root that is there, too.
+
+    Whether a root that has moved is still the same one is judged by `scan.root_guard`.
+
+    Parameters
+    ----------
+    out_dir, root : Path
+
+    Raises
+    ------
+    ConfigError
+        They are.
+    """
+    origin = "" if out_dir.is_relative_to(root) else reader.read_origin(out_dir)
+    try:
+        is_there = bool(origin) and not root.samefile(origin) and bool(mounts.top_folders(origin))
+        sessions = reader.read_sessions(out_dir) if is_there else None
+    except OSError:  # one of both is away
+        return
+    if sessions is not None and len(sessions):
+        raise ConfigError(
+            f"{out_dir}: holds the tables of another root, {origin}, with {len(sessions)} sessions, which those of "
+            f"{root} would replace; give this root an out_dir of its own. If it takes the place of the other one, run "
+            "alfwatchd --once --accept-root"
+        )
 
 
 def filled_lab(metadata: Mapping[str, Any], lab: str) -> str:

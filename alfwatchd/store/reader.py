@@ -121,6 +121,16 @@ def read_created(folder: Path) -> str:
     return latest
 
 
+def read_origin(folder: Path) -> str:
+    """Return the root that the tables in a folder say they are of: one absolute path; empty if they tell none."""
+    for name in (SESSIONS, DATASETS):
+        with suppress(OSError, pa.ArrowException, ValueError, KeyError, TypeError):
+            origin = parse_json(read_metadata(folder / name)[b"one_metadata"])["origin"]
+            if isinstance(origin, str) and origin.startswith("/") and "\0" not in origin:
+                return origin
+    return ""
+
+
 @contextmanager
 def open_datasets(folder: Path) -> Iterator[CheckedFile | None]:
     """Open the datasets in a folder, to be read even after another file has replaced them; None if there are none."""
