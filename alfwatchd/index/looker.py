@@ -93,7 +93,8 @@ class Looker:
             self._cannot_open(folder, error, now)
             return 0
         try:
-            if self._identities.lead_elsewhere(folder, os.fstat(fd)):
+            about = os.fstat(fd)
+            if self._identities.lead_elsewhere(folder, about) or self._guard.leads_elsewhere(folder.path, about):
                 self._look_again_from_above(look, now)
                 return 0
             n_names = self._look_at_names(look, fd, now)

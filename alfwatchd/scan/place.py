@@ -52,6 +52,8 @@ class Place:
         Number of the mount that is never given again while the machine runs; 0 before Linux 6.8.
     keeps_inodes : bool
         Whether inode numbers were the same after an earlier remount.
+    is_link : bool
+        Whether it is reached by a symbolic link in the root that is followed.
     """
 
     fsid: int
@@ -63,6 +65,7 @@ class Place:
     source: str = ""
     unique_id: int = 0
     keeps_inodes: bool = False
+    is_link: bool = False
 
     @property
     def has_stable_inodes(self) -> bool:

@@ -1,13 +1,16 @@
-"""Guards the root and what is mounted below it: rows change only while the disk is what it was."""
+"""Guards the root, mounts below it and targets of links in it: rows change only while each is what it was."""
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
+import stat
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 from alfwatchd.errors import RootOffline
 from alfwatchd.scan import mounts
@@ -26,18 +29,35 @@ class RootGuard:
     root : str
         Absolute path, links resolved.
     recorded : mapping of str to Place
-        Places of an earlier run, by path relative to the root; the root itself is ''.
+        Places of an earlier run, by path relative to the root; the root itself is ''. Links are among them if they were
+        followed.
     record : callable
         Given all places, often; keeps them for the next run.
+    follow_links : bool
+        Whether links are followed; if not, those that were recorded are forgotten.
     """
 
-    def __init__(self, root: str, recorded: Mapping[str, Place], record: Record = lambda _: None) -> None:
+    def __init__(
+        self,
+        root: str,
+        recorded: Mapping[str, Place],
+        record: Record = lambda _: None,
+        *,
+        follow_links: bool = False,
+    ) -> None:
         self.root = root
-        self.places = dict(recorded)
+        self.places = {path: place for path, place in recorded.items() if follow_links or not place.is_link}
+        self._links: dict[str, set[str]] = {}
+        """Folder -> names of the followed links in it that led somewhere, or still do."""
+        self._nowhere: set[str] = set()
+        """Links that have led nowhere as long as this object is there."""
+        for path, place in self.places.items():
+            if place.is_link:
+                self._links.setdefault(path.rpartition("/")[0], set()).add(path.rpartition("/")[2])
         self._known: Known = Listed()
         self._record = record
         self.missing: dict[str, str] = {}
-        """Mounts below the root that are missing or replaced -> why. Their rows are kept."""
+        """Mounts below the root, and links in it, that are missing or lead elsewhere -> why. Their rows are kept."""
         self.n_mount_changes = 0
         """How often mounts at, above or below the root changed, as far as noticed; while it is not open, any mounts."""
         self._mounts = mounts.MountWatch()
@@ -93,7 +113,7 @@ class RootGuard:
         if isinstance(found, OSError) or (not verdict.is_online and not accept):
             raise RootOffline(f"{self.root}: {verdict.reason}")
         if accept:
-            self.places = {}
+            self.places, self._links = {}, {}
         self.places[""] = found if accept else _with_proof(expected, found, look)
         self._mark, self._why_closed = (found.dev, found.ino, found.fsid), ""
 
@@ -185,6 +205,9 @@ class RootGuard:
         for path in sorted(mounted | (self.places.keys() - {""})):
             found = self._find(f"{self.root}/{path}")
             expected = self.places.get(path)
+            if expected is not None and expected.is_link and self._is_no_link(path):
+                self._forget_link(path)
+                continue
             if isinstance(found, OSError):
                 self._is_unsure = True
                 if expected is not None:
@@ -201,13 +224,81 @@ class RootGuard:
         look, relation, reason = self._make_look(path), relate(expected, found), ""
         # The sandbox of a service mounts folders on themselves; outside of it they are the same ones.
         if relation is Relation.DIFFERENT or not (is_mounted or expected.is_same_folder(found)):
-            reason = f"another file system is there {describe(found)}"
+            what = (
+                "the link leads to another folder than before" if expected.is_link else "another file system is there"
+            )
+            reason = f"{what} {describe(found)}"
         elif relation is Relation.UNKNOWN and (why := judge_data(expected, look())):
             reason = f"another file system, or another folder, is there {describe(found)}: {why}"
         if reason:
             self.missing[path] = reason
         else:
-            self.places[path] = _with_proof(expected, found, look)
+            self.places[path] = replace(_with_proof(expected, found, look), is_link=expected.is_link)
+
+    def see_links(self, folder: str, names: AbstractSet[str]) -> set[str]:
+        """Judge where the followed links in a folder lead, as its listing has just shown them.
+
+        Parameters
+        ----------
+        folder : str
+            Relative to the root.
+        names : set of str
+            All links in it that lead out of the root, or nowhere.
+
+        Returns
+        -------
+        set of str
+            Those that lead nowhere, or to something else than before: their rows stay as they are.
+        """
+        before = self.missing.keys() | ()
+        prefix = f"{folder}/" if folder else ""
+        for name in self._links.get(folder, set()) - names:
+            self._forget_link(prefix + name)
+        self._nowhere -= {path for path in self._nowhere if path.rpartition("/")[0] == folder}
+        for name in names:
+            self._see_link(prefix + name)
+        self.n_mount_changes += before != self.missing.keys()
+        return {name for name in names if prefix + name in self.missing}
+
+    def leads_elsewhere(self, path: str, about: os.stat_result) -> bool:
+        """Tell whether a followed link led to another folder than the one that `see_links` has judged."""
+        place = self.places.get(path)
+        return place is not None and place.is_link and (place.dev, place.ino) != (about.st_dev, about.st_ino)
+
+    def _see_link(self, path: str) -> None:
+        expected = self.places.get(path)
+        with suppress(OSError):
+            if path not in self.missing and not self.leads_elsewhere(path, os.stat(f"{self.root}/{path}")) and expected:
+                return
+        found = self._find(f"{self.root}/{path}")
+        self.missing.pop(path, None)
+        if isinstance(found, OSError):
+            if expected is None:
+                self._nowhere.add(path)
+            else:
+                self.missing[path], self._is_unsure = found.strerror or "unreadable", True
+        elif expected is None:
+            self.places[path] = replace(found, is_link=True)
+            above, _, name = path.rpartition("/")
+            self._links.setdefault(above, set()).add(name)
+        else:
+            self._judge_mount(path, expected, found, is_mounted=False)
+
+    def _is_no_link(self, path: str) -> bool:
+        """Tell whether a followed link was removed or replaced, as far as what holds it can be seen."""
+        if self.is_missing(path):  # what is mounted above it is
+            return False
+        try:
+            return not stat.S_ISLNK(os.lstat(f"{self.root}/{path}").st_mode)
+        except OSError as error:
+            return error.errno in (errno.ENOENT, errno.ENOTDIR)
+
+    def _forget_link(self, path: str) -> None:
+        """Forget a link that is gone; what was behind it is judged as any other folder that is gone."""
+        folder, _, name = path.rpartition("/")
+        self._links.get(folder, set()).discard(name)
+        self.places.pop(path, None)
+        self.missing.pop(path, None)
 
     def _make_look(self, path: str) -> Callable[[], Seen]:
         """Return how to look, once, for the known sessions below one mount and not below those in it."""
@@ -244,8 +335,8 @@ class RootGuard:
         return any(path == place or path.startswith(f"{place}/") for place in self.missing)
 
     def problems(self) -> list[Problem]:
-        """Return one problem per mount that is missing or replaced."""
-        return [
+        """Return one problem per mount or link that is missing or leads elsewhere."""
+        found = [
             Problem(
                 "other_filesystem", path,
                 f"{reason}: its rows are kept; mount it again, or run `alfwatchd rescan --accept-root` to accept "
@@ -253,6 +344,11 @@ class RootGuard:
             )
             for path, reason in sorted(self.missing.items())
         ]  # fmt: skip
+        return found + [
+            Problem("link_nowhere", path, "this link leads nowhere: mount what it leads to, or remove it")
+            for path in sorted(self._nowhere)
+            if Path(f"{self.root}/{path}").is_symlink()
+        ]
 
     def close(self) -> None:
         """Release the mount table."""

@@ -55,6 +55,7 @@ NEEDS_RESTART = (
     "state_dir",
     "socket",
     "namespace",
+    "follow_links",
     "hash_files",
     "hash_threads",
     "scan_workers",
