@@ -5,14 +5,15 @@ What lies in them is a copy or has been deleted, so that no advice may lead ther
 
 from __future__ import annotations
 
-_MARKS = (".", "#", "@", "$", "~")
-"""First letters of such names, as in `.snapshot`, `.Trash-1000`, `.zfs`, `#recycle`, `@eaDir` and `$RECYCLE.BIN`."""
+_MARKS = (".", "@", "$", "~")
+"""First letters of such names, as in `.snapshot`, `.Trash-1000`, `.zfs`, `@eaDir` and `$RECYCLE.BIN`."""
 _NAMES = frozenset(
     {
-        "lost+found", "network trash folder", "recycle bin", "recycle.bin", "recycled", "recycler",
-        "system volume information", "temporary items", "trash",
+        "#recycle", "#snapshot", "lost+found", "network trash folder", "recycle bin", "recycle.bin", "recycled",
+        "recycler", "system volume information", "temporary items", "trash",
     }
 )  # fmt: skip
+"""Names of such folders in lower case. Any other name with `#` is rather a revision."""
 
 
 def is_set_aside(name: str) -> bool:

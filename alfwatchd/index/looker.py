@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from alfwatchd.alf.grammar import Kind
 from alfwatchd.index.absences import Absences
 from alfwatchd.index.heard import Heard
 from alfwatchd.index.intake import Intake, removes
@@ -117,6 +118,8 @@ class Looker:
         folder, mark = look.folder, look.mark
         if mark is None or mark.listing or folder.wd == NOT_WATCHED or folder in self._intake.unreadable:
             return None
+        if folder.kind < Kind.SESSION:  # no files count there, but for links
+            return None if self.scanner.finds_link(fd, folder, mark.names) else 0
         found = self.scanner.look(fd, folder, mark.names)
         if found.unknown:
             return None

@@ -11,9 +11,6 @@ from alfwatchd.index.intake import Intake
 from alfwatchd.tree.folder import Folder
 from alfwatchd.watch.events import FolderEvents
 
-_OWN_FILES = (".pqt", ".pqt.tmp", ".lock")
-"""Ends of the names of files that each flush writes to the root."""
-
 
 class Marks:
     """Marks folders as dirty, without looking at the disk.
@@ -47,10 +44,13 @@ class Marks:
     def _mark(self, folder: Folder, events: FolderEvents, now: float) -> None:
         if folder.kind < Kind.SESSION:
             # Files above the sessions are no rows; but a link there may be a session, or lead to some.
-            links = {name for name in events.names if _may_be_folder(folder, name)}
-            if events.listing or links:
-                self._absences.tell(folder, events.gone | links)
-                self._dirty.mark(folder, now).listing = True
+            files = events.rewritten | events.attributes
+            names = {name for name in events.names - files if folder.child_kind(name) is not None}
+            if events.listing or names:
+                self._absences.tell(folder, events.gone | names)
+                mark = self._dirty.mark(folder, now)
+                mark.listing |= events.listing
+                mark.names |= names
             return
         self._dirty.mark(folder, now).note(events)
 
@@ -67,9 +67,3 @@ class Marks:
         """Mark the folders with links."""
         self._intake.forget_unattached_links()
         self._dirty.mark_listing(self._intake.linked, now)
-
-
-def _may_be_folder(folder: Folder, name: str) -> bool:
-    """Tell whether a name that events took for a file's may be that of a link to a folder of the layout."""
-    is_own = folder.kind is Kind.ROOT and name.endswith(_OWN_FILES)
-    return not is_own and folder.child_kind(name) is not None

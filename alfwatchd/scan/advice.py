@@ -95,6 +95,8 @@ def find_unnumbered(root: str, date: str, n_files: int, outside: Iterable[str], 
 
 def find_hidden(root: str, path: str, excluded: Excluded) -> list[Problem]:
     """Tell of datasets in a folder of a session that cannot be a collection."""
+    if is_set_aside(path.rpartition("/")[2]):
+        return []
     number, at_least = count_datasets(root, [path], excluded)
     if not number:
         return []

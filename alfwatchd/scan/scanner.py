@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from alfwatchd.alf import grammar, misplaced
 from alfwatchd.alf.exclude import Excluded
 from alfwatchd.alf.grammar import Kind
+from alfwatchd.alf.printable import printable
 from alfwatchd.scan import advice, links
 from alfwatchd.scan.links import Where
 from alfwatchd.tree.folder import Folder, Listing, LookResult
@@ -138,9 +139,14 @@ class Scanner:
         """Tell whether files in a folder count as reached through a link: `prune` leaves such files alone."""
         return self.follow_links and folder.is_reached_by_link
 
+    def finds_link(self, fd: int, folder: Folder, names: Iterable[str]) -> bool:
+        """Tell whether one of the names in an open folder above the sessions is, or was, that of a link to a folder."""
+        return any(self._may_be_link(fd, folder, name) for name in names)
+
     def _may_be_link(self, fd: int, folder: Folder, name: str) -> bool:
         """Tell whether a name is, or was, that of a link to a folder: only a listing tells where it leads."""
-        if name in folder.children:
+        path = printable(f"{folder.path}/{name}" if folder.path else name)
+        if name in folder.children or any(problem.path == path for problem in folder.problems):
             return True
         try:
             return stat.S_ISLNK(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode)

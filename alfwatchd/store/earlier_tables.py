@@ -6,6 +6,7 @@ import logging
 import os
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -130,18 +131,25 @@ def require_same_root(out_dir: Path, root: Path) -> None:
     ConfigError
         They are.
     """
-    origin = "" if out_dir.is_relative_to(root) else reader.read_origin(out_dir)
-    try:
-        is_there = bool(origin) and not root.samefile(origin) and bool(mounts.top_folders(origin))
-        sessions = reader.read_sessions(out_dir) if is_there else None
-    except OSError:  # one of both is away
-        return
+    origins = [] if out_dir.is_relative_to(root) else reader.read_origins(out_dir)
+    others = [origin for origin in origins if _holds_folders(origin)]
+    with suppress(OSError):
+        if not root.exists() or any(root.samefile(origin) for origin in others):
+            return
+    sessions = reader.read_sessions(out_dir) if others else None
     if sessions is not None and len(sessions):
         raise ConfigError(
-            f"{out_dir}: holds the tables of another root, {origin}, with {len(sessions)} sessions, which those of "
+            f"{out_dir}: holds the tables of another root, {others[0]}, with {len(sessions)} sessions, which those of "
             f"{root} would replace; give this root an out_dir of its own. If it takes the place of the other one, run "
             "alfwatchd --once --accept-root"
         )
+
+
+def _holds_folders(path: str) -> bool:
+    try:
+        return bool(mounts.top_folders(path))
+    except OSError:
+        return False
 
 
 def filled_lab(metadata: Mapping[str, Any], lab: str) -> str:

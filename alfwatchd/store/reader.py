@@ -121,14 +121,14 @@ def read_created(folder: Path) -> str:
     return latest
 
 
-def read_origin(folder: Path) -> str:
-    """Return the root that the tables in a folder say they are of: one absolute path; empty if they tell none."""
+def read_origins(folder: Path) -> list[str]:
+    """Return the roots that the tables in a folder say they are of, as absolute paths; several where One saved them."""
     for name in (SESSIONS, DATASETS):
         with suppress(OSError, pa.ArrowException, ValueError, KeyError, TypeError):
-            origin = parse_json(read_metadata(folder / name)[b"one_metadata"])["origin"]
-            if isinstance(origin, str) and origin.startswith("/") and "\0" not in origin:
-                return origin
-    return ""
+            told = parse_json(read_metadata(folder / name)[b"one_metadata"])["origin"]
+            origins = [told] if isinstance(told, str) else told
+            return [each for each in origins if isinstance(each, str) and each.startswith("/") and "\0" not in each]
+    return []
 
 
 @contextmanager

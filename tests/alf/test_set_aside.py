@@ -17,7 +17,9 @@ def test_what_servers_and_desktops_set_aside_is_known_by_its_name(name):
     assert lies_aside(f"data/{name}/lab/Subjects")
 
 
-@pytest.mark.parametrize("name", ["lab", "Subjects", "my data", "SL-017", "recycled_mice", "snapshots", "_old", "001"])
+@pytest.mark.parametrize(
+    "name", ["lab", "Subjects", "my data", "SL-017", "recycled_mice", "snapshots", "_old", "001", "#1#"]
+)
 def test_folders_of_people_are_not_set_aside(name):
     assert not is_set_aside(name)
     assert not lies_aside(f"data/{name}")

@@ -92,6 +92,11 @@ def test_no_advice_leads_into_a_recycle_bin(root, place):
     assert problems(index_tree(root)) == {}
 
 
+def test_what_a_nas_keeps_in_each_session_is_no_bad_collection(root):
+    write(root, f"{S1}/a.b.c", f"{S1}/@eaDir/a.b.c", f"{S1}/#recycle/a.b.c", f"{S1}/#bad rev#/a.b.c")
+    assert problems(index_tree(root)) == {f"{S1}/#bad rev#": "bad_collection"}
+
+
 def test_datasets_that_lie_in_the_date_folder_are_counted_once_for_each_date(root):
     """With one session a day, people leave the number out; then none of their data are there for One."""
     write(root, f"{S1}/a.b.c", "s/2020-01-02/a.b.c", "s/2020-01-02/notes.txt", "s/2020-01-02/alf/probe00/c.d.e")

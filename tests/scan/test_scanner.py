@@ -62,7 +62,6 @@ CASES = read_cases()
 JUNK = {
     *(f"sub/{name}/001/obj.attr.npy" for name in ("2020-01-01x", "2020-01-01_ephys", "12020-01-01", "2020-01")),
     "sub/001/obj.attr.npy",
-    "#1#/2020-01-01/001/obj.attr.npy",
     ".trash/sub/2020-01-01/001/obj.attr.npy",
     ".trash/lab/Subjects/sub/2020-01-01/001/obj.attr.npy",
     "sub/2020-01-01/link.attr.npy",
