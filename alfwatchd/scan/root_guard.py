@@ -12,6 +12,8 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from alfwatchd.alf import grammar
+from alfwatchd.alf.grammar import Kind
 from alfwatchd.errors import RootOffline
 from alfwatchd.scan import mounts
 from alfwatchd.scan.known_data import Known, Listed, look_for
@@ -49,8 +51,8 @@ class RootGuard:
         self.places = {path: place for path, place in recorded.items() if follow_links or not place.is_link}
         self._links: dict[str, set[str]] = {}
         """Folder -> names of the followed links in it that led somewhere, or still do."""
-        self._nowhere: set[str] = set()
-        """Links that have led nowhere as long as this object is there."""
+        self._unproven: set[str] = set()
+        """Links of which nothing is recorded, and that lead nowhere, or to other data than are known there."""
         for path, place in self.places.items():
             if place.is_link:
                 self._links.setdefault(path.rpartition("/")[0], set()).add(path.rpartition("/")[2])
@@ -113,7 +115,7 @@ class RootGuard:
         if isinstance(found, OSError) or (not verdict.is_online and not accept):
             raise RootOffline(f"{self.root}: {verdict.reason}")
         if accept:
-            self.places, self._links = {}, {}
+            self.places, self._links, self._unproven = {}, {}, set()
         self.places[""] = found if accept else _with_proof(expected, found, look)
         self._mark, self._why_closed = (found.dev, found.ino, found.fsid), ""
 
@@ -216,17 +218,19 @@ class RootGuard:
                 self.places[path] = found
             elif not (expected.is_same_mount(found) and path not in was_missing):
                 self._judge_mount(path, expected, found, is_mounted=path in mounted)
+        for path in sorted(self._unproven):
+            self._see_link(path)
         self._forget_moved(recorded)
         self._record(self.places)
 
     def _judge_mount(self, path: str, expected: Place, found: Place, *, is_mounted: bool) -> None:
         """Tell whether a mount below the root is what it was, and remember it if it is."""
         look, relation, reason = self._make_look(path), relate(expected, found), ""
-        # The sandbox of a service mounts folders on themselves; outside of it they are the same ones.
-        if relation is Relation.DIFFERENT or not (is_mounted or expected.is_same_folder(found)):
-            what = (
-                "the link leads to another folder than before" if expected.is_link else "another file system is there"
-            )
+        # The sandbox of a service mounts folders on themselves; outside of it they are the same ones. What a link leads
+        # to may have moved, or be mounted again, if known sessions can tell.
+        may_be = is_mounted or expected.is_same_folder(found) or (expected.is_link and look().n_known)
+        if relation is Relation.DIFFERENT or not may_be:
+            what = "the link leads to another folder" if expected.is_link else "another file system is there"
             reason = f"{what} {describe(found)}"
         elif relation is Relation.UNKNOWN and (why := judge_data(expected, look())):
             reason = f"another file system, or another folder, is there {describe(found)}: {why}"
@@ -250,11 +254,10 @@ class RootGuard:
         set of str
             Those that lead nowhere, or to something else than before: their rows stay as they are.
         """
-        before = self.missing.keys() | ()
-        prefix = f"{folder}/" if folder else ""
-        for name in self._links.get(folder, set()) - names:
+        before, prefix = set(self.missing), f"{folder}/" if folder else ""
+        unproven = {path[len(prefix) :] for path in self._unproven if path.rpartition("/")[0] == folder}
+        for name in (self._links.get(folder, set()) | unproven) - names:
             self._forget_link(prefix + name)
-        self._nowhere -= {path for path in self._nowhere if path.rpartition("/")[0] == folder}
         for name in names:
             self._see_link(prefix + name)
         self.n_mount_changes += before != self.missing.keys()
@@ -272,17 +275,27 @@ class RootGuard:
                 return
         found = self._find(f"{self.root}/{path}")
         self.missing.pop(path, None)
-        if isinstance(found, OSError):
-            if expected is None:
-                self._nowhere.add(path)
-            else:
-                self.missing[path], self._is_unsure = found.strerror or "unreadable", True
-        elif expected is None:
-            self.places[path] = replace(found, is_link=True)
-            above, _, name = path.rpartition("/")
-            self._links.setdefault(above, set()).add(name)
+        self._unproven.discard(path)
+        if expected is None:
+            self._meet_link(path, found)
+        elif isinstance(found, OSError):
+            self.missing[path], self._is_unsure = found.strerror or "unreadable", True
         else:
             self._judge_mount(path, expected, found, is_mounted=False)
+
+    def _meet_link(self, path: str, found: Place | OSError) -> None:
+        """Record where a link leads of which nothing is recorded, unless the data that are known there are away."""
+        kind, is_lost = grammar.kind_of(path), isinstance(found, OSError)
+        seen = self._make_look(path)() if kind is not None and kind < Kind.SESSION else Seen()
+        reason = judge_data(None, seen)
+        if reason:
+            self.missing[path], self._is_unsure = reason, True
+        if reason or is_lost:
+            self._unproven.add(path)
+        elif not isinstance(found, OSError):
+            self.places[path] = replace(found, is_link=True)
+            folder, _, name = path.rpartition("/")
+            self._links.setdefault(folder, set()).add(name)
 
     def _is_no_link(self, path: str) -> bool:
         """Tell whether a followed link was removed or replaced, as far as what holds it can be seen."""
@@ -297,6 +310,7 @@ class RootGuard:
         """Forget a link that is gone; what was behind it is judged as any other folder that is gone."""
         folder, _, name = path.rpartition("/")
         self._links.get(folder, set()).discard(name)
+        self._unproven.discard(path)
         self.places.pop(path, None)
         self.missing.pop(path, None)
 
@@ -345,8 +359,10 @@ class RootGuard:
             for path, reason in sorted(self.missing.items())
         ]  # fmt: skip
         return found + [
-            Problem("link_nowhere", path, "this link leads nowhere: mount what it leads to, or remove it")
-            for path in sorted(self._nowhere)
+            Problem(
+                "link_nowhere", path, "this link leads nowhere that can be read: mount what it leads to, or remove it"
+            )
+            for path in sorted(self._unproven - self.missing.keys())
             if Path(f"{self.root}/{path}").is_symlink()
         ]
 

@@ -195,6 +195,8 @@ class Scanner:
             odd.problems.append(links.say_loop(path))
         elif target.where is Where.UNKNOWN and odd.has_links:
             odd.unknown.add(name)
+            if self.follow_links and not folder.is_reached_by_link:
+                odd.followed.add(name)
         elif is_plain and target.ino:
             odd.links[name] = target.ino
         elif target.where is Where.OUTSIDE and not self.follow_links:

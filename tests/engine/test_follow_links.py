@@ -249,3 +249,16 @@ def test_rows_behind_a_link_say_so(farm, place):
     session = farm(place).indexer.tables.get(S1)
     assert session.is_link == (place != f"{S1}/alf")
     assert all(is_of_link(value) for folder in session.folders for value in folder.packed.unpack().values())
+
+
+def test_files_that_are_written_in_the_root_do_not_have_it_listed(make_box):
+    """A log that grows in the root would have all its junk searched again each second."""
+    box = make_box(*OTHERS, follow_links=True)
+    looks = []
+    box.count_looks(looks)
+    for size in range(3):
+        write(box.root, "daemon", size=size)
+        write(box.root, "new", size=size)
+        (box.root / "new").rename(box.root / "status")
+        box.live(3.0)
+    assert looks == []

@@ -304,6 +304,30 @@ def test_a_folder_that_became_a_link_is_not_followed(root, outside):
         assert problems(indexer) == {f"{S1}/alf": "link_not_followed"}
 
 
+@needs_root
+def test_what_is_behind_a_followed_link_that_cannot_be_read_now_stays():
+    """The server refuses for a moment: an error of a disk or of rights says nothing about what is there."""
+
+    def work(home):
+        root, server = home / "root", home / "closed/server"
+        write(server, "Subjects/m/2020-01-01/001/a.b.c")
+        write(root, "lab/", f"{S1}/a.b.c")
+        (root / "lab/Subjects").symlink_to(server / "Subjects")
+        seen = []
+        with indexing(root, follow_links=True) as indexer:
+            for mode in (0o700, 0, 0o700):
+                (home / "closed").chmod(mode)
+                scan_all(indexer)
+                seen.append((len(listed(indexer)), sorted(problem.kind for problem in indexer.problems())))
+        return seen
+
+    with fast_folder() as home:
+        home.chmod(0o777)
+        seen = as_nobody(lambda: work(home))
+    assert (seen[0], seen[2]) == ((2, []), (2, []))
+    assert (seen[1][0], "unreadable" in seen[1][1]) == (2, True)
+
+
 # Files that are none.
 
 
