@@ -13,6 +13,7 @@ from typing import NamedTuple
 from alfwatchd.alf.exclude import compile_exclude
 from alfwatchd.index.absences import Absences
 from alfwatchd.index.dirty import DirtyMark, DirtySet
+from alfwatchd.index.gathered import gather
 from alfwatchd.index.heard import Heard
 from alfwatchd.index.intake import EarlierRow, Intake
 from alfwatchd.index.known_sessions import KnownSessions
@@ -340,7 +341,7 @@ class Indexer:
 
     def problems(self) -> list[Problem]:
         """Return what a person should act on, sorted by path."""
-        found = [problem for folder in self.tree.with_problems for problem in folder.problems]
+        found = gather(problem for folder in self.tree.with_problems for problem in folder.problems)
         found += self.intake.problems() + self.tables.problems() + self.guard.problems()
         found += self.absences.problems() + self.watch.problems()
         found += self._find_nothing(found)
@@ -350,7 +351,8 @@ class Indexer:
         """Tell of a root that is not empty and has no session. The other problems may say more precisely why."""
         if self.tables.counts.n_sessions or not self.scans_done:
             return []
-        where = next((each.path.removeprefix("..") or "the root" for each in others if each.kind == "misplaced"), "")
+        kinds = ("misplaced", "link_not_followed")
+        where = next((each.path.removeprefix("..") or "the root" for each in others if each.kind in kinds), "")
         advice = f"see the problem of {where}" if where else self.why_empty
         message = f"no session found in a root that is not empty: {advice}"
         return [Problem("nothing_found", "", message)] if advice else []
