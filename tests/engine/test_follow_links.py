@@ -8,6 +8,7 @@ import shutil
 
 import pytest
 
+from alfwatchd.index.worker_pool import ENOUGH_UNITS
 from alfwatchd.tree.packed import is_of_link
 from kit.engine_tree import EXACT, write
 
@@ -262,3 +263,18 @@ def test_files_that_are_written_in_the_root_do_not_have_it_listed(make_box):
         (box.root / "new").rename(box.root / "status")
         box.live(3.0)
     assert looks == []
+
+
+def test_worker_processes_follow_as_the_engine_does(farm, tmp_path, server):
+    """What a worker reads behind a link is marked, and a link there is not followed, as if the engine had read it."""
+    days = [f"lab/Subjects/m/2021-{day // 28 + 1:02d}-{day % 28 + 1:02d}/001" for day in range(ENOUGH_UNITS + 10)]
+    write(server, *(f"{day}/alf/a.b.c" for day in days))
+    write(tmp_path / "third", "x.y.z")
+    (server / days[0] / "raw").symlink_to(tmp_path / "third")
+    box = farm("lab/Subjects", with_workers=True)
+    assert len(behind(box)) == len(days) + 2
+    assert problems(box) == {("link_not_followed", f"{days[0]}/raw")}
+    box.assert_equal()
+    session = box.indexer.tables.get(days[-1])
+    assert session.is_link
+    assert all(is_of_link(value) for folder in session.folders for value in folder.packed.unpack().values())
