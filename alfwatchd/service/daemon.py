@@ -90,7 +90,6 @@ def run(settings: Settings, load: Callable[[], Settings]) -> None:
         The daemon cannot start, a thread has ended unexpectedly, or the last changes could not be saved.
     """
     check_targets(settings.publish)
-    require_same_root(settings.out_dir, settings.root)
     file_limits.raise_limit()
     writer.use_system_memory()
     logs.log_uncaught()
@@ -339,6 +338,7 @@ def _try_to_hold(stack: ExitStack, settings: Settings, locks: dict[str, Held]) -
 def _hold_out_dir(stack: ExitStack, settings: Settings, locks: dict[str, Held]) -> None:
     writer.check_out_dir(settings.out_dir)
     locks["out_dir"] = stack.enter_context(hold_out_dir(settings.out_dir))
+    require_same_root(settings.out_dir, settings.root)
 
 
 def _hold_state_dir(state_dir: Path) -> AbstractContextManager[Held]:
