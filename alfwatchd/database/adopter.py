@@ -21,7 +21,8 @@ from alfwatchd.store import id_history
 from alfwatchd.store.id_history import IdsChanged
 from alfwatchd.tables.adoption import Adoption
 from alfwatchd.tables.earlier import Earlier
-from alfwatchd.tables.id_changes import Announcement
+from alfwatchd.tables.id_changes import IdChanges
+from alfwatchd.tables.known_columns import KnownColumns
 from alfwatchd.tree.rows import Problem
 from alfwatchd.tree.sessions import Snapshot
 
@@ -36,10 +37,10 @@ RETRY_SECONDS = 300.0
 _JOIN_SECONDS = 1.0
 
 
-def make_announcer(source: str, state_dir: Path, post: Callable[[IdsChanged], None]) -> Callable[[Announcement], None]:
+def make_id_recorder(source: str, state_dir: Path, post: Callable[[IdsChanged], None]) -> Callable[[IdChanges], None]:
     """Return what a `TableWriter` calls with changed ids: it records and logs them before the tables are replaced."""
 
-    def announce(found: Announcement) -> None:
+    def record_ids(found: IdChanges) -> None:
         n_changes = len(found.changes)
         if n_changes:
             id_history.record(state_dir, found.changes)
@@ -59,7 +60,7 @@ def make_announcer(source: str, state_dir: Path, post: Callable[[IdsChanged], No
         if found.reason in ("database", "recomputed"):
             post(IdsChanged(found.n_sessions, found.n_datasets, n_changes, found.n_changed_datasets))
 
-    return announce
+    return record_ids
 
 
 class Adopter:
@@ -70,17 +71,17 @@ class Adopter:
     settings : Adopt
         With a source.
     state_dir : Path
-    kept : Earlier
-        What earlier tables hold.
+    earlier : Earlier
+        What earlier tables know.
     post : callable
-        Gets an `Adopted` after each look that changed something, and the first one in any case.
+        Gets an `Adopted` after each look that changed something, and after the first look in any case.
     """
 
-    def __init__(self, settings: Adopt, state_dir: Path, kept: Earlier, post: Callable[[Adopted], None]) -> None:
+    def __init__(self, settings: Adopt, state_dir: Path, earlier: Earlier, post: Callable[[Adopted], None]) -> None:
         self.adoption: Adoption | None = None
         self._settings = settings
         self._state_dir = state_dir
-        self._kept = kept
+        self._earlier = earlier
         """Used by the thread only."""
         self._post = post
         self._error = ""
@@ -118,15 +119,15 @@ class Adopter:
         self._error = message.error
         if not message.error and message.when is not None:
             self._read_at = message.when
-        if message.adoption is not None:
-            self.adoption = message.adoption
+        if message.known is not None:
+            self.adoption = message.known.adoption
 
     def note_counts(self, message: IdsChanged) -> None:
         """Take note of how many rows the database knows."""
         self._counts = message
 
     def problems(self, snapshot: Snapshot, lab: str) -> list[Problem]:
-        """Return what `find_problems` does; asked again and again, it looks only where something has changed."""
+        """Return what `find_problems` returns, which is computed again only if something has changed."""
         key = (snapshot.generation, lab, self._error, self.adoption.digest if self.adoption else "")
         if self._problems is None or self._problems[0] != key:
             self._problems = key, find_problems(Reading(self.adoption, self._error), snapshot, lab)
@@ -146,6 +147,7 @@ class Adopter:
         )
 
     def _run(self) -> None:
+        """Read the source again and again, and post what can be adopted or why it cannot be read."""
         # A source may take minutes. Until it is read, the ids of the last run stay, so that they do not change twice.
         in_force = recall(self._settings, self._state_dir)
         if in_force is not None:
@@ -172,17 +174,16 @@ class Adopter:
 
     def _tell(self, adoption: Adoption | None, error: str, when: str | None) -> None:
         # Start from all that earlier tables knew: the database may have lost rows that it had at the last look.
-        left = adoption.without_adopted(self._kept) if adoption is not None else None
-        self._post(Adopted(adoption, left, error, when))
+        known = KnownColumns.of(self._earlier, adoption) if adoption is not None else None
+        self._post(Adopted(known, error, when))
 
 
 @dataclass(frozen=True, slots=True)
 class Adopted:
-    """Result of a look at the database: `adoption` is None if nothing changes, `error` empty if the look succeeded."""
+    """Result of a look at the database: `error` is empty if the look succeeded."""
 
-    adoption: Adoption | None
-    kept: Earlier | None
-    """What is left of what earlier tables hold; None where nothing changes."""
+    known: KnownColumns | None
+    """What the database and earlier tables know; None if nothing changes."""
     error: str
     when: str | None
     """UTC, ISO 8601; None for what was adopted by an earlier process."""

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 _PACKAGES = Path(__file__).resolve().parents[2]
 _PAGE_ROWS = 1000
 SILENCE_SECONDS = 900.0
-"""How long no page may come: the client waits for up to five minutes where Alyx asks it to, and tries again."""
+"""Longest time without a page: if Alyx asks the client to wait, it waits for up to five minutes and tries again."""
 _LOG_SECONDS = 10.0
 _TRIES = 3
 _SESSIONS = pa.schema(
@@ -193,7 +193,7 @@ def _read_all(
             try:
                 rows |= {_id_of(record): convert(record) for record in records}
             except (KeyError, TypeError, ValueError, AttributeError) as error:
-                raise _Failed(f"{endpoint} are not as those of Alyx ({error!r}); check adopt.source") from error
+                raise _Failed(f"{endpoint} are not what Alyx answers ({error!r}); check adopt.source") from error
         # Where a row went meanwhile, another one may have slipped through between two pages.
         if counts == sorted(counts) and len(rows) >= counts[-1]:
             whole = [row for _, row in sorted(rows.items()) if row is not None]

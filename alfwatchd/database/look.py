@@ -28,7 +28,7 @@ class Reading:
     Parameters
     ----------
     adoption : Adoption or None
-        None where nothing is to change.
+        None if nothing changes.
     error : str
         Why the source could not be read; empty if it could.
     """
@@ -41,7 +41,7 @@ NOTHING_READ = Reading(None, "")
 
 
 def look(settings: Adopt, state_dir: Path, in_force: Adoption | None = None) -> Reading:
-    """Look whether the source has changed. Any thread; may take minutes where it is far away.
+    """Look whether the source has changed. Any thread; may take minutes if the source is far away.
 
     Parameters
     ----------
@@ -53,14 +53,14 @@ def look(settings: Adopt, state_dir: Path, in_force: Adoption | None = None) -> 
         What is adopted already.
     """
     try:
-        found = read_source(settings.source, local_copy.kept_mark(state_dir, settings.source), state_dir)
+        found = read_source(settings.source, local_copy.copied_version(state_dir, settings.source), state_dir)
         if found is None and in_force is None:
             if (known := recall(settings, state_dir)) is not None:
                 return Reading(known, "")
             found = read_source(settings.source, None, state_dir)  # the copy is damaged
         if found is None:
             return NOTHING_READ
-        copy = local_copy.Copy(found.sessions, found.datasets, found.mark)
+        copy = local_copy.Copy(found.sessions, found.datasets, found.version)
         return Reading(_adopt(settings, state_dir, copy, is_new=True), "")
     except AlfwatchdError as error:
         return Reading(None if in_force is not None else recall(settings, state_dir), str(error))
@@ -75,6 +75,7 @@ def recall(settings: Adopt, state_dir: Path) -> Adoption | None:
 
 
 def _adopt(settings: Adopt, state_dir: Path, copy: local_copy.Copy, *, is_new: bool) -> Adoption:
+    """Return what can be adopted of a copy; keep the copy for the next start if it says something new."""
     try:
         adoption = adopt(copy.sessions, copy.datasets, keep_missing=settings.keep_missing)
     except (ArithmeticError, ValueError, pa.ArrowException) as error:  # numbers and dates beyond all bounds

@@ -26,7 +26,7 @@ from alfwatchd.bounded_json import parse as parse_json
 from alfwatchd.database import alyx
 from alfwatchd.database.download import MOST_BYTES, Version, fetch, origin
 from alfwatchd.errors import SourceError, SourceMissing
-from alfwatchd.store.files import open_regular
+from alfwatchd.files import open_regular
 from alfwatchd.store.reader import read_file
 from alfwatchd.store.zip_files import check_member, open_zip
 
@@ -37,11 +37,11 @@ TOKEN, ALYX_CREDENTIALS = "adopt_token", ("alyx_username", "alyx_password", "aly
 """Names of credentials."""
 
 SourceVersion: TypeAlias = dict[str, Any]
-"""By which a source can be told from what it is later. Plain JSON, equal after it was saved and loaded."""
+"""What tells a source from a later version of it. Plain JSON, equal after it was saved and loaded."""
 
 _MOST_INFO_BYTES = 1 << 20
 TRIES, PAUSE_SECONDS = 5, 0.2
-"""How often, and how far apart, files are read that are being replaced meanwhile."""
+"""How often to try to read files that are being replaced, and seconds between two tries."""
 _DAMAGES = (
     OSError, pa.ArrowException, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError,
 )  # fmt: skip
@@ -60,7 +60,7 @@ class Source:
     datasets : pyarrow.Table
         Of the columns ``id`` or ``id_0`` and ``id_1``, ``eid`` or ``eid_0`` and ``eid_1``, rel_path, and where the
         source has them, session_path, file_size, hash, qc, default_revision and exists; `n_datasets` rows.
-    mark : dict
+    version : dict
         For the next `read_source`.
     origin : str
         Path or address of what was read, without secrets.
@@ -72,7 +72,7 @@ class Source:
 
     sessions: pa.Table
     datasets: pa.Table
-    mark: SourceVersion
+    version: SourceVersion
     origin: str
 
 
@@ -85,14 +85,14 @@ def read_source(source: str, seen: SourceVersion | None, scratch: Path | None = 
         Folder with the two tables or a ``cache.zip``; a zip file; the ``http(s)`` address of either; the address of an
         Alyx database with ``alyx+`` before it.
     seen : dict or None
-        `Source.mark` of an earlier call; of another source it counts as None.
+        `Source.version` of an earlier call; the version of another source counts as None.
     scratch : Path or None
         Folder for temporary files, which have no name there; default: that of the system.
 
     Returns
     -------
     Source or None
-        None where nothing has changed.
+        None if nothing has changed.
 
     Raises
     ------
@@ -115,7 +115,7 @@ def read_source(source: str, seen: SourceVersion | None, scratch: Path | None = 
         if not any(table.exists() for table in tables) and (path / ZIP).exists():
             return _read_still(source, [path / ZIP], seen, lambda: _read_zip_at(path / ZIP, scratch))
     except OSError as error:
-        raise SourceError(f"{source}: cannot be looked into: {error.strerror}; check adopt.source") from error
+        raise SourceError(f"{source}: cannot be opened: {error.strerror}; check adopt.source") from error
     return _read_still(source, tables, seen, lambda: _read_pair(tables, [*map(str, tables)]))
 
 
@@ -127,8 +127,8 @@ def _read_still(
 ) -> Source | None:
     """Read files, and make sure that no other process replaced or rewrote them meanwhile."""
     for attempt in range(TRIES):
-        marks = [_mark_file(path) for path in paths]
-        if seen is not None and seen.get("files") == marks:
+        versions = [_version_of(path) for path in paths]
+        if seen is not None and seen.get("files") == versions:
             return None
         failure = None
         try:
@@ -136,18 +136,18 @@ def _read_still(
         except SourceError as error:
             failure = error
         try:
-            is_still = marks == [_mark_file(path) for path in paths]
+            is_still = versions == [_version_of(path) for path in paths]
         except SourceError:
             is_still = False
         if is_still and failure is not None:
             raise failure
         if is_still:
-            return Source(sessions, datasets, {"source": source, "files": marks}, ", ".join(map(str, paths)))
+            return Source(sessions, datasets, {"source": source, "files": versions}, ", ".join(map(str, paths)))
         time.sleep(PAUSE_SECONDS * (attempt + 1))
     raise SourceError(f"{paths[0]}: is being replaced all the time; will be read when it is at rest")
 
 
-def _mark_file(path: Path) -> list[int]:
+def _version_of(path: Path) -> list[int]:
     """Return inode, size in bytes and mtime_ns."""
     try:
         about = path.stat()
@@ -185,7 +185,7 @@ def _unpacked(zipped: zipfile.ZipFile, name: str, told: str, scratch: Path | Non
     with tempfile.TemporaryFile(dir=scratch) as unpacked:
         free = shutil.disk_usage(f"/proc/self/fd/{unpacked.fileno()}").free
         if (size := members[0].file_size) > min(MOST_BYTES, free):
-            raise SourceError(f"{told}: {name} would take {size} bytes, more than tables have, or than are free")
+            raise SourceError(f"{told}: {name} would take {size} bytes, more than tables need, or more than are free")
         check_member(members[0])
         with zipped.open(members[0]) as packed:  # gives no more bytes than the size that was told
             shutil.copyfileobj(packed, unpacked, 1 << 20)
@@ -240,7 +240,7 @@ class _Web:
         return parts._replace(path=f"{parts.path.rstrip('/')}/{name}", fragment="").geturl()
 
     def find_location(self) -> str:
-        """Return where ``cache_info.json`` says that the zip file is; empty where it does not say, or is not there."""
+        """Return where ``cache_info.json`` says that the zip file is; empty if it does not say, or is not there."""
         address, content = self.below(INFO), io.BytesIO()
         try:
             self._fetch(address, content, None, _MOST_INFO_BYTES)
@@ -251,9 +251,12 @@ class _Web:
             location = urljoin(address, location)
             is_web = urlsplit(location).scheme in ("http", "https")
         except (ValueError, AttributeError, TypeError) as error:
-            raise SourceError(f"{shown(address)}: is no {INFO} as Alyx makes it; check adopt.source") from error
+            raise SourceError(f"{shown(address)}: is not a {INFO} as Alyx writes it; check adopt.source") from error
         if not is_web:
-            raise SourceError(f"{shown(address)}: its location is no http or https address; name it as adopt.source")
+            raise SourceError(
+                f"{shown(address)}: its location is not an http or https address; name the address of the tables as "
+                "adopt.source"
+            )
         return "" if location == address else location
 
     def read_zip(self, address: str) -> Source | None:
@@ -294,8 +297,8 @@ class _Web:
         return fetch(address, into, known, token, most_bytes)
 
     def _make(self, sessions: pa.Table, datasets: pa.Table, versions: list[Version]) -> Source:
-        mark = {"source": self._source, "files": [asdict(version) for version in versions]}
-        return Source(sessions, datasets, mark, ", ".join(shown(version.address) for version in versions))
+        version = {"source": self._source, "files": [asdict(each) for each in versions]}
+        return Source(sessions, datasets, version, ", ".join(shown(each.address) for each in versions))
 
 
 # Alyx.
@@ -311,11 +314,11 @@ def _read_alyx(source: str, seen: SourceVersion | None) -> Source | None:
         with pa.ipc.new_stream(packed, table.schema) as writer:
             writer.write_table(table.combine_chunks())
         digest.update(packed.getvalue())
-    mark = {"source": source, "files": [digest.hexdigest()]}
-    if seen is not None and seen.get("files") == mark["files"]:
+    version = {"source": source, "files": [digest.hexdigest()]}
+    if seen is not None and seen.get("files") == version["files"]:
         return None
     told = shown(source)
-    return Source(_check(sessions, _SESSIONS, told), _check(datasets, _DATASETS, told), mark, told)
+    return Source(_check(sessions, _SESSIONS, told), _check(datasets, _DATASETS, told), version, told)
 
 
 # Tables.
@@ -368,7 +371,7 @@ def _check(table: pa.Table, wanted: _Wanted, told: str) -> pa.Table:
     missing = [name for name in wanted.required if name not in names]
     missing += [name for name in wanted.ids if name not in names and not {f"{name}_0", f"{name}_1"} <= set(names)]
     if missing:
-        raise SourceError(f"{told}: lacks {', '.join(missing)}: no table that Alyx or ONE makes; check adopt.source")
+        raise SourceError(f"{told}: lacks {', '.join(missing)}: this is not a table of Alyx or ONE; check adopt.source")
     if wanted is _SESSIONS and not len(table):
         raise SourceError(f"{told}: holds no sessions: nothing to adopt; have it written again")
     for place, field in enumerate(table.schema):
@@ -379,5 +382,5 @@ def _check(table: pa.Table, wanted: _Wanted, told: str) -> pa.Table:
             table = table.set_column(place, field.name, pa.nulls(len(table)))  # to pandas, no text is no number
     for field in table.schema:
         if not any(is_kind(field.type) for is_kind in (pa.types.is_null, *_KINDS.get(field.name, _TEXTS))):
-            raise SourceError(f"{told}: column {field.name} holds {field.type}: no table that Alyx or ONE makes")
+            raise SourceError(f"{told}: column {field.name} holds {field.type}: this is not a table of Alyx or ONE")
     return table.replace_schema_metadata(None)

@@ -38,13 +38,13 @@ class EngineModel:
     flusher : Flusher
     inbox : Inbox
     hashes : HashQueue or None
-        None where hashing is off.
+        None if hashing is off.
     adopter : Adopter or None
-        None where no database is adopted.
+        None if no database is adopted.
     publisher : Publisher or None
-        None where there are no targets.
+        None if there are no targets.
     trash : TrashKeeper or None
-        None where the engine does not empty the trash.
+        None if the engine does not empty the trash.
     first_seen : FirstSeen
     first_scan_done : callable
         Called once, before the first flush.
@@ -185,13 +185,13 @@ class EngineModel:
         """Use what a look at the database found; write the tables again if their ids may change."""
         if self.adopter is not None:
             self.adopter.accept(message)
-        if message.adoption is not None and message.kept is not None:
-            self.rules = self.rules.agree_with(message.adoption, message.kept)
+        if message.known is not None:
+            self.rules = self.rules.use(message.known)
             self.flushes.force()
 
     def recompute_ids(self) -> None:
         """Write the tables again without the ids of earlier tables."""
-        self.rules, self.n_recomputed_ids = self.rules.without_kept_ids(), 0
+        self.rules, self.n_recomputed_ids = self.rules.without_earlier_ids(), 0
         self.flushes.force()
 
     def note_changed_ids(self, message: IdsChanged) -> None:

@@ -1,6 +1,6 @@
 """What the next process needs beside the tables: identities, some inodes, md5 digests, new sessions; in SQLite.
 
-The file may be deleted at any time: the next start scans, hashes and takes the root as it finds it. A running daemon
+The file may be deleted at any time: the next start scans, hashes and accepts the root as it is. A running daemon
 makes it again.
 """
 
@@ -16,9 +16,11 @@ import threading
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from alfwatchd import linux
+from alfwatchd.atomic import replace_file
 from alfwatchd.errors import StateError, StateLocked
 from alfwatchd.scan.place import Identity, Place
 from alfwatchd.tree.content import Key, forgotten
@@ -29,6 +31,11 @@ _SCHEMA_VERSION = 4
 _MOST_PARAMETERS = 500
 _SQLITE_LOCKED_FROM, _SQLITE_LOCKS = 0x40000000, 512
 """Where SQLite locks a file: pending, reserved and shared bytes (os_unix.c)."""
+_CODES_OF_DAMAGE = (
+    sqlite3.SQLITE_IOERR_SHORT_READ,
+    sqlite3.SQLITE_ERROR,  # our statements are sound, so the file has another format, or lacks a table
+    sqlite3.SQLITE_READONLY,  # `_is_usable` found it writable, so its header names a format of the future
+)
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS places (
     path BLOB PRIMARY KEY, fsid TEXT, dev TEXT, ino TEXT, mount_id TEXT, fs_type TEXT,
@@ -78,12 +85,12 @@ class StateDb:
             state_dir.mkdir(parents=True, exist_ok=True, mode=0o750)
             self.is_new = not self.path.exists()
             self._db = self._open()
-            self._mark: tuple[int, int] | None = _mark(self.path)
+            self._inode: tuple[int, int] | None = _inode(self.path)
         except (OSError, sqlite3.Error) as error:
             if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY or _is_in_use(error):
                 raise StateLocked(
-                    f"{state_dir}: the state is locked by another process, which keeps it while it runs; stop it, or "
-                    "choose another folder with --state-dir"
+                    f"{state_dir}: the state is locked by another process; stop that process, or choose another "
+                    "folder with --state-dir"
                 ) from error
             raise StateError(
                 f"{state_dir}: cannot keep state here ({error}); choose another folder with --state-dir"
@@ -124,7 +131,7 @@ class StateDb:
             self._db.executemany("INSERT INTO sessions_seen VALUES (?, ?, ?)", [(*row, _seal(*row)) for row in rows])
 
     def load_held(self) -> bool:
-        """Tell whether the tables hold rows of sessions that are gone, and that no person has given up."""
+        """Tell whether the tables hold rows of sessions that are gone, and no person has accepted the loss."""
         with self._access():
             rows = self._db.execute("SELECT is_held, seal FROM held").fetchall()
         return any(is_held for is_held, seal in rows if seal == _seal(is_held))
@@ -173,7 +180,7 @@ class StateDb:
         return found
 
     def save_digests(self, rows: Iterable[tuple[int, Key, bytes]]) -> None:
-        """Record (fsid, key, md5 digest) of files, each in the place of what was recorded for its `Key.place`."""
+        """Record (fsid, key, md5 digest) of files; each replaces what was recorded for its `Key.place`."""
         with self._transaction():
             self._db.executemany(
                 "INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?, ?)",
@@ -209,13 +216,13 @@ class StateDb:
                 yield
         except (OSError, sqlite3.Error) as error:
             if _is_damage(error):
-                self._mark = None  # the next transaction makes it again
+                self._inode = None  # the next transaction makes it again
             raise StateError(f"{self.path}: {error}; it may be deleted while no daemon runs") from error
 
     def _is_in_place(self) -> bool:
         """Tell whether the file that is open is the one that the next start will find."""
         try:
-            return self._mark == _mark(self.path)
+            return self._inode == _inode(self.path)
         except OSError:
             return False
 
@@ -225,7 +232,7 @@ class StateDb:
         self._places = None
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
         self._db = self._open()
-        self._mark = _mark(self.path)
+        self._inode = _inode(self.path)
         _log.warning("the state was removed or damaged and is made again path=%s", self.path)
 
     def _open(self) -> sqlite3.Connection:
@@ -278,8 +285,8 @@ def _seal(*values: object) -> bytes:
 
 
 def _is_damage(error: Exception) -> bool:
-    is_short = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_IOERR_SHORT_READ
-    return is_short or type(error) is sqlite3.DatabaseError  # which has more special classes for all else
+    """Tell whether what the file holds makes no sense. A full, busy or failing disk raises other codes."""
+    return type(error) is sqlite3.DatabaseError or getattr(error, "sqlite_errorcode", None) in _CODES_OF_DAMAGE
 
 
 def _is_usable(path: Path) -> bool:
@@ -297,13 +304,10 @@ def _unshare(path: Path) -> None:
         return
     if not stat.S_ISREG(about.st_mode) or about.st_nlink == 1 or not os.access(path, os.R_OK | os.W_OK):
         return
-    temporary = path.with_name(f"{path.name}.tmp")
     with path.open("r+b") as shared:
         linux.lock_bytes(shared.fileno(), _SQLITE_LOCKED_FROM, _SQLITE_LOCKS)
-        temporary.unlink(missing_ok=True)
-        with temporary.open("xb") as copy:
-            shutil.copyfileobj(shared, copy, 1 << 20)
-        temporary.replace(path)
+        # Not durable: after a power cut, a damaged state is made again.
+        replace_file(path, partial(shutil.copyfileobj, shared, length=1 << 20), is_durable=False)
 
 
 def _is_in_use(error: Exception) -> bool:
@@ -311,12 +315,13 @@ def _is_in_use(error: Exception) -> bool:
     return isinstance(error, OSError) and error.errno in (errno.EAGAIN, errno.EACCES) and error.filename is None
 
 
-def _mark(path: Path) -> tuple[int, int]:
+def _inode(path: Path) -> tuple[int, int]:
     about = path.stat()
     return about.st_dev, about.st_ino
 
 
 def _connect(path: Path) -> sqlite3.Connection:
+    """Open the file; raises `sqlite3.DatabaseError` if it is damaged or of another version."""
     db = sqlite3.connect(path, check_same_thread=False)
     try:
         # Before WAL, so that there is no shared memory file: another program could truncate it and end us by SIGBUS.

@@ -35,7 +35,7 @@ class TrashedPlan:
     n_files, n_bytes : int
         Number and bytes of the files that lie there now.
     freed_at : float or None
-        When they are due to be deleted, in seconds since 1970; None where the manifest is missing or damaged.
+        When they are due to be deleted, in seconds since 1970; None if the manifest is missing or damaged.
     n_written : int
         Files that were written to since they were moved; these stay when the rest is deleted.
     trouble : str
@@ -190,6 +190,7 @@ def _names_of(trash_fd: int | None, plan_id: str | None) -> list[str]:
 
 
 def _survey_plan(trash_fd: int, name: str) -> TrashedPlan:
+    """Return what lies in the folder of one plan; what is wrong with it, if it cannot be read."""
     try:
         with trash_folder.open_plan(trash_fd, name) as plan_fd:
             manifest = trash_folder.read_manifest(plan_fd, name)
@@ -241,6 +242,7 @@ def _empty_plan(root_fd: int, trash_fd: int, name: str, done: Emptied, log: Log,
 def _delete(
     plan_fd: int, number: int, about: os.stat_result, manifest: Manifest | None, done: Emptied, log: Log, actor: str
 ) -> None:
+    """Delete one file from the trash, unless it was written to since it was moved there."""
     folder, slot = trash_manifest.slot_of(number)
     if manifest is None or number >= len(manifest.files):
         done.kept.append(

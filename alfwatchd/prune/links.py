@@ -79,8 +79,8 @@ def find_link_targets(root: Path, *, follow_links: bool = False) -> frozenset[tu
     finally:
         os.close(root_fd)
     raise PruneRefused(
-        f"{root}: folders are renamed or removed all the time, so that links in them may have been overlooked; nothing "
-        "is deleted; try again when that has ended"
+        f"{root}: other programs rename or remove folders all the time, so prune may have missed links in them; "
+        "nothing was deleted; try again when these programs have ended"
     )
 
 
@@ -128,7 +128,7 @@ def _is_followed(fd: int, root: Path, path: str) -> bool:
 
 
 def _is_of_fsck(root_fd: int, folder: str) -> bool:
-    """Tell whether this is the folder in which fsck puts what it finds; only root can read it."""
+    """Tell whether this is the folder in which fsck puts what it finds; only the root user can read it."""
     try:
         return folder.rpartition("/")[2] == "lost+found" and os.stat(folder, dir_fd=root_fd).st_uid == 0
     except OSError:

@@ -44,9 +44,9 @@ class Origin:
     source : str
         The folder, or what else to call them in messages.
     date : datetime.datetime or None
-        The earliest time at which they may have been made, with a zone; None where nothing tells.
+        The earliest time at which they may have been made, with a zone; None if it is not known.
     generation : int or None
-        None where another program wrote them.
+        None if another program wrote them.
     """
 
     source: str
@@ -55,7 +55,7 @@ class Origin:
 
     @property
     def iso_date(self) -> str:
-        """The date in UTC, ISO 8601; empty where nothing tells."""
+        """The date in UTC, ISO 8601; empty if it is not known."""
         return self.date.isoformat(timespec="seconds") if self.date is not None else ""
 
     def __str__(self) -> str:
@@ -179,6 +179,7 @@ _NO_IDS, _NO_SIZES = np.zeros((0, 16), np.uint8), np.zeros(0, np.int64)
 
 
 def _with_datasets(reference: Reference, numbers: Mapping[bytes, int], datasets: pa.Table) -> Reference:
+    """Add the rows of the datasets table; refuse one that would let every file go, or makes no sense."""
     codes, paths = _composed(*database_columns.rel_paths(datasets))
     eid_codes, eids = database_columns.id_codes(datasets, "eid")
     of_eid = np.array([*(numbers.get(eid, -1) for eid in eids), -1], np.int64)[eid_codes]
@@ -188,8 +189,8 @@ def _with_datasets(reference: Reference, numbers: Mapping[bytes, int], datasets:
     n_rows, is_homeless = int(has_path.sum()), has_path & (of_eid < 0)
     if not n_rows:
         raise PruneRefused(
-            f"{reference.origin}: the datasets table lists no dataset, so that every file would go; nothing was "
-            "deleted. Name the tables of what is to stay"
+            f"{reference.origin}: the datasets table lists no dataset, so every file would go; nothing was deleted. "
+            "Name tables that list what must stay"
         )
     _check_odd(reference.origin, int(is_homeless.sum()), n_rows, "datasets table have no session")
     order = np.flatnonzero(has_path & ~is_homeless)
@@ -216,6 +217,7 @@ def _composed(codes: npt.NDArray[np.int32], texts: Sequence[str]) -> tuple[npt.N
 
 
 def _check_columns(origin: Origin, sessions: pa.Table, datasets: pa.Table) -> None:
+    """Refuse tables without the columns that are needed, and dates that do not name one day."""
     for table, needed, own_id in ((sessions, _NEEDED_OF_SESSIONS, "id"), (datasets, _NEEDED_OF_DATASETS, "eid")):
         columns = set(table.column_names)
         missing = needed - columns | ({own_id} if own_id not in columns and not _HALVES[own_id] <= columns else set())
@@ -226,7 +228,7 @@ def _check_columns(origin: Origin, sessions: pa.Table, datasets: pa.Table) -> No
     date = sessions.schema.field("date").type
     if pa.types.is_timestamp(date) and date.tz is not None:
         raise PruneRefused(
-            f"{origin}: the dates of the sessions have a time zone ({date.tz}), so that it is not sure which day is "
+            f"{origin}: the dates of the sessions have a time zone ({date.tz}), so it is not certain which day is "
             "meant; write the column `date` as plain dates. Nothing was deleted"
         )
 

@@ -61,21 +61,22 @@ class RootGuard:
         self.missing: dict[str, str] = {}
         """Mounts below the root, and links in it, that are missing or lead elsewhere -> why. Their rows are kept."""
         self.n_mount_changes = 0
-        """How often mounts at, above or below the root changed, as far as noticed; while it is not open, any mounts."""
+        """How often mounts at, above or below the root were seen to change. While it is not open, all mounts count."""
         self._mounts = mounts.MountWatch()
         self._near: list[mounts.Mount] = []
         self._is_unsure = False
         """Whether a mount could not be looked at, which may be over at any moment, without any change of mounts."""
-        self._mark: tuple[int, int, int] | None = None
+        self._numbers: tuple[int, int, int] | None = None
+        """Device, inode and file system id of the root, by which it is known again; None while it is offline."""
         self._why_closed = ""
 
     @property
     def is_open(self) -> bool:
         """Whether the root was found to be right, by `open_root`, and nothing has changed since, as far as known."""
-        return self._mark is not None
+        return self._numbers is not None
 
     def use_known(self, known: Known) -> None:
-        """Set the sessions that should be there: they decide where identities do not."""
+        """Set the sessions that should be there: they decide if identities do not."""
         self._known = known
 
     @property
@@ -117,7 +118,7 @@ class RootGuard:
         if accept:
             self.places, self._links, self._unproven = {}, {}, set()
         self.places[""] = found if accept else _with_proof(expected, found, look)
-        self._mark, self._why_closed = (found.dev, found.ino, found.fsid), ""
+        self._numbers, self._why_closed = (found.dev, found.ino, found.fsid), ""
 
     def check(self) -> None:
         """Make sure that the root is still the folder that was opened. This takes two system calls.
@@ -128,26 +129,27 @@ class RootGuard:
             It is not; `open_root` must succeed first.
         """
         try:
-            mark = _mark(self.root)
+            numbers = _numbers_of(self.root)
         except OSError as error:
             raise self.close_root(f"the root cannot be read ({error.strerror})") from error
-        if mark != self._mark:
+        if numbers != self._numbers:
             raise self.close_root(self._why_closed)
 
     def close_root(self, why: str = "") -> RootOffline:
         """Close the root until `open_root` has looked again; return the error to raise."""
-        self._mark, self._why_closed = None, why
+        self._numbers, self._why_closed = None, why
         return RootOffline(f"{self.root}: {why or 'something else is there now'}")
 
     def poll_mounts(self) -> bool:
         """Look at the mounts again if anything was mounted or unmounted; cheap otherwise.
 
-        What cannot be read closes the root: `check` tells.
+        If the mounts cannot be read, the root is closed, and `check` says so.
 
         Returns
         -------
         bool
-            Whether anything was, anywhere, since the last call: what was seen before may be of another file system.
+            Whether anything was mounted or unmounted, anywhere, since the last call. If so, what was seen before may
+            belong to another file system.
         """
         has_changed = self._mounts.has_changed()
         if has_changed and self.is_open:
@@ -388,6 +390,6 @@ def _with_proof(expected: Place | None, found: Place, look: Callable[[], Seen]) 
     return replace(found, keeps_inodes=seen.shows_stable_inodes if seen.n_numbered else expected.keeps_inodes)
 
 
-def _mark(root: str) -> tuple[int, int, int]:
+def _numbers_of(root: str) -> tuple[int, int, int]:
     about = os.stat(root)
     return about.st_dev, about.st_ino, os.statvfs(root).f_fsid

@@ -60,6 +60,7 @@ def tells_other_inodes(root: str, folder: Folder) -> bool:
 
 
 def _told_and_found(root: str, folder: Folder) -> tuple[int, int] | None:
+    """Return the inode of a folder as its parent lists it, and as ``lstat`` tells it; None if either is unknown."""
     assert folder.parent is not None, "the root is in no listing"
     try:
         fd = open_folder(root, folder.parent)

@@ -15,15 +15,16 @@ import pyarrow as pa
 from alfwatchd.alf.file_names import DATASETS, SESSIONS
 from alfwatchd.alf.grammar import SessionKey
 from alfwatchd.errors import ConfigError, OutDirError, StateError, TablesError
+from alfwatchd.files import file_version
 from alfwatchd.scan import mounts
 from alfwatchd.store import reader
-from alfwatchd.store.files import file_version
-from alfwatchd.store.layout import read_marks
+from alfwatchd.store.layout import read_versions
 from alfwatchd.store.notes_file import Notes
 from alfwatchd.store.reader import StoredTables
 from alfwatchd.tables import carry_over
 from alfwatchd.tables.adoption import Adoption
 from alfwatchd.tables.earlier import NOTHING_EARLIER, Earlier
+from alfwatchd.tables.known_columns import KnownColumns
 from alfwatchd.tables.notes import Note, key_now, with_notes
 from alfwatchd.tree.known_sample import KnownSession
 
@@ -57,17 +58,17 @@ def follow_from_disk(
         and metadata.get("lab", "") == lab
         and (not lab or metadata.get("ids_with_lab"))
         and metadata.get("adopted", "") == adopted
-        and (layout is None or read_marks(layout) == _marks(out_dir))
+        and (layout is None or read_versions(layout) == _versions(out_dir))
     )
 
 
-def _marks(out_dir: Path) -> list[list[Any] | None]:
-    marks = (file_version(out_dir / name) for name in (SESSIONS, DATASETS))
-    return [list(mark) if mark else None for mark in marks]
+def _versions(out_dir: Path) -> list[list[Any] | None]:
+    versions = (file_version(out_dir / name) for name in (SESSIONS, DATASETS))
+    return [list(version) if version else None for version in versions]
 
 
 def read_earlier(out_dir: Path) -> StoredTables | None:
-    """Read the tables in a folder; None where there are none.
+    """Read the tables in a folder; None if there are none.
 
     Damaged tables count as none, since they are about to be replaced. Where only the sessions can be read, these are
     returned without datasets.
@@ -157,8 +158,8 @@ def filled_lab(metadata: Mapping[str, Any], lab: str) -> str:
     return str(metadata.get("lab", lab))
 
 
-def carried_over(
-    earlier: StoredTables | None,
+def gather(
+    tables: StoredTables | None,
     namespace: uuid.UUID,
     lab: str,
     notes: Notes | None,
@@ -169,14 +170,14 @@ def carried_over(
 
     Parameters
     ----------
-    earlier : StoredTables or None
-        The tables; None where nothing in them is worth reading.
+    tables : StoredTables or None
+        Earlier tables; None if nothing in them is worth reading.
     namespace, lab
         The settings now.
     notes : Notes or None
         None for a run that leaves no state.
     sessions : pyarrow.Table or None
-        Sessions of the tables; None where there are none.
+        Sessions of the tables; None if there are none.
     recall_before : callable
         Returns what a database knew when the tables were written, or None. It takes seconds, so it is called only
         where there are notes.
@@ -186,22 +187,22 @@ def carried_over(
     StateError
         The notes cannot be read now, and would be lost for the rows that are back.
     """
-    carried = NOTHING_EARLIER
-    if earlier is not None:
-        filled = filled_lab(earlier.metadata, lab)
-        carried = carry_over.carry_over(earlier.sessions, earlier.datasets, namespace, filled, lab)
+    earlier = NOTHING_EARLIER
+    if tables is not None:
+        filled = filled_lab(tables.metadata, lab)
+        earlier = carry_over.carry_over(tables.sessions, tables.datasets, namespace, filled, lab)
     noted = _load(notes) if notes is not None else []
     if notes is None or not noted:
-        return carried
-    keys = {key for each in noted for key in (each.key, key_now(each, carried.lab))}
-    listed = carry_over.listed(earlier.sessions, earlier.datasets, keys) if earlier is not None else {}
+        return earlier
+    keys = {key for each in noted for key in (each.key, key_now(each, earlier.lab))}
+    listed = carry_over.listed(tables.sessions, tables.datasets, keys) if tables is not None else {}
     notes.come_back(listed)
     eids = {each.session.eid for each in noted if each.session.eid is not None}
     taken = carry_over.holders(sessions, eids) if sessions is not None and eids else {}
-    known = recall_before()
-    if known is None:
-        return with_notes(carried, noted, listed, taken)
-    return with_notes(known.without_adopted(carried), noted, listed, taken, known.sessions)
+    before = recall_before()
+    if before is None:
+        return with_notes(earlier, noted, listed, taken)
+    return with_notes(KnownColumns.of(earlier, before).rest, noted, listed, taken, before.sessions)
 
 
 def _load(notes: Notes) -> list[Note]:
@@ -214,7 +215,7 @@ def _load(notes: Notes) -> list[Note]:
 
 
 def sessions_here(out_dir: Path, metadata: Mapping[str, Any], earlier: StoredTables | None) -> pa.Table | None:
-    """Return the sessions in earlier tables whose folders were here; None where there are no tables.
+    """Return the sessions in earlier tables whose folders were here; None if there are no tables.
 
     Parameters
     ----------

@@ -17,9 +17,9 @@ from typing import Any
 import pyarrow as pa
 
 from alfwatchd.alf.ids import md5
+from alfwatchd.atomic import write_atomically
 from alfwatchd.bounded_json import parse as parse_json
-from alfwatchd.store.atomic import write_atomically
-from alfwatchd.store.files import open_regular
+from alfwatchd.files import open_regular
 from alfwatchd.store.parquet_file import Group, Span
 from alfwatchd.tables.row_groups import Digests
 
@@ -73,18 +73,18 @@ def save_layout(path: Path, layout: Layout) -> None:
         write_atomically(path, write, is_durable=False)
 
 
-def read_marks(path: Path) -> list[Any]:
-    """Return the marks of the files that a layout was made for; none where there is no sound layout."""
+def read_versions(path: Path) -> list[Any]:
+    """Return the versions of the files that a layout was made for; none where there is no sound layout."""
     content = _read(path)
     try:
-        marks = parse_json(content.partition(b"\n")[0], len(content))["made_for"]["marks"] if content else []
+        versions = parse_json(content.partition(b"\n")[0], len(content))["made_for"]["file_versions"] if content else []
     except (ValueError, LookupError, TypeError):
         return []
-    return marks if isinstance(marks, list) else []
+    return versions if isinstance(versions, list) else []
 
 
 def load_layout(path: Path, made_for: dict[str, Any]) -> Layout | None:
-    """Return what `save_layout` kept, if it was made for the same; None if it was not, or is not there or damaged."""
+    """Return what `save_layout` kept, if it was made for the same; None if it was not, is missing or is damaged."""
     line, _, packed = _read(path).partition(b"\n")
     try:
         head = parse_json(line, len(line))

@@ -13,7 +13,7 @@ import pyarrow as pa
 from alfwatchd.alf.file_names import DATASETS, SESSIONS
 from alfwatchd.alf.printable import printable
 from alfwatchd.bounded_json import parse as parse_json
-from alfwatchd.store.files import FileVersion, file_version
+from alfwatchd.files import FileVersion, file_version
 from alfwatchd.store.parquet import open_checked
 from alfwatchd.tree.rows import Problem
 

@@ -23,9 +23,9 @@ import pyarrow.parquet as pq
 
 from alfwatchd.alf import ids
 from alfwatchd.alf.file_names import DATASETS, SESSIONS
+from alfwatchd.atomic import write_atomically
 from alfwatchd.errors import OutDirError, TablesError
-from alfwatchd.store.atomic import write_atomically
-from alfwatchd.store.files import FileVersion, file_version
+from alfwatchd.files import FileVersion, file_version
 from alfwatchd.store.layout import Layout, load_layout, save_layout
 from alfwatchd.store.ledger import Ledger
 from alfwatchd.store.notes_file import Notes
@@ -35,8 +35,8 @@ from alfwatchd.store.parquet import is_damage
 from alfwatchd.store.parquet_file import GroupedFile
 from alfwatchd.store.reader import METADATA_KEY, read_created, read_file, read_session_ids
 from alfwatchd.tables import columns
-from alfwatchd.tables.id_changes import Announcement
-from alfwatchd.tables.notes import shows_kept
+from alfwatchd.tables.id_changes import IdChanges
+from alfwatchd.tables.notes import has_earlier
 from alfwatchd.tables.row_groups import Digests, Partition, Plan, digest_groups, leave_out_equal, plan_all, plan_changes
 from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.sessions import Snapshot
@@ -44,9 +44,10 @@ from alfwatchd.version import find_version
 
 T = TypeVar("T")
 
-_TO_SESSIONS, _TO_SESSIONS_PER_ROW, _TO_DATASETS, _MOST_PATIENCE = 1.0, 1e-5, 0.2, 20.0
-"""How long a reader may take from one file to the other, in seconds: ONE needs four for a million datasets, and less
-than 0.1 for their sessions."""
+TO_SESSIONS_SECONDS, TO_DATASETS_SECONDS = 1.0, 0.2
+"""How long a reader of few rows may take from the one file to the other. ONE needs less than 0.1 s to the datasets."""
+_TO_SESSIONS_SECONDS_PER_ROW, _MOST_PATIENCE_SECONDS = 1e-5, 20.0
+"""What each dataset adds, and the longest wait: ONE needs four seconds from a million datasets to the sessions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +57,17 @@ class _Written:
     Parameters
     ----------
     rules : TableRules
-    marks : tuple of FileVersion
+    versions : tuple of FileVersion
         Of both files.
     n_bits : int
     digests : Digests or None
-        None where nothing is noted for the next process.
+        None if nothing is noted for the next process.
     partition : Partition or None
-        None where an earlier process wrote it.
+        None if an earlier process wrote it.
     """
 
     rules: TableRules
-    marks: tuple[FileVersion | None, FileVersion | None]
+    versions: tuple[FileVersion | None, FileVersion | None]
     n_bits: int
     digests: Digests | None
     partition: Partition | None
@@ -89,12 +90,12 @@ class TableWriter:
     layout : Path or None
         File that records what the tables hold, so that the first write of the next process also writes only what
         differs; None to record nothing.
-    announce : callable or None
+    record_ids : callable or None
         Gets the ids that change, before the tables are replaced.
     notes : Notes or None
         Where to note what only the tables hold of rows that go, before they are replaced; None to note nothing.
     check_folder : callable
-        Raises OSError where the output folder is not the one that was locked; asked before each replace.
+        Raises OSError if the output folder is not the one that was locked; called before each replace.
     """
 
     def __init__(
@@ -102,7 +103,7 @@ class TableWriter:
         out_dir: Path,
         origin: str,
         layout: Path | None = None,
-        announce: Callable[[Announcement], None] | None = None,
+        record_ids: Callable[[IdChanges], None] | None = None,
         notes: Notes | None = None,
         check_folder: Callable[[], None] = lambda: None,
     ) -> None:
@@ -112,10 +113,10 @@ class TableWriter:
         self._layout = layout
         self._files = {name: GroupedFile(out_dir / name) for name in (SESSIONS, DATASETS)}
         self._readers = Readers(out_dir, SESSIONS, DATASETS)
-        self._ledger = Ledger(out_dir, self._readers, announce, notes)
+        self._ledger = Ledger(out_dir, self._readers, record_ids, notes)
         self._written: _Written | None = None
-        self._has_kept = False
-        """Whether the next process must read rows to know what they hold; see `shows_kept`."""
+        self._has_earlier = False
+        """Whether the next process must read rows to know what they hold; see `has_earlier`."""
         self._created = ""
         """What the last tables say of when they were made."""
         self._written_at = ""  # when the walk began that found the rows, or now, if they are kept live; UTC, ISO 8601
@@ -152,7 +153,7 @@ class TableWriter:
                 is_changed |= self._write(snapshot, rules)
             except OSError as error:
                 # If another program has just written these files, the next attempt takes nothing from them.
-                if n_more == 0 or self._marks() == (self._in_force[SESSIONS], self._in_force[DATASETS]):
+                if n_more == 0 or self._versions() == (self._in_force[SESSIONS], self._in_force[DATASETS]):
                     raise TablesError(
                         f"{error.filename or self.out_dir}: the tables could not be written "
                         f"({error.strerror or error}); they stay as they were, the next attempt follows"
@@ -163,52 +164,53 @@ class TableWriter:
         return is_changed
 
     def _write(self, snapshot: Snapshot, rules: TableRules) -> bool:
+        """Write the row groups that differ from those on disk; tell whether there were any."""
         snapshot = rules.complete(snapshot)
         last = self._take_last(snapshot, rules)
         plan = plan_changes(last.partition, snapshot, rules) if last is not None and last.partition else None
         if plan is None:
             plan = plan_all(snapshot, rules, last.n_bits if last is not None else None, self._ledger.given(rules))
         self._ledger.record(plan, rules, is_held=snapshot.is_held)
-        self._has_kept = shows_kept(snapshot, rules, plan.partition.given.odd)
+        self._has_earlier = has_earlier(snapshot, rules, plan.partition.given.odd)
         if last is not None and last.n_bits != plan.partition.n_bits:
             self._forget()
             last = None
         is_known = last is None or last.digests is not None
-        digests = digest_groups(plan) if self._layout is not None and is_known and not self._has_kept else None
+        digests = digest_groups(plan) if self._layout is not None and is_known and not self._has_earlier else None
         if last is not None and last.digests is not None and digests is not None:
             plan, digests = leave_out_equal(plan, last.digests, digests), last.digests.update(digests)
         is_changed = bool(plan.sessions or plan.datasets)
         moved = [self._files[SESSIONS].to_move(plan.sessions), self._files[DATASETS].to_move(plan.datasets)]
         plan = replace(plan, sessions=plan.sessions | moved[0], datasets=plan.datasets | moved[1])
-        marks = self._write_files(last.partition if last is not None else None, plan, snapshot, rules)
-        self._written = _Written(rules, marks, plan.partition.n_bits, digests, plan.partition)
+        versions = self._write_files(last.partition if last is not None else None, plan, snapshot, rules)
+        self._written = _Written(rules, versions, plan.partition.n_bits, digests, plan.partition)
         if self._layout is not None and digests is not None:
             groups = {name: file.groups for name, file in self._files.items()}
-            save_layout(self._layout, Layout(self._made_for(rules, marks), plan.partition.n_bits, digests, groups))
+            save_layout(self._layout, Layout(self._made_for(rules, versions), plan.partition.n_bits, digests, groups))
         return is_changed
 
     def _take_last(self, snapshot: Snapshot, rules: TableRules) -> _Written | None:
         """Return what is on disk, if it is known and made in the same way; None if everything must be written."""
         last, self._written = self._written, None
-        marks = self._marks()
-        self._in_force = {SESSIONS: marks[0], DATASETS: marks[1]}
-        if last is None or last.marks != marks:
-            has_kept = shows_kept(snapshot, rules, self._ledger.given(rules).odd)
-            last = self._load_last(rules, marks) if not has_kept else None
+        versions = self._versions()
+        self._in_force = {SESSIONS: versions[0], DATASETS: versions[1]}
+        if last is None or last.versions != versions:
+            must_read = has_earlier(snapshot, rules, self._ledger.given(rules).odd)
+            last = self._load_last(rules, versions) if not must_read else None
         if last is None or not last.rules.makes_same_columns(rules):
             self._forget()
             return None
         return last
 
-    def _load_last(self, rules: TableRules, marks: tuple[FileVersion | None, FileVersion | None]) -> _Written | None:
+    def _load_last(self, rules: TableRules, versions: tuple[FileVersion | None, FileVersion | None]) -> _Written | None:
         """Return what an earlier process noted, or this one before a write failed."""
-        made_for = self._made_for(rules, marks)
+        made_for = self._made_for(rules, versions)
         noted = load_layout(self._layout, made_for) if self._layout is not None else None
         if noted is None:
             return None
         for name, file in self._files.items():
             file.resume(noted.groups[name])
-        return _Written(rules, marks, noted.n_bits, noted.digests, None)
+        return _Written(rules, versions, noted.n_bits, noted.digests, None)
 
     def _forget(self) -> None:
         for file in self._files.values():
@@ -217,7 +219,7 @@ class TableWriter:
     def _write_files(
         self, old: Partition | None, plan: Plan, snapshot: Snapshot, rules: TableRules
     ) -> tuple[FileVersion, FileVersion]:
-        """Write both files in the right order, and return their marks.
+        """Write both files in the right order, and return their versions.
 
         A reader that opened one file before it was replaced may open the other one later: that one stays until then.
         """
@@ -233,15 +235,15 @@ class TableWriter:
         if not before - after:
             sessions = self._write_sessions(plan, rules, metadata)
             if after - before:
-                self._readers.wait_for(SESSIONS, _TO_DATASETS)
+                self._readers.wait_for(SESSIONS, TO_DATASETS_SECONDS)
             return sessions, self._write_datasets(plan, snapshot, rules, metadata)
         if after - before:  # until the datasets are replaced, sessions of either must be there
             self._write_both(old, plan, before - after, rules, metadata)
-            self._readers.wait_for(SESSIONS, _TO_DATASETS)
+            self._readers.wait_for(SESSIONS, TO_DATASETS_SECONDS)
             plan = plan if old is not None else replace(plan, sessions=set(plan.partition.members))
         datasets = self._write_datasets(plan, snapshot, rules, metadata)
-        patience = _TO_SESSIONS + _TO_SESSIONS_PER_ROW * plan.partition.n_rows
-        self._readers.wait_for(DATASETS, min(patience, _MOST_PATIENCE))
+        patience = TO_SESSIONS_SECONDS + _TO_SESSIONS_SECONDS_PER_ROW * plan.partition.n_rows
+        self._readers.wait_for(DATASETS, min(patience, _MOST_PATIENCE_SECONDS))
         return self._write_sessions(plan, rules, metadata), datasets
 
     def _write_sessions(self, plan: Plan, rules: TableRules, metadata: dict[bytes, bytes]) -> FileVersion:
@@ -279,21 +281,24 @@ class TableWriter:
     def is_untouched(self) -> bool:
         """Tell whether both files are as `write` left them; False if another program replaced or removed one."""
         self._readers.look()
-        return self._written is not None and self._marks() == self._written.marks
+        return self._written is not None and self._versions() == self._written.versions
 
-    def _marks(self) -> tuple[FileVersion | None, FileVersion | None]:
+    def _versions(self) -> tuple[FileVersion | None, FileVersion | None]:
         return file_version(self.out_dir / SESSIONS), file_version(self.out_dir / DATASETS)
 
-    def _made_for(self, rules: TableRules, marks: tuple[FileVersion | None, FileVersion | None]) -> dict[str, Any]:
-        """Return what must be equal for a layout to hold. Where tables hold what is kept, no layout is recorded."""
+    def _made_for(self, rules: TableRules, versions: tuple[FileVersion | None, FileVersion | None]) -> dict[str, Any]:
+        """Return what must be equal for a layout to hold.
+
+        No layout is recorded while rows follow from earlier tables.
+        """
         return {
             "version": find_version(),
             "files": [str(self.out_dir / name) for name in (SESSIONS, DATASETS)],
-            "marks": [list(mark) if mark else None for mark in marks],
+            "file_versions": [list(version) if version else None for version in versions],
             "namespace": str(rules.namespace),
             "lab": rules.lab,
             "with_hashes": rules.with_hashes,
-            "adopted": rules.adopted.digest if rules.adopted else "",
+            "adopted": rules.known.adoption.digest,
         }
 
     def _replace(
@@ -307,12 +312,13 @@ class TableWriter:
             with self._readers.opening(name):
                 file.write(target, described, tables, last_opened, self._in_force[name])
 
-        mark = write_atomically(self.out_dir / name, write, check=self._check_folder, lock=one_lock)
+        version = write_atomically(self.out_dir / name, write, check=self._check_folder, lock=one_lock)
         file.commit()
-        self._in_force[name] = mark
-        return mark
+        self._in_force[name] = version
+        return version
 
     def _metadata(self, snapshot: Snapshot, rules: TableRules) -> dict[bytes, bytes]:
+        """Return the metadata of both files: what ONE reads, and our own."""
         # one.alf.cache._metadata: local time, in minutes. Clients compare it to see whether there are newer tables, so
         # it never goes back, though clocks do once a year or more often.
         now = datetime.datetime.now().isoformat(sep=" ", timespec="minutes")
@@ -327,9 +333,9 @@ class TableWriter:
             "lab": rules.lab,
             "with_hashes": rules.shows_hashes,
             "ids_with_lab": True,
-            "has_kept": self._has_kept,
-            "adopted": rules.adopted.digest if rules.adopted else "",
-            "keep_missing": rules.adopted is not None and rules.adopted.keep_missing,
+            "has_kept": self._has_earlier,
+            "adopted": rules.known.adoption.digest,
+            "keep_missing": rules.known.adoption.keep_missing,
         }
         return {
             b"one_metadata": json.dumps({"date_created": self._created, "origin": self.origin}).encode(),

@@ -15,7 +15,6 @@ import pyarrow as pa
 
 from alfwatchd.alf import grammar, ids
 from alfwatchd.tables.database_columns import DatabaseDatasets, read_datasets, read_sessions, session_paths
-from alfwatchd.tables.earlier import Earlier
 from alfwatchd.tables.known_rows import KnownRows
 from alfwatchd.tables.matching import CODE_BITS, RowNumbers, folded, split_uuid
 from alfwatchd.tree.rows import Problem, Session
@@ -61,11 +60,11 @@ class Adoption:
     Parameters
     ----------
     digest : str
-        Equal for equal content.
+        Equal for equal content; empty only for `NO_ADOPTION`.
     sessions : mapping of str to AdoptedSession
         By ``(lab/)subject/date/number`` with three digits.
     elsewhere : mapping of str to AdoptedSession
-        Sessions whose datasets the database tells to lie in another folder, by that one.
+        By folder: sessions whose datasets lie in this folder, and not in their own, as the database says.
     rows : DatabaseRows
     problems : tuple of Problem
         Rows in which the database contradicts itself. They are not adopted.
@@ -100,9 +99,9 @@ class Adoption:
             `RowNumbers`, of the length of `paths`. No row stands for two datasets.
         """
         known = [each.number if each else -1 for each in sessions]
-        return self._find(np.repeat(np.array(known, np.int64), counts), paths)
+        return self.find_rows(np.repeat(np.array(known, np.int64), counts), paths)
 
-    def _find(self, numbers: npt.NDArray[np.int64], paths: Sequence[bytes]) -> RowNumbers:
+    def find_rows(self, numbers: npt.NDArray[np.int64], paths: Sequence[bytes]) -> RowNumbers:
         """Do what `find` does, where the number of the session of each dataset is given; -1 for none."""
         places = self.rows.exact(numbers, paths)
         taken: set[int] | None = None
@@ -154,7 +153,7 @@ class Adoption:
             if known := self.session_at(path):
                 found += self._other_names(known, session)
             elif other := self._folded.get(folded(path)):
-                message = f"the database spells it {other}, and is not adopted here: rename one of the two"
+                message = f"the database spells it {other}, so nothing is adopted for it: rename one of the two"
                 found.append(Problem("adopt_spelling", session.path, message))
             elif path.count("/") == 2:
                 n_in_labs.update(self._labs.get(path, ()))
@@ -189,29 +188,6 @@ class Adoption:
                 labs[rest].add(lab)
         return labs
 
-    def without_adopted(self, kept: Earlier) -> Earlier:
-        """Return what earlier tables know without what the database knows better.
-
-        A row whose path differs by a UUID from that of the database's row may be of the twin of the file that is
-        adopted, so it goes only if it already has the id that the database gives.
-        """
-        sessions = {path: row for path, row in kept.sessions.items() if path not in self.sessions}
-        known = kept.datasets
-        here = {number: found.number for path, number in known.numbers.items() if (found := self.sessions.get(path))}
-        numbers = np.full(max(known.numbers.values(), default=-1) + 1, -1, np.int64)
-        numbers[[*here]] = [*here.values()]
-        wanted = numbers[known.rows.numbers]
-        rows = np.flatnonzero(wanted >= 0)
-        stays = np.ones(len(known.rows), np.bool_)
-        paths = known.rows.row_paths(rows)
-        places = self._find(wanted[rows], paths)
-        is_same = (self.rows.ids[places] == known.rows.ids[rows]).all(axis=1) if len(self.rows.ids) else False
-        stays[rows] = (places < 0) | ((self.rows.exact(wanted[rows], paths) < 0) & ~np.asarray(is_same))
-        datasets = known.where(stays)
-        if datasets is known and len(sessions) == len(kept.sessions):
-            return kept
-        return replace(kept, sessions=sessions, datasets=datasets)
-
     def missing(self, session: AdoptedSession, places: RowNumbers) -> list[int]:
         """Return the rows of a session that stand for none of these datasets, and whose path is valid."""
         here = set(places.tolist())
@@ -233,6 +209,19 @@ class Adoption:
         if own_id is not None:  # a name that tells another dataset is no match
             found = [place for place in found if self.rows.ids[place].tobytes() == own_id]
         return found[0] if len(found) == 1 else -1
+
+
+_NO_ROWS = DatabaseRows(
+    np.zeros(0, np.int64),
+    (),
+    ids=np.zeros((0, 16), np.uint8),
+    qc=np.zeros(0, np.int8),
+    digests=np.zeros((0, 16), np.uint8),
+    file_sizes=np.zeros(0, np.int64),
+    defaults=np.zeros(0, np.int8),
+)
+NO_ADOPTION = Adoption("", {}, {}, _NO_ROWS, (), keep_missing=False)
+"""Where no database was read."""
 
 
 def adopt(sessions: pa.Table, datasets: pa.Table, *, keep_missing: bool = False) -> Adoption:
@@ -285,9 +274,9 @@ def _known_sessions(table: pa.Table, problems: list[Problem]) -> dict[str, tuple
         if not any(eid):
             message = "the database gives this session an id that ONE does not accept; it keeps its own"
         elif n_eids[path] > 1:
-            message = f"the database has {n_eids[path]} sessions of this path: none is adopted until one is left"
+            message = f"the database has {n_eids[path]} sessions of this path: none is adopted until only one is left"
         elif n_paths[eid] > 1:
-            message = f"the database has {n_paths[eid]} sessions of this id: none is adopted until one is left"
+            message = f"the database has {n_paths[eid]} sessions of this id: none is adopted until only one is left"
         else:
             known[path] = session
             continue
@@ -335,6 +324,6 @@ def _keep_unambiguous(
         if len({found.ids[order[row]].tobytes() for row in rows}) > 1:
             keep[rows] = False
             path = found.paths[key & ((1 << CODE_BITS) - 1)].decode()
-            message = f"the database has {len(rows)} datasets of this path: none is adopted until one is left"
+            message = f"the database has {len(rows)} datasets of this path: none is adopted until only one is left"
             problems.append(Problem("adopt_conflict", f"{sessions[key >> CODE_BITS]}/{path}", message))
     return keep

@@ -39,7 +39,7 @@ the session folder has another name; a person asked for new ids."""
 
 
 @dataclass(frozen=True, slots=True)
-class Announcement:
+class IdChanges:
     """What a new version of the tables changes.
 
     Parameters
@@ -62,7 +62,7 @@ class Announcement:
 
 
 class Change(NamedTuple):
-    """A session that has another eid than before, or that was another one before."""
+    """A session that has another eid than before, or that another session has become, for example by a rename."""
 
     old_eid: bytes
     old: Session
@@ -70,7 +70,7 @@ class Change(NamedTuple):
     new: Session
 
 
-def announce_changes(changes: Sequence[Change], rules: TableRules, when: datetime, reason: str) -> Announcement:
+def describe_changes(changes: Sequence[Change], rules: TableRules, when: datetime, reason: str) -> IdChanges:
     """Tell which ids some sessions and their datasets lose, and what these become.
 
     Parameters
@@ -102,7 +102,7 @@ def announce_changes(changes: Sequence[Change], rules: TableRules, when: datetim
                 news.append(new)
                 told.append(path + b"/" + rel_path)
     table = _table(raw_ids(olds), raw_ids(news), told, when, reason)
-    return Announcement(table, 0, 0, len(table) - n_sessions, reason)
+    return IdChanges(table, 0, 0, len(table) - n_sessions, reason)
 
 
 def _own_ids(eid: bytes, session: Session, rules: TableRules) -> dict[bytes, bytes]:
@@ -119,13 +119,13 @@ def compare_ids(
     rules: TableRules,
     when: datetime,
     reason: str = "database",
-) -> Announcement:
+) -> IdChanges:
     """Compare the ids that tables held with those that they are about to hold.
 
     Parameters
     ----------
     before : Adoption or None
-        The tables as they are, read as if they were to be adopted; None where there are none.
+        The tables as they are, read as if they were to be adopted; None if there are none.
     lab : str
         What these hold as the lab of sessions in no lab folder.
     groups : sequence of sequence of (bytes, Session)
@@ -147,13 +147,13 @@ def compare_ids(
             changes, n_of_datasets = _changes(before, known, group, columns, when, reason)
             parts.append(changes)
             n_changed += n_of_datasets
-        elif rules.adopted is not None:
+        elif any(adopted):
             paths, counts = dataset_paths([session for _, session in group])
-            places = rules.adopted.find(adopted, counts, paths)
+            places = rules.known.adoption.find(adopted, counts, paths)
         else:
             continue
         n_datasets += int((places[: sum(session.n_datasets for _, session in group)] >= 0).sum())
-    return Announcement(pa.concat_tables(parts), n_sessions, n_datasets, n_changed, reason)
+    return IdChanges(pa.concat_tables(parts), n_sessions, n_datasets, n_changed, reason)
 
 
 def _known_before(
@@ -216,18 +216,19 @@ def _chosen(values: Sequence[bytes], is_chosen: Sequence[bool]) -> list[bytes]:
 
 
 def follow(changes: Sequence[Mapping[str, object]], old: str, held: Mapping[str, str]) -> list[IdStep]:
-    """Return how an id changed, one step after the other; empty where it never did, or where tables hold it again.
+    """Return how an id changed, one step after the other; empty if it never did, or if tables hold it again.
 
-    Of several changes of one id the last counts: one before may have been recorded without ever being made, as where
-    a flush failed. An id may also have been that of two rows, one after the other: on the way, the last change of the
-    row that the step before was of counts. An id that tables hold is the one to be found, even where a row lost it
-    and it came to another. Of those on the way it is the last one that is where the change says, else the last one.
+    Of several changes of one id, the last counts: an earlier one may have been recorded but never made, for example
+    because a flush failed. Two rows may have had one id, one after the other. So after each step, the last change of
+    the same row counts. If the tables hold an id, it is the answer, even if a row lost it and another row has it now.
+    If they hold several of the ids on the way, the answer is the last one whose row is where the change says, else the
+    last one.
 
     Parameters
     ----------
     changes : sequence of mapping
-        Rows of `SCHEMA`, in the order in which they were recorded, of all ids that may be met on the way. The clock
-        may have been set back meanwhile; those of one moment were made at once.
+        Rows of `SCHEMA` for all ids that may be met on the way, in the order in which they were recorded. (The clock
+        may have been set back meanwhile.) Changes with equal times were made together.
     old : str
         Any id that tables once held.
     held : mapping of str to str
@@ -256,7 +257,7 @@ def follow(changes: Sequence[Mapping[str, object]], old: str, held: Mapping[str,
 
 
 def parse(text: str) -> str | None:
-    """Return an id as tables hold it, lower case with hyphens; None where it is no UUID."""
+    """Return an id as tables hold it, lower case with hyphens; None if it is not a UUID."""
     try:
         return str(uuid.UUID(text))
     except ValueError:

@@ -90,6 +90,7 @@ def create_app(service: ControlService) -> FastAPI:
 
 
 def _tables_routes(service: ControlService) -> APIRouter:
+    """Make the routes about tables and ids."""
     routes = APIRouter(prefix="/v1")
 
     @routes.get("/status")
@@ -123,13 +124,14 @@ def _tables_routes(service: ControlService) -> APIRouter:
 
     @routes.post("/recompute_ids")
     async def recompute_ids(peer: Annotated[Peer, Depends(_peer)]) -> api.RecomputeReply:
-        """Compute all ids again, from the paths or from the database, whatever earlier tables hold."""
+        """Compute all ids again, from the paths or from the database; ids in earlier tables do not count."""
         return await service.recompute_ids(peer)
 
     return routes
 
 
 def _prune_routes(service: ControlService) -> APIRouter:
+    """Make the routes that plan and apply a prune, and those of the trash."""
     routes = APIRouter(prefix="/v1/prune", dependencies=[Depends(_require_root_to_change)])
 
     @routes.post("/plan")

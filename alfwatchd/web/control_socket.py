@@ -162,7 +162,7 @@ class ControlSocket:
         return self.listening
 
     def close(self) -> None:
-        """Stop to listen, and remove the socket if it is still the one that was made here."""
+        """Stop listening, and remove the socket if it is still the one that was made here."""
         self.listening.close()
         with suppress(OSError):
             if self._is_in_place():
@@ -177,6 +177,7 @@ class ControlSocket:
         return _identity(self.path) == self._made
 
     def _make(self) -> socket.socket:
+        """Make the socket in the place of one that no process serves."""
         _remove_stale(self.path)
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:

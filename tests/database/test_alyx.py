@@ -19,7 +19,7 @@ from kit.alyx import FIXTURES, PASSWORD, TOKEN, USER, alyx_server, texts_of
 
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
-    """A home folder that nobody has used."""
+    """A home folder that is new."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     (tmp_path / "home").mkdir()
     return tmp_path / "home"
@@ -66,12 +66,12 @@ def test_nothing_is_left_in_the_home_and_temporary_folders(home, tmp_path, monke
 def test_the_database_is_the_same_until_it_changes(as_user):
     with alyx_server() as alyx:
         source = f"alyx+{alyx.address}/"
-        mark = json.loads(json.dumps(read_source(source, None).mark))
+        version = json.loads(json.dumps(read_source(source, None).version))
         alyx.datasets.reverse()  # no order is promised
-        assert read_source(source, mark) is None
+        assert read_source(source, version) is None
         alyx.datasets[0]["qc"] = "FAIL"
-        changed = read_source(source, mark)
-        assert changed.mark != mark
+        changed = read_source(source, version)
+        assert changed.version != version
         assert changed.datasets["qc"].to_pylist().count("FAIL") == 1
 
 
@@ -133,7 +133,7 @@ def test_a_token_serves_where_the_database_does_not_tell_whose_it_is():
         ({}, (USER, "wrong", None), "logging in: Alyx answered 400: check credentials"),
         ({}, (None, None, "wrong"), "logging in: Alyx answered 403: check credentials"),
         ({"broken": 500}, (None, None, TOKEN), "reading sessions: Alyx answered 500: check the address, or try again"),
-        ({"datasets": [{"url": "x" * 36}]}, (None, None, TOKEN), r"datasets are not as those of Alyx \(KeyError"),
+        ({"datasets": [{"url": "x" * 36}]}, (None, None, TOKEN), r"datasets are not what Alyx answers \(KeyError"),
     ],
 )
 def test_what_is_wrong_is_said_without_secrets(change, credentials, says):
@@ -146,7 +146,7 @@ def test_what_is_wrong_is_said_without_secrets(change, credentials, says):
     assert "wrong" not in str(caught.value)
 
 
-def test_nobody_there_is_said():
+def test_a_server_that_does_not_answer_is_named():
     with alyx_server() as alyx:
         pass
     with pytest.raises(SourceError, match="logging in: ConnectionError; check address and network"):

@@ -79,11 +79,11 @@ def test_the_location_of_tables_gets_the_token_on_the_same_server_only(monkeypat
 @pytest.mark.parametrize(
     ("answer", "kind", "says"),
     [
-        (401, SourceError, "answered 401: it asks for credentials: give a token as the credential adopt_token"),
+        (401, SourceError, "answered 401: it needs credentials: set a token as the credential adopt_token"),
         (403, SourceMissing, "answered 403: it refuses"),
-        (404, SourceMissing, "answered 404: there is nothing"),
+        (404, SourceMissing, "answered 404: there is no such file"),
         (500, SourceError, "answered 500: try again later"),
-        ("ftp://127.0.0.1/x", SourceError, "redirected to what is no web server"),
+        ("ftp://127.0.0.1/x", SourceError, "redirected to an address that is not http or https"),
         ("file:///etc/passwd", SourceError, "answered 302"),
         ("/a", SourceError, "answered 302"),
     ],
@@ -97,7 +97,7 @@ def test_a_failure_names_address_and_reason_and_no_secret(answer, kind, says):
         assert not {"hidden", TOKEN} & set(str(caught.value).replace("?", " ").replace("=", " ").split())
 
 
-def test_nobody_there_is_said():
+def test_a_server_that_does_not_answer_is_named():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         with pytest.raises(SourceError, match=r"cannot be fetched: .*refused; check address, network and disk"):
@@ -133,7 +133,7 @@ def test_two_files_are_never_taken_while_they_are_replaced(monkeypatch):
         web.before = replace
         found = read_source(f"{web.address}/t", None)
         assert [path for path, _ in web.asked].count("/t/sessions.pqt") > 2
-        assert read_source(f"{web.address}/t", found.mark) is None
+        assert read_source(f"{web.address}/t", found.version) is None
         monkeypatch.setattr(sources, "TRIES", 2)
         web.before = lambda path: setattr(web, "salt", str(len(web.asked)))
         with pytest.raises(SourceError, match="is being replaced all the time"):
@@ -145,8 +145,8 @@ def test_two_files_are_never_taken_while_they_are_replaced(monkeypatch):
     [
         ({}, "/t/sessions.pqt: the server answered 404"),
         ({"/t/cache.zip": 403, "/t/cache_info.json": 403, "/t/sessions.pqt": 403}, "sessions.pqt: .* 403: it refuses"),
-        ({"/t/cache_info.json": b"[1]"}, "is no cache_info.json as Alyx makes it"),
-        ({"/t/cache_info.json": b'{"location": "s3://bucket/x.zip"}'}, "its location is no http or https address"),
+        ({"/t/cache_info.json": b"[1]"}, "is not a cache_info.json as Alyx writes it"),
+        ({"/t/cache_info.json": b'{"location": "s3://bucket/x.zip"}'}, "its location is not an http or https address"),
         ({"/t/cache_info.json": b'{"location": "gone.zip"}'}, "/t/gone.zip: the server answered 404"),
         ({"/t/cache_info.json": b" " * 2_000_000}, "more than tables have"),
     ],

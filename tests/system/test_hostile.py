@@ -46,7 +46,7 @@ def said_of(made):
     return said
 
 
-def test_a_signed_address_is_told_to_nobody(made, tmp_path):
+def test_a_signed_address_is_in_no_log_and_no_answer(made, tmp_path):
     source = copy_fixture(tmp_path / "source")
     files = {f"/{name}": (source / name).read_bytes() for name in ("sessions.pqt", "datasets.pqt")}
     with web_server(files) as web:
@@ -70,7 +70,7 @@ def test_a_signed_address_is_told_to_nobody(made, tmp_path):
 
 
 @pytest.mark.parametrize("scheme", ["http", "alyx+http"])
-def test_a_signed_address_that_leads_nowhere_is_told_to_nobody(made, scheme):
+def test_a_signed_address_that_leads_nowhere_is_in_no_log_and_no_answer(made, scheme):
     made.added["ALFWATCHD_ADOPT__SOURCE"] = f"{scheme}://127.0.0.1:1/cache.zip?{SECRET}"
     made.start()
     made.wait(lambda: made.client.status().adopt.last_error)
@@ -160,7 +160,7 @@ def test_json_of_others_is_no_traceback(made, tmp_path):
         made.added["ALFWATCHD_PUBLISH"] = json.dumps([{"target": str(target)}])
         ended = made.run_once()
     assert "Traceback" not in ended.stderr
-    assert "is no cache_info.json as Alyx makes it" in ended.stderr
+    assert "is not a cache_info.json as Alyx writes it" in ended.stderr
     assert json.loads((target / "cache_info.json").read_text())["tables"]["sessions"]["nrecs"] > 0
     for name in ("tables.layout", "adopted/adopted.json"):
         (made.home / "state" / name).parent.mkdir(exist_ok=True)
