@@ -244,6 +244,7 @@ class Settings(BaseSettings, frozen=True, extra="forbid", allow_inf_nan=False):
     lab: Annotated[str, AfterValidator(_check_lab)] = Field("", description="Lab of a tree without lab folders.")
     namespace: uuid.UUID = Field(ids.NAMESPACE, description="UUID from which all ids are made.")
     exclude: Patterns = Field((), description=".gitignore patterns, relative to the root, of what is not indexed.")
+    follow_links: bool = Field(default=False, description="Whether links to folders outside the root are followed.")
     hash_files: bool = Field(default=False, description="Whether the md5 of each dataset is computed.")
     hash_threads: int = Field(1, ge=1, le=64, description="Threads that compute hashes, 1 to 64.")
     hash_recheck: Literal["now", "later"] = Field(

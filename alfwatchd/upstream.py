@@ -252,19 +252,11 @@ def _warn(start: Start, settings: Settings) -> None:
     counts = tables.counts
     if not counts.n_datasets:
         what = "datasets" if counts.n_sessions else "sessions"
-        hints = [problem.message for problem in problems[:1]] or _too_low(settings.root)
-        text = f"No {what} found in {settings.root}" + "".join(f": {hint}" for hint in hints)
+        hints = [problem.message for problem in problems if problem.kind != "nothing_found"] or [
+            start.indexer.why_empty
+        ]
+        text = f"No {what} found in {settings.root}" + "".join(f": {hint}" for hint in hints[:1] if hint)
         warnings.warn(text, RuntimeWarning, stacklevel=3)
-
-
-def _too_low(root: Path) -> list[str]:
-    """Say which root was probably meant, if this one is a subject folder or lies in one."""
-    parts = (*root.parts[1:], "001")
-    for end in range(3, len(parts) + 1):
-        if grammar.parse_session("/".join(parts[end - 3 : end])) is not None:
-            top = end - 5 if parts[end - 4 : end - 3] == ("Subjects",) else end - 3
-            return [f"it lies in a subject folder; did you mean {Path('/', *parts[: max(top, 0)])}?"]
-    return []
 
 
 def _write(start: Start, settings: Settings, written_at: datetime.datetime, *, hash_ids: bool) -> None:

@@ -147,6 +147,17 @@ def child_kind(parent: Kind, parent_name: str, name: str) -> Kind | None:
             raise ValueError(f"child_kind answers above a session, not for {parent!r}")
 
 
+def kind_of(path: str) -> Kind | None:
+    """Tell what a folder is from its root-relative path; None where the layout has no place for it."""
+    kind: Kind | None = Kind.ROOT
+    above, names = "", path.split("/")
+    for depth, name in enumerate(names, 1):
+        if kind is None or kind >= Kind.SESSION:
+            return Kind.COLLECTION if kind is not None and is_collection("/".join(names[depth - 1 :])) else None
+        kind, above = child_kind(kind, above, name), name
+    return kind
+
+
 @lru_cache(maxsize=65536)
 def is_collection(path: str) -> bool:
     """Tell whether a folder, given relative to its session, may hold datasets (`alf/probe00`, `alf/#2020-01-01#`)."""

@@ -37,7 +37,38 @@ class Misplaced:
 def looks_like_session(path: str) -> bool:
     """Tell whether a root-relative folder ends like a session does, in a date and a number, valid or not."""
     parts = path.split("/")
-    return len(parts) >= 2 and bool(_DATE_LIKE.fullmatch(parts[-2]) and _NUMBER_LIKE.fullmatch(parts[-1]))
+    return len(parts) >= 2 and bool(_is_date_like(parts[-2]) and _NUMBER_LIKE.fullmatch(parts[-1].strip()))
+
+
+def leads_to_session(path: str) -> bool:
+    """Tell whether the name of a root-relative folder, or of the one that it lies in, promises sessions below it."""
+    above, name = ("", *path.split("/"))[-2:]
+    return any(_is_date_like(each) or each.strip().lower() in _SUBJECTS_LIKE for each in (above, name))
+
+
+def nested_session(session: str, collection: str, name: str) -> str | None:
+    """Return where a session would lie that was moved into another one by mistake; None for any other folder.
+
+    Parameters
+    ----------
+    session : str
+        Root-relative path of the session that holds the folder.
+    collection : str
+        Where in it the folder lies; empty for the session folder itself.
+    name : str
+        Name of the folder.
+    """
+    *above, subject, day, _ = session.split("/")
+    if not collection:
+        return _join([*above, subject, day, name]) if re.fullmatch("[0-9]{3}", name) else None
+    *others, date = collection.split("/")
+    if grammar.parse_date(date) is None or grammar.child_kind(Kind.DATE, date, name) is None:
+        return None
+    return _join([*above, others[-1] if others else subject, date, name])
+
+
+def _is_date_like(name: str) -> bool:
+    return _DATE_LIKE.fullmatch(name.strip()) is not None
 
 
 def diagnose(path: str) -> Misplaced:
@@ -54,6 +85,10 @@ def diagnose(path: str) -> Misplaced:
         The advice is the same for all folders with the same cause, so that they can be counted together.
     """
     parts = path.split("/")
+    for end, name in enumerate(parts, 1):
+        if name != name.strip():
+            advice = f"the name {name!r} begins or ends with a space, and no name may hold one: rename the folder"
+            return Misplaced(_join(parts[:end]), advice)
     above, subject, date, number = parts[:-3], "".join(parts[-3:-2]), parts[-2], parts[-1]
     if grammar.parse_date(date) is None:
         return Misplaced(_join(parts[:-1]), "the date is not a valid yyyy-mm-dd: rename the folder")

@@ -15,6 +15,9 @@ from alfwatchd.settings import Settings
 if TYPE_CHECKING:
     from alfwatchd.service.once import Summary
 
+_FAILURES = ("held", "nothing_found")
+"""Problems for which the command fails: the last lines tell of them."""
+
 
 def run(settings: Settings, *, accept_root: bool) -> int:
     """Update the tables, publish them, and return the exit code.
@@ -46,14 +49,15 @@ def run(settings: Settings, *, accept_root: bool) -> int:
                 empty_due(settings)
         _show_summary(summary)
         code = _publish_all(settings)
-    if summary.held:
-        logs.complain(summary.held)
-    return code or int(bool(summary.held))
+    reasons = [problem.message for problem in summary.problems if problem.kind in _FAILURES]
+    for reason in reasons:
+        logs.complain(reason)
+    return code or int(bool(reasons))
 
 
 def _show_summary(summary: Summary) -> None:
     for problem in summary.problems:
-        if problem.kind != "held":  # the last line says it, because it is why the command fails
+        if problem.kind not in _FAILURES:
             output.note(f"problem: {problem.path or '.'}: {problem.message}")
     if (known := summary.adopted) is not None:
         output.show(

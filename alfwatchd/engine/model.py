@@ -20,6 +20,7 @@ from alfwatchd.scan.mounts import WATCHABLE
 from alfwatchd.settings import Settings
 from alfwatchd.store.flusher import Flusher
 from alfwatchd.store.id_history import IdsChanged
+from alfwatchd.store.other_files import OtherFiles
 from alfwatchd.tables.rules import TableRules
 
 
@@ -73,6 +74,7 @@ class EngineModel:
     stopwatch: Callable[[], float]
     watchable: frozenset[str] = WATCHABLE
 
+    other_files: OtherFiles = field(init=False)
     flushes: FlushSchedule = field(init=False)
     barriers: Barriers = field(init=False)
     offline: str = field(default="the daemon has just started", init=False)
@@ -92,6 +94,7 @@ class EngineModel:
     """When the state was entered, on the engine's clock, in seconds; 0 before the first step."""
 
     def __post_init__(self) -> None:
+        self.other_files = OtherFiles(self.settings.root, self.settings.out_dir)
         self.flushes = FlushSchedule(self.indexer.tables.generation, self.settings.flush_interval_seconds)
         self.barriers = Barriers(self.indexer, self.flushes)
         self.offline_since = self.now_for_people()

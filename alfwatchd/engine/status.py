@@ -65,7 +65,7 @@ def make_status(model: EngineModel, now: float) -> Status:
 def _find_problems(model: EngineModel) -> list[Problem]:
     """Return what a person should act on: about rows, sorted by path, then about the trash."""
     snapshot, lab = model.indexer.tables.snapshot(), model.settings.lab
-    problems = lab_problems(lab, snapshot) + model.indexer.problems()
+    problems = lab_problems(lab, snapshot) + model.indexer.problems() + model.other_files.problems()
     if model.adopter is not None:
         problems = sorted(problems + model.adopter.problems(snapshot, lab), key=lambda each: (each.path, each.kind))
     return problems + (model.trash.problems() if model.trash is not None else [])

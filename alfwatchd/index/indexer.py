@@ -13,6 +13,7 @@ from typing import NamedTuple
 from alfwatchd.alf.exclude import compile_exclude
 from alfwatchd.index.absences import Absences
 from alfwatchd.index.dirty import DirtyMark, DirtySet
+from alfwatchd.index.gathered import gather
 from alfwatchd.index.heard import Heard
 from alfwatchd.index.intake import EarlierRow, Intake
 from alfwatchd.index.known_sessions import KnownSessions
@@ -21,6 +22,7 @@ from alfwatchd.index.looker import Looker
 from alfwatchd.index.marks import Marks
 from alfwatchd.index.record import NOT_RECORDED, Record
 from alfwatchd.index.worker_pool import Crawled, WorkerPool
+from alfwatchd.scan import nothing_found
 from alfwatchd.scan.disk_images import is_image
 from alfwatchd.scan.place import keeps_change_time
 from alfwatchd.scan.root_guard import RootGuard
@@ -106,6 +108,8 @@ class Indexer:
         self.known = KnownSessions(self.tables, self.tree)
         guard.use_known(self.known)
         self.scans_done = 0
+        self.why_empty = ""
+        """What to do about a root that holds something, and no session; empty if it has one, or holds nothing."""
         self._looker = Looker(scanner, guard, watch, self.intake, self.queue, self.heard, self.absences, self.tables)
         self._record = record
         self._committed: list[Session] = []
@@ -263,6 +267,9 @@ class Indexer:
         self._ended.append(ended)
         self.heard.end(ended)
         self.scans_done += 1
+        if not ended.top:
+            is_empty = not self.tables.counts.n_sessions
+            self.why_empty = nothing_found.look(self.scanner.root, self.scanner.excluded) if is_empty else ""
         if not ended.top and self.scans_done > 1:
             self.note_inodes()
 
@@ -351,7 +358,18 @@ class Indexer:
 
     def problems(self) -> list[Problem]:
         """Return what a person should act on, sorted by path."""
-        found = [problem for folder in self.tree.with_problems for problem in folder.problems]
+        found = gather(problem for folder in self.tree.with_problems for problem in folder.problems)
         found += self.intake.problems() + self.tables.problems() + self.guard.problems()
         found += self.absences.problems() + self.watch.problems()
+        found += self._find_nothing(found)
         return sorted(found, key=lambda problem: (problem.path, problem.kind))
+
+    def _find_nothing(self, others: Sequence[Problem]) -> list[Problem]:
+        """Tell of a root that is not empty and has no session. The other problems may say more precisely why."""
+        if self.tables.counts.n_sessions or not self.scans_done:
+            return []
+        kinds = ("misplaced", "link_not_followed")
+        where = next((each.path.removeprefix("..") or "the root" for each in others if each.kind in kinds), "")
+        advice = f"see the problem of {where}" if where else self.why_empty
+        message = f"no session found in a root that is not empty: {advice}"
+        return [Problem("nothing_found", "", message)] if advice else []

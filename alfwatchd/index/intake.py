@@ -105,6 +105,8 @@ class Intake:
             Sub-folders that must be looked at before anything is known about them.
         """
         old = folder.rows
+        if listing.followed or folder in self.linked:
+            listing = self._without_lost_links(folder, listing)
         known = listing
         if self._guard.missing:  # a disk that belongs on these folders is missing: their rows stay
             missing = {name for name, child in folder.children.items() if self._guard.is_missing(child.path)}
@@ -128,6 +130,14 @@ class Intake:
         for gone in self.tree.take_gone_rows():
             self.hard_links.note_gone(gone, None)
         return new
+
+    def _without_lost_links(self, folder: Folder, listing: Listing) -> Listing:
+        """Have the guard judge the followed links in a folder; of those that lead elsewhere, nothing is known."""
+        lost = self._guard.see_links(folder.path, listing.followed)
+        if not lost:
+            return listing
+        folders = {name: ino for name, ino in listing.folders.items() if name not in lost}
+        return listing._replace(folders=folders, links=listing.links - lost)
 
     def accept_look(
         self, folder: Folder, look: LookResult, rewritten: AbstractSet[str], unwritten: AbstractSet[str] = frozenset()

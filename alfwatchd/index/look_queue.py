@@ -120,7 +120,12 @@ class LookQueue:
             return
         is_full_speed = not self.is_paced(look)
         found = [
-            Look(folder, is_urgent=False, deep=True, is_unit=is_full_speed and folder.kind is Kind.DATE)
+            Look(
+                folder,
+                is_urgent=False,
+                deep=True,
+                is_unit=is_full_speed and folder.kind is Kind.DATE and not folder.is_link,
+            )
             for folder in folders
         ]
         self._background.extendleft(reversed(found))

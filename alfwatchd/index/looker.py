@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from alfwatchd.alf.grammar import Kind
 from alfwatchd.index.absences import Absences
 from alfwatchd.index.heard import Heard
 from alfwatchd.index.intake import Intake, removes
@@ -95,7 +96,7 @@ class Looker:
         try:
             about = os.fstat(fd)
             self._identities.note_device(folder, about.st_dev)
-            if self._identities.lead_elsewhere(folder, about):
+            if self._identities.lead_elsewhere(folder, about) or self._guard.leads_elsewhere(folder.path, about):
                 self._look_again_from_above(look, now)
                 return 0
             n_names = self._look_at_names(look, fd, now)
@@ -118,6 +119,8 @@ class Looker:
         folder, mark = look.folder, look.mark
         if mark is None or mark.listing or folder.wd == NOT_WATCHED or folder in self._intake.unreadable:
             return None
+        if folder.kind < Kind.SESSION:  # no files count there, but for links
+            return None if self.scanner.finds_link(fd, folder, mark.names) else 0
         found = self.scanner.look(fd, folder, mark.names)
         if found.unknown:
             return None

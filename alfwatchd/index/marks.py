@@ -43,11 +43,14 @@ class Marks:
 
     def _mark(self, folder: Folder, events: FolderEvents, now: float) -> None:
         if folder.kind < Kind.SESSION:
-            # Files above the sessions are no rows; but a link there may be a session.
-            links = {name for name in events.names if folder.child_kind(name) is Kind.SESSION}
-            if events.listing or links:
-                self._absences.tell(folder, events.gone | links)
-                self._dirty.mark(folder, now).listing = True
+            # Files above the sessions are no rows; but a link there may be a session, or lead to some.
+            files = events.rewritten | events.attributes
+            names = {name for name in events.names - files if folder.child_kind(name) is not None}
+            if events.listing or names:
+                self._absences.tell(folder, events.gone | names)
+                mark = self._dirty.mark(folder, now)
+                mark.listing |= events.listing
+                mark.names |= names
             return
         self._dirty.mark(folder, now).note(events)
 

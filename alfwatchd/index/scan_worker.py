@@ -67,18 +67,19 @@ def _make_arm(inotify_fd: int) -> Arm:
 
 
 def _serve(pipe: Connection, arm: Arm) -> None:
-    """Read units until the pipe is closed: batches of (number, path) in, batches of (number, folders) out."""
-    root, patterns = pickle.loads(pipe.recv_bytes())
-    scanner = Scanner(root, compile_exclude(patterns))
+    """Read units until the pipe is closed: batches of (number, place) in, batches of (number, folders) out."""
+    root, patterns, follow_links = pickle.loads(pipe.recv_bytes())
+    scanner = Scanner(root, compile_exclude(patterns), follow_links=follow_links)
     while True:
         units = pickle.loads(pipe.recv_bytes())
-        answer = [(number, _read_unit(scanner, path, arm)) for number, path in units]
+        tops = [(number, Folder.at(path, is_reached_by_link=is_linked)) for number, (path, is_linked) in units]
+        answer = [(number, _read_unit(scanner, top, arm)) for number, top in tops]
         pipe.send_bytes(pickle.dumps(answer, pickle.HIGHEST_PROTOCOL))
 
 
-def _read_unit(scanner: Scanner, path: str, arm: Arm) -> list[tuple[Any, ...]]:
+def _read_unit(scanner: Scanner, top: Folder, arm: Arm) -> list[tuple[Any, ...]]:
     try:
-        return [flatten(found) for found in crawl(scanner, Folder.at(path), arm)]
+        return [flatten(found) for found in crawl(scanner, top, arm)]
     except OSError:
         return []
 

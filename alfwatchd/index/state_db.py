@@ -40,7 +40,7 @@ _CODES_OF_DAMAGE = (
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS places (
     path BLOB PRIMARY KEY, fsid TEXT, dev TEXT, ino TEXT, mount_id TEXT, fs_type TEXT,
-    identity_kind TEXT, identity TEXT, source BLOB, keeps_inodes TEXT, seal BLOB
+    identity_kind TEXT, identity TEXT, source BLOB, keeps_inodes TEXT, is_link TEXT, seal BLOB
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS sessions_seen (path BLOB PRIMARY KEY, ino TEXT, seal BLOB) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS digests (
@@ -52,7 +52,8 @@ CREATE TABLE IF NOT EXISTS held (is_held INTEGER, seal BLOB);
 _INDEX = "CREATE INDEX IF NOT EXISTS digests_by_path ON digests (stamp) WHERE length(place) > 8"
 """For `StateDb.forget_digests`, of files that are recorded by path; see `tree.content.Key`."""
 _EXPECTED = (
-    "SELECT path, fsid, dev, ino, mount_id, fs_type, identity_kind, identity, source, keeps_inodes, seal FROM places",
+    "SELECT path, fsid, dev, ino, mount_id, fs_type, identity_kind, identity, source, keeps_inodes, is_link, seal "
+    "FROM places",
     "SELECT place, fsid, stamp, born, md5, seal FROM digests",
     "SELECT path, ino, seal FROM sessions_seen",
     "SELECT path, seen, seal FROM first_seen",
@@ -126,7 +127,7 @@ class StateDb:
         with self._transaction():
             self._db.execute("DELETE FROM places")
             sealed = [(*row, _seal(*row)) for row in rows]
-            self._db.executemany("INSERT INTO places VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", sealed)
+            self._db.executemany("INSERT INTO places VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", sealed)
         self._places = dict(places)
 
     def load_seen(self) -> dict[str, int]:
@@ -274,15 +275,17 @@ def _pack_place(place: Place) -> tuple[str | bytes, ...]:
     """
     numbers = map(str, (place.fsid, place.dev, place.ino, place.mount_id))
     identity = (place.identity.kind, place.identity.value) if place.identity is not None else ("", "")
-    return (*numbers, place.fs_type, *identity, os.fsencode(place.source), str(int(place.keeps_inodes)))
+    flags = map(str, map(int, (place.keeps_inodes, place.is_link)))
+    return (*numbers, place.fs_type, *identity, os.fsencode(place.source), *flags)
 
 
 def _unpack_place(
-    fsid: str, dev: str, ino: str, mount_id: str, fs_type: str, kind: str, value: str, source: bytes, keeps: str
+    fsid: str, dev: str, ino: str, mount_id: str, fs_type: str, kind: str, value: str, source: bytes, *flags: str
 ) -> Place:
     identity = Identity(kind, value) if kind else None
     numbers = int(fsid), int(dev), int(ino), int(mount_id)
-    return Place(*numbers, fs_type, identity, os.fsdecode(source), keeps_inodes=keeps == "1")
+    keeps_inodes, is_link = (flag == "1" for flag in flags)
+    return Place(*numbers, fs_type, identity, os.fsdecode(source), keeps_inodes=keeps_inodes, is_link=is_link)
 
 
 def _seal(*values: object) -> bytes:

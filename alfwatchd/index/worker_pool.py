@@ -79,6 +79,8 @@ class WorkerPool:
     patterns : sequence of str
         What to exclude; see `alf.exclude`.
     n_workers : int
+    follow_links : bool
+        See `scan.scanner.Scanner`.
     post : callable
         Gets a `Crawled` whenever there is something to `take`, in a thread of its own.
     """
@@ -87,9 +89,16 @@ class WorkerPool:
     """Name of the thread that waits for answers."""
 
     def __init__(
-        self, root: str, patterns: Sequence[str], n_workers: int, post: Callable[[Crawled | EventsLost], None]
+        self,
+        root: str,
+        patterns: Sequence[str],
+        n_workers: int,
+        post: Callable[[Crawled | EventsLost], None],
+        *,
+        follow_links: bool = False,
     ) -> None:
         self.root = root
+        self._follow_links = follow_links
         self._patterns = patterns
         self.n_workers = n_workers
         self.problem = ""
@@ -231,7 +240,8 @@ class WorkerPool:
         worker.out.update(zip(numbers, units, strict=True))
         worker.n_batches += 1
         try:
-            worker.pipe.send_bytes(pickle.dumps(list(zip(numbers, [each.folder.path for each in units], strict=True))))
+            places = [(each.folder.path, each.folder.is_reached_by_link) for each in units]
+            worker.pipe.send_bytes(pickle.dumps(list(zip(numbers, places, strict=True))))
         except OSError:
             _log.debug("worker does not listen")  # the thread that waits for its answers will tell
 
@@ -253,7 +263,7 @@ class WorkerPool:
         for here, _ in pipes:
             self._n_started += 1
             self._workers[self._n_started] = _Worker(here)
-            here.send_bytes(pickle.dumps((self.root, tuple(self._patterns))))
+            here.send_bytes(pickle.dumps((self.root, tuple(self._patterns), self._follow_links)))
         return self._process
 
     def _receive(self, process: subprocess.Popen[bytes], numbers: dict[Connection, int]) -> None:

@@ -1,4 +1,8 @@
-"""Finds where the symbolic links in a root lead. What they lead to is never pruned: the links would then dangle."""
+"""Finds where the symbolic links in a root lead. What they lead to is never pruned, or they would lead nowhere.
+
+The same holds for links behind a link that is followed: its target counts as a part of the root, though no prune goes
+there.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,11 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
-from alfwatchd.alf.grammar import TRASH
+from alfwatchd.alf.grammar import TRASH, kind_of
 from alfwatchd.errors import PruneRefused, RootOffline
+from alfwatchd.scan.links import Where, find_target
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
@@ -22,7 +28,20 @@ _MOST_WALKS = 3
 """Attempts to walk the root without a folder vanishing meanwhile."""
 
 
-def find_link_targets(root: Path) -> frozenset[tuple[int, int]]:
+class _Place(NamedTuple):
+    """A folder to look into, relative to the root."""
+
+    path: str
+    is_link: bool = False
+    follows: bool = False
+    """Whether links in it to folders outside the root are looked into, too."""
+
+    @property
+    def prefix(self) -> str:
+        return f"{self.path}/" if self.path else ""
+
+
+def find_link_targets(root: Path, *, follow_links: bool = False) -> frozenset[tuple[int, int]]:
     """Walk a whole root, hidden and excluded folders included, and follow each symbolic link.
 
     This finds neither links that are made later nor links outside the root that lead into it.
@@ -31,6 +50,9 @@ def find_link_targets(root: Path) -> frozenset[tuple[int, int]]:
     ----------
     root : Path
         Its trash is left out.
+    follow_links : bool
+        Whether links in the layout to folders outside the root are followed by the index, so that these folders are
+        walked, too.
 
     Returns
     -------
@@ -52,7 +74,7 @@ def find_link_targets(root: Path) -> frozenset[tuple[int, int]]:
     try:
         for _ in range(_MOST_WALKS):
             found: set[tuple[int, int]] = set()
-            if _walk(root_fd, root, found):
+            if _walk(root_fd, root, found, _Place("", follows=follow_links)):
                 return frozenset(found)
     finally:
         os.close(root_fd)
@@ -62,40 +84,47 @@ def find_link_targets(root: Path) -> frozenset[tuple[int, int]]:
     )
 
 
-def _walk(root_fd: int, root: Path, found: set[tuple[int, int]]) -> bool:
+def _walk(root_fd: int, root: Path, found: set[tuple[int, int]], top: _Place) -> bool:
     """Add the targets of all links. Return False if a folder vanished: it may lie elsewhere now, with its links."""
-    folders, is_whole = [""], True
-    while folders:
-        inner = _look_into(root_fd, root, folders.pop(), found)
+    places, is_whole = [top], True
+    while places:
+        inner = _look_into(root_fd, root, places.pop(), found)
         is_whole &= inner is not None
-        folders += inner or []
+        places += inner or []
     return is_whole
 
 
-def _look_into(root_fd: int, root: Path, folder: str, found: set[tuple[int, int]]) -> list[str] | None:
+def _look_into(root_fd: int, root: Path, place: _Place, found: set[tuple[int, int]]) -> list[_Place] | None:
     """Add the targets of the links in a folder, and return the folders in it; None if this folder has vanished."""
     try:
-        fd = os.open(folder or ".", _FOLDER, dir_fd=root_fd)
+        fd = os.open(place.path or ".", _FOLDER & ~os.O_NOFOLLOW if place.is_link else _FOLDER, dir_fd=root_fd)
     except OSError as error:
-        if folder and error.errno in _GONE:
+        if place.path and error.errno in _GONE:
             return None
-        if folder and _is_of_fsck(root_fd, folder):
+        if place.path and _is_of_fsck(root_fd, place.path):
             return []
-        raise _refusal(root, folder, error, "a link in it could lead to what would go") from error
-    folders = []
-    prefix = f"{folder}/" if folder else ""
+        raise _refusal(root, place.path, error, "a link in it could lead to what would go") from error
+    places = []
     try:
         with os.scandir(fd) as entries:
             for entry in entries:
+                path = f"{place.prefix}{entry.name}"
                 if entry.is_symlink():
-                    _add_target(fd, root, f"{prefix}{entry.name}", found)
-                elif entry.is_dir(follow_symlinks=False) and (folder or entry.name != TRASH):
-                    folders.append(f"{prefix}{entry.name}")
+                    _add_target(fd, root, path, found)
+                    if place.follows and _is_followed(fd, root, path):
+                        places.append(_Place(path, is_link=True))
+                elif entry.is_dir(follow_symlinks=False) and (place.path or entry.name != TRASH):
+                    places.append(_Place(path, follows=place.follows))
     except OSError as error:
-        raise _refusal(root, folder, error, "a link in it could lead to what would go") from error
+        raise _refusal(root, place.path, error, "a link in it could lead to what would go") from error
     finally:
         os.close(fd)
-    return folders
+    return places
+
+
+def _is_followed(fd: int, root: Path, path: str) -> bool:
+    """Tell whether the index follows a link; `fd` has the folder open that holds it."""
+    return kind_of(path) is not None and find_target(str(root), path, fd).where is Where.OUTSIDE
 
 
 def _is_of_fsck(root_fd: int, folder: str) -> bool:

@@ -94,6 +94,7 @@ def plan_prune(view: TablesView, settings: Settings, options: PruneOptions) -> P
             namespace=settings.namespace,
             remove_empty_sessions=not options.keep_empty_sessions,
             margin_seconds=None if options.newer else settings.prune.margin_seconds,
+            follow_links=settings.follow_links,
         )
     except PruneRefused as error:
         raise PruneRefused(f"prune of {settings.root} by {folder}: {error}") from error
@@ -122,6 +123,7 @@ def plan_for(
     namespace: uuid.UUID = ids.NAMESPACE,
     remove_empty_sessions: bool,
     margin_seconds: float | None,
+    follow_links: bool = False,
 ) -> PrunePlan:
     """Plan to delete all datasets that are not in a reference, without a limit on their number.
 
@@ -140,6 +142,8 @@ def plan_for(
         Whether folders of sessions that are not in the reference may go, once they are empty.
     margin_seconds : float or None
         What was made or changed later than the reference's date minus this stays; None: age does not matter.
+    follow_links : bool
+        See `links.find_link_targets`.
 
     Raises
     ------
@@ -151,7 +155,7 @@ def plan_for(
     stays = Kept(_MOST_KEPT)
     near = NearMisses(reference, view.snapshot.sessions, eids or {}, namespace)
     unlisted = [*find_unlisted(view.snapshot, reference, near, stays, remove_empty_sessions=remove_empty_sessions)]
-    protected = find_link_targets(root) if unlisted else frozenset()
+    protected = find_link_targets(root, follow_links=follow_links) if unlisted else frozenset()
     listed = _listed_folders(root, view, reference) if unlisted else {}
     rules = Rules(protected, listed, _newest_ns(reference, margin_seconds), view.first_seen)
     found = look(root, unlisted, rules, stays)
@@ -277,7 +281,7 @@ def apply(
             excluded=compile_exclude(settings.exclude),
             trash=_trash(settings),
             is_wanted=is_wanted,
-            find_protected=lambda: find_link_targets(settings.root),
+            find_protected=lambda: find_link_targets(settings.root, follow_links=settings.follow_links),
             removing=removing,
             actor=actor,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import NamedTuple
 
@@ -59,6 +59,8 @@ class Place:
         Number of the mount that is never given again while the machine runs; 0 before Linux 6.8.
     keeps_inodes : bool
         Whether inode numbers were the same after an earlier remount.
+    is_link : bool
+        Whether it is reached by a symbolic link in the root that is followed.
     """
 
     fsid: int
@@ -70,6 +72,7 @@ class Place:
     source: str = ""
     unique_id: int = 0
     keeps_inodes: bool = False
+    is_link: bool = False
 
     @property
     def has_stable_inodes(self) -> bool:
@@ -246,3 +249,14 @@ def describe(place: Place) -> str:
     """Return type and source of a file system for a message."""
     source = "" if place.source in ("", "none", place.fs_type) else f" from {place.source}"
     return f"({place.fs_type}){source}"
+
+
+def with_proof(expected: Place | None, found: Place, look: Callable[[], Seen]) -> Place:
+    """Return a place with what is known of its inode numbers: whether a remount has left them as they were."""
+    if expected is None or expected.fs_type != found.fs_type or not may_keep_inodes(found.fs_type):
+        return found
+    is_remounted = expected.mount_id != found.mount_id or 0 != expected.unique_id != found.unique_id
+    if found.has_stable_inodes or not is_remounted:
+        return replace(found, keeps_inodes=expected.keeps_inodes)
+    seen = look()
+    return replace(found, keeps_inodes=seen.shows_stable_inodes if seen.n_numbered else expected.keeps_inodes)

@@ -1,18 +1,23 @@
-"""Guards the root and what is mounted below it: rows change only while the disk is the same as before."""
+"""Guards the root, mounts below it and targets of links in it: rows change only while each is what it was."""
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
+import stat
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
+from alfwatchd.alf import grammar
+from alfwatchd.alf.grammar import Kind
 from alfwatchd.errors import RootOffline
 from alfwatchd.scan import mounts
 from alfwatchd.scan.known_data import Known, Listed, look_for
-from alfwatchd.scan.place import Place, Relation, Seen, describe, judge_data, judge_place, may_keep_inodes, relate
+from alfwatchd.scan.place import Place, Relation, Seen, describe, judge_data, judge_place, relate, with_proof
 from alfwatchd.tree.rows import Problem
 
 Record = Callable[[Mapping[str, Place]], None]
@@ -26,18 +31,35 @@ class RootGuard:
     root : str
         Absolute path, links resolved.
     recorded : mapping of str to Place
-        Places of an earlier run, by path relative to the root; the root itself is ''.
+        Places of an earlier run, by path relative to the root; the root itself is ''. Links are among them if they were
+        followed.
     record : callable
         Given all places, often; keeps them for the next run.
+    follow_links : bool
+        Whether links are followed; if not, those that were recorded are forgotten.
     """
 
-    def __init__(self, root: str, recorded: Mapping[str, Place], record: Record = lambda _: None) -> None:
+    def __init__(
+        self,
+        root: str,
+        recorded: Mapping[str, Place],
+        record: Record = lambda _: None,
+        *,
+        follow_links: bool = False,
+    ) -> None:
         self.root = root
-        self.places = dict(recorded)
+        self.places = {path: place for path, place in recorded.items() if follow_links or not place.is_link}
+        self._links: dict[str, set[str]] = {}
+        """Folder -> names of the followed links in it that led somewhere, or still do."""
+        self._unproven: set[str] = set()
+        """Links of which nothing is recorded, and that lead nowhere, or to other data than are known there."""
+        for path, place in self.places.items():
+            if place.is_link:
+                self._links.setdefault(path.rpartition("/")[0], set()).add(path.rpartition("/")[2])
         self._known: Known = Listed()
         self._record = record
         self.missing: dict[str, str] = {}
-        """Mounts below the root that are missing or replaced -> why. Their rows are kept."""
+        """Mounts below the root, and links in it, that are missing or lead elsewhere -> why. Their rows are kept."""
         self.n_mount_changes = 0
         """How often mounts at, above or below the root were seen to change. While it is not open, all mounts count."""
         self._remounted: set[str] = set()
@@ -100,10 +122,10 @@ class RootGuard:
         if isinstance(found, OSError) or (not verdict.is_online and not accept):
             raise RootOffline(f"{self.root}: {verdict.reason}")
         if accept:
-            self.places = {}
+            self.places, self._links, self._unproven = {}, {}, set()
         if accept or not self.is_open or expected is None or not expected.may_be_same_mount(found):
             self._remounted.add("")
-        self.places[""] = found if accept else _with_proof(expected, found, look)
+        self.places[""] = found if accept else with_proof(expected, found, look)
         self._numbers, self._why_closed = (found.dev, found.ino, found.fsid), ""
 
     def check(self) -> None:
@@ -195,6 +217,9 @@ class RootGuard:
         for path in sorted(mounted | (self.places.keys() - {""})):
             found = self._find(f"{self.root}/{path}")
             expected = self.places.get(path)
+            if expected is not None and expected.is_link and self._is_no_link(path):
+                self._forget_link(path)
+                continue
             if isinstance(found, OSError):
                 self._is_unsure = True
                 if expected is not None:
@@ -205,23 +230,103 @@ class RootGuard:
             elif not (expected.is_same_mount(found) and path not in was_missing):
                 self._remounted |= {path} & was_missing.keys()
                 self._judge_mount(path, expected, found, is_mounted=path in mounted)
+        for path in sorted(self._unproven):
+            self._see_link(path)
         self._forget_moved(recorded)
         self._record(self.places)
 
     def _judge_mount(self, path: str, expected: Place, found: Place, *, is_mounted: bool) -> None:
         """Tell whether a mount below the root is what it was, and remember it if it is."""
         look, relation, reason = self._make_look(path), relate(expected, found), ""
-        # The sandbox of a service mounts folders on themselves; outside of it they are the same ones.
-        if relation is Relation.DIFFERENT or not (is_mounted or expected.is_same_folder(found)):
-            reason = f"another file system is there {describe(found)}"
+        # The sandbox of a service mounts folders on themselves; outside of it they are the same ones. What a link leads
+        # to may have moved, or be mounted again, if known sessions can tell.
+        may_be = is_mounted or expected.is_same_folder(found) or (expected.is_link and look().n_known)
+        if relation is Relation.DIFFERENT or not may_be:
+            what = "the link leads to another folder" if expected.is_link else "another file system is there"
+            reason = f"{what} {describe(found)}"
         elif relation is Relation.UNKNOWN and (why := judge_data(expected, look())):
             reason = f"another file system, or another folder, is there {describe(found)}: {why}"
         if reason:
             self.missing[path] = reason
         else:
-            self.places[path] = _with_proof(expected, found, look)
+            self.places[path] = replace(with_proof(expected, found, look), is_link=expected.is_link)
             if not expected.may_be_same_mount(found):
                 self._remounted.add(path)
+
+    def see_links(self, folder: str, names: AbstractSet[str]) -> set[str]:
+        """Judge where the followed links in a folder lead, as its listing has just shown them.
+
+        Parameters
+        ----------
+        folder : str
+            Relative to the root.
+        names : set of str
+            All links in it that lead out of the root, or nowhere.
+
+        Returns
+        -------
+        set of str
+            Those that lead nowhere, or to something else than before: their rows stay as they are.
+        """
+        before, prefix = set(self.missing), f"{folder}/" if folder else ""
+        unproven = {path[len(prefix) :] for path in self._unproven if path.rpartition("/")[0] == folder}
+        for name in (self._links.get(folder, set()) | unproven) - names:
+            self._forget_link(prefix + name)
+        for name in names:
+            self._see_link(prefix + name)
+        self.n_mount_changes += before != self.missing.keys()
+        return {name for name in names if prefix + name in self.missing}
+
+    def leads_elsewhere(self, path: str, about: os.stat_result) -> bool:
+        """Tell whether a followed link led to another folder than the one that `see_links` has judged."""
+        place = self.places.get(path)
+        return place is not None and place.is_link and (place.dev, place.ino) != (about.st_dev, about.st_ino)
+
+    def _see_link(self, path: str) -> None:
+        expected = self.places.get(path)
+        with suppress(OSError):
+            if path not in self.missing and not self.leads_elsewhere(path, os.stat(f"{self.root}/{path}")) and expected:
+                return
+        found = self._find(f"{self.root}/{path}")
+        self.missing.pop(path, None)
+        self._unproven.discard(path)
+        if expected is None:
+            self._meet_link(path, found)
+        elif isinstance(found, OSError):
+            self.missing[path], self._is_unsure = found.strerror or "unreadable", True
+        else:
+            self._judge_mount(path, expected, found, is_mounted=False)
+
+    def _meet_link(self, path: str, found: Place | OSError) -> None:
+        """Record where a link leads of which nothing is recorded, unless the data that are known there are away."""
+        kind, is_lost = grammar.kind_of(path), isinstance(found, OSError)
+        seen = self._make_look(path)() if kind is not None and kind < Kind.SESSION else Seen()
+        reason = judge_data(None, seen)
+        if reason:
+            self.missing[path], self._is_unsure = reason, True
+        if reason or is_lost:
+            self._unproven.add(path)
+        elif not isinstance(found, OSError):
+            self.places[path] = replace(found, is_link=True)
+            folder, _, name = path.rpartition("/")
+            self._links.setdefault(folder, set()).add(name)
+
+    def _is_no_link(self, path: str) -> bool:
+        """Tell whether a followed link was removed or replaced, as far as what holds it can be seen."""
+        if self.is_missing(path):  # what is mounted above it is
+            return False
+        try:
+            return not stat.S_ISLNK(os.lstat(f"{self.root}/{path}").st_mode)
+        except OSError as error:
+            return error.errno in (errno.ENOENT, errno.ENOTDIR)
+
+    def _forget_link(self, path: str) -> None:
+        """Forget a link that is gone; what was behind it is judged as any other folder that is gone."""
+        folder, _, name = path.rpartition("/")
+        self._links.get(folder, set()).discard(name)
+        self._unproven.discard(path)
+        self.places.pop(path, None)
+        self.missing.pop(path, None)
 
     def _make_look(self, path: str) -> Callable[[], Seen]:
         """Return how to look, once, for the known sessions below one mount and not below those in it."""
@@ -263,8 +368,8 @@ class RootGuard:
         return any(path == place or path.startswith(f"{place}/") for place in self.missing)
 
     def problems(self) -> list[Problem]:
-        """Return one problem per mount that is missing or replaced."""
-        return [
+        """Return one problem per mount or link that is missing or leads elsewhere."""
+        found = [
             Problem(
                 "other_filesystem", path,
                 f"{reason}: its rows are kept; mount it again, or run `alfwatchd rescan --accept-root` to accept "
@@ -272,6 +377,11 @@ class RootGuard:
             )
             for path, reason in sorted(self.missing.items())
         ]  # fmt: skip
+        return found + [
+            Problem("link_nowhere", path, "this link leads nowhere that can be read: mount its target, or remove it")
+            for path in sorted(self._unproven - self.missing.keys())
+            if Path(f"{self.root}/{path}").is_symlink()
+        ]
 
     def close(self) -> None:
         """Release the mount table."""
@@ -282,17 +392,6 @@ class RootGuard:
             return mounts.find_place(path)
         except OSError as error:
             return error
-
-
-def _with_proof(expected: Place | None, found: Place, look: Callable[[], Seen]) -> Place:
-    """Return a place with what is known of its inode numbers: whether a remount has left them as they were."""
-    if expected is None or expected.fs_type != found.fs_type or not may_keep_inodes(found.fs_type):
-        return found
-    is_remounted = expected.mount_id != found.mount_id or 0 != expected.unique_id != found.unique_id
-    if found.has_stable_inodes or not is_remounted:
-        return replace(found, keeps_inodes=expected.keeps_inodes)
-    seen = look()
-    return replace(found, keeps_inodes=seen.shows_stable_inodes if seen.n_numbered else expected.keeps_inodes)
 
 
 def _numbers_of(root: str) -> tuple[int, int, int]:

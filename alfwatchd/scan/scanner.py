@@ -1,8 +1,8 @@
 """Disk -> listings: the only reader of the data tree.
 
-Folders are opened without following links; only a link to a session folder is followed, one level. Each folder is
-listed through its descriptor, so that the folder that is listed is the one that was opened and watched, even if its
-path leads elsewhere by then.
+Folders are opened without following links. A link to a session folder is followed, one level; with `follow_links`, so
+is each link to a folder outside the root. Each folder is listed through its descriptor, so that the folder that is
+listed is the one that was opened and watched, even if its path leads elsewhere by then.
 """
 
 from __future__ import annotations
@@ -10,16 +10,15 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections import Counter
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from alfwatchd.alf import grammar, misplaced
 from alfwatchd.alf.exclude import Excluded
 from alfwatchd.alf.grammar import Kind
 from alfwatchd.alf.printable import printable
+from alfwatchd.scan import advice, links
+from alfwatchd.scan.links import Where
 from alfwatchd.tree.folder import Folder, Listing, LookResult
 from alfwatchd.tree.packed import NO_FILES, PackedFiles, pack_signature
 from alfwatchd.tree.rows import Problem
@@ -29,10 +28,6 @@ GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
 _OPEN_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NONBLOCK
 _PROGRESS_MASK = 255
-_MISPLACED_DEPTH = 6
-_MISPLACED_FOLDERS = 2000
-_HIDDEN_FOLDERS = 100
-_NO_LINK = False
 
 
 def open_folder(root: str, folder: Folder) -> int:
@@ -93,11 +88,14 @@ class Scanner:
         See `alf.exclude`.
     on_progress : callable
         Called now and then while a folder is listed: a large one on a slow disk takes minutes.
+    follow_links : bool
+        Whether links to folders outside the root are followed, wherever the layout has a place for such a folder.
     """
 
     root: str
     excluded: Excluded | None = None
     on_progress: Callable[[], object] = bool
+    follow_links: bool = False
 
     def list_folder(self, fd: int, folder: Folder) -> Listing:
         """List an open folder.
@@ -118,10 +116,10 @@ class Scanner:
         """Look at some names in an open folder of a session, without listing it."""
         gone: set[str] = set()
         look = LookResult(gone=gone)
-        prefix = f"{folder.path}/"
+        prefix, is_link = f"{folder.path}/", self._flag_links(folder)
         for name in names:
             if not grammar.is_dataset_name(name) or self._is_excluded(prefix + name):
-                gone.add(name)
+                (look.unknown if self.follow_links and self._may_be_link(fd, folder, name) else gone).add(name)
                 continue
             try:
                 about = os.stat(name, dir_fd=fd, follow_symlinks=False)
@@ -134,9 +132,27 @@ class Scanner:
                 gone.add(name)
             else:
                 look.files[name] = pack_signature(
-                    about.st_size, about.st_mtime_ns, about.st_ino, _NO_LINK, about.st_ctime_ns
+                    about.st_size, about.st_mtime_ns, about.st_ino, is_link, about.st_ctime_ns
                 )
         return look
+
+    def _flag_links(self, folder: Folder) -> bool:
+        """Tell whether files in a folder count as reached through a link: `prune` leaves such files alone."""
+        return self.follow_links and folder.is_reached_by_link
+
+    def finds_link(self, fd: int, folder: Folder, names: Iterable[str]) -> bool:
+        """Tell whether one of the names in an open folder above the sessions is, or was, that of a link to a folder."""
+        return any(self._may_be_link(fd, folder, name) for name in names)
+
+    def _may_be_link(self, fd: int, folder: Folder, name: str) -> bool:
+        """Tell whether a name is, or was, that of a link to a folder: only a listing tells where it leads."""
+        path = printable(f"{folder.path}/{name}" if folder.path else name)
+        if name in folder.children or any(problem.path == path for problem in folder.problems):
+            return True
+        try:
+            return stat.S_ISLNK(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode)
+        except OSError:
+            return False
 
     def _list_layout(
         self, entries: Iterable[os.DirEntry[str]], fd: int, folder: Folder, about: os.stat_result
@@ -145,13 +161,16 @@ class Scanner:
         prefix = f"{folder.path}/" if folder.path else ""
         folders: dict[str, int] = {}
         outside, odd = [], _Oddities()
+        n_loose = 0
         for entry in entries:
             name = entry.name
             if not entry.is_dir(follow_symlinks=False):
-                if entry.is_symlink() and folder.child_kind(name) is Kind.SESSION:
-                    self._list_linked_session(name, fd, prefix, odd)
+                if entry.is_symlink() and folder.child_kind(name) is not None:
+                    self._list_link(name, fd, folder, odd)
                 else:
                     odd.n_ignored += 1
+                    is_dataset = entry.is_file(follow_symlinks=False) and grammar.is_dataset_name(name)
+                    n_loose += is_dataset and not self._is_excluded(prefix + name)
             elif self._is_excluded(f"{prefix}{name}/") or (not prefix and name == grammar.TRASH):
                 continue
             elif folder.child_kind(name) is None:
@@ -159,29 +178,43 @@ class Scanner:
             else:
                 folders[name] = entry.inode()
         odd.n_ignored += len(outside)
-        odd.problems += find_misplaced(self.root, outside, self._is_excluded)
+        odd.problems += advice.find_misplaced(self.root, outside, self._is_excluded)
+        if folder.kind is Kind.DATE:
+            odd.problems += advice.find_unnumbered(self.root, folder.path, n_loose, outside, self._is_excluded)
         return odd.add_to(Listing(about.st_dev, about.st_ino, folders | odd.links))
 
-    def _list_linked_session(self, name: str, fd: int, prefix: str, odd: _Oddities) -> None:
-        """Note a link that has the name of a session: a session if it leads to a folder outside the way to the root."""
-        odd.has_links = True
-        if self._is_excluded(f"{prefix}{name}/"):
+    def _list_link(self, name: str, fd: int, folder: Folder, odd: _Oddities) -> None:
+        """Add a link that has the name of a folder of the layout, if it is followed; see `links`."""
+        path, kind = f"{folder.path}/{name}" if folder.path else name, folder.child_kind(name)
+        assert kind is not None, "the caller knows that the layout has a place for it"
+        is_plain = kind is Kind.SESSION and not self.follow_links
+        odd.has_links |= is_plain or self.follow_links
+        if self._is_excluded(f"{path}/"):
             return
-        try:
-            target = os.stat(name, dir_fd=fd)
-        except OSError as error:
-            if error.errno in GONE:  # a dangling link or a loop: nothing that ONE could open
-                odd.n_ignored += 1
-            else:
-                odd.unknown.add(name)
-            return
-        if not stat.S_ISDIR(target.st_mode):
+        target = links.find_target(self.root, path, fd)
+        if target.where is Where.ABOVE:
+            odd.problems.append(links.say_loop(path))
+        elif target.where is Where.UNKNOWN and odd.has_links:
+            odd.unknown.add(name)
+            if self.follow_links and not folder.is_reached_by_link:
+                odd.followed.add(name)
+        elif is_plain and target.ino:
+            odd.links[name] = target.ino
+        elif target.where is Where.OUTSIDE and not self.follow_links:
             odd.n_ignored += 1
-        elif Path(self.root).is_relative_to(os.path.realpath(f"{self.root}/{prefix}{name}")):
-            message = "the link leads to a folder that the root lies in: remove it"
-            odd.problems.append(Problem("link_loop", printable(prefix + name), message))
+            odd.problems += links.say_not_followed(self.root, path, kind, target, self._is_excluded)
+        elif target.where is Where.OUTSIDE and folder.is_reached_by_link:
+            odd.n_ignored += 1
+            odd.problems += links.say_second_level(path, target)
+        elif target.where is Where.OUTSIDE:
+            odd.followed.add(name)
+            odd.links[name] = target.ino
+        elif target.where is Where.INSIDE and kind is Kind.SESSION and not folder.is_reached_by_link:
+            odd.links[name] = target.ino
         else:
-            odd.links[name] = target.st_ino
+            odd.n_ignored += 1
+            if target.where is Where.NOWHERE and self.follow_links and not folder.is_reached_by_link:
+                odd.followed.add(name)
 
     def _list_session(
         self, entries: Iterable[os.DirEntry[str]], fd: int, folder: Folder, about: os.stat_result
@@ -193,13 +226,17 @@ class Scanner:
         files: dict[str, bytes] = {}
         n_bytes = n_ignored = 0
         odd: _Oddities | None = None
+        is_link, linked = self._flag_links(folder), list[str]()
         # Most of the time of a full index is spent in this loop, two thirds of it in the kernel, for `stat`.
         for entry in entries:
             name = entry.name
             if entry.is_dir(follow_symlinks=False):
                 folders.append(entry)
             elif not is_name(name):
-                n_ignored += 1
+                if entry.is_symlink():
+                    linked.append(name)
+                else:
+                    n_ignored += 1
             elif excluded is None or not excluded(prefix + name):
                 try:
                     of_file = entry.stat(follow_symlinks=False) if entry.is_file(follow_symlinks=False) else None
@@ -208,24 +245,32 @@ class Scanner:
                     odd.note_error(name, error)
                     continue
                 if of_file is None or of_file.st_nlink > 1:
-                    odd = odd or _Oddities()
-                    odd.add_file(fd, name, files)
+                    odd = odd or _Oddities(is_reached_by_link=is_link)
+                    if not odd.add_file(fd, name, files):
+                        linked.append(name)
                     continue
                 n_bytes += of_file.st_size
                 files[name] = pack_signature(
-                    of_file.st_size, of_file.st_mtime_ns, of_file.st_ino, _NO_LINK, of_file.st_ctime_ns
+                    of_file.st_size, of_file.st_mtime_ns, of_file.st_ino, is_link, of_file.st_ctime_ns
                 )
                 if not len(files) & _PROGRESS_MASK:
                     self.on_progress()
         found, hidden = self._choose_collections(folders, folder) if folders else ({}, [])
-        if odd is None and not hidden:
+        nested = self._find_nested(found, folder) if found else []
+        if odd is None and not hidden and not nested and not linked:
             packed = PackedFiles.pack_plain(files, n_bytes) if files else NO_FILES
             return Listing(about.st_dev, about.st_ino, found, packed, n_ignored)
         odd = odd or _Oddities()
+        for name in linked:
+            if folder.child_kind(name) is None:
+                odd.n_ignored += 1
+            else:
+                self._list_link(name, fd, folder, odd)
         odd.n_ignored += len(hidden)
         for path in hidden:
-            odd.problems += self._find_hidden(path)
-        return odd.add_to(Listing(about.st_dev, about.st_ino, found, PackedFiles.pack(files), n_ignored))
+            odd.problems += advice.find_hidden(self.root, path, self._is_excluded)
+        odd.problems += nested
+        return odd.add_to(Listing(about.st_dev, about.st_ino, found | odd.links, PackedFiles.pack(files), n_ignored))
 
     def _choose_collections(self, entries: list[os.DirEntry[str]], folder: Folder) -> tuple[dict[str, int], list[str]]:
         """Return those of the sub-folders that may hold datasets, with their inodes, and the paths of the others."""
@@ -242,16 +287,17 @@ class Scanner:
                 hidden.append(f"{folder.path}/{name}")
         return found, hidden
 
-    def _find_hidden(self, path: str) -> list[Problem]:
-        """Tell of datasets in a folder that cannot be a collection."""
-        n_hidden, at_least = _count_datasets(self.root, path, self._is_excluded)
-        if not n_hidden:
-            return []
-        message = (
-            f"{at_least}{n_hidden} dataset{'s' * (n_hidden > 1)} not indexed: ONE cannot open a collection of this "
-            "name; use letters, digits, '_', '-' and '.' (and a revision '#...#' only as the last folder)"
-        )
-        return [Problem("bad_collection", printable(path), message)]
+    def _find_nested(self, names: Iterable[str], folder: Folder) -> list[Problem]:
+        """Tell of those folders in a folder of a session that look like sessions of their own."""
+        if folder.kind is Kind.COLLECTION and grammar.parse_date(folder.name) is None:
+            return []  # as nearly always
+        session, problems = folder.session, list[Problem]()
+        assert session is not None, "the caller lists sessions and what lies in them"
+        for name in names:
+            place = misplaced.nested_session(session.path, folder.collection, name)
+            if place is not None:
+                problems += advice.find_nested(self.root, f"{folder.path}/{name}", place, self._is_excluded)
+        return problems
 
     def _is_excluded(self, path: str) -> bool:
         return self.excluded is not None and self.excluded(path)
@@ -261,8 +307,11 @@ class Scanner:
 class _Oddities:
     """What is unusual in a folder; see `Listing`."""
 
+    is_reached_by_link: bool = False
+    """Whether all files of the folder count as reached through a link."""
     n_ignored: int = 0
     links: dict[str, int] = field(default_factory=dict)
+    followed: set[str] = field(default_factory=set)
     unknown: set[str] = field(default_factory=set)
     has_links: bool = False
     shared_inodes: set[int] = field(default_factory=set)
@@ -273,8 +322,14 @@ class _Oddities:
         if error.errno not in GONE:  # else it vanished since the listing
             self.unknown.add(name)
 
-    def add_file(self, fd: int, name: str, files: dict[str, bytes]) -> None:
-        """Add an entry with the name of a dataset that may be a symbolic link or have other names."""
+    def add_file(self, fd: int, name: str, files: dict[str, bytes]) -> bool:
+        """Add an entry with the name of a dataset that may be a symbolic link or have other names.
+
+        Returns
+        -------
+        bool
+            False if it is a link to a folder: nothing was added.
+        """
         try:
             about = os.stat(name, dir_fd=fd, follow_symlinks=False)
             if is_link := stat.S_ISLNK(about.st_mode):
@@ -283,13 +338,17 @@ class _Oddities:
         except OSError as error:
             self.n_ignored += error.errno in GONE
             self.note_error(name, error)
-            return
+            return True
+        if is_link and stat.S_ISDIR(about.st_mode):
+            return False
         if not stat.S_ISREG(about.st_mode):
             self.n_ignored += 1
-            return
+            return True
         if about.st_nlink > 1 and not is_link:
             self.shared_inodes.add(about.st_ino)
+        is_link |= self.is_reached_by_link
         files[name] = pack_signature(about.st_size, about.st_mtime_ns, about.st_ino, is_link, about.st_ctime_ns)
+        return True
 
     def add_to(self, listing: Listing) -> Listing:
         """Return a listing with these added."""
@@ -300,69 +359,5 @@ class _Oddities:
             has_links=self.has_links,
             shared_inodes=self.shared_inodes,
             problems=tuple(self.problems),
+            followed=frozenset(self.followed),
         )
-
-
-def find_misplaced(root: str, outside: list[str], excluded: Excluded) -> list[Problem]:
-    """Look for session-like folders in folders that are no part of the layout.
-
-    The look is bounded in depth and number of folders: junk may be large.
-
-    Parameters
-    ----------
-    root : str
-    outside : list of str
-        Relative to the root.
-    excluded : callable
-        See `alf.exclude`.
-
-    Returns
-    -------
-    list of Problem
-        One per cause, with the number of folders it hides.
-    """
-    found: Counter[misplaced.Misplaced] = Counter()
-    stack = list(outside)
-    for _ in range(_MISPLACED_FOLDERS):
-        if not stack:
-            break
-        folder = stack.pop()
-        if misplaced.looks_like_session(folder):
-            found[misplaced.diagnose(folder)] += 1
-        elif folder.count("/") < _MISPLACED_DEPTH:
-            stack += _subfolders(root, folder, excluded)
-    at_least = "at least " if stack else ""
-    return [
-        Problem(
-            "misplaced",
-            printable(cause.where),
-            printable(f"{at_least}{number} session{'s' * (number > 1)} not indexed: {cause.advice}"),
-        )
-        for cause, number in sorted(found.items(), key=lambda item: item[0].where)
-    ]
-
-
-def _subfolders(root: str, folder: str, excluded: Excluded) -> list[str]:
-    try:
-        with os.scandir(f"{root}/{folder}") as entries:
-            found = [f"{folder}/{entry.name}" for entry in entries if entry.is_dir(follow_symlinks=False)]
-    except OSError:  # junk that cannot be read is still junk
-        return []
-    return [path for path in found if not excluded(f"{path}/")]
-
-
-def _count_datasets(root: str, folder: str, excluded: Excluded) -> tuple[int, str]:
-    """Return how many files in a folder, and below it, have dataset names, and a word if not all were counted."""
-    n_files, stack = 0, [folder]
-    for _ in range(_HIDDEN_FOLDERS):
-        if not stack:
-            break
-        here = stack.pop()
-        with suppress(OSError), os.scandir(f"{root}/{here}") as entries:  # as above
-            for entry in entries:
-                path = f"{here}/{entry.name}"
-                if entry.is_dir(follow_symlinks=False):
-                    stack += [path] * (not excluded(f"{path}/"))
-                else:
-                    n_files += grammar.is_dataset_name(entry.name) and not excluded(path)
-    return n_files, "at least " if stack else ""

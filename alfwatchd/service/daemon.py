@@ -37,6 +37,7 @@ from alfwatchd.service.locks import Held, hold_out_dir, hold_state_dir
 from alfwatchd.service.startup import Start, prepare
 from alfwatchd.settings import Settings
 from alfwatchd.store import writer
+from alfwatchd.store.earlier_tables import require_same_root
 from alfwatchd.store.flusher import Flushed, Flusher
 from alfwatchd.store.layout import LAYOUT
 from alfwatchd.store.writer import TableWriter
@@ -54,6 +55,7 @@ NEEDS_RESTART = (
     "state_dir",
     "socket",
     "namespace",
+    "follow_links",
     "hash_files",
     "hash_threads",
     "scan_workers",
@@ -343,6 +345,7 @@ def _try_to_hold(stack: ExitStack, settings: Settings, locks: dict[str, Held]) -
 def _hold_out_dir(stack: ExitStack, settings: Settings, locks: dict[str, Held]) -> None:
     surroundings.require_out_dir(settings.out_dir, settings.root)
     locks["out_dir"] = stack.enter_context(hold_out_dir(settings.out_dir, is_daemon=True))
+    require_same_root(settings.out_dir, settings.root)
 
 
 def _hold_state_dir(state_dir: Path) -> AbstractContextManager[Held]:

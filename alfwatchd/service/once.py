@@ -25,9 +25,10 @@ from alfwatchd.scan.hasher import Hashed, Hasher
 from alfwatchd.service import surroundings
 from alfwatchd.service.startup import Start, prepare
 from alfwatchd.settings import Settings
-from alfwatchd.store import reader
+from alfwatchd.store import earlier_tables, reader
 from alfwatchd.store.id_history import IdsChanged
 from alfwatchd.store.layout import LAYOUT
+from alfwatchd.store.other_files import OtherFiles
 from alfwatchd.store.writer import TableWriter
 from alfwatchd.tree.folder import Changes
 from alfwatchd.tree.rows import Problem
@@ -107,12 +108,12 @@ def run_once(
         The root is missing, or another disk or folder than before; the tables stay as they are.
     LabConflict
         The `lab` setting differs from a lab folder.
-    OutDirError, TablesError
-        The tables cannot be written.
+    ConfigError, OutDirError, TablesError
+        The output folder holds the tables of another root, or the tables cannot be written.
     """
     started, written_at = time.monotonic(), datetime.now(UTC)
     surroundings.require()
-    surroundings.require_out_dir(settings.out_dir, settings.root)
+    _check_out_dir(settings, accept_root=accept_root)
     state = StateDb(settings.state_dir)
     try:
         inbox = Inbox()
@@ -137,6 +138,7 @@ def run_once(
     problems = (
         *lab_problems(settings.lab, snapshot),
         *start.indexer.problems(),
+        *OtherFiles(settings.root, settings.out_dir).problems(),
         *find_problems(found, snapshot, settings.lab),
     )
     seconds = time.monotonic() - started
@@ -145,6 +147,12 @@ def run_once(
         changes.added, changes.changed, changes.removed, ids_changed, problems, seconds,
         start.indexer.absences.why_held,
     )  # fmt: skip
+
+
+def _check_out_dir(settings: Settings, *, accept_root: bool) -> None:
+    surroundings.require_out_dir(settings.out_dir, settings.root)
+    if not accept_root:
+        earlier_tables.require_same_root(settings.out_dir, settings.root)
 
 
 def recompute_ids(settings: Settings) -> RecomputeReply:

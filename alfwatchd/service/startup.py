@@ -112,19 +112,17 @@ def prepare(
     surroundings.warn_of_places(settings)
     recorded = state.load_places() if state is not None else {}
     record = _Record(state)
-    guard = RootGuard(str(settings.root), recorded, record.keep)
+    guard = RootGuard(str(settings.root), recorded, record.keep, follow_links=settings.follow_links)
     generation, metadata = reader.read_generation(settings.out_dir)
     earlier_tables.require_readable(settings.out_dir, n_bytes=1)
     indexer = Indexer(
-        Scanner(str(settings.root), compile_exclude(settings.exclude)),
+        Scanner(str(settings.root), compile_exclude(settings.exclude), follow_links=settings.follow_links),
         guard,
         WatchSupervisor(new_watcher),
         settle_seconds=settings.settle_seconds,
         longest_wait_seconds=settings.longest_wait_seconds,
         generation=generation,
-        workers=WorkerPool(str(settings.root), settings.exclude, settings.n_workers, post)
-        if post is not None and settings.n_workers > 1
-        else None,
+        workers=_make_workers(settings, post) if post is not None and settings.n_workers > 1 else None,
         max_lost_fraction=settings.guard.max_lost_fraction,
         record=Record(record.load_held(), record.keep_loss, record.keep_inodes),
     )
@@ -143,6 +141,11 @@ def prepare(
         known = before.eid_paths()
     rules = TableRules(settings.namespace, settings.lab, settings.hash_files, KnownColumns.of(earlier))
     return Start(indexer, rules, notes, FirstSeen(state, known), settings)
+
+
+def _make_workers(settings: Settings, post: Callable[[Message], None]) -> WorkerPool:
+    places, patterns = str(settings.root), settings.exclude
+    return WorkerPool(places, patterns, settings.n_workers, post, follow_links=settings.follow_links)
 
 
 def _read_before(

@@ -6,6 +6,7 @@ import logging
 import os
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import pyarrow as pa
 
 from alfwatchd.alf.file_names import DATASETS, SESSIONS
 from alfwatchd.alf.grammar import SessionKey
-from alfwatchd.errors import OutDirError, StateError, TablesError
+from alfwatchd.errors import ConfigError, OutDirError, StateError, TablesError
 from alfwatchd.files import file_version
+from alfwatchd.scan import mounts
 from alfwatchd.store import reader
 from alfwatchd.store.layout import read_versions
 from alfwatchd.store.notes_file import Notes
@@ -114,6 +116,41 @@ def require_readable(out_dir: Path, n_bytes: int = -1) -> None:
                     f"{path}: cannot be read ({error.strerror}), and what it holds would be lost; make it readable, "
                     "or remove it to have it made again"
                 ) from error
+
+
+def require_same_root(out_dir: Path, root: Path) -> None:
+    """Make sure that earlier tables in a folder outside the root are not those of another root that is there, too.
+
+    Whether a root that has moved is still the same one is judged by `scan.root_guard`.
+
+    Parameters
+    ----------
+    out_dir, root : Path
+
+    Raises
+    ------
+    ConfigError
+        They are.
+    """
+    origins = [] if out_dir.is_relative_to(root) else reader.read_origins(out_dir)
+    others = [origin for origin in origins if _holds_folders(origin)]
+    with suppress(OSError):
+        if not root.exists() or any(root.samefile(origin) for origin in others):
+            return
+    sessions = reader.read_sessions(out_dir) if others else None
+    if sessions is not None and len(sessions):
+        raise ConfigError(
+            f"{out_dir}: holds the tables of another root, {others[0]}, with {len(sessions)} sessions, which those of "
+            f"{root} would replace; give this root an out_dir of its own. If it takes the place of the other one, run "
+            "alfwatchd --once --accept-root"
+        )
+
+
+def _holds_folders(path: str) -> bool:
+    try:
+        return bool(mounts.top_folders(path))
+    except OSError:
+        return False
 
 
 def filled_lab(metadata: Mapping[str, Any], lab: str) -> str:

@@ -121,6 +121,16 @@ def read_created(folder: Path) -> str:
     return latest
 
 
+def read_origins(folder: Path) -> list[str]:
+    """Return the roots that the tables in a folder say they are of, as absolute paths; several where One saved them."""
+    for name in (SESSIONS, DATASETS):
+        with suppress(OSError, pa.ArrowException, ValueError, KeyError, TypeError):
+            told = parse_json(read_metadata(folder / name)[b"one_metadata"])["origin"]
+            origins = [told] if isinstance(told, str) else told
+            return [each for each in origins if isinstance(each, str) and each.startswith("/") and "\0" not in each]
+    return []
+
+
 @contextmanager
 def open_datasets(folder: Path) -> Iterator[CheckedFile | None]:
     """Open the datasets in a folder, to be read even after another file has replaced them; None if there are none."""

@@ -32,7 +32,7 @@ class Listing(NamedTuple):
     n_ignored : int
         Number of entries that are not part of the layout.
     links : set of str
-        The names in `folders` that are symbolic links to session folders.
+        The names in `folders` that are symbolic links.
     unknown : set of str
         Names that exist but could not be looked at: their rows stay as they are.
     has_links : bool
@@ -40,6 +40,8 @@ class Listing(NamedTuple):
     shared_inodes : set of int
         Inodes of datasets with several names: an event tells only of the name through which a program wrote.
     problems : tuple of Problem
+    followed : set of str
+        Names of symbolic links that lead out of the root, or nowhere: the guard judges where they lead.
     """
 
     dev: int
@@ -52,6 +54,7 @@ class Listing(NamedTuple):
     has_links: bool = False
     shared_inodes: AbstractSet[int] = frozenset()
     problems: tuple[Problem, ...] = ()
+    followed: AbstractSet[str] = frozenset()
 
     @property
     def is_plain(self) -> bool:
@@ -141,6 +144,14 @@ class Folder:
         return "/".join(reversed(names))
 
     @property
+    def is_reached_by_link(self) -> bool:
+        """Whether this folder, or one above it, is a symbolic link."""
+        folder: Folder | None = self
+        while folder is not None and not folder.is_link:
+            folder = folder.parent
+        return folder is not None
+
+    @property
     def session(self) -> Folder | None:
         """The session folder that this folder is or lies in; None above sessions."""
         folder: Folder | None = self
@@ -174,9 +185,9 @@ class Folder:
         return Folder(name, kind, self, entry_ino, is_link=is_link)
 
     @classmethod
-    def at(cls, path: str) -> Folder:
+    def at(cls, path: str, *, is_reached_by_link: bool = False) -> Folder:
         """Make a folder at a path relative to the root, outside any tree. The path must be part of the layout."""
-        folder = cls("", Kind.ROOT, None, NOT_LISTED)
+        folder = cls("", Kind.ROOT, None, NOT_LISTED, is_link=is_reached_by_link)
         for name in path.split("/") if path else ():
             folder = folder.make_child(name, NOT_LISTED)
         return folder
@@ -200,7 +211,7 @@ def compose(folder: Folder) -> Session:
             rows.append(each.rows)
         if each.children:
             stack += [each.children[name] for name in sorted(each.children, reverse=True)]
-    return Session(folder.path, tuple(rows), folder.is_link, folder.entry_ino)
+    return Session(folder.path, tuple(rows), folder.is_reached_by_link, folder.entry_ino)
 
 
 def patch_session(folder: Folder, rows: Mapping[str, FolderRows], known: Callable[[str], Session | None]) -> Session:
@@ -208,4 +219,5 @@ def patch_session(folder: Folder, rows: Mapping[str, FolderRows], known: Callabl
     old = known(folder.path)
     if old is None:
         return compose(folder)
-    return Session(old.path, tuple([rows.get(each.folder, each) for each in old.folders]), old.is_link, old.inode)
+    folders = tuple([rows.get(each.folder, each) for each in old.folders])
+    return Session(old.path, folders, folder.is_reached_by_link, old.inode)

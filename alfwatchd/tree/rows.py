@@ -51,7 +51,7 @@ class Session:
         Relative to the root, spelled as on disk.
     folders : tuple of FolderRows
     is_link : bool
-        Whether the session folder is a symbolic link; prune leaves such a session alone.
+        Whether the session folder, or one above it, is a symbolic link; prune leaves such a session alone.
     inode : int
         Inode of the session folder, as its parent lists it; 0 if no listing has shown it. It does not count when two
         sessions are compared.

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from alfwatchd.alf.printable import printable
 from alfwatchd.tree.rows import Problem, Session
+
+_DIGITS = 3
+"""Of the number in the path that ONE makes for a session."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,8 @@ class Tables:
         self.generation = generation
         self._sessions: dict[str, Session] = {}
         self._twins: dict[str, dict[str, Session]] = {}
+        self._unpadded: dict[str, set[str]] = {}
+        """Subject folder -> paths below it of the rows whose number has fewer than three digits."""
         self._counts = Counts()
         self._appeared: list[str] = []
         self._before: dict[str, Session | None] | None = None
@@ -121,12 +128,13 @@ class Tables:
         return Snapshot(self.generation, self._sessions.copy())
 
     def problems(self) -> list[Problem]:
-        """Return one problem for each twin."""
-        return [
+        """Return one problem for each twin, and one for each subject with numbers that ONE looks for elsewhere."""
+        twins = [
             Problem("twin", twin, f"the same session as {path}, which ONE opens instead: merge or rename it")
             for path, twins in sorted(self._twins.items())
             for twin in sorted(twins)
         ]
+        return twins + [_say_unpadded(subject, names) for subject, names in sorted(self._unpadded.items())]
 
     def _rival(self, session: Session) -> str | None:
         """Return the path of the row that stands for the same session under another spelling."""
@@ -143,9 +151,21 @@ class Tables:
         self._count(old, None)
         self._twins[winner] = {**self._twins.pop(rival, {}), rival: old}
 
+    def _note_number(self, path: str, *, is_row: bool) -> None:
+        subject, date, number = path.rsplit("/", 2)
+        if len(number) == _DIGITS:
+            return
+        names = self._unpadded.setdefault(subject, set())
+        (names.add if is_row else names.discard)(f"{date}/{number}")
+        if not names:
+            del self._unpadded[subject]
+
     def _count(self, old: Session | None, new: Session | None) -> None:
         if self._before is not None and (session := new or old) is not None:
             self._before.setdefault(session.path, old)
+        if old is None or new is None:
+            for session in filter(None, (old, new)):
+                self._note_number(session.path, is_row=new is not None)
         counts = self._counts
         self._counts = Counts(
             counts.n_sessions + (new is not None) - (old is not None),
@@ -153,6 +173,31 @@ class Tables:
             counts.n_bytes + (new.n_bytes if new else 0) - (old.n_bytes if old else 0),
         )
         self.generation += 1
+
+
+def _say_unpadded(subject: str, names: set[str]) -> Problem:
+    """Say that ONE opens no file of some sessions of a subject, and which command gives them the names that it opens.
+
+    Parameters
+    ----------
+    subject : str
+        Path of the subject's folder.
+    names : set of str
+        ``date/number`` of each session.
+    """
+    widths = sorted({len(name.rpartition("/")[2]) for name in names})
+    loops = "; ".join(
+        f'for d in ????-??-??/{"[0-9]" * width}; do mv -nT "$d" "${{d%/*}}/{"0" * (_DIGITS - width)}${{d##*/}}"; done'
+        for width in widths
+    )
+    example, number = min(names), len(names)
+    padded = f"{example.rpartition('/')[0]}/{int(example.rpartition('/')[2]):03d}"
+    message = (
+        f"{number} session{'s' * (number > 1)} listed whose files One cannot load: it looks in {padded}, and not in "
+        f"{example}. To rename the folders, which changes no id, run in the root: "
+        f"(cd {shlex.quote(subject)} && {loops})"
+    )
+    return Problem("unpadded_number", printable(subject), printable(message))
 
 
 def _shows_same(session: Session, other: Session) -> bool:

@@ -369,6 +369,8 @@ class Tree:
         if folder.is_link != is_link:
             folder.is_link = is_link
             self._touch(folder)
+            if folder.kind < Kind.SESSION:
+                self.touched.update(each for each in folder.walk() if each.kind is Kind.SESSION)
 
     def _set_rows(self, folder: Folder, packed: PackedFiles) -> None:
         before = folder.rows

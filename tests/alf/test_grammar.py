@@ -183,3 +183,25 @@ def test_child_kind_refuses_to_answer_inside_a_session(kind):
 )
 def test_split_revision(folder, expected):
     assert grammar.split_revision(folder) == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("lab", Kind.TOP),
+        ("lab/Subjects", Kind.SUBJECTS),
+        ("lab/Subjects/s", Kind.SUBJECT),
+        ("s/2020-01-01", Kind.DATE),
+        ("s/2020-01-01/1", Kind.SESSION),
+        ("s/2020-01-01/1/alf", Kind.COLLECTION),
+        ("s/2020-01-01/1/alf/#2021#", Kind.COLLECTION),
+        ("s/2020-01-01/1/my dir", None),
+        ("s/2020-01-01/1/my dir/alf", None),
+        ("s/x", None),
+        ("my lab", None),
+        ("lab/Subjects/s/x/y", None),
+        (".alfwatchd-trash", None),
+    ],
+)
+def test_a_path_tells_what_a_folder_is(path, kind):
+    assert grammar.kind_of(path) is kind

@@ -3,7 +3,7 @@
 import pytest
 
 from alfwatchd.alf import grammar
-from alfwatchd.alf.misplaced import diagnose, looks_like_session
+from alfwatchd.alf.misplaced import diagnose, leads_to_session, looks_like_session, nested_session
 
 # (path, where, part of the advice)
 CASES = [
@@ -47,6 +47,13 @@ CASES = [
     ("s/２０２０-０１-０１/001", "s/２０２０-０１-０１", "not a valid yyyy-mm-dd"),
     ("s/2020-01-01/0001", "s/2020-01-01/0001", "one to three digits, 0 to 9"),
     ("s/2020-01-01/٣", "s/2020-01-01/٣", "one to three digits, 0 to 9"),
+    # A space at the end of a name is not seen in a file browser, and comes with names that were pasted.
+    ("s/2020-01-01/001 ", "s/2020-01-01/001 ", "the name '001 ' begins or ends with a space"),
+    ("s/2020-01-01 /001", "s/2020-01-01 ", "begins or ends with a space"),
+    ("lab/Subjects/s /2020-01-01/001", "lab/Subjects/s ", "begins or ends with a space"),
+    ("lab /Subjects/s/2020-01-01/001", "lab ", "begins or ends with a space"),
+    ("lab/Subjects /s/2020-01-01/001", "lab/Subjects ", "begins or ends with a space"),
+    ("s/ 2020-01-01/001", "s/ 2020-01-01", "begins or ends with a space"),
 ]
 
 
@@ -94,3 +101,38 @@ def test_folders_with_one_cause_have_one_advice():
 )
 def test_what_no_person_would_take_for_a_session_is_not_reported(path):
     assert not looks_like_session(path)
+
+
+@pytest.mark.parametrize(
+    ("path", "leads"),
+    [
+        ("data/lab/Subjects", True),
+        ("data/lab/Subjects/s", True),
+        ("lab/subjects ", True),
+        ("data/s/2020-01-01", True),
+        ("data/s/2020-01-01/001", True),
+        ("data/lab", False),
+        ("data/lab/Subjects/s/videos", False),
+        ("data", False),
+    ],
+)
+def test_a_short_look_goes_first_where_sessions_are_likely(path, leads):
+    assert leads_to_session(path) == leads
+
+
+@pytest.mark.parametrize(
+    ("session", "collection", "name", "place"),
+    [
+        ("lab/Subjects/s/2020-01-01/001", "", "002", "lab/Subjects/s/2020-01-01/002"),
+        ("s/2020-01-01/001", "2020-01-02", "001", "s/2020-01-02/001"),
+        ("lab/Subjects/s/2020-01-01/001", "t/2020-01-02", "1", "lab/Subjects/t/2020-01-02/1"),
+        ("lab/Subjects/s/2020-01-01/001", "lab/Subjects/t/2020-01-02", "003", "lab/Subjects/t/2020-01-02/003"),
+        ("s/2020-01-01/001", "", "2", None),  # chunks of arrays have such names
+        ("s/2020-01-01/001", "", "alf", None),
+        ("s/2020-01-01/001", "alf", "002", None),
+        ("s/2020-01-01/001", "2020-01-02", "raw", None),
+        ("s/2020-01-01/001", "2020-02-30", "001", None),
+    ],
+)
+def test_a_session_that_was_dropped_on_another_one_is_told_from_a_collection(session, collection, name, place):
+    assert nested_session(session, collection, name) == place

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import shutil
 
 import pytest
 
@@ -34,6 +35,49 @@ def test_it_writes_the_tables_and_a_summary(places, run, tmp_path):
     assert ended.out.startswith("6 sessions, 12 datasets, ")
     assert "; 12 added, 0 changed, 0 removed; 0 problems; " in ended.out
     assert (tmp_path / "root/datasets.pqt").exists()
+
+
+def test_a_root_in_which_nothing_is_found_fails(tmp_path, run):
+    """A flat tree, or a wrong root, gave empty tables and exit code 0; the mistake showed only in ONE."""
+    file = tmp_path / "flat/Cori_2016-12-14/spikes.times.npy"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    places = [f"--state-dir={tmp_path / 'state'}", "--scan-workers=1"]
+    ended = run("--once", f"--root={tmp_path / 'flat'}", *places)
+    assert ended.code == 1
+    assert ended.err.startswith("alfwatchd: no session found in a root that is not empty: the name 'Cori_2016-12-14'")
+    assert (tmp_path / "flat/datasets.pqt").exists()
+    (tmp_path / "empty").mkdir()
+    assert run("--once", f"--root={tmp_path / 'empty'}", f"--state-dir={tmp_path / 'other'}").code == 0
+
+
+def test_two_roots_do_not_share_an_output_folder(tmp_path, run):
+    """The lab wants both servers in one pair of tables, and the second run would throw the first one away."""
+    one, other, out_dir = tmp_path / "one", tmp_path / "other", tmp_path / "tables"
+    make_small_tree(one)
+    shutil.copytree(one, other)  # so that the data look like those of the first root
+    out_dir.mkdir()
+    places = [f"--out-dir={out_dir}", f"--state-dir={tmp_path / 'state'}", "--scan-workers=1"]
+    assert run("--once", f"--root={one}", *places).code == 0
+    before = (out_dir / "datasets.pqt").read_bytes()
+    refused = run("--once", f"--root={other}", *places)
+    assert refused.code == 78
+    assert f"holds the tables of another root, {one}, with 6 sessions" in refused.err
+    assert (out_dir / "datasets.pqt").read_bytes() == before
+    (tmp_path / "alias").symlink_to(one)
+    assert run("--once", f"--root={tmp_path / 'alias'}", *places).code == 0
+    assert run("--once", f"--root={other}", *places, "--accept-root").code == 0
+    assert run("--once", f"--root={other}", *places).code == 0
+    assert run("--once", f"--root={one}", *places).code == 78
+    other.rename(tmp_path / "moved")
+    assert run("--once", f"--root={tmp_path / 'moved'}", *places).code == 0  # the guard knows it again
+
+
+def test_a_broken_file_of_another_program_is_told(places, run, tmp_path):
+    (tmp_path / "root/clusters.pqt").touch()
+    ended = run("--once", *places)
+    assert ended.code == 0
+    assert "problem: clusters.pqt: an empty file, and One opens no tables" in ended.err
 
 
 def test_one_target_that_fails_does_not_keep_tables_from_the_others(places, run, tmp_path, monkeypatch):

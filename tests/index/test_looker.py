@@ -176,6 +176,7 @@ class Disturbed:
 
     def __init__(self, scanner, path, disturb):
         self.real, self.root, self.path, self.disturb = scanner, scanner.root, path, disturb
+        self.excluded = scanner.excluded
 
     def list_folder(self, fd, folder):
         if folder.path != self.path or self.disturb is None:

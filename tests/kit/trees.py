@@ -172,11 +172,11 @@ def fast_folder() -> Iterator[Path]:
 
 
 @contextmanager
-def indexing(root: Path, *, exclude: Iterable[str] = ()) -> Iterator[Indexer]:
+def indexing(root: Path, *, exclude: Iterable[str] = (), follow_links: bool = False) -> Iterator[Indexer]:
     """Yield the indexer of a root, which has looked at nothing yet; nothing is watched and nothing is written."""
     path = str(root.resolve())
-    guard = RootGuard(path, {})
-    scanner = Scanner(path, compile_exclude(exclude))
+    guard = RootGuard(path, {}, follow_links=follow_links)
+    scanner = Scanner(path, compile_exclude(exclude), follow_links=follow_links)
     try:
         yield Indexer(scanner, guard, WatchSupervisor(), settle_seconds=0.1, longest_wait_seconds=1.0, generation=0)
     finally:

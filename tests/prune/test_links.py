@@ -112,3 +112,27 @@ def test_a_way_through_a_link_outside_and_back_needs_what_it_passes(root, tmp_pa
     (tmp_path / "outer").symlink_to(root / S1 / "alf" / ".." / TRIALS)
     (root / "link").symlink_to(tmp_path / "outer")
     assert {mark(root / S1 / TRIALS), mark(root / S1 / "alf")} <= find_link_targets(root)
+
+
+@pytest.fixture
+def farm(root, tmp_path):
+    """A server behind a link in the root, and in it a link back to a file in the root, and one to a third folder."""
+    write(tmp_path, "server/Subjects/m/2020-01-01/001/x", "third/Subjects/y")
+    (tmp_path / "server/Subjects/m/2020-01-01/001/back").symlink_to(root / S2 / SPIKES)
+    (tmp_path / "server/Subjects/n").symlink_to(tmp_path / "third")
+    (tmp_path / "third/Subjects/back").symlink_to(root / S1 / SPIKES)
+    (root / "lab").symlink_to(tmp_path / "server")
+    return root
+
+
+def test_a_link_behind_a_followed_link_protects_what_it_leads_to(farm, tmp_path):
+    """The data set behind the link would be lost: its file lies in the root, and no link in the root leads to it."""
+    server, third = mark(tmp_path / "server"), mark(tmp_path / "third")
+    assert find_link_targets(farm) == {server}
+    assert find_link_targets(farm, follow_links=True) == {server, third, mark(farm / S2 / SPIKES)}
+
+
+def test_only_links_in_the_layout_are_followed(farm, tmp_path):
+    (farm / "my tools").symlink_to(tmp_path / "third")
+    (farm / "above").symlink_to(tmp_path)
+    assert mark(farm / S1 / SPIKES) not in find_link_targets(farm, follow_links=True)

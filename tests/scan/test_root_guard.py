@@ -4,6 +4,7 @@ import os
 import resource
 import shutil
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -366,3 +367,80 @@ def test_the_file_system_of_a_folder_is_that_of_the_mount_that_it_lies_in(root):
     assert [guard.place_of(path) for path in ("", "sx")] == [guard.places[""]] * 2
     guard.close()
     assert RootGuard(str(root), {}).place_of("s") is None
+
+
+# Followed links.
+
+
+@pytest.fixture
+def linked(root):
+    """A root with a link to a server, and the server."""
+    server = root.with_name("server")
+    write(server, "Subjects/m/2020-01-01/001/a.b.c", "Subjects/n/2020-01-01/001/a.b.c")
+    write(root, "lab/", "other/s/")
+    (root / "lab/Subjects").symlink_to(server / "Subjects")
+    return server
+
+
+BEHIND = {f"lab/Subjects/{subject}/2020-01-01/001" for subject in "mn"}
+
+
+def test_a_followed_link_is_a_place_that_is_recorded(root, linked):
+    kept = []
+    guard = opened(root, BEHIND, record=lambda places: kept.append(dict(places)), follow_links=True)
+    assert guard.see_links("lab", {"Subjects"}) == set()
+    guard.check_mounts()
+    assert kept[-1]["lab/Subjects"].is_link
+    again = opened(root, BEHIND, kept[-1], follow_links=True)
+    linked.rename(linked.with_name("away"))
+    again.check_mounts()
+    assert again.missing == {"lab/Subjects": "No such file or directory"}
+    assert RootGuard(str(root), kept[-1]).places.keys() == {""}  # no link counts without the setting
+
+
+def test_a_link_that_is_not_recorded_is_proven_by_the_known_sessions(root, linked):
+    """The state folder was deleted while a server was away: its sessions are in the tables, and behind no folder."""
+    guard = opened(root, BEHIND, follow_links=True)
+    for name in ("away", "server"):
+        linked.rename(linked.with_name("hidden"))
+        if name == "server":
+            write(root.with_name("server"), "Subjects/x/")
+        assert guard.see_links("lab", {"Subjects"}) == {"Subjects"}
+        assert "0 of 2 known sessions" in guard.missing["lab/Subjects"]
+        assert [problem.kind for problem in guard.problems()] == ["other_filesystem"]
+        guard.check_mounts()
+        assert guard.is_missing("lab/Subjects/m")
+        shutil.rmtree(root.with_name("server"), ignore_errors=True)
+        linked.with_name("hidden").rename(linked)
+        before = guard.n_mount_changes
+        guard.poll_mounts()
+        assert (guard.missing, guard.problems(), guard.n_mount_changes) == ({}, [], before + 1)
+        guard.see_links("lab", set())
+
+
+def test_a_link_is_told_from_its_target(root, linked):
+    """Rows of a link that a person removed go; those of a target that is away stay."""
+    guard = opened(root, BEHIND, follow_links=True)
+    guard.see_links("lab", {"Subjects"})
+    (root / "lab/Subjects").unlink()
+    guard.check_mounts()
+    assert (guard.missing, guard.places.keys()) == ({}, {""})
+
+
+def test_data_behind_a_link_that_were_mounted_again_are_known(root, linked):
+    """After a restart, NFS and FUSE have other numbers, and no identity: then the known sessions decide."""
+    guard = opened(root, BEHIND, follow_links=True)
+    guard.see_links("lab", {"Subjects"})
+    place = guard.places["lab/Subjects"]
+    guard.places["lab/Subjects"] = other_numbers(place)
+    guard.check_mounts()
+    assert (guard.missing, guard.places["lab/Subjects"].ino) == ({}, place.ino)
+    shutil.rmtree(linked / "Subjects/m")
+    shutil.rmtree(linked / "Subjects/n")
+    guard.places["lab/Subjects"] = other_numbers(place)
+    guard.check_mounts()
+    assert "only 0 of 2 known sessions" in guard.missing["lab/Subjects"]
+
+
+def other_numbers(place):
+    return replace(place, fsid=1, dev=1, ino=2, identity=None, unique_id=0)

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from kit.program import WAIT_SECONDS, Program, generations, program
+from kit.program import WAIT_SECONDS, Program, generations, make_small_tree, program
 
 pytestmark = pytest.mark.heavy
 
@@ -321,6 +321,18 @@ def test_tables_that_cannot_be_held_are_not_written_though_they_are_there(daemon
     assert f"alfwatchd: {made.root}: on purpose" in made.log
     assert (made.root / "datasets.pqt").stat().st_ino == before
     assert daemon.nothing_more() == []  # so that `systemctl start` fails
+
+
+def test_a_daemon_refuses_the_tables_of_another_root(daemon):
+    """A second server with the output folder of the first one: its daemon would replace all rows by its own."""
+    made = daemon.program
+    made.run_once()
+    before = (made.out_dir / "datasets.pqt").read_bytes()
+    other = make_small_tree(made.root.parent / "other")
+    places = [f"--root={other}", f"--out-dir={made.out_dir}", f"--state-dir={made.home / 'state2'}"]
+    refused = made.run_bare(*places, f"--socket={made.home / 'other'}", code=78)
+    assert f"holds the tables of another root, {made.root}, with" in refused.stderr
+    assert (made.out_dir / "datasets.pqt").read_bytes() == before
 
 
 def test_two_daemons_cannot_share_a_state_folder(daemon):

@@ -170,9 +170,9 @@ TOO_LOW = {
     "lab/Subjects": None,  # a tree without lab folders
     "lab/Subjects/s": "1 session not indexed: the root is a subject folder: make the folder that holds the subjects or "
     "labs the root",
-    "lab/Subjects/s/2020-01-01": "it lies in a subject folder; did you mean {root}?",
-    S1: "it lies in a subject folder; did you mean {root}?",
-    f"{S1}/alf": "it lies in a subject folder; did you mean {root}?",
+    "lab/Subjects/s/2020-01-01": "it lies in a subject folder; did you mean root = {root}?",
+    S1: "it lies in a subject folder; did you mean root = {root}?",
+    f"{S1}/alf": "it lies in a subject folder; did you mean root = {root}?",
 }
 
 

@@ -68,3 +68,14 @@ def test_a_listing_with_anything_odd_is_not_plain():
     assert Listing(1, 2, {"alf": 3}, n_ignored=1).is_plain
     odd = {"links": {"x"}, "unknown": {"x"}, "has_links": True, "shared_inodes": {1}, "problems": ("x",)}
     assert not any(Listing(1, 2, **{name: value}).is_plain for name, value in odd.items())
+
+
+def test_a_folder_behind_a_link_knows_it():
+    """Prune must leave alone what it would reach through a link, however far above that link is."""
+    lab = Folder.at("").make_child("lab", 1, is_link=True)
+    session = lab.make_child("Subjects", 2).make_child("s", 3).make_child("2020-01-01", 4).make_child("001", 5)
+    assert session.is_reached_by_link
+    assert compose(session).is_link
+    assert not lab.parent.is_reached_by_link
+    assert Folder.at(S1, is_reached_by_link=True).make_child("alf", 1).is_reached_by_link
+    assert not Folder.at(S1).is_reached_by_link
