@@ -32,6 +32,7 @@ LONG_FUNCTIONS = {
 WITHOUT_A_TEST_OF_ITS_NAME = {
     "alf/file_names.py": "names only",
     "database/alyx_reader.py": "a process: tests/database/test_alyx.py",
+    "database/source_tables.py": "tests/database/test_sources.py",
     "engine/barriers.py": "tests/engine/test_requests.py",
     "engine/messages.py": "values only",
     "index/marks.py": "tests/index/test_indexer.py and tests/engine/test_scanning.py",

@@ -51,8 +51,8 @@ class Alyx:
     knows_me: bool = True
     filters: tuple[str, ...] = ("date_range", "django")
     """What can be asked for; Alyx ignores other filters."""
-    token: str = TOKEN
-    """The one that is valid."""
+    token: str | None = TOKEN
+    """The one that is valid; None where all may read."""
     files: dict[str, bytes] = field(default_factory=dict)
     """What lies in its TABLES_ROOT."""
 
@@ -128,7 +128,7 @@ def _handler(alyx: Alyx) -> type[BaseHTTPRequestHandler]:
                 alyx.before(self.path)
             parts = urlsplit(self.path)
             given = self.headers.get("Authorization")
-            if given != f"Token {alyx.token}":
+            if alyx.token is not None and given != f"Token {alyx.token}":
                 self._answer(
                     403, {"detail": "Invalid token." if given else "Authentication credentials were not provided."}
                 )
