@@ -167,11 +167,11 @@ def test_what_a_dataset_takes():
     assert (row["eid"], row["id"], row["qc"], row["hash"], row["exists"]) == (E1, D1, "FAIL", MD5, True)
 
 
-def test_a_hash_is_taken_only_where_the_size_agrees():
+def test_a_hash_is_taken_where_the_size_agrees_or_is_not_told():
     (row,) = tables([here("a.b.c", size=8)], one_session({"id": D1, "hash": MD5, "file_size": 7}))[1]
     assert (row["id"], row["file_size"], row["hash"]) == (D1, 8, None)
     (row,) = tables([here("a.b.c", size=7)], one_session({"id": D1, "hash": MD5, "file_size": None}))[1]
-    assert row["hash"] is None
+    assert row["hash"] == MD5
 
 
 def test_where_files_are_hashed_here_a_hash_that_is_not_known_yet_is_not_the_databases():
