@@ -61,7 +61,10 @@ def look(settings: Adopt, state_dir: Path, in_force: Adoption | None = None) -> 
         if found is None:
             return NOTHING_READ
         copy = local_copy.Copy(found.sessions, found.datasets, found.mark)
-        return Reading(_adopt(settings, state_dir, copy, is_new=True), "")
+        adoption = _adopt(settings, state_dir, copy, is_new=True)
+        if in_force is not None and in_force.digest == adoption.digest:
+            return NOTHING_READ  # the same in other words: the tables stay as they are
+        return Reading(adoption, "")
     except AlfwatchdError as error:
         return Reading(None if in_force is not None else recall(settings, state_dir), str(error))
 

@@ -33,6 +33,8 @@ from alfwatchd.tree.rows import Problem
 from alfwatchd.tree.sessions import TablesView
 
 _PATIENCE_SECONDS = 1.0
+_RENEWED_SECONDS = 3600.0
+"""How long tables of equal rows stay as they are. Older ones are written again, because prune asks how old they are."""
 
 Progress = Callable[[int, int], None]
 """Given the numbers of sessions and datasets found so far."""
@@ -243,7 +245,7 @@ def _replace(settings: Settings, start: Start, post: Callable[[Message], None], 
     announce = make_announcer(settings.adopt.source, settings.state_dir, post)
     layout = settings.state_dir / LAYOUT
     with closing(TableWriter(settings.out_dir, str(settings.root), layout, announce, start.notes)) as made:
-        return made.write(start.indexer.snapshot(), start.rules, written_at)
+        return made.write(start.indexer.snapshot(), start.rules, written_at, renewed_seconds=_RENEWED_SECONDS)
 
 
 def _hear(inbox: Inbox, indexer: Indexer) -> None:

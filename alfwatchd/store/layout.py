@@ -16,12 +16,15 @@ from typing import Any
 
 import pyarrow as pa
 
+from alfwatchd.alf.file_names import DATASETS, SESSIONS
 from alfwatchd.alf.ids import md5
 from alfwatchd.bounded_json import parse as parse_json
 from alfwatchd.store.atomic import write_atomically
-from alfwatchd.store.files import open_regular
+from alfwatchd.store.files import FileVersion, open_regular
 from alfwatchd.store.parquet_file import Group, Span
 from alfwatchd.tables.row_groups import Digests
+from alfwatchd.tables.rules import TableRules
+from alfwatchd.version import find_version
 
 LAYOUT = "tables.layout"
 """Its name in the state folder."""
@@ -48,6 +51,27 @@ class Layout:
     n_bits: int
     digests: Digests
     groups: Mapping[str, dict[int, Group]]
+
+
+def made_for(out_dir: Path, marks: tuple[FileVersion | None, FileVersion | None], rules: TableRules) -> dict[str, Any]:
+    """Return what must be equal for a layout to hold. Where tables hold what is kept, no layout is recorded.
+
+    Parameters
+    ----------
+    out_dir : Path
+    marks : tuple of FileVersion
+        Of both files.
+    rules : TableRules
+    """
+    return {
+        "version": find_version(),
+        "files": [str(out_dir / name) for name in (SESSIONS, DATASETS)],
+        "marks": [list(mark) if mark else None for mark in marks],
+        "namespace": str(rules.namespace),
+        "lab": rules.lab,
+        "with_hashes": rules.with_hashes,
+        "adopted": rules.adopted.digest if rules.adopted else "",
+    }
 
 
 def save_layout(path: Path, layout: Layout) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Mapping, Set
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -119,6 +119,34 @@ def read_created(folder: Path) -> str:
             if is_believable(date, datetime.now(date.tzinfo)):
                 latest = max(latest, date.isoformat(sep=" ", timespec="minutes"))
     return latest
+
+
+def are_alike(folder: Path, origin: str, own: Mapping[str, Any], seconds: float) -> bool:
+    """Tell whether the tables in a folder already say what new ones would say, and not for long.
+
+    Parameters
+    ----------
+    folder : Path
+    origin : str
+        The root.
+    own : mapping
+        Our own metadata of the new ones. Their generation does not count.
+    seconds : float
+        How much older the tables in the folder may be.
+    """
+    found: list[tuple[object, ...]] = []
+    for name in (SESSIONS, DATASETS):
+        try:
+            metadata = read_metadata(folder / name)
+            told = _parse_own(metadata)
+            age = datetime.fromisoformat(own["written_at"]) - datetime.fromisoformat(told["written_at"])
+            is_young = 0 <= age.total_seconds() < seconds
+            found.append((told.get("generation"), parse_json(metadata[b"one_metadata"])["origin"], is_young))
+        except (OSError, pa.ArrowException, ValueError, KeyError, TypeError):
+            return False
+        if any(told.get(key) != value for key, value in own.items() if key not in ("written_at", "generation")):
+            return False
+    return found[0] == found[1] and found[0][1:] == (origin, True)
 
 
 @contextmanager

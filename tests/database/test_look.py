@@ -26,6 +26,18 @@ def test_a_source_is_read_once_and_again_only_when_it_has_changed(tmp_path):
     assert look(settings, tmp_path, first.adoption).adoption.digest != first.adoption.digest
 
 
+def test_the_same_in_other_words_changes_nothing(tmp_path):
+    # Alyx joins the projects of a session in another order at each run.
+    one = session(PATH, projects="a,b")
+    rows = [dataset(one["id"], "alf/a.b.c")]
+    settings = Adopt(source=str(write_database(tmp_path / "source", [one], rows)))
+    before = look(settings, tmp_path).adoption
+    assert before.sessions[KEY].projects == "a,b"
+    write_database(tmp_path / "source", [one | {"projects": "b,a"}], rows)
+    assert look(settings, tmp_path, before) == NOTHING_READ
+    assert look(settings, tmp_path).adoption.digest == before.digest
+
+
 def test_a_source_that_is_away_leaves_what_was_adopted(tmp_path):
     settings = make(tmp_path / "source")
     before = look(settings, tmp_path).adoption
