@@ -1,4 +1,4 @@
-"""alfwatchd keeps the ONE cache tables of a folder of ALF datasets right.
+"""alfwatchd keeps the ONE cache tables of a folder of ALF datasets up to date.
 
 All public names can be imported from here. Each is loaded when it is first used, so that a command that only talks to
 a daemon does not wait for pandas and pyarrow.

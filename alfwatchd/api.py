@@ -13,14 +13,14 @@ DaemonState = Literal["starting", "catching up", "live", "polled", "held", "offl
 starting: the first scan is not complete, or the database to adopt was not looked at yet. catching up: the tables lack
 changes that the daemon knows of. live: every change is seen at once. polled: a part of the tree is only scanned now and
 then. held: so many sessions are gone that their rows are kept until a person confirms the loss. offline: the root is
-not the folder, on the disk, that it was; all rows are kept."""
+missing, or is another disk or folder than before; all rows are kept."""
 
 Exactness = Literal["exact", "scanned", "partial", "held"]
 """What a sync proves about the tables.
 
-exact: they hold every change made before the call, which a sync cookie proved. scanned: likewise, which a scan proved
-that began after the call. partial: some folders could not be read and keep their last known rows. held: the rows of
-sessions that are gone are kept."""
+exact: they hold every change made before the call; a sync cookie proved it. scanned: the same; a scan that began after
+the call proved it. partial: some folders could not be read and keep their last known rows. held: the rows of sessions
+that are gone are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ class TargetStatus:
     last_error: str | None
     """Why the last attempt failed; null if it did not."""
     next_attempt: str | None
-    """When the change that it lacks will be published; null if it lacks none, or that is being published."""
+    """When the changes that it lacks will be published; null if it lacks none, or they are being published."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +226,7 @@ class PruneReply:
     """Reason -> number of all files that are kept for it; of a reason with details, the words before the colon."""
     notes: list[str]
     complete: bool = True
-    """Whether all that was planned was deleted; true for a plan. A plan has no folder that holds other files."""
+    """Whether all that was planned went; true for a plan. A folder that still holds something does not count."""
     freed_at: str | None = None
     """When the files are deleted from the trash (UTC, ISO 8601); null if they are not in the trash."""
 

@@ -26,7 +26,7 @@ def find(name: str, environ: Mapping[str, str] = os.environ) -> str | None:
     Returns
     -------
     str or None
-        Without white space around it; None where neither is there, or both are empty.
+        Without white space around it; None if neither exists, or both are empty.
 
     Raises
     ------

@@ -43,7 +43,7 @@ class Stat:
         Bytes.
     mtime_ns, ctime_ns : int
     btime_ns : int or None
-        When the inode was made; None where the file system does not record it.
+        When the inode was made; None if the file system does not record it.
     mount_id : int or None
         Of the mount that the file was reached through; None before Linux 5.8.
     """

@@ -171,7 +171,7 @@ class Guard(_Section):
 
 
 class Control(_Section):
-    """Who may use the control socket."""
+    """Which users may use the control socket."""
 
     group: str = Field("", description="Unix group that may use the socket (mode 0660) and prune; empty: none.")
 

@@ -92,9 +92,7 @@ def make_parquet_db(
     root = Path(root_dir).resolve()
     target = Path(out_dir or root)
     if not out_dir and not root.is_dir():
-        raise OutDirError(
-            f"{root}: the folder to index, which is to hold the tables too, does not exist; check its path"
-        )
+        raise OutDirError(f"{root}: the folder to index, into which the tables go, does not exist; check its path")
     writer.check_out_dir(target)
     with hold_out_dir(target), no_garbage_collection():
         settings = _settings(root, target, hash_files=hash_files, lab=lab or "")
@@ -161,8 +159,8 @@ def remove_missing_datasets(
         is_dated = reference.origin.date is not None
         if not (dry or newer or is_dated):
             raise PruneRefused(
-                f"{root}: there are no tables here, so that nothing tells how old the given ones are, and what was "
-                "recorded since would be removed; write them here, too, or pass newer=True. Nothing was removed"
+                f"{root}: there are no tables here, so nothing tells how old the given ones are, and files that were "
+                "recorded since then would be removed; write them here, too, or pass newer=True. Nothing was removed"
             )
         plan = operations.plan_for(
             root,

@@ -30,7 +30,7 @@ counts as not set. An unknown key is an error, which names the nearest known one
 
 `alfwatchd config` prints the settings in force and where each came from. Paths in the file are relative to its folder;
 `~` is the home folder. "Restart" says that a change takes effect only when the daemon starts again; all other keys take
-effect at a [reload](../guide/operate.md#reload). `[serve]` is read by `alfwatchd serve` when that starts.
+effect at a [reload](../guide/operate.md#reload). `alfwatchd serve` reads `[serve]` when it starts.
 """
 
 

@@ -39,7 +39,7 @@ _FILE = re.compile(r"\w+\.(?:_[a-z]+_)?[a-zA-Z0-9]+(?:_\w+)?(?:\.[.\w-]+)?\.\w+\
 
 
 TRASH = ".alfwatchd-trash"
-"""Folder at the top of the root into which prune moves files. It is not a subject, whatever it holds."""
+"""Folder at the top of the root into which prune moves files. It never counts as a subject."""
 
 
 class Kind(IntEnum):
@@ -63,7 +63,7 @@ class SessionKey:
     Parameters
     ----------
     lab : str
-        Name of the lab folder; empty where the tree has none.
+        Name of the lab folder; empty if the tree has none.
     subject : str
     date : datetime.date
     number : int
@@ -128,7 +128,7 @@ def child_kind(parent: Kind, parent_name: str, name: str) -> Kind | None:
     Returns
     -------
     Kind or None
-        None where the layout has no place for such a folder.
+        None if the layout has no place for such a folder.
     """
     match parent:
         case Kind.ROOT:

@@ -51,7 +51,7 @@ def session_ids(eid_path: str, namespace: uuid.UUID = NAMESPACE) -> Iterator[byt
 
 
 def dataset_ids(eid: bytes, rel_path: str) -> Iterator[bytes]:
-    """Yield the ids that a dataset may get, likewise. No file name of a dataset ends in ``#`` and a number."""
+    """Yield the ids that a dataset may get, as `session_ids` does. No dataset file name ends in ``#`` and a number."""
     yield dataset_id(eid, rel_path)
     for number in itertools.count(2):
         yield dataset_id(eid, f"{rel_path}#{number}")

@@ -1,4 +1,4 @@
-"""Explains why a folder that looks like a session is none, and which root or rename would make it one."""
+"""Explains why a folder that looks like a session is not one, and which root or rename would make it one."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from alfwatchd.settings import EXPLANATIONS, Settings
 _EXAMPLES = """\
 examples:
   alfwatchd config --root /data/one                       what a daemon would use
-  alfwatchd config --config /etc/alfwatchd/config.toml    is this file right?
+  alfwatchd config --config /etc/alfwatchd/config.toml    check this file
   alfwatchd config --root /data/one --json                the same, for a program
 
 exit codes: 0 done, 78 a setting is wrong: the message names it

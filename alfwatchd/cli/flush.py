@@ -34,7 +34,7 @@ COMMAND = Command(
     "flush",
     summary="write the tables to disk now",
     description="Write all changes that the daemon knows to the tables on disk now, and wait until\n"
-    "they are written. By itself, the daemon writes every flush_interval_seconds.",
+    "they are written. By itself, the daemon writes them every flush_interval_seconds.",
     examples=_EXAMPLES,
     add_flags=_add_flags,
     run=_run,

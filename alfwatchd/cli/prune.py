@@ -1,4 +1,4 @@
-"""`alfwatchd prune`: its flags, and what they ask for: a plan, its application, undo, an empty trash, or the list."""
+"""`alfwatchd prune`: its flags, and which job they select: plan, apply, undo, empty the trash, or list."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ examples:
   alfwatchd prune --undo PLAN                           bring its files back
   alfwatchd prune --empty-trash PLAN                    free the disk space now
 
-Without --apply nothing is touched. --apply moves files to the trash in the root.
+Without --apply, no data are touched. --apply moves files to the trash in the root.
 They stay there for prune.trash_seconds, 7 days by default; if that is 0, they are
 deleted at once. A file that is newer than the reference tables is kept, unless
 --newer is given. The output names each file that is kept, and says why.
@@ -124,7 +124,8 @@ def _is_about_trash(arguments: argparse.Namespace) -> bool:
 COMMAND = Command(
     "prune",
     summary="list or delete datasets that the reference tables do not list",
-    description="List the dataset files of the root that are not in the reference tables; with\n--apply, delete them.",
+    description="List the dataset files of the root that are not in the reference tables. With\n"
+    "--apply, move them to the trash, or delete them.",
     examples=_EXAMPLES,
     add_flags=_add_flags,
     run=_run,

@@ -25,7 +25,7 @@ def make_plan(arguments: argparse.Namespace, client: Client | None, flags: Flags
     arguments : Namespace
         Those of the command.
     client : Client or None
-        Leads to the daemon of the root; None where no daemon keeps it.
+        Leads to the daemon of the root; None if no daemon keeps it.
     flags : mapping of str to object
         The settings that the command line sets.
 

@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace, client: Client | None, flags: Flags) -> i
     arguments : Namespace
         Those of the command.
     client : Client or None
-        Leads to the daemon of the root; None where no daemon keeps it.
+        Leads to the daemon of the root; None if no daemon keeps it.
     flags : mapping of str to object
         The settings that the command line sets.
 

@@ -21,7 +21,7 @@ _FLAGS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
         "--state-dir",
         {
             "metavar": "DIR",
-            "help": "folder where alfwatchd remembers between two runs: the disk, hashes, changed ids "
+            "help": "folder where alfwatchd keeps its state between two runs: the disk, hashes, changed ids "
             "(default: a folder in ~/.local/state/alfwatchd)",
         },
     ),

@@ -115,7 +115,9 @@ def _adopt_line(adopt: AdoptStatus) -> str:
 def _target_line(target: TargetStatus) -> str:
     name = f"{target.target}, tag {target.tag}" if target.tag else target.target
     holds = (
-        f"generation {target.generation}, right at {target.published_at}" if target.generation else "not yet published"
+        f"generation {target.generation}, up to date at {target.published_at}"
+        if target.generation
+        else "not yet published"
     )
     lag = f", oldest change {target.lag_seconds:.0f} s ago" if target.lag_seconds is not None else ""
     attempt = f", next attempt {target.next_attempt}" if target.next_attempt else ""

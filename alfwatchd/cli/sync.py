@@ -13,7 +13,7 @@ example:
 
 The first word of the output says what the tables hold now:
   exact      every change that was made before the command
-  scanned    what a scan found that began after the command
+  scanned    all that a scan found; the scan began after the command
   partial    as exact or scanned, but some folders could not be read: their
              rows are old (`alfwatchd status` names the folders)
   held       many sessions are gone, and the daemon keeps their rows until

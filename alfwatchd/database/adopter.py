@@ -73,7 +73,7 @@ class Adopter:
     kept : Earlier
         What earlier tables hold.
     post : callable
-        Gets an `Adopted` after each look that changed something, and the first one in any case.
+        Gets an `Adopted` after each look that changed something, and after the first look in any case.
     """
 
     def __init__(self, settings: Adopt, state_dir: Path, kept: Earlier, post: Callable[[Adopted], None]) -> None:
@@ -126,7 +126,7 @@ class Adopter:
         self._counts = message
 
     def problems(self, snapshot: Snapshot, lab: str) -> list[Problem]:
-        """Return what `find_problems` does; asked again and again, it looks only where something has changed."""
+        """Return what `find_problems` returns, which is computed again only if something has changed."""
         key = (snapshot.generation, lab, self._error, self.adoption.digest if self.adoption else "")
         if self._problems is None or self._problems[0] != key:
             self._problems = key, find_problems(Reading(self.adoption, self._error), snapshot, lab)
@@ -182,7 +182,7 @@ class Adopted:
 
     adoption: Adoption | None
     kept: Earlier | None
-    """What is left of what earlier tables hold; None where nothing changes."""
+    """What is left of what earlier tables hold; None if nothing changes."""
     error: str
     when: str | None
     """UTC, ISO 8601; None for what was adopted by an earlier process."""

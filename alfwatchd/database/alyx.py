@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 _PACKAGES = Path(__file__).resolve().parents[2]
 SILENCE_SECONDS = 900.0
-"""How long no page may come: the client waits for up to five minutes where Alyx asks it to, and tries again."""
+"""Longest time without a page: if Alyx asks the client to wait, it waits for up to five minutes and tries again."""
 _LOG_SECONDS = 10.0
 
 

@@ -81,7 +81,7 @@ def _read_all(client: Any, endpoint: str, schema: pa.Schema) -> pa.Table:
             for records in read(_asking(client, endpoint, rows)):
                 rows |= {_id_of(record): convert(record) for record in records}
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise _Failed(f"{endpoint} are not as those of Alyx ({error!r}); check adopt.source") from error
+            raise _Failed(f"{endpoint} are not what Alyx answers ({error!r}); check adopt.source") from error
         except Hidden as error:
             raise _Failed(f"{endpoint}{error}: name the tables that Alyx makes (one_cache) as adopt.source") from error
         except Unsteady:

@@ -17,28 +17,28 @@ from alfwatchd.addresses import shown
 from alfwatchd.errors import SourceError, SourceMissing, SourceRefused
 
 MOST_BYTES = 1 << 34
-"""Of one file: a hundred times what the tables of the largest databases have."""
+"""Largest size of one file: a hundred times that of the tables of the largest databases."""
 _CHUNK_BYTES = 1 << 20
 SILENCE_SECONDS, MOST_SECONDS = 60.0, 3600.0
 """How long a server may say nothing, and how long a file may take as a whole."""
 _FAILURES: Mapping[int, str] = {
-    401: "it asks for credentials: give a token as the credential adopt_token",
-    403: "it refuses: give a token as the credential adopt_token, if it needs one, and check the address",
-    404: "there is nothing: check the address",
-    410: "there is nothing any more: check the address",
+    401: "it needs credentials: set a token as the credential adopt_token",
+    403: "it refuses access: set a token as the credential adopt_token, if it needs one, and check the address",
+    404: "there is no such file: check the address",
+    410: "the file is no longer there: check the address",
 }
 _NOT_ACCEPTED = "it does not accept the token: it may be revoked; give a valid one as the credential adopt_token"
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """By which the content of an address can be told from what it has later.
+    """What tells the content of an address from a later one.
 
     Parameters
     ----------
     address : str
     etag, modified : str
-        What the server said: ``ETag`` and ``Last-Modified``; empty where it says nothing.
+        What the server said: ``ETag`` and ``Last-Modified``; empty if it says nothing.
     size : int
         Bytes.
     digest : str
@@ -60,11 +60,11 @@ def fetch(address: str, into: BinaryIO, known: Version | None, token: str, most_
     address : str
         Begins with ``http://`` or ``https://``.
     into : file
-        Gets the content. What is in it counts only if another version than the known one is returned.
+        Gets the content, which counts only if the returned version differs from `known`.
     known : Version or None
         What an earlier call returned.
     token : str
-        Sent as ``Authorization: Token`` to this scheme, host and port, and to no other that these redirect to; empty:
+        Sent as ``Authorization: Token`` to this scheme, host and port, and to no server to which they redirect; empty:
         none.
     most_bytes : int
         A larger file is an error.
@@ -72,7 +72,7 @@ def fetch(address: str, into: BinaryIO, known: Version | None, token: str, most_
     Returns
     -------
     Version
-        `known` itself if nothing has changed. Where the server tells no versions, the file is fetched to be compared.
+        `known` itself if nothing has changed. If the server sends no version, the file is fetched to be compared.
 
     Raises
     ------
@@ -110,7 +110,7 @@ def fetch(address: str, into: BinaryIO, known: Version | None, token: str, most_
 
 
 def origin(address: str) -> tuple[str, str, int]:
-    """Return scheme, host and port of an address: those that are trusted with a token."""
+    """Return scheme, host and port of an address: a token is sent only where these three are equal."""
     parts = urlsplit(address)
     return parts.scheme, (parts.hostname or "").lower(), parts.port or (443 if parts.scheme == "https" else 80)
 
@@ -130,7 +130,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
     ) -> urllib.request.Request | None:
         if urlsplit(newurl).scheme not in ("http", "https"):
-            raise urllib.error.URLError("redirected to what is no web server")
+            raise urllib.error.URLError("redirected to an address that is not http or https")
         request = super().redirect_request(req, fp, code, msg, headers, newurl)
         token = req.unredirected_hdrs.get("Authorization")
         if request is not None and token and origin(newurl) == origin(req.full_url):

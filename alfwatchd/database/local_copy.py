@@ -29,7 +29,7 @@ class Copy:
     sessions, datasets : pyarrow.Table
         With their index as plain columns.
     mark : dict
-        By which the source tells whether it has changed since.
+        What tells later whether the source has changed.
     """
 
     sessions: pa.Table
@@ -38,7 +38,7 @@ class Copy:
 
 
 def save(state_dir: Path, source: str, copy: Copy, digest: str) -> None:
-    """Keep tables; the note, which makes them count, comes last.
+    """Keep tables. The note is written last: tables without it do not count.
 
     Parameters
     ----------
@@ -76,14 +76,14 @@ def load(state_dir: Path, source: str) -> Copy | None:
 
 
 def kept_mark(state_dir: Path, source: str) -> dict[str, Any] | None:
-    """Return by which the source of what is kept can be told from what it is now; None where nothing is kept."""
+    """Return the `mark` of the copy that is kept; None if nothing is kept."""
     note = _read_note(state_dir)
     mark = note.get("mark")
     return mark if note.get("source") == source and isinstance(mark, dict) else None
 
 
 def kept_digest(state_dir: Path, source: str) -> str:
-    """Return the digest of what is kept for a source; empty where nothing is, or where there is no source."""
+    """Return the digest of the copy that is kept for a source; empty if there is no copy, or no source."""
     note = _read_note(state_dir)
     return str(note.get("digest", "")) if source and note.get("source") == source else ""
 

@@ -28,7 +28,7 @@ class Reading:
     Parameters
     ----------
     adoption : Adoption or None
-        None where nothing is to change.
+        None if nothing changes.
     error : str
         Why the source could not be read; empty if it could.
     """
@@ -41,7 +41,7 @@ NOTHING_READ = Reading(None, "")
 
 
 def look(settings: Adopt, state_dir: Path, in_force: Adoption | None = None) -> Reading:
-    """Look whether the source has changed. Any thread; may take minutes where it is far away.
+    """Look whether the source has changed. Any thread; may take minutes if the source is far away.
 
     Parameters
     ----------

@@ -24,7 +24,7 @@ from alfwatchd.store.reader import read_file
 from alfwatchd.store.zip_files import check_member, open_zip
 
 SourceVersion: TypeAlias = dict[str, Any]
-"""By which a source can be told from what it is later. Plain JSON, equal after it was saved and loaded."""
+"""What tells a source from a later version of it. Plain JSON, equal after it was saved and loaded."""
 
 _DAMAGES = (
     OSError, pa.ArrowException, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError,
@@ -118,7 +118,7 @@ def _unpacked(zipped: zipfile.ZipFile, name: str, told: str, scratch: Path | Non
     with tempfile.TemporaryFile(dir=scratch) as unpacked:
         free = shutil.disk_usage(f"/proc/self/fd/{unpacked.fileno()}").free
         if (size := members[0].file_size) > min(MOST_BYTES, free):
-            raise SourceError(f"{told}: {name} would take {size} bytes, more than tables have, or than are free")
+            raise SourceError(f"{told}: {name} would take {size} bytes, more than tables need, or more than are free")
         check_member(members[0])
         with zipped.open(members[0]) as packed:  # gives no more bytes than the size that was told
             shutil.copyfileobj(packed, unpacked, 1 << 20)
@@ -193,7 +193,7 @@ def _check(table: pa.Table, wanted: _Wanted, told: str) -> pa.Table:
     missing = [name for name in wanted.required if name not in names]
     missing += [name for name in wanted.ids if name not in names and not {f"{name}_0", f"{name}_1"} <= set(names)]
     if missing:
-        raise SourceError(f"{told}: lacks {', '.join(missing)}: no table that Alyx or ONE makes; check adopt.source")
+        raise SourceError(f"{told}: lacks {', '.join(missing)}: this is not a table of Alyx or ONE; check adopt.source")
     if wanted is _SESSIONS and not len(table):
         raise SourceError(f"{told}: holds no sessions: nothing to adopt; have it written again")
     for place, field in enumerate(table.schema):
@@ -204,5 +204,5 @@ def _check(table: pa.Table, wanted: _Wanted, told: str) -> pa.Table:
             table = table.set_column(place, field.name, pa.nulls(len(table)))  # to pandas, no text is no number
     for field in table.schema:
         if not any(is_kind(field.type) for is_kind in (pa.types.is_null, *_KINDS.get(field.name, _TEXTS))):
-            raise SourceError(f"{told}: column {field.name} holds {field.type}: no table that Alyx or ONE makes")
+            raise SourceError(f"{told}: column {field.name} holds {field.type}: this is not a table of Alyx or ONE")
     return table.replace_schema_metadata(None)

@@ -31,14 +31,14 @@ def read_source(source: str, seen: SourceVersion | None, scratch: Path | None = 
         Folder with the two tables or a ``cache.zip``; a zip file; the ``http(s)`` address of either; the address of an
         Alyx database with ``alyx+`` before it.
     seen : dict or None
-        `Source.mark` of an earlier call; of another source it counts as None.
+        `Source.mark` of an earlier call; the mark of another source counts as None.
     scratch : Path or None
         Folder for temporary files, which have no name there; default: that of the system.
 
     Returns
     -------
     Source or None
-        None where nothing has changed.
+        None if nothing has changed.
 
     Raises
     ------
@@ -61,7 +61,7 @@ def read_source(source: str, seen: SourceVersion | None, scratch: Path | None = 
         if not any(table.exists() for table in tables) and (path / ZIP).exists():
             return _read_still(source, [path / ZIP], seen, lambda: read_zip_at(path / ZIP, scratch))
     except OSError as error:
-        raise SourceError(f"{source}: cannot be looked into: {error.strerror}; check adopt.source") from error
+        raise SourceError(f"{source}: cannot be opened: {error.strerror}; check adopt.source") from error
     return _read_still(source, tables, seen, lambda: read_pair(tables, [*map(str, tables)]))
 
 

@@ -25,7 +25,7 @@ TOKEN = "adopt_token"  # noqa: S105  # the name of a credential
 
 _MOST_INFO_BYTES = 1 << 20
 TRIES, PAUSE_SECONDS = 5, 0.2
-"""How often, and how far apart, files are read that are being replaced meanwhile."""
+"""How often to try to read files that are being replaced, and seconds between two tries."""
 
 
 def read_web(source: str, seen: SourceVersion | None, scratch: Path | None) -> Source | None:
@@ -82,9 +82,12 @@ class _Web:
             location = urljoin(address, info.get("location") or "")
             is_web = urlsplit(location).scheme in ("http", "https")
         except (ValueError, AttributeError, TypeError) as error:
-            raise SourceError(f"{shown(address)}: is no {INFO} as Alyx makes it; check adopt.source") from error
+            raise SourceError(f"{shown(address)}: is not a {INFO} as Alyx writes it; check adopt.source") from error
         if not is_web:
-            raise SourceError(f"{shown(address)}: its location is no http or https address; name it as adopt.source")
+            raise SourceError(
+                f"{shown(address)}: its location is not an http or https address; name the address of the tables as "
+                "adopt.source"
+            )
         return "" if location == address else location
 
     def _find_info(self, address: str) -> dict[str, Any] | None:
@@ -99,7 +102,7 @@ class _Web:
         except ValueError:
             info = None
         if not isinstance(info, dict):
-            raise SourceError(f"{shown(address)}: is no {INFO} as Alyx makes it; check adopt.source")
+            raise SourceError(f"{shown(address)}: is not a {INFO} as Alyx writes it; check adopt.source")
         return info
 
     def read_zip(self, address: str) -> Source | None:

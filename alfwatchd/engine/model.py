@@ -37,13 +37,13 @@ class EngineModel:
     flusher : Flusher
     inbox : Inbox
     hashes : HashQueue or None
-        None where hashing is off.
+        None if hashing is off.
     adopter : Adopter or None
-        None where no database is adopted.
+        None if no database is adopted.
     publisher : Publisher or None
-        None where there are no targets.
+        None if there are no targets.
     trash : TrashKeeper or None
-        None where the engine does not empty the trash.
+        None if the engine does not empty the trash.
     first_seen : FirstSeen
     first_scan_done : callable
         Called once, before the first flush.

@@ -112,8 +112,8 @@ class Root:
 
     def _error(self) -> RootOffline:
         return RootOffline(
-            f"{self._model.offline}; offline since {self._model.offline_since}: its rows are kept, and the daemon goes "
-            "on by itself when it is back"
+            f"{self._model.offline}; offline since {self._model.offline_since}: its rows are kept, and the daemon "
+            "continues by itself when the root is back"
         )
 
     def _look_at_mounts(self) -> None:

@@ -1,7 +1,7 @@
-"""Sessions that are gone though no event told of it: their rows stay until a whole scan has shown how many they are.
+"""Sessions that are gone without an event: their rows stay until a whole scan has shown how many there are.
 
 A disk that is swapped, a pool that comes back with other files, a mount that is missing: all look like deletions. What
-an event told of goes at once. All else waits for the end of the scan, and is held where it is too much.
+an event told of goes at once. All else waits for the end of the scan, and is held if it is too much.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Absences:
     tree : Tree
     watch : WatchSupervisor
     unreadable : mapping of Folder to Unreadable
-        Folders that could not be read: what lay below them is not gone. It changes meanwhile.
+        Folders that could not be read: what lay below them is not gone. The caller changes the mapping.
     max_fraction : float
         See `allow_losses`.
     record : Record
@@ -87,7 +87,7 @@ class Absences:
 
     @property
     def are_undecided(self) -> bool:
-        """Whether rows are there of which a scan must still show whether they go."""
+        """Whether a scan must still show if some rows go."""
         return bool(self._undecided)
 
     @property
@@ -133,9 +133,10 @@ class Absences:
             self._undecided.update(set(sessions) - told)
 
     def tell(self, folder: Folder, names: Set[str]) -> None:
-        """Take note of an event: these sub-folders are gone, whether a listing has missed them already or will.
+        """Take note of an event: these sub-folders are gone, with all sessions below them.
 
-        Each with all sessions below: in its place there may be a new folder, even with its inode.
+        A listing may have shown it already, or will show it. A new folder may be in the place of each, even with the
+        same inode.
         """
         if self._is_deaf:
             return
@@ -156,7 +157,7 @@ class Absences:
             self._pruned.clear()
 
     def tell_pruned(self, session: str) -> None:
-        """Note that a prune removes a session, whether a listing has missed it already or will."""
+        """Note that a prune removes a session. A listing may have shown it already, or will show it."""
         self._is_pruning = True
         self._pruned.add(session)
         if session in self._undecided:
@@ -164,7 +165,7 @@ class Absences:
             self._drop({session})
 
     def end_prune(self) -> None:
-        """Note that a prune is over: what it said counts until all that is marked now has been looked at."""
+        """Note that a prune is over: its notes count until all folders that are marked now have been looked at."""
         self._is_pruning = False
 
     def lose_events(self) -> None:
@@ -354,7 +355,7 @@ class Absences:
 
 
 def canonical(session: KnownSession) -> str:
-    """Return the path that stands for a session of a table: in no lab folder where it may be in none."""
+    """Return the path that stands for a session of a table: without a lab folder, if the session may be in none."""
     return next((path for path in session.spellings if path.count("/") == 2), session.spellings[0])
 
 

@@ -26,9 +26,9 @@ class DirtyMark:
     names : set of str
         Files to look at.
     rewritten : set of str
-        Files whose content changed, whatever their size and time say.
+        Files whose content changed, even if their size and time did not.
     attributes : set of str
-        Files of which events told only that their attributes changed.
+        Files for which events told only that their attributes changed.
     """
 
     first: float

@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 class FirstSeen:
     """Notes when sessions appear. Used by the thread that owns the tables.
 
-    Sessions that the first scan finds count as new only where earlier tables were there and do not hold them: neither a
+    A session that the first scan finds counts as new only if there are earlier tables that do not hold it. So neither a
     first run nor a lost state makes all sessions new.
 
     Parameters
@@ -24,8 +24,8 @@ class FirstSeen:
     state : StateDb or None
         None to remember nothing for the next run.
     earlier : set of str or None
-        `SessionKey.eid_path` of the sessions in earlier tables, with and without the lab that they were given; None, or
-        none, where there are no such tables.
+        `SessionKey.eid_path` of the sessions in earlier tables, with and without the lab that they were given; None or
+        empty if there are no such tables.
     """
 
     def __init__(self, state: StateDb | None = None, earlier: Set[str] | None = None) -> None:

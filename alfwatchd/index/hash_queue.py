@@ -17,7 +17,7 @@ from alfwatchd.tree.rows import Session
 _log = logging.getLogger(__name__)
 
 ONE_FSID = frozenset({"ext2", "ext3", "ext4", "xfs", "f2fs", "tmpfs"})
-"""File systems that have the same id everywhere; in btrfs, for one, each subvolume has its own."""
+"""File systems that have the same id everywhere; in btrfs, for example, each subvolume has its own."""
 
 
 class HashQueue:
@@ -53,10 +53,10 @@ class HashQueue:
                 self._hasher.submit(self._take_recorded(session, jobs, indexer))
 
     def accept(self, message: Hashed, indexer: Indexer, now: float | None = None) -> None:
-        """Put digests into the rows that still have the signature they were made for; of an old version, ask again.
+        """Put digests into the rows that still have the signature they were made for; for an old version, ask again.
 
-        Where the file has another change time than its row, no event may have told of it, as of a hard link: with
-        `now`, on the caller's clock in seconds, it is marked to be looked at.
+        If a file has another change time than its row, perhaps no event came, as for a hard link. If `now` is given, in
+        seconds on the caller's clock, the file is marked to be looked at.
         """
         digests: dict[str, dict[str, tuple[bytes, bytes]]] = {}
         again = []

@@ -36,6 +36,6 @@ class Heard:
         """Return the files of a watched folder that were not written to although their change times may be others.
 
         The kernel tells of each write, and of the end of each mapping that could be written through, before it tells
-        of the new attributes. Where the writer still holds a mapping, that end is still to come.
+        of the new attributes. If the writer still holds a mapping, the event of its end is still to come.
         """
         return mark.attributes if mark is not None and self._is_complete else _NOTHING

@@ -151,7 +151,7 @@ class Indexer:
         return "sessions are gone that no event told of" if must else ""
 
     def open_root(self, *, accept: bool = False) -> None:
-        """Make sure that the root is what it was, or take it as it is; a scan must follow.
+        """Make sure that the root is the same as before, or accept it as it is; a scan must follow.
 
         Raises
         ------
@@ -175,7 +175,7 @@ class Indexer:
         return started
 
     def queue_dirty(self) -> Ticket:
-        """Queue all that is dirty now, due or not, and all that events cannot tell about; take a place behind it."""
+        """Queue all that is dirty now, due or not, and all that events cannot tell about; return the place behind."""
         self.queue.add(self.dirty.pop_all())
         self.queue.add((folder, DirtyMark(0.0, 0.0, listing=True)) for folder in self.linked)
         self.queue.add((folder, None) for folder in [*self.watch.unwatched, *self.unreadable])

@@ -59,7 +59,7 @@ class Meanwhile:
     looked_at : set of Folder
         Folders that were looked at here.
     told : set of int
-        Watch descriptors of which events came before any folder claimed them.
+        Watch descriptors for which events came before any folder claimed them.
     """
 
     looked_at: set[Folder] = field(default_factory=set)

@@ -85,7 +85,7 @@ class LookQueue:
 
     @property
     def is_urgent(self) -> bool:
-        """Whether anything but a paced scan is to be looked at."""
+        """Whether anything other than a paced scan is to be looked at."""
         pass_goes_on = bool(self._background or self._out)
         return bool(self._urgent or (pass_goes_on and self.current is not None and not self.current.paced))
 
@@ -130,7 +130,7 @@ class LookQueue:
         self._out.add(look)
 
     def note_returned(self, look: Look) -> bool:
-        """Note that a worker returned a unit, read or not; False if its scan is over or was given up."""
+        """Note that a worker returned a unit, read or not; return False if its scan is over or was given up."""
         if look not in self._out:
             return False
         self._out.remove(look)

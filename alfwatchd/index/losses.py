@@ -1,4 +1,4 @@
-"""Whether so many sessions are gone that no person can have meant it, unless one says so."""
+"""Whether so many sessions are gone that a person must say whether this was meant."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 LEAST_LOST = 10
-"""Fewer sessions than these are never too many, unless they are all."""
+"""The loss of fewer sessions is never too much, unless no session is left."""
 
 
 class Loss(NamedTuple):
@@ -62,5 +62,5 @@ def is_too_much(gone: Collection[str], n_known: int, staying: Iterable[str], max
 
 
 def lab_of(path: str) -> str:
-    """Return the lab folder of a session path; empty where it has none."""
+    """Return the lab folder of a session path; empty if it has none."""
     return path.partition("/")[0] if path.count("/") == 4 else ""

@@ -1,6 +1,6 @@
 """What the next process needs beside the tables: identities, some inodes, md5 digests, new sessions; in SQLite.
 
-The file may be deleted at any time: the next start scans, hashes and takes the root as it finds it. A running daemon
+The file may be deleted at any time: the next start scans, hashes and accepts the root as it is. A running daemon
 makes it again.
 """
 
@@ -81,8 +81,8 @@ class StateDb:
         except (OSError, sqlite3.Error) as error:
             if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY or _is_in_use(error):
                 raise StateLocked(
-                    f"{state_dir}: the state is locked by another process, which keeps it while it runs; stop it, or "
-                    "choose another folder with --state-dir"
+                    f"{state_dir}: the state is locked by another process; stop that process, or choose another "
+                    "folder with --state-dir"
                 ) from error
             raise StateError(
                 f"{state_dir}: cannot keep state here ({error}); choose another folder with --state-dir"
@@ -123,7 +123,7 @@ class StateDb:
             self._db.executemany("INSERT INTO sessions_seen VALUES (?, ?, ?)", [(*row, _seal(*row)) for row in rows])
 
     def load_held(self) -> bool:
-        """Tell whether the tables hold rows of sessions that are gone, and that no person has given up."""
+        """Tell whether the tables hold rows of sessions that are gone, and no person has accepted the loss."""
         with self._access():
             rows = self._db.execute("SELECT is_held, seal FROM held").fetchall()
         return any(is_held for is_held, seal in rows if seal == _seal(is_held))
@@ -172,7 +172,7 @@ class StateDb:
         return found
 
     def save_digests(self, rows: Iterable[tuple[int, Key, bytes]]) -> None:
-        """Record (fsid, key, md5 digest) of files, each in the place of what was recorded for its `Key.place`."""
+        """Record (fsid, key, md5 digest) of files; each replaces what was recorded for its `Key.place`."""
         with self._transaction():
             self._db.executemany(
                 "INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?, ?)",

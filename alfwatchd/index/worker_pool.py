@@ -34,10 +34,10 @@ _LARGEST_BATCH = 16
 _BATCHES_AHEAD = 2
 """For one worker at a time, so that it never waits for the next."""
 SILENT_SECONDS = 30.0
-"""After which workers that owe an answer are taken for stopped."""
+"""Seconds without an answer after which workers count as stopped."""
 FIRST_REST_SECONDS, LONGEST_REST_SECONDS = 5.0, 86400.0
-"""How long no workers are started after some have died. Each time it is four times as long, until some end in order: a
-death may let the scan begin again, so the rest must become longer than a whole scan without workers."""
+"""How long no workers are started after some have died. Each time it is four times as long, until some end normally: a
+death may make the scan begin again, so the rest must become longer than a whole scan without workers."""
 _DEAF = "a worker process ended, or the thread that waits for answers"
 _PACKAGES = Path(__file__).parents[2]
 
@@ -52,7 +52,7 @@ class _Worker:
 
 @dataclass(frozen=True, slots=True)
 class ScanUnit:
-    """What came of a unit: the folders that were read, or None where it is to be looked at by the caller."""
+    """What came of a unit: the folders that were read, or None if the caller must look at it."""
 
     look: Look
     found: list[Found] | None
@@ -125,7 +125,7 @@ class WorkerPool:
         self._waiting.append(look)
 
     def share(self, inotify_fd: int) -> None:
-        """Give the workers something to do; start them if there is enough. To be called every second or so.
+        """Give the workers something to do; start them if there is enough. Call this about every second.
 
         Parameters
         ----------

@@ -31,7 +31,7 @@ _DEEPEST = 32
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What must stay, whatever the reference says.
+    """What must stay, even if the reference does not list it.
 
     Parameters
     ----------

@@ -35,7 +35,7 @@ class TrashedPlan:
     n_files, n_bytes : int
         Number and bytes of the files that lie there now.
     freed_at : float or None
-        When they are due to be deleted, in seconds since 1970; None where the manifest is missing or damaged.
+        When they are due to be deleted, in seconds since 1970; None if the manifest is missing or damaged.
     n_written : int
         Files that were written to since they were moved; these stay when the rest is deleted.
     trouble : str

@@ -1,4 +1,4 @@
-"""Finds where the symbolic links in a root lead. What they lead to is never pruned, or they would lead nowhere."""
+"""Finds where the symbolic links in a root lead. What they lead to is never pruned: the links would then dangle."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def find_link_targets(root: Path) -> frozenset[tuple[int, int]]:
     finally:
         os.close(root_fd)
     raise PruneRefused(
-        f"{root}: folders are renamed or removed all the time, so that links in them may have been overlooked; nothing "
-        "is deleted; try again when that has ended"
+        f"{root}: other programs rename or remove folders all the time, so prune may have missed links in them; "
+        "nothing was deleted; try again when these programs have ended"
     )
 
 

@@ -66,7 +66,7 @@ class NearMisses:
         Parameters
         ----------
         numbers : sequence of int
-            `Reference.numbers_of` its session; empty where the session is not listed.
+            `Reference.numbers_of` its session; empty if the session is not listed.
         rel_path : str
             Relative to the session.
         """

@@ -37,7 +37,7 @@ from alfwatchd.tree.sessions import TablesView
 
 _OWN_NOTE = (
     "the reference is the daemon's own tables, which mirror the disk, so there is nothing to delete; "
-    "name the tables of what is to stay with --reference"
+    "name tables that list what must stay with --reference"
 )
 _MOST_KEPT = 10_000
 """How many files and folders that stay a reply lists; all are counted."""
@@ -123,7 +123,7 @@ def plan_for(
     remove_empty_sessions: bool,
     margin_seconds: float | None,
 ) -> PrunePlan:
-    """Plan to delete all datasets that are not in a reference, whatever part of the whole they are.
+    """Plan to delete all datasets that are not in a reference, without a limit on their number.
 
     Parameters
     ----------
@@ -161,7 +161,7 @@ def plan_for(
 
 
 def _listed_folders(root: Path, view: TablesView, reference: Reference) -> dict[tuple[int, int], str]:
-    """Return (st_dev, st_ino) -> path of the folders of listed sessions; empty where no mount can show one twice."""
+    """Return (st_dev, st_ino) -> path of the folders of listed sessions; empty if no mount can show one twice."""
     found: dict[tuple[int, int], str] = {}
     if not mounts_near(str(root))[1]:
         return found
@@ -207,8 +207,8 @@ def _require_other_than_own(folder: Path, settings: Settings) -> None:
         with suppress(OSError):
             if one.samefile(other):
                 raise PruneRefused(
-                    f"{one}: this is where the tables of {settings.root} are written, so that it lists what is on "
-                    "disk, and never what is to stay; copy the tables to a folder of their own first"
+                    f"{one}: this is where the tables of {settings.root} are written; they list what is on disk, "
+                    "not what must stay; copy the tables to a folder of their own first"
                 )
 
 
@@ -297,7 +297,7 @@ def _trash(settings: Settings) -> Trash | None:
 
 
 class RootCheck:
-    """Notices, where no daemon does, that the root or a mount is another one than when this object was made.
+    """Notices, for a prune without a daemon, that the root or a mount is another one than when this object was made.
 
     Raises
     ------

@@ -12,8 +12,8 @@ from alfwatchd.errors import AlfwatchdError, PruneRefused
 OWN_TABLES = "the daemon's own tables"
 """Stands for the reference of a plan where none is named."""
 NO_REFERENCE = (
-    "without a reference there is nothing to delete: name the folder with the tables of what is to stay with "
-    "--reference, or set prune.reference"
+    "without a reference there is nothing to delete: name the folder with tables that list what must stay "
+    "with --reference, or set prune.reference"
 )
 
 
@@ -27,7 +27,7 @@ class FileState:
     mtime_ns: int
     ctime_ns: int
     btime_ns: int | None
-    """None where the file system does not record it."""
+    """None if the file system does not record it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +73,16 @@ class PrunePlan:
     reference : str
         Folder of the reference tables.
     reference_date : str
-        The earliest time at which they may have been made, UTC, ISO 8601; empty where nothing tells.
+        The earliest time at which they may have been made, UTC, ISO 8601; empty if it is not known.
     reference_generation : int or None
-        None where another program wrote them.
+        None if another program wrote them.
     n_datasets, n_bytes_on_disk : int
         Number and bytes of all datasets on disk.
     files : tuple of PlannedFile
         Sorted by path.
     folders : tuple of str
-        Session folders that may go once they are empty, sorted by path, relative to the root. Which of them will
-        be empty, only the disk knows: `executor.preview_plan` looks.
+        Session folders that may go once they are empty, sorted by path, relative to the root. Only the disk tells which
+        of them will be empty: `executor.preview_plan` looks.
     kept : tuple of KeptItem
         Files and folders that the reference does not list and that stay nevertheless: the first 10,000.
     places : mapping of str to SessionPlace

@@ -44,9 +44,9 @@ class Origin:
     source : str
         The folder, or what else to call them in messages.
     date : datetime.datetime or None
-        The earliest time at which they may have been made, with a zone; None where nothing tells.
+        The earliest time at which they may have been made, with a zone; None if it is not known.
     generation : int or None
-        None where another program wrote them.
+        None if another program wrote them.
     """
 
     source: str
@@ -55,7 +55,7 @@ class Origin:
 
     @property
     def iso_date(self) -> str:
-        """The date in UTC, ISO 8601; empty where nothing tells."""
+        """The date in UTC, ISO 8601; empty if it is not known."""
         return self.date.isoformat(timespec="seconds") if self.date is not None else ""
 
     def __str__(self) -> str:
@@ -188,8 +188,8 @@ def _with_datasets(reference: Reference, numbers: Mapping[bytes, int], datasets:
     n_rows, is_homeless = int(has_path.sum()), has_path & (of_eid < 0)
     if not n_rows:
         raise PruneRefused(
-            f"{reference.origin}: the datasets table lists no dataset, so that every file would go; nothing was "
-            "deleted. Name the tables of what is to stay"
+            f"{reference.origin}: the datasets table lists no dataset, so every file would go; nothing was deleted. "
+            "Name tables that list what must stay"
         )
     _check_odd(reference.origin, int(is_homeless.sum()), n_rows, "datasets table have no session")
     order = np.flatnonzero(has_path & ~is_homeless)
@@ -226,7 +226,7 @@ def _check_columns(origin: Origin, sessions: pa.Table, datasets: pa.Table) -> No
     date = sessions.schema.field("date").type
     if pa.types.is_timestamp(date) and date.tz is not None:
         raise PruneRefused(
-            f"{origin}: the dates of the sessions have a time zone ({date.tz}), so that it is not sure which day is "
+            f"{origin}: the dates of the sessions have a time zone ({date.tz}), so it is not certain which day is "
             "meant; write the column `date` as plain dates. Nothing was deleted"
         )
 

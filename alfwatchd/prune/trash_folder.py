@@ -35,7 +35,7 @@ _in_use = threading.Lock()
 
 @contextmanager
 def open_trash(root_fd: int, *, make: bool = False, alone: bool = True) -> Iterator[int | None]:
-    """Open the trash of a root; yields None where there is none.
+    """Open the trash of a root; yields None if there is none.
 
     Parameters
     ----------

@@ -36,11 +36,11 @@ class Found:
     Parameters
     ----------
     date : str
-        Date in its JSON, as ONE writes it; empty where there is none.
+        Date in its JSON, as ONE writes it; empty if there is none.
     zip_date : str
         Date in ``cache.zip``, likewise.
     content, zip_content : str
-        Digest of the content that the JSON and ``cache.zip`` stand for; empty where they do not say it.
+        Digest of the content that the JSON and ``cache.zip`` stand for; empty if they do not say it.
     name : str
         The generation that its JSON names; empty for none.
     replaced : mapping of str to str

@@ -118,7 +118,7 @@ class FolderTarget:
         try:
             folder = os.open(path, _FOLDER)
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise TargetError(f"{path}: the target is no folder, or not mounted; make it, or mount it") from error
+            raise TargetError(f"{path}: the target is not a folder, or is not mounted; make it, or mount it") from error
         try:
             for name in (*self._above, *names):
                 path /= name
@@ -145,7 +145,7 @@ class FolderTarget:
             while not linux.try_flock(fd):
                 if time.monotonic() > deadline:
                     lock = self._base / LOCK_NAME
-                    raise TargetError(f"{lock}: another process holds it all the time; `fuser -v` on it tells which")
+                    raise TargetError(f"{lock}: another process holds it all the time; `fuser -v` on it shows which")
                 time.sleep(_LOCK_POLL_SECONDS)
             yield
         finally:
@@ -172,7 +172,7 @@ def _enter(folder: int, name: str, path: Path, *, make: bool) -> int:
     try:
         return os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
     except NotADirectoryError as error:
-        raise TargetError(f"{path}: is no folder, or a link, which is not followed here; remove it") from error
+        raise TargetError(f"{path}: is not a folder, or is a link, which is not followed; remove it") from error
 
 
 def _open_file(folder: int, name: str) -> BinaryIO:

@@ -174,7 +174,7 @@ def _look(target: Target) -> tuple[Found, dict[str, Token | None], dict[str, Any
 
 
 def _location(settings: Publish, target: Target) -> str:
-    """Return the address of the target's files for clients; empty where they are not told."""
+    """Return the address of the target's files for clients; empty if they are not told."""
     tag = settings.subset.tag
     return settings.location + (f"/{tag}" if tag else "") if settings.location else target.location
 

@@ -26,7 +26,7 @@ _QUIET_SECONDS = 30.0
 
 
 class Publisher:
-    """The threads that publish. Any thread may call `wake`, `status` and `close`; all but `close` return at once.
+    """The threads that publish. Any thread may call `wake` and `status`, which return at once, and `close`.
 
     Parameters
     ----------

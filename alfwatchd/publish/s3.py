@@ -130,7 +130,7 @@ class S3Target:
     def _head(self, key: str, field: str) -> Any:
         about = self._call(key, "head_object", Key=self._prefix + key)
         if field not in about:
-            raise TargetError(f"{self.address}/{key}: the S3 server told no {field}; is it an S3 server, or a proxy?")
+            raise TargetError(f"{self.address}/{key}: the S3 server sent no {field}; is it an S3 server, or a proxy?")
         return about[field]
 
     def _read(self, key: str, start: int | None = None) -> bytes:

@@ -1,4 +1,4 @@
-"""Identities of file systems: asked of the file system itself, as a service may see no ``/dev/disk``."""
+"""Asks file systems for their identity. It does not read ``/dev/disk``, which a service may not see."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def read_identity(fd: int, fs_type: str, fsid: int) -> Identity | None:
     Returns
     -------
     Identity or None
-        None where there is none: FUSE and network file systems, old kernels, a sandbox that refuses the question.
+        None if there is none: FUSE and network file systems, old kernels, a sandbox that refuses the question.
     """
     match fs_type:
         case "ext2" | "ext3" | "ext4":

@@ -1,6 +1,6 @@
 """md5 of dataset files in background threads: newest first, once per content, never of a file being written.
 
-A digest is recorded for the next run only where a later change cannot leave the file looking as it did: `tree.content`.
+A digest is recorded for the next run only if each later change of the file will show: see `tree.content`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _CHUNK_SIZE = 1 << 18
 """Bytes read at once: as fast as more, and it stays in the processor's cache."""
 
 SHORTEST_RETRY, LONGEST_RETRY = 15.0, 3600.0
-"""Seconds until a file that could not be read is tried again; where that is forbidden, twice as long each time."""
+"""Seconds until a file that could not be read is tried again; twice as long each time if reading is forbidden."""
 
 _POST_SECONDS = 0.5
 _POST_FILES = 256
@@ -53,8 +53,8 @@ class HashJob:
     signature : bytes
         Packed; the digest counts for this state of the file only.
     version : int
-        How often the file was rewritten since, as far as events told, without a change of its signature. A digest
-        counts for the last version only, and of any but the first, nothing that was recorded counts.
+        How often, as far as events told, the file was rewritten without a change of its signature. A digest counts for
+        the last version only. Recorded digests count for the first version only.
     """
 
     age_key: int
@@ -87,7 +87,7 @@ class _Found(NamedTuple):
         Empty if only the change time of the file differs: the indexer must look at the file again.
     fsid : int
     key : Key or None
-        Under what the digest is to be recorded; None where it must not be.
+        Under what the digest is to be recorded; None if it must not be.
     """
 
     job: HashJob
@@ -116,7 +116,7 @@ class Hasher:
     post : callable
         Gets `Hashed` messages, in a hashing thread.
     settle_seconds : float
-        A file that was changed less than this ago may still be written, and waits.
+        A file that changed less than this many seconds ago may still be written to, so it waits.
     """
 
     def __init__(

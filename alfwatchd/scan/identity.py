@@ -27,8 +27,8 @@ class Identities:
     def lead_elsewhere(self, folder: Folder, about: os.stat_result) -> bool:
         """Tell whether a path led to another folder than the one that belongs there, and remember to which.
 
-        Another process may rename a folder above it, and back: what lies there must not be taken for what belongs
-        here, and no event would ever correct it. Which one belongs here, the parent's listing tells.
+        Another process may rename a folder above it, and rename it back. Meanwhile the path leads to another folder; no
+        event would ever correct a row that was taken from there. The parent's listing tells which folder belongs here.
         """
         found = about.st_dev, about.st_ino
         expected = folder.dev, folder.ino

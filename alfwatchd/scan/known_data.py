@@ -1,4 +1,4 @@
-"""Looks for known sessions on disk: where no identity tells whether it is the right one, the data decide."""
+"""Looks for known sessions on disk: if no identity tells whether it is the right disk, the data decide."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Listed:
 
 
 def look_for(root: str, sessions: Iterable[KnownSession]) -> Seen:
-    """Look which of the sessions are there; what cannot be looked at is not."""
+    """Count which of the sessions are there; one that cannot be looked at counts as missing."""
     n_known = n_named = n_numbered = n_same = 0
     for session in sessions:
         n_known += 1

@@ -30,7 +30,7 @@ class Mount:
     mount_id : int
         Given again once it is free.
     device : str
-        Of the file system; with the folder of it that is mounted.
+        Device of the file system, and the folder of it that is mounted.
     path : str
         Where.
     fs_type : str
@@ -99,7 +99,7 @@ def find_place(path: str) -> Place:
 
 
 def top_folders(path: str) -> set[str]:
-    """Return the names of the folders in a folder; links to folders count, dead ones and the trash of prunes do not."""
+    """Return the names of the folders in a folder, links to folders included, without the trash and dangling links."""
     with os.scandir(path) as entries:
         return {entry.name for entry in entries if entry.name != TRASH and _is_folder(entry)}
 

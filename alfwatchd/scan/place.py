@@ -17,7 +17,7 @@ _STORED_INODES = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What tells a file system from every other one, whatever device it is on and wherever it is mounted.
+    """What tells a file system from every other one, on any device and at any mount point.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ class Place:
     fs_type : str
         For example ``ext4`` or ``nfs4``.
     identity : Identity or None
-        None where the file system has none that can be found out: FUSE, network, old kernels.
+        None if the file system has none that can be found out: FUSE, network, old kernels.
     source : str
         What is mounted, as the mount table names it. For messages only: it changes where the data stay.
     unique_id : int
@@ -70,7 +70,7 @@ class Place:
         return may_keep_inodes(self.fs_type) and (self.keeps_inodes or self.fs_type in _STORED_INODES)
 
     def is_same_folder(self, other: Place) -> bool:
-        """Tell whether the numbers are the same that a remount leaves as they are; no proof."""
+        """Tell whether the numbers that a remount does not change are equal. This is no proof."""
         return (self.fsid, self.ino, self.fs_type) == (other.fsid, other.ino, other.fs_type)
 
     def is_same_mount(self, other: Place) -> bool:
@@ -116,14 +116,14 @@ def relate(expected: Place | None, found: Place) -> Relation:
 
 
 class Seen(NamedTuple):
-    """What of the known sessions is there now.
+    """How many of the known sessions are there now.
 
     Parameters
     ----------
     n_known : int
         Sessions that were looked for: all, or a sample.
     n_named : int
-        Those of which a folder of this name is there.
+        Those for which a folder of this name is there.
     n_numbered : int
         Those of `n_named` whose inode is known from before.
     n_same : int
@@ -137,14 +137,14 @@ class Seen(NamedTuple):
 
     @property
     def shows_stable_inodes(self) -> bool:
-        """Whether nearly all inodes are what they were."""
+        """Whether nearly all inodes are the same as before."""
         return self.n_numbered > 0 and 10 * self.n_same >= 9 * self.n_numbered
 
 
 def judge_data(expected: Place | None, seen: Seen) -> str:
-    """Return why what is there cannot be the data that are known, or nothing if at least half of them are there.
+    """Return why the data on disk cannot be the known ones; empty if at least half of the known sessions are there.
 
-    Names alone would accept an old backup, so where inode numbers are stable, half of them must be the same, too.
+    Names alone would accept an old backup. So if inode numbers are stable, half of them must be the same, too.
     """
     if 2 * seen.n_named < seen.n_known:
         return f"only {seen.n_named} of {seen.n_known} known sessions that were looked for are there"
@@ -167,7 +167,7 @@ class Verdict:
 
     @property
     def is_online(self) -> bool:
-        """Whether the root is what it was."""
+        """Whether the root is the same as before."""
         return not self.reason
 
 
@@ -177,7 +177,7 @@ ONLINE = Verdict()
 def judge_place(
     expected: Place | None, found: Place | OSError, *, is_known: bool, is_empty: bool, look: Callable[[], Seen]
 ) -> Verdict:
-    """Compare the root with what it was.
+    """Compare the root with what it was before.
 
     Parameters
     ----------
@@ -195,8 +195,8 @@ def judge_place(
     Returns
     -------
     Verdict
-        Equal identities are no proof that the data are the same (``dd``, snapshots): what a scan then finds gone is
-        judged by `index.losses`.
+        Equal identities are no proof that the data are the same (``dd``, snapshots). If a scan then finds that sessions
+        are gone, `index.losses` judges it.
     """
     if isinstance(found, OSError):
         return Verdict(f"the root cannot be read ({found.strerror})")

@@ -1,4 +1,4 @@
-"""Guards the root and what is mounted below it: rows change only while the disk is what it was."""
+"""Guards the root and what is mounted below it: rows change only while the disk is the same as before."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class RootGuard:
         self.missing: dict[str, str] = {}
         """Mounts below the root that are missing or replaced -> why. Their rows are kept."""
         self.n_mount_changes = 0
-        """How often mounts at, above or below the root changed, as far as noticed; while it is not open, any mounts."""
+        """How often mounts at, above or below the root were seen to change. While it is not open, all mounts count."""
         self._mounts = mounts.MountWatch()
         self._near: list[mounts.Mount] = []
         self._is_unsure = False
@@ -53,7 +53,7 @@ class RootGuard:
         return self._mark is not None
 
     def use_known(self, known: Known) -> None:
-        """Set the sessions that should be there: they decide where identities do not."""
+        """Set the sessions that should be there: they decide if identities do not."""
         self._known = known
 
     @property
@@ -120,12 +120,13 @@ class RootGuard:
     def poll_mounts(self) -> bool:
         """Look at the mounts again if anything was mounted or unmounted; cheap otherwise.
 
-        What cannot be read closes the root: `check` tells.
+        If the mounts cannot be read, the root is closed, and `check` says so.
 
         Returns
         -------
         bool
-            Whether anything was, anywhere, since the last call: what was seen before may be of another file system.
+            Whether anything was mounted or unmounted, anywhere, since the last call. If so, what was seen before may
+            belong to another file system.
         """
         has_changed = self._mounts.has_changed()
         if has_changed and self.is_open:

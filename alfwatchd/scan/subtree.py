@@ -29,7 +29,7 @@ class Found(NamedTuple):
     Parameters
     ----------
     parent : int
-        Which of the folders that were found before it lies in, counted from 0; -1 for the one the crawl began with.
+        Place of its parent among the folders found before it, from 0; -1 for the folder that the crawl began with.
     name : str
     wd : int
         Watch descriptor, or `NOT_WATCHED`.

@@ -1,4 +1,4 @@
-"""Reads the settings: flags win over the environment, that wins over the TOML file, and that over the defaults."""
+"""Reads the settings: flags win over the environment, the environment over the file, the file over the defaults."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def load(flags: Flags, environ: Environ = os.environ) -> Loaded:
     Parameters
     ----------
     flags : mapping of str to object
-        Key of `EXPLANATIONS`, or ``config`` -> value from the command line, None where it was not given.
+        Key of `EXPLANATIONS`, or ``config`` -> value from the command line, None if it was not given.
     environ : mapping of str to str
         The environment, from which the default places come too. An empty variable counts as not set.
 

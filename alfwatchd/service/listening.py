@@ -44,7 +44,7 @@ class Control:
         self.path = self.listening.getsockname()
 
     def keep(self, replace: Callable[[socket.socket], None]) -> None:
-        """Make the file of the socket again if it was removed, or log an error where only systemd can do so.
+        """Make the file of the socket again if it was removed, or log an error if only systemd can do so.
 
         Parameters
         ----------

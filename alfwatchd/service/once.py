@@ -98,7 +98,7 @@ def run_once(
     accept_root : bool
         See `Indexer.open_root`.
     recompute_ids : bool
-        Whether to make all ids from the paths again, whatever earlier tables hold.
+        Whether to make all ids from the paths again, even if earlier tables hold other ones.
     progress : callable or None
         See `Progress`.
 

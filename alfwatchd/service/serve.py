@@ -43,7 +43,7 @@ POLL_SECONDS = 1.0
 _RETRY_SECONDS = 30.0
 KEEP_SECONDS = 600.0
 """How long a client can still fetch an archive that `cache/info` named and that a newer one has replaced. A download
-that has begun ends whatever happens."""
+that has begun can always end."""
 _MOST_AHEAD = timedelta(minutes=5)
 LEAST_SECONDS = 60.0
 """Time between two publications once their dates are more than five minutes ahead of the clock. ONE compares dates of
@@ -129,7 +129,7 @@ def tagged_subsets(targets: Sequence[Publish]) -> list[Subset]:
     found: dict[str, Subset] = {}
     for subset in (entry.subset for entry in targets if entry.subset.tag):
         if found.setdefault(subset.tag, subset) != subset:
-            raise ConfigError(f"publish: two different subsets have the tag {subset.tag!r}; give one of them another")
+            raise ConfigError(f"publish: two subsets have the tag {subset.tag!r}; give one of them another tag")
     return list(found.values())
 
 

@@ -61,7 +61,7 @@ class Start:
     first_seen: FirstSeen
     _settings: Settings
     losses: list[Loss] = field(default_factory=list)
-    """Of the first scan: what is held, or was accepted."""
+    """Losses that the first scan found: held, or accepted by a person."""
 
     def finish_first_scan(self) -> None:
         """Do what the first complete scan allows: put back rows that cannot be read now, or that are held."""
@@ -105,7 +105,7 @@ def prepare(
     new_watcher : callable or None
         Makes a watcher; None for a run that looks once.
     post : callable or None
-        Gets the messages of worker processes; None for a run that is to have none.
+        Gets the messages of worker processes; None for a run without worker processes.
     """
     recorded = state.load_places() if state is not None else {}
     record = _Record(state)

@@ -15,13 +15,13 @@ FIRST_PASSED_FD = 3
 """`SD_LISTEN_FDS_START`, sd_listen_fds(3)."""
 
 _STATUS_SECONDS = 1.0
-"""Each status costs systemd a message to everybody who watches the unit."""
+"""For each status, systemd sends a message to every program that watches the unit."""
 
 
 class Service:
     """What the loop that does the work tells systemd, once in each round. That loop's thread only.
 
-    A message that systemd does not take, because it is busy, is said again in the next round.
+    A message that systemd does not take, because it is busy, is sent again in the next round.
     """
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:

@@ -1,4 +1,4 @@
-"""Files are replaced as a whole: a reader finds the old content or the new one, and so does a crash."""
+"""Replaces files as a whole: a reader finds the old content or the new one, also after a crash."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def _marks(out_dir: Path) -> list[list[Any] | None]:
 
 
 def read_earlier(out_dir: Path) -> StoredTables | None:
-    """Read the tables in a folder; None where there are none.
+    """Read the tables in a folder; None if there are none.
 
     Damaged tables count as none, since they are about to be replaced. Where only the sessions can be read, these are
     returned without datasets.
@@ -133,13 +133,13 @@ def carried_over(
     Parameters
     ----------
     earlier : StoredTables or None
-        The tables; None where nothing in them is worth reading.
+        The tables; None if nothing in them is worth reading.
     namespace, lab
         The settings now.
     notes : Notes or None
         None for a run that leaves no state.
     sessions : pyarrow.Table or None
-        Sessions of the tables; None where there are none.
+        Sessions of the tables; None if there are none.
     recall_before : callable
         Returns what a database knew when the tables were written, or None. It takes seconds, so it is called only
         where there are notes.
@@ -177,7 +177,7 @@ def _load(notes: Notes) -> list[Note]:
 
 
 def sessions_here(out_dir: Path, metadata: Mapping[str, Any], earlier: StoredTables | None) -> pa.Table | None:
-    """Return the sessions in earlier tables whose folders were here; None where there are no tables.
+    """Return the sessions in earlier tables whose folders were here; None if there are no tables.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Files that other programs may have put there: opened, told apart, and removed, whatever they are."""
+"""Opens, compares and removes files that other programs may have put there, of any kind."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def remove(path: Path | str, *, dir_fd: int | None = None) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the list of names in a folder durable: without this, a power cut may bring back the file of before."""
+    """Make the list of names in a folder durable: without this, a power cut may bring back an earlier file."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

@@ -29,7 +29,7 @@ class Flushed:
 
 @dataclass(frozen=True, slots=True)
 class FlushFailed:
-    """The tables on disk are what they were before."""
+    """The tables on disk are not at the generation that was submitted."""
 
     error: str
 

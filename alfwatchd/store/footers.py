@@ -1,7 +1,7 @@
-"""Whether a Parquet file can be what its footer says: looked at before any row is read.
+"""Checks, before any row is read, whether a Parquet file can be what its footer says.
 
-A file of a few kilobytes can tell of so many rows, or of so long a content, that reading it takes all memory. Tables of
-sessions and datasets cannot be that small: each row has an id, or a path, of its own.
+A file of a few kilobytes can claim so many rows, or so long a content, that reading it takes all memory. Real tables of
+sessions and datasets are never that small: each row has an id, or a path, of its own.
 """
 
 from __future__ import annotations
@@ -31,17 +31,18 @@ def check_footer(metadata: pq.FileMetaData, n_bytes: int) -> None:
     Raises
     ------
     ValueError
-        It cannot, or no table of ours or of a database looks like that; says why. Reading it might take all memory.
+        It cannot, or no table of ours or of a database looks like that; the message says why. Reading it might take all
+        memory.
     """
     if metadata.num_columns > _MOST_COLUMNS or metadata.num_row_groups > _MOST_ROW_GROUPS:
-        raise ValueError(f"tells of {metadata.num_columns} columns and {metadata.num_row_groups} row groups")
+        raise ValueError(f"claims {metadata.num_columns} columns and {metadata.num_row_groups} row groups")
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
     rows = [metadata.num_rows, *(group.num_rows for group in groups)]
     if min(rows) < 0 or metadata.num_rows != sum(rows[1:]):
-        raise ValueError(f"tells of {metadata.num_rows} rows, and its row groups of {sum(rows[1:])}")
+        raise ValueError(f"claims {metadata.num_rows} rows, and its row groups {sum(rows[1:])}")
     if metadata.num_rows > max(_FREE_ROWS, _ROWS_PER_BYTE * n_bytes):
-        raise ValueError(f"has {n_bytes} bytes, and tells of {metadata.num_rows} rows, which do not fit into them")
+        raise ValueError(f"has {n_bytes} bytes, and claims {metadata.num_rows} rows, which do not fit into them")
     # Not those of the columns: pyarrow ends the process where it is asked for a column of some damaged footers.
     sizes = [group.total_byte_size for group in groups]
     if min(sizes, default=0) < 0 or sum(sizes) > max(_FREE_BYTES, _BYTES_PER_BYTE * n_bytes):
-        raise ValueError(f"has {n_bytes} bytes, and tells of a content of {sum(sizes)} bytes")
+        raise ValueError(f"has {n_bytes} bytes, and claims a content of {sum(sizes)} bytes")

@@ -63,19 +63,19 @@ def find_id(state_dir: Path, out_dir: Path, old: str) -> IdsReply:
     ----------
     state_dir : Path
     out_dir : Path
-        Of the tables: an id that they hold is the one to be found.
+        Folder of the tables: an id that they hold counts as not changed.
     old : str
 
     Raises
     ------
     UsageError
-        It is no UUID.
+        It is not a UUID.
     StateError
         The file of changes cannot be read.
     """
     parsed = parse(old)
     if parsed is None:
-        raise UsageError(f"{old[:80]!r}: no id; give a UUID, as in the columns eid and id of the tables")
+        raise UsageError(f"{old[:80]!r}: not an id; give a UUID, as in the columns eid and id of the tables")
     with _one_at_a_time:
         rows = _rows(state_dir / NAME, parsed)
         held = reader.find_ids(out_dir, {parsed, *(str(row["new"]) for row in rows)}) if rows else {}
@@ -98,7 +98,7 @@ def _rows(path: Path, old: str) -> list[dict[str, object]]:
     except FileNotFoundError:
         return []
     except (OSError, pa.ArrowException, ValueError, KeyError) as error:
-        raise StateError(f"{path}: cannot be read ({error}), so what became of ids is not known; restore it") from error
+        raise StateError(f"{path}: cannot be read ({error}), so changed ids are not known; restore the file") from error
     return [row for _, row in sorted(rows.items())]
 
 

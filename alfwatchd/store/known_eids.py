@@ -70,11 +70,11 @@ def save(folder: Path, partition: Partition, mark: FileVersion) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o750)
         write_atomically(folder / NAME, partial(pq.write_table, table, compression="zstd"))
     except (OSError, pa.ArrowException) as error:
-        _log.warning("what sessions hold is not noted, so renames are not seen while no daemon runs error=%s", error)
+        _log.warning("contents of sessions not saved, so the next process misses earlier renames error=%s", error)
 
 
 def load(folder: Path, mark: FileVersion | None) -> tuple[KnownEids, bool] | None:
-    """Return what `save` kept, and whether the sessions table is still that one; None where there is nothing."""
+    """Return what `save` kept, and whether the sessions table is still that one; None if there is nothing."""
     try:
         table = read_file(folder / NAME)
         columns = [table.column(name).to_pylist() for name in ("path", "eid", "contents", "adopted")]

@@ -108,7 +108,7 @@ def read_marks(path: Path) -> list[Any]:
 
 
 def load_layout(path: Path, made_for: dict[str, Any]) -> Layout | None:
-    """Return what `save_layout` kept, if it was made for the same; None if it was not, or is not there or damaged."""
+    """Return what `save_layout` kept, if it was made for the same; None if it was not, is missing or is damaged."""
     line, _, packed = _read(path).partition(b"\n")
     try:
         head = parse_json(line, len(line))

@@ -1,8 +1,8 @@
 """Parquet files that any program may have written: opened and read so that none of them takes all memory.
 
-The footer tells of rows and sizes, see `footers`. What it does not tell is how long texts become: a million rows can
-share one text of a megabyte. So texts are read as dictionaries, whose size is that of the file, and become plain ones
-only once their length is known.
+The footer states rows and sizes, see `footers`. It does not state how long texts become: a million rows can share one
+text of a megabyte. So texts are read as dictionaries, whose size is that of the file, and become plain ones only once
+their length is known.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _BYTES_PER_BYTE = 200
 
 
 def is_damage(error: Exception) -> bool:
-    """Tell whether a file can be read and makes no sense: to try again would not help, unlike after a fault of a disk.
+    """Tell whether an error means a damaged file. To try again does not help then, unlike after an error of the disk.
 
     Arrow raises `OSError` without a number for pages that it cannot take apart, and so do we for sizes that lie.
     """
@@ -140,7 +140,7 @@ def _check_widths(schema: pa.Schema, n_rows: int, most_bytes: int) -> None:
     """Make sure that what takes the same space in each row, whatever it is, fits into memory."""
     n_bytes = n_rows * sum(_width(field.type) for field in schema)
     if n_bytes > most_bytes:
-        raise _refusal(f"tells of {n_rows} rows of {len(schema)} columns, which take {n_bytes} bytes")
+        raise _refusal(f"claims {n_rows} rows of {len(schema)} columns, which take {n_bytes} bytes")
 
 
 def _width(kind: pa.DataType) -> int:

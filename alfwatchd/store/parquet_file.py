@@ -4,14 +4,14 @@ A new version of the file is a copy, made in the kernel, of the old one; changed
 earlier versions left, or at the end; then comes one footer that lists the row groups in force. pyarrow can join the
 metadata of row groups (`FileMetaData.append_row_groups`), but neither take it apart nor start a writer anywhere but at
 the beginning of a file. So each row group has a writer of its own, which begins at offset 0, as it insists, and writes
-into a `_Sink`. This drops what comes before the row group, the magic and as many zeros as lead to the right place, and
-the footer behind it: Arrow's own counting makes the offsets right. Arrow's buffer lies between, so that the GIL is
-needed once a megabyte. Neither takes anything of pyarrow that is private.
+into a `_Sink`. The sink drops what Arrow writes before the row group (the magic, and as many zeros as make Arrow's own
+offsets right) and the footer behind it. Arrow buffers what it writes, so the GIL is needed only once a megabyte.
+Nothing here uses a private part of pyarrow.
 
 `pyarrow.parquet.read_table`, and so ONE, opens a file once for its footer and once more for its rows, and must find the
 rows of the footer it knows. So what a new version replaces stays in it for one version more, and for as long as
-a reader that opened the file before may be between the two. After that it is a hole. The same holds for a whole file
-of which nothing is known: the new one begins behind its row groups.
+a reader that opened the file before may be between the two. After that it is a hole. If nothing is known about a file,
+all of it is kept in this way: the new row groups come behind the old ones.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Group:
 
     @classmethod
     def unpack(cls, span: Span, packed: bytes) -> Group:
-        """Make a group of what outlives a process."""
+        """Make a group from what was saved for the next process."""
         return cls(span, pq.read_metadata(pa.BufferReader(packed)), packed)
 
 
@@ -81,7 +81,7 @@ class GroupedFile:
     Parameters
     ----------
     path : Path
-        The file in force; `write` makes its successor and leaves the renaming to the caller, who then calls `commit`.
+        The file in force; `write` makes its successor and leaves the renaming to the caller, which then calls `commit`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -92,7 +92,7 @@ class GroupedFile:
         self._successor: tuple[dict[int, Group], list[Span], list[_Left]] = {}, [], []
 
     def resume(self, groups: dict[int, Group]) -> None:
-        """Take over what another process wrote. What it left, it left when it wrote the file, if not before."""
+        """Take over what another process wrote. What it left counts as left when it wrote the file."""
         with open_regular(self._path) as file:
             age = max(0.0, time.time() - os.fstat(file.fileno()).st_mtime)
             footer = [Span(whole.end, whole.end) for whole in spans_of(file)]  # it, too, may lie behind what was left
@@ -101,7 +101,7 @@ class GroupedFile:
         self._left = [_Left(hole, time.monotonic() - age) for hole in holes]
 
     def forget(self) -> None:
-        """Let the next `write` be of all row groups."""
+        """Make the next `write` write all row groups."""
         self.groups = {}
 
     def to_move(self, changed: Collection[int]) -> set[int]:

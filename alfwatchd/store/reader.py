@@ -61,7 +61,7 @@ def read_tables(folder: Path) -> StoredTables | None:
         if not (sessions_path.exists() and datasets_path.exists()):
             return None
     except OSError as error:  # not allowed to look, or too long a name
-        raise TablesError(f"{folder}: cannot be looked into ({error.strerror}); name another folder") from error
+        raise TablesError(f"{folder}: cannot be opened ({error.strerror}); name another folder") from error
     sessions, datasets = (_read(path) for path in (sessions_path, datasets_path))
     metadata = _parse_own(datasets.schema.metadata)
     generation = max(each.get("generation", 0) for each in (metadata, _parse_own(sessions.schema.metadata)))
@@ -69,7 +69,7 @@ def read_tables(folder: Path) -> StoredTables | None:
 
 
 def read_sessions_alone(folder: Path) -> StoredTables | None:
-    """Return the sessions alone, for when the datasets are missing or damaged; None if these are, too."""
+    """Return the sessions alone, in case the datasets are missing or damaged; None if the sessions are, too."""
     sessions = read_sessions(folder)
     if sessions is None:
         return None
@@ -255,7 +255,9 @@ def _read(path: Path) -> pa.Table:
     try:
         table = read_file(path)
     except (OSError, pa.ArrowException) as error:
-        raise TablesError(f"{path}: not a readable Parquet file ({error}); remove it, and it is remade") from error
+        raise TablesError(
+            f"{path}: not a readable Parquet file ({error}); remove it, and it is written again"
+        ) from error
     for name in {"eid", "id"} & set(table.column_names):
         if pa.types.is_dictionary(table.schema.field(name).type):
             column = table.column(name).cast(pa.string())

@@ -59,9 +59,9 @@ class _Written:
         Of both files.
     n_bits : int
     digests : Digests or None
-        None where nothing is noted for the next process.
+        None if nothing is noted for the next process.
     partition : Partition or None
-        None where an earlier process wrote it.
+        None if an earlier process wrote it.
     """
 
     rules: TableRules
@@ -93,7 +93,7 @@ class TableWriter:
     notes : Notes or None
         Where to note what only the tables hold of rows that go, before they are replaced; None to note nothing.
     check_folder : callable
-        Raises OSError where the output folder is not the one that was locked; asked before each replace.
+        Raises OSError if the output folder is not the one that was locked; called before each replace.
     """
 
     def __init__(

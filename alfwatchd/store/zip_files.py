@@ -34,7 +34,7 @@ def check_member(member: zipfile.ZipInfo) -> None:
         It is packed in an unusual way, or would be far larger than tables become.
     """
     if member.compress_type not in _KINDS:
-        raise zipfile.BadZipFile(f"{member.filename} is packed in a way that tables are not")
+        raise zipfile.BadZipFile(f"{member.filename} is packed with a method that is not used for tables")
     if member.file_size > max(_FREE_BYTES, _BYTES_PER_BYTE * member.compress_size):
         raise zipfile.BadZipFile(
             f"{member.filename} has {member.compress_size} bytes, and would have {member.file_size} unpacked"
@@ -50,7 +50,7 @@ class _Bounded:
 
     def read(self, n_bytes: int = -1) -> bytes:
         if n_bytes > _MOST_LIST_BYTES:
-            raise zipfile.BadZipFile(f"its list of contents should have {n_bytes} bytes")
+            raise zipfile.BadZipFile(f"its list of contents claims to have {n_bytes} bytes")
         content = self._file.read(_MOST_LIST_BYTES + 1 if n_bytes < 0 else n_bytes)
         if len(content) > _MOST_LIST_BYTES:
             raise zipfile.BadZipFile("its end makes no sense")

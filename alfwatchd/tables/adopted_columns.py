@@ -60,7 +60,7 @@ def take_over(
     places : RowNumbers
         Which rows of the database stand for them.
     sessions : sequence of AdoptedSession or None
-        By number of the session; None where the database does not know it.
+        By number of the session; None if the database does not know it.
     adoption : Adoption
     with_digests : bool
         Whether files that are here may have the digest that the database tells: not where they are hashed here.

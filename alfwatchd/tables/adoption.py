@@ -65,7 +65,7 @@ class Adoption:
     sessions : mapping of str to AdoptedSession
         By ``(lab/)subject/date/number`` with three digits.
     elsewhere : mapping of str to AdoptedSession
-        Sessions whose datasets the database tells to lie in another folder, by that one.
+        By folder: sessions whose datasets lie in this folder, and not in their own, as the database says.
     rows : DatabaseRows
     problems : tuple of Problem
         Rows in which the database contradicts itself. They are not adopted.
@@ -154,7 +154,7 @@ class Adoption:
             if known := self.session_at(path):
                 found += self._other_names(known, session)
             elif other := self._folded.get(folded(path)):
-                message = f"the database spells it {other}, and is not adopted here: rename one of the two"
+                message = f"the database spells it {other}, so nothing is adopted for it: rename one of the two"
                 found.append(Problem("adopt_spelling", session.path, message))
             elif path.count("/") == 2:
                 n_in_labs.update(self._labs.get(path, ()))
@@ -192,8 +192,9 @@ class Adoption:
     def without_adopted(self, kept: Earlier) -> Earlier:
         """Return what earlier tables know without what the database knows better.
 
-        A row whose path differs by a UUID from that of the database's row may be of the twin of the file that is
-        adopted, so it goes only if it already has the id that the database gives.
+        The path of such a row may differ from the path in the database by a UUID in the file name. Then the row may
+        belong to another file than the adopted one, so it is left out only if it already has the id that the database
+        gives.
         """
         sessions = {path: row for path, row in kept.sessions.items() if path not in self.sessions}
         known = kept.datasets
@@ -285,9 +286,9 @@ def _known_sessions(table: pa.Table, problems: list[Problem]) -> dict[str, tuple
         if not any(eid):
             message = "the database gives this session an id that ONE does not accept; it keeps its own"
         elif n_eids[path] > 1:
-            message = f"the database has {n_eids[path]} sessions of this path: none is adopted until one is left"
+            message = f"the database has {n_eids[path]} sessions of this path: none is adopted until only one is left"
         elif n_paths[eid] > 1:
-            message = f"the database has {n_paths[eid]} sessions of this id: none is adopted until one is left"
+            message = f"the database has {n_paths[eid]} sessions of this id: none is adopted until only one is left"
         else:
             known[path] = session
             continue
@@ -335,6 +336,6 @@ def _keep_unambiguous(
         if len({found.ids[order[row]].tobytes() for row in rows}) > 1:
             keep[rows] = False
             path = found.paths[key & ((1 << CODE_BITS) - 1)].decode()
-            message = f"the database has {len(rows)} datasets of this path: none is adopted until one is left"
+            message = f"the database has {len(rows)} datasets of this path: none is adopted until only one is left"
             problems.append(Problem("adopt_conflict", f"{sessions[key >> CODE_BITS]}/{path}", message))
     return keep

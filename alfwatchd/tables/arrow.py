@@ -14,7 +14,7 @@ _HEX_PLACES = [*range(8), *range(9, 13), *range(14, 18), *range(19, 23), *range(
 
 
 def strings(texts: Sequence[str] | Sequence[bytes]) -> pa.StringArray:
-    """Return texts, or what they are encoded to in UTF-8, as an array of strings, none of them null."""
+    """Return texts, or their UTF-8 bytes, as an array of strings, none of them null."""
     encoded = [text.encode() if isinstance(text, str) else text for text in texts]
     offsets = np.zeros(len(encoded) + 1, np.int32)
     np.cumsum([*map(len, encoded)], out=offsets[1:])
@@ -41,7 +41,7 @@ def values(array: pa.Array, kind: np.dtype[Any], missing: float = 0) -> npt.NDAr
 
 
 def is_valid(array: pa.Array) -> npt.NDArray[np.bool_]:
-    """Tell for each value whether it is no null."""
+    """Tell for each value whether it is not null."""
     bits = array.buffers()[0]
     if bits is None:
         return np.full(len(array), array.null_count == 0, np.bool_)

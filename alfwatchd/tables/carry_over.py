@@ -48,7 +48,7 @@ def carry_over(
     lab : str
         What these tables hold as the lab of sessions in no lab folder.
     lab_now : str or None
-        What new tables will hold there, with which their ids would be made; None for the same.
+        The lab that new tables will hold there, from which new ids are made; None if it is the same.
 
     Returns
     -------
@@ -90,7 +90,7 @@ def session_keys(sessions: pa.Table) -> list[SessionKey | None]:
 
 
 def listed(sessions: pa.Table, datasets: pa.Table, wanted: Set[str]) -> dict[str, set[str]]:
-    """Return `SessionKey.eid_path` -> rel_paths of its datasets, of those of some sessions that tables list."""
+    """Return `SessionKey.eid_path` -> rel_paths of its datasets, for those of some sessions that the tables list."""
     found: dict[str, set[str]] = {}
     eids: dict[str, str] = {}
     for eid, key in zip(_column(sessions, "id"), session_keys(sessions), strict=True):
@@ -125,7 +125,7 @@ def dataset_rows(
     Yields
     ------
     tuple
-        Session, rel_path, file size in bytes (0 where unknown), md5 digest of 16 bytes (empty where unknown).
+        Session, rel_path, file size in bytes (0 where unknown), md5 digest of 16 bytes (empty if unknown).
     """
     by_eid = _keys_by_eid(sessions, keys)
     rows = zip(*(_column(datasets, name) for name in ("eid", "rel_path", "file_size", "hash")), strict=True)
@@ -196,7 +196,7 @@ def _read_qc(datasets: pa.Table) -> npt.NDArray[np.int8]:
 
 
 def _keys_by_eid(sessions: pa.Table, keys: list[SessionKey | None]) -> dict[str, SessionKey | None]:
-    """Return eid, as the table holds it -> session; None where several sessions have it."""
+    """Return eid, as the table holds it -> session; None if several sessions have it."""
     by_eid: dict[str, SessionKey | None] = {}
     for eid, key in zip(_column(sessions, "id"), keys, strict=True):
         if isinstance(eid, str):

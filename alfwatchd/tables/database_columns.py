@@ -43,7 +43,7 @@ class DatabaseSessions:
         None for a row that makes no sense.
     eids : numpy.ndarray
     task_protocols, projects : sequence of str
-        Empty where unknown.
+        Empty if unknown.
     """
 
     keys: Sequence[SessionKey | None]
@@ -130,12 +130,12 @@ def _read_paths(table: pa.Table) -> tuple[npt.NDArray[np.int32], list[bytes]]:
 
 
 def session_paths(table: pa.Table) -> dict[bytes, str]:
-    """Return the session of each folder that datasets are told to lie in, where no two sessions share it.
+    """Return the folder in which the datasets of each session lie, as the table says, unless sessions share a folder.
 
     Returns
     -------
     dict of bytes to str
-        Eid -> ``(lab/)subject/date/number`` with three digits. Empty where there is no column ``session_path``, which
+        Eid -> ``(lab/)subject/date/number`` with three digits. Empty if there is no column ``session_path``, which
         Alyx filled from the files' own paths: they may contradict what the database says of the session.
     """
     found = [(eid, path) for eid, path in told_folders(table) if len(eid) == _ID_SIZE and eid != bytes(_ID_SIZE)]
@@ -144,7 +144,7 @@ def session_paths(table: pa.Table) -> dict[bytes, str]:
 
 
 def told_folders(table: pa.Table) -> list[tuple[bytes, str]]:
-    """Return each pair of session, as in `id_codes`, and folder that its datasets are told to lie in; see above."""
+    """Return pairs of a session, as in `id_codes`, and a folder in which its datasets lie, as the table says."""
     if "session_path" not in table.column_names:
         return []
     eid_codes, eids = id_codes(table, "eid")

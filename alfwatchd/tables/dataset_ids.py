@@ -1,7 +1,7 @@
-"""Which dataset gets which id, where earlier tables or a database have a say: no two of a session the same one.
+"""Which dataset gets which id if earlier tables or a database have ids, too; two of a session never get the same one.
 
 An id of the database comes first, then one of earlier tables, then the first of `ids.dataset_ids` that neither of them
-has for any dataset of the session, be it here or not: so no id changes when another file comes or goes.
+has for any dataset of the session, whether its file is here or not. So no id changes when another file comes or goes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The date that tables bear: by it ONE tells whether others are newer."""
+"""The date of tables, by which ONE tells whether other tables are newer."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ _MOST_AHEAD, _MARGIN = timedelta(days=36525), timedelta(days=1)
 def next_date(now: datetime, *seen: str) -> str:
     """Return a date for new tables: now, but at least a minute after all dates that were seen at the target.
 
-    Clients tell tables apart by the minute, and take only those that are newer by one. What is more than a hundred
-    years ahead was no publisher's date and does not count: from the last of all dates, none could go on.
+    Clients tell tables apart by the minute, and take only those that are newer by one. A date more than a hundred years
+    ahead does not count, because no publisher wrote it. After the last date that can be written, there would be no
+    later one.
 
     Parameters
     ----------
     now : datetime
         Local time without a zone, as ONE writes it.
     seen : str
-        Dates, as ONE writes them; what is none does not count.
+        Dates, as ONE writes them; other texts do not count.
 
     Raises
     ------
@@ -40,7 +41,7 @@ def next_date(now: datetime, *seen: str) -> str:
 
 
 def parse_date(text: str) -> datetime | None:
-    """Return a date that ONE or Alyx wrote, rounded up to minutes; None for anything else, and for the last of all."""
+    """Return a date that ONE or Alyx wrote, rounded up to minutes; None for other texts and the last possible date."""
     try:
         date = datetime.fromisoformat(text)
     except (TypeError, ValueError):

@@ -60,11 +60,12 @@ def may_have_revisions(path: bytes) -> bool:
 
 
 def choose_defaults(paths: Sequence[bytes], is_here: Sequence[bool], told: Sequence[int]) -> list[bool]:
-    """Tell for each dataset of a session whether it is the default revision, where a database has its say.
+    """Tell for each dataset of a session whether it is the default revision, if a database names some.
 
-    Of the revisions of one dataset it is the one that the database tells, if that is here. Else, and where several are
-    told, it is the newest, if possible of those here, so that One can load its default. Names count as in
-    `default_revisions`.
+    Of the revisions of one dataset, it is the one that the database names, if its file is here. Otherwise, or if the
+    database names several, it is the newest, if possible of those whose files are here, so that One can load it.
+
+    Names count as in `default_revisions`.
 
     Parameters
     ----------

@@ -27,7 +27,7 @@ class EarlierSession:
     Parameters
     ----------
     eid : bytes or None
-        16 bytes; None where it is the id that the path gives anyway.
+        16 bytes; None if it is the id that the path gives anyway.
     task_protocol, projects : str
     """
 
@@ -43,7 +43,7 @@ class EarlierDataset:
     Parameters
     ----------
     id : bytes or None
-        16 bytes; None where it is the id that the path gives anyway.
+        16 bytes; None if it is the id that the path gives anyway.
     qc : int
         Index into `QC_CATEGORIES`.
     """
@@ -164,7 +164,7 @@ class Earlier:
     datasets : EarlierDatasets
         Only what differs from the default is here.
     lab : str
-        Lab that the earlier tables hold for sessions in no lab folder, whatever the `lab` setting is now.
+        Lab that the earlier tables hold for sessions in no lab folder; the `lab` setting may be another one now.
     other_labs : tuple of str
         Labs that still earlier tables held for them.
     relisted : frozenset of str

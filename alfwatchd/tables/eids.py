@@ -29,7 +29,7 @@ class Claim(NamedTuple):
     adopted : bytes or None
         Its eid in a database.
     kept : bytes or None
-        Its eid in earlier tables; None where that follows from its path.
+        Its eid in earlier tables; None if that follows from its path.
     rank : tuple
         Where several sessions claim one eid of a database or of earlier tables, the one of lowest rank gets it.
     """

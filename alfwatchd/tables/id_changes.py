@@ -62,7 +62,7 @@ class Announcement:
 
 
 class Change(NamedTuple):
-    """A session that has another eid than before, or that was another one before."""
+    """A session that has another eid than before, or that another session has become, for example by a rename."""
 
     old_eid: bytes
     old: Session
@@ -125,7 +125,7 @@ def compare_ids(
     Parameters
     ----------
     before : Adoption or None
-        The tables as they are, read as if they were to be adopted; None where there are none.
+        The tables as they are, read as if they were to be adopted; None if there are none.
     lab : str
         What these hold as the lab of sessions in no lab folder.
     groups : sequence of sequence of (bytes, Session)
@@ -216,18 +216,19 @@ def _chosen(values: Sequence[bytes], is_chosen: Sequence[bool]) -> list[bytes]:
 
 
 def follow(changes: Sequence[Mapping[str, object]], old: str, held: Mapping[str, str]) -> list[IdStep]:
-    """Return how an id changed, one step after the other; empty where it never did, or where tables hold it again.
+    """Return how an id changed, one step after the other; empty if it never did, or if tables hold it again.
 
-    Of several changes of one id the last counts: one before may have been recorded without ever being made, as where
-    a flush failed. An id may also have been that of two rows, one after the other: on the way, the last change of the
-    row that the step before was of counts. An id that tables hold is the one to be found, even where a row lost it
-    and it came to another. Of those on the way it is the last one that is where the change says, else the last one.
+    Of several changes of one id, the last counts: an earlier one may have been recorded but never made, for example
+    because a flush failed. Two rows may have had one id, one after the other. So after each step, the last change of
+    the same row counts. If the tables hold an id, it is the answer, even if a row lost it and another row has it now.
+    If they hold several of the ids on the way, the answer is the last one whose row is where the change says, else the
+    last one.
 
     Parameters
     ----------
     changes : sequence of mapping
-        Rows of `SCHEMA`, in the order in which they were recorded, of all ids that may be met on the way. The clock
-        may have been set back meanwhile; those of one moment were made at once.
+        Rows of `SCHEMA` for all ids that may be met on the way, in the order in which they were recorded. (The clock
+        may have been set back meanwhile.) Changes with equal times were made together.
     old : str
         Any id that tables once held.
     held : mapping of str to str
@@ -256,7 +257,7 @@ def follow(changes: Sequence[Mapping[str, object]], old: str, held: Mapping[str,
 
 
 def parse(text: str) -> str | None:
-    """Return an id as tables hold it, lower case with hyphens; None where it is no UUID."""
+    """Return an id as tables hold it, lower case with hyphens; None if it is not a UUID."""
     try:
         return str(uuid.UUID(text))
     except ValueError:

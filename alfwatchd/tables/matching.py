@@ -89,7 +89,7 @@ class Rows:
 
 
 def split_uuid(path: bytes) -> tuple[bytes, bytes | None]:
-    """Return a rel_path without the UUID in its file name, and that UUID's 16 bytes; None where it has none."""
+    """Return a rel_path without the UUID in its file name, and that UUID's 16 bytes; None if it has none."""
     if len(path) < 40 or (match := UUID_PART.search(text := path.decode())) is None:
         return path, None
     return (text[: match.start()] + text[match.end() :]).encode(), bytes.fromhex(match[1].replace("-", ""))

@@ -99,7 +99,7 @@ def _lost(here: Mapping[str, Session | None], kept: Earlier) -> dict[str, dict[s
     Parameters
     ----------
     here : mapping of str to Session or None
-        Key of each session that earlier tables may know -> what it is now; None where it is gone.
+        Key of each session that earlier tables may know -> what it is now; None if it is gone.
     kept : Earlier
     """
     datasets = kept.datasets
@@ -157,8 +157,9 @@ def with_notes(
     notes : sequence of Note
         The latest last.
     listed : mapping of str to set of str
-        Key of a session that the tables list -> rel_paths of its datasets: of all keys of notes, and of all that
-        `key_now` gives. Where the lab is another one since a note, these are the same session; what tables list counts.
+        Key of a session that the tables list -> rel_paths of its datasets. It has the keys of all notes, and those that
+        `key_now` gives: if the lab has changed since a note, both mean the same session.
+        Then the row in the tables counts.
     taken : mapping of bytes to str
         Eid in some note -> key of the session that has it in the tables.
     adopted : container of str

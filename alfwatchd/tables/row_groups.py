@@ -40,7 +40,7 @@ class Partition:
     n_bits : int
         There are ``2 ** n_bits`` groups.
     n_rows : int
-        Datasets, and sessions, as those without datasets are rows, too; about.
+        About how many rows there are: datasets, and sessions, because those without datasets are rows, too.
     sessions : mapping of str to Session
         By session path.
     given : Eids
@@ -86,7 +86,7 @@ class Plan:
     sessions, datasets : set of int
         Groups of either table that differ from what is in force.
     added, gone : frozenset of Member
-        Sessions by which the two differ; empty where everything is planned.
+        Sessions by which the two differ; empty if everything is planned.
     """
 
     partition: Partition
@@ -117,7 +117,7 @@ def plan_all(snapshot: Snapshot, rules: TableRules, n_bits: int | None = None, b
     rules : TableRules
         Gives the eids.
     n_bits : int or None
-        As in the file in force; None, or where that does not fit any more, for what suits the number of rows.
+        As in the file in force. If it is None, or does not fit any more, the number of rows decides.
     before : Eids
         What was given out last.
     """

@@ -35,9 +35,9 @@ class TableRules:
     adopted : Adoption or None
         What is taken over from a database; it comes before `kept`.
     carried : Earlier or None
-        What earlier tables know, also where a database knows better; None where that is `kept`.
+        What earlier tables know, also where a database knows better; None if that is `kept`.
     n_recomputed : int
-        How often a person asked for new ids, whatever was given out before.
+        How often a person asked for new ids, which ignore the ids that were given out before.
     """
 
     namespace: uuid.UUID = ids.NAMESPACE

@@ -27,7 +27,7 @@ class KnownSession(NamedTuple):
 
 
 def sample(sessions: Iterable[KnownSession], most: int = MOST_KNOWN) -> list[KnownSession]:
-    """Return at most `most` sessions: first those with a known inode, then by a digest of the path, so as to repeat."""
+    """Return at most `most` sessions, always the same: first those with a known inode, then by a digest of the path."""
     return heapq.nsmallest(most, sessions, key=_rank)
 
 

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def find_renames(gone: Sequence[Session], came: Sequence[Session]) -> list[tuple[Session, Session]]:
-    """Return the pairs (old, new) of sessions of which the second is the first under another name.
+    """Return the pairs (old, new) of sessions where the second is the first under another name.
 
     The kernel may give the inode of a removed folder to a new one, so an equal inode alone proves nothing. Half of
     the files of the smaller session must be the same as well, or neither has any. Equal contents count if only one pair

@@ -1,4 +1,4 @@
-"""The values of which rows consist: folders of datasets, sessions, problems. None of them ever changes."""
+"""The values that rows are made of: folders of datasets, sessions, problems. None of them ever changes."""
 
 from __future__ import annotations
 

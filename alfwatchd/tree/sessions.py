@@ -40,8 +40,8 @@ class Tables:
     """Sessions by path. Owned by one thread.
 
     Several folders can stand for one session: ``.../1``, ``.../01`` and ``.../001``. They have the same eid, and One
-    opens the padded one. So the longest spelling is the row. The others are twins, of which one takes its place if it
-    goes.
+    opens the padded one. So the longest spelling is the row. The others are twins. If the row goes, one of them takes
+    its place.
     """
 
     def __init__(self, generation: int = 0) -> None:

@@ -43,7 +43,7 @@ class Tree:
         self.touched: set[Folder] = set()
         """Session folders that changed since `take_touched`."""
         self.patched: dict[Folder, dict[str, FolderRows]] = {}
-        """Session folders of which only known collections have other rows now: folder -> collection -> rows."""
+        """Session folders where only known collections have other rows now: folder -> collection -> rows."""
         self.dropped: set[str] = set()
         """Paths of session folders that were removed since `take_touched`."""
         self.drops: list[tuple[str, ...]] = []
@@ -116,7 +116,7 @@ class Tree:
         return new, freed, changes
 
     def fill(self, folder: Folder, listing: Listing) -> None:
-        """Do what `apply` does, in half the time, for a plain listing of a folder of which nothing is known yet.
+        """Do what `apply` does, in half the time, for a plain listing of a folder about which nothing is known yet.
 
         It must be the folder that the listing of its parent has shown.
         """

@@ -19,7 +19,7 @@ class FolderEvents:
     listing : bool
         Whether sub-folders or the folder itself came, went or moved.
     attributes : set of str
-        Those of which events told only that attributes changed: mode, owner, times.
+        Those for which events told only that attributes changed: mode, owner, times.
     gone : set of str
         Sub-folders that were removed or moved away.
     """

@@ -46,7 +46,7 @@ Event = tuple[int, int, bytes]
 
 
 def make() -> int:
-    """Return a new descriptor, reading it never waits. Raise `OSError` if the user has too many."""
+    """Return a new descriptor; reading it never waits. Raise `OSError` if the user has too many."""
     return linux.inotify_init()
 
 
@@ -97,7 +97,7 @@ def remove_watch(inotify_fd: int, wd: int) -> None:
 
 
 def watches_limit() -> int | None:
-    """Return the user's limit of inotify watches, or None where the kernel does not tell."""
+    """Return the user's limit of inotify watches, or None if the kernel does not tell."""
     try:
         return int(_LIMIT.read_text())
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Keeps the chain of events alive: makes the watcher, arms it, drops sync cookies, and beats a heart through it all."""
+"""Keeps events coming: makes the watcher, adds watches, drops sync cookies, and proves by a heartbeat that it works."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class WatchSupervisor:
     Parameters
     ----------
     new_watcher : callable or None
-        Makes a watcher; None where nothing is to be watched.
+        Makes a watcher; None if nothing is to be watched.
     """
 
     def __init__(self, new_watcher: Callable[[], Watcher] | None = None) -> None:
@@ -128,7 +128,7 @@ class WatchSupervisor:
         return [Problem("not_watched", "", f"{what} not watched: {self.problem}")]
 
     def drop_cookie(self) -> str:
-        """Drop a sync cookie and return its name, by which `PathsChanged` will tell that it came back.
+        """Drop a sync cookie and return its name. `PathsChanged` holds this name when the cookie comes back.
 
         Raises
         ------
@@ -151,7 +151,7 @@ class WatchSupervisor:
         self._heartbeat = ""
 
     def beat(self, now: float) -> str:
-        """Beat the heart if it is time.
+        """Check by the heartbeat that events arrive, and rebuild the chain if they do not.
 
         Returns
         -------

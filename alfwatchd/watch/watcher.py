@@ -1,8 +1,8 @@
 """inotify -> messages. The only importer of watchdog, and of its `InotifyFD` only.
 
-watchdog's recursive observer loses folders without a word (docs/design/watching.md), so only the layer below it is
-used: descriptor and reader thread. What stands for which folder is kept in
-`tree.tree`. `InotifyFD` has no documented stability; ``tests/watch/test_watcher.py`` holds what is relied on.
+watchdog's recursive observer loses folders without an error (docs/design/watching.md), so only the layer below it is
+used: descriptor and reader thread. `tree.watch_claims` knows which watch stands for which folder. `InotifyFD` has no
+documented stability; ``tests/watch/test_watcher.py`` tests what this module relies on.
 """
 
 from __future__ import annotations

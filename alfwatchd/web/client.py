@@ -92,7 +92,7 @@ class Client:
         return _reply(api.IdsReply, self._ask("GET", f"/v1/ids/{quote(old, safe='')}"))
 
     def recompute_ids(self) -> api.RecomputeReply:
-        """Have all ids computed again, from the paths or from the database, whatever earlier tables hold."""
+        """Have all ids computed again, from the paths or from the database; ids in earlier tables do not count."""
         return _reply(api.RecomputeReply, self._ask("POST", "/v1/recompute_ids"))
 
     def plan_prune(

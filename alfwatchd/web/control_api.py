@@ -123,7 +123,7 @@ def _tables_routes(service: ControlService) -> APIRouter:
 
     @routes.post("/recompute_ids")
     async def recompute_ids(peer: Annotated[Peer, Depends(_peer)]) -> api.RecomputeReply:
-        """Compute all ids again, from the paths or from the database, whatever earlier tables hold."""
+        """Compute all ids again, from the paths or from the database; ids in earlier tables do not count."""
         return await service.recompute_ids(peer)
 
     return routes

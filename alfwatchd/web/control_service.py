@@ -125,7 +125,7 @@ class ControlService:
         return await _in_thread(find_id, settings.state_dir, settings.out_dir, old)
 
     async def recompute_ids(self, peer: Peer) -> api.RecomputeReply:
-        """Have all ids computed again, whatever earlier tables hold.
+        """Have all ids computed again; ids in earlier tables do not count.
 
         Raises
         ------

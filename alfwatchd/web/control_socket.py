@@ -162,7 +162,7 @@ class ControlSocket:
         return self.listening
 
     def close(self) -> None:
-        """Stop to listen, and remove the socket if it is still the one that was made here."""
+        """Stop listening, and remove the socket if it is still the one that was made here."""
         self.listening.close()
         with suppress(OSError):
             if self._is_in_place():

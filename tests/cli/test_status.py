@@ -55,7 +55,7 @@ LINES = [
     ),
     (
         {"targets": [TARGET]},
-        "target     /pub, tag mine: generation 3-abc, right at 2024-01-02, oldest change 7 s ago, "
+        "target     /pub, tag mine: generation 3-abc, up to date at 2024-01-02, oldest change 7 s ago, "
         "next attempt 2024-01-03",
     ),
     (

@@ -176,7 +176,7 @@ def test_a_token_serves_where_the_database_does_not_tell_whose_it_is():
         ({"broken": 403}, (None, None, TOKEN), "Alyx answered 403: the user may not read this: check the rights"),
         ({"broken": 400}, (None, None, TOKEN), "Alyx answered 400: check the address, or try again"),
         ({"broken": 500}, (None, None, TOKEN), "reading sessions: Alyx answered 500: check the address, or try again"),
-        ({"datasets": [{"url": "x" * 36}]}, (None, None, TOKEN), r"datasets are not as those of Alyx \(KeyError"),
+        ({"datasets": [{"url": "x" * 36}]}, (None, None, TOKEN), r"datasets are not what Alyx answers \(KeyError"),
     ],
 )
 def test_what_is_wrong_is_said_without_secrets(change, credentials, says):

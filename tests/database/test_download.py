@@ -81,9 +81,9 @@ def test_the_location_of_tables_gets_the_token_on_the_same_server_only(monkeypat
     [
         (401, SourceError, "answered 401: it does not accept the token: it may be revoked; give a valid one"),
         (403, SourceRefused, "answered 403: it does not accept the token"),
-        (404, SourceMissing, "answered 404: there is nothing"),
+        (404, SourceMissing, "answered 404: there is no such file"),
         (500, SourceError, "answered 500: try again later"),
-        ("ftp://127.0.0.1/x", SourceError, "redirected to what is no web server"),
+        ("ftp://127.0.0.1/x", SourceError, "redirected to an address that is not http or https"),
         ("file:///etc/passwd", SourceError, "answered 302"),
         ("/a", SourceError, "answered 302"),
     ],
@@ -100,8 +100,8 @@ def test_a_failure_names_address_and_reason_and_no_secret(answer, kind, says):
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
-        (401, "asks for credentials: give a token as the credential adopt_token"),
-        (403, "it refuses: give a token as the credential adopt_token, if it needs one"),
+        (401, "needs credentials: set a token as the credential adopt_token"),
+        (403, "it refuses access: set a token as the credential adopt_token, if it needs one"),
     ],
 )
 def test_a_server_that_wants_a_token_is_said(answer, says):
@@ -157,8 +157,8 @@ def test_two_files_are_never_taken_while_they_are_replaced(monkeypatch):
     [
         ({}, "/t/sessions.pqt: the server answered 404"),
         ({"/t/cache.zip": 403, "/t/cache_info.json": 403, "/t/sessions.pqt": 403}, "sessions.pqt: .* 403: it refuses"),
-        ({"/t/cache_info.json": b"[1]"}, "is no cache_info.json as Alyx makes it"),
-        ({"/t/cache_info.json": b'{"location": "s3://bucket/x.zip"}'}, "its location is no http or https address"),
+        ({"/t/cache_info.json": b"[1]"}, "is not a cache_info.json as Alyx writes it"),
+        ({"/t/cache_info.json": b'{"location": "s3://bucket/x.zip"}'}, "its location is not an http or https address"),
         ({"/t/cache_info.json": b'{"location": "gone.zip"}'}, "/t/gone.zip: the server answered 404"),
         ({"/t/cache_info.json": b" " * 2_000_000}, "more than tables have"),
     ],

@@ -139,7 +139,10 @@ def test_a_mark_of_another_source_counts_for_nothing(folder, tmp_path):
         (shutil.rmtree, "is not there; check adopt.source"),
         (lambda folder: (folder / "sessions.pqt").write_bytes(b""), "sessions.pqt: is damaged"),
         (lambda folder: os.truncate(folder / "datasets.pqt", 9000), "datasets.pqt: is damaged"),
-        (lambda folder: shutil.copy(folder / "sessions.pqt", folder / "datasets.pqt"), "lacks rel_path, eid: no table"),
+        (
+            lambda folder: shutil.copy(folder / "sessions.pqt", folder / "datasets.pqt"),
+            "lacks rel_path, eid: this is not a table",
+        ),
         (lambda folder: shutil.copy(folder / "datasets.pqt", folder / "sessions.pqt"), "lacks lab, subject, date, num"),
         (
             lambda folder: pq.write_table(pq.read_table(folder / "sessions.pqt").slice(0, 0), folder / "sessions.pqt"),

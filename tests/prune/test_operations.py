@@ -53,7 +53,7 @@ def test_without_a_reference_nothing_goes_and_the_reply_says_why(settings, view)
     assert (plan.reference, plan.files, plan.folders, plan.n_datasets) == (OWN_TABLES, (), (), 2)
     reply = operations.preview(settings, plan, lambda: None)
     assert (reply.n_datasets, reply.files, len(reply.notes)) == (2, [], 1)
-    assert "name the tables of what is to stay with --reference" in reply.notes[0]
+    assert "name tables that list what must stay with --reference" in reply.notes[0]
 
 
 @pytest.mark.parametrize("how", ["the folder", "a link to it", "a link to one table"])

@@ -54,10 +54,10 @@ def test_a_link_that_somebody_has_put_there_is_not_followed(places, tmp_path, li
     mine = entry(target, keep_seconds=0, subset=Subset(tag="mine") if "mine" in link else Subset())
     for generation in (1, 2):
         write_tables(out_dir, generation, [f"s{generation}"])
-        with pytest.raises(TargetError, match=rf"{target / link}: is no folder, or a link"):
+        with pytest.raises(TargetError, match=rf"{target / link}: is not a folder, or is a link"):
             publish(out_dir, mine)
     place = FolderTarget(target, mine.subset.tag)
-    with pytest.raises(TargetError, match="or a link"):
+    with pytest.raises(TargetError, match="or is a link"):
         place.remove("old")
     found = {path.relative_to(elsewhere).as_posix() for path in elsewhere.rglob("*")}
     assert found == {ZIP, "old", "empty", f"old/{ZIP}"}

@@ -123,7 +123,7 @@ def test_a_server_that_replaces_nothing_is_not_filled_by_many_tries(s3, connect_
 def test_a_server_that_says_yes_to_everything(s3, connect_s3, tmp_path):
     write_tables(tmp_path, 1)
     s3.proxy.fault = lambda request: "bare"
-    with pytest.raises(TargetError, match=r"the S3 server told no ETag; is it an S3 server, or a proxy\?"):
+    with pytest.raises(TargetError, match=r"the S3 server sent no ETag; is it an S3 server, or a proxy\?"):
         publish(tmp_path, entry(s3), connect_s3())
 
 

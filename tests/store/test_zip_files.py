@@ -29,7 +29,7 @@ def endless_list(size=(1 << 32) - 2):
 @pytest.mark.parametrize("kind", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_what_python_unpacks_without_a_bound_is_refused(tmp_path, kind):
     (tmp_path / "cache.zip").write_bytes(zipped(kind, bytes(1000)))
-    with pytest.raises(SourceError, match="packed in a way"):
+    with pytest.raises(SourceError, match="packed with a method"):
         read_source(str(tmp_path / "cache.zip"), None)
 
 

@@ -160,7 +160,7 @@ def test_json_of_others_is_no_traceback(made, tmp_path):
         made.added["ALFWATCHD_PUBLISH"] = json.dumps([{"target": str(target)}])
         ended = made.run_once()
     assert "Traceback" not in ended.stderr
-    assert "is no cache_info.json as Alyx makes it" in ended.stderr
+    assert "is not a cache_info.json as Alyx writes it" in ended.stderr
     assert json.loads((target / "cache_info.json").read_text())["tables"]["sessions"]["nrecs"] > 0
     for name in ("tables.layout", "adopted/adopted.json"):
         (made.home / "state" / name).parent.mkdir(exist_ok=True)

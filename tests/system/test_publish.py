@@ -56,7 +56,7 @@ def test_once_writes_and_publishes_what_it_can_and_says_what_it_cannot(made, tmp
     away = tmp_path / "away"
     config = configure(made, {"target": f'"{away}"'}, {"target": f'"{tmp_path / "target"}"'})
     ended = made.run_once(config, code=1)
-    assert f"the tables are written, but not published to {away}: {away}: the target is no folder" in ended.stderr
+    assert f"the tables are written, but not published to {away}: {away}: the target is not a folder" in ended.stderr
     assert (made.out_dir / "datasets.pqt").exists()
     assert look(folder_reader(tmp_path / "target"))
 
@@ -89,7 +89,7 @@ def test_daemon(made, tmp_path):
         assert live.lag_seconds is not None
         assert live.next_attempt is not None
         lines = [line for line in made.run("status").stdout.splitlines() if line.startswith("target ")]
-        assert lines[0].startswith(f"target     {target}: generation {live.generation}, right at ")
+        assert lines[0].startswith(f"target     {target}: generation {live.generation}, up to date at ")
         assert lines[1].startswith("target     s3://lab/one: ")
         shown = json.loads(made.run("status", "--json").stdout)["targets"]
         assert [each["target"] for each in shown] == [str(target), "s3://lab/one"]

@@ -117,9 +117,13 @@ TABLES = ("sessions.pqt", "datasets.pqt", ".sessions.pqt.tmp", ".datasets.pqt.tm
 
 
 def damage(path, how, chance):
-    """Damage a file; what is not there can only be made."""
+    """Damage a file; what is not there, or is no file, can only be made.
+
+    What an earlier damage left may be a pipe: to write to it would wait for a reader, for ever.
+    """
     if how in IN_PLACE and not path.is_file():
         how = text if path.parent.is_dir() and not path.is_dir() else remove
+        remove(path, chance)
     how(path, chance)
     return f"{path.name}: {how.__name__}"
 
