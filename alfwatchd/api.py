@@ -207,7 +207,8 @@ class PruneReply:
     reference: str
     """Folder of the reference tables, or `the daemon's own tables`."""
     reference_date: str
-    """The earliest time that they may be from, UTC, ISO 8601; empty for the daemon's own tables."""
+    """The earliest time that they may be from, UTC, ISO 8601; empty where nothing tells, and for the daemon's own
+    tables."""
     reference_generation: int | None
     """Null if another program than alfwatchd wrote them."""
     n_datasets: int
@@ -255,7 +256,7 @@ places. emptied: they were deleted from the trash."""
 
 @dataclass(frozen=True, slots=True)
 class PlanRecord:
-    """A plan, and what was last done with it. Times are UTC, ISO 8601."""
+    """A plan, and what was last done with it. Times are UTC, ISO 8601. What has no text here is as in `PruneReply`."""
 
     plan_id: str
     state: PlanState
@@ -265,14 +266,11 @@ class PlanRecord:
     root: str
     reference: str
     reference_date: str
-    """Empty if it is not known."""
     n_files: int
-    """Number of files that the plan deletes, or that were deleted."""
     n_folders: int
     n_bytes: int
     n_kept: int
     freed_at: str | None
-    """When its files are deleted from the trash; null if they are not in the trash."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,23 +156,29 @@ def remove_missing_datasets(
         reference = reference_files.read_reference(root) if tables is None else _reference(root, tables, view)
         if reference is None:
             return []
-        is_dated = reference.origin.date is not None
-        if not (dry or newer or is_dated):
+        if not (dry or newer) and reference.origin.date is None:
             raise PruneRefused(
                 f"{root}: there are no tables here, so nothing tells how old the given ones are, and files that were "
                 "recorded since then would be removed; write them here, too, or pass newer=True. Nothing was removed"
             )
-        plan = operations.plan_for(
-            root,
-            view,
-            reference,
-            remove_empty_sessions=remove_empty_sessions,
-            margin_seconds=_settings(root, _NOWHERE).prune.margin_seconds if is_dated and not newer else None,
-        )
+        plan = _plan(root, view, reference, remove_empty_sessions=remove_empty_sessions, newer=newer)
         return _remove(root, Path(cache_dir), plan, guard, dry=dry)
 
 
+def _plan(root: Path, view: TablesView, reference: Reference, *, remove_empty_sessions: bool, newer: bool) -> PrunePlan:
+    """Make a plan. Files that are newer than the reference stay, unless `newer` is set or nothing dates it."""
+    is_dated = reference.origin.date is not None
+    return operations.plan_for(
+        root,
+        view,
+        reference,
+        remove_empty_sessions=remove_empty_sessions,
+        margin_seconds=_settings(root, _NOWHERE).prune.margin_seconds if is_dated and not newer else None,
+    )
+
+
 def _remove(root: Path, cache_dir: Path, plan: PrunePlan, guard: operations.RootCheck, *, dry: bool) -> list[Path]:
+    """Carry a plan out, or print what it would remove; return the paths."""
     for item in plan.kept:
         _log.info("kept path=%s reason=%s", root / item.path, item.reason)
     if dry:
@@ -260,6 +266,7 @@ def _too_low(root: Path) -> list[str]:
 
 
 def _write(start: Start, settings: Settings, written_at: datetime.datetime, *, hash_ids: bool) -> None:
+    """Write the two tables, with ids that are UUIDs or, as upstream can, paths."""
     snapshot = start.indexer.tables.snapshot()
     if hash_ids:
         start.indexer.tables.generation += 1

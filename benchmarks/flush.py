@@ -91,12 +91,12 @@ class Flush:
     held_up: float
 
 
-def flush(store: TableWriter, rows: Rows) -> Flush:
+def flush(writer: TableWriter, rows: Rows) -> Flush:
     """Flush in a thread of its own, as the daemon does, while this one notes when it is kept from running."""
     started, cpu = time.perf_counter(), time.process_time()
     snapshot = rows.snapshot()
     longest = last = time.perf_counter() - started
-    thread = threading.Thread(target=store.write, args=(snapshot, TableRules()))
+    thread = threading.Thread(target=writer.write, args=(snapshot, TableRules()))
     thread.start()
     while thread.is_alive():
         last = time.perf_counter()
@@ -127,9 +127,9 @@ def write_whole(out_dir: Path) -> Flush:
 
 def measure_size(n_rows: int, out_dir: Path, rounds: int) -> list[measure.Line]:
     """Measure one table."""
-    rows, store = Rows(n_rows), TableWriter(out_dir, "/data", out_dir / "layout")
+    rows, writer = Rows(n_rows), TableWriter(out_dir, "/data", out_dir / "layout")
     results = {"everything, by pyarrow, from Arrow tables in memory": Flush(0.0, 0.0, 0.0)}
-    results["everything, first write"] = flush(store, rows)
+    results["everything, first write"] = flush(writer, rows)
     results["everything, by pyarrow, from Arrow tables in memory"] = write_whole(out_dir)
     changes: dict[str, Callable[[], object]] = {
         "1 session changed": rows.change,
@@ -141,7 +141,7 @@ def measure_size(n_rows: int, out_dir: Path, rounds: int) -> list[measure.Line]:
         flushes = []
         for _ in range(rounds):
             change()
-            flushes.append(flush(store, rows))
+            flushes.append(flush(writer, rows))
         results[name] = median(flushes)
     print(f"\n### {n_rows:,} rows, {(out_dir / DATASETS).stat().st_size / 1e6:.1f} MB\n")
     print("| written | ms | CPU ms | other threads held up, ms |\n|---|---|---|---|")
@@ -165,11 +165,11 @@ def measure_growth(n_rows: int, n_flushes: int, work: Path) -> measure.Line:
     """Compare the file after many flushes with one that holds the same rows and was written at once."""
     rows = Rows(n_rows)
     with tempfile.TemporaryDirectory(dir=work) as old, tempfile.TemporaryDirectory(dir=work) as new:
-        store, largest = TableWriter(Path(old), "/data", Path(old) / "layout"), 0
+        writer, largest = TableWriter(Path(old), "/data", Path(old) / "layout"), 0
         rng = random.Random(1)
         for _ in range(n_flushes):
             rng.choice([rows.change, rows.change, rows.add, rows.remove])()
-            store.write(rows.snapshot(), TableRules())
+            writer.write(rows.snapshot(), TableRules())
             largest = max(largest, (Path(old) / DATASETS).stat().st_size)
         TableWriter(Path(new), "/data").write(rows.snapshot(), TableRules())
         fresh = (Path(new) / DATASETS).stat().st_size

@@ -38,7 +38,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let processes that tests start keep what they compile, or hundreds of them compile the program anew."""
+    """Let processes that tests start keep what they compile, or each of hundreds compiles the program again."""
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     config.option.loadscopereorder = False  # pytest-xdist would begin with the files of most tests, the fastest ones
 
@@ -53,11 +53,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="module")
 def no_readers() -> Iterator[None]:
-    """Let a store wait for nobody who reads the tables: in these tests only the test does, when they are written."""
+    """Let a writer wait for no reader: in these tests, only the test itself reads, when the tables are written."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(open_readers, "UNSEEN_SECONDS", 0.0)
-        patch.setattr(writer, "_TO_SESSIONS", 0.0)
-        patch.setattr(writer, "_TO_DATASETS", 0.0)
+        patch.setattr(writer, "TO_SESSIONS_SECONDS", 0.0)
+        patch.setattr(writer, "TO_DATASETS_SECONDS", 0.0)
         yield
 
 

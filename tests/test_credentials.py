@@ -8,7 +8,7 @@ from alfwatchd import credentials
 from alfwatchd.errors import ConfigError
 
 
-def test_the_environment_wins_over_the_file_and_an_empty_one_is_none(tmp_path):
+def test_the_environment_wins_over_the_file_and_an_empty_file_counts_as_missing(tmp_path):
     environ = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
     assert credentials.find("serve_token", environ) is None
     (tmp_path / "serve_token").write_text("from a file\n")

@@ -86,7 +86,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def test_every_page_is_in_the_overview() -> None:
-    """Without it, a page exists that nobody finds."""
+    """Without it, a page exists that no reader finds."""
     linked = re.findall(r"\]\(([\w/]+\.md)\)", (DOCS / "README.md").read_text())
     pages = [str(page.relative_to(DOCS)) for page in sorted(DOCS.rglob("*.md")) if page != DOCS / "README.md"]
     assert sorted(linked) == pages
@@ -125,7 +125,7 @@ def test_pages_that_the_program_names_exist() -> None:
 
 
 def test_architecture_is_short() -> None:
-    """Without it, the page that everybody reads first grows until nobody does."""
+    """Without it, the first page grows until it is too long to be read."""
     assert len(ARCHITECTURE.read_text().splitlines()) <= MOST_ARCHITECTURE_LINES
 
 
@@ -221,7 +221,7 @@ def test_the_page_of_settings_is_made_from_the_example_file() -> None:
 
 
 def test_the_guide_names_the_settings_that_need_a_restart() -> None:
-    """Without it, somebody reloads, and wonders why nothing changes."""
+    """Without it, a user reloads the settings, and wonders why nothing changes."""
     text = " ".join((DOCS / "guide/operate.md").read_text().split())
     listed = text.partition("take effect only at a restart:")[2].partition(". ")[0]
     assert re.findall(r"`\[*(\w+)\]*`", listed) == sorted(NEEDS_RESTART, key=re.findall(r"\w+", listed).index)

@@ -1,7 +1,7 @@
 """The rules of the house: where each thing and its test lie, how long they may be, and that tests use public names.
 
-A rule that does not hold everywhere yet has a list of exceptions. None of these may grow. The last test names the
-exceptions that are no longer needed, so that each list only gets shorter.
+The one list of exceptions names the files that have no test of their name. The last test says which of them have one
+by now.
 """
 
 from __future__ import annotations
@@ -23,11 +23,6 @@ PACKAGES = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
 
 MOST_LINES_OF_A_MODULE, MOST_LINES_OF_A_FUNCTION = 400, 60
 
-LONG_MODULES: dict[str, tuple[int, str]] = {}
-"""Module -> lines today, and why."""
-LONG_FUNCTIONS = {
-    "upstream.py remove_missing_datasets": (64, "40 lines are its docstring"),
-}
 
 WITHOUT_A_TEST_OF_ITS_NAME = {
     "alf/file_names.py": "names only",
@@ -76,18 +71,6 @@ OF_OTHER_LIBRARIES = {
     "_call_s3": "s3fs; tests/test_libraries.py holds that it is there",
 }
 """Private name -> whose it is. We do not use private names of our own in tests."""
-
-PRIVATE_STILL = {
-    "conftest.py": {"_TO_SESSIONS", "_TO_DATASETS"},
-    "index/test_state_db.py": {"_db"},
-    "kit/engine.py": {"_workers", "_reader"},
-    "scan/test_hasher.py": {"_is_same"},
-    "store/test_layout.py": {"_TO_SESSIONS", "_TO_DATASETS"},
-    "store/test_parquet_file.py": {"_KEPT_ANYWAY", "_NO_WASTE"},
-    "store/test_writer_order.py": {"_TO_SESSIONS", "_TO_DATASETS"},
-    "watch/test_watcher.py": {"_REST_SECONDS"},
-}
-"""File of tests -> private names that it still uses."""
 
 
 @cache
@@ -143,28 +126,18 @@ def test_the_public_names_are_shown():
 
 
 def test_no_module_is_longer_than_a_person_reads_at_once():
-    known = {name: n for name, (n, _) in LONG_MODULES.items()}
-    assert {name: n for name, n in long_modules().items() if n > known.get(name, 0)} == {}, "divide it"
+    lengths = {name: len(path.read_text().splitlines()) for name, path in modules(PACKAGE).items()}
+    assert {name: n for name, n in lengths.items() if n > MOST_LINES_OF_A_MODULE} == {}, "divide it"
 
 
 def test_no_function_is_longer_than_a_screen():
-    known = {name: n for name, (n, _) in LONG_FUNCTIONS.items()}
-    assert {name: n for name, n in long_functions().items() if n > known.get(name, 0)} == {}, "divide it"
-
-
-def long_modules() -> dict[str, int]:
-    lengths = {name: len(path.read_text().splitlines()) for name, path in modules(PACKAGE).items()}
-    return {name: n for name, n in lengths.items() if n > MOST_LINES_OF_A_MODULE}
-
-
-def long_functions() -> dict[str, int]:
     lengths = {
         f"{name} {node.name}": node.end_lineno - node.lineno + 1
         for name, path in modules(PACKAGE).items()
         for node in ast.walk(tree_of(path))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno is not None
     }
-    return {name: n for name, n in lengths.items() if n > MOST_LINES_OF_A_FUNCTION}
+    assert {name: n for name, n in lengths.items() if n > MOST_LINES_OF_A_FUNCTION} == {}, "divide it"
 
 
 # What tests know.
@@ -196,7 +169,7 @@ def is_private(name: str) -> bool:
 @pytest.mark.parametrize("name", modules(TESTS))
 def test_tests_use_public_names(name):
     found = set(private_names(TESTS / name)) - OF_OTHER_LIBRARIES.keys()
-    assert found - PRIVATE_STILL.get(name, set()) == set(), "what a test needs deserves a public name"
+    assert found == set(), "what a test needs deserves a public name"
 
 
 CODE = re.compile(r"^ *from (alfwatchd[\w.]*) import ([\w, ]+)$", re.MULTILINE)
@@ -230,15 +203,9 @@ def _import(module: str, name: str) -> object:
 
 
 def test_no_exception_is_left_that_is_not_needed():
-    used = {name: set(private_names(TESTS / name)) if (TESTS / name).exists() else set() for name in PRIVATE_STILL}
-    left = {
-        "LONG_MODULES": LONG_MODULES.keys() - long_modules().keys(),
-        "LONG_FUNCTIONS": LONG_FUNCTIONS.keys() - long_functions().keys(),
-        "WITHOUT_A_TEST_OF_ITS_NAME": {
-            name
-            for name in WITHOUT_A_TEST_OF_ITS_NAME
-            if not (PACKAGE / name).exists() or (TESTS / package_of(name) / f"test_{Path(name).name}").exists()
-        },
-        "PRIVATE_STILL": {(name, each) for name, names in PRIVATE_STILL.items() for each in names - used[name]},
+    unneeded = {
+        name
+        for name in WITHOUT_A_TEST_OF_ITS_NAME
+        if not (PACKAGE / name).exists() or (TESTS / package_of(name) / f"test_{Path(name).name}").exists()
     }
-    assert {name: sorted(entries) for name, entries in left.items() if entries} == {}, "take them off the lists above"
+    assert sorted(unneeded) == [], "take them off the list above"

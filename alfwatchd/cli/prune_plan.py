@@ -42,6 +42,7 @@ def make_plan(arguments: argparse.Namespace, client: Client | None, flags: Flags
 
 
 def _ask_daemon(arguments: argparse.Namespace, client: Client, flags: Flags) -> PruneReply:
+    """Let the daemon plan, and with `--apply` carry the plan out."""
     reference, max_fraction = _read_limits(arguments, flags)
     plan = client.plan_prune(
         reference,
@@ -75,6 +76,7 @@ def _read_limits(arguments: argparse.Namespace, flags: Flags) -> tuple[str | Non
 
 
 def _work_alone(arguments: argparse.Namespace, flags: Flags) -> PruneReply:
+    """Plan without a daemon, under the lock of the tables, and with `--apply` carry the plan out."""
     from alfwatchd.prune import operations
     from alfwatchd.prune.wording import name_prune, refusals_named
     from alfwatchd.service.locks import hold_out_dir

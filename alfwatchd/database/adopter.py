@@ -21,7 +21,7 @@ from alfwatchd.store import id_history
 from alfwatchd.store.id_history import IdsChanged
 from alfwatchd.tables.adoption import Adoption
 from alfwatchd.tables.earlier import Earlier
-from alfwatchd.tables.id_changes import Announcement
+from alfwatchd.tables.id_changes import IdChanges
 from alfwatchd.tree.rows import Problem
 from alfwatchd.tree.sessions import Snapshot
 
@@ -36,10 +36,10 @@ RETRY_SECONDS = 300.0
 _JOIN_SECONDS = 1.0
 
 
-def make_announcer(source: str, state_dir: Path, post: Callable[[IdsChanged], None]) -> Callable[[Announcement], None]:
+def make_id_recorder(source: str, state_dir: Path, post: Callable[[IdsChanged], None]) -> Callable[[IdChanges], None]:
     """Return what a `TableWriter` calls with changed ids: it records and logs them before the tables are replaced."""
 
-    def announce(found: Announcement) -> None:
+    def record_ids(found: IdChanges) -> None:
         n_changes = len(found.changes)
         if n_changes:
             id_history.record(state_dir, found.changes)
@@ -59,7 +59,7 @@ def make_announcer(source: str, state_dir: Path, post: Callable[[IdsChanged], No
         if found.reason in ("database", "recomputed"):
             post(IdsChanged(found.n_sessions, found.n_datasets, n_changes, found.n_changed_datasets))
 
-    return announce
+    return record_ids
 
 
 class Adopter:
@@ -146,6 +146,7 @@ class Adopter:
         )
 
     def _run(self) -> None:
+        """Read the source again and again, and post what can be adopted or why it cannot be read."""
         # A source may take minutes. Until it is read, the ids of the last run stay, so that they do not change twice.
         in_force = recall(self._settings, self._state_dir)
         if in_force is not None:

@@ -158,6 +158,7 @@ _OPENER = _make_opener()
 
 
 def _receive(response: Any, address: str, into: BinaryIO, known: Version | None, most_bytes: int) -> Version:
+    """Copy an answer into a file, in bounded size and time; return its version, which may be `known`."""
     etag, modified = (response.headers.get(name) or "" for name in ("ETag", "Last-Modified"))
     length = response.headers.get("Content-Length", "")
     announced = int(length) if length.isdecimal() else None

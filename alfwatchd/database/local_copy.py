@@ -12,8 +12,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from alfwatchd.atomic import write_atomically
 from alfwatchd.bounded_json import parse as parse_json
-from alfwatchd.store.atomic import write_atomically
 from alfwatchd.store.reader import read_file
 
 _FOLDER = "adopted"
@@ -28,13 +28,13 @@ class Copy:
     ----------
     sessions, datasets : pyarrow.Table
         With their index as plain columns.
-    mark : dict
+    version : dict
         What tells later whether the source has changed.
     """
 
     sessions: pa.Table
     datasets: pa.Table
-    mark: Mapping[str, Any]
+    version: Mapping[str, Any]
 
 
 def save(state_dir: Path, source: str, copy: Copy, digest: str) -> None:
@@ -59,7 +59,7 @@ def save(state_dir: Path, source: str, copy: Copy, digest: str) -> None:
     (folder / _NOTE).unlink(missing_ok=True)
     write_atomically(folder / _SESSIONS, partial(pq.write_table, copy.sessions, compression="zstd"))
     write_atomically(folder / _DATASETS, partial(pq.write_table, copy.datasets, compression="zstd"))
-    note = json.dumps({"source": source, "digest": digest, "mark": dict(copy.mark)})
+    note = json.dumps({"source": source, "digest": digest, "version": dict(copy.version)})
     write_atomically(folder / _NOTE, partial(_write_text, note), mode=0o600)  # addresses may be signed
 
 
@@ -70,16 +70,16 @@ def load(state_dir: Path, source: str) -> Copy | None:
         return None
     folder = state_dir / _FOLDER
     try:
-        return Copy(read_file(folder / _SESSIONS), read_file(folder / _DATASETS), note["mark"])
+        return Copy(read_file(folder / _SESSIONS), read_file(folder / _DATASETS), note["version"])
     except (OSError, pa.ArrowException, KeyError):
         return None
 
 
-def kept_mark(state_dir: Path, source: str) -> dict[str, Any] | None:
-    """Return the `mark` of the copy that is kept; None if nothing is kept."""
+def copied_version(state_dir: Path, source: str) -> dict[str, Any] | None:
+    """Return the version of the source that the copy was made of; None where there is no copy."""
     note = _read_note(state_dir)
-    mark = note.get("mark")
-    return mark if note.get("source") == source and isinstance(mark, dict) else None
+    version = note.get("version")
+    return version if note.get("source") == source and isinstance(version, dict) else None
 
 
 def kept_digest(state_dir: Path, source: str) -> str:

@@ -53,14 +53,14 @@ def look(settings: Adopt, state_dir: Path, in_force: Adoption | None = None) -> 
         What is adopted already.
     """
     try:
-        found = read_source(settings.source, local_copy.kept_mark(state_dir, settings.source), state_dir)
+        found = read_source(settings.source, local_copy.copied_version(state_dir, settings.source), state_dir)
         if found is None and in_force is None:
             if (known := recall(settings, state_dir)) is not None:
                 return Reading(known, "")
             found = read_source(settings.source, None, state_dir)  # the copy is damaged
         if found is None:
             return NOTHING_READ
-        copy = local_copy.Copy(found.sessions, found.datasets, found.mark)
+        copy = local_copy.Copy(found.sessions, found.datasets, found.version)
         adoption = _adopt(settings, state_dir, copy, is_new=True)
         if in_force is not None and in_force.digest == adoption.digest:
             return NOTHING_READ  # the same in other words: the tables stay as they are
@@ -78,6 +78,7 @@ def recall(settings: Adopt, state_dir: Path) -> Adoption | None:
 
 
 def _adopt(settings: Adopt, state_dir: Path, copy: local_copy.Copy, *, is_new: bool) -> Adoption:
+    """Return what can be adopted of a copy; keep the copy for the next start if it says something new."""
     try:
         adoption = adopt(copy.sessions, copy.datasets, keep_missing=settings.keep_missing)
     except (ArithmeticError, ValueError, pa.ArrowException) as error:  # numbers and dates beyond all bounds

@@ -19,7 +19,7 @@ from alfwatchd.alf.file_names import DATASETS, SESSIONS
 from alfwatchd.bounded_json import parse as parse_json
 from alfwatchd.database.download import MOST_BYTES
 from alfwatchd.errors import SourceError
-from alfwatchd.store.files import open_regular
+from alfwatchd.files import open_regular
 from alfwatchd.store.reader import read_file
 from alfwatchd.store.zip_files import check_member, open_zip
 
@@ -44,7 +44,7 @@ class Source:
     datasets : pyarrow.Table
         Of the columns ``id`` or ``id_0`` and ``id_1``, ``eid`` or ``eid_0`` and ``eid_1``, rel_path, and where the
         source has them, session_path, file_size, hash, qc, default_revision and exists; `n_datasets` rows.
-    mark : dict
+    version : dict
         For the next `read_source`.
     origin : str
         Path or address of what was read, without secrets.
@@ -56,7 +56,7 @@ class Source:
 
     sessions: pa.Table
     datasets: pa.Table
-    mark: SourceVersion
+    version: SourceVersion
     origin: str
 
 

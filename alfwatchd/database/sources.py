@@ -31,7 +31,7 @@ def read_source(source: str, seen: SourceVersion | None, scratch: Path | None = 
         Folder with the two tables or a ``cache.zip``; a zip file; the ``http(s)`` address of either; the address of an
         Alyx database with ``alyx+`` before it.
     seen : dict or None
-        `Source.mark` of an earlier call; the mark of another source counts as None.
+        `Source.version` of an earlier call; the version of another source counts as None.
     scratch : Path or None
         Folder for temporary files, which have no name there; default: that of the system.
 
@@ -73,8 +73,8 @@ def _read_still(
 ) -> Source | None:
     """Read files, and make sure that no other process replaced or rewrote them meanwhile."""
     for attempt in range(TRIES):
-        marks = [_mark_file(path) for path in paths]
-        if seen is not None and seen.get("files") == marks:
+        versions = [_version_of(path) for path in paths]
+        if seen is not None and seen.get("files") == versions:
             return None
         failure = None
         try:
@@ -82,19 +82,19 @@ def _read_still(
         except SourceError as error:
             failure = error
         try:
-            is_still = marks == [_mark_file(path) for path in paths]
+            is_still = versions == [_version_of(path) for path in paths]
         except SourceError:
             is_still = False
         if is_still and failure is not None:
             raise failure
         if is_still:
-            mark = {"source": source, "files": marks}
-            return Source(pair.sessions, pair.datasets, mark, ", ".join(map(str, paths)))
+            version = {"source": source, "files": versions}
+            return Source(pair.sessions, pair.datasets, version, ", ".join(map(str, paths)))
         time.sleep(PAUSE_SECONDS * (attempt + 1))
     raise SourceError(f"{paths[0]}: is being replaced all the time; will be read when it is at rest")
 
 
-def _mark_file(path: Path) -> list[int]:
+def _version_of(path: Path) -> list[int]:
     """Return inode, size in bytes and mtime_ns."""
     try:
         about = path.stat()
@@ -118,9 +118,9 @@ def _read_alyx(source: str, seen: SourceVersion | None) -> Source | None:
         with pa.ipc.new_stream(packed, table.schema) as writer:
             writer.write_table(table.combine_chunks())
         digest.update(packed.getvalue())
-    mark = {"source": source, "files": [digest.hexdigest()]}
-    if seen is not None and seen.get("files") == mark["files"]:
+    version = {"source": source, "files": [digest.hexdigest()]}
+    if seen is not None and seen.get("files") == version["files"]:
         return None
     told = shown(source)
     pair = check_pair(sessions, datasets, told)
-    return Source(pair.sessions, pair.datasets, mark, told)
+    return Source(pair.sessions, pair.datasets, version, told)

@@ -156,7 +156,7 @@ class _Web:
         return fetch(address, into, known, token, most_bytes)
 
     def _make(self, pair: Pair, versions: list[Version], info: dict[str, Any] | None) -> Source:
-        mark: SourceVersion = {"source": self._source, "files": [asdict(version) for version in versions]}
+        version: SourceVersion = {"source": self._source, "files": [asdict(each) for each in versions]}
         if info is not None:
-            mark["info"] = info
-        return Source(pair.sessions, pair.datasets, mark, ", ".join(shown(version.address) for version in versions))
+            version["info"] = info
+        return Source(pair.sessions, pair.datasets, version, ", ".join(shown(each.address) for each in versions))

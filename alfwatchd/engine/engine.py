@@ -77,7 +77,7 @@ class Engine:
         if model.offline:  # before any request is answered, so that the first one finds the root opened
             self.root.try_again(now)
         for message in model.inbox.drain():
-            self._take(message, now)
+            self._accept(message, now)
         if not model.offline:
             self._scan(now)
             self._look_around(now)
@@ -103,11 +103,12 @@ class Engine:
 
     # Messages.
 
-    def _take(self, message: Message, now: float) -> None:
+    def _accept(self, message: Message, now: float) -> None:
+        """Give a message to the part that it is for."""
         model, indexer = self.model, self.model.indexer
         match message:
             case PathsChanged():
-                self._take_events(message, now)
+                self._accept_events(message, now)
             case EventsLost():
                 if message.reader_alive:
                     indexer.watch.excuse_heartbeat()
@@ -142,7 +143,7 @@ class Engine:
                 except AlfwatchdError as error:
                     refuse(message.reply, error)
 
-    def _take_events(self, message: PathsChanged, now: float) -> None:
+    def _accept_events(self, message: PathsChanged, now: float) -> None:
         indexer = self.model.indexer
         indexer.marks.mark_events(message.folders, message.unwatched, now)
         for name in message.cookies:

@@ -45,7 +45,7 @@ def look_for_foreign_writes(model: EngineModel, root: Root, now: float) -> None:
     flushes = model.flushes
     if flushes.last is None or flushes.submitted is not None or flushes.is_forced:
         return
-    if model.flusher.store.is_untouched():
+    if model.flusher.writer.is_untouched():
         return
     root.look(now)
     if not model.offline:

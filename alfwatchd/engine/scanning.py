@@ -96,6 +96,7 @@ class Scanning:
             self._model.forget_wanted_scan()
 
     def _note_ended(self, ended: Scan, now: float) -> None:
+        """Log what a scan changed. After a scan of the whole tree, let the next one wait for a while."""
         seconds, counts, changes = ended.seconds or 0.0, self._indexer.tables.counts, ended.changes
         _log.info(
             "rescan done root=%s sessions=%d datasets=%d added=%d changed=%d removed=%d seconds=%.2f reason=%s",

@@ -87,6 +87,7 @@ def find_state(model: EngineModel, now: float) -> DaemonState:
 
 
 def _detail(model: EngineModel) -> str:
+    """Return the sentence of `status` that gives the reason for the state."""
     match model.state:
         case "offline":
             return model.offline

@@ -249,6 +249,7 @@ class Absences:
             self.cookie_returned(self._proof)
 
     def _decide(self, *, is_first: bool) -> None:
+        """Drop the rows of sessions that are gone, or hold them if they are too many."""
         fresh = self._undecided | self._unsure
         if fresh or self._held:
             meant = {path for path in fresh | self._held if self._tables.get(path) is None or self._is_meant(path)}

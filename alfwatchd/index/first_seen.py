@@ -75,6 +75,7 @@ class FirstSeen:
             return {}
 
     def _save(self, gone: Sequence[str] = ()) -> None:
+        """Record new times, and forget those of sessions that are gone."""
         for path in gone:
             del self._times[path]
         if self._state is None or not (gone or self._unsaved):

@@ -44,7 +44,7 @@ class HashQueue:
         if rewritten:
             self._hasher.forget(rewritten)
             # The event told of one name only; others may lead to the same file.
-            if shared := indexer.intake.shared.inodes_among(rewritten):
+            if shared := indexer.intake.hard_links.inodes_among(rewritten):
                 indexer.tree.forget_digests(shared, [indexer.tree.root])
             indexer.tree.forget_digests(set(map(inode_of, rewritten)), indexer.linked)
         for session in sessions:

@@ -220,8 +220,8 @@ class Indexer:
             if self.queue.is_waiting:
                 self.guard.check()
             for _ in range(FOLDERS_PER_UNIT):
-                if self.intake.shared and self.queue.is_caught_up:
-                    for folder in self.intake.shared.take_stale(self.tree.root):
+                if self.intake.hard_links and self.queue.is_caught_up:
+                    for folder in self.intake.hard_links.take_stale(self.tree.root):
                         self.queue.look_again(folder, now)
                 look = self.queue.next_look(background=background)
                 if look is None:

@@ -81,7 +81,7 @@ class Intake:
         self.unreadable: dict[Folder, Unreadable] = {}
         self.linked: set[Folder] = set()
         """Folders with links that may lead to datasets or sessions. May hold dropped ones: they are few."""
-        self.shared = HardLinks()
+        self.hard_links = HardLinks()
         self._changes = Changes()
         self._meanwhile: Meanwhile | None = None
         """What happened since worker processes began to read; None while none does."""
@@ -122,11 +122,11 @@ class Intake:
             self.unreadable.pop(folder, None)
         if changes:
             self._changes += changes
-        if listing.shared_inodes or self.shared:
-            self.shared.note_listing(listing, is_news=bool(rewritten or (changes.are_shown and not is_first)))
-        self.shared.note_gone(old, folder.rows)
+        if listing.shared_inodes or self.hard_links:
+            self.hard_links.note_listing(listing, is_news=bool(rewritten or (changes.are_shown and not is_first)))
+        self.hard_links.note_gone(old, folder.rows)
         for gone in self.tree.take_gone_rows():
-            self.shared.note_gone(gone, None)
+            self.hard_links.note_gone(gone, None)
         return new
 
     def accept_look(
@@ -135,13 +135,13 @@ class Intake:
         """Change the rows of the names that were looked at."""
         old = folder.rows
         self._changes += self.tree.patch(folder, look, rewritten, self._with_one_name(unwritten, look.files))
-        self.shared.note_gone(old, folder.rows)
+        self.hard_links.note_gone(old, folder.rows)
 
     def _with_one_name(
         self, names: AbstractSet[str], files: Mapping[str, bytes], shared_inodes: AbstractSet[int] = frozenset()
     ) -> AbstractSet[str]:
         """Return those files that never had another name: an event tells only of the name that was written through."""
-        shared = self.shared.inodes_among(files.values()) | set(map(pack_inode, shared_inodes)) if names else set()
+        shared = self.hard_links.inodes_among(files.values()) | set(map(pack_inode, shared_inodes)) if names else set()
         return {name for name in names if name in files and inode_of(files[name]) not in shared} if shared else names
 
     def take_changes(self) -> Changes:

@@ -126,6 +126,7 @@ class Looker:
         return len(mark.names)
 
     def _list(self, look: Look, fd: int, now: float, *, is_first: bool) -> int:
+        """Watch a folder, list it, and let its rows be what is there; return the number of entries."""
         folder = look.folder
         is_heard = folder.wd != NOT_WATCHED and folder not in self._intake.unreadable
         unwritten = self._heard.unwritten(look.mark if is_heard else None)
@@ -143,6 +144,7 @@ class Looker:
         return len(listing.packed.names) + len(listing.folders) + listing.n_ignored
 
     def _follow(self, look: Look, new: list[Folder]) -> None:
+        """Queue looks at folders in a folder: the new ones, those without a watch, and in a scan all."""
         children = look.folder.children.values()
         follow = dict.fromkeys(children if look.deep else new)
         if self._watch.is_on:

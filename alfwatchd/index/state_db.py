@@ -16,9 +16,11 @@ import threading
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from alfwatchd import linux
+from alfwatchd.atomic import replace_file
 from alfwatchd.errors import StateError, StateLocked
 from alfwatchd.scan.place import Identity, Place
 from alfwatchd.tree.content import Key, forgotten
@@ -77,7 +79,7 @@ class StateDb:
             state_dir.mkdir(parents=True, exist_ok=True, mode=0o750)
             self.is_new = not self.path.exists()
             self._db = self._open()
-            self._mark: tuple[int, int] | None = _mark(self.path)
+            self._inode: tuple[int, int] | None = _inode(self.path)
         except (OSError, sqlite3.Error) as error:
             if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY or _is_in_use(error):
                 raise StateLocked(
@@ -208,13 +210,13 @@ class StateDb:
                 yield
         except (OSError, sqlite3.Error) as error:
             if _is_damage(error):
-                self._mark = None  # the next transaction makes it again
+                self._inode = None  # the next transaction makes it again
             raise StateError(f"{self.path}: {error}; it may be deleted while no daemon runs") from error
 
     def _is_in_place(self) -> bool:
         """Tell whether the file that is open is the one that the next start will find."""
         try:
-            return self._mark == _mark(self.path)
+            return self._inode == _inode(self.path)
         except OSError:
             return False
 
@@ -224,7 +226,7 @@ class StateDb:
         self._places = None
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
         self._db = self._open()
-        self._mark = _mark(self.path)
+        self._inode = _inode(self.path)
         _log.warning("the state was removed or damaged and is made again path=%s", self.path)
 
     def _open(self) -> sqlite3.Connection:
@@ -294,13 +296,10 @@ def _unshare(path: Path) -> None:
         return
     if not stat.S_ISREG(about.st_mode) or about.st_nlink == 1 or not os.access(path, os.R_OK | os.W_OK):
         return
-    temporary = path.with_name(f"{path.name}.tmp")
     with path.open("r+b") as shared:
         linux.lock_bytes(shared.fileno(), _SQLITE_LOCKED_FROM, _SQLITE_LOCKS)
-        temporary.unlink(missing_ok=True)
-        with temporary.open("xb") as copy:
-            shutil.copyfileobj(shared, copy, 1 << 20)
-        temporary.replace(path)
+        # Not durable: after a power cut, a damaged state is made again.
+        replace_file(path, partial(shutil.copyfileobj, shared, length=1 << 20), is_durable=False)
 
 
 def _is_in_use(error: Exception) -> bool:
@@ -308,12 +307,13 @@ def _is_in_use(error: Exception) -> bool:
     return isinstance(error, OSError) and error.errno in (errno.EAGAIN, errno.EACCES) and error.filename is None
 
 
-def _mark(path: Path) -> tuple[int, int]:
+def _inode(path: Path) -> tuple[int, int]:
     about = path.stat()
     return about.st_dev, about.st_ino
 
 
 def _connect(path: Path) -> sqlite3.Connection:
+    """Open the file; raises `sqlite3.DatabaseError` if it is damaged or of another version."""
     db = sqlite3.connect(path, check_same_thread=False)
     try:
         # Before WAL, so that there is no shared memory file: another program could truncate it and end us by SIGBUS.

@@ -116,6 +116,11 @@ class WorkerPool:
         """Whether units may be read somewhere."""
         return bool(self._workers)
 
+    @property
+    def n_unanswered(self) -> dict[int, int]:
+        """Number of each worker -> batches of units that it has not answered yet."""
+        return {number: worker.n_batches for number, worker in self._workers.items()}
+
     def exclude(self, patterns: Sequence[str]) -> None:
         """Leave other paths out; workers that run already go on as they began, so that a scan must follow."""
         self._patterns = patterns

@@ -110,6 +110,7 @@ def look(root: Path, sessions: Iterable[UnlistedSession], rules: Rules, kept: Ke
 
 
 def _look_at_session(top: _Place, session: UnlistedSession, rules: Rules, found: Found, kept: Kept) -> None:
+    """Look at the unlisted files of a session, and note which go, and whether its folder goes with them."""
     files: list[PlannedFile] = []
     try:
         with _open_session(top, session.path, rules) as place:
@@ -181,6 +182,7 @@ def _look_at_file(place: _Place, name: str, value: bytes, rules: Rules) -> FileS
 
 
 def _look_below(place: _Place, rules: Rules, n_levels: int) -> str:
+    """Return why nothing below a folder may go; empty if nothing is protected and nothing is newer."""
     if place.why:
         return place.why
     if rules.is_newer(place.newest_ns):

@@ -190,6 +190,7 @@ def _names_of(trash_fd: int | None, plan_id: str | None) -> list[str]:
 
 
 def _survey_plan(trash_fd: int, name: str) -> TrashedPlan:
+    """Return what lies in the folder of one plan; what is wrong with it, if it cannot be read."""
     try:
         with trash_folder.open_plan(trash_fd, name) as plan_fd:
             manifest = trash_folder.read_manifest(plan_fd, name)
@@ -241,6 +242,7 @@ def _empty_plan(root_fd: int, trash_fd: int, name: str, done: Emptied, log: Log,
 def _delete(
     plan_fd: int, number: int, about: os.stat_result, manifest: Manifest | None, done: Emptied, log: Log, actor: str
 ) -> None:
+    """Delete one file from the trash, unless it was written to since it was moved there."""
     folder, slot = trash_manifest.slot_of(number)
     if manifest is None or number >= len(manifest.files):
         done.kept.append(

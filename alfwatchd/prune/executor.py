@@ -194,6 +194,7 @@ def _check_wanted(is_wanted: Callable[[], bool]) -> None:
 
 
 def _take_file(prune: _Prune, session: str, file: PlannedFile) -> None:
+    """Take one file, if it is still as planned, and note that it went or why it stays."""
     try:
         _check_path(prune, session, file.path)
         _take(prune, session, file)
@@ -209,6 +210,7 @@ def _take_file(prune: _Prune, session: str, file: PlannedFile) -> None:
 
 
 def _take(prune: _Prune, session: str, file: PlannedFile) -> None:
+    """Move a file into the trash, or delete it; in a preview, only look. Raises `OSError` if it stays."""
     folder, _, name = file.path[len(session) + 1 :].rpartition("/")
     with (
         open_session(prune.root_fd, session, prune.plan.places.get(session), prune.protected) as session_fd,
@@ -267,6 +269,7 @@ def _check_unchanged(prune: _Prune, about: linux.Stat, planned: FileState) -> No
 
 
 def _remove_session(prune: _Prune, session: str) -> None:
+    """Remove the folder of a session, and what is left empty above it, if nothing but empty folders is in it."""
     try:
         _check_path(prune, session, f"{session}/")
         with open_session(prune.root_fd, session, prune.plan.places.get(session), prune.protected) as folder_fd:

@@ -99,7 +99,7 @@ def _look_into(root_fd: int, root: Path, folder: str, found: set[tuple[int, int]
 
 
 def _is_of_fsck(root_fd: int, folder: str) -> bool:
-    """Tell whether this is the folder in which fsck puts what it finds; only root can read it."""
+    """Tell whether this is the folder in which fsck puts what it finds; only the root user can read it."""
     try:
         return folder.rpartition("/")[2] == "lost+found" and os.stat(folder, dir_fd=root_fd).st_uid == 0
     except OSError:

@@ -350,6 +350,7 @@ class RootCheck:
 
 
 def _reply(plan: PrunePlan, outcome: PruneOutcome, *, applied: bool = False) -> PruneReply:
+    """Return what clients are told of a plan, or of what became of it."""
     notes = [_OWN_NOTE] if plan.reference == OWN_TABLES else []
     if outcome.stopped is not None:
         notes.append(f"stopped half way: {outcome.stopped}")

@@ -68,16 +68,8 @@ class PrunePlan:
     ----------
     plan_id : str
         16 hexadecimal digits: a digest of what would go and of the reference, so that equal plans have one id.
-    root : str
-        Absolute path.
-    reference : str
-        Folder of the reference tables.
-    reference_date : str
-        The earliest time at which they may have been made, UTC, ISO 8601; empty if it is not known.
-    reference_generation : int or None
-        None if another program wrote them.
-    n_datasets, n_bytes_on_disk : int
-        Number and bytes of all datasets on disk.
+    root, reference, reference_date, reference_generation, n_datasets, n_bytes_on_disk
+        As in `api.PruneReply`; the root is an absolute path.
     files : tuple of PlannedFile
         Sorted by path.
     folders : tuple of str

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from alfwatchd.api import PlanRecord, PlanState, PruneReply
+from alfwatchd.atomic import replace_file
 from alfwatchd.prune.plan import PrunePlan
-from alfwatchd.store.atomic import replace_file
 
 _log = logging.getLogger(__name__)
 
@@ -78,6 +78,7 @@ class PlanRecords:
         return record, details if isinstance(details, dict) else {}
 
     def _write(self, record: PlanRecord, details: Mapping[str, Any]) -> None:
+        """Write the file of a plan: its record in the first line, its details, unless too long, in the second."""
         path = self._folder / f"{record.plan_id}.json"
         text = json.dumps(details).encode()
         head = json.dumps(asdict(record)).encode()
@@ -117,6 +118,7 @@ def _now() -> str:
 
 
 def _record(plan: PrunePlan, reply: PruneReply, state: PlanState, made_at: str) -> PlanRecord:
+    """Return what `prune --list` says of a plan."""
     return PlanRecord(
         plan_id=plan.plan_id,
         state=state,

@@ -179,6 +179,7 @@ _NO_IDS, _NO_SIZES = np.zeros((0, 16), np.uint8), np.zeros(0, np.int64)
 
 
 def _with_datasets(reference: Reference, numbers: Mapping[bytes, int], datasets: pa.Table) -> Reference:
+    """Add the rows of the datasets table; refuse one that would let every file go, or makes no sense."""
     codes, paths = _composed(*database_columns.rel_paths(datasets))
     eid_codes, eids = database_columns.id_codes(datasets, "eid")
     of_eid = np.array([*(numbers.get(eid, -1) for eid in eids), -1], np.int64)[eid_codes]
@@ -216,6 +217,7 @@ def _composed(codes: npt.NDArray[np.int32], texts: Sequence[str]) -> tuple[npt.N
 
 
 def _check_columns(origin: Origin, sessions: pa.Table, datasets: pa.Table) -> None:
+    """Refuse tables without the columns that are needed, and dates that do not name one day."""
     for table, needed, own_id in ((sessions, _NEEDED_OF_SESSIONS, "id"), (datasets, _NEEDED_OF_DATASETS, "eid")):
         columns = set(table.column_names)
         missing = needed - columns | ({own_id} if own_id not in columns and not _HALVES[own_id] <= columns else set())

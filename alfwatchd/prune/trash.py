@@ -156,9 +156,8 @@ def _make(root_fd: int, trash_fd: int, manifest: Manifest) -> tuple[str, int, Se
 def _check_way_back(plan_fd: int) -> None:
     """Raise unless this file system can move a file back without overwriting another; few cannot."""
     trash_folder.write_file(plan_fd, trash_folder.PROBE, [])
-    back = f"{trash_folder.PROBE}.new"
-    move_back(trash_folder.PROBE, back, plan_fd, plan_fd)
-    os.unlink(back, dir_fd=plan_fd)
+    move_back(trash_folder.PROBE, trash_folder.PROBE_MOVED, plan_fd, plan_fd)
+    os.unlink(trash_folder.PROBE_MOVED, dir_fd=plan_fd)
 
 
 def check_reach(folder_fd: int, dev: int, mount_id: int) -> None:

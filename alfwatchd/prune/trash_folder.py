@@ -12,21 +12,21 @@ import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
 
 from alfwatchd import linux
 from alfwatchd.alf.grammar import TRASH
+from alfwatchd.atomic import replace_file, temporary_name
 from alfwatchd.errors import Busy, PruneRefused
+from alfwatchd.files import NotRegular, open_regular, sync_folder
 from alfwatchd.prune import trash_manifest
 from alfwatchd.prune.trash_manifest import MANIFEST, Manifest, ManifestError
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_FILE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-_NEW = ".new"
-"""End of the name of a file that is not complete."""
 MADE = "made-again"
 """Name of the file in a plan's folder that lists the folders which an undo has begun to make again."""
-PROBE = "probe"
-"""Name of a file that is made and removed, to try the file system out, before a file is moved."""
+PROBE, PROBE_MOVED = "probe", "probe.new"
+"""Names of a file that is made, renamed and removed, to try the file system out, before a file is moved."""
 AT_ONCE = "with prune.trash_seconds = 0 files are deleted at once, without a trash"
 
 _in_use = threading.Lock()
@@ -62,7 +62,7 @@ def open_trash(root_fd: int, *, make: bool = False, alone: bool = True) -> Itera
         yield None
         return
     try:
-        if why := _why_strange(trash_fd, stat.S_IFDIR):
+        if why := _why_strange(trash_fd):
             raise PruneRefused(
                 f"{TRASH}: the trash in the root {why}, so it is not used: run this as the user that made it, or look "
                 f"at it and remove it; {AT_ONCE}"
@@ -98,7 +98,7 @@ def open_plan(trash_fd: int, name: str) -> Iterator[int]:
     except OSError as error:
         raise PruneRefused(f"{TRASH}/{name}: cannot be opened ({error.strerror})") from error
     try:
-        if why := _why_strange(plan_fd, stat.S_IFDIR):
+        if why := _why_strange(plan_fd):
             raise PruneRefused(f"{TRASH}/{name}: {why}, so nothing in it is touched: look at it, and remove it")
         yield plan_fd
     finally:
@@ -132,7 +132,7 @@ def make_plan_folder(trash_fd: int, manifest: Manifest, check: Callable[[int], N
             os.mkdir(trash_manifest.slot_of(number)[0], 0o700, dir_fd=plan_fd)
         check(plan_fd)
         write_file(plan_fd, MANIFEST, trash_manifest.write_lines(manifest))
-        _sync(trash_fd)
+        sync_folder(trash_fd)
     except BaseException:
         with suppress(OSError):
             remove_plan_folder(trash_fd, name, plan_fd)
@@ -153,7 +153,7 @@ def remove_plan_folder(trash_fd: int, name: str, plan_fd: int) -> bool:
                 os.rmdir(entry, dir_fd=plan_fd)
             except OSError:
                 return False
-    names = [name + end for name in (PROBE, MADE, MANIFEST) for end in (_NEW, "")]
+    names = [each for name in (PROBE, PROBE_MOVED, MADE, MANIFEST) for each in (temporary_name(name), name)]
     if not set(os.listdir(plan_fd)) <= set(names):
         return False
     for entry in names:
@@ -195,17 +195,8 @@ def read_made(plan_fd: int) -> set[str] | None:
 
 
 def write_file(folder_fd: int, name: str, lines: Iterable[bytes]) -> None:
-    """Write a file so that it is there whole and on disk, or not at all."""
-    new = name + _NEW
-    with suppress(FileNotFoundError):
-        os.unlink(new, dir_fd=folder_fd)
-    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FILE, 0o600, dir_fd=folder_fd)
-    with os.fdopen(fd, "wb") as file:
-        file.writelines(lines)
-        file.flush()
-        os.fsync(file.fileno())
-    os.rename(new, name, src_dir_fd=folder_fd, dst_dir_fd=folder_fd)
-    _sync(folder_fd)
+    """Write a file that only this user may read, so that it is there whole and on disk, or not at all."""
+    replace_file(Path(name), lambda file: file.writelines(lines), dir_fd=folder_fd, mode=0o600)
 
 
 def list_slots(plan_fd: int) -> dict[int, os.stat_result]:
@@ -240,15 +231,13 @@ def _open_or_make(root_fd: int, *, make: bool) -> int | None:
             return None
     with suppress(FileExistsError):
         os.mkdir(TRASH, 0o700, dir_fd=root_fd)
-    _sync(root_fd)
+    sync_folder(root_fd)
     return os.open(TRASH, _FOLDER, dir_fd=root_fd)
 
 
-def _why_strange(fd: int, kind: int) -> str:
-    """Return why this user must not trust a file or folder of a kind (``S_IFDIR``, ``S_IFREG``); empty if it may."""
+def _why_strange(fd: int) -> str:
+    """Return why this user must not trust an open file or folder; empty if it may."""
     about = os.fstat(fd)
-    if stat.S_IFMT(about.st_mode) != kind:
-        return "is a link, a pipe or something else"
     if about.st_uid != os.geteuid():
         return f"belongs to user {about.st_uid}, not to the user that prunes"
     if about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
@@ -304,19 +293,14 @@ def _make_new_folder(trash_fd: int, plan_id: str) -> str:
 
 
 def _read_own_file(folder_fd: int, name: str) -> list[bytes] | None:
+    """Return the lines of a file that a prune of this user made; None if there is none."""
     try:
-        fd = os.open(name, os.O_RDONLY | _FILE, dir_fd=folder_fd)
+        opened = open_regular(name, dir_fd=folder_fd, follow_links=False)
     except FileNotFoundError:
         return None
-    with os.fdopen(fd, "rb") as file:
-        if why := _why_strange(fd, stat.S_IFREG):
+    except NotRegular as error:
+        raise ManifestError("is a pipe or something else") from error
+    with opened as file:
+        if why := _why_strange(file.fileno()):
             raise ManifestError(why)
         return file.readlines()
-
-
-def _sync(folder_fd: int) -> None:
-    try:
-        os.fsync(folder_fd)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.EBADF):  # some file systems cannot sync a folder
-            raise

@@ -92,6 +92,7 @@ class TrashKeeper:
         self._thread.start()
 
     def _work(self, may_empty: bool) -> None:  # noqa: FBT001 - given to a thread
+        """Empty what is due, and look at what is in the trash then."""
         self._look_again.clear()
         settings, now = self._settings(), self._wall_clock()
         trouble = self._empty_due(settings, now) if may_empty else ""

@@ -165,6 +165,7 @@ def _is_missing(root_fd: int, path: str) -> bool:
 def _bring_back(
     root_fd: int, plan_fd: int, number: int, file: PlannedFile, done: Returned, log: Log, actor: str
 ) -> None:
+    """Move one file from the trash back to its path, and note that, or why it stays there."""
     folder, slot = trash_manifest.slot_of(number)
     above, _, name = file.path.rpartition("/")
     try:
@@ -193,6 +194,7 @@ def _reason(error: OSError, actor: str) -> str:
 
 
 def _restore(root_fd: int, folder: FolderState, inode: int) -> None:
+    """Give a folder that was made again its owner, ACLs, mode and times, as far as this user may."""
     above, _, name = folder.path.rpartition("/")
     with walk.open_folder(root_fd, above) as above_fd:
         fd = os.open(name, os.O_RDONLY | walk.FOLDER, dir_fd=above_fd)

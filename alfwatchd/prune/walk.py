@@ -162,6 +162,7 @@ def open_inner(name: str, folder_fd: int, flags: int = os.O_PATH) -> int:
 
 
 def _open_in_mount(name: str, folder_fd: int, flags: int) -> int:
+    """Open a folder in a folder, unless it is a mount point, on kernels without ``openat2`` too."""
     try:
         return linux.open_in_mount(name, flags | FOLDER, dir_fd=folder_fd)
     except OSError as error:

@@ -14,10 +14,10 @@ from typing import BinaryIO
 
 from alfwatchd import linux
 from alfwatchd.alf.file_names import TABLES, ZIP
+from alfwatchd.atomic import replace_file, temporary_name
 from alfwatchd.errors import TargetChanged, TargetError
+from alfwatchd.files import NotRegular, open_regular, sync_folder
 from alfwatchd.publish.target import Token
-from alfwatchd.store.atomic import replace_file, temporary_name
-from alfwatchd.store.files import NotRegular, open_regular
 
 LOCK_NAME = ".publishing.lock"
 _CHUNK_BYTES = 1 << 20
@@ -51,7 +51,7 @@ class FolderTarget:
         """See `Target`."""
         *above, name = key.split("/")
         with _told(self._base / key), suppress(FileNotFoundError), self._open_folder(*above) as folder:
-            return _mark(folder, name)
+            return _token(folder, name)
         return None
 
     @contextmanager
@@ -168,7 +168,7 @@ def _enter(folder: int, name: str, path: Path, *, make: bool) -> int:
     if make:
         with suppress(FileExistsError):
             os.mkdir(name, dir_fd=folder)
-            os.fsync(folder)
+            sync_folder(folder)
     try:
         return os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
     except NotADirectoryError as error:
@@ -185,7 +185,7 @@ def _open_file(folder: int, name: str) -> BinaryIO:
         raise
 
 
-def _mark(folder: int, name: str) -> Token | None:
+def _token(folder: int, name: str) -> Token | None:
     try:
         about = os.stat(name, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
@@ -202,7 +202,7 @@ def _replace(folder: int, name: str, content: BinaryIO, token: Token | None) -> 
 
     @contextmanager
     def replacing() -> Iterator[None]:
-        if _mark(folder, name) != token:
+        if _token(folder, name) != token:
             raise FileExistsError
         yield
 

@@ -160,6 +160,7 @@ def remove_old(settings: Publish, target: Target, *, now: Callable[[], datetime]
 
 
 def _look(target: Target) -> tuple[Found, dict[str, Token | None], dict[str, Any]]:
+    """Return what the target holds, the tokens of its two files, and the content of its JSON."""
     # Tokens first: a file that is replaced while the rest is read then has another token, and is not overwritten.
     tokens = {key: target.token(key) for key in (ZIP, INFO)}
     info: dict[str, Any] = {}
@@ -198,6 +199,7 @@ def _write(
     keep_seconds: float,
     now: Callable[[], datetime],
 ) -> Outcome:
+    """Write the zip of a new generation, then the plain zip, then the JSON that names both; then tidy up."""
     local = now().astimezone().replace(tzinfo=None)
     date = next_date(local, found.date, found.zip_date)
     with ours.zipped(date, secrets.token_hex(8)) as (zipped, inner):

@@ -107,6 +107,7 @@ class _TargetThread:
             )
 
     def _run(self) -> None:
+        """Publish whenever it is due, until the end, and note the result of each attempt."""
         while (must_publish := self._wait()) is not None:
             started = time.monotonic()
             try:
@@ -142,6 +143,7 @@ class _TargetThread:
         return remove_old(self.entry, self._target)
 
     def _succeed(self, outcome: Outcome | float | None, seconds: float) -> None:
+        """Note and log the result of an attempt, for `status` too."""
         wait = outcome.next_removal_seconds if isinstance(outcome, Outcome) else outcome
         with self._news:
             self._schedule.finish(time.monotonic(), wait)
@@ -161,6 +163,7 @@ class _TargetThread:
             )  # fmt: skip
 
     def _fail(self, message: str, *, is_lost: bool) -> None:
+        """Note a failed attempt and when the next one is due; log the same failure only now and then."""
         now = time.monotonic()
         with self._news:
             retry = self._schedule.fail(now, random.random())  # noqa: S311 - keeps nobody out

@@ -212,6 +212,7 @@ class Hasher:
             thread.join()
 
     def _run(self) -> None:
+        """Hash what is queued, in a thread of its own, and post the digests in batches."""
         done: list[_Found] = []
         posted = time.monotonic()
         # One buffer for all files: to clear new memory takes longer than a tiny file.

@@ -44,13 +44,14 @@ class RootGuard:
         self._near: list[mounts.Mount] = []
         self._is_unsure = False
         """Whether a mount could not be looked at, which may be over at any moment, without any change of mounts."""
-        self._mark: tuple[int, int, int] | None = None
+        self._numbers: tuple[int, int, int] | None = None
+        """Device, inode and file system id of the root, by which it is known again; None while it is offline."""
         self._why_closed = ""
 
     @property
     def is_open(self) -> bool:
         """Whether the root was found to be right, by `open_root`, and nothing has changed since, as far as known."""
-        return self._mark is not None
+        return self._numbers is not None
 
     def use_known(self, known: Known) -> None:
         """Set the sessions that should be there: they decide if identities do not."""
@@ -95,7 +96,7 @@ class RootGuard:
         if accept:
             self.places = {}
         self.places[""] = found if accept else _with_proof(expected, found, look)
-        self._mark, self._why_closed = (found.dev, found.ino, found.fsid), ""
+        self._numbers, self._why_closed = (found.dev, found.ino, found.fsid), ""
 
     def check(self) -> None:
         """Make sure that the root is still the folder that was opened. This takes two system calls.
@@ -106,15 +107,15 @@ class RootGuard:
             It is not; `open_root` must succeed first.
         """
         try:
-            mark = _mark(self.root)
+            numbers = _numbers_of(self.root)
         except OSError as error:
             raise self.close_root(f"the root cannot be read ({error.strerror})") from error
-        if mark != self._mark:
+        if numbers != self._numbers:
             raise self.close_root(self._why_closed)
 
     def close_root(self, why: str = "") -> RootOffline:
         """Close the root until `open_root` has looked again; return the error to raise."""
-        self._mark, self._why_closed = None, why
+        self._numbers, self._why_closed = None, why
         return RootOffline(f"{self.root}: {why or 'something else is there now'}")
 
     def poll_mounts(self) -> bool:
@@ -277,6 +278,6 @@ def _with_proof(expected: Place | None, found: Place, look: Callable[[], Seen]) 
     return replace(found, keeps_inodes=seen.shows_stable_inodes if seen.n_numbered else expected.keeps_inodes)
 
 
-def _mark(root: str) -> tuple[int, int, int]:
+def _numbers_of(root: str) -> tuple[int, int, int]:
     about = os.stat(root)
     return about.st_dev, about.st_ino, os.statvfs(root).f_fsid

@@ -65,6 +65,7 @@ def tells_other_inodes(root: str, folder: Folder) -> bool:
 
 
 def _told_and_found(root: str, folder: Folder) -> tuple[int, int] | None:
+    """Return the inode of a folder as its parent lists it, and as ``lstat`` tells it; None if either is unknown."""
     assert folder.parent is not None, "the root is in no listing"
     try:
         fd = open_folder(root, folder.parent)
@@ -162,6 +163,7 @@ class Scanner:
         return odd.add_to(Listing(about.st_dev, about.st_ino, folders | odd.links))
 
     def _list_linked_session(self, name: str, fd: int, prefix: str, odd: _Oddities) -> None:
+        """Note a link that has the name of a session: a session if it leads to a folder outside the way to the root."""
         odd.has_links = True
         if self._is_excluded(f"{prefix}{name}/"):
             return

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from alfwatchd.alf.file_names import SESSIONS
-from alfwatchd.database.adopter import Adopter, make_announcer
+from alfwatchd.database.adopter import Adopter, make_id_recorder
 from alfwatchd.engine.engine import Engine
 from alfwatchd.engine.inbox import Inbox
 from alfwatchd.engine.messages import Message, Reload, Stop
@@ -109,8 +109,8 @@ def run(settings: Settings, load: Callable[[], Settings]) -> None:
         stack.callback(api.close)
         stack.callback(inbox.close)
         _log.info("daemon started root=%s out_dir=%s socket=%s", settings.root, settings.out_dir, control.path)
-        frame = _Process(in_force, inbox, service, state, api, locks, control)
-        while _work(frame, trouble):
+        process = _Process(in_force, inbox, service, state, api, locks, control)
+        while _work(process, trouble):
             held.close()
             _hold_out_dir(held, settings, locks)
             trouble = None
@@ -159,12 +159,12 @@ class _Process:
             self.locks["out_dir"].require_folder()
 
 
-def _work(frame: _Process, trouble: OutDirError | None) -> bool:
+def _work(process: _Process, trouble: OutDirError | None) -> bool:
     """Keep the tables right until the daemon is told to stop.
 
     Parameters
     ----------
-    frame : _Process
+    process : _Process
     trouble : OutDirError or None
         Why the output folder is not locked; None if it is. Without a lock nothing is written: the folder lies in the
         root, which is offline.
@@ -175,10 +175,10 @@ def _work(frame: _Process, trouble: OutDirError | None) -> bool:
         Whether to start again instead of stopping: the root and the earlier tables in it were missing at the start, and
         are there now. If they were not read, the ids and columns in them would be lost.
     """
-    settings = frame.in_force.settings
+    settings = process.in_force.settings
     lacks_tables = _lies_in_root(settings) and not _has_tables(settings)
     with ExitStack() as stack:
-        assembled = _assemble(frame, stack)
+        assembled = _assemble(process, stack)
         if assembled is None:
             return False
         engine, threads = assembled
@@ -186,11 +186,11 @@ def _work(frame: _Process, trouble: OutDirError | None) -> bool:
             engine.model.hold_flushes()
         was_offline = False
         if trouble is None:
-            frame.service.tell(time.monotonic(), status_line(engine.model))
-        for _ in _rounds(frame, engine, threads):
+            process.service.tell(time.monotonic(), status_line(engine.model))
+        for _ in _rounds(process, engine, threads):
             if not (engine.model.may_flush or engine.model.offline or engine.is_stopping):
                 if trouble or was_offline or _has_tables(settings):
-                    frame.state.save_places(engine.model.indexer.guard.places)
+                    process.state.save_places(engine.model.indexer.guard.places)
                     return True
                 engine.model.allow_flushes()
             was_offline = was_offline or bool(engine.model.offline)
@@ -203,28 +203,32 @@ Threads = Mapping[str, Callable[[], bool]]
 """Name of a thread that the daemon cannot do without -> function that tells whether it runs."""
 
 
-def _assemble(frame: _Process, stack: ExitStack) -> tuple[Engine, Threads] | None:
+def _assemble(process: _Process, stack: ExitStack) -> tuple[Engine, Threads] | None:
     """Return engine and threads; None if the daemon was told to stop before they were made."""
-    settings, inbox, state = frame.in_force.settings, frame.inbox, frame.state
+    settings, inbox, state = process.in_force.settings, process.inbox, process.state
 
     def new_watcher() -> Watcher:
         return Watcher(inbox.post, settings.state_dir / "cookies")
 
     make = partial(prepare, settings, state, new_watcher if _is_watchable(settings) else None, inbox.post)
-    start = wait_for(make, inbox, settings, frame.service.ping)
+    start = wait_for(make, inbox, settings, process.service.ping)
     if start is None:
         return None
     stack.callback(start.indexer.guard.close)
-    start.indexer.use_scanner(replace(start.indexer.scanner, on_progress=lambda: frame.service.ping(time.monotonic())))
-    announce = make_announcer(settings.adopt.source, settings.state_dir, inbox.post)
+    start.indexer.use_scanner(
+        replace(start.indexer.scanner, on_progress=lambda: process.service.ping(time.monotonic()))
+    )
+    record_ids = make_id_recorder(settings.adopt.source, settings.state_dir, inbox.post)
     layout = settings.state_dir / LAYOUT
-    written = TableWriter(settings.out_dir, str(settings.root), layout, announce, start.notes, frame.require_out_dir)
+    written = TableWriter(
+        settings.out_dir, str(settings.root), layout, record_ids, start.notes, process.require_out_dir
+    )
     publisher = Publisher(settings.out_dir, settings.publish) if settings.publish else None
     if publisher is not None:
         stack.callback(publisher.close)
     flusher = Flusher(written, _waking(publisher, inbox.post))
     stack.callback(flusher.close)
-    threads = {"flusher": lambda: flusher.is_alive, "server": lambda: frame.api.is_alive}
+    threads = {"flusher": lambda: flusher.is_alive, "server": lambda: process.api.is_alive}
     hashes = None
     if settings.hash_files:
         hasher = Hasher(str(settings.root), state, settings.hash_threads, inbox.post)
@@ -246,10 +250,10 @@ def _assemble(frame: _Process, stack: ExitStack) -> tuple[Engine, Threads] | Non
         adopter=adopter,
         publisher=publisher,
         first_scan_done=lambda: _finish_first_scan(start),
-        reload=frame.in_force.read_again,
+        reload=process.in_force.read_again,
         wall_clock=lambda: datetime.now(UTC),
         stopwatch=time.monotonic,
-        trash=TrashKeeper(lambda: frame.in_force.settings),
+        trash=TrashKeeper(lambda: process.in_force.settings),
         first_seen=start.first_seen,
     )
     engine = Engine(model)
@@ -270,7 +274,7 @@ def _waking(publisher: Publisher | None, post: Callable[[Message], None]) -> Cal
     return post_and_wake
 
 
-def _rounds(frame: _Process, engine: Engine, threads: Threads) -> Iterator[None]:
+def _rounds(process: _Process, engine: Engine, threads: Threads) -> Iterator[None]:
     """Step the engine until it is done, and feed systemd's watchdog: this loop does the work."""
     looked_after = time.monotonic()
     while not engine.is_done:
@@ -281,20 +285,20 @@ def _rounds(frame: _Process, engine: Engine, threads: Threads) -> Iterator[None]
                 raise AlfwatchdError(f"the {name} thread has ended unexpectedly; the log says why")
         if time.monotonic() - looked_after > _LOOK_AFTER_SECONDS:
             looked_after = time.monotonic()
-            _look_after(frame, engine)
+            _look_after(process, engine)
         line = status_line(engine.model)
-        until_ping = frame.service.tell(time.monotonic(), line, is_stopping=engine.is_stopping)
-        frame.inbox.wait(min(sleep, until_ping))
+        until_ping = process.service.tell(time.monotonic(), line, is_stopping=engine.is_stopping)
+        process.inbox.wait(min(sleep, until_ping))
 
 
-def _look_after(frame: _Process, engine: Engine) -> None:
+def _look_after(process: _Process, engine: Engine) -> None:
     """Take locks again whose files were removed, and make the file of the control socket again."""
-    if not all(lock.is_in_place() for lock in frame.locks.values()):
+    if not all(lock.is_in_place() for lock in process.locks.values()):
         engine.root.look(time.monotonic())  # the folders may lie in it, and something may be mounted over it
-    for lock in frame.locks.values() if not engine.model.offline else ():
+    for lock in process.locks.values() if not engine.model.offline else ():
         lock.keep()
-    if frame.api.is_listening:
-        frame.control.keep(frame.api.replace)
+    if process.api.is_listening:
+        process.control.keep(process.api.replace)
 
 
 def _finish_first_scan(start: Start) -> None:

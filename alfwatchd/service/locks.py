@@ -90,6 +90,7 @@ class Held:
         os.close(self._fd)
 
     def _take(self) -> int:
+        """Open and lock the file, and return its descriptor. A file with other names is left, and made again."""
         fd = _open(self._path)
         try:
             if not linux.try_flock(fd):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from alfwatchd.api import RecomputeReply
-from alfwatchd.database.adopter import make_announcer
+from alfwatchd.database.adopter import make_id_recorder
 from alfwatchd.database.look import NOTHING_READ, find_problems, look
 from alfwatchd.engine.inbox import Inbox
 from alfwatchd.engine.messages import Message
@@ -130,7 +130,7 @@ def run_once(
         if settings.hash_files:
             run_hashing(settings, state, start)
         tables = start.indexer.tables
-        changes, announced = _write(settings, start, written_at)
+        changes, ids_changed = _write(settings, start, written_at)
     finally:
         state.close()
     counts, snapshot = tables.counts, tables.snapshot()
@@ -142,7 +142,7 @@ def run_once(
     seconds = time.monotonic() - started
     return Summary(
         counts.n_sessions, counts.n_datasets, counts.n_bytes,
-        changes.added, changes.changed, changes.removed, announced, problems, seconds,
+        changes.added, changes.changed, changes.removed, ids_changed, problems, seconds,
         start.indexer.absences.why_held,
     )  # fmt: skip
 
@@ -229,22 +229,22 @@ def _write(settings: Settings, start: Start, written_at: datetime) -> tuple[Chan
     told: list[Message] = []
     with reader.open_datasets(settings.out_dir) as old:
         may_differ = _replace(settings, start, told.append, written_at)
-        announced = next((each for each in told if isinstance(each, IdsChanged)), None)
+        ids_changed = next((each for each in told if isinstance(each, IdsChanged)), None)
         if not may_differ:
-            return Changes(), announced
+            return Changes(), ids_changed
         if old is None:
-            return Changes(added=start.indexer.tables.counts.n_datasets), announced
+            return Changes(added=start.indexer.tables.counts.n_datasets), ids_changed
         with reader.open_datasets(settings.out_dir) as new:
             found = reader.compare(reader.read_ids_and_sizes(old), reader.read_ids_and_sizes(new))
     # A row with a new id is found as removed and as added; it counts as changed.
-    n_renamed = min(announced.n_changed_datasets, found.added, found.removed) if announced is not None else 0
-    return Changes(found.added - n_renamed, found.changed + n_renamed, found.removed - n_renamed), announced
+    n_renamed = min(ids_changed.n_changed_datasets, found.added, found.removed) if ids_changed is not None else 0
+    return Changes(found.added - n_renamed, found.changed + n_renamed, found.removed - n_renamed), ids_changed
 
 
 def _replace(settings: Settings, start: Start, post: Callable[[Message], None], written_at: datetime) -> bool:
-    announce = make_announcer(settings.adopt.source, settings.state_dir, post)
+    record_ids = make_id_recorder(settings.adopt.source, settings.state_dir, post)
     layout = settings.state_dir / LAYOUT
-    with closing(TableWriter(settings.out_dir, str(settings.root), layout, announce, start.notes)) as made:
+    with closing(TableWriter(settings.out_dir, str(settings.root), layout, record_ids, start.notes)) as made:
         return made.write(start.indexer.snapshot(), start.rules, written_at, renewed_seconds=_RENEWED_SECONDS)
 
 
@@ -268,14 +268,14 @@ def run_hashing(settings: Settings, state: StateDb, start: Start) -> None:
         while hasher.n_pending or inbox.has_messages:
             inbox.wait(0.1)
             for message in inbox.drain():
-                _take(message, hashes, start)
+                _accept(message, hashes, start)
     finally:
         hasher.close()
     for message in inbox.drain():
-        _take(message, hashes, start)
+        _accept(message, hashes, start)
     start.indexer.scan(0.0)
 
 
-def _take(message: Message, hashes: HashQueue, start: Start) -> None:
+def _accept(message: Message, hashes: HashQueue, start: Start) -> None:
     if isinstance(message, Hashed):
         hashes.accept(message, start.indexer)

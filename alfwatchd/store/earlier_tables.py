@@ -14,9 +14,9 @@ import pyarrow as pa
 from alfwatchd.alf.file_names import DATASETS, SESSIONS
 from alfwatchd.alf.grammar import SessionKey
 from alfwatchd.errors import OutDirError, StateError, TablesError
+from alfwatchd.files import file_version
 from alfwatchd.store import reader
-from alfwatchd.store.files import file_version
-from alfwatchd.store.layout import read_marks
+from alfwatchd.store.layout import read_versions
 from alfwatchd.store.notes_file import Notes
 from alfwatchd.store.reader import StoredTables
 from alfwatchd.tables import carry_over
@@ -55,13 +55,13 @@ def follow_from_disk(
         and metadata.get("lab", "") == lab
         and (not lab or metadata.get("ids_with_lab"))
         and metadata.get("adopted", "") == adopted
-        and (layout is None or read_marks(layout) == _marks(out_dir))
+        and (layout is None or read_versions(layout) == _versions(out_dir))
     )
 
 
-def _marks(out_dir: Path) -> list[list[Any] | None]:
-    marks = (file_version(out_dir / name) for name in (SESSIONS, DATASETS))
-    return [list(mark) if mark else None for mark in marks]
+def _versions(out_dir: Path) -> list[list[Any] | None]:
+    versions = (file_version(out_dir / name) for name in (SESSIONS, DATASETS))
+    return [list(version) if version else None for version in versions]
 
 
 def read_earlier(out_dir: Path) -> StoredTables | None:

@@ -39,14 +39,14 @@ class Flusher:
 
     Parameters
     ----------
-    store : TableWriter
+    writer : TableWriter
         Used by this thread only. Another thread may call `is_untouched` between flushes.
     post : callable
         Gets one `Flushed` or `FlushFailed` per `submit`.
     """
 
-    def __init__(self, store: TableWriter, post: Callable[[Flushed | FlushFailed], None]) -> None:
-        self.store = store
+    def __init__(self, writer: TableWriter, post: Callable[[Flushed | FlushFailed], None]) -> None:
+        self.writer = writer
         self._post = post
         self._jobs: queue.SimpleQueue[tuple[Snapshot, TableRules] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="flusher", daemon=True)
@@ -65,18 +65,18 @@ class Flusher:
         """Finish what was submitted and end the thread."""
         self._jobs.put(None)
         self._thread.join()
-        self.store.close()
+        self.writer.close()
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
             snapshot, rules = job
             started = time.monotonic()
             try:
-                self.store.write(snapshot, rules)
+                self.writer.write(snapshot, rules)
             except (TablesError, OSError, pa.ArrowException, MemoryError) as error:
                 self._post(FlushFailed(str(error)))
                 continue
             seconds = time.monotonic() - started
             _log.info("flush done generation=%d seconds=%.3f", snapshot.generation, seconds)
             self._post(Flushed(snapshot.generation, seconds))
-            self.store.keep()
+            self.writer.keep()

@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from alfwatchd.api import IdsReply
+from alfwatchd.atomic import write_atomically
 from alfwatchd.errors import StateError, UsageError
 from alfwatchd.store import reader
-from alfwatchd.store.atomic import write_atomically
 from alfwatchd.store.parquet import CheckedFile, is_damage, open_checked
 from alfwatchd.tables import arrow
 from alfwatchd.tables.id_changes import SCHEMA, follow, parse

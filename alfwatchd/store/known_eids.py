@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from alfwatchd.store.atomic import write_atomically
-from alfwatchd.store.files import FileVersion
+from alfwatchd.atomic import write_atomically
+from alfwatchd.files import FileVersion
 from alfwatchd.store.reader import read_file
 from alfwatchd.tables import arrow
 from alfwatchd.tables.eids import Eids

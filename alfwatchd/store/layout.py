@@ -18,9 +18,9 @@ import pyarrow as pa
 
 from alfwatchd.alf.file_names import DATASETS, SESSIONS
 from alfwatchd.alf.ids import md5
+from alfwatchd.atomic import write_atomically
 from alfwatchd.bounded_json import parse as parse_json
-from alfwatchd.store.atomic import write_atomically
-from alfwatchd.store.files import FileVersion, open_regular
+from alfwatchd.files import FileVersion, open_regular
 from alfwatchd.store.parquet_file import Group, Span
 from alfwatchd.tables.row_groups import Digests
 from alfwatchd.tables.rules import TableRules
@@ -53,20 +53,22 @@ class Layout:
     groups: Mapping[str, dict[int, Group]]
 
 
-def made_for(out_dir: Path, marks: tuple[FileVersion | None, FileVersion | None], rules: TableRules) -> dict[str, Any]:
+def made_for(
+    out_dir: Path, versions: tuple[FileVersion | None, FileVersion | None], rules: TableRules
+) -> dict[str, Any]:
     """Return what must be equal for a layout to hold. Where tables hold what is kept, no layout is recorded.
 
     Parameters
     ----------
     out_dir : Path
-    marks : tuple of FileVersion
+    versions : tuple of FileVersion
         Of both files.
     rules : TableRules
     """
     return {
         "version": find_version(),
         "files": [str(out_dir / name) for name in (SESSIONS, DATASETS)],
-        "marks": [list(mark) if mark else None for mark in marks],
+        "file_versions": [list(version) if version else None for version in versions],
         "namespace": str(rules.namespace),
         "lab": rules.lab,
         "with_hashes": rules.with_hashes,
@@ -97,14 +99,14 @@ def save_layout(path: Path, layout: Layout) -> None:
         write_atomically(path, write, is_durable=False)
 
 
-def read_marks(path: Path) -> list[Any]:
-    """Return the marks of the files that a layout was made for; none where there is no sound layout."""
+def read_versions(path: Path) -> list[Any]:
+    """Return the versions of the files that a layout was made for; none where there is no sound layout."""
     content = _read(path)
     try:
-        marks = parse_json(content.partition(b"\n")[0], len(content))["made_for"]["marks"] if content else []
+        versions = parse_json(content.partition(b"\n")[0], len(content))["made_for"]["file_versions"] if content else []
     except (ValueError, LookupError, TypeError):
         return []
-    return marks if isinstance(marks, list) else []
+    return versions if isinstance(versions, list) else []
 
 
 def load_layout(path: Path, made_for: dict[str, Any]) -> Layout | None:

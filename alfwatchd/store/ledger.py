@@ -14,15 +14,15 @@ from pathlib import Path
 import pyarrow as pa
 
 from alfwatchd.alf.file_names import DATASETS, SESSIONS
+from alfwatchd.files import file_version
 from alfwatchd.store import known_eids
-from alfwatchd.store.files import file_version
 from alfwatchd.store.known_eids import KnownEids
 from alfwatchd.store.notes_file import Notes
 from alfwatchd.store.open_readers import Readers
 from alfwatchd.store.reader import read_file, read_generation
 from alfwatchd.tables.adoption import Adoption, adopt
 from alfwatchd.tables.eids import NO_EIDS, Eids
-from alfwatchd.tables.id_changes import Announcement, Change, announce_changes, compare_ids
+from alfwatchd.tables.id_changes import Change, IdChanges, compare_ids, describe_changes
 from alfwatchd.tables.notes import note_all, note_changes
 from alfwatchd.tables.row_groups import Partition, Plan
 from alfwatchd.tables.rules import TableRules
@@ -58,7 +58,7 @@ class Ledger:
     out_dir : Path
         Folder of the tables.
     readers : Readers
-    announce : callable or None
+    record_ids : callable or None
         Gets the ids that change; None if they are not recorded.
     notes : Notes or None
         None if nothing is kept for the next process.
@@ -68,14 +68,14 @@ class Ledger:
         self,
         out_dir: Path,
         readers: Readers,
-        announce: Callable[[Announcement], None] | None,
+        record_ids: Callable[[IdChanges], None] | None,
         notes: Notes | None,
     ) -> None:
         self._out_dir = out_dir
         self._readers = readers
-        self._tell = announce
+        self._record_ids = record_ids
         self._notes = notes
-        self._announced: tuple[str, str] | None = None
+        self._recorded_for: tuple[str, str] | None = None
         """What was adopted when ids were last compared, see `_adopts`."""
         self._last: Partition | None = None
         """What was written last, or was about to be."""
@@ -127,10 +127,10 @@ class Ledger:
         parts, last = plan.partition, self._last
         if self._notes is not None:
             self._note(self._notes, last, parts, rules)
-        if self._tell is not None:
-            if not self._announce_all(parts, rules):
-                self._announce_moves(last, parts, rules)
-            self._announce_renames(last, parts, rules, is_held=is_held)
+        if self._record_ids is not None:
+            if not self._record_all(parts, rules):
+                self._record_moves(last, parts, rules)
+            self._record_renames(last, parts, rules, is_held=is_held)
         self._last, self._rules, self._n_recomputed = parts, rules, rules.n_recomputed
         self._known, self._is_held = self._known if is_held else None, is_held
 
@@ -151,6 +151,7 @@ class Ledger:
     # Notes.
 
     def _note(self, notes: Notes, last: Partition | None, now: Partition, rules: TableRules) -> None:
+        """Note what only the tables held of rows that go, and forget notes of sessions that are back."""
         kept, known = rules.all_kept, self._rules
         if rules.n_recomputed != self._n_recomputed:
             notes.forget_ids()
@@ -166,7 +167,7 @@ class Ledger:
 
     # Ids.
 
-    def _announce_all(self, parts: Partition, rules: TableRules) -> bool:
+    def _record_all(self, parts: Partition, rules: TableRules) -> bool:
         """Record which ids the next version changes, if what is adopted has changed, or a person asked for new ids.
 
         Returns
@@ -174,27 +175,27 @@ class Ledger:
         bool
             Whether all ids were compared.
         """
-        if self._tell is None:
+        if self._record_ids is None:
             return False
         adopts = _adopts(rules.adopted.digest if rules.adopted else "", rules.lab)
         is_recomputed = rules.n_recomputed != self._n_recomputed
-        if adopts == self._announced and not is_recomputed:
+        if adopts == self._recorded_for and not is_recomputed:
             return False
         metadata = read_generation(self._out_dir)[1]
-        if self._announced is None:
-            self._announced = _adopts(str(metadata.get("adopted", "")), str(metadata.get("lab", rules.lab)))
-        if adopts == self._announced and not is_recomputed:
+        if self._recorded_for is None:
+            self._recorded_for = _adopts(str(metadata.get("adopted", "")), str(metadata.get("lab", rules.lab)))
+        if adopts == self._recorded_for and not is_recomputed:
             return False
         with self._readers.opening(SESSIONS, DATASETS):
             earlier = _adopt_whole(self._out_dir)
         groups = [parts.sessions_of(group) for group in sorted(parts.members)]
         lab, now = str(metadata.get("lab", rules.lab)), datetime.datetime.now(datetime.UTC)
         reason = "recomputed" if is_recomputed else "database"
-        self._tell(compare_ids(earlier, lab, groups, rules, now, reason))
-        self._announced = adopts
+        self._record_ids(compare_ids(earlier, lab, groups, rules, now, reason))
+        self._recorded_for = adopts
         return True
 
-    def _announce_moves(self, last: Partition | None, parts: Partition, rules: TableRules) -> None:
+    def _record_moves(self, last: Partition | None, parts: Partition, rules: TableRules) -> None:
         """Tell of sessions that lose their eid to another one, or get one that another one had."""
         before = last.given if last is not None else self._known.given if self._known is not None else NO_EIDS
         if parts.given is before:
@@ -202,12 +203,13 @@ class Ledger:
         eids = before.eids
         moved = [path for path, eid in parts.eids.items() if eids.get(path, eid) != eid]
         changes = [Change(eids[path], parts.sessions[path], parts.eids[path], parts.sessions[path]) for path in moved]
-        self._announce_changes(changes, rules, "moved")
+        self._record_changes(changes, rules, "moved")
 
-    def _announce_renames(self, last: Partition | None, parts: Partition, rules: TableRules, *, is_held: bool) -> None:
+    def _record_renames(self, last: Partition | None, parts: Partition, rules: TableRules, *, is_held: bool) -> None:
+        """Record the ids of sessions that went and came again under another path, also when not at the same flush."""
         if last is None or self._known is not None:
             if not is_held:
-                self._announce_changes(self._renamed_meanwhile(parts), rules, "renamed")
+                self._record_changes(self._renamed_meanwhile(parts), rules, "renamed")
             return
         before, after, recent, now = last.sessions, parts.sessions, self._recent, time.monotonic()
         gone, came = before.keys() - after.keys(), after.keys() - before.keys()
@@ -232,7 +234,7 @@ class Ledger:
             for old, new in pairs
             if recent.came.pop(new.path)
         ]
-        self._announce_changes(changes, rules, "renamed")
+        self._record_changes(changes, rules, "renamed")
 
     def _renamed_meanwhile(self, parts: Partition) -> list[Change]:
         """Return what was renamed while no process looked."""
@@ -250,11 +252,11 @@ class Ledger:
             for path, new in pairs
         ]
 
-    def _announce_changes(self, changes: list[Change], rules: TableRules, reason: str) -> None:
-        if changes and self._tell is not None:
-            told = announce_changes(changes, rules, datetime.datetime.now(datetime.UTC), reason)
+    def _record_changes(self, changes: list[Change], rules: TableRules, reason: str) -> None:
+        if changes and self._record_ids is not None:
+            told = describe_changes(changes, rules, datetime.datetime.now(datetime.UTC), reason)
             if len(told.changes):
-                self._tell(told)
+                self._record_ids(told)
 
 
 def _adopts(digest: str, lab: str) -> tuple[str, str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import stat
 import time
 import zlib
 from collections.abc import Iterable
@@ -18,8 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from alfwatchd.store.atomic import write_atomically
-from alfwatchd.store.files import sync_folder
+from alfwatchd.atomic import write_atomically
+from alfwatchd.files import NotRegular, open_regular_fd, sync_folder
 from alfwatchd.tables.earlier import NO_DATASET, NO_SESSION, EarlierDataset, EarlierSession
 from alfwatchd.tables.notes import Note, noted
 
@@ -189,11 +188,10 @@ class Notes:
     def _open(self, flags: int) -> int:
         if self._path.is_dir() and not self._path.is_symlink():
             raise IsADirectoryError(21, "is a folder; remove it", str(self._path))
-        fd = os.open(self._path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o640)
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            os.close(fd)
-            raise OSError(22, "is no regular file; remove it", str(self._path))
-        return fd
+        try:
+            return open_regular_fd(self._path, flags, 0o640, follow_links=False)
+        except NotRegular as error:
+            raise NotRegular(error.errno, f"{error.strerror}; remove it", str(self._path)) from error
 
 
 def _line(note: Note, when: float) -> bytes:

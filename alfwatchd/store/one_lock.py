@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from alfwatchd.store.files import file_version, remove
+from alfwatchd.files import file_version, remove
 
 NAME = ".ONE.lock"
 STALE_SECONDS = 5.0

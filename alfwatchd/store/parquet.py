@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from alfwatchd.store.files import open_regular
+from alfwatchd.files import open_regular
 from alfwatchd.store.footers import check_footer
 
 _MOST_FOOTER_BYTES = 1 << 26

@@ -27,16 +27,16 @@ from typing import Any, BinaryIO, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from alfwatchd.store.files import open_regular
+from alfwatchd.files import open_regular
 
 _MAGIC = b"PAR1"
 _TAIL_SIZE = 8  # behind the footer: its length, and the magic
 _BUFFER_BYTES = 1 << 20
 _NOTHING = pa.py_buffer(mmap.mmap(-1, 1 << 26, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, mmap.PROT_READ))
 """Zeros that are never looked at, so they take no memory."""
-_MOST_WASTE = 1.2
-_NO_WASTE = 1 << 19
-_MOST_KEPT, _KEPT_ANYWAY = 3, 1 << 22
+_MOST_WASTE, NO_WASTE_BYTES = 1.2, 1 << 19
+"""How large a file may be before row groups are moved: a multiple of its row groups, and bytes above that."""
+_MOST_KEPT, KEPT_ANYWAY_BYTES = 3, 1 << 22
 """How large a file may be for the sake of readers: a multiple of its row groups, and bytes above that."""
 READING_SECONDS = 2.0
 """Longest time between the two openings. It is a millisecond, unless a reader is stopped."""
@@ -110,7 +110,7 @@ class GroupedFile:
         There are as many of them as are replaced anyway, so that the cost stays that of what changed.
         """
         spans = [group.span for group in self.groups.values()]
-        if _end(spans) <= _MOST_WASTE * sum(span.size for span in spans) + _NO_WASTE:
+        if _end(spans) <= _MOST_WASTE * sum(span.size for span in spans) + NO_WASTE_BYTES:
             return set()
         holes = _holes([*spans, *(left.span for left in self._left)])
         for key in changed:
@@ -130,7 +130,7 @@ class GroupedFile:
         schema: pa.Schema,
         tables: Iterable[tuple[int, pa.Table]],
         last_opened: float,
-        mark: tuple[int, int, int] | None = None,
+        version: tuple[int, int, int] | None = None,
     ) -> None:
         """Write the successor of the file.
 
@@ -145,7 +145,7 @@ class GroupedFile:
             when the one before it is written, so that no two need be in memory.
         last_opened : float
             When a reader last opened the file in force or an earlier one, in seconds on the monotonic clock.
-        mark : tuple or None
+        version : tuple or None
             Inode, size and mtime_ns of the file in force, where others may write to it; see `files.file_version`.
 
         Raises
@@ -156,7 +156,7 @@ class GroupedFile:
         groups = dict(self.groups)
         with target.open("wb", buffering=0) as file:
             fd = file.fileno()
-            in_force, left = self._copy_to(fd, last_opened, mark)
+            in_force, left = self._copy_to(fd, last_opened, version)
             taken = [*in_force, *(each.span for each in left)]
             for key, table in tables:
                 groups.pop(key, None)
@@ -176,7 +176,7 @@ class GroupedFile:
         self._left = [*left, *(_Left(span, time.monotonic()) for span in before if span not in used)]
 
     def _copy_to(
-        self, fd: int, last_opened: float, mark: tuple[int, int, int] | None
+        self, fd: int, last_opened: float, version: tuple[int, int, int] | None
     ) -> tuple[list[Span], list[_Left]]:
         """Copy what the successor must have for the sake of readers; return where it lies, and since when unused."""
         try:
@@ -195,13 +195,13 @@ class GroupedFile:
             return in_force, left
         if n_copied < n_bytes:
             raise OSError(f"{self._path}: shorter than it should be")
-        if mark is not None and mark != (about.st_ino, about.st_size, about.st_mtime_ns):
+        if version is not None and version != (about.st_ino, about.st_size, about.st_mtime_ns):
             raise OSError(f"{self._path}: another program writes to it")
         return in_force, left
 
     def _wait_for_space(self, in_force: list[Span], last_opened: float) -> list[_Left]:
         """Wait until not too much is kept only for readers, and return where that lies."""
-        most = _MOST_KEPT * sum(span.size for span in in_force) + _KEPT_ANYWAY
+        most = _MOST_KEPT * sum(span.size for span in in_force) + KEPT_ANYWAY_BYTES
         while True:
             now = time.monotonic()
             until = {each: min(each.since, last_opened) + READING_SECONDS for each in self._left}
@@ -283,6 +283,7 @@ def _write_group(fd: int, table: pa.Table, taken: Sequence[Span]) -> Group:
 
 
 def _write_at(fd: int, start: int, table: pa.Table) -> Group:
+    """Write a table as one row group that begins at an offset of the file."""
     collected: list[pq.FileMetaData] = []
     sink = _Sink(fd)
     file = pa.PythonFile(sink, "w")

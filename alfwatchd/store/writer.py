@@ -23,9 +23,9 @@ import pyarrow.parquet as pq
 
 from alfwatchd.alf import ids
 from alfwatchd.alf.file_names import DATASETS, SESSIONS
+from alfwatchd.atomic import write_atomically
 from alfwatchd.errors import OutDirError, TablesError
-from alfwatchd.store.atomic import write_atomically
-from alfwatchd.store.files import FileVersion, file_version
+from alfwatchd.files import FileVersion, file_version
 from alfwatchd.store.layout import Layout, load_layout, made_for, save_layout
 from alfwatchd.store.ledger import Ledger
 from alfwatchd.store.notes_file import Notes
@@ -35,7 +35,7 @@ from alfwatchd.store.parquet import is_damage
 from alfwatchd.store.parquet_file import GroupedFile
 from alfwatchd.store.reader import METADATA_KEY, are_alike, read_created, read_file, read_session_ids
 from alfwatchd.tables import columns
-from alfwatchd.tables.id_changes import Announcement
+from alfwatchd.tables.id_changes import IdChanges
 from alfwatchd.tables.notes import shows_kept
 from alfwatchd.tables.row_groups import Digests, Partition, Plan, digest_groups, leave_out_equal, plan_all, plan_changes
 from alfwatchd.tables.rules import TableRules
@@ -43,9 +43,10 @@ from alfwatchd.tree.sessions import Snapshot
 
 T = TypeVar("T")
 
-_TO_SESSIONS, _TO_SESSIONS_PER_ROW, _TO_DATASETS, _MOST_PATIENCE = 1.0, 1e-5, 0.2, 20.0
-"""How long a reader may take from one file to the other, in seconds: ONE needs four for a million datasets, and less
-than 0.1 for their sessions."""
+TO_SESSIONS_SECONDS, TO_DATASETS_SECONDS = 1.0, 0.2
+"""How long a reader of few rows may take from the one file to the other. ONE needs less than 0.1 s to the datasets."""
+_TO_SESSIONS_SECONDS_PER_ROW, _MOST_PATIENCE_SECONDS = 1e-5, 20.0
+"""What each dataset adds, and the longest wait: ONE needs four seconds from a million datasets to the sessions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ class _Written:
     Parameters
     ----------
     rules : TableRules
-    marks : tuple of FileVersion
+    versions : tuple of FileVersion
         Of both files.
     n_bits : int
     digests : Digests or None
@@ -65,7 +66,7 @@ class _Written:
     """
 
     rules: TableRules
-    marks: tuple[FileVersion | None, FileVersion | None]
+    versions: tuple[FileVersion | None, FileVersion | None]
     n_bits: int
     digests: Digests | None
     partition: Partition | None
@@ -88,7 +89,7 @@ class TableWriter:
     layout : Path or None
         File that records what the tables hold, so that the first write of the next process also writes only what
         differs; None to record nothing.
-    announce : callable or None
+    record_ids : callable or None
         Gets the ids that change, before the tables are replaced.
     notes : Notes or None
         Where to note what only the tables hold of rows that go, before they are replaced; None to note nothing.
@@ -101,7 +102,7 @@ class TableWriter:
         out_dir: Path,
         origin: str,
         layout: Path | None = None,
-        announce: Callable[[Announcement], None] | None = None,
+        record_ids: Callable[[IdChanges], None] | None = None,
         notes: Notes | None = None,
         check_folder: Callable[[], None] = lambda: None,
     ) -> None:
@@ -111,7 +112,7 @@ class TableWriter:
         self._layout = layout
         self._files = {name: GroupedFile(out_dir / name) for name in (SESSIONS, DATASETS)}
         self._readers = Readers(out_dir, SESSIONS, DATASETS)
-        self._ledger = Ledger(out_dir, self._readers, announce, notes)
+        self._ledger = Ledger(out_dir, self._readers, record_ids, notes)
         self._written: _Written | None = None
         self._has_kept = False
         """Whether the next process must read rows to know what they hold; see `shows_kept`."""
@@ -160,7 +161,7 @@ class TableWriter:
                 is_changed |= self._write(snapshot, rules, renewed_seconds=renewed_seconds)
             except OSError as error:
                 # If another program has just written these files, the next attempt takes nothing from them.
-                if n_more == 0 or self._marks() == (self._in_force[SESSIONS], self._in_force[DATASETS]):
+                if n_more == 0 or self._versions() == (self._in_force[SESSIONS], self._in_force[DATASETS]):
                     raise TablesError(
                         f"{error.filename or self.out_dir}: the tables could not be written "
                         f"({error.strerror or error}); they stay as they were, the next attempt follows"
@@ -171,6 +172,7 @@ class TableWriter:
         return is_changed
 
     def _write(self, snapshot: Snapshot, rules: TableRules, *, renewed_seconds: float) -> bool:
+        """Write the row groups that differ from those on disk; tell whether there were any."""
         snapshot = rules.complete(snapshot)
         last = self._take_last(snapshot, rules)
         plan = plan_changes(last.partition, snapshot, rules) if last is not None and last.partition else None
@@ -187,41 +189,40 @@ class TableWriter:
             plan, digests = leave_out_equal(plan, last.digests, digests), last.digests.update(digests)
         is_changed = bool(plan.sessions or plan.datasets)
         if last is not None and not is_changed and self._may_stay(snapshot, rules, renewed_seconds):
-            self._written = _Written(rules, last.marks, plan.partition.n_bits, digests, plan.partition)
+            self._written = _Written(rules, last.versions, plan.partition.n_bits, digests, plan.partition)
             return False
         moved = [self._files[SESSIONS].to_move(plan.sessions), self._files[DATASETS].to_move(plan.datasets)]
         plan = replace(plan, sessions=plan.sessions | moved[0], datasets=plan.datasets | moved[1])
-        marks = self._write_files(last.partition if last is not None else None, plan, snapshot, rules)
-        self._written = _Written(rules, marks, plan.partition.n_bits, digests, plan.partition)
+        versions = self._write_files(last.partition if last is not None else None, plan, snapshot, rules)
+        self._written = _Written(rules, versions, plan.partition.n_bits, digests, plan.partition)
         if self._layout is not None and digests is not None:
             groups = {name: file.groups for name, file in self._files.items()}
-            save_layout(
-                self._layout, Layout(made_for(self.out_dir, marks, rules), plan.partition.n_bits, digests, groups)
-            )
+            expected = made_for(self.out_dir, versions, rules)
+            save_layout(self._layout, Layout(expected, plan.partition.n_bits, digests, groups))
         return is_changed
 
     def _take_last(self, snapshot: Snapshot, rules: TableRules) -> _Written | None:
         """Return what is on disk, if it is known and made in the same way; None if everything must be written."""
         last, self._written = self._written, None
-        marks = self._marks()
-        self._in_force = {SESSIONS: marks[0], DATASETS: marks[1]}
-        if last is None or last.marks != marks:
+        versions = self._versions()
+        self._in_force = {SESSIONS: versions[0], DATASETS: versions[1]}
+        if last is None or last.versions != versions:
             has_kept = shows_kept(snapshot, rules, self._ledger.given(rules).odd)
-            last = self._load_last(rules, marks) if not has_kept else None
+            last = self._load_last(rules, versions) if not has_kept else None
         if last is None or not last.rules.makes_same_columns(rules):
             self._forget()
             return None
         return last
 
-    def _load_last(self, rules: TableRules, marks: tuple[FileVersion | None, FileVersion | None]) -> _Written | None:
+    def _load_last(self, rules: TableRules, versions: tuple[FileVersion | None, FileVersion | None]) -> _Written | None:
         """Return what an earlier process noted, or this one before a write failed."""
-        expected = made_for(self.out_dir, marks, rules)
+        expected = made_for(self.out_dir, versions, rules)
         noted = load_layout(self._layout, expected) if self._layout is not None else None
         if noted is None:
             return None
         for name, file in self._files.items():
             file.resume(noted.groups[name])
-        return _Written(rules, marks, noted.n_bits, noted.digests, None)
+        return _Written(rules, versions, noted.n_bits, noted.digests, None)
 
     def _forget(self) -> None:
         for file in self._files.values():
@@ -230,7 +231,7 @@ class TableWriter:
     def _write_files(
         self, old: Partition | None, plan: Plan, snapshot: Snapshot, rules: TableRules
     ) -> tuple[FileVersion, FileVersion]:
-        """Write both files in the right order, and return their marks.
+        """Write both files in the right order, and return their versions.
 
         A reader that opened one file before it was replaced may open the other one later: that one stays until then.
         """
@@ -246,15 +247,15 @@ class TableWriter:
         if not before - after:
             sessions = self._write_sessions(plan, rules, metadata)
             if after - before:
-                self._readers.wait_for(SESSIONS, _TO_DATASETS)
+                self._readers.wait_for(SESSIONS, TO_DATASETS_SECONDS)
             return sessions, self._write_datasets(plan, snapshot, rules, metadata)
         if after - before:  # until the datasets are replaced, sessions of either must be there
             self._write_both(old, plan, before - after, rules, metadata)
-            self._readers.wait_for(SESSIONS, _TO_DATASETS)
+            self._readers.wait_for(SESSIONS, TO_DATASETS_SECONDS)
             plan = plan if old is not None else replace(plan, sessions=set(plan.partition.members))
         datasets = self._write_datasets(plan, snapshot, rules, metadata)
-        patience = _TO_SESSIONS + _TO_SESSIONS_PER_ROW * plan.partition.n_rows
-        self._readers.wait_for(DATASETS, min(patience, _MOST_PATIENCE))
+        patience = TO_SESSIONS_SECONDS + _TO_SESSIONS_SECONDS_PER_ROW * plan.partition.n_rows
+        self._readers.wait_for(DATASETS, min(patience, _MOST_PATIENCE_SECONDS))
         return self._write_sessions(plan, rules, metadata), datasets
 
     def _write_sessions(self, plan: Plan, rules: TableRules, metadata: dict[bytes, bytes]) -> FileVersion:
@@ -292,9 +293,9 @@ class TableWriter:
     def is_untouched(self) -> bool:
         """Tell whether both files are as `write` left them; False if another program replaced or removed one."""
         self._readers.look()
-        return self._written is not None and self._marks() == self._written.marks
+        return self._written is not None and self._versions() == self._written.versions
 
-    def _marks(self) -> tuple[FileVersion | None, FileVersion | None]:
+    def _versions(self) -> tuple[FileVersion | None, FileVersion | None]:
         return file_version(self.out_dir / SESSIONS), file_version(self.out_dir / DATASETS)
 
     def _replace(
@@ -308,12 +309,13 @@ class TableWriter:
             with self._readers.opening(name):
                 file.write(target, described, tables, last_opened, self._in_force[name])
 
-        mark = write_atomically(self.out_dir / name, write, check=self._check_folder, lock=one_lock)
+        version = write_atomically(self.out_dir / name, write, check=self._check_folder, lock=one_lock)
         file.commit()
-        self._in_force[name] = mark
-        return mark
+        self._in_force[name] = version
+        return version
 
     def _metadata(self, snapshot: Snapshot, rules: TableRules) -> dict[bytes, bytes]:
+        """Return the metadata of both files: what ONE reads, and our own."""
         # one.alf.cache._metadata: local time, in minutes. Clients compare it to see whether there are newer tables, so
         # it never goes back, though clocks do once a year or more often.
         now = datetime.datetime.now().isoformat(sep=" ", timespec="minutes")

@@ -279,6 +279,7 @@ def _numbers(table: pa.Table, name: str) -> npt.NDArray[np.int64]:
 
 
 def _read_digests(table: pa.Table) -> npt.NDArray[np.uint8]:
+    """Return the md5 of each row, shape (n_rows, 16), uint8; zeros where there is none."""
     found = np.zeros((len(table), DIGEST_SIZE), np.uint8)
     if "hash" not in table.column_names:
         return found

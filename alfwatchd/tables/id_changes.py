@@ -39,7 +39,7 @@ the session folder has another name; a person asked for new ids."""
 
 
 @dataclass(frozen=True, slots=True)
-class Announcement:
+class IdChanges:
     """What a new version of the tables changes.
 
     Parameters
@@ -70,7 +70,7 @@ class Change(NamedTuple):
     new: Session
 
 
-def announce_changes(changes: Sequence[Change], rules: TableRules, when: datetime, reason: str) -> Announcement:
+def describe_changes(changes: Sequence[Change], rules: TableRules, when: datetime, reason: str) -> IdChanges:
     """Tell which ids some sessions and their datasets lose, and what these become.
 
     Parameters
@@ -102,7 +102,7 @@ def announce_changes(changes: Sequence[Change], rules: TableRules, when: datetim
                 news.append(new)
                 told.append(path + b"/" + rel_path)
     table = _table(raw_ids(olds), raw_ids(news), told, when, reason)
-    return Announcement(table, 0, 0, len(table) - n_sessions, reason)
+    return IdChanges(table, 0, 0, len(table) - n_sessions, reason)
 
 
 def _own_ids(eid: bytes, session: Session, rules: TableRules) -> dict[bytes, bytes]:
@@ -119,7 +119,7 @@ def compare_ids(
     rules: TableRules,
     when: datetime,
     reason: str = "database",
-) -> Announcement:
+) -> IdChanges:
     """Compare the ids that tables held with those that they are about to hold.
 
     Parameters
@@ -153,7 +153,7 @@ def compare_ids(
         else:
             continue
         n_datasets += int((places[: sum(session.n_datasets for _, session in group)] >= 0).sum())
-    return Announcement(pa.concat_tables(parts), n_sessions, n_datasets, n_changed, reason)
+    return IdChanges(pa.concat_tables(parts), n_sessions, n_datasets, n_changed, reason)
 
 
 def _known_before(

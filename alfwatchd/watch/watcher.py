@@ -25,7 +25,8 @@ _WENT = inotify.IN_DELETE | inotify.IN_MOVED_FROM
 _WRITTEN = inotify.IN_MODIFY | inotify.IN_CLOSE_WRITE
 _BUFFER_SIZE = 1 << 20
 """Room for all that the kernel keeps: 16,384 events of 32 to 64 bytes, unless names are longer than 32 bytes."""
-_REST_SECONDS = 0.01
+REST_SECONDS = 0.01
+"""How long the reader lets events gather after each read."""
 _RESTLESS_SIZE = 1 << 16
 """Bytes in one read, of some 1,300 events, above which events come too fast for a rest: the kernel keeps 16,384."""
 
@@ -195,10 +196,11 @@ class _Reader(InotifyFD):  # type: ignore[misc]
         An event that comes after a rest is delivered at once. With 5,000 new files per second, a rest of 10 ms makes
         100 messages of what were some 6,000, each of which woke the engine: 7 us of CPU per event instead of 28.
         """
-        self._hurry.wait(_REST_SECONDS)
+        self._hurry.wait(REST_SECONDS)
         self._hurry.clear()
 
     def _parse(self, buffer: bytes) -> list[PathsChanged | EventsLost]:
+        """Return what a buffer of the kernel tells, joined per folder."""
         lost: list[PathsChanged | EventsLost] = []
         folders: dict[int, FolderEvents] = {}
         cookies: list[str] = []
@@ -220,6 +222,7 @@ class _Reader(InotifyFD):  # type: ignore[misc]
 
 
 def _add_event(events: FolderEvents, mask: int, name: bytes) -> None:
+    """Note an event about a name in a folder, or about the folder itself."""
     if mask & (inotify.IN_ISDIR | _SELF) or not name:
         events.listing = True
         if mask & _WENT:

@@ -90,6 +90,7 @@ def create_app(service: ControlService) -> FastAPI:
 
 
 def _tables_routes(service: ControlService) -> APIRouter:
+    """Make the routes about tables and ids."""
     routes = APIRouter(prefix="/v1")
 
     @routes.get("/status")
@@ -130,6 +131,7 @@ def _tables_routes(service: ControlService) -> APIRouter:
 
 
 def _prune_routes(service: ControlService) -> APIRouter:
+    """Make the routes that plan and apply a prune, and those of the trash."""
     routes = APIRouter(prefix="/v1/prune", dependencies=[Depends(_require_root_to_change)])
 
     @routes.post("/plan")

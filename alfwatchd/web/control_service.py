@@ -230,7 +230,7 @@ class ControlService:
         self._mounts_of.pop(plan_id, None)
 
     def _check_may_prune(self, peer: Peer) -> None:
-        """Raise `NotAllowed` unless pruning is on and the peer is root, the daemon's user or in `control.group`."""
+        """Raise `NotAllowed` unless pruning is on and the peer is the root user, the daemon's or in `control.group`."""
         if not self._settings().prune.enabled:
             raise NotAllowed("pruning over the socket is off; set prune.enabled = true in the daemon's settings")
         self._check_may_change(peer, "prune")
@@ -238,7 +238,9 @@ class ControlService:
     def _check_may_change(self, peer: Peer, what: str) -> None:
         group = self._settings().control.group
         if peer.uid not in (0, os.getuid()) and not (group and peer.is_in(group)):
-            raise NotAllowed(f"{peer} may not {what}; root, the daemon's user and members of control.group may")
+            raise NotAllowed(
+                f"{peer} may not {what}; the root user, the daemon's user and members of control.group may"
+            )
 
     # In worker threads.
 

@@ -177,6 +177,7 @@ class ControlSocket:
         return _identity(self.path) == self._made
 
     def _make(self) -> socket.socket:
+        """Make the socket in the place of one that no process serves."""
         _remove_stale(self.path)
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:

@@ -16,7 +16,6 @@ import logging
 import os
 import re
 import socket
-import stat
 import struct
 import time
 from collections.abc import Mapping
@@ -33,6 +32,7 @@ from starlette.types import Receive, Scope, Send
 
 from alfwatchd.alf.printable import printable
 from alfwatchd.bounded_json import parse as parse_json
+from alfwatchd.files import NotRegular, open_regular_fd
 from alfwatchd.publish.cache_info import MOST_INFO_BYTES, parse_info
 from alfwatchd.web import connections
 from alfwatchd.web.connections import Protocol
@@ -247,18 +247,15 @@ class Site:
                 inner = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
                 os.close(folder)
                 folder = inner
-            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-            file = os.open(last, flags, dir_fd=folder)
+            return open_regular_fd(last, dir_fd=folder, follow_links=False)
+        except NotRegular:
+            return None
         except OSError as error:
             if error.errno in _NO_FILE:
                 return None
             raise
         finally:
             os.close(folder)
-        if not stat.S_ISREG(os.fstat(file).st_mode):
-            os.close(file)
-            return None
-        return file
 
 
 class _Zip:

@@ -39,7 +39,7 @@ def test_names_that_are_not_utf_8_are_matched_like_others():
 
 
 @pytest.mark.parametrize("patterns", [[], [""], ["  ", "\t"]])
-def test_nobody_pays_for_no_pattern(patterns):
+def test_without_patterns_no_time_is_spent_on_them(patterns):
     assert compile_exclude(patterns) is None
 
 

@@ -11,7 +11,7 @@ OLD = "1581141a-afb7-37de-9c3e-f910179da085"
 
 
 def test_an_id_without_changes_ends_with_1(run):
-    """A script must not take an id that nobody knows for one that is right."""
+    """A script must not take an unknown id for a valid one."""
     with control_box() as box:
         ended = run("ids", OLD, f"--socket={box.path}")
     assert (ended.code, ended.out) == (1, f"{OLD}: no change of this id is known\n")

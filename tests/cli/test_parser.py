@@ -104,7 +104,7 @@ def test_a_flag_takes_a_value_in_all_commands_or_in_none():
 
 
 @pytest.mark.parametrize("words", ["demo d --sessions=many", "--scan-workers=many", "serve --port=many"])
-def test_a_number_that_is_none_is_named(words, run):
+def test_a_text_that_is_no_number_is_named(words, run):
     """The user sees which flag is wrong, and what was read."""
     ended = run(*words.split())
     assert ended.code == 2

@@ -40,7 +40,7 @@ FRACTIONS = [
 
 
 @pytest.mark.parametrize(("value", "says"), FRACTIONS)
-def test_a_fraction_that_is_none_says_what_is_meant(value, says, run):
+def test_a_text_that_is_no_fraction_gets_an_error_that_says_what_is_meant(value, says, run):
     """10 for 10 % would allow to delete everything."""
     ended = run("prune", f"--max-fraction={value}")
     assert ended.code == 2

@@ -20,5 +20,5 @@ def test_it_listens_where_it_is_told(words, host, port, run, tmp_path, monkeypat
 
 
 def test_help_shows_how_a_client_asks(run):
-    """The server is of use only to somebody who knows the line for the other machine."""
+    """A user can use the server only with the line for the other machine."""
     assert 'one = ONE(base_url="http://HOST:8310"' in run("serve", "--help").out

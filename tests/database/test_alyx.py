@@ -21,7 +21,7 @@ from kit.alyx import FIXTURES, PASSWORD, TOKEN, USER, alyx_server, texts_of
 
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
-    """A home folder that nobody has used."""
+    """A home folder that is new."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     (tmp_path / "home").mkdir()
     return tmp_path / "home"
@@ -68,12 +68,12 @@ def test_nothing_is_left_in_the_home_and_temporary_folders(home, tmp_path, monke
 def test_the_database_is_the_same_until_it_changes(as_user):
     with alyx_server() as alyx:
         source = f"alyx+{alyx.address}/"
-        mark = json.loads(json.dumps(read_source(source, None).mark))
+        version = json.loads(json.dumps(read_source(source, None).version))
         alyx.datasets.reverse()  # no order is promised
-        assert read_source(source, mark) is None
+        assert read_source(source, version) is None
         alyx.datasets[0]["qc"] = "FAIL"
-        changed = read_source(source, mark)
-        assert changed.mark != mark
+        changed = read_source(source, version)
+        assert changed.version != version
         assert changed.datasets["qc"].to_pylist().count("FAIL") == 1
 
 
@@ -189,7 +189,7 @@ def test_what_is_wrong_is_said_without_secrets(change, credentials, says):
     assert "wrong" not in str(caught.value)
 
 
-def test_nobody_there_is_said():
+def test_a_server_that_does_not_answer_is_named():
     with alyx_server() as alyx:
         pass
     with pytest.raises(SourceError, match="logging in: ConnectionError; check address and network"):

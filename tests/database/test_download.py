@@ -109,7 +109,7 @@ def test_a_server_that_wants_a_token_is_said(answer, says):
         fetched(web)
 
 
-def test_nobody_there_is_said():
+def test_a_server_that_does_not_answer_is_named():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         with pytest.raises(SourceError, match=r"cannot be fetched: .*refused; check address, network and disk"):
@@ -145,7 +145,7 @@ def test_two_files_are_never_taken_while_they_are_replaced(monkeypatch):
         web.before = replace
         found = read_source(f"{web.address}/t", None)
         assert [path for path, _ in web.asked].count("/t/sessions.pqt") > 2
-        assert read_source(f"{web.address}/t", found.mark) is None
+        assert read_source(f"{web.address}/t", found.version) is None
         monkeypatch.setattr(web_source, "TRIES", 2)
         web.before = lambda path: setattr(web, "salt", str(len(web.asked)))
         with pytest.raises(SourceError, match="is being replaced all the time"):

@@ -12,8 +12,8 @@ COPY = Copy(sessions_of({"projects": "p"}), datasets_of({"qc": "FAIL"}), {"size"
 def test_what_was_kept_is_there_for_the_next_process(tmp_path):
     local_copy.save(tmp_path, "/a/source", COPY, "a digest")
     found = local_copy.load(tmp_path, "/a/source")
-    assert (found.sessions, found.datasets, found.mark) == (COPY.sessions, COPY.datasets, COPY.mark)
-    assert local_copy.kept_mark(tmp_path, "/a/source") == COPY.mark
+    assert (found.sessions, found.datasets, found.version) == (COPY.sessions, COPY.datasets, COPY.version)
+    assert local_copy.copied_version(tmp_path, "/a/source") == COPY.version
     assert local_copy.kept_digest(tmp_path, "/a/source") == "a digest"
 
 
@@ -21,7 +21,7 @@ def test_what_was_kept_is_there_for_the_next_process(tmp_path):
 def test_the_tables_of_another_source_do_not_count(tmp_path, source):
     local_copy.save(tmp_path, "/a/source", COPY, "a digest")
     assert local_copy.load(tmp_path, source) is None
-    assert local_copy.kept_mark(tmp_path, source) is None
+    assert local_copy.copied_version(tmp_path, source) is None
     assert local_copy.kept_digest(tmp_path, source) == ""
 
 

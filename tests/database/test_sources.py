@@ -69,7 +69,7 @@ def assert_is_fixture(found):
 
 def seen_again(found, source):
     """What a later process, which has the mark from a file, reads."""
-    return read_source(source, json.loads(json.dumps(found.mark)))
+    return read_source(source, json.loads(json.dumps(found.version)))
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_each_form_of_source_gives_the_tables_once_and_again_when_they_change(fo
         newer = seen_again(found, source)
         assert len(newer.sessions) == len(found.sessions) - 1
         assert newer.datasets.equals(found.datasets)
-        assert newer.mark != found.mark
+        assert newer.version != found.version
         assert seen_again(newer, source) is None
 
 
@@ -126,10 +126,10 @@ def test_only_the_columns_that_are_wanted_are_read_and_categories_are_texts(fold
     assert found.origin == f"{folder}/sessions.pqt, {folder}/datasets.pqt"
 
 
-def test_a_mark_of_another_source_counts_for_nothing(folder, tmp_path):
+def test_a_version_of_another_source_counts_for_nothing(folder, tmp_path):
     found = read_source(str(folder), None)
     shutil.copytree(folder, tmp_path / "other", copy_function=os.link)
-    assert read_source(str(tmp_path / "other"), found.mark) is not None
+    assert read_source(str(tmp_path / "other"), found.version) is not None
 
 
 @pytest.mark.parametrize(

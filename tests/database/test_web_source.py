@@ -37,7 +37,7 @@ def alyx(tmp_path, monkeypatch):
 def look(alyx, source, seen=None):
     """Read a source; return what was found, and what the server was asked for."""
     alyx.asked.clear()
-    found = read_source(source, None if seen is None else json.loads(json.dumps(seen.mark)))
+    found = read_source(source, None if seen is None else json.loads(json.dumps(seen.version)))
     return found, [path.partition("?")[0] for path in alyx.asked]
 
 

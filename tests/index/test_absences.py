@@ -319,7 +319,7 @@ def test_what_cannot_be_read_is_not_gone(untold, monkeypatch):
 
 
 def test_rows_that_the_first_scan_could_not_read_are_known(make_box, monkeypatch):
-    """They come from the tables, and are none that are new."""
+    """They come from the tables, and are not new."""
     box = make_box(range(20), watch="poll")
     box.sync()
     real = looker.open_folder

@@ -49,7 +49,7 @@ def test_a_longest_wait_below_the_settle_time_rules():
     assert popped(dirty, 1.0) == ["a"]
 
 
-def test_an_event_after_the_look_counts_anew():
+def test_an_event_after_the_look_counts_again():
     dirty = dirty_set([("a", 0.0), ("a", 9.0)])
     assert popped(dirty, 10.0) == ["a"]
     dirty.mark("a", 10.5)

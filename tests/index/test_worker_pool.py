@@ -172,7 +172,7 @@ def test_the_death_of_the_thread_that_hears_workers_is_noticed(root, monkeypatch
         assert {type(message) for message in inbox.drain()} == set(), "nothing was watched, so no event is lost"
 
 
-def test_workers_that_somebody_has_stopped_go_on(root, monkeypatch):
+def test_workers_that_were_stopped_by_a_signal_go_on(root, monkeypatch):
     with workers(root, 100) as (made, inbox):
         os.killpg(made.process_group, signal.SIGSTOP)
         monkeypatch.setattr(worker_pool, "SILENT_SECONDS", 0.3)

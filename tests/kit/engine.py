@@ -117,6 +117,9 @@ class EngineBox:
         self._cookies_heard: set[str] = set()
         self._n_flushes_told = 0
         self._n_heard = 0
+        self._kills_reader = False
+        self._dying: threading.Thread | None = None
+        """Reader of events that dies of an exception."""
         self.read: list[Crawled] = []
         """Messages of worker processes that the engine did not get yet."""
         self.holds_read = False
@@ -344,7 +347,11 @@ class EngineBox:
                     self._cookies_heard.update(each.cookies)
             if isinstance(message, Flushed | FlushFailed):
                 self._n_flushes_told += 1
+            if isinstance(message, EventsRead) and self._kills_reader:
+                self._kills_reader, self._dying = False, threading.current_thread()
             self._news.notify_all()
+        if threading.current_thread() is self._dying and isinstance(message, EventsRead):
+            raise RuntimeError("killed by a test")
 
     def _wait_for_flush(self) -> None:
         if self.engine.model.flushes.submitted is None:
@@ -359,7 +366,7 @@ class EngineBox:
         workers = self.indexer.workers
         if workers is None:
             return
-        n_batches = {number: worker.n_batches for number, worker in workers._workers.items()}
+        n_batches = workers.n_unanswered
 
         def have_answered() -> bool:
             ended = {message.worker for message in self.read if message.answer is None}
@@ -375,12 +382,13 @@ class EngineBox:
         if watcher is None or not watcher.is_alive:
             return
 
-        def fail(size: int) -> None:
-            raise RuntimeError("killed by a test")
-
-        watcher._reader._read_event_buffer = fail  # not this time, but the next
+        self._kills_reader = True
         watcher.drop_cookie("last")
-        watcher._reader.join(PATIENCE)
+        with self._news:
+            assert self._news.wait_for(lambda: self._dying is not None, PATIENCE), "the reader has read nothing"
+            dying, self._dying = self._dying, None
+        assert dying is not None
+        dying.join(PATIENCE)
         assert not watcher.is_alive
 
     def call_off_ambushes(self) -> None:

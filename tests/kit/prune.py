@@ -7,7 +7,7 @@ import os
 import stat
 from pathlib import Path
 
-from alfwatchd import linux
+from alfwatchd import atomic, files, linux
 from alfwatchd.alf import grammar
 from alfwatchd.prune import empty_trash, executor, operations, survey, trash, trash_folder, undo, walk
 from alfwatchd.prune.reference import Origin, make_reference
@@ -103,8 +103,8 @@ CALLS = {"open": linux.open_in_mount, "stat": linux.statx, "rename": linux.renam
 
 
 def hook_os(patch, hooked):
-    """Let all modules of prune that touch the tree use an `os` module with hooks, and `linux` as well."""
-    for module in (executor, walk, survey, trash, trash_folder, undo, empty_trash):
+    """Let the modules of prune, and those that open and write files for them, use an `os` module with hooks."""
+    for module in (executor, walk, survey, trash, trash_folder, undo, empty_trash, atomic, files):
         patch.setattr(module, "os", hooked)
     for call, function in CALLS.items():
         patch.setattr(linux, function.__name__, _hooked(function, call, hooked.hook))
@@ -121,7 +121,7 @@ def _hooked(call, name, hook):
 class HookedOs:
     """The `os` module with `hook(name, path)` called before each call that looks at or changes the tree."""
 
-    names = ("open", "stat", "unlink", "rmdir", "scandir", "rename", "mkdir", "link")
+    names = ("open", "stat", "unlink", "rmdir", "scandir", "rename", "replace", "mkdir", "link")
 
     def __init__(self, hook):
         self.hook = hook

@@ -71,8 +71,8 @@ def trashed(root):
 
 
 def all_bytes(top):
-    """Return the content of all files, in the trash and elsewhere, but manifests and probes."""
-    return sorted(path.read_text() for path in top.rglob("*") if path.is_file() and path.name[0] not in "mp")
+    """Return the content of all files, in the trash and elsewhere, but manifests and probes, complete or not."""
+    return sorted(path.read_text() for path in top.rglob("*") if path.is_file() and path.name[0] not in ".mp")
 
 
 # Kills.

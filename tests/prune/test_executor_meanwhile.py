@@ -71,7 +71,7 @@ def test_a_prune_that_is_stopped_tells_what_it_did_and_the_next_one_finishes(roo
 
 
 @pytest.mark.parametrize("n_asked", range(7))
-def test_a_prune_that_nobody_wants_any_more_stops_at_the_next_file_or_folder(root, n_asked):
+def test_a_prune_whose_client_is_gone_stops_at_the_next_file_or_folder(root, n_asked):
     files = [f"{session}/{name}" for session in (S1, S2) for name in (TRIALS, CLUSTERS)]
     write(root, *files)
     answers = iter([True] * n_asked)

@@ -53,7 +53,7 @@ def test_tags_and_no_location():
 
 
 @pytest.mark.parametrize("number", [b"1e400", b"null", b"[]", b'"many"'])
-def test_counts_that_are_none(number):
+def test_texts_in_the_place_of_counts(number):
     info = cache_info.parse_info(b'{"tables": {"sessions": {"nrecs": %s}, "datasets": {"nrecs": 1}}}' % number)
     assert cache_info.counts(info) is None
 

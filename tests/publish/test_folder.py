@@ -41,7 +41,7 @@ def current_umask():
 
 
 @pytest.mark.parametrize("link", [TABLES, "mine", f"mine/{TABLES}"])
-def test_a_link_that_somebody_has_put_there_is_not_followed(places, tmp_path, link):
+def test_a_link_that_another_user_has_put_there_is_not_followed(places, tmp_path, link):
     """A user who may write to a shared folder could otherwise make the daemon replace and remove files anywhere."""
     out_dir, target = places
     elsewhere = tmp_path / "elsewhere"
@@ -127,7 +127,7 @@ def test_a_lock_that_another_holds_is_waited_for(places):
     assert folder_target.LOCK_NAME.startswith(".")
 
 
-def test_a_lock_that_is_never_let_go_of_is_told(places, monkeypatch):
+def test_a_lock_that_is_never_released_ends_with_an_error_that_names_it(places, monkeypatch):
     monkeypatch.setattr(folder_target, "LOCK_SECONDS", 0.1)
     with FolderTarget(places[1]).lock(), pytest.raises(TargetError, match=r"publishing.lock: another process holds"):
         publish(places[0], entry(places[1]))

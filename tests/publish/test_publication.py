@@ -45,7 +45,7 @@ def test_another_location_is_told(places):
 
 
 @pytest.mark.parametrize("lost", [ZIP, INFO, TABLES, f"{TABLES}/{ZIP}"])
-def test_what_somebody_removed_comes_back(places, lost):
+def test_what_another_program_removed_comes_back(places, lost):
     out_dir, target = places
     first = publish(out_dir, entry(target))
     named = target / TABLES / first.name
@@ -194,7 +194,7 @@ def test_whatever_lies_at_the_target_is_replaced(places, junk):
     assert look(folder_reader(target), LOCATION)
 
 
-def test_once_begins_anew_where_another_was_faster(places, tmp_path, monkeypatch):
+def test_once_begins_again_if_another_publisher_was_faster(places, tmp_path, monkeypatch):
     out_dir, target = places
     write_tables(tmp_path / "other", 1, ["fast"])
     replace, times = FolderTarget.replace, []
@@ -236,7 +236,7 @@ KILLER = """
 import os, signal
 from types import SimpleNamespace
 from alfwatchd.publish import folder as folder_target
-from alfwatchd.store import atomic, files
+from alfwatchd import atomic, files
 left = int(os.environ["KILL_AT"])
 def counted(inner):
     def call(*arguments, **options):

@@ -160,7 +160,7 @@ def test_failures_are_told_and_tried_again(folder, monkeypatch, caplog):
         wait(lambda: publisher.status()[0].last_error is None)
 
 
-def test_an_error_that_nobody_expected_ends_no_thread(folder, monkeypatch, caplog):
+def test_an_unexpected_error_ends_no_thread(folder, monkeypatch, caplog):
     calls = []
 
     def publish(*arguments):

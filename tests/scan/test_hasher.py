@@ -180,7 +180,7 @@ def test_a_file_that_may_still_be_written_waits(root, state):
         assert (hashing.hasher.n_pending, hashing.messages.empty()) == (3, True)
 
 
-def test_a_file_that_waits_holds_up_nobody(root, state):
+def test_a_file_that_waits_delays_no_other_file(root, state):
     write(root, "old.b.c")
     time.sleep(1.1)
     write(root, "new.b.c", mtime_ns=OLD_NS - 10**9)
@@ -262,7 +262,7 @@ RENEWALS = {
 
 @pytest.mark.parametrize("change", RENEWALS.values(), ids=RENEWALS)
 def test_a_file_whose_change_time_alone_is_another_is_to_be_looked_at_again(root, state, change):
-    """No event tells of a hard link, so nobody else would: its hash stayed null until the next full scan."""
+    """No event tells of a hard link, so only the hasher can: the hash stayed null until the next full scan."""
     path = write(root, "a.b.c")
     first = job(root, "a.b.c")
     time.sleep(0.05)  # the clock of files goes in steps
@@ -403,7 +403,7 @@ def test_a_file_that_cannot_be_read_is_tried_again(root, monkeypatch):
 
 
 @needs_root
-def test_a_file_that_cannot_be_read_holds_up_nobody(root):
+def test_a_file_that_cannot_be_read_delays_no_other_file(root):
     write(root, "closed.b.c").chmod(0o600)
     write(root, "open.b.c")
 
@@ -481,10 +481,25 @@ def test_a_file_that_is_being_hashed_is_not_hashed_by_another_thread_as_well(roo
     assert digests.n_looks == 1
 
 
+class OsThatSees:
+    """The `os` module, to which open files look like these ones, and in the end like the last."""
+
+    def __init__(self, looks, last):
+        self.looks, self.last = looks, last
+
+    def fstat(self, fd):
+        return os.stat(next(self.looks, self.last))
+
+    def __getattr__(self, name):
+        return getattr(os, name)
+
+
 def test_a_file_that_was_another_for_a_while_is_hashed_once_more(root, state, monkeypatch):
     write(root, "a.b.c")
-    digests, looks = SlowDigests(state), iter([True, False, True, True])
-    monkeypatch.setattr(hashing_module, "_is_same", lambda *_: next(looks))
+    write(root, "d.e.f", b"other content")
+    here, other = root / FOLDER / "a.b.c", root / FOLDER / "d.e.f"
+    digests, looks = SlowDigests(state), iter([here, other, other])  # opened, read, and compared once more
+    monkeypatch.setattr(hashing_module, "os", OsThatSees(looks, here))
     with Hashing(root, digests) as hashing:
         hashing.hasher.submit([job(root, "a.b.c")])
         assert digests.is_held.wait(PATIENCE)

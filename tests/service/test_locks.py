@@ -146,7 +146,7 @@ def test_a_hard_link_to_another_file_is_never_written_through(folder, hold, erro
 
 @pytest.mark.parametrize("content", ["", "4711\n"])
 @HOLDERS
-def test_a_lock_that_a_backup_shares_is_made_anew(folder, hold, content):
+def test_a_lock_that_a_backup_shares_is_made_again(folder, hold, content):
     """`cp -al` gives the lock of a folder a second name; a process id of another program may look alike."""
     with hold(folder):
         (name,) = os.listdir(folder)
@@ -203,7 +203,7 @@ def test_a_lock_whose_file_was_removed_is_taken_again(folder, hold):
 
 
 @HOLDERS
-def test_whoever_took_it_meanwhile_keeps_it(folder, hold):
+def test_another_process_that_took_it_meanwhile_keeps_it(folder, hold):
     with hold(folder) as held:
         (lock,) = folder.iterdir()
         lock.unlink()

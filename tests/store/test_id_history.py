@@ -38,7 +38,7 @@ def test_an_id_that_tables_hold_again_has_not_changed(tables):
     assert [(step.old, step.new) for step in find_id(tables, tables, C.upper()).steps] == [(C, D)]
 
 
-def test_a_change_that_was_never_made_leads_nobody_astray(tables):
+def test_a_recorded_change_that_was_never_made_is_not_followed(tables):
     record(tables, changes((C, B)))
     record(tables, changes((C, D), hour=-1))  # and the clock was set back
     assert find_id(tables, tables, C).new == D

@@ -69,12 +69,12 @@ def out_dir():
 def small_groups():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(row_groups, "ROWS_PER_GROUP", 8)
-        patch.setattr(writer, "_TO_SESSIONS", 0.0)  # nobody reads here but the tests, in their own order
-        patch.setattr(writer, "_TO_DATASETS", 0.0)
+        patch.setattr(writer, "TO_SESSIONS_SECONDS", 0.0)  # nobody reads here but the tests, in their own order
+        patch.setattr(writer, "TO_DATASETS_SECONDS", 0.0)
         yield
 
 
-def new_store(out_dir):
+def new_writer(out_dir):
     return TableWriter(out_dir, "/data", out_dir / "layout")
 
 
@@ -128,25 +128,25 @@ OTHERS = {
 
 @pytest.mark.parametrize(("after", "numbers"), OTHERS.values(), ids=OTHERS)
 def test_a_new_process_makes_only_rows_that_differ(out_dir, after, numbers):
-    new_store(out_dir).write(snapshot(MANY), PLAIN)
+    new_writer(out_dir).write(snapshot(MANY), PLAIN)
     every = snapshot(range(41))
     groups = row_groups.plan_all(every, PLAIN, 5).partition
     changed = {groups.group_of(groups.eids[f"s{number}/2020-01-01/001"]) for number in numbers}
     with encoded() as found:
-        new_store(out_dir).write(after, PLAIN)
+        new_writer(out_dir).write(after, PLAIN)
     check(out_dir, after)
     assert set(found) == {path for group in changed for _, path in groups.members[group] if path in after.sessions}
 
 
 def test_rows_that_did_not_change_stay_where_they_are(out_dir):
-    store = new_store(out_dir)
-    store.write(snapshot(MANY), PLAIN)
-    store.write(snapshot(MANY, 2, sizes={3: 10**15}), PLAIN)  # a group moves into no hole of equal size
+    table_writer = new_writer(out_dir)
+    table_writer.write(snapshot(MANY), PLAIN)
+    table_writer.write(snapshot(MANY, 2, sizes={3: 10**15}), PLAIN)  # a group moves into no hole of equal size
     before = places(out_dir)
-    new_store(out_dir).write(snapshot(MANY, 3, sizes={3: 10**15}), PLAIN)
+    new_writer(out_dir).write(snapshot(MANY, 3, sizes={3: 10**15}), PLAIN)
     assert places(out_dir) == before
     os.remove(out_dir / "layout")
-    new_store(out_dir).write(snapshot(MANY, 4, sizes={3: 10**15}), PLAIN)
+    new_writer(out_dir).write(snapshot(MANY, 4, sizes={3: 10**15}), PLAIN)
     assert places(out_dir) != before
     check(out_dir, snapshot(MANY, 4, sizes={3: 10**15}))
 
@@ -158,23 +158,23 @@ def places(out_dir):
 
 @pytest.mark.parametrize("n_writes", [1, 2, 3])
 def test_what_is_noted_holds_after_each_write_and_not_only_at_the_end(out_dir, n_writes):
-    store = new_store(out_dir)
+    table_writer = new_writer(out_dir)
     for generation in range(1, n_writes + 1):
         rows = snapshot(range(generation, 40), generation, sizes={7: generation})
-        store.write(rows, PLAIN)
+        table_writer.write(rows, PLAIN)
     with encoded() as found:
-        new_store(out_dir).write(rows, PLAIN)
+        new_writer(out_dir).write(rows, PLAIN)
     assert found == []
     check(out_dir, rows)
 
 
 def test_young_tables_of_equal_rows_stay_as_they_are(out_dir):
     # A cron job that indexes a tree in which nothing changes wrote both files again at each run.
-    new_store(out_dir).write(snapshot(MANY, 1), PLAIN)
+    new_writer(out_dir).write(snapshot(MANY, 1), PLAIN)
     marks = [os.stat(out_dir / name).st_ino for name in (SESSIONS, DATASETS)]
 
     def write(rows, rules=PLAIN, seconds=3600.0):
-        new_store(out_dir).write(rows, rules, renewed_seconds=seconds)
+        new_writer(out_dir).write(rows, rules, renewed_seconds=seconds)
         return [os.stat(out_dir / name).st_ino for name in (SESSIONS, DATASETS)]
 
     assert write(snapshot(MANY, 2)) == marks
@@ -226,10 +226,10 @@ UNTRUE = {
 @pytest.mark.parametrize("change", UNTRUE.values(), ids=UNTRUE)
 def test_what_may_be_untrue_is_not_used(out_dir, change):
     rows = snapshot(MANY, 2)
-    new_store(out_dir).write(snapshot(MANY), PLAIN)
+    new_writer(out_dir).write(snapshot(MANY), PLAIN)
     change(out_dir)
     with encoded() as found:
-        new_store(out_dir).write(rows, PLAIN)
+        new_writer(out_dir).write(rows, PLAIN)
     assert set(found) == set(rows.sessions)
     check(out_dir, rows)
 
@@ -248,23 +248,23 @@ def test_what_may_be_untrue_is_not_used(out_dir, change):
 def test_rows_that_become_other_columns_are_all_written(out_dir, rules, is_first):
     rows = snapshot(MANY, 2)
     old, new = (rules, PLAIN) if is_first else (PLAIN, rules)
-    new_store(out_dir).write(snapshot(MANY), old)
+    new_writer(out_dir).write(snapshot(MANY), old)
     with encoded() as found:
-        new_store(out_dir).write(rows, new)
+        new_writer(out_dir).write(rows, new)
     assert set(found) == set(rows.sessions)
     check(out_dir, rows, new)
 
 
 def test_another_version_of_the_program_writes_everything(out_dir, monkeypatch):
-    new_store(out_dir).write(snapshot(MANY), PLAIN)
+    new_writer(out_dir).write(snapshot(MANY), PLAIN)
     monkeypatch.setattr(layout, "find_version", lambda: "other")
     with encoded() as found:
-        new_store(out_dir).write(snapshot(MANY, 2), PLAIN)
+        new_writer(out_dir).write(snapshot(MANY, 2), PLAIN)
     assert len(found) == len(MANY)
 
 
 def test_tables_elsewhere_are_others(out_dir):
-    new_store(out_dir).write(snapshot(MANY), PLAIN)
+    new_writer(out_dir).write(snapshot(MANY), PLAIN)
     other = out_dir / "other"
     other.mkdir()
     for name in (SESSIONS, DATASETS):
@@ -274,17 +274,17 @@ def test_tables_elsewhere_are_others(out_dir):
     assert len(found) == len(MANY)
 
 
-def test_nothing_is_noted_where_nobody_asked(out_dir):
+def test_nothing_is_noted_if_no_file_is_given(out_dir):
     TableWriter(out_dir, "/data").write(snapshot(MANY), PLAIN)
     assert sorted(path.name for path in out_dir.iterdir()) == [DATASETS, SESSIONS]
 
 
 def test_what_cannot_be_noted_costs_no_flush(out_dir):
     (out_dir / ".layout.tmp/kept").mkdir(parents=True)
-    store = new_store(out_dir)
-    store.write(snapshot(MANY), PLAIN)
+    table_writer = new_writer(out_dir)
+    table_writer.write(snapshot(MANY), PLAIN)
     check(out_dir, snapshot(MANY))
-    assert store.is_untouched()
+    assert table_writer.is_untouched()
     assert not (out_dir / "layout").exists()
 
 
@@ -330,18 +330,18 @@ def test_a_crash_at_any_point_leaves_tables_that_the_next_process_makes_right(ou
         number += 1
         for path in out_dir.iterdir():
             path.unlink()
-        store = new_store(out_dir)
-        store.write(snapshot(MANY), PLAIN)
-        store = store if before else new_store(out_dir)
+        table_writer = new_writer(out_dir)
+        table_writer.write(snapshot(MANY), PLAIN)
+        table_writer = table_writer if before else new_writer(out_dir)
         with crash_at(number) as steps:
             try:
-                store.write(snapshot(numbers, 2, sizes=sizes), PLAIN)
+                table_writer.write(snapshot(numbers, 2, sizes=sizes), PLAIN)
             except Crash:
                 n_steps = number + 1
             else:
                 assert steps[0] < number
         assert {row["eid"] for row in rows_of(out_dir / DATASETS)} <= {row["id"] for row in rows_of(out_dir / SESSIONS)}
-        new_store(out_dir).write(snapshot(numbers, 3, sizes=sizes), PLAIN)
+        new_writer(out_dir).write(snapshot(numbers, 3, sizes=sizes), PLAIN)
         check(out_dir, snapshot(numbers, 3, sizes=sizes))
     assert number > 6
 
@@ -362,12 +362,12 @@ def failing(out_dir, name):
 
 
 def test_a_write_that_failed_goes_on_from_what_was_noted(out_dir):
-    store = new_store(out_dir)
-    store.write(snapshot(MANY), PLAIN)
+    table_writer = new_writer(out_dir)
+    table_writer.write(snapshot(MANY), PLAIN)
     with failing(out_dir, ".sessions.pqt.tmp"), pytest.raises(TablesError):
-        store.write(snapshot(MANY, 2, sizes={3: 8}), PLAIN)
+        table_writer.write(snapshot(MANY, 2, sizes={3: 8}), PLAIN)
     with encoded() as found:
-        store.write(snapshot(MANY, 3, sizes={3: 8}), PLAIN)
+        table_writer.write(snapshot(MANY, 3, sizes={3: 8}), PLAIN)
     check(out_dir, snapshot(MANY, 3, sizes={3: 8}))
     assert 0 < len(found) < len(MANY)
 
@@ -379,7 +379,7 @@ STEPS = st.tuples(st.integers(0, 2**32), st.sampled_from(["go on", "restart", "d
 @given(st.lists(STEPS, max_size=8))
 def test_whatever_happens_the_tables_are_those_of_a_plain_writer(history):
     with fast_folder() as out_dir, small_groups():
-        store, rules = new_store(out_dir), PLAIN
+        table_writer, rules = new_writer(out_dir), PLAIN
         for generation, (seed, event) in enumerate(history, 1):
             rng = random.Random(seed)
             numbers = rng.sample(range(60), rng.choice([0, 1, 30, 58, 60]))
@@ -388,7 +388,7 @@ def test_whatever_happens_the_tables_are_those_of_a_plain_writer(history):
             last, rules = rules, rng.choice([rules] * len(rule_sets) + rule_sets)
             is_other = (last.lab, last.kept) != (rules.lab, rules.kept)  # in one process, given ids stay
             if is_other or event in ("restart", "damage"):
-                store = new_store(out_dir)
+                table_writer = new_writer(out_dir)
             if event == "damage" and layout_of(out_dir).exists():
                 flip(rng.random())(out_dir)
             if event == "foreign" and (out_dir / DATASETS).exists():
@@ -396,8 +396,8 @@ def test_whatever_happens_the_tables_are_those_of_a_plain_writer(history):
             if event == "fail":
                 name = rng.choice([".sessions.pqt.tmp", ".datasets.pqt.tmp"])
                 with failing(out_dir, name), pytest.raises(TablesError):
-                    store.write(rows, rules)
-            store.write(rows, rules)
+                    table_writer.write(rows, rules)
+            table_writer.write(rows, rules)
             check(out_dir, rows, rules)
 
 
@@ -406,16 +406,16 @@ def test_whatever_happens_the_tables_are_those_of_a_plain_writer(history):
 def test_each_id_that_a_database_changes_is_told_before_the_tables_are_replaced(seeds):
     with fast_folder() as out_dir, small_groups():
         told, rules = [], PLAIN
-        store = TableWriter(out_dir, "/data", out_dir / "layout", told.append)
+        table_writer = TableWriter(out_dir, "/data", out_dir / "layout", told.append)
         for generation, seed in enumerate([0, *seeds], 1):
             rng = random.Random(seed)
             rows = snapshot(rng.sample(range(60), rng.choice([30, 60])), generation)
             rules, last = rng.choice([PLAIN, rules, *map(PLAIN.adopt, DATABASES)]), rules
             if rng.random() < 0.3:
-                store = TableWriter(out_dir, "/data", out_dir / "layout", told.append)
+                table_writer = TableWriter(out_dir, "/data", out_dir / "layout", told.append)
             before = ids_in(out_dir)
             told.clear()
-            store.write(rows, rules)
+            table_writer.write(rows, rules)
             after = ids_in(out_dir)
             changes = {(row["old"], row["new"]) for each in told for row in each.changes.to_pylist()}
             same_rows = before.keys() & after.keys()
@@ -437,9 +437,9 @@ def ids_in(out_dir):
 @pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero")])
 @pytest.mark.parametrize("name", [SESSIONS, DATASETS, "layout", ".layout.tmp"])
 def test_what_stands_in_the_place_of_a_file_is_neither_read_nor_waited_for(out_dir, name, make):
-    new_store(out_dir).write(snapshot(MANY), PLAIN)
+    new_writer(out_dir).write(snapshot(MANY), PLAIN)
     (out_dir / name).unlink(missing_ok=True)
     make(out_dir / name)
-    new_store(out_dir).write(snapshot(MANY, 2), PLAIN)
+    new_writer(out_dir).write(snapshot(MANY, 2), PLAIN)
     check(out_dir, snapshot(MANY, 2))
     assert (out_dir / "layout").is_file()

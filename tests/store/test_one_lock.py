@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 from iblutil.io.params import FileLock
 
+from alfwatchd.atomic import write_atomically
 from alfwatchd.store import one_lock as one_lock_module
-from alfwatchd.store.atomic import write_atomically
 from alfwatchd.store.one_lock import NAME, one_lock
 from kit.trees import IN_THE_WAY, fast_folder
 

@@ -1,4 +1,4 @@
-"""Who reads one of two files is waited for until he has opened the other one, or for as long as he may take."""
+"""The writer waits for a reader of one file until it has opened the other one, or for as long as that may take."""
 
 import threading
 import time
@@ -16,7 +16,7 @@ LONG = 10_000.0
 
 
 @pytest.fixture(autouse=True)
-def nobody_came_before(monkeypatch):
+def no_reader_came_before(monkeypatch):
     monkeypatch.setattr(open_readers, "UNSEEN_SECONDS", 0.0)
 
 
@@ -56,7 +56,7 @@ def seconds_waited(clock, monkeypatch):
 
 
 def is_about(seconds, expected):
-    """Tell whether so many seconds were waited for, but for what went by before."""
+    """Tell whether so many seconds were waited for, less the time that had gone by before."""
     return expected / 2 < seconds <= expected
 
 
@@ -111,7 +111,7 @@ def test_a_reader_is_waited_for_until_he_comes(folder):
         read(folder, "ss")
 
 
-def test_who_begins_later_is_not_waited_for(folder):
+def test_a_reader_that_begins_later_is_not_waited_for(folder):
     found = Readers(folder, "s", "d")
     read(folder, "dd")
     with waiting(found, "d"):
@@ -122,8 +122,8 @@ def test_who_begins_later_is_not_waited_for(folder):
         read(folder, "ssss")
 
 
-def test_where_several_read_at_once_nobody_is_counted(folder, seconds_waited):
-    """Two that open a file at the same moment may be told as one: he who is answered was not the only one."""
+def test_where_several_read_at_once_they_are_not_counted(folder, seconds_waited):
+    """The kernel may report two readers as one if they open a file at the same moment: then both are waited for."""
     found = Readers(folder, "s", "d")
     read(folder, "ddd")
     found.look()
@@ -131,21 +131,21 @@ def test_where_several_read_at_once_nobody_is_counted(folder, seconds_waited):
     assert is_about(seconds_waited(found, "d"), LONG)
 
 
-def test_who_takes_too_long_is_not_waited_for(folder, seconds_waited):
+def test_a_reader_that_takes_too_long_is_not_waited_for(folder, seconds_waited):
     found = Readers(folder, "s", "d")
     read(folder, "d")
     assert is_about(seconds_waited(found, "d"), LONG)
     assert seconds_waited(found, "d") == 0, "nor once more"
 
 
-def test_who_came_before_the_watch_is_waited_for_a_moment(folder, monkeypatch, seconds_waited):
+def test_a_reader_from_before_the_watch_is_waited_for_a_moment(folder, monkeypatch, seconds_waited):
     monkeypatch.setattr(open_readers, "UNSEEN_SECONDS", LONG / 4)
     found = Readers(folder, "s", "d")
     assert is_about(seconds_waited(found, "s"), LONG / 4)
     assert seconds_waited(found, "s") == 0
 
 
-def test_nobody_came_before_the_watch_to_a_file_that_was_not_there(folder, monkeypatch, seconds_waited):
+def test_no_reader_came_before_the_watch_to_a_file_that_was_not_there(folder, monkeypatch, seconds_waited):
     monkeypatch.setattr(open_readers, "UNSEEN_SECONDS", LONG)
     (folder / "s").unlink()
     found = Readers(folder, "s", "d")
@@ -174,14 +174,14 @@ def test_the_last_opening_is_told(folder):
     assert found.last_opened("s") > before > found.last_opened("d")
 
 
-def test_where_nobody_can_be_seen_anybody_may_be_there(tmp_path, seconds_waited):
+def test_where_no_reader_can_be_seen_there_may_be_one(tmp_path, seconds_waited):
     found = Readers(tmp_path / "missing", "s", "d")
     before = time.monotonic()
     assert found.last_opened("s") >= before
     assert seconds_waited(found, "s") == 0
 
 
-def test_a_folder_that_was_replaced_is_watched_anew(folder, seconds_waited):
+def test_a_folder_that_was_replaced_is_watched_again(folder, seconds_waited):
     found = Readers(folder / "out", "s", "d")
     for number in range(2):
         (folder / "out").mkdir()

@@ -21,7 +21,7 @@ def group(rng, n_rows):
 
 
 class File:
-    """A grouped file that is renamed into place as the store does, and what it should hold."""
+    """A grouped file that is renamed into place as the writer does, and what it should hold."""
 
     def __init__(self, folder):
         self.path = folder / "datasets.pqt"
@@ -42,7 +42,7 @@ class File:
         self.grouped.commit()
 
     def move(self, tables):
-        """Write as the store does, which moves what it is told to."""
+        """Write as the writer does, which moves what it is told to."""
         moved = self.grouped.to_move(tables)
         assert len(moved) <= len(tables)
         assert not moved & tables.keys()
@@ -86,8 +86,8 @@ def test_holes_are_used_again(file):
     assert file.size < 1.3 * fresh
 
 
-def test_while_somebody_reads_holes_are_not_used_but_the_file_does_not_grow_without_end(file, monkeypatch, clock):
-    monkeypatch.setattr(parquet_file, "_KEPT_ANYWAY", 0)
+def test_during_a_read_holes_are_not_used_but_the_file_does_not_grow_without_end(file, monkeypatch, clock):
+    monkeypatch.setattr(parquet_file, "KEPT_ANYWAY_BYTES", 0)
     rng = random.Random(1)
     file.clock, file.is_read, began = clock, True, clock.now
     file.write({key: group(rng, 500) for key in range(4)})
@@ -102,7 +102,7 @@ def test_while_somebody_reads_holes_are_not_used_but_the_file_does_not_grow_with
 
 @pytest.mark.parametrize("is_read", [False, True])
 def test_a_file_that_is_mostly_holes_shrinks_with_each_change(file, is_read, monkeypatch):
-    monkeypatch.setattr(parquet_file, "_NO_WASTE", 0)
+    monkeypatch.setattr(parquet_file, "NO_WASTE_BYTES", 0)
     monkeypatch.setattr(parquet_file, "READING_SECONDS", 0.0)
     rng = random.Random(2)
     file.is_read = is_read
@@ -120,7 +120,7 @@ def test_a_file_that_is_mostly_holes_shrinks_with_each_change(file, is_read, mon
 
 
 def test_what_costs_nothing_moves_nothing(file, monkeypatch):
-    monkeypatch.setattr(parquet_file, "_NO_WASTE", 0)
+    monkeypatch.setattr(parquet_file, "NO_WASTE_BYTES", 0)
     rng = random.Random(2)
     file.write({key: group(rng, 100) for key in range(10)})
     assert file.grouped.to_move({1}) == set()

@@ -87,9 +87,9 @@ def test_what_was_mounted_over_the_folder_gets_no_table(out_dir, n_checks):
         if not next(checks, False):
             raise OSError(errno.ESTALE, "another folder is there now", str(out_dir))
 
-    store = TableWriter(out_dir, "/data/root", check_folder=check)
+    table_writer = TableWriter(out_dir, "/data/root", check_folder=check)
     with pytest.raises(TablesError, match="another folder is there now"):
-        store.write(snapshot("s", 3), TableRules())
+        table_writer.write(snapshot("s", 3), TableRules())
     assert os.listdir(out_dir) == ([SESSIONS] if n_checks >= 2 else [])
 
 
@@ -146,9 +146,9 @@ def test_what_is_read_is_what_was_written(out_dir):
 
 
 def test_both_files_have_the_same_generation_at_rest(out_dir):
-    store = TableWriter(out_dir, "/data")
+    table_writer = TableWriter(out_dir, "/data")
     for generation, present in enumerate(["s", "st", "t", "uv", ""], 1):
-        store.write(snapshot(present, generation), TableRules())
+        table_writer.write(snapshot(present, generation), TableRules())
         found = {generation_of(out_dir / name) for name in (SESSIONS, DATASETS)}
         assert (found, subjects(out_dir)) == ({generation}, present)
 
@@ -170,8 +170,8 @@ def test_a_full_disk_keeps_what_is_there(out_dir):
         place = out_dir / "disk"
         place.mkdir()
         mount_tmpfs(place, "size=256k")
-        store = TableWriter(place, "/data")
-        store.write(snapshot("s", 1), TableRules())
+        table_writer = TableWriter(place, "/data")
+        table_writer.write(snapshot("s", 1), TableRules())
         before = contents(place)
         with (place / "ballast").open("wb", buffering=0) as ballast:
             try:
@@ -182,13 +182,13 @@ def test_a_full_disk_keeps_what_is_there(out_dir):
         messages = []
         for _ in range(3):
             try:
-                store.write(snapshot("st", 2, n_datasets=3000), TableRules())
+                table_writer.write(snapshot("st", 2, n_datasets=3000), TableRules())
             except TablesError as error:
                 messages.append(str(error))
         after = contents(place)
         (place / "ballast").unlink()
         n_leaked = sum(path.startswith(str(place)) for path in open_files())
-        store.write(snapshot("st", 2, n_datasets=10), TableRules())
+        table_writer.write(snapshot("st", 2, n_datasets=10), TableRules())
         return full, messages, before, after, n_leaked, subjects(place), sorted(os.listdir(place))
 
     full, messages, before, after, n_leaked, found, names = with_own_mounts(run)

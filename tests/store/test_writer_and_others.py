@@ -47,10 +47,10 @@ def out_dir():
 
 
 def test_the_lock_of_one_is_honoured(out_dir):
-    store = TableWriter(out_dir, "/data")
-    store.write(snapshot("s"), TableRules())
+    table_writer = TableWriter(out_dir, "/data")
+    table_writer.write(snapshot("s"), TableRules())
     before = contents(out_dir)
-    writer = threading.Thread(target=store.write, args=(snapshot("t", 2), TableRules()))
+    writer = threading.Thread(target=table_writer.write, args=(snapshot("t", 2), TableRules()))
     with FileLock(out_dir / ".ONE", timeout=5):
         writer.start()
         while not (out_dir / ".sessions.pqt.tmp").exists():
@@ -65,32 +65,32 @@ def test_the_lock_of_one_is_honoured(out_dir):
 
 
 def test_what_another_program_did_is_seen(out_dir):
-    store = TableWriter(out_dir, "/data")
-    assert not store.is_untouched()
-    store.write(snapshot("s"), TableRules())
-    assert store.is_untouched()
+    table_writer = TableWriter(out_dir, "/data")
+    assert not table_writer.is_untouched()
+    table_writer.write(snapshot("s"), TableRules())
+    assert table_writer.is_untouched()
     assert not TableWriter(out_dir, "/data").is_untouched()
     for name in (SESSIONS, DATASETS):
         copy = out_dir / "copy"
         copy.write_bytes((out_dir / name).read_bytes())
         copy.rename(out_dir / name)
-        assert not store.is_untouched()
-        store.write(snapshot("s", 2), TableRules())
-        assert store.is_untouched()
+        assert not table_writer.is_untouched()
+        table_writer.write(snapshot("s", 2), TableRules())
+        assert table_writer.is_untouched()
         (out_dir / name).unlink()
-        assert not store.is_untouched()
-        store.write(snapshot("s", 3), TableRules())
+        assert not table_writer.is_untouched()
+        table_writer.write(snapshot("s", 3), TableRules())
     os.utime(out_dir / SESSIONS, ns=(1, 1))
-    assert not store.is_untouched()
+    assert not table_writer.is_untouched()
 
 
 def test_rows_that_another_program_put_back_go_in_the_right_order(out_dir):
     # One.save_cache merges what it has in memory into the files.
-    store, other = TableWriter(out_dir, "/data"), TableWriter(out_dir, "/other")
-    store.write(snapshot("s"), TableRules())
+    table_writer, other = TableWriter(out_dir, "/data"), TableWriter(out_dir, "/other")
+    table_writer.write(snapshot("s"), TableRules())
     other.write(snapshot("st"), TableRules())
     with trace(out_dir) as steps:
-        store.write(snapshot("s", 2), TableRules())
+        table_writer.write(snapshot("s", 2), TableRules())
     assert [name for step, name in steps if step == "arrive"] == [DATASETS, SESSIONS]
 
 
@@ -194,10 +194,10 @@ def test_broken_files_are_told(out_dir, tmp_path, make):
 
 
 def test_a_pair_that_does_not_match_can_be_told(out_dir):
-    store = TableWriter(out_dir, "/data")
-    store.write(snapshot("s", 3), TableRules())
+    table_writer = TableWriter(out_dir, "/data")
+    table_writer.write(snapshot("s", 3), TableRules())
     with failing(out_dir, DATASETS), pytest.raises(TablesError):
-        store.write(snapshot("st", 4), TableRules())
+        table_writer.write(snapshot("st", 4), TableRules())
     assert [generation_of(out_dir / name) for name in (SESSIONS, DATASETS)] == [4, 3]
     assert (read_generation(out_dir)[0], read_tables(out_dir).generation) == (4, 4)
-    assert not store.is_untouched()
+    assert not table_writer.is_untouched()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from alfwatchd.alf.file_names import DATASETS, SESSIONS
 from alfwatchd.errors import TablesError
-from alfwatchd.store import writer as store_module
+from alfwatchd.store import writer
 from alfwatchd.store.writer import TableWriter
 from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.rows import Session
@@ -59,12 +59,12 @@ ORDERS = [
 @pytest.mark.parametrize(("before", "after", "order"), ORDERS)
 @pytest.mark.parametrize("restarted", [False, True])
 def test_order_of_renames(out_dir, before, after, order, restarted):
-    store = TableWriter(out_dir, "/data")
-    store.write(snapshot(before), TableRules())
+    table_writer = TableWriter(out_dir, "/data")
+    table_writer.write(snapshot(before), TableRules())
     if restarted:
-        store = TableWriter(out_dir, "/data")
+        table_writer = TableWriter(out_dir, "/data")
     with trace(out_dir) as steps:
-        store.write(snapshot(after, 2), TableRules())
+        table_writer.write(snapshot(after, 2), TableRules())
     assert [name for step, name in steps if step == "arrive"] == order
     assert subjects(out_dir) == after
 
@@ -86,11 +86,11 @@ def test_a_file_appears_by_a_rename_under_the_lock_of_one(out_dir):
 
 
 def test_a_file_is_durable_before_its_rename_and_the_rename_after_it(out_dir):
-    store = TableWriter(out_dir, "/data")
-    store.write(snapshot("s"), TableRules())
+    table_writer = TableWriter(out_dir, "/data")
+    table_writer.write(snapshot("s"), TableRules())
     inodes = []
     with at_each_rename(out_dir, lambda: inodes.append((out_dir / SESSIONS).stat().st_ino)) as calls:
-        store.write(snapshot("st", 2), TableRules())
+        table_writer.write(snapshot("st", 2), TableRules())
     assert calls == [f"{out_dir}/.sessions.pqt.tmp", str(out_dir), f"{out_dir}/.datasets.pqt.tmp", str(out_dir)]
     assert inodes == [(out_dir / SESSIONS).stat().st_ino] * 2
 
@@ -103,10 +103,10 @@ SUBJECT_SETS = st.sets(st.sampled_from("stuv")).map(sorted)
 def test_every_dataset_has_its_session_at_every_moment(history):
     """Whatever is added and removed, at restarts too, and after writes that failed half-way."""
     with fast_folder() as out_dir, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store_module, "_TO_SESSIONS", 0.0)  # nobody reads here but the test, within a moment
-        patch.setattr(store_module, "_TO_DATASETS", 0.0)
-        store = TableWriter(out_dir, "/data")
-        store.write(snapshot("st"), TableRules())
+        patch.setattr(writer, "TO_SESSIONS_SECONDS", 0.0)  # nobody reads here but the test, within a moment
+        patch.setattr(writer, "TO_DATASETS_SECONDS", 0.0)
+        table_writer = TableWriter(out_dir, "/data")
+        table_writer.write(snapshot("st"), TableRules())
         n_looks = []
 
         def check():
@@ -115,10 +115,10 @@ def test_every_dataset_has_its_session_at_every_moment(history):
 
         for generation, (present, restarted, broken) in enumerate(history, 2):
             if restarted:
-                store = TableWriter(out_dir, "/data")
+                table_writer = TableWriter(out_dir, "/data")
             with at_each_rename(out_dir, check), failing(out_dir, broken):
                 try:
-                    store.write(snapshot(present, generation), TableRules())
+                    table_writer.write(snapshot(present, generation), TableRules())
                 except TablesError:
                     assert broken
                 else:
@@ -133,16 +133,17 @@ def test_no_session_is_there_twice_while_those_of_before_and_after_are(out_dir):
         files = snapshot("s").sessions["s/2020-01-01/001"].folders
         return Snapshot(1, {path: Session(path, files) for path in paths})
 
-    store, seen = TableWriter(out_dir, "/data"), []
-    store.write(rows("s/2020-01-01/1", "t/2020-01-01/001"), TableRules())
+    table_writer, seen = TableWriter(out_dir, "/data"), []
+    table_writer.write(rows("s/2020-01-01/1", "t/2020-01-01/001"), TableRules())
     with at_each_rename(out_dir, lambda: seen.append(read_file(out_dir / SESSIONS)["subject"].to_pylist())):
-        store.write(rows("s/2020-01-01/001", "u/2020-01-01/001"), TableRules())  # renamed, and so of the same eid
+        renamed = "s/2020-01-01/001"  # and so of the same eid
+        table_writer.write(rows(renamed, "u/2020-01-01/001"), TableRules())
     assert [sorted(each) for each in seen] == [["s", "t", "u"], ["s", "t", "u"], ["s", "u"]]
 
 
 def test_a_reader_never_sees_half_a_file(out_dir):
-    store = TableWriter(out_dir, "/data")
-    store.write(snapshot("s", n_datasets=2000), TableRules())
+    table_writer = TableWriter(out_dir, "/data")
+    table_writer.write(snapshot("s", n_datasets=2000), TableRules())
     done, n_reads, errors = threading.Event(), [0, 0], []
 
     def read(number, name):
@@ -160,7 +161,7 @@ def test_a_reader_never_sees_half_a_file(out_dir):
         generation = 1
         while generation < 20 or min(n_reads) < 20:
             generation += 1
-            store.write(snapshot("st" if generation % 2 else "su", generation, n_datasets=2000), TableRules())
+            table_writer.write(snapshot("st" if generation % 2 else "su", generation, n_datasets=2000), TableRules())
     finally:
         done.set()
         for reader in readers:

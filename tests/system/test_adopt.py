@@ -271,7 +271,7 @@ def test_the_first_tables_wait_for_a_source_that_takes_its_time(small, tmp_path)
         assert "id changed" not in small.log
 
 
-def test_ids_that_change_with_the_lab_setting_are_announced_and_what_the_database_loses_is_let_go(small):
+def test_ids_that_change_with_the_lab_setting_are_announced_and_ids_that_the_database_no_longer_has_go(small):
     flat = "s7/2020-01-01/001"
     shutil.copytree(small.root / S1, small.root / flat)
     known = session("lab/Subjects/s7/2020-01-01/001")
@@ -341,7 +341,7 @@ def test_tables_that_make_no_sense_change_nothing_and_are_told(small):
     assert rows_of(small.root) == before
 
 
-def test_a_size_that_makes_no_sense_is_as_good_as_none(small):
+def test_a_size_that_makes_no_sense_counts_as_no_size(small):
     one = session(S1)
     row = dataset(one["id"], TIMES, file_size=2**64 - 1, hash="0" * 32)
     write_database(small.source, [one], [row])
@@ -376,7 +376,7 @@ def test_columns_come_with_the_ids_and_a_hash_only_where_the_size_agrees(small):
     assert (first["task_protocol"], first["projects"]) == ("training", "brainwide,maps")
 
 
-def test_a_uuid_in_a_file_name_here_or_there_is_no_hindrance(small):
+def test_files_match_also_where_one_name_has_a_uuid(small):
     one = session(S1)
     here, there = (dataset(one["id"], name) for name in ("alf/a.b.npy", "alf/c.d.npy"))
     there["rel_path"] = f"alf/c.d.{there['id']}.npy"

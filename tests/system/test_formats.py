@@ -122,7 +122,7 @@ def take_snapshot(generation, *subjects):
 
 
 def test_a_pair_is_known_by_its_generation(tmp_path, monkeypatch):
-    # The recipe must hold at every moment, so it is tried after each file that the store replaces.
+    # The recipe must hold at every moment, so it is tried after each file that the writer replaces.
     (block,) = code_blocks("## Metadata")
     seen = []
 

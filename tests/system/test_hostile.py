@@ -46,7 +46,7 @@ def said_of(made):
     return said
 
 
-def test_a_signed_address_is_told_to_nobody(made, tmp_path):
+def test_a_signed_address_is_in_no_log_and_no_answer(made, tmp_path):
     source = copy_fixture(tmp_path / "source")
     files = {f"/{name}": (source / name).read_bytes() for name in ("sessions.pqt", "datasets.pqt")}
     with web_server(files) as web:
@@ -70,7 +70,7 @@ def test_a_signed_address_is_told_to_nobody(made, tmp_path):
 
 
 @pytest.mark.parametrize("scheme", ["http", "alyx+http"])
-def test_a_signed_address_that_leads_nowhere_is_told_to_nobody(made, scheme):
+def test_a_signed_address_that_leads_nowhere_is_in_no_log_and_no_answer(made, scheme):
     made.added["ALFWATCHD_ADOPT__SOURCE"] = f"{scheme}://127.0.0.1:1/cache.zip?{SECRET}"
     made.start()
     made.wait(lambda: made.client.status().adopt.last_error)

@@ -266,7 +266,7 @@ def test_servers_of_two_labs_give_different_ids(flat, tmp_path):
     assert not found["labA"][1] & found["labB"][1]
 
 
-def test_ids_of_earlier_tables_stay_whatever_the_lab_is_and_are_made_anew_on_request(flat):
+def test_ids_of_earlier_tables_stay_whatever_the_lab_is_and_are_made_again_on_request(flat):
     # Tables as they were made when the lab was no part of the ids.
     flat.run_once()
     old = eids_of(flat.out_dir)
@@ -359,7 +359,7 @@ def test_a_renamed_folder_is_found_by_its_old_ids(small, with_daemon, old, new):
 
 
 @pytest.mark.parametrize("way", ["once", "daemon", "daemon, restarted"])
-def test_renames_that_no_event_told_of_are_told_when_a_person_gives_up_the_old_names(small, way):
+def test_renames_that_no_event_reported_are_recorded_when_a_person_gives_up_the_old_names(small, way):
     """All subjects are renamed while nothing runs: the rows are held, and the ids would be lost with them."""
     small.run_once()
     before = rows_of(small.root)

@@ -286,7 +286,7 @@ def test_rows_that_a_stale_client_brings_back_go_without_being_asked(fresh):
     assert listed(fresh.out_dir, fresh.root) == walk(fresh.root)
 
 
-def test_tables_that_somebody_removed_are_written_again(fresh):
+def test_tables_that_another_program_removed_are_written_again(fresh):
     fresh.start()
     (fresh.out_dir / "sessions.pqt").unlink()
     (fresh.out_dir / "datasets.pqt").unlink()

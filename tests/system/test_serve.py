@@ -164,7 +164,7 @@ def test_subsets_have_tags(lasting, tmp_path):
     assert not any((tmp_path / name).exists() for name in ("one", "two", "three", "four"))
 
 
-def test_only_who_has_the_token_gets_the_tables(lasting, tmp_path):
+def test_only_a_client_with_the_token_gets_the_tables(lasting, tmp_path):
     with served(lasting, serve_token=TOKEN) as site:
         with pytest.raises(requests.HTTPError, match="authentication failed"):
             connect(site, tmp_path / "cache", password="wrong")

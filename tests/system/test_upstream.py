@@ -212,7 +212,7 @@ class TestOfEither:
         assert (len(sessions), len(datasets)) == (len(paths), 0)
 
     @pytest.mark.parametrize("name", ["missing", "file"])
-    def test_an_output_folder_that_is_none(self, root, side, name):
+    def test_an_output_folder_that_is_a_file_or_missing(self, root, side, name):
         write(root, f"{S1}/{SPIKES}", "file")
         with pytest.raises(AssertionError):
             side.make(root, root / name)

@@ -145,7 +145,7 @@ def test_what_one_could_not_open_is_no_session(root, caplog, path, row, hint):
 
 
 @differs("folders outside the layout")
-def test_a_session_in_a_session_is_none(root):
+def test_a_session_in_a_session_is_no_session(root):
     write(root, f"{S1}/alf/2020-02-02/003/a.b.c", f"{S1}/a.b.c")
     out_dir = make(OURS, root)
     assert by_path(out_dir) == {"lab/s/2020-01-01/001": {"alf/2020-02-02/003/a.b.c", "a.b.c"}}

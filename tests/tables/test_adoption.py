@@ -207,7 +207,7 @@ def test_one_id_for_two_datasets_stays_so():
     assert {row["rel_path"]: row["id"] for row in rows} == {"a.b.c": D1, "x/a.b.c": D1, "y.y.y": own_id("y.y.y")}
 
 
-def test_two_ids_for_one_dataset_are_told_and_none_is_taken():
+def test_two_ids_for_one_dataset_are_reported_and_neither_is_taken():
     adoption = one_session({"id": D1}, {"id": D2}, {"id": D3, "rel_path": "x.y.z"})
     (problem,) = adoption.problems
     assert (problem.kind, problem.path) == ("adopt_conflict", f"{S1}/a.b.c")

@@ -183,7 +183,7 @@ def test_digests_are_not_carried_over(digest, file_size):
         ("lab", "", "other", LAB_S1, False),
     ],
 )
-def test_the_lab_is_part_of_the_eid_and_a_change_of_the_setting_changes_none(lab, filled, now, path, is_news):
+def test_the_lab_is_part_of_the_eid_and_a_change_of_the_setting_changes_no_eid(lab, filled, now, path, is_news):
     sessions = sessions_of({"id": own_eid(path), "lab": lab})
     kept = carry_over(sessions, datasets_of(), ids.NAMESPACE, filled, now)
     assert kept.lab == filled

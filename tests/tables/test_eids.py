@@ -112,7 +112,7 @@ def test_only_new_sessions_are_looked_at_where_nothing_collides(monkeypatch):
 
 
 @given(st.integers(0, 2**32))
-def test_whatever_comes_and_goes_no_eid_is_there_twice_and_none_changes_without_need(seed):
+def test_no_eid_is_there_twice_and_no_eid_changes_without_need(seed):
     rng = random.Random(seed)
     subjects = [f"s{number}" for number in range(6)]
     paths = [f"{subject}/2020-01-01/001" for subject in subjects]

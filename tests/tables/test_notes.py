@@ -109,14 +109,14 @@ LABS = [
 
 @pytest.mark.parametrize(("story", "then", "now", "listed", "expected"), LABS, ids=[case[0] for case in LABS])
 def test_after_the_lab_has_changed_notes_change_no_listed_row(story, then, now, listed, expected):
-    """Ids in tables would change without any cause, a run later than the lab, and nobody would be told."""
+    """Ids in tables would change without any cause, a run later than the lab, and without a record."""
     note = replace(NOTE, key=f"{then}/{PATH}" if then else PATH, lab=then)
     kept = with_notes(earlier({}, {}, now), [note], listed, {})
     assert eid_and_ids(kept, now) == expected
 
 
 def test_of_a_session_with_another_eid_that_a_database_had_only_the_eid_is_noted():
-    """Ids of its datasets that are none of the database's stay."""
+    """Ids of its datasets that do not come from the database stay."""
     tables = earlier({}, {f"lab/{PATH}": ROWS}, "lab")
     note = replace(NOTE, key=f"lab/{PATH}", lab="lab", datasets={})
     kept = with_notes(tables, [note], {f"lab/{PATH}": {*ROWS}}, {}, {f"lab/{PATH}"})

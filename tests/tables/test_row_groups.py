@@ -78,7 +78,7 @@ def test_a_group_that_lost_its_last_session_is_written_empty(small_groups):
     assert paths(plan, group) == []
 
 
-def test_groups_are_made_anew_when_the_table_has_outgrown_them(small_groups):
+def test_groups_are_divided_again_when_the_table_has_outgrown_them(small_groups):
     old = plan_all(snapshot(*(session(number) for number in range(10))), ENCODING).partition
     many = snapshot(*(session(number) for number in range(200)))
     assert plan_changes(old, many, ENCODING) is None

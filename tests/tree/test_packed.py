@@ -51,7 +51,7 @@ def test_one_name_is_found_or_not(files, name):
 
 
 @pytest.mark.parametrize("known", [[], [0], [1], [0, 1]])
-def test_digests_take_no_place_where_none_is_known(known):
+def test_digests_take_no_place_if_no_digest_is_known(known):
     files = {f"{n}.b.c": value(n, with_digest=n in known) for n in range(2)}
     packed = PackedFiles.pack(files)
     assert len(packed.digests) == (32 if known else 0)

@@ -49,7 +49,7 @@ def test_renames(story, old, new, is_same):
     assert find_renames([old], [new]) == ([(old, new)] if is_same else [])
 
 
-def test_many_at_once_and_two_that_are_alike_are_none():
+def test_many_at_once_and_two_equal_ones_are_no_renames():
     old = [session(f"s{number}/2020-01-01/001", {"a.b.c": (number, 5, number)}, number) for number in range(1, 9)]
     new = [replace(each, path=f"t{each.path}", inode=each.inode if each.inode % 2 else 0) for each in old]
     assert {(one.path, other.path) for one, other in find_renames(old, new)} == {

@@ -170,7 +170,7 @@ def test_the_listing_of_a_folder_is_noted_with_it():
         ("a link where a folder was", {"001": 1}, {"001"}, True),
     ],
 )
-def test_a_replaced_folder_is_forgotten_and_scanned_anew(name, folders, links, replaced):
+def test_a_replaced_folder_is_forgotten_and_scanned_again(name, folders, links, replaced):
     tree, session = grown("alf", files={"a.b.c": 1})
     new, _, changes = tree.apply(session.parent, listing(folders, links=links))
     assert [folder.path for folder in new] == ([SESSION] if replaced else [])

@@ -131,7 +131,7 @@ def test_failing_calls(tmp_path, scale, tally, kind, flags):
                     tally["restarts"] += 1
                 exactness, message = ask(made, draw, tally)
                 assert_kept(read_rows(made.out_dir), known, disk)
-                assert_honest(made, exactness, message, faults, tally)
+                assert_status_tells_the_fault(made, exactness, message, faults, tally)
             faults.end()
             settle(made, tally)
         assert made.client.status().state == ("polled" if "--watch=poll" in flags else "live")
@@ -151,7 +151,7 @@ def ask(made, draw, tally):
         return "refused", str(error)
 
 
-def assert_honest(made, exactness, message, faults, tally):
+def assert_status_tells_the_fault(made, exactness, message, faults, tally):
     """A client that is told that the tables are exact finds them so."""
     status = made.client.status()
     assert status.saved

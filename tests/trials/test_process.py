@@ -459,7 +459,7 @@ def test_a_lock_that_somebody_removed_keeps_a_second_daemon_out(tmp_path, tally)
 
 
 @pytest.mark.parametrize("kind", ["file", "lock", "folder"])
-def test_a_control_socket_that_somebody_removed_is_made_again(tmp_path, tally, kind):
+def test_a_control_socket_that_another_program_removed_is_made_again(tmp_path, tally, kind):
     root = make_small_tree(tmp_path / "root")
     with fast_program(root, tmp_path / "tables") as (made, flag):
         folder = made.home / "run"

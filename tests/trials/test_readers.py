@@ -28,7 +28,7 @@ pytestmark = pytest.mark.heavy
 
 PATIENCE = 60.0
 N_DATASETS = 6
-ENCODING = TableRules()
+RULES = TableRules()
 
 # Reads the tables again and again until it is told to end; the way to read is its first argument.
 READER = r"""
@@ -130,7 +130,7 @@ def reading(folder, *kinds, tally, n_datasets=N_DATASETS):
 
 
 class Table:
-    """Rows that change as chance has it, and the store that writes them."""
+    """Rows that change as chance has it, and the writer of their tables."""
 
     def __init__(self, folder, seed, n_sessions, *, restarts=True):
         self.chance = random.Random(seed)
@@ -140,11 +140,11 @@ class Table:
         self.n_made = self.version = 0
         self.n_usual = n_sessions
         self.restarts = restarts
-        self.store = self.new_store()
+        self.writer = self.new_writer()
         self.add(n_sessions)
         self.write()
 
-    def new_store(self):
+    def new_writer(self):
         return TableWriter(self.folder, "/data", self.layout)
 
     def session(self, path):
@@ -171,7 +171,7 @@ class Table:
         """Go on as a new process does; after a kill, it may not know what it finds."""
         if not known:
             self.layout.unlink(missing_ok=True)
-        self.store = self.new_store()
+        self.writer = self.new_writer()
 
     def step(self):
         match self.chance.randrange(20):
@@ -195,7 +195,7 @@ class Table:
         self.write()
 
     def write(self):
-        self.store.write(Snapshot(self.version, self.sessions.copy()), ENCODING)
+        self.writer.write(Snapshot(self.version, self.sessions.copy()), RULES)
 
 
 @contextmanager

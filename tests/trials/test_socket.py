@@ -447,7 +447,7 @@ def test_slow_writers(target, tally):
 
 
 @pytest.mark.long
-def test_answers_that_nobody_reads(target, tally):
+def test_answers_that_no_client_reads(target, tally):
     """Each larger than what a socket takes: after a minute the daemon gives up, and keeps nothing of them."""
     before, _ = target.usage()
     with ExitStack() as stack:

@@ -251,7 +251,7 @@ def test_events_of_one_folder_are_joined(listener):
 
 @pytest.fixture
 def long_rests(monkeypatch):
-    monkeypatch.setattr(watcher, "_REST_SECONDS", 1e6)
+    monkeypatch.setattr(watcher, "REST_SECONDS", 1e6)
 
 
 def test_events_gather_while_the_reader_rests_which_a_cookie_ends(long_rests, listener):

@@ -1,11 +1,12 @@
 """Files that anybody may have put there: a reader must not hang on a pipe, nor a writer remove what it must not."""
 
+import errno
 import os
 import socket
 
 import pytest
 
-from alfwatchd.store.files import NotRegular, file_version, open_regular, open_regular_fd, remove
+from alfwatchd.files import NotRegular, file_version, open_regular, open_regular_fd, remove, sync_folder
 from kit.trees import IN_THE_WAY, fast_folder
 
 
@@ -84,3 +85,37 @@ def test_the_version_tells_a_file_from_another_one_of_its_name(folder):
     (folder / "link").symlink_to("nowhere")
     assert file_version(folder / "link") is None
     assert file_version(folder / "link", follow_links=False) is not None
+
+
+def test_a_file_system_that_syncs_no_folders_can_be_written_to(folder, monkeypatch):
+    """Otherwise each flush and each prune would fail there, after it has replaced the file."""
+    code = errno.EINVAL
+
+    def fsync(fd):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    folder_fd = os.open(folder, os.O_RDONLY)
+    try:
+        sync_folder(folder_fd)
+        sync_folder(folder)
+        code = errno.EIO
+        for each in (folder_fd, folder):
+            with pytest.raises(OSError, match="Input/output"):
+                sync_folder(each)
+    finally:
+        os.close(folder_fd)
+
+
+def test_a_regular_file_is_made_and_added_to_but_not_through_a_link(folder):
+    """The notes of lost rows must not be added to a file that another program made the name lead to."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
+    for text in (b"one", b"two"):
+        fd = open_regular_fd(folder / "made", flags, 0o640, follow_links=False)
+        os.write(fd, text)
+        os.close(fd)
+    assert (folder / "made").read_bytes() == b"onetwo"
+    assert not (folder / "made").stat().st_mode & 0o007
+    (folder / "link").symlink_to("precious")
+    with pytest.raises(OSError, match="Too many levels of symbolic links"):
+        open_regular_fd(folder / "link", flags, follow_links=False)

@@ -1,4 +1,7 @@
-"""Opens, compares and removes files that other programs may have put there, of any kind."""
+"""Opens, compares and removes files that other programs may have put there, of any kind.
+
+The one place that opens a regular file where another program can put something else in its place.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,10 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
-_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_WARY = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
+_CANNOT_SYNC = (errno.EINVAL, errno.EBADF)
+"""Errors of fsync(2) on a folder where the file system offers no such call."""
 
 FileVersion = tuple[int, int, int]
 """Inode, size in bytes and mtime_ns of a file: enough to see that another program replaced it."""
@@ -42,9 +48,25 @@ def open_regular(path: Path | str, *, dir_fd: int | None = None, follow_links: b
     return os.fdopen(open_regular_fd(path, dir_fd=dir_fd, follow_links=follow_links), "rb")
 
 
-def open_regular_fd(path: Path | str, *, dir_fd: int | None = None, follow_links: bool = True) -> int:
-    """Return a descriptor, which the caller closes; otherwise as `open_regular`."""
-    fd = os.open(path, _READ if follow_links else _READ | os.O_NOFOLLOW, dir_fd=dir_fd)
+def open_regular_fd(
+    path: Path | str,
+    flags: int = os.O_RDONLY,
+    mode: int = 0o666,
+    *,
+    dir_fd: int | None = None,
+    follow_links: bool = True,
+) -> int:
+    """Return a descriptor, which the caller closes; otherwise as `open_regular`.
+
+    Parameters
+    ----------
+    flags, mode : int
+        As for `os.open`.
+    path, dir_fd, follow_links
+        As for `open_regular`.
+    """
+    flags |= _WARY if follow_links else _WARY | os.O_NOFOLLOW
+    fd = os.open(path, flags, mode, dir_fd=dir_fd)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise NotRegular(errno.EINVAL, "is no regular file", str(path))
@@ -81,10 +103,22 @@ def remove(path: Path | str, *, dir_fd: int | None = None) -> None:
         return
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the list of names in a folder durable: without this, a power cut may bring back an earlier file."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def sync_folder(folder: Path | int) -> None:
+    """Make the list of names in a folder durable: without this, a power cut may bring back an earlier file.
+
+    Where the file system cannot do this for a folder, nothing is done.
+
+    Parameters
+    ----------
+    folder : Path or int
+        Path, or descriptor of the open folder.
+    """
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if isinstance(folder, Path) else folder
     try:
         os.fsync(fd)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC:
+            raise
     finally:
-        os.close(fd)
+        if fd != folder:
+            os.close(fd)

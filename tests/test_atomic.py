@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from alfwatchd.store.atomic import replace_file, write_atomically
-from alfwatchd.store.files import file_version
+from alfwatchd.atomic import replace_file, write_atomically
+from alfwatchd.files import file_version
 from kit.trees import IN_THE_WAY, fast_folder
 
 NAME = "a.pqt"
@@ -44,7 +44,7 @@ def test_what_stands_where_the_new_file_is_written_is_replaced(folder, make):
     assert only_new(folder)
 
 
-def test_who_puts_a_link_in_place_of_the_file_that_is_written_gets_nothing_written_elsewhere(folder):
+def test_a_link_put_in_place_of_the_file_that_is_written_leads_nothing_elsewhere(folder):
     temporary = folder / f".{NAME}.tmp"
 
     def write(target):

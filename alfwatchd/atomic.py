@@ -1,4 +1,7 @@
-"""Replaces files as a whole: a reader finds the old content or the new one, also after a crash."""
+"""Replaces files as a whole: a reader finds the old content or the new one, also after a crash.
+
+The one place that writes a file under a temporary name and renames it.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from alfwatchd.store.files import FileVersion, remove, sync_folder, version_of
+from alfwatchd.files import FileVersion, remove, sync_folder, version_of
 
 Lock = Callable[[Path], AbstractContextManager[None]]
 """Takes a lock in a folder for as long as the context lasts."""
@@ -132,7 +135,7 @@ def replace_file(
             os.unlink(temporary, dir_fd=dir_fd)
         raise
     if is_durable:
-        sync_folder(path.parent) if dir_fd is None else os.fsync(dir_fd)
+        sync_folder(path.parent if dir_fd is None else dir_fd)
     return version
 
 
