@@ -22,6 +22,7 @@ from alfwatchd.store.id_history import IdsChanged
 from alfwatchd.tables.adoption import Adoption
 from alfwatchd.tables.earlier import Earlier
 from alfwatchd.tables.id_changes import IdChanges
+from alfwatchd.tables.mismatches import Mismatches
 from alfwatchd.tree.rows import Problem
 from alfwatchd.tree.sessions import Snapshot
 
@@ -83,6 +84,7 @@ class Adopter:
         self._kept = kept
         """Used by the thread only."""
         self._post = post
+        self._mismatches: Mismatches | None = None
         self._error = ""
         self._read_at: str | None = None
         self._counts: IdsChanged | None = None
@@ -120,6 +122,7 @@ class Adopter:
             self._read_at = message.when
         if message.adoption is not None:
             self.adoption = message.adoption
+            self._mismatches = Mismatches(message.adoption)
 
     def note_counts(self, message: IdsChanged) -> None:
         """Take note of how many rows the database knows."""
@@ -129,7 +132,7 @@ class Adopter:
         """Return what `find_problems` returns, which is computed again only if something has changed."""
         key = (snapshot.generation, lab, self._error, self.adoption.digest if self.adoption else "")
         if self._problems is None or self._problems[0] != key:
-            self._problems = key, find_problems(Reading(self.adoption, self._error), snapshot, lab)
+            self._problems = key, find_problems(self._error, self._mismatches, snapshot, lab)
         return self._problems[1]
 
     def status(self) -> AdoptStatus:

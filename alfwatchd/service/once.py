@@ -28,6 +28,7 @@ from alfwatchd.store import reader, writer
 from alfwatchd.store.id_history import IdsChanged
 from alfwatchd.store.layout import LAYOUT
 from alfwatchd.store.writer import TableWriter
+from alfwatchd.tables.mismatches import Mismatches
 from alfwatchd.tree.folder import Changes
 from alfwatchd.tree.rows import Problem
 from alfwatchd.tree.sessions import TablesView
@@ -134,10 +135,11 @@ def run_once(
     finally:
         state.close()
     counts, snapshot = tables.counts, tables.snapshot()
+    mismatches = Mismatches(found.adoption) if found.adoption is not None else None
     problems = (
         *lab_problems(settings.lab, snapshot),
         *start.indexer.problems(),
-        *find_problems(found, snapshot, settings.lab),
+        *find_problems(found.error, mismatches, snapshot, settings.lab),
     )
     seconds = time.monotonic() - started
     return Summary(

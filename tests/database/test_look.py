@@ -2,8 +2,9 @@
 
 import shutil
 
-from alfwatchd.database.look import NOTHING_READ, Reading, find_problems, look, recall
+from alfwatchd.database.look import NOTHING_READ, find_problems, look, recall
 from alfwatchd.settings import Adopt
+from alfwatchd.tables.mismatches import Mismatches
 from alfwatchd.tree.rows import Session
 from alfwatchd.tree.sessions import Snapshot
 from kit.database import dataset, session, write_database
@@ -63,6 +64,7 @@ def test_a_copy_that_is_damaged_is_read_from_the_source_again(tmp_path):
 def test_what_a_person_should_act_on_is_told(tmp_path):
     adoption = look(make(tmp_path / "source"), tmp_path).adoption
     here = Snapshot(1, {"s1/2020-01-01/001": Session("s1/2020-01-01/001")})
-    assert [each.kind for each in find_problems(Reading(adoption, "away"), here, "")] == ["adopt_source", "adopt_lab"]
-    assert find_problems(Reading(adoption, ""), here, "lab") == []
-    assert find_problems(NOTHING_READ, here, "") == []
+    found = find_problems("away", Mismatches(adoption), here, "other")
+    assert [each.kind for each in found] == ["adopt_source", "adopt_lab"]
+    assert find_problems("", Mismatches(adoption), here, "lab") == []
+    assert find_problems("", None, here, "") == []
