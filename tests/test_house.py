@@ -41,6 +41,7 @@ WITHOUT_A_TEST_OF_ITS_NAME = {
     "store/ledger.py": "tests/store/test_id_history.py and tests/system/test_kept_ids.py",
     "store/parquet.py": "tests/store/test_bombs.py and test_reader.py",
     "tables/adopted_columns.py": "tests/tables/test_adoption.py",
+    "tables/conflicts.py": "tests/tables/test_adoption.py",
     "tables/known_rows.py": "tests/tables/test_carry_over.py and test_adoption.py",
     "tables/matching.py": "tests/tables/test_carry_over.py, test_adoption.py, and tests/prune/test_near_miss.py",
     "tables/path_ids.py": "tests/system/test_upstream_tables.py",

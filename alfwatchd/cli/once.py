@@ -43,14 +43,16 @@ def run(settings: Settings, *, accept_root: bool) -> int:
             empty_due(settings)
     _show_summary(summary)
     code = _publish_all(settings)
+    if summary.source_error:
+        logs.complain(f"the tables are written without a look at the database: {summary.source_error}")
     if summary.held:
         logs.complain(summary.held)
-    return code or int(bool(summary.held))
+    return code or int(bool(summary.held or summary.source_error))
 
 
 def _show_summary(summary: Summary) -> None:
     for problem in summary.problems:
-        if problem.kind != "held":  # the last line says it, because it is why the command fails
+        if problem.kind not in ("held", "adopt_source"):  # the last lines say these, because the command fails for them
             output.note(f"problem: {problem.path or '.'}: {problem.message}")
     if (known := summary.adopted) is not None:
         output.show(

@@ -22,6 +22,7 @@ from alfwatchd.store.id_history import IdsChanged
 from alfwatchd.tables.adoption import Adoption
 from alfwatchd.tables.earlier import Earlier
 from alfwatchd.tables.id_changes import IdChanges
+from alfwatchd.tables.known_columns import KnownColumns
 from alfwatchd.tables.mismatches import Mismatches
 from alfwatchd.tree.rows import Problem
 from alfwatchd.tree.sessions import Snapshot
@@ -71,17 +72,17 @@ class Adopter:
     settings : Adopt
         With a source.
     state_dir : Path
-    kept : Earlier
-        What earlier tables hold.
+    earlier : Earlier
+        What earlier tables know.
     post : callable
         Gets an `Adopted` after each look that changed something, and after the first look in any case.
     """
 
-    def __init__(self, settings: Adopt, state_dir: Path, kept: Earlier, post: Callable[[Adopted], None]) -> None:
+    def __init__(self, settings: Adopt, state_dir: Path, earlier: Earlier, post: Callable[[Adopted], None]) -> None:
         self.adoption: Adoption | None = None
         self._settings = settings
         self._state_dir = state_dir
-        self._kept = kept
+        self._earlier = earlier
         """Used by the thread only."""
         self._post = post
         self._mismatches: Mismatches | None = None
@@ -120,9 +121,9 @@ class Adopter:
         self._error = message.error
         if not message.error and message.when is not None:
             self._read_at = message.when
-        if message.adoption is not None:
-            self.adoption = message.adoption
-            self._mismatches = Mismatches(message.adoption)
+        if message.known is not None:
+            self.adoption = message.known.adoption
+            self._mismatches = Mismatches(message.known.adoption)
 
     def note_counts(self, message: IdsChanged) -> None:
         """Take note of how many rows the database knows."""
@@ -176,17 +177,16 @@ class Adopter:
 
     def _tell(self, adoption: Adoption | None, error: str, when: str | None) -> None:
         # Start from all that earlier tables knew: the database may have lost rows that it had at the last look.
-        left = adoption.without_adopted(self._kept) if adoption is not None else None
-        self._post(Adopted(adoption, left, error, when))
+        known = KnownColumns.of(self._earlier, adoption) if adoption is not None else None
+        self._post(Adopted(known, error, when))
 
 
 @dataclass(frozen=True, slots=True)
 class Adopted:
-    """Result of a look at the database: `adoption` is None if nothing changes, `error` empty if the look succeeded."""
+    """Result of a look at the database: `error` is empty if the look succeeded."""
 
-    adoption: Adoption | None
-    kept: Earlier | None
-    """What is left of what earlier tables hold; None if nothing changes."""
+    known: KnownColumns | None
+    """What the database and earlier tables know; None if nothing changes."""
     error: str
     when: str | None
     """UTC, ISO 8601; None for what was adopted by an earlier process."""

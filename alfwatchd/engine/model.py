@@ -182,13 +182,13 @@ class EngineModel:
         """Use what a look at the database found; write the tables again if their ids may change."""
         if self.adopter is not None:
             self.adopter.accept(message)
-        if message.adoption is not None and message.kept is not None:
-            self.rules = self.rules.agree_with(message.adoption, message.kept)
+        if message.known is not None:
+            self.rules = self.rules.use(message.known)
             self.flushes.force()
 
     def recompute_ids(self) -> None:
         """Write the tables again without the ids of earlier tables."""
-        self.rules, self.n_recomputed_ids = self.rules.without_kept_ids(), 0
+        self.rules, self.n_recomputed_ids = self.rules.without_earlier_ids(), 0
         self.flushes.force()
 
     def note_changed_ids(self, message: IdsChanged) -> None:

@@ -31,6 +31,11 @@ _SCHEMA_VERSION = 4
 _MOST_PARAMETERS = 500
 _SQLITE_LOCKED_FROM, _SQLITE_LOCKS = 0x40000000, 512
 """Where SQLite locks a file: pending, reserved and shared bytes (os_unix.c)."""
+_CODES_OF_DAMAGE = (
+    sqlite3.SQLITE_IOERR_SHORT_READ,
+    sqlite3.SQLITE_ERROR,  # our statements are sound, so the file has another format, or lacks a table
+    sqlite3.SQLITE_READONLY,  # `_is_usable` found it writable, so its header names a format of the future
+)
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS places (
     path BLOB PRIMARY KEY, fsid TEXT, dev TEXT, ino TEXT, mount_id TEXT, fs_type TEXT,
@@ -277,8 +282,8 @@ def _seal(*values: object) -> bytes:
 
 
 def _is_damage(error: Exception) -> bool:
-    is_short = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_IOERR_SHORT_READ
-    return is_short or type(error) is sqlite3.DatabaseError  # which has more special classes for all else
+    """Tell whether what the file holds makes no sense. A full, busy or failing disk raises other codes."""
+    return type(error) is sqlite3.DatabaseError or getattr(error, "sqlite_errorcode", None) in _CODES_OF_DAMAGE
 
 
 def _is_usable(path: Path) -> bool:

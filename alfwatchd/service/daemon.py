@@ -237,7 +237,7 @@ def _assemble(process: _Process, stack: ExitStack) -> tuple[Engine, Threads] | N
         hashes = HashQueue(hasher, state)
     adopter = None
     if settings.adopt.source:
-        adopter = Adopter(settings.adopt, settings.state_dir, start.rules.kept, inbox.post)
+        adopter = Adopter(settings.adopt, settings.state_dir, start.rules.known.earlier, inbox.post)
         stack.callback(adopter.close)
         threads["adopter"] = lambda: adopter.is_alive
     model = EngineModel(

@@ -61,6 +61,8 @@ class Summary:
         Duration of the run.
     held : str
         Why rows of sessions that are gone are held; empty if none are.
+    source_error : str
+        Why the database could not be read; empty if it was, or if there is none.
     """
 
     n_sessions: int
@@ -73,6 +75,7 @@ class Summary:
     problems: tuple[Problem, ...]
     seconds: float
     held: str = ""
+    source_error: str = ""
 
 
 @contextmanager
@@ -125,7 +128,7 @@ def run_once(
             start.first_seen.note(start.indexer, time.time())
             found = reading.result() if reading is not None else NOTHING_READ
         if recompute_ids:
-            start = replace(start, rules=start.rules.without_kept_ids())
+            start = replace(start, rules=start.rules.without_earlier_ids())
         if found.adoption is not None:
             start = replace(start, rules=start.rules.adopt(found.adoption))
         if settings.hash_files:
@@ -145,7 +148,7 @@ def run_once(
     return Summary(
         counts.n_sessions, counts.n_datasets, counts.n_bytes,
         changes.added, changes.changed, changes.removed, ids_changed, problems, seconds,
-        start.indexer.absences.why_held,
+        start.indexer.absences.why_held, found.error,
     )  # fmt: skip
 
 

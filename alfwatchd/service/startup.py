@@ -32,6 +32,7 @@ from alfwatchd.store.earlier_tables import EarlierSessions, follow_from_disk
 from alfwatchd.store.layout import LAYOUT
 from alfwatchd.store.notes_file import Notes
 from alfwatchd.tables.earlier import Earlier
+from alfwatchd.tables.known_columns import KnownColumns
 from alfwatchd.tables.rules import TableRules
 from alfwatchd.watch.supervisor import WatchSupervisor
 from alfwatchd.watch.watcher import Watcher
@@ -126,14 +127,14 @@ def prepare(
         record=Record(record.load_held(), record.keep_loss, record.keep_inodes),
     )
     notes = Notes(settings.state_dir) if state is not None else None
-    carried, sessions = _read_before(settings, metadata, notes)
+    earlier, sessions = _read_before(settings, metadata, notes)
     known = set[str]()
     if sessions is not None:
         filled = earlier_tables.filled_lab(metadata, settings.lab)
         before = EarlierSessions(sessions, filled, record.load_inodes())
         indexer.known.expect(before)
         known = before.eid_paths()
-    rules = TableRules(settings.namespace, settings.lab, settings.hash_files, carried)
+    rules = TableRules(settings.namespace, settings.lab, settings.hash_files, KnownColumns.of(earlier))
     return Start(indexer, rules, notes, FirstSeen(state, known), settings)
 
 
@@ -145,12 +146,12 @@ def _read_before(
     digest = local_copy.kept_digest(state_dir, settings.adopt.source)
     layout = state_dir / LAYOUT if notes is not None else None
     is_ours = follow_from_disk(out_dir, metadata, settings.namespace, settings.lab, digest, layout)
-    earlier = None if is_ours else earlier_tables.read_earlier(out_dir)
-    sessions = earlier_tables.sessions_here(out_dir, metadata, earlier)
-    is_adopted = earlier is not None and metadata.get("adopted") and metadata["adopted"] == digest
+    tables = None if is_ours else earlier_tables.read_earlier(out_dir)
+    sessions = earlier_tables.sessions_here(out_dir, metadata, tables)
+    is_adopted = tables is not None and metadata.get("adopted") and metadata["adopted"] == digest
     recall_before = partial(recall, settings.adopt, state_dir) if is_adopted else lambda: None
-    carried = earlier_tables.carried_over(earlier, settings.namespace, settings.lab, notes, sessions, recall_before)
-    return carried, sessions
+    earlier = earlier_tables.gather(tables, settings.namespace, settings.lab, notes, sessions, recall_before)
+    return earlier, sessions
 
 
 class _Record:

@@ -22,6 +22,7 @@ from alfwatchd.store.reader import StoredTables
 from alfwatchd.tables import carry_over
 from alfwatchd.tables.adoption import Adoption
 from alfwatchd.tables.earlier import NOTHING_EARLIER, Earlier
+from alfwatchd.tables.known_columns import KnownColumns
 from alfwatchd.tables.notes import Note, key_now, with_notes
 from alfwatchd.tree.known_sample import KnownSession
 
@@ -120,8 +121,8 @@ def filled_lab(metadata: Mapping[str, Any], lab: str) -> str:
     return str(metadata.get("lab", lab))
 
 
-def carried_over(
-    earlier: StoredTables | None,
+def gather(
+    tables: StoredTables | None,
     namespace: uuid.UUID,
     lab: str,
     notes: Notes | None,
@@ -132,8 +133,8 @@ def carried_over(
 
     Parameters
     ----------
-    earlier : StoredTables or None
-        The tables; None if nothing in them is worth reading.
+    tables : StoredTables or None
+        Earlier tables; None if nothing in them is worth reading.
     namespace, lab
         The settings now.
     notes : Notes or None
@@ -149,22 +150,22 @@ def carried_over(
     StateError
         The notes cannot be read now, and would be lost for the rows that are back.
     """
-    carried = NOTHING_EARLIER
-    if earlier is not None:
-        filled = filled_lab(earlier.metadata, lab)
-        carried = carry_over.carry_over(earlier.sessions, earlier.datasets, namespace, filled, lab)
+    earlier = NOTHING_EARLIER
+    if tables is not None:
+        filled = filled_lab(tables.metadata, lab)
+        earlier = carry_over.carry_over(tables.sessions, tables.datasets, namespace, filled, lab)
     noted = _load(notes) if notes is not None else []
     if notes is None or not noted:
-        return carried
-    keys = {key for each in noted for key in (each.key, key_now(each, carried.lab))}
-    listed = carry_over.listed(earlier.sessions, earlier.datasets, keys) if earlier is not None else {}
+        return earlier
+    keys = {key for each in noted for key in (each.key, key_now(each, earlier.lab))}
+    listed = carry_over.listed(tables.sessions, tables.datasets, keys) if tables is not None else {}
     notes.come_back(listed)
     eids = {each.session.eid for each in noted if each.session.eid is not None}
     taken = carry_over.holders(sessions, eids) if sessions is not None and eids else {}
-    known = recall_before()
-    if known is None:
-        return with_notes(carried, noted, listed, taken)
-    return with_notes(known.without_adopted(carried), noted, listed, taken, known.sessions)
+    before = recall_before()
+    if before is None:
+        return with_notes(earlier, noted, listed, taken)
+    return with_notes(KnownColumns.of(earlier, before).rest, noted, listed, taken, before.sessions)
 
 
 def _load(notes: Notes) -> list[Note]:

@@ -56,7 +56,7 @@ class Layout:
 def made_for(
     out_dir: Path, versions: tuple[FileVersion | None, FileVersion | None], rules: TableRules
 ) -> dict[str, Any]:
-    """Return what must be equal for a layout to hold. Where tables hold what is kept, no layout is recorded.
+    """Return what must be equal for a layout to hold. No layout is recorded while rows follow from earlier tables.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def made_for(
         "namespace": str(rules.namespace),
         "lab": rules.lab,
         "with_hashes": rules.with_hashes,
-        "adopted": rules.adopted.digest if rules.adopted else "",
+        "adopted": rules.known.adoption.digest,
     }
 
 

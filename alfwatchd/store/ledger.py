@@ -23,6 +23,7 @@ from alfwatchd.store.reader import read_file, read_generation
 from alfwatchd.tables.adoption import Adoption, adopt
 from alfwatchd.tables.eids import NO_EIDS, Eids
 from alfwatchd.tables.id_changes import Change, IdChanges, compare_ids, describe_changes
+from alfwatchd.tables.known_columns import KnownColumns
 from alfwatchd.tables.notes import note_all, note_changes
 from alfwatchd.tables.row_groups import Partition, Plan
 from alfwatchd.tables.rules import TableRules
@@ -79,7 +80,8 @@ class Ledger:
         """What was adopted when ids were last compared, see `_adopts`."""
         self._last: Partition | None = None
         """What was written last, or was about to be."""
-        self._rules: TableRules | None = None
+        self._noted: KnownColumns | None = None
+        """What `_last` was made with: notes were made of all of it."""
         self._known: KnownEids | None = None
         """What an earlier process left, until the first tables of this one."""
         self._before = NO_EIDS
@@ -131,7 +133,7 @@ class Ledger:
             if not self._record_all(parts, rules):
                 self._record_moves(last, parts, rules)
             self._record_renames(last, parts, rules, is_held=is_held)
-        self._last, self._rules, self._n_recomputed = parts, rules, rules.n_recomputed
+        self._last, self._noted, self._n_recomputed = parts, rules.known, rules.n_recomputed
         self._known, self._is_held = self._known if is_held else None, is_held
 
     def keep(self, *, is_end: bool) -> None:
@@ -152,15 +154,15 @@ class Ledger:
 
     def _note(self, notes: Notes, last: Partition | None, now: Partition, rules: TableRules) -> None:
         """Note what only the tables held of rows that go, and forget notes of sessions that are back."""
-        kept, known = rules.all_kept, self._rules
+        known, earlier = rules.known, rules.known.earlier
         if rules.n_recomputed != self._n_recomputed:
             notes.forget_ids()
-        if known is None or known.all_kept is not kept or known.adopted is not rules.adopted:
+        if self._noted is not known:
             notes.add(note_all(Snapshot(0, now.sessions), rules))
-        if last is None or not (kept.sessions or kept.datasets or last.given.odd or now.given.odd):
+        if last is None or not (earlier.sessions or earlier.datasets or last.given.odd or now.given.odd):
             return
         before, after = last.sessions, now.sessions
-        notes.come_back(kept.key_of(after[path].key) for path in after.keys() - before.keys())
+        notes.come_back(known.key_of(after[path].key) for path in after.keys() - before.keys())
         gone = [(last.eids[path], before[path]) for path in before.keys() - after.keys()]
         changed = [session for path, session in after.items() if before.get(path, session) is not session]
         notes.add(note_changes(gone, changed, last.given.odd, rules))
@@ -177,7 +179,7 @@ class Ledger:
         """
         if self._record_ids is None:
             return False
-        adopts = _adopts(rules.adopted.digest if rules.adopted else "", rules.lab)
+        adopts = _adopts(rules.known.adoption.digest, rules.lab)
         is_recomputed = rules.n_recomputed != self._n_recomputed
         if adopts == self._recorded_for and not is_recomputed:
             return False

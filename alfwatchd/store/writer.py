@@ -36,7 +36,7 @@ from alfwatchd.store.parquet_file import GroupedFile
 from alfwatchd.store.reader import METADATA_KEY, are_alike, read_created, read_file, read_session_ids
 from alfwatchd.tables import columns
 from alfwatchd.tables.id_changes import IdChanges
-from alfwatchd.tables.notes import shows_kept
+from alfwatchd.tables.notes import has_earlier
 from alfwatchd.tables.row_groups import Digests, Partition, Plan, digest_groups, leave_out_equal, plan_all, plan_changes
 from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.sessions import Snapshot
@@ -114,8 +114,8 @@ class TableWriter:
         self._readers = Readers(out_dir, SESSIONS, DATASETS)
         self._ledger = Ledger(out_dir, self._readers, record_ids, notes)
         self._written: _Written | None = None
-        self._has_kept = False
-        """Whether the next process must read rows to know what they hold; see `shows_kept`."""
+        self._has_earlier = False
+        """Whether the next process must read rows to know what they hold; see `has_earlier`."""
         self._created = ""
         """What the last tables say of when they were made."""
         self._written_at = ""  # when the walk began that found the rows, or now, if they are kept live; UTC, ISO 8601
@@ -179,12 +179,12 @@ class TableWriter:
         if plan is None:
             plan = plan_all(snapshot, rules, last.n_bits if last is not None else None, self._ledger.given(rules))
         self._ledger.record(plan, rules, is_held=snapshot.is_held)
-        self._has_kept = shows_kept(snapshot, rules, plan.partition.given.odd)
+        self._has_earlier = has_earlier(snapshot, rules, plan.partition.given.odd)
         if last is not None and last.n_bits != plan.partition.n_bits:
             self._forget()
             last = None
         is_known = last is None or last.digests is not None
-        digests = digest_groups(plan) if self._layout is not None and is_known and not self._has_kept else None
+        digests = digest_groups(plan) if self._layout is not None and is_known and not self._has_earlier else None
         if last is not None and last.digests is not None and digests is not None:
             plan, digests = leave_out_equal(plan, last.digests, digests), last.digests.update(digests)
         is_changed = bool(plan.sessions or plan.datasets)
@@ -207,8 +207,8 @@ class TableWriter:
         versions = self._versions()
         self._in_force = {SESSIONS: versions[0], DATASETS: versions[1]}
         if last is None or last.versions != versions:
-            has_kept = shows_kept(snapshot, rules, self._ledger.given(rules).odd)
-            last = self._load_last(rules, versions) if not has_kept else None
+            must_read = has_earlier(snapshot, rules, self._ledger.given(rules).odd)
+            last = self._load_last(rules, versions) if not must_read else None
         if last is None or not last.rules.makes_same_columns(rules):
             self._forget()
             return None
@@ -336,9 +336,9 @@ class TableWriter:
             "lab": rules.lab,
             "with_hashes": rules.shows_hashes,
             "ids_with_lab": True,
-            "has_kept": self._has_kept,
-            "adopted": rules.adopted.digest if rules.adopted else "",
-            "keep_missing": rules.adopted is not None and rules.adopted.keep_missing,
+            "has_kept": self._has_earlier,
+            "adopted": rules.known.adoption.digest,
+            "keep_missing": rules.known.adoption.keep_missing,
         }
 
     def _may_stay(self, snapshot: Snapshot, rules: TableRules, seconds: float) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections import defaultdict
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
@@ -16,7 +16,6 @@ import pyarrow as pa
 from alfwatchd.alf import grammar, ids
 from alfwatchd.tables.conflicts import Conflict, choose_sessions
 from alfwatchd.tables.database_columns import DatabaseDatasets, read_datasets, read_sessions, session_paths
-from alfwatchd.tables.earlier import Earlier
 from alfwatchd.tables.known_rows import KnownRows
 from alfwatchd.tables.matching import CODE_BITS, RowNumbers, split_uuid
 from alfwatchd.tree.rows import Session
@@ -60,7 +59,7 @@ class Adoption:
     Parameters
     ----------
     digest : str
-        Equal for equal content.
+        Equal for equal content; empty only for `NO_ADOPTION`.
     sessions : mapping of str to AdoptedSession
         By ``(lab/)subject/date/number`` with three digits.
     elsewhere : mapping of str to AdoptedSession
@@ -99,9 +98,9 @@ class Adoption:
             `RowNumbers`, of the length of `paths`. No row stands for two datasets.
         """
         known = [each.number if each else -1 for each in sessions]
-        return self._find(np.repeat(np.array(known, np.int64), counts), paths)
+        return self.find_rows(np.repeat(np.array(known, np.int64), counts), paths)
 
-    def _find(self, numbers: npt.NDArray[np.int64], paths: Sequence[bytes]) -> RowNumbers:
+    def find_rows(self, numbers: npt.NDArray[np.int64], paths: Sequence[bytes]) -> RowNumbers:
         """Do what `find` does, where the number of the session of each dataset is given; -1 for none."""
         places = self.rows.exact(numbers, paths)
         taken: set[int] | None = None
@@ -119,6 +118,10 @@ class Adoption:
         A path without a lab may have any lab in the database, if only one lab there has such a session.
         """
         return self.sessions.get(path) or self.elsewhere.get(path) or self._alone.get(path)
+
+    def own_session(self, path: str) -> AdoptedSession | None:
+        """Do what `session_at` does, except for folders that belong to a session of another path."""
+        return self.sessions.get(path) or self._alone.get(path)
 
     @cached_property
     def has_digests(self) -> bool:
@@ -157,30 +160,6 @@ class Adoption:
         }
         return {rest: session for rest, session in found.items() if session is not None}
 
-    def without_adopted(self, kept: Earlier) -> Earlier:
-        """Return what earlier tables know without what the database knows better.
-
-        The path of such a row may differ from the path in the database by a UUID in the file name. Then the row may
-        belong to another file than the adopted one, so it is left out only if it already has the id that the database
-        gives.
-        """
-        sessions = {path: row for path, row in kept.sessions.items() if path not in self.sessions}
-        known = kept.datasets
-        here = {number: found.number for path, number in known.numbers.items() if (found := self.sessions.get(path))}
-        numbers = np.full(max(known.numbers.values(), default=-1) + 1, -1, np.int64)
-        numbers[[*here]] = [*here.values()]
-        wanted = numbers[known.rows.numbers]
-        rows = np.flatnonzero(wanted >= 0)
-        stays = np.ones(len(known.rows), np.bool_)
-        paths = known.rows.row_paths(rows)
-        places = self._find(wanted[rows], paths)
-        is_same = (self.rows.ids[places] == known.rows.ids[rows]).all(axis=1) if len(self.rows.ids) else False
-        stays[rows] = (places < 0) | ((self.rows.exact(wanted[rows], paths) < 0) & ~np.asarray(is_same))
-        datasets = known.where(stays)
-        if datasets is known and len(sessions) == len(kept.sessions):
-            return kept
-        return replace(kept, sessions=sessions, datasets=datasets)
-
     def missing(self, session: AdoptedSession, places: RowNumbers) -> list[int]:
         """Return the rows of a session that stand for none of these datasets, and whose path is valid."""
         here = set(places.tolist())
@@ -202,6 +181,19 @@ class Adoption:
         if own_id is not None:  # a name that tells another dataset is no match
             found = [place for place in found if self.rows.ids[place].tobytes() == own_id]
         return found[0] if len(found) == 1 else -1
+
+
+_NO_ROWS = DatabaseRows(
+    np.zeros(0, np.int64),
+    (),
+    ids=np.zeros((0, 16), np.uint8),
+    qc=np.zeros(0, np.int8),
+    digests=np.zeros((0, 16), np.uint8),
+    file_sizes=np.zeros(0, np.int64),
+    defaults=np.zeros(0, np.int8),
+)
+NO_ADOPTION = Adoption("", {}, {}, _NO_ROWS, (), keep_missing=False)
+"""Where no database was read."""
 
 
 def without_lab(path: str) -> str:

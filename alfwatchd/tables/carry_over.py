@@ -59,7 +59,7 @@ def carry_over(
     keys = session_keys(sessions)
     eids = [each.tobytes() if each.any() else None for each in _unique_ids(sessions)]
     own_eids: dict[object, bytes] = {}
-    kept_sessions: dict[str, EarlierSession] = {}
+    earlier_sessions: dict[str, EarlierSession] = {}
     plain: set[str] = set()
     projects = _column(sessions, "projects") if "projects" in sessions.column_names else _column(sessions, "project")
     rows = zip(keys, eids, _column(sessions, "id"), _column(sessions, "task_protocol"), projects, strict=True)
@@ -76,11 +76,11 @@ def carry_over(
             plain.add(path)
         row = EarlierSession(eid if is_news else None, str(protocol or ""), str(project or ""))
         if row != NO_SESSION:
-            kept_sessions[path] = row
-    for path in plain & kept_sessions.keys() if not has_other_lab else ():
+            earlier_sessions[path] = row
+    for path in plain & earlier_sessions.keys() if not has_other_lab else ():
         # Of two folders that are one session to the tables, one has its own eid, and the other one what is next to it.
-        kept_sessions[path] = replace(kept_sessions[path], eid=None)
-    return Earlier(kept_sessions, _known_datasets(sessions, datasets, keys, own_eids), lab)
+        earlier_sessions[path] = replace(earlier_sessions[path], eid=None)
+    return Earlier(earlier_sessions, _known_datasets(sessions, datasets, keys, own_eids), lab)
 
 
 def session_keys(sessions: pa.Table) -> list[SessionKey | None]:

@@ -21,9 +21,10 @@ from alfwatchd.alf.ids import md5
 from alfwatchd.tables import arrow
 from alfwatchd.tables.adopted_columns import DatasetColumns, take_over
 from alfwatchd.tables.adoption import AdoptedSession
-from alfwatchd.tables.dataset_ids import Members, find_kept, use_kept
+from alfwatchd.tables.dataset_ids import Members, use_known
 from alfwatchd.tables.default_revision import default_revisions
 from alfwatchd.tables.earlier import QC_CATEGORIES
+from alfwatchd.tables.known_columns import FoundRows
 from alfwatchd.tables.matching import RowNumbers
 from alfwatchd.tables.raw_ids import join_ids, raw_ids
 from alfwatchd.tables.rules import TableRules
@@ -58,7 +59,7 @@ def sessions_schema(rules: TableRules) -> pa.Schema:
 def session_rows(sessions: Sequence[tuple[bytes, Session]], rules: TableRules) -> pa.Table:
     """Make the rows of some sessions, given as (eid, session) in the order of eids; columns as in `sessions_table`."""
     keys = [session.key for _, session in sessions]
-    known = [rules.adopted_session(eid, session) or rules.kept_session(session) for eid, session in sessions]
+    known = [rules.known_session(eid, session) for eid, session in sessions]
     days = np.array([key.date.toordinal() - _EPOCH for key in keys], np.int32)
     columns = {
         "lab": arrow.strings([key.lab or rules.lab for key in keys]),
@@ -125,14 +126,13 @@ def dataset_columns(
         What the database knows of each, by `TableRules.adopted_session`.
     rules : TableRules
     """
-    paths, counts = dataset_paths([session for _, session in sessions])
-    places = np.full(len(paths), -1, np.int64)
-    if rules.adopted is not None and any(adopted):
-        places = rules.adopted.find(adopted, counts, paths)
-    columns = _gather(sessions, adopted, paths, counts, places < 0, rules)
-    if rules.adopted is None or not any(adopted):
-        return columns, places
-    return take_over(columns, places, adopted, rules.adopted, with_digests=not rules.with_hashes)
+    only_sessions = [session for _, session in sessions]
+    paths, counts = dataset_paths(only_sessions)
+    found = rules.known.find(only_sessions, adopted, counts, paths)
+    columns = _gather(sessions, adopted, paths, counts, found, rules)
+    if not any(adopted):
+        return columns, found.adopted
+    return take_over(columns, found.adopted, adopted, rules.known.adoption, with_digests=not rules.with_hashes)
 
 
 def dataset_paths(sessions: Sequence[Session]) -> tuple[list[bytes], list[int]]:
@@ -149,15 +149,14 @@ def _gather(
     adopted: Sequence[AdoptedSession | None],
     paths: list[bytes],
     counts: Sequence[int],
-    needs_id: npt.NDArray[np.bool_],
+    found: FoundRows,
     rules: TableRules,
 ) -> DatasetColumns:
     """Return what the disk and earlier tables tell of the datasets of some sessions.
 
     Ids of datasets follow from the eid that the path gives: those that are not adopted stay when their session is.
     """
-    kept = find_kept([session for _, session in sessions], counts, paths, rules)
-    is_made = needs_id & ~kept.has_id  # an id that is known is not computed: that is half of the time
+    is_made = (found.adopted < 0) & ~found.has_id  # an id that is known is not computed: that is half of the time
     all_are_made = bool(is_made.all())
     signatures: list[bytes] = []
     digests: list[bytes] = []
@@ -180,7 +179,7 @@ def _gather(
     bases = np.repeat(raw_ids([each.base for each in members]), counts, axis=0)
     own_ids[is_made] = join_ids(bases[is_made], raw_ids(tails))
     qc = np.zeros(len(paths), np.int8)
-    use_kept(members, paths, kept, needs_id, own_ids, qc, rules)
+    use_known(members, paths, found, own_ids, qc, rules.known)
     return DatasetColumns(
         paths=paths,
         sessions=np.repeat(np.arange(len(sessions)), counts),

@@ -14,9 +14,8 @@ import numpy.typing as npt
 
 from alfwatchd.alf import ids
 from alfwatchd.tables.adoption import AdoptedSession
-from alfwatchd.tables.matching import RowNumbers
+from alfwatchd.tables.known_columns import FoundRows, KnownColumns
 from alfwatchd.tables.raw_ids import Ids
-from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.rows import Session
 
 
@@ -39,102 +38,56 @@ class Members(NamedTuple):
     rows: range
 
 
-class KeptRows(NamedTuple):
-    """What earlier tables know of the datasets of some sessions.
-
-    Parameters
-    ----------
-    keys : sequence of str
-        Key of each session in `TableRules.kept`.
-    places : RowNumbers
-        For each dataset its row in ``kept.datasets``.
-    has_id : numpy.ndarray of bool
-        Whether that row has an id.
-    """
-
-    keys: Sequence[str]
-    places: RowNumbers
-    has_id: npt.NDArray[np.bool_]
-
-
-def find_kept(
-    sessions: Sequence[Session], counts: Sequence[int], rel_paths: Sequence[bytes], rules: TableRules
-) -> KeptRows:
-    """Look up the datasets of some sessions in earlier tables.
-
-    Parameters
-    ----------
-    sessions : sequence of Session
-    counts : sequence of int
-        Number of datasets of each.
-    rel_paths : sequence of bytes
-        Of all datasets, session after session.
-    rules : TableRules
-    """
-    kept, has_id = rules.kept.datasets, np.zeros(len(rel_paths), np.bool_)
-    if not kept:
-        return KeptRows([""] * len(sessions), np.full(len(rel_paths), -1, np.int64), has_id)
-    keys = [rules.kept_key(session.key) for session in sessions]
-    places = kept.find(keys, counts, rel_paths)
-    is_known = places >= 0
-    has_id[is_known] = kept.rows.ids[places[is_known]].any(axis=1)
-    return KeptRows(keys, places, has_id)
-
-
-def use_kept(
+def use_known(
     sessions: Sequence[Members],
     rel_paths: Sequence[bytes],
-    found: KeptRows,
-    is_own: npt.NDArray[np.bool_],
+    found: FoundRows,
     own_ids: Ids,
     qc: npt.NDArray[np.int8],
-    rules: TableRules,
+    known: KnownColumns,
 ) -> None:
     """Put ids and qc of earlier tables into the rows that they belong to, and make all ids of a session differ.
+
+    Rows of a database are left to `adopted_columns.take_over`: here its ids are only kept from other datasets.
 
     Parameters
     ----------
     sessions : sequence of Members
     rel_paths : sequence of bytes
         By row.
-    found : KeptRows
-        What `find_kept` says of these sessions.
-    is_own : numpy.ndarray of bool
-        Rows that get no id of the database.
+    found : FoundRows
+        What `known` finds for them.
     own_ids, qc : numpy.ndarray
         Columns, changed in place: ids of shape (n_datasets, 16).
-    rules : TableRules
+    known : KnownColumns
     """
-    kept = rules.kept.datasets
-    if not kept and rules.adopted is None:
-        return
-    is_known = found.places >= 0
-    qc[is_known] = kept.rows.qc[found.places[is_known]]
-    own_ids[found.has_id] = kept.rows.ids[found.places[found.has_id]]
+    earlier = known.rest.datasets
+    is_known = found.earlier >= 0
+    qc[is_known] = earlier.rows.qc[found.earlier[is_known]]
+    own_ids[found.has_id] = earlier.rows.ids[found.earlier[found.has_id]]
     for each, key in zip(sessions, found.keys, strict=True):
-        if each.adopted is not None or key in kept:
-            _tell_apart(each, kept.span(key), rel_paths, found.has_id, is_own, own_ids, rules)
+        if each.adopted is not None or key in earlier:
+            _tell_apart(each, earlier.span(key), rel_paths, found, own_ids, known)
 
 
 def _tell_apart(
     each: Members,
-    known: range,
+    span: range,
     rel_paths: Sequence[bytes],
-    has_id: npt.NDArray[np.bool_],
-    is_own: npt.NDArray[np.bool_],
+    found: FoundRows,
     own_ids: Ids,
-    rules: TableRules,
+    known: KnownColumns,
 ) -> None:
     """Give other ids to the datasets of a session whose id the database, or earlier tables, have for another one.
 
-    `known` are the rows of the session in earlier tables.
+    `span` are the rows of the session in earlier tables.
     """
-    here = slice(each.rows.start, each.rows.stop)
-    taken = _of_database(each, rules, all_of_them=bool(has_id[here].any()))
-    rows = (np.flatnonzero(is_own[here]) + here.start).tolist()
+    here, has_id = slice(each.rows.start, each.rows.stop), found.has_id
+    taken = _of_database(each, known, all_of_them=bool(has_id[here].any()))
+    rows = (np.flatnonzero(found.adopted[here] < 0) + here.start).tolist()
     free = [row for row in rows if not has_id[row]]
     free += [row for row in rows if has_id[row] and own_ids[row].tobytes() in taken] if taken else []
-    taken |= _begin_as(each.base, rules.kept.datasets.rows.ids[known.start : known.stop]) if free else set()
+    taken |= _begin_as(each.base, known.rest.datasets.rows.ids[span.start : span.stop]) if free else set()
     for row in free if taken else ():
         if own_ids[row].tobytes() not in taken and not has_id[row]:
             continue
@@ -142,11 +95,11 @@ def _tell_apart(
         own_ids[row] = np.frombuffer(new, np.uint8)
 
 
-def _of_database(each: Members, rules: TableRules, *, all_of_them: bool) -> set[bytes]:
+def _of_database(each: Members, known: KnownColumns, *, all_of_them: bool) -> set[bytes]:
     """Return the ids that a database has for datasets of a session; as a rule only those that could be its own ones."""
-    if each.adopted is None or rules.adopted is None:
+    if each.adopted is None:
         return set()
-    found = rules.adopted.rows.ids[each.adopted.first : each.adopted.last]
+    found = known.adoption.rows.ids[each.adopted.first : each.adopted.last]
     return set(map(bytes, found)) if all_of_them else _begin_as(each.base, found)
 
 

@@ -28,7 +28,7 @@ class Claim(NamedTuple):
         What its own eids are made from: `key` with the lab that the setting gives.
     adopted : bytes or None
         Its eid in a database.
-    kept : bytes or None
+    earlier : bytes or None
         Its eid in earlier tables; None if that follows from its path.
     rank : tuple
         Where several sessions claim one eid of a database or of earlier tables, the one of lowest rank gets it.
@@ -38,7 +38,7 @@ class Claim(NamedTuple):
     key: str
     own_path: str
     adopted: bytes | None
-    kept: bytes | None
+    earlier: bytes | None
     rank: tuple[bool, bool, str]
 
 
@@ -168,8 +168,8 @@ class _Round:
         rest = [claim for claim in claims if claim.path not in self.adopted]
         rest = [claim for claim in rest if not self._take_own(claim, self._before.own(claim))]
         rest = [claim for claim in rest if not self._take_own(claim, self._before.odd.get(claim.key))]
-        for claim in sorted((claim for claim in rest if claim.kept is not None), key=attrgetter("rank")):
-            self._take_own(claim, claim.kept)
+        for claim in sorted((claim for claim in rest if claim.earlier is not None), key=attrgetter("rank")):
+            self._take_own(claim, claim.earlier)
         for claim in rest:
             if claim.path not in self.eids:
                 any(self._take_own(claim, eid) for eid in ids.session_ids(claim.own_path, self._namespace))

@@ -147,9 +147,9 @@ def compare_ids(
             changes, n_of_datasets = _changes(before, known, group, columns, when, reason)
             parts.append(changes)
             n_changed += n_of_datasets
-        elif rules.adopted is not None:
+        elif any(adopted):
             paths, counts = dataset_paths([session for _, session in group])
-            places = rules.adopted.find(adopted, counts, paths)
+            places = rules.known.adoption.find(adopted, counts, paths)
         else:
             continue
         n_datasets += int((places[: sum(session.n_datasets for _, session in group)] >= 0).sum())

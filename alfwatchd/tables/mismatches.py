@@ -54,7 +54,7 @@ class Mismatches:
                 known.append((session, adopted))
                 found += self._other_names(adopted, session)
             elif other := self._folded.get(folded(path)):
-                message = f"the database spells it {other}, and is not adopted here: rename one of the two"
+                message = f"the database spells it {other}, so nothing is adopted for it: rename one of the two"
                 found.append(Problem("adopt_spelling", session.path, message))
             elif path not in self._in_conflict and without_lab(path) not in self._in_conflict:
                 strangers.append((session, path))

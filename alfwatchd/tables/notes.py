@@ -45,15 +45,15 @@ def note_all(snapshot: Snapshot, rules: TableRules) -> Iterator[Note]:
 
     The columns of sessions that a database knows are noted too: the database may lose these sessions again.
     """
-    kept = rules.all_kept
-    if not kept.shows:
+    earlier = rules.known.earlier
+    if not earlier.shows:
         return
-    here = {kept.key_of(session.key): session for session in snapshot.sessions.values()}
-    lost = _lost({key: here.get(key) for key in kept.datasets}, kept)
-    for key in kept.sessions.keys() | lost.keys():
+    here = {earlier.key_of(session.key): session for session in snapshot.sessions.values()}
+    lost = _lost({key: here.get(key) for key in earlier.datasets}, earlier)
+    for key in earlier.sessions.keys() | lost.keys():
         session = here.get(key)
         goes = session is None or rules.is_adopted(session)
-        columns = kept.sessions.get(key, NO_SESSION) if goes else NO_SESSION
+        columns = earlier.sessions.get(key, NO_SESSION) if goes else NO_SESSION
         yield from _note(key, columns, lost.get(key, {}), rules)
 
 
@@ -72,37 +72,37 @@ def note_changes(
         `Eids.odd`.
     rules : TableRules
     """
-    kept = rules.all_kept
-    left = [(eid, session, kept.key_of(session.key)) for eid, session in gone]
-    lost = _lost({key: None for *_, key in left}, kept)
+    earlier = rules.known.earlier
+    left = [(eid, session, earlier.key_of(session.key)) for eid, session in gone]
+    lost = _lost({key: None for *_, key in left}, earlier)
     for eid, session, key in left:
-        columns = kept.sessions.get(key, NO_SESSION)
+        columns = earlier.sessions.get(key, NO_SESSION)
         if odd.get(session.key.eid_path) == eid:
             columns = replace(columns, eid=eid)
-        is_known = key in kept.sessions or key in kept.datasets
+        is_known = key in earlier.sessions or key in earlier.datasets
         yield from _note(key if is_known else rules.filled_path(session), columns, lost.get(key, {}), rules)
-    lost = _lost({kept.key_of(session.key): session for session in changed}, kept) if kept.datasets else {}
+    lost = _lost({earlier.key_of(session.key): session for session in changed}, earlier) if earlier.datasets else {}
     for key, rows in lost.items():
         yield from _note(key, NO_SESSION, rows, rules)
 
 
 def _note(key: str, columns: EarlierSession, lost: Mapping[str, EarlierDataset], rules: TableRules) -> Iterator[Note]:
-    kept = rules.all_kept
+    earlier = rules.known.earlier
     if columns != NO_SESSION or lost:
-        is_known = key in kept.sessions or key in kept.datasets
-        yield Note(key, kept.lab if is_known else rules.lab, columns, lost)
+        is_known = key in earlier.sessions or key in earlier.datasets
+        yield Note(key, earlier.lab if is_known else rules.lab, columns, lost)
 
 
-def _lost(here: Mapping[str, Session | None], kept: Earlier) -> dict[str, dict[str, EarlierDataset]]:
+def _lost(here: Mapping[str, Session | None], earlier: Earlier) -> dict[str, dict[str, EarlierDataset]]:
     """Return the rows of some sessions whose datasets are not here.
 
     Parameters
     ----------
     here : mapping of str to Session or None
         Key of each session that earlier tables may know -> what it is now; None if it is gone.
-    kept : Earlier
+    earlier : Earlier
     """
-    datasets = kept.datasets
+    datasets = earlier.datasets
     known = {key: session for key, session in here.items() if key in datasets}
     if not known:
         return {}
@@ -142,7 +142,7 @@ def key_now(note: Note, lab: str) -> str:
 
 
 def with_notes(
-    kept: Earlier,
+    earlier: Earlier,
     notes: Sequence[Note],
     listed: Mapping[str, Set[str]],
     taken: Mapping[bytes, str],
@@ -152,7 +152,7 @@ def with_notes(
 
     Parameters
     ----------
-    kept : Earlier
+    earlier : Earlier
         What the tables know, and no database.
     notes : sequence of Note
         The latest last.
@@ -166,13 +166,13 @@ def with_notes(
         Keys of the sessions that a database knew when the tables were written. The tables list what the database told
         of them. As it may have lost them since, the note of such a session counts.
     """
-    sessions = dict(kept.sessions)
+    sessions = dict(earlier.sessions)
     datasets: dict[str, dict[str, EarlierDataset]] = defaultdict(dict)
     relisted: set[str] = set()
     for note in notes:
-        key, now = note.key, key_now(note, kept.lab)
+        key, now = note.key, key_now(note, earlier.lab)
         if now != key and now in listed:
-            relisted.add(now.removeprefix(f"{kept.lab}/"))
+            relisted.add(now.removeprefix(f"{earlier.lab}/"))
             key = key if key in listed else now
         if note.session != NO_SESSION and (key not in listed or key in adopted):
             eid = note.session.eid
@@ -182,29 +182,33 @@ def with_notes(
         if lost:
             datasets[key].update(lost)
     return replace(
-        kept,
+        earlier,
         sessions=sessions,
-        datasets=kept.datasets.updated(datasets),
-        other_labs=tuple(dict.fromkeys(note.lab for note in notes if note.lab != kept.lab)),
+        datasets=earlier.datasets.updated(datasets),
+        other_labs=tuple(dict.fromkeys(note.lab for note in notes if note.lab != earlier.lab)),
         relisted=frozenset(relisted),
-        is_noted=not kept.shows,
+        is_noted=not earlier.shows,
     )
 
 
-def shows_kept(snapshot: Snapshot, rules: TableRules, odd: Mapping[str, bytes]) -> bool:
+def has_earlier(snapshot: Snapshot, rules: TableRules, odd: Mapping[str, bytes]) -> bool:
     """Tell whether the next run must read the tables, since some of their rows follow from nothing else."""
-    kept = rules.kept
+    known, earlier = rules.known, rules.known.rest
     if odd:
         return True
-    if not kept.shows:
+    if not earlier.shows:
         return False
-    if rules.adopted is not None and kept.lab != rules.lab:  # the keys do not tell what is adopted
-        rows = ((kept.key_of(each.key), each) for each in snapshot.sessions.values())
-        return any(key in kept.datasets or (key in kept.sessions and not rules.is_adopted(each)) for key, each in rows)
-    if not kept.is_noted:
+    sessions = snapshot.sessions.values()
+    if known.adoption.digest and earlier.lab != rules.lab:  # the keys do not tell what is adopted
+        rows = ((known.key_of(each.key), each) for each in sessions)
+        return any(
+            key in earlier.datasets or (key in earlier.sessions and not rules.is_adopted(each)) for key, each in rows
+        )
+    if not earlier.is_noted:
         return True
-    labs = {kept.lab, *kept.other_labs}
-    return any(path in snapshot.sessions for key in (*kept.sessions, *kept.datasets) for path in _paths(key, labs))
+    labs = {earlier.lab, *earlier.other_labs}
+    keys = (*earlier.sessions, *earlier.datasets)
+    return any(path in snapshot.sessions for key in keys for path in _paths(key, labs))
 
 
 def _paths(key: str, labs: Set[str]) -> Iterator[str]:

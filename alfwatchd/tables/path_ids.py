@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from alfwatchd.tables import arrow
 from alfwatchd.tables.columns import with_pandas_index
-from alfwatchd.tables.earlier import NO_DATASET, NO_SESSION, QC_CATEGORIES
+from alfwatchd.tables.earlier import NO_DATASET, QC_CATEGORIES
 from alfwatchd.tables.raw_ids import raw_ids
 from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.packed import NO_DIGEST, digest_of, unpack_signature
@@ -30,7 +30,7 @@ def sessions_by_path(snapshot: Snapshot, rules: TableRules) -> pa.Table:
     """
     sessions = _by_path(snapshot)
     keys = [session.key for session in sessions]
-    kept = [rules.kept.sessions.get(rules.kept_key(key), NO_SESSION) for key in keys]
+    earlier = [rules.known.earlier_session(key) for key in keys]
     days = np.array([key.date.toordinal() - _EPOCH for key in keys], np.int32)
     columns = {
         "id": arrow.strings(list(map(_eid, sessions))),
@@ -38,8 +38,8 @@ def sessions_by_path(snapshot: Snapshot, rules: TableRules) -> pa.Table:
         "subject": arrow.strings([key.subject for key in keys]),
         "date": arrow.numbers(days, pa.date32()),
         "number": arrow.numbers(np.array([key.number for key in keys], np.uint16), pa.uint16()),
-        "task_protocol": arrow.strings([row.task_protocol for row in kept]),
-        "projects": arrow.strings([row.projects for row in kept]),
+        "task_protocol": arrow.strings([row.task_protocol for row in earlier]),
+        "projects": arrow.strings([row.projects for row in earlier]),
     }
     return with_pandas_index(pa.table(columns), ())
 
@@ -59,11 +59,11 @@ def datasets_by_path(snapshot: Snapshot, rules: TableRules) -> pa.Table:
     qc: list[int] = []
     for session in _by_path(snapshot):
         rows = sorted(session.datasets(), key=lambda row: row[0].split("/"))
-        kept = rules.kept.datasets.get(rules.kept_key(session.key), {})
+        earlier = rules.known.earlier_datasets(session.key)
         eids += [_eid(session)] * len(rows)
         rel_paths += [rel_path for rel_path, _ in rows]
         values += [value for _, value in rows]
-        qc += [kept.get(rel_path, NO_DATASET).qc for rel_path, _ in rows]
+        qc += [earlier.get(rel_path, NO_DATASET).qc for rel_path, _ in rows]
     sizes = np.array([unpack_signature(value).file_size for value in values], np.uint64)
     digests = [digest_of(value) or NO_DIGEST for value in values]
     columns = {

@@ -21,9 +21,11 @@ def start(tmp_path):
     """Begin to look at a source that is looked at once a day."""
     begun = []
 
-    def begin(kept):
+    def begin(before):
         told = queue.Queue()
-        begun.append(Adopter(Adopt(source=str(tmp_path / "source"), interval_seconds=86400), tmp_path, kept, told.put))
+        begun.append(
+            Adopter(Adopt(source=str(tmp_path / "source"), interval_seconds=86400), tmp_path, before, told.put)
+        )
         return told
 
     yield begin
@@ -37,9 +39,9 @@ def test_a_source_that_cannot_be_read_is_looked_at_again_before_long(start, tmp_
     assert "is not there" in told.get(timeout=PATIENCE).error
     write_database(tmp_path / "source", [session(PATH)], [])
     message = told.get(timeout=PATIENCE)
-    while message.adoption is None:
+    while message.known is None:
         message = told.get(timeout=PATIENCE)
-    assert [*message.adoption.sessions] == [KEY]
+    assert [*message.known.adoption.sessions] == [KEY]
 
 
 def test_what_is_left_of_earlier_tables_comes_with_what_is_adopted(start, tmp_path):
@@ -53,5 +55,5 @@ def test_what_is_left_of_earlier_tables_comes_with_what_is_adopted(start, tmp_pa
             {KEY: {TIMES: EarlierDataset(old, 1), "x.y.z": EarlierDataset(old, 1)}},
         )
     )
-    left = told.get(timeout=PATIENCE).kept
+    left = told.get(timeout=PATIENCE).known.rest
     assert ([*left.sessions], left.datasets) == (["other"], {KEY: {"x.y.z": EarlierDataset(old, 1)}})

@@ -231,6 +231,19 @@ def test_a_file_that_is_damaged_or_of_another_version_is_made_again(folder, dama
     assert load(folder) == KEPT
 
 
+@pytest.mark.parametrize("value", [b"\0", b"\x05", b"\xff"])
+def test_the_daemon_starts_whichever_byte_of_the_header_is_damaged(folder, value):
+    """SQLite calls a header of the future "unsupported" or "read-only" instead of damaged, and each start failed."""
+    fill(folder)
+    whole = (folder / "state.sqlite").read_bytes()
+    for offset in range(100):
+        for path in folder.iterdir():
+            path.unlink()
+        (folder / "state.sqlite").write_bytes(whole[:offset] + value + whole[offset + 1 :])
+        fill(folder)
+        assert load(folder)[1:] == KEPT[1:], offset
+
+
 def test_an_empty_file_is_filled(folder):
     (folder / "state.sqlite").touch()
     assert load(folder)[1:] == ANEW[1:]

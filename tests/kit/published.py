@@ -16,7 +16,8 @@ from alfwatchd.alf.file_names import TABLES
 from alfwatchd.settings import Publish
 from alfwatchd.store import writer
 from alfwatchd.tables.columns import TableRules, datasets_table, sessions_table
-from alfwatchd.tables.earlier import Earlier, EarlierSession
+from alfwatchd.tables.earlier import NO_DATASETS, Earlier, EarlierSession
+from alfwatchd.tables.known_columns import KnownColumns
 from alfwatchd.tree.packed import pack_signature
 from alfwatchd.tree.rows import Session
 from alfwatchd.tree.sessions import Snapshot
@@ -49,14 +50,14 @@ def write_tables(
         path = subject if "/" in subject else f"lab/Subjects/{subject}/2020-01-01/001"
         files = {name: pack_signature(10 + size, 0, 1, False) for name in ("spikes.times.npy", "spikes.clusters.npy")}
         sessions[path] = Session(path, (folder_rows("alf", files),))
-    kept = Earlier(
+    earlier = Earlier(
         {
             s.key.eid_path: EarlierSession(None, "task", (projects or {}).get(s.key.subject, ""))
             for s in sessions.values()
         },
-        {},
+        NO_DATASETS,
     )
-    snapshot, rules = Snapshot(generation, sessions), TableRules(kept=kept)
+    snapshot, rules = Snapshot(generation, sessions), TableRules(known=KnownColumns.of(earlier))
     metadata = {
         b"one_metadata": json.dumps({"date_created": "2026-01-01 00:00", "origin": ORIGIN}).encode(),
         b"alfwatchd": json.dumps({"generation": generation}).encode(),

@@ -5,7 +5,8 @@ import pytest
 
 from alfwatchd.publish.selection import ContentDigest, Selection, as_rows_of, plain_ids, select_datasets
 from alfwatchd.tables.columns import TableRules, datasets_table, sessions_table
-from alfwatchd.tables.earlier import Earlier, EarlierSession
+from alfwatchd.tables.earlier import NO_DATASETS, Earlier, EarlierSession
+from alfwatchd.tables.known_columns import KnownColumns
 from alfwatchd.tree.packed import pack_signature
 from alfwatchd.tree.rows import Session
 from alfwatchd.tree.sessions import Snapshot
@@ -18,8 +19,8 @@ FILES = {"spikes.times.npy": pack_signature(1, 0, 1, False), "a.b.c": pack_signa
 def make(files=FILES):
     paths = {name: "/Subjects/".join(name.split("/")) + "/2020-01-01/001" for name in PROJECTS}
     sessions = {path: Session(path, (folder_rows("alf", files),)) for path in paths.values()}
-    kept = {f"{name}/2020-01-01/001": EarlierSession(None, "", text) for name, text in PROJECTS.items()}
-    snapshot, rules = Snapshot(1, sessions), TableRules(kept=Earlier(kept, {}))
+    known = {f"{name}/2020-01-01/001": EarlierSession(None, "", text) for name, text in PROJECTS.items()}
+    snapshot, rules = Snapshot(1, sessions), TableRules(known=KnownColumns.of(Earlier(known, NO_DATASETS)))
     return sessions_table(snapshot, rules), datasets_table(snapshot, rules)
 
 

@@ -13,12 +13,13 @@ from alfwatchd.alf.grammar import parse_session
 from alfwatchd.alf.ids import NAMESPACE
 from alfwatchd.errors import OutDirError, StateError
 from alfwatchd.store import earlier_tables
-from alfwatchd.store.earlier_tables import EarlierSessions, carried_over, follow_from_disk, read_earlier, rows_here
+from alfwatchd.store.earlier_tables import EarlierSessions, follow_from_disk, gather, read_earlier, rows_here
 from alfwatchd.store.layout import LAYOUT
 from alfwatchd.store.notes_file import NAME, Notes
 from alfwatchd.store.reader import read_generation
 from alfwatchd.store.writer import TableWriter
 from alfwatchd.tables.earlier import NOTHING_EARLIER, EarlierDataset, EarlierSession
+from alfwatchd.tables.known_columns import KnownColumns
 from alfwatchd.tables.notes import Note
 from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.packed import pack_signature
@@ -28,7 +29,7 @@ from kit.rows import datasets_of, earlier, folder_rows, sessions_of
 
 PATH, LAB_PATH = "s/2020-01-01/001", "lab/Subjects/s/2020-01-01/001"
 EID, OWN = (uuid.UUID(int=number, version=4).bytes for number in (1, 2))
-KEPT = earlier({PATH: EarlierSession(EID, "", "")}, {PATH: {"alf/a.b.c": EarlierDataset(OWN, 3)}})
+EARLIER = earlier({PATH: EarlierSession(EID, "", "")}, {PATH: {"alf/a.b.c": EarlierDataset(OWN, 3)}})
 
 
 def write(top, rules=TableRules()):  # noqa: B008 - frozen
@@ -42,7 +43,7 @@ def write(top, rules=TableRules()):  # noqa: B008 - frozen
 
 def carry(top, notes=None, **more):
     tables = read_earlier(top)
-    return carried_over(tables, NAMESPACE, "", notes, tables.sessions, lambda: None, **more)
+    return gather(tables, NAMESPACE, "", notes, tables.sessions, lambda: None, **more)
 
 
 def test_tables_that_follow_from_the_disk_are_not_read(tmp_path):
@@ -70,14 +71,16 @@ def test_tables_that_another_program_changed_are_read_though_they_bear_our_metad
 
 
 def test_ids_and_qc_are_carried_over(tmp_path):
-    assert not follow_from_disk(tmp_path, write(tmp_path, TableRules(kept=KEPT)), NAMESPACE, "", "", None)
-    assert carry(tmp_path) == KEPT
+    assert not follow_from_disk(
+        tmp_path, write(tmp_path, TableRules(known=KnownColumns.of(EARLIER))), NAMESPACE, "", "", None
+    )
+    assert carry(tmp_path) == EARLIER
 
 
 def test_of_damaged_datasets_the_sessions_are_left(tmp_path, caplog):
-    write(tmp_path, TableRules(kept=KEPT))
+    write(tmp_path, TableRules(known=KnownColumns.of(EARLIER)))
     (tmp_path / DATASETS).write_bytes(b"damaged")
-    assert carry(tmp_path) == earlier(KEPT.sessions)
+    assert carry(tmp_path) == earlier(EARLIER.sessions)
     assert "is lost" in caplog.text
     assert read_earlier(tmp_path / "nowhere") is None
 
@@ -98,15 +101,18 @@ def test_a_table_that_cannot_be_read_now_is_not_replaced(tmp_path, monkeypatch):
 
 
 def test_what_was_noted_of_rows_that_went_is_carried_over_too(tmp_path):
-    write(tmp_path, TableRules(kept=KEPT))
+    write(tmp_path, TableRules(known=KnownColumns.of(EARLIER)))
     notes = Notes(tmp_path / "state")
     lost = {"d.e.f": EarlierDataset(None, 4)}
     notes.add(
-        [Note(PATH, "", EarlierSession(None, "old", ""), lost), Note("t/2020-01-01/001", "", KEPT.sessions[PATH], {})]
+        [
+            Note(PATH, "", EarlierSession(None, "old", ""), lost),
+            Note("t/2020-01-01/001", "", EARLIER.sessions[PATH], {}),
+        ]
     )
     found = carry(tmp_path, Notes(tmp_path / "state"))
-    assert found.sessions == {**KEPT.sessions, "t/2020-01-01/001": EarlierSession(None, "", "")}, "its eid is taken"
-    assert found.datasets == {PATH: {**KEPT.datasets[PATH], **lost}}
+    assert found.sessions == {**EARLIER.sessions, "t/2020-01-01/001": EarlierSession(None, "", "")}, "its eid is taken"
+    assert found.datasets == {PATH: {**EARLIER.datasets[PATH], **lost}}
 
 
 def test_notes_that_cannot_be_read_now_stop_the_run(tmp_path):

@@ -22,7 +22,8 @@ from alfwatchd.store.writer import TableWriter
 from alfwatchd.tables import columns, row_groups
 from alfwatchd.tables.adoption import adopt
 from alfwatchd.tables.columns import datasets_table, sessions_table
-from alfwatchd.tables.earlier import Earlier, EarlierSession
+from alfwatchd.tables.earlier import NO_DATASETS, Earlier, EarlierSession
+from alfwatchd.tables.known_columns import KnownColumns
 from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.packed import pack_signature
 from alfwatchd.tree.rows import Session
@@ -56,7 +57,7 @@ DATABASES = [
     database(range(20), keep_missing=True),
     database(range(30, 80), 2, keep_missing=True),
 ]
-KEPT = Earlier({"s1/2020-01-01/001": EarlierSession(None, "", "p")}, {})
+EARLIER = Earlier({"s1/2020-01-01/001": EarlierSession(None, "", "p")}, NO_DATASETS)
 
 
 @pytest.fixture
@@ -240,9 +241,9 @@ def test_what_may_be_untrue_is_not_used(out_dir, change):
         TableRules(lab="lab"),
         TableRules(with_hashes=True),
         TableRules(namespace=uuid.UUID(int=1)),
-        TableRules(kept=KEPT),
+        TableRules(known=KnownColumns.of(EARLIER)),
     ],
-    ids=["lab", "hashes", "namespace", "kept"],
+    ids=["lab", "hashes", "namespace", "earlier"],
 )
 @pytest.mark.parametrize("is_first", [False, True])
 def test_rows_that_become_other_columns_are_all_written(out_dir, rules, is_first):
@@ -384,9 +385,17 @@ def test_whatever_happens_the_tables_are_those_of_a_plain_writer(history):
             rng = random.Random(seed)
             numbers = rng.sample(range(60), rng.choice([0, 1, 30, 58, 60]))
             rows = snapshot(numbers, generation, sizes={number: rng.randrange(9) for number in numbers[:3]})
-            rule_sets = [PLAIN, TableRules(lab="lab"), TableRules(kept=KEPT), *map(PLAIN.adopt, DATABASES)]
+            rule_sets = [
+                PLAIN,
+                TableRules(lab="lab"),
+                TableRules(known=KnownColumns.of(EARLIER)),
+                *map(PLAIN.adopt, DATABASES),
+            ]
             last, rules = rules, rng.choice([rules] * len(rule_sets) + rule_sets)
-            is_other = (last.lab, last.kept) != (rules.lab, rules.kept)  # in one process, given ids stay
+            is_other = (last.lab, last.known.earlier) != (
+                rules.lab,
+                rules.known.earlier,
+            )  # in one process, given ids stay
             if is_other or event in ("restart", "damage"):
                 table_writer = new_writer(out_dir)
             if event == "damage" and layout_of(out_dir).exists():

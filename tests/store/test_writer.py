@@ -26,6 +26,7 @@ from alfwatchd.store.reader import (
 from alfwatchd.store.writer import TableWriter, check_out_dir
 from alfwatchd.tables.columns import datasets_table, sessions_table
 from alfwatchd.tables.earlier import EarlierSession
+from alfwatchd.tables.known_columns import KnownColumns
 from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.folder import Changes
 from kit.children import mount_tmpfs, needs_root, with_own_mounts
@@ -94,8 +95,8 @@ def test_what_was_mounted_over_the_folder_gets_no_table(out_dir, n_checks):
 
 
 def test_metadata(out_dir):
-    kept = earlier({"s/2020-01-01/001": EarlierSession(None, "", "p")}, {})
-    for rules in (TableRules(), TableRules(lab="lab", with_hashes=True, kept=kept)):
+    known = KnownColumns.of(earlier({"s/2020-01-01/001": EarlierSession(None, "", "p")}, {}))
+    for rules in (TableRules(), TableRules(lab="lab", with_hashes=True, known=known)):
         TableWriter(out_dir, "/data/root").write(snapshot("s", 3), rules)
         for name in (SESSIONS, DATASETS):
             metadata = pq.read_metadata(out_dir / name).metadata
@@ -112,7 +113,7 @@ def test_metadata(out_dir):
                 "lab": rules.lab,
                 "with_hashes": rules.with_hashes,
                 "ids_with_lab": True,
-                "has_kept": rules.kept is kept,
+                "has_kept": rules.known is known,
                 "adopted": "",
                 "keep_missing": False,
             }

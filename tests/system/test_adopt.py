@@ -450,7 +450,7 @@ def test_the_manual_names_all_settings_problems_and_credentials():
     assert re.findall(r"^\| `(\w+)` \| `?[^|]+`? \| ", text, re.MULTILINE)[:3] == [*Adopt.model_fields]
     code = "".join(path.read_text() for path in Path(alfwatchd.__file__).parent.rglob("*.py"))
     kinds = set(re.findall(r'"(adopt_(?!token)\w+)"', code))
-    assert kinds == {"adopt_conflict", "adopt_spelling", "adopt_lab", "adopt_source"}
+    assert kinds == {"adopt_conflict", "adopt_spelling", "adopt_lab", "adopt_source", "adopt_unmatched"}
     names = {"adopt_token", "alyx_token", "alyx_username", "alyx_password"}
     assert names <= set(re.findall(r'"(\w+)"', code))
     assert kinds | names <= set(re.findall(r"`(\w+)`", text))

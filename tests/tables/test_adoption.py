@@ -11,6 +11,7 @@ from alfwatchd.alf import ids
 from alfwatchd.tables.adoption import adopt
 from alfwatchd.tables.columns import datasets_table, sessions_table
 from alfwatchd.tables.earlier import EarlierDataset, EarlierSession
+from alfwatchd.tables.known_columns import KnownColumns
 from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.packed import pack_signature
 from alfwatchd.tree.rows import Session
@@ -313,7 +314,7 @@ def test_what_one_could_not_open_is_not_kept():
 
 
 def test_the_database_wins_over_earlier_tables_and_other_rows_keep_what_they_had():
-    kept = earlier(
+    before = earlier(
         {S1: EarlierSession(uuid.UUID(E2).bytes, "old", "old"), S2: EarlierSession(None, "mine", "")},
         {
             S1: {
@@ -322,14 +323,14 @@ def test_the_database_wins_over_earlier_tables_and_other_rows_keep_what_they_had
             }
         },
     )
-    rules = TableRules(kept=kept).adopt(one_session({"id": D1, "qc": "PASS"}))
+    rules = TableRules(known=KnownColumns.of(before)).adopt(one_session({"id": D1, "qc": "PASS"}))
     snapshot = Snapshot(1, {S1: here("a.b.c", "x.y.z"), S2: here(path=S2)})
     sessions = {row["number"]: row for row in sessions_table(snapshot, rules).to_pylist()}
     assert (sessions[1]["id"], sessions[1]["task_protocol"], sessions[2]["task_protocol"]) == (E1, "", "mine")
     datasets = {row["rel_path"]: row for row in datasets_table(snapshot, rules).to_pylist()}
     assert (datasets["a.b.c"]["id"], datasets["a.b.c"]["qc"]) == (D1, "PASS")
     assert (datasets["x.y.z"]["id"], datasets["x.y.z"]["qc"]) == (D3, "PASS")
-    assert [*rules.kept.datasets[S1]] == ["x.y.z"]
+    assert [*rules.known.rest.datasets[S1]] == ["x.y.z"]
 
 
 def test_equal_content_has_an_equal_digest_and_other_content_another():
@@ -388,23 +389,23 @@ def test_many_sessions_at_once_get_what_each_gets_alone():
 def test_the_twin_of_an_adopted_file_keeps_its_id_and_qc():
     """The database has the file with a UUID in its name; the plain one beside it is another file."""
     named = f"a.b.{D1}.c"
-    kept = earlier({}, {S1: {"a.b.c": EarlierDataset(uuid.UUID(D2).bytes, 3)}})
+    before = earlier({}, {S1: {"a.b.c": EarlierDataset(uuid.UUID(D2).bytes, 3)}})
     adoption = one_session({"rel_path": named, "id": D1})
-    _, rows = tables([here(named, "a.b.c")], adoption, kept=kept)
+    _, rows = tables([here(named, "a.b.c")], adoption, known=KnownColumns.of(before))
     assert {row["rel_path"]: (row["id"], row["qc"]) for row in rows} == {named: (D1, "NOT_SET"), "a.b.c": (D2, "FAIL")}
 
 
 def test_what_the_database_has_under_another_name_is_known_once():
     """Tables of before hold the id that the database gave: it need not be kept a second time."""
-    kept = earlier({}, {S1: {f"a.b.{D1}.c": EarlierDataset(uuid.UUID(D1).bytes, 0)}})
+    before = earlier({}, {S1: {f"a.b.{D1}.c": EarlierDataset(uuid.UUID(D1).bytes, 0)}})
     adoption = one_session({"rel_path": "a.b.c", "id": D1})
-    assert not adoption.without_adopted(kept).shows
+    assert not KnownColumns.of(before, adoption).rest.shows
 
 
 def test_a_session_that_is_adopted_whole_gets_nothing_of_an_older_lab():
     older, newer = f"L1/{S1}", f"L2/{S1}"
     rows = {older: {"a.c.d": EarlierDataset(uuid.UUID(D3).bytes, 3)}, newer: {"a.b.c": EarlierDataset(None, 1)}}
-    kept = replace(earlier({}, rows), lab="L2", other_labs=("L1",))
+    before = replace(earlier({}, rows), lab="L2", other_labs=("L1",))
     adoption = adopt(sessions_of({"id": E1, "lab": "L2"}), datasets_of({"eid": E1, "rel_path": "a.b.c", "id": D1}))
-    _, found = tables([here("a.b.c", "a.c.d")], adoption, kept=kept, lab="L2")
+    _, found = tables([here("a.b.c", "a.c.d")], adoption, known=KnownColumns.of(before), lab="L2")
     assert {row["rel_path"]: row["qc"] for row in found} == {"a.b.c": "NOT_SET", "a.c.d": "NOT_SET"}

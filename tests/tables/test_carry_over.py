@@ -13,6 +13,7 @@ from alfwatchd.alf.grammar import SessionKey
 from alfwatchd.tables.carry_over import carry_over, dataset_rows, session_keys
 from alfwatchd.tables.columns import datasets_table, sessions_table
 from alfwatchd.tables.earlier import NOTHING_EARLIER, QC_CATEGORIES, EarlierDataset, EarlierSession
+from alfwatchd.tables.known_columns import KnownColumns
 from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.packed import pack_signature
 from alfwatchd.tree.rows import Session
@@ -38,7 +39,7 @@ def own_id(rel_path="a.b.c", eid=None):
     return str(uuid.UUID(bytes=ids.dataset_id(uuid.UUID(eid or own_eid()).bytes, rel_path)))
 
 
-# (story, id in the table, eid that is kept)
+# (story, id in the table, eid that stays)
 EIDS = [
     ("a random one", str(V4), V4.bytes),
     ("version 3, as ONE makes them", str(V3), V3.bytes),
@@ -52,17 +53,17 @@ EIDS = [
 ]
 
 
-@pytest.mark.parametrize(("story", "text", "kept"), EIDS, ids=[case[0] for case in EIDS])
-def test_eids(story, text, kept):
+@pytest.mark.parametrize(("story", "text", "stays"), EIDS, ids=[case[0] for case in EIDS])
+def test_eids(story, text, stays):
     found = carry(sessions_of({"id": text}))
-    assert found == earlier({S1: EarlierSession(kept, "", "")} if kept else {}, {})
+    assert found == earlier({S1: EarlierSession(stays, "", "")} if stays else {}, {})
 
 
-@pytest.mark.parametrize(("story", "text", "kept"), EIDS[:7], ids=[case[0] for case in EIDS[:7]])
-def test_dataset_ids(story, text, kept):
+@pytest.mark.parametrize(("story", "text", "stays"), EIDS[:7], ids=[case[0] for case in EIDS[:7]])
+def test_dataset_ids(story, text, stays):
     text = own_id() if text == own_eid() else text
     found = carry(sessions_of({"id": S1}), datasets_of({"id": text}))
-    assert found == earlier({}, {S1: {"a.b.c": EarlierDataset(kept, 0)}} if kept else {})
+    assert found == earlier({}, {S1: {"a.b.c": EarlierDataset(stays, 0)}} if stays else {})
 
 
 def test_the_ids_that_follow_from_a_kept_eid_are_no_news():
@@ -148,8 +149,8 @@ def test_qc(code, qc):
     ordered = pa.DictionaryArray.from_arrays(pa.array([0], pa.int8()), pa.array([qc]), ordered=True)
     for column in (pa.array([qc]), ordered):
         datasets = datasets_of({}).set_column(6, "qc", column)
-        kept = carry(sessions_of({"id": S1}), datasets).datasets
-        assert kept == ({S1: {"a.b.c": EarlierDataset(None, code)}} if code else {})
+        found = carry(sessions_of({"id": S1}), datasets).datasets
+        assert found == ({S1: {"a.b.c": EarlierDataset(None, code)}} if code else {})
 
 
 @pytest.mark.parametrize("qc", [None, "", "fail", "UNHEARD_OF"])
@@ -185,10 +186,10 @@ def test_digests_are_not_carried_over(digest, file_size):
 )
 def test_the_lab_is_part_of_the_eid_and_a_change_of_the_setting_changes_no_eid(lab, filled, now, path, is_news):
     sessions = sessions_of({"id": own_eid(path), "lab": lab})
-    kept = carry_over(sessions, datasets_of(), ids.NAMESPACE, filled, now)
-    assert kept.lab == filled
+    found = carry_over(sessions, datasets_of(), ids.NAMESPACE, filled, now)
+    assert found.lab == filled
     key = LAB_S1 if lab else S1
-    assert kept.sessions == ({key: EarlierSession(uuid.UUID(own_eid(path)).bytes, "", "")} if is_news else {})
+    assert found.sessions == ({key: EarlierSession(uuid.UUID(own_eid(path)).bytes, "", "")} if is_news else {})
 
 
 # What identifies a session; (what the row says, eid_path or None where it makes no sense).
@@ -216,9 +217,9 @@ def test_rows_that_make_no_sense_are_skipped(row, eid_path):
     sessions = sessions_of(row | {"id": str(V4)})
     (key,) = session_keys(sessions)
     assert (key.eid_path if key else None) == eid_path
-    kept = carry(sessions, datasets_of({"eid": str(V4), "qc": "FAIL"}))
-    assert kept.sessions == ({eid_path: EarlierSession(V4.bytes, "", "")} if eid_path else {})
-    assert kept.datasets == ({eid_path: {"a.b.c": EarlierDataset(None, 3)}} if eid_path else {})
+    found = carry(sessions, datasets_of({"eid": str(V4), "qc": "FAIL"}))
+    assert found.sessions == ({eid_path: EarlierSession(V4.bytes, "", "")} if eid_path else {})
+    assert found.datasets == ({eid_path: {"a.b.c": EarlierDataset(None, 3)}} if eid_path else {})
 
 
 @pytest.mark.parametrize("rows", [{"eid": None}, {"eid": "unheard of"}, {"eid": ["list"]}, {"rel_path": None}])
@@ -261,10 +262,12 @@ def test_two_folders_that_are_one_session_to_tables_keep_their_two_eids():
     for eids in ((first, second), (second, first)):
         sessions = sessions_of(*({"id": eid, "lab": "lab", "projects": "p"} for eid in eids))
         datasets = datasets_of(*({"eid": eid, "id": own_id(eid=eid)} for eid in eids))
-        kept = carry(sessions, datasets, lab="lab")
-        assert kept == earlier({LAB_S1: EarlierSession(None, "", "p")}, {}, "lab")
+        found = carry(sessions, datasets, lab="lab")
+        assert found == earlier({LAB_S1: EarlierSession(None, "", "p")}, {}, "lab")
         both = Snapshot(1, {path: session(path) for path in ("lab/Subjects/s/2020-01-01/001", S1)})
-        assert [str(uuid.UUID(bytes=eid)) for eid in TableRules(lab="lab", kept=kept).eids(both).values()] == [
+        assert [
+            str(uuid.UUID(bytes=eid)) for eid in TableRules(lab="lab", known=KnownColumns.of(found)).eids(both).values()
+        ] == [
             first,
             second,
         ]
@@ -281,10 +284,10 @@ def test_reading_kept_ids_takes_no_step_of_python_for_each_row():
     steps = []
     sys.setprofile(lambda _frame, event, _: steps.append(event))
     try:
-        kept = carry(sessions, datasets)
+        found = carry(sessions, datasets)
     finally:
         sys.setprofile(None)
-    assert [len(kept.datasets.span(key)) for key in kept.datasets] == [n_each] * n_sessions
+    assert [len(found.datasets.span(key)) for key in found.datasets] == [n_each] * n_sessions
     assert len(steps) < len(own_ids) / 2
 
 
@@ -292,7 +295,7 @@ def text_of(number):
     return str(uuid.UUID(int=number, version=4))
 
 
-# Tables -> what is kept -> the same tables.
+# Tables -> what earlier tables know -> the same tables.
 
 
 def session(path, *rel_paths, digest=b""):
@@ -311,7 +314,7 @@ ROWS = Snapshot(
         )
     },
 )
-KEPT = earlier(
+EARLIER = earlier(
     {S1: EarlierSession(V4.bytes, "protocol", "p,q"), LAB_S1: EarlierSession(None, "", "p")},
     {
         S1: {
@@ -323,29 +326,29 @@ KEPT = earlier(
 )
 RULES = {
     "plain": TableRules(),
-    "kept": TableRules(kept=KEPT),
-    "hashes": TableRules(with_hashes=True, kept=KEPT),
-    "lab": TableRules(lab="filled", kept=KEPT),
-    "namespace": TableRules(uuid.UUID("01234567-89ab-4def-8123-456789abcdef"), kept=KEPT),
+    "earlier": TableRules(known=KnownColumns.of(EARLIER)),
+    "hashes": TableRules(with_hashes=True, known=KnownColumns.of(EARLIER)),
+    "lab": TableRules(lab="filled", known=KnownColumns.of(EARLIER)),
+    "namespace": TableRules(uuid.UUID("01234567-89ab-4def-8123-456789abcdef"), known=KnownColumns.of(EARLIER)),
 }
 
 
 @pytest.mark.parametrize("rules", RULES.values(), ids=RULES)
 def test_what_is_carried_over_makes_the_same_tables_again(rules):
     tables = [make(ROWS, rules) for make in (sessions_table, datasets_table)]
-    kept = carry_over(*tables, rules.namespace, rules.lab)
-    again = TableRules(rules.namespace, rules.lab, rules.with_hashes, kept)
+    found = carry_over(*tables, rules.namespace, rules.lab)
+    again = TableRules(rules.namespace, rules.lab, rules.with_hashes, KnownColumns.of(found))
     for make, before in zip((sessions_table, datasets_table), tables, strict=True):
         assert make(ROWS, again).equals(before, check_metadata=True)
-    if rules.kept == NOTHING_EARLIER:
-        assert kept == NOTHING_EARLIER
+    if rules.known.earlier == NOTHING_EARLIER:
+        assert found == NOTHING_EARLIER
 
 
 @pytest.mark.parametrize(("before", "after"), [("", "filled"), ("filled", ""), ("filled", "other")])
 def test_a_change_of_the_lab_setting_changes_no_id(before, after):
-    first = TableRules(lab=before, kept=KEPT)
+    first = TableRules(lab=before, known=KnownColumns.of(EARLIER))
     tables = [make(ROWS, first) for make in (sessions_table, datasets_table)]
-    second = TableRules(lab=after, kept=carry_over(*tables, ids.NAMESPACE, before, after))
+    second = TableRules(lab=after, known=KnownColumns.of(carry_over(*tables, ids.NAMESPACE, before, after)))
     found = [make(ROWS, second) for make in (sessions_table, datasets_table)]
     assert [table["id"] for table in found] == [table["id"] for table in tables]
     assert found[0]["projects"] == tables[0]["projects"]

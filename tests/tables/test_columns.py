@@ -14,6 +14,7 @@ from one.alf.cache import DATASETS_COLUMNS, QC_TYPE, SESSIONS_COLUMNS
 from alfwatchd.alf import ids
 from alfwatchd.tables.columns import QC_CATEGORIES, datasets_table, sessions_table
 from alfwatchd.tables.earlier import EarlierDataset, EarlierSession
+from alfwatchd.tables.known_columns import KnownColumns
 from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.packed import pack_signature
 from alfwatchd.tree.rows import Session
@@ -125,9 +126,9 @@ def test_every_column_is_sorted_along():
     # Each file has its own size, so a column left in another order than its ids shows.
     names = [f"a{i}.b.c" for i in range(50)]
     values = {name: pack_signature(i, 0, 0, False) + bytes([i + 1] * 16) for i, name in enumerate(names)}
-    kept = {"s/2020-01-01/001": {name: EarlierDataset(None, i % 5) for i, name in enumerate(names)}}
+    rows = {"s/2020-01-01/001": {name: EarlierDataset(None, i % 5) for i, name in enumerate(names)}}
     row = Session("s/2020-01-01/001", (folder_rows("", values),))
-    table = datasets_table(snapshot(row), TableRules(with_hashes=True, kept=earlier({}, kept)))
+    table = datasets_table(snapshot(row), TableRules(with_hashes=True, known=KnownColumns.of(earlier({}, rows))))
     eid = ids.session_id("s/2020-01-01/001")
     assert table["rel_path"].to_pylist() != names
     for found in table.to_pylist():
@@ -234,8 +235,8 @@ def test_the_namespace_setting_changes_all_ids():
     assert text(ids.session_id("s/2020-01-01/001", namespace)) in other["id"].to_pylist()
 
 
-KEPT_SESSION = EarlierSession(V4.bytes, "_iblrig_task", "project")
-KEPT_DATASETS = {"a.b.c": EarlierDataset(OTHER_V4.bytes, 3), "gone.b.c": EarlierDataset(None, 4)}
+EARLIER_SESSION = EarlierSession(V4.bytes, "_iblrig_task", "project")
+EARLIER_DATASETS = {"a.b.c": EarlierDataset(OTHER_V4.bytes, 3), "gone.b.c": EarlierDataset(None, 4)}
 
 
 # (lab filled in the earlier tables, path on disk, key in those tables, whether they are the same session)
@@ -255,7 +256,7 @@ KEPT_DATASETS = {"a.b.c": EarlierDataset(OTHER_V4.bytes, 3), "gone.b.c": Earlier
 )
 @pytest.mark.parametrize("lab", ["", "filled", "other"])  # the setting now: it may have changed since
 def test_rows_keep_what_earlier_tables_knew(lab, filled, path, key, same):
-    rules = TableRules(lab=lab, kept=earlier({key: KEPT_SESSION}, {key: KEPT_DATASETS}, filled))
+    rules = TableRules(lab=lab, known=KnownColumns.of(earlier({key: EARLIER_SESSION}, {key: EARLIER_DATASETS}, filled)))
     rows = snapshot(session(path, "a.b.c", "new.b.c"), session("zz/2020-01-01/001", "other.b.c"))
     sessions = {row["subject"]: row for row in sessions_table(rows, rules).to_pylist()}
     row = sessions["s"]
@@ -272,12 +273,12 @@ def test_rows_keep_what_earlier_tables_knew(lab, filled, path, key, same):
 
 
 def test_kept_ids_take_part_in_the_order():
-    kept = earlier(
+    before = earlier(
         {"s/2020-01-01/001": EarlierSession(V4.bytes, "", "")},
         {"s/2020-01-01/001": {"a5.b.c": EarlierDataset(OTHER_V4.bytes, 0)}},
     )
     rows = snapshot(session("s/2020-01-01/001", *(f"a{i}.b.c" for i in range(9))), *MANY.sessions.values())
-    table = datasets_table(rows, TableRules(kept=kept))
+    table = datasets_table(rows, TableRules(known=KnownColumns.of(before)))
     pairs = list(zip(table["eid"].to_pylist(), table["id"].to_pylist(), strict=True))
     assert pairs == sorted(pairs)
     assert (str(V4), str(OTHER_V4)) in pairs
@@ -285,8 +286,10 @@ def test_kept_ids_take_part_in_the_order():
 
 def test_all_qc_values_survive_pandas():
     names = [f"a.b{i}.c" for i in range(5)]
-    kept = earlier({}, {"s/2020-01-01/001": {name: EarlierDataset(None, i) for i, name in enumerate(names)}})
-    frame = datasets_table(snapshot(session("s/2020-01-01/001", *names)), TableRules(kept=kept)).to_pandas()
+    before = earlier({}, {"s/2020-01-01/001": {name: EarlierDataset(None, i) for i, name in enumerate(names)}})
+    frame = datasets_table(
+        snapshot(session("s/2020-01-01/001", *names)), TableRules(known=KnownColumns.of(before))
+    ).to_pandas()
     found = frame.set_index("rel_path")["qc"].sort_index()
     assert list(found) == list(QC_CATEGORIES)
     assert list(found >= "WARNING") == [False, False, True, True, True]

@@ -12,6 +12,7 @@ from one.api import One
 from alfwatchd.alf import ids
 from alfwatchd.tables.columns import datasets_table, sessions_table
 from alfwatchd.tables.earlier import EarlierDataset, EarlierSession
+from alfwatchd.tables.known_columns import KnownColumns
 from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.packed import pack_signature
 from alfwatchd.tree.rows import Session
@@ -44,7 +45,7 @@ SNAPSHOT = Snapshot(
         )
     },
 )
-KEPT = earlier(
+EARLIER = earlier(
     {EID_PATH: EarlierSession(None, "_iblrig_task", "project")},
     {EID_PATH: {"alf/spikes.clusters.npy": EarlierDataset(None, 3)}},
 )
@@ -61,7 +62,7 @@ def write(snapshot, rules, folder):
 
 
 def test_one_loads_the_tables_with_their_index_and_types(tmp_path):
-    write(SNAPSHOT, TableRules(kept=KEPT), tmp_path)
+    write(SNAPSHOT, TableRules(known=KnownColumns.of(EARLIER)), tmp_path)
     cache = load_tables(tmp_path)
     assert (len(cache.sessions), len(cache.datasets)) == (31, 32)
     assert cache.sessions.index.names == ["id"]
@@ -91,7 +92,7 @@ def test_one_reads_the_hash_or_none(tmp_path, with_hashes):
 
 
 def test_one_answers_from_the_tables(tmp_path):
-    write(SNAPSHOT, TableRules(kept=KEPT), tmp_path)
+    write(SNAPSHOT, TableRules(known=KnownColumns.of(EARLIER)), tmp_path)
     one = One(cache_dir=tmp_path, mode="local")
     # One compares qc, so unordered or missing categories show here.
     assert one.list_datasets(EID, qc="WARNING") == [

@@ -9,6 +9,7 @@ from alfwatchd.alf import ids
 from alfwatchd.tables.adoption import adopt
 from alfwatchd.tables.columns import datasets_table
 from alfwatchd.tables.earlier import QC_CATEGORIES, EarlierDataset
+from alfwatchd.tables.known_columns import KnownColumns
 from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.packed import pack_signature
 from alfwatchd.tree.rows import Session
@@ -40,11 +41,11 @@ RENAMED_DATASETS = [
 ]
 
 
-@pytest.mark.parametrize(("story", "kept", "known"), RENAMED_DATASETS, ids=[case[0] for case in RENAMED_DATASETS])
-def test_no_dataset_has_the_id_of_another_one_of_its_session(story, kept, known):
+@pytest.mark.parametrize(("story", "before", "known"), RENAMED_DATASETS, ids=[case[0] for case in RENAMED_DATASETS])
+def test_no_dataset_has_the_id_of_another_one_of_its_session(story, before, known):
     eid = own(OLD)
-    kept_rows = {path: EarlierDataset(ids.dataset_id(eid, of), 0) for path, of in kept.items()}
-    rules = TableRules(kept=earlier({}, {OLD: kept_rows}))
+    earlier_rows = {path: EarlierDataset(ids.dataset_id(eid, of), 0) for path, of in before.items()}
+    rules = TableRules(known=KnownColumns.of(earlier({}, {OLD: earlier_rows})))
     if known:
         of_database = [
             {"eid": text(eid), "id": text(ids.dataset_id(eid, of)), "rel_path": path} for path, of in known.items()
@@ -52,7 +53,7 @@ def test_no_dataset_has_the_id_of_another_one_of_its_session(story, kept, known)
         rules = rules.adopt(adopt(sessions_of({"id": text(eid), "subject": "old"}), datasets_of(*of_database)))
     found = dataset_rows(rules, "old.b.c", "new.b.c", "newer.b.c")
     assert len(set(found.values())) == 3
-    holder = next(iter(known or kept))
+    holder = next(iter(known or before))
     assert found[holder] == text(ids.dataset_id(eid, "old.b.c"))
     second = next(each for number, each in enumerate(ids.dataset_ids(eid, "old.b.c")) if number)
     assert found["old.b.c"] == text(second)
@@ -62,10 +63,10 @@ def test_no_dataset_has_the_id_of_another_one_of_its_session(story, kept, known)
 def expected(eid, here, known, of_database):
     """Return the id of each dataset, one after the other: of the database, of earlier tables, or the first free one."""
     found = {path: of_database.get(path, known[path].id if path in known else None) for path in here}
-    kept = {path for path in here if path not in of_database and found[path] is not None}
+    same = {path for path in here if path not in of_database and found[path] is not None}
     reserved = {row.id for row in known.values()} | {*of_database.values()}
     for path in here:
-        if path not in of_database and (path not in kept or found[path] in of_database.values()):
+        if path not in of_database and (path not in same or found[path] in of_database.values()):
             found[path] = next(each for each in ids.dataset_ids(eid, path) if each not in reserved)
     return found
 
@@ -75,7 +76,7 @@ def test_many_sessions_at_once_get_the_ids_that_each_gets_alone(seed):
     """All are looked up at once, in columns: an id of a neighbour in a row would be wrong for ever."""
     draw = random.Random(seed)
     names = [f"n{number}.b.c" for number in range(6)]
-    sessions, kept, known, rows, wanted = {}, {}, [], [], {}
+    sessions, before, known, rows, wanted = {}, {}, [], [], {}
     for number in range(1, 12):
         path = f"s/2020-01-01/{number:03d}"
         eid = own(path)
@@ -84,9 +85,9 @@ def test_many_sessions_at_once_get_the_ids_that_each_gets_alone(seed):
         def some(pool=pool):
             return dict(zip(draw.sample(names, draw.randrange(4)), draw.sample(pool, 4), strict=False))
 
-        kept[path] = {name: EarlierDataset(draw.choice([own_id, own_id, None]), draw.randrange(5))
+        before[path] = {name: EarlierDataset(draw.choice([own_id, own_id, None]), draw.randrange(5))
                       for name, own_id in some().items()}  # fmt: skip
-        kept[path] = {name: row for name, row in kept[path].items() if row.id is not None or row.qc}
+        before[path] = {name: row for name, row in before[path].items() if row.id is not None or row.qc}
         of_database = some() if draw.random() < 0.5 else {}
         if of_database:
             known.append({"id": text(eid), "number": number})
@@ -94,15 +95,15 @@ def test_many_sessions_at_once_get_the_ids_that_each_gets_alone(seed):
         here = draw.sample(names, draw.randrange(6))
         files = {name: pack_signature(1, 2, 3, False) for name in here}
         sessions[path] = Session(path, tuple(filter(None, [folder_rows("", files)])))
-        left = {name: row for name, row in kept[path].items() if name not in of_database}
+        left = {name: row for name, row in before[path].items() if name not in of_database}
         wanted |= {
             (text(eid), name): text(each) for name, each in expected(eid, sorted(here), left, of_database).items()
         }
-    rules = TableRules(kept=earlier({}, {path: rows for path, rows in kept.items() if rows}))
+    rules = TableRules(known=KnownColumns.of(earlier({}, {path: rows for path, rows in before.items() if rows})))
     rules = rules.adopt(adopt(sessions_of(*known), datasets_of(*rows)))
     found = datasets_table(Snapshot(1, sessions), rules).to_pylist()
     assert {(row["eid"], row["rel_path"]): row["id"] for row in found} == wanted
-    qc = {(text(own(path)), name): QC_CATEGORIES[row.qc] for path, rows in kept.items() for name, row in rows.items()}
+    qc = {(text(own(path)), name): QC_CATEGORIES[row.qc] for path, rows in before.items() for name, row in rows.items()}
     in_database = {(row["eid"], row["rel_path"]) for row in rows}
     for row in found:
         key = (row["eid"], row["rel_path"])

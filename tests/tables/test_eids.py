@@ -11,6 +11,7 @@ from alfwatchd.tables.adoption import adopt
 from alfwatchd.tables.columns import sessions_table
 from alfwatchd.tables.earlier import EarlierSession
 from alfwatchd.tables.eids import NO_EIDS
+from alfwatchd.tables.known_columns import KnownColumns
 from alfwatchd.tables.row_groups import plan_all, plan_changes
 from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.rows import Session
@@ -45,13 +46,15 @@ def test_the_old_path_of_a_session_that_a_database_has_renamed_gets_another_id()
 
 
 def test_what_earlier_tables_know_comes_before_the_order_of_paths():
-    rules = TableRules(kept=earlier({"z/2020-01-01/001": EarlierSession(own("a/2020-01-01/001"), "", "")}, {}))
+    rules = TableRules(
+        known=KnownColumns.of(earlier({"z/2020-01-01/001": EarlierSession(own("a/2020-01-01/001"), "", "")}, {}))
+    )
     eids = rules.eids(snapshot("a/2020-01-01/001", "z/2020-01-01/001"))
     assert eids == {"a/2020-01-01/001": own("a/2020-01-01/001", 1), "z/2020-01-01/001": own("a/2020-01-01/001")}
 
 
 def test_the_database_comes_before_earlier_tables():
-    rules = TableRules(kept=earlier({"z/2020-01-01/001": EarlierSession(own(OLD), "", "")}, {}))
+    rules = TableRules(known=KnownColumns.of(earlier({"z/2020-01-01/001": EarlierSession(own(OLD), "", "")}, {})))
     rules = rules.adopt(renamed_in_database())
     eids = rules.eids(snapshot("z/2020-01-01/001", NEW))
     assert eids == {NEW: own(OLD), "z/2020-01-01/001": own("z/2020-01-01/001")}
@@ -102,7 +105,9 @@ def test_a_change_of_the_lab_setting_changes_no_id_of_a_run():
 
 
 def test_only_new_sessions_are_looked_at_where_nothing_collides(monkeypatch):
-    rules = TableRules(kept=earlier({OLD: EarlierSession(uuid.UUID(int=7, version=4).bytes, "", "")}, {}), lab="lab")
+    rules = TableRules(
+        known=KnownColumns.of(earlier({OLD: EarlierSession(uuid.UUID(int=7, version=4).bytes, "", "")}, {})), lab="lab"
+    )
     many = [f"s{number}/2020-01-01/001" for number in range(50)]
     plan, looked = plan_all(snapshot(OLD, *many), rules), []
     claim = TableRules.claim
@@ -117,9 +122,9 @@ def test_no_eid_is_there_twice_and_no_eid_changes_without_need(seed):
     subjects = [f"s{number}" for number in range(6)]
     paths = [f"{subject}/2020-01-01/001" for subject in subjects]
     paths += [f"lab/Subjects/{path}" for path in paths]
-    kept = {path: EarlierSession(own(rng.choice(paths)), "", "") for path in rng.sample(paths[:6], 2)}
+    sessions = {path: EarlierSession(own(rng.choice(paths)), "", "") for path in rng.sample(paths[:6], 2)}
     lab = rng.choice(["", "lab"])
-    plain = TableRules(lab=lab, kept=earlier(kept, {}, rng.choice(["", "lab"])))
+    plain = TableRules(lab=lab, known=KnownColumns.of(earlier(sessions, {}, rng.choice(["", "lab"]))))
     rule_sets = [plain]
     for _ in range(2):
         shuffled = rng.sample(subjects, 4)

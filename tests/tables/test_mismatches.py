@@ -5,6 +5,7 @@ import uuid
 import pytest
 
 from alfwatchd.tables.adoption import adopt
+from alfwatchd.tables.matching import Rows
 from alfwatchd.tables.mismatches import Mismatches
 from alfwatchd.tree.packed import pack_signature
 from alfwatchd.tree.rows import Session
@@ -129,12 +130,21 @@ def test_many_sessions_whose_datasets_do_not_match_are_told_in_one_line():
 
 
 def test_only_sessions_that_changed_are_compared_again(monkeypatch):
-    mismatches = Mismatches(with_datasets("a.b.c"))
+    mismatches, asked, exact = Mismatches(with_datasets("a.b.c")), [], Rows.exact
+
+    def count(rows, numbers, paths):
+        asked.append(len(paths))
+        return exact(rows, numbers, paths)
+
+    monkeypatch.setattr(Rows, "exact", count)
     session = here("x.y.z")
-    (first,) = mismatches.find({S1: session}, "")
-    monkeypatch.setattr(Mismatches, "_compare", lambda _, new: ["" for _ in new])
-    assert mismatches.find({S1: session}, "") == [first]
-    assert mismatches.find({S1: here("x.y.z", "d.e.f")}, "") == []
+    first = mismatches.find({S1: session}, "")
+    assert (len(first), asked.pop(0)) == (1, 1)
+    asked.clear()
+    assert mismatches.find({S1: session}, "") == first
+    assert sum(asked) == 0
+    assert mismatches.find({S1: here("a.b.c", "d.e.f")}, "") == []
+    assert sum(asked) == 2
 
 
 def test_a_file_name_that_tells_another_id_is_a_problem():

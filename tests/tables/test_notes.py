@@ -8,7 +8,8 @@ import pytest
 from alfwatchd.alf import ids
 from alfwatchd.tables.adoption import adopt
 from alfwatchd.tables.earlier import NO_DATASET, NO_SESSION, NOTHING_EARLIER, EarlierDataset, EarlierSession
-from alfwatchd.tables.notes import Note, note_all, note_changes, shows_kept, with_notes
+from alfwatchd.tables.known_columns import KnownColumns
+from alfwatchd.tables.notes import Note, has_earlier, note_all, note_changes, with_notes
 from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.packed import pack_signature
 from alfwatchd.tree.rows import Session
@@ -22,7 +23,7 @@ ROWS = {
     "alf/d.e.f": EarlierDataset(None, 1),
 }
 COLUMNS = EarlierSession(EID, "protocol", "p,q")
-KEPT = earlier({PATH: COLUMNS}, {PATH: ROWS})
+EARLIER = earlier({PATH: COLUMNS}, {PATH: ROWS})
 NOTED = {"alf/a.b.c": replace(NO_DATASET, id=OWN, qc=3), "alf/d.e.f": replace(NO_DATASET, qc=1)}
 
 
@@ -47,7 +48,7 @@ STORIES = [
 
 @pytest.mark.parametrize(("story", "snapshot", "notes"), STORIES, ids=[case[0] for case in STORIES])
 def test_what_is_noted(story, snapshot, notes):
-    rules = TableRules(kept=KEPT)
+    rules = TableRules(known=KnownColumns.of(EARLIER))
     assert list(note_all(snapshot, rules)) == notes
     gone = [] if snapshot.sessions else [(EID, here(*ROWS))]
     assert list(note_changes(gone, snapshot.sessions.values(), {}, rules)) == notes
@@ -63,13 +64,15 @@ def test_an_id_that_was_given_in_this_run_is_noted():
     for lab, key in (("", PATH), ("lab", f"lab/{PATH}")):
         notes = list(note_changes([(second, here())], [], {PATH: second}, TableRules(lab=lab)))
         assert notes == [Note(key, lab, EarlierSession(second, "", ""), {})]
-        kept = with_notes(NOTHING_EARLIER, notes, {}, {})
+        found = with_notes(NOTHING_EARLIER, notes, {}, {})
         for now in ("", "lab", "other"):
-            assert TableRules(lab=now, kept=kept).kept_session(here()).eid == second
+            assert TableRules(lab=now, known=KnownColumns.of(found)).claim(here()).earlier == second
 
 
 def test_what_a_database_knows_better_is_noted_of_sessions():
-    rules = TableRules(kept=KEPT).adopt(adopt(sessions_of({"id": str(uuid.UUID(bytes=OTHER))}), datasets_of()))
+    rules = TableRules(known=KnownColumns.of(EARLIER)).adopt(
+        adopt(sessions_of({"id": str(uuid.UUID(bytes=OTHER))}), datasets_of())
+    )
     assert list(note_all(rows(here(*ROWS)), rules)) == [Note(PATH, "", COLUMNS, {})]
 
 
@@ -86,15 +89,15 @@ def test_what_tables_list_counts_more_than_notes():
 
 def test_the_latest_note_counts_and_datasets_add_up():
     later = Note(PATH, "", EarlierSession(OTHER, "", ""), {"alf/a.b.c": replace(NO_DATASET, qc=4)})
-    kept = with_notes(NOTHING_EARLIER, [NOTE, later], {}, {})
-    assert kept.sessions == {PATH: later.session}
-    assert kept.datasets == {PATH: {**NOTED, **later.datasets}}
+    found = with_notes(NOTHING_EARLIER, [NOTE, later], {}, {})
+    assert found.sessions == {PATH: later.session}
+    assert found.datasets == {PATH: {**NOTED, **later.datasets}}
 
 
-def eid_and_ids(kept, lab=""):
-    found = TableRules(lab=lab, kept=kept)
-    rows = kept.datasets.get(found.kept_key(here().key), {})
-    return found.kept_session(here()).eid, {path: row.id for path, row in rows.items()}
+def eid_and_ids(found, lab=""):
+    known = KnownColumns.of(found)
+    rows = known.earlier_datasets(here().key)
+    return TableRules(lab=lab, known=known).claim(here()).earlier, {path: row.id for path, row in rows.items()}
 
 
 # (story, lab then, lab in the tables, datasets that these list by key, what notes give the session: eid and ids)
@@ -111,41 +114,41 @@ LABS = [
 def test_after_the_lab_has_changed_notes_change_no_listed_row(story, then, now, listed, expected):
     """Ids in tables would change without any cause, a run later than the lab, and without a record."""
     note = replace(NOTE, key=f"{then}/{PATH}" if then else PATH, lab=then)
-    kept = with_notes(earlier({}, {}, now), [note], listed, {})
-    assert eid_and_ids(kept, now) == expected
+    found = with_notes(earlier({}, {}, now), [note], listed, {})
+    assert eid_and_ids(found, now) == expected
 
 
 def test_of_a_session_with_another_eid_that_a_database_had_only_the_eid_is_noted():
     """Ids of its datasets that do not come from the database stay."""
     tables = earlier({}, {f"lab/{PATH}": ROWS}, "lab")
     note = replace(NOTE, key=f"lab/{PATH}", lab="lab", datasets={})
-    kept = with_notes(tables, [note], {f"lab/{PATH}": {*ROWS}}, {}, {f"lab/{PATH}"})
-    assert (kept.sessions, kept.datasets) == ({f"lab/{PATH}": COLUMNS}, tables.datasets)
+    found = with_notes(tables, [note], {f"lab/{PATH}": {*ROWS}}, {}, {f"lab/{PATH}"})
+    assert (found.sessions, found.datasets) == ({f"lab/{PATH}": COLUMNS}, tables.datasets)
 
 
 @pytest.mark.parametrize(("holder", "eid"), [({}, EID), ({EID: PATH}, EID), ({EID: "t/2020-01-01/001"}, None)])
 def test_an_eid_that_another_session_has_meanwhile_does_not_come_back(holder, eid):
-    kept = with_notes(NOTHING_EARLIER, [NOTE], {}, holder)
-    assert kept.sessions[PATH] == replace(COLUMNS, eid=eid)
+    found = with_notes(NOTHING_EARLIER, [NOTE], {}, holder)
+    assert found.sessions[PATH] == replace(COLUMNS, eid=eid)
 
 
 # (story, what earlier tables knew, what is here, whether the next run must read the tables)
 SHOWN = [
     ("nothing", NOTHING_EARLIER, rows(here()), False),
-    ("of earlier tables", KEPT, rows(), True),
-    ("notes, and it is away", replace(KEPT, is_noted=True), rows(), False),
-    ("notes, and it is back", replace(KEPT, is_noted=True), rows(here()), True),
-    ("likewise, spelled otherwise", replace(KEPT, is_noted=True), rows(here(path="s/2020-01-01/1")), True),
+    ("of earlier tables", EARLIER, rows(), True),
+    ("notes, and it is away", replace(EARLIER, is_noted=True), rows(), False),
+    ("notes, and it is back", replace(EARLIER, is_noted=True), rows(here()), True),
+    ("likewise, spelled otherwise", replace(EARLIER, is_noted=True), rows(here(path="s/2020-01-01/1")), True),
     (
         "of a lab that the setting gave",
         earlier({f"lab/{PATH}": COLUMNS}, {}, other_labs=("lab",), is_noted=True), rows(here()), True,
     ),
     ("in a lab", earlier({f"lab/{PATH}": COLUMNS}, {}, is_noted=True), rows(here(path=f"lab/Subjects/{PATH}")), True),
-    ("another session", replace(KEPT, is_noted=True), rows(here(path="t/2020-01-01/001")), False),
+    ("another session", replace(EARLIER, is_noted=True), rows(here(path="t/2020-01-01/001")), False),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("story", "kept", "snapshot", "shows"), SHOWN, ids=[case[0] for case in SHOWN])
-def test_the_next_run_reads_tables_only_where_they_hold_what_nothing_else_does(story, kept, snapshot, shows):
-    assert shows_kept(snapshot, TableRules(kept=kept), {}) is shows
-    assert shows_kept(snapshot, TableRules(kept=kept), {PATH: EID})
+@pytest.mark.parametrize(("story", "known", "snapshot", "shows"), SHOWN, ids=[case[0] for case in SHOWN])
+def test_the_next_run_reads_tables_only_where_they_hold_what_nothing_else_does(story, known, snapshot, shows):
+    assert has_earlier(snapshot, TableRules(known=KnownColumns.of(known)), {}) is shows
+    assert has_earlier(snapshot, TableRules(known=KnownColumns.of(known)), {PATH: EID})

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from alfwatchd.alf import ids
 from alfwatchd.tables import row_groups
 from alfwatchd.tables.earlier import EarlierSession
+from alfwatchd.tables.known_columns import KnownColumns
 from alfwatchd.tables.row_groups import digest_groups, leave_out_equal, plan_all, plan_changes
 from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.packed import pack_signature
@@ -98,9 +99,11 @@ def test_tables_without_rows_have_one_group():
 
 
 def test_a_kept_eid_that_becomes_free_goes_to_no_session_that_has_another_one(small_groups):
-    # Two folders of one kept session: the table filled in a lab that only one of them has.
+    # Two folders of one session of earlier tables: the table filled in a lab that only one of them has.
     eid = bytes(6) + b"\x40" + bytes(1) + b"\x80" + bytes(7)
-    rules = TableRules(kept=earlier({"lab/s1/2020-01-01/001": EarlierSession(eid, "", "")}, {}, "lab"))
+    rules = TableRules(
+        known=KnownColumns.of(earlier({"lab/s1/2020-01-01/001": EarlierSession(eid, "", "")}, {}, "lab"))
+    )
     first, second = session(1, lab="lab/Subjects/"), session(1)
     others = [session(number) for number in range(2, 40)]
     both = plan_all(snapshot(first, second, *others), rules).partition
