@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from alfwatchd.cli import config, daemon, demo, flush, ids, output, prune, rescan, serve, status, sync
+from alfwatchd.cli import set as set_command
 from alfwatchd.cli.parser import CommandLine
 from alfwatchd.errors import AlfwatchdError
 from alfwatchd.service import logs
@@ -19,6 +20,7 @@ COMMANDS = (
     flush.COMMAND,
     rescan.COMMAND,
     ids.COMMAND,
+    set_command.COMMAND,
     prune.COMMAND,
     serve.COMMAND,
     config.COMMAND,

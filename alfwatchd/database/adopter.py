@@ -82,8 +82,8 @@ class Adopter:
         self.adoption: Adoption | None = None
         self._settings = settings
         self._state_dir = state_dir
-        self._earlier = earlier
-        """Used by the thread only."""
+        self.earlier = earlier
+        """What earlier tables know, and what a person has set since. The engine's thread replaces it."""
         self._post = post
         self._mismatches: Mismatches | None = None
         self._error = ""
@@ -177,7 +177,7 @@ class Adopter:
 
     def _tell(self, adoption: Adoption | None, error: str, when: str | None) -> None:
         # Start from all that earlier tables knew: the database may have lost rows that it had at the last look.
-        known = KnownColumns.of(self._earlier, adoption) if adoption is not None else None
+        known = KnownColumns.of(self.earlier, adoption) if adoption is not None else None
         self._post(Adopted(known, error, when))
 
 

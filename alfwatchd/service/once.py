@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from alfwatchd.api import RecomputeReply
+from alfwatchd.api import RecomputeReply, SetReply
 from alfwatchd.database.adopter import make_id_recorder
 from alfwatchd.database.look import NOTHING_READ, find_problems, look
 from alfwatchd.engine.inbox import Inbox
@@ -28,10 +28,13 @@ from alfwatchd.store import reader, writer
 from alfwatchd.store.id_history import IdsChanged
 from alfwatchd.store.layout import LAYOUT
 from alfwatchd.store.writer import TableWriter
+from alfwatchd.tables import set_columns as tables_set
 from alfwatchd.tables.mismatches import Mismatches
+from alfwatchd.tables.rules import TableRules
+from alfwatchd.tables.set_columns import NewColumns
 from alfwatchd.tree.folder import Changes
 from alfwatchd.tree.rows import Problem
-from alfwatchd.tree.sessions import TablesView
+from alfwatchd.tree.sessions import Snapshot, TablesView
 
 _PATIENCE_SECONDS = 1.0
 _RENEWED_SECONDS = 3600.0
@@ -92,7 +95,12 @@ def no_garbage_collection() -> Iterator[None]:
 
 @no_garbage_collection()
 def run_once(
-    settings: Settings, *, accept_root: bool = False, recompute_ids: bool = False, progress: Progress | None = None
+    settings: Settings,
+    *,
+    accept_root: bool = False,
+    recompute_ids: bool = False,
+    change: Callable[[TableRules, Snapshot], TableRules] | None = None,
+    progress: Progress | None = None,
 ) -> Summary:
     """Bring the tables in the output folder up to date. The caller holds the lock on the folder.
 
@@ -103,6 +111,8 @@ def run_once(
         See `Indexer.open_root`.
     recompute_ids : bool
         Whether to make all ids from the paths again, even if earlier tables hold other ones.
+    change : callable or None
+        Changes how rows become columns; it gets the rules and what is here.
     progress : callable or None
         See `Progress`.
 
@@ -131,6 +141,8 @@ def run_once(
             start = replace(start, rules=start.rules.without_earlier_ids())
         if found.adoption is not None:
             start = replace(start, rules=start.rules.adopt(found.adoption))
+        if change is not None:
+            start = replace(start, rules=change(start.rules, start.indexer.tables.snapshot()))
         if settings.hash_files:
             run_hashing(settings, state, start)
         tables = start.indexer.tables
@@ -157,6 +169,21 @@ def recompute_ids(settings: Settings) -> RecomputeReply:
     summary = run_once(settings, recompute_ids=True)
     generation, _ = reader.read_generation(settings.out_dir)
     return RecomputeReply(generation, summary.adopted.n_changes if summary.adopted else 0, summary.seconds)
+
+
+def set_columns(settings: Settings, session: str, new: NewColumns) -> SetReply:
+    """Set columns of a session; see `tables.set_columns`. The caller holds the lock; raises as `run_once`, too."""
+    path = reader.find_path(settings.out_dir, session)
+    done: list[tuple[str, int]] = []
+
+    def change(rules: TableRules, snapshot: Snapshot) -> TableRules:
+        rules, own_path, n_datasets = tables_set.set_columns(rules, snapshot, path, new)
+        done.append((own_path, n_datasets))
+        return rules
+
+    summary = run_once(settings, change=change)
+    generation, _ = reader.read_generation(settings.out_dir)
+    return SetReply(*done[0], generation, summary.seconds)
 
 
 @no_garbage_collection()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import uuid
 from collections.abc import Iterator, Mapping, Set
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ import pyarrow.compute as pc
 from alfwatchd.alf import ids
 from alfwatchd.alf.file_names import DATASETS, SESSIONS
 from alfwatchd.bounded_json import parse as parse_json
-from alfwatchd.errors import TablesError
+from alfwatchd.errors import TablesError, UsageError
 from alfwatchd.store.parquet import CheckedFile, open_checked, read_metadata
 from alfwatchd.tables import arrow
 from alfwatchd.tables.dates import is_believable
@@ -263,6 +264,27 @@ def _read(path: Path) -> pa.Table:
             column = table.column(name).cast(pa.string())
             table = table.set_column(table.schema.get_field_index(name), name, column)
     return table
+
+
+def find_path(folder: Path, text: str) -> str:
+    """Return the ``(lab/)subject/date/number`` of the session that has an eid; the text itself if it is no UUID.
+
+    Raises
+    ------
+    UsageError
+        No session in the tables has this eid.
+    """
+    try:
+        wanted = str(uuid.UUID(text))
+    except ValueError:
+        return text
+    with suppress(OSError, pa.ArrowException, ValueError, KeyError), open_checked(folder / SESSIONS) as file:
+        rows = file.read(["id", "lab", "subject", "date", "number"])
+        rows = rows.filter(pc.equal(rows.column("id").cast(pa.string()), wanted))
+        for row in rows.to_pylist():
+            parts = [row["lab"], row["subject"], str(row["date"]), f"{row['number']:03d}"]
+            return "/".join(filter(None, parts))
+    raise UsageError(f"{text}: no session in the tables has this eid; give the path of the session instead")
 
 
 def find_ids(folder: Path, wanted: Set[str]) -> dict[str, str]:

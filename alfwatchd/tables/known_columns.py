@@ -73,6 +73,14 @@ class KnownColumns:
         rest = earlier if self.rest is self.earlier else self.rest.without_ids()
         return KnownColumns(earlier, self.adoption, rest)
 
+    def updated(
+        self, sessions: Mapping[str, EarlierSession], datasets: Mapping[str, Mapping[str, EarlierDataset]]
+    ) -> KnownColumns:
+        """Return the same with other columns of some rows that the database does not know, by their key here."""
+        earlier = self.earlier.updated(sessions, datasets)
+        rest = earlier if self.rest is self.earlier else self.rest.updated(sessions, datasets)
+        return KnownColumns(earlier, self.adoption, rest)
+
     @property
     def has_eids(self) -> bool:
         """Whether a session may have another eid than the one that its path gives."""

@@ -117,6 +117,10 @@ class Tables:
             for twin in sorted(twins)
         ]
 
+    def raise_generation(self) -> None:
+        """Note that rows have other columns, although nothing here has changed."""
+        self.generation += 1
+
     def _rival(self, session: Session) -> str | None:
         """Return the path of the row that stands for the same session under another spelling."""
         folder, _, number = session.path.rpartition("/")
