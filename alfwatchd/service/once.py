@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from alfwatchd.api import RecomputeReply, SetReply
 from alfwatchd.database.adopter import make_id_recorder
-from alfwatchd.database.look import NOTHING_READ, find_problems, look
+from alfwatchd.database.look import NOTHING_READ, Reading, find_problems, look
 from alfwatchd.engine.inbox import Inbox
 from alfwatchd.engine.messages import Message
 from alfwatchd.errors import RootOffline
@@ -145,10 +145,16 @@ def run_once(
             start = replace(start, rules=change(start.rules, start.indexer.tables.snapshot()))
         if settings.hash_files:
             run_hashing(settings, state, start)
-        tables = start.indexer.tables
         changes, ids_changed = _write(settings, start, written_at)
     finally:
         state.close()
+    return _summarize(settings, start, found, changes, ids_changed, started)
+
+
+def _summarize(
+    settings: Settings, start: Start, found: Reading, changes: Changes, ids_changed: IdsChanged | None, started: float
+) -> Summary:
+    tables = start.indexer.tables
     counts, snapshot = tables.counts, tables.snapshot()
     mismatches = Mismatches(found.adoption) if found.adoption is not None else None
     problems = (
