@@ -89,6 +89,16 @@ class RecomputeReply:
 
 
 @dataclass(frozen=True, slots=True)
+class SetReply:
+    """Answer to a request to set columns: of which session, and how many of its datasets got another qc."""
+
+    path: str
+    n_datasets: int
+    generation: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class TargetStatus:
     """A place to which the tables are published. Times are UTC, ISO 8601; null: not since the daemon started."""
 
@@ -332,6 +342,24 @@ class RecomputeRequest(Request):
 
 
 @dataclass(frozen=True, slots=True)
+class SetRequest(Request):
+    """Answered with `SetReply` once the columns of a session are set in the tables on disk.
+
+    Parameters
+    ----------
+    path : str
+        See `tables.set_columns.set_columns`.
+    qc, projects, task_protocol : str or None
+        None leaves the column as it is.
+    """
+
+    path: str = ""
+    qc: str | None = None
+    projects: str | None = None
+    task_protocol: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SnapshotRequest(Request):
     """Answered at once with a `TablesView`; fails with `RootOffline` while the root is offline."""
 
@@ -360,5 +388,12 @@ class PrunedNotice:
 
 
 AnyRequest = (
-    StatusRequest | SyncRequest | FlushRequest | RescanRequest | RecomputeRequest | SnapshotRequest | RootCheckRequest
+    StatusRequest
+    | SyncRequest
+    | FlushRequest
+    | RescanRequest
+    | RecomputeRequest
+    | SetRequest
+    | SnapshotRequest
+    | RootCheckRequest
 )

@@ -73,6 +73,10 @@ class SourceMissing(SourceError):
     """There are no tables at the source, or the server does not say whether there are."""
 
 
+class SourceRefused(SourceMissing):
+    """The server refuses: it does not accept the credential, or hides what is not there."""
+
+
 class TargetError(AlfwatchdError):
     """A target of a publication could not be read or written. It is unchanged, or is tried again."""
 

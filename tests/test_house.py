@@ -26,6 +26,8 @@ MOST_LINES_OF_A_MODULE, MOST_LINES_OF_A_FUNCTION = 400, 60
 
 WITHOUT_A_TEST_OF_ITS_NAME = {
     "alf/file_names.py": "names only",
+    "database/alyx_reader.py": "a process: tests/database/test_alyx.py",
+    "database/source_tables.py": "tests/database/test_sources.py",
     "engine/barriers.py": "tests/engine/test_requests.py",
     "engine/messages.py": "values only",
     "index/marks.py": "tests/index/test_indexer.py and tests/engine/test_scanning.py",
@@ -39,6 +41,7 @@ WITHOUT_A_TEST_OF_ITS_NAME = {
     "store/ledger.py": "tests/store/test_id_history.py and tests/system/test_kept_ids.py",
     "store/parquet.py": "tests/store/test_bombs.py and test_reader.py",
     "tables/adopted_columns.py": "tests/tables/test_adoption.py",
+    "tables/conflicts.py": "tests/tables/test_adoption.py",
     "tables/known_rows.py": "tests/tables/test_carry_over.py and test_adoption.py",
     "tables/matching.py": "tests/tables/test_carry_over.py, test_adoption.py, and tests/prune/test_near_miss.py",
     "tables/path_ids.py": "tests/system/test_upstream_tables.py",

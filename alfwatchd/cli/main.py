@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from alfwatchd import threads
 from alfwatchd.cli import config, daemon, demo, flush, ids, output, prune, rescan, serve, status, sync
+from alfwatchd.cli import set as set_command
 from alfwatchd.cli.interrupts import INTERRUPTED
 from alfwatchd.cli.parser import CommandLine
 from alfwatchd.errors import AlfwatchdError
@@ -21,6 +22,7 @@ COMMANDS = (
     flush.COMMAND,
     rescan.COMMAND,
     ids.COMMAND,
+    set_command.COMMAND,
     prune.COMMAND,
     serve.COMMAND,
     config.COMMAND,

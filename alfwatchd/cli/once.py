@@ -15,7 +15,7 @@ from alfwatchd.settings import Settings
 if TYPE_CHECKING:
     from alfwatchd.service.once import Summary
 
-_FAILURES = ("held", "nothing_found")
+_FAILURES = ("held", "nothing_found", "adopt_source")
 """Problems for which the command fails: the last lines tell of them."""
 
 
@@ -49,7 +49,9 @@ def run(settings: Settings, *, accept_root: bool) -> int:
                 empty_due(settings)
         _show_summary(summary)
         code = _publish_all(settings)
-    reasons = [problem.message for problem in summary.problems if problem.kind in _FAILURES]
+    reasons = [problem.message for problem in summary.problems if problem.kind in ("held", "nothing_found")]
+    if summary.source_error:
+        reasons.append(f"the tables are written without a look at the database: {summary.source_error}")
     for reason in reasons:
         logs.complain(reason)
     return code or int(bool(reasons))

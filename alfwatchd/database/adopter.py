@@ -24,6 +24,7 @@ from alfwatchd.tables.adoption import Adoption
 from alfwatchd.tables.earlier import Earlier
 from alfwatchd.tables.id_changes import IdChanges
 from alfwatchd.tables.known_columns import KnownColumns
+from alfwatchd.tables.mismatches import Mismatches
 from alfwatchd.tree.rows import Problem
 from alfwatchd.tree.sessions import Snapshot
 
@@ -82,9 +83,10 @@ class Adopter:
         self.adoption: Adoption | None = None
         self._settings = settings
         self._state_dir = state_dir
-        self._earlier = earlier
-        """Used by the thread only."""
+        self.earlier = earlier
+        """What earlier tables know, and what a person has set since. The engine's thread replaces it."""
         self._post = post
+        self._mismatches: Mismatches | None = None
         self._error = ""
         self._read_at: str | None = None
         self._counts: IdsChanged | None = None
@@ -121,6 +123,7 @@ class Adopter:
             self._read_at = message.when
         if message.known is not None:
             self.adoption = message.known.adoption
+            self._mismatches = Mismatches(message.known.adoption)
 
     def note_counts(self, message: IdsChanged) -> None:
         """Take note of how many rows the database knows."""
@@ -130,7 +133,7 @@ class Adopter:
         """Return what `find_problems` returns, which is computed again only if something has changed."""
         key = (snapshot.generation, lab, self._error, self.adoption.digest if self.adoption else "")
         if self._problems is None or self._problems[0] != key:
-            self._problems = key, find_problems(Reading(self.adoption, self._error), snapshot, lab)
+            self._problems = key, find_problems(self._error, self._mismatches, snapshot, lab)
         return self._problems[1]
 
     def status(self) -> AdoptStatus:
@@ -174,7 +177,7 @@ class Adopter:
 
     def _tell(self, adoption: Adoption | None, error: str, when: str | None) -> None:
         # Start from all that earlier tables knew: the database may have lost rows that it had at the last look.
-        known = KnownColumns.of(self._earlier, adoption) if adoption is not None else None
+        known = KnownColumns.of(self.earlier, adoption) if adoption is not None else None
         self._post(Adopted(known, error, when))
 
 

@@ -14,7 +14,7 @@ from typing import IO, Any, BinaryIO
 from urllib.parse import urlsplit
 
 from alfwatchd.addresses import shown
-from alfwatchd.errors import SourceError, SourceMissing
+from alfwatchd.errors import SourceError, SourceMissing, SourceRefused
 
 MOST_BYTES = 1 << 34
 """Largest size of one file: a hundred times that of the tables of the largest databases."""
@@ -27,6 +27,7 @@ _FAILURES: Mapping[int, str] = {
     404: "there is no such file: check the address",
     410: "the file is no longer there: check the address",
 }
+_NOT_ACCEPTED = "it does not accept the token: it may be revoked; give a valid one as the credential adopt_token"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ def fetch(address: str, into: BinaryIO, known: Version | None, token: str, most_
     Raises
     ------
     SourceMissing
-        The server answered 403, 404 or 410.
+        The server answered 403 (then a `SourceRefused`), 404 or 410.
     SourceError
         All else that went wrong. No message holds the query of an address, or the token.
     """
@@ -96,8 +97,10 @@ def fetch(address: str, into: BinaryIO, known: Version | None, token: str, most_
         error.close()
         if error.code == 304 and known is not None:
             return known
-        kind = SourceMissing if error.code in (403, 404, 410) else SourceError
+        kind = {403: SourceRefused, 404: SourceMissing, 410: SourceMissing}.get(error.code, SourceError)
         reason = _FAILURES.get(error.code, "try again later, or check the address")
+        if token and error.code in (401, 403):
+            reason = _NOT_ACCEPTED
         raise kind(f"{shown(address)}: the server answered {error.code}: {reason}") from None
     except (http.client.HTTPException, OSError, ValueError) as error:
         # None: it may hold the whole address.

@@ -15,6 +15,7 @@ from alfwatchd.database.sources import read_source
 from alfwatchd.errors import AlfwatchdError, SourceError
 from alfwatchd.settings import Adopt
 from alfwatchd.tables.adoption import Adoption, adopt
+from alfwatchd.tables.mismatches import Mismatches
 from alfwatchd.tree.rows import Problem
 from alfwatchd.tree.sessions import Snapshot
 
@@ -61,7 +62,10 @@ def look(settings: Adopt, state_dir: Path, in_force: Adoption | None = None) -> 
         if found is None:
             return NOTHING_READ
         copy = local_copy.Copy(found.sessions, found.datasets, found.version)
-        return Reading(_adopt(settings, state_dir, copy, is_new=True), "")
+        adoption = _adopt(settings, state_dir, copy, is_new=True)
+        if in_force is not None and in_force.digest == adoption.digest:
+            return NOTHING_READ  # the same in other words: the tables stay as they are
+        return Reading(adoption, "")
     except AlfwatchdError as error:
         return Reading(None if in_force is not None else recall(settings, state_dir), str(error))
 
@@ -90,18 +94,18 @@ def _adopt(settings: Adopt, state_dir: Path, copy: local_copy.Copy, *, is_new: b
     return adoption
 
 
-def find_problems(reading: Reading, snapshot: Snapshot, lab: str) -> list[Problem]:
-    """Return what a person should act on: the source, its contradictions, and names that nearly agree.
+def find_problems(error: str, mismatches: Mismatches | None, snapshot: Snapshot, lab: str) -> list[Problem]:
+    """Return what a person should act on: the source, its contradictions, and what nearly agrees.
 
     Parameters
     ----------
-    reading : Reading
-        What is in force, and the last error.
+    error : str
+        Why the source could not be read; empty if it could.
+    mismatches : Mismatches or None
+        Of what is in force; None if nothing is.
     snapshot : Snapshot
     lab : str
         Lab of sessions in no lab folder; empty for none.
     """
-    found = [Problem("adopt_source", "", reading.error)] if reading.error else []
-    if reading.adoption is not None:
-        found += [*reading.adoption.problems, *reading.adoption.near_misses(snapshot.sessions.values(), lab)]
-    return found
+    found = [Problem("adopt_source", "", error)] if error else []
+    return found + (mismatches.find(snapshot.sessions, lab) if mismatches is not None else [])

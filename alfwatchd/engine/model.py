@@ -21,7 +21,9 @@ from alfwatchd.settings import Settings
 from alfwatchd.store.flusher import Flusher
 from alfwatchd.store.id_history import IdsChanged
 from alfwatchd.store.other_files import OtherFiles
+from alfwatchd.tables.known_columns import KnownColumns
 from alfwatchd.tables.rules import TableRules
+from alfwatchd.tables.set_columns import NewColumns, set_columns
 
 
 @dataclass(slots=True, kw_only=True)
@@ -186,13 +188,35 @@ class EngineModel:
         if self.adopter is not None:
             self.adopter.accept(message)
         if message.known is not None:
-            self.rules = self.rules.use(message.known)
+            known = message.known
+            if self.adopter is not None and known.earlier is not self.adopter.earlier:  # columns were set meanwhile
+                known = KnownColumns.of(self.adopter.earlier, known.adoption)
+            self.rules = self.rules.use(known)
             self.flushes.force()
 
     def recompute_ids(self) -> None:
         """Write the tables again without the ids of earlier tables."""
         self.rules, self.n_recomputed_ids = self.rules.without_earlier_ids(), 0
         self.flushes.force()
+
+    def set_columns(self, path: str, new: NewColumns) -> tuple[str, int]:
+        """Set columns of a session, and write them; see `tables.set_columns`.
+
+        Returns
+        -------
+        str, int
+            Path of the session, and how many of its datasets got another qc.
+
+        Raises
+        ------
+        UsageError
+        """
+        self.rules, session, n_datasets = set_columns(self.rules, self.indexer.tables.snapshot(), path, new)
+        if self.adopter is not None:
+            self.adopter.earlier = self.rules.known.earlier
+        self.indexer.tables.raise_generation()
+        self.flushes.force()
+        return session, n_datasets
 
     def note_changed_ids(self, message: IdsChanged) -> None:
         """Note how many ids the tables that were just written changed."""

@@ -12,6 +12,8 @@ from alfwatchd.api import (
     RecomputeRequest,
     RescanRequest,
     RootCheckRequest,
+    SetReply,
+    SetRequest,
     SnapshotRequest,
     StatusRequest,
     SyncRequest,
@@ -22,7 +24,8 @@ from alfwatchd.engine.flushing import look_for_foreign_writes
 from alfwatchd.engine.model import EngineModel
 from alfwatchd.engine.root import Root
 from alfwatchd.engine.status import make_status
-from alfwatchd.errors import PruneRefused, UsageError
+from alfwatchd.errors import Busy, PruneRefused, UsageError
+from alfwatchd.tables.set_columns import NewColumns
 
 
 def answer_request(model: EngineModel, root: Root, message: AnyRequest, now: float) -> None:
@@ -50,6 +53,9 @@ def answer_request(model: EngineModel, root: Root, message: AnyRequest, now: flo
             root.require(now)
             model.recompute_ids()
             model.barriers.add(Barrier(message.reply, now, _answer_recompute(model)))
+        case SetRequest():
+            root.require(now)
+            model.barriers.add(_begin_set(model, message, now))
         case SnapshotRequest():
             root.require_online()
             answer(message.reply, replace(model.indexer.view(), first_seen=model.first_seen.times))
@@ -68,6 +74,21 @@ def _answer_recompute(model: EngineModel) -> Callable[[Barrier, float], Recomput
         return RecomputeReply(barrier.generation or 0, model.n_recomputed_ids, round(now - barrier.started, 6))
 
     return answer
+
+
+def _begin_set(model: EngineModel, message: SetRequest, now: float) -> Barrier:
+    if not model.has_rows(now):
+        raise Busy(
+            "the first scan is not complete, so no row can be set yet; try again when `alfwatchd status` is live"
+        )
+    path, n_datasets = model.set_columns(
+        message.path, NewColumns.of(message.qc, message.projects, message.task_protocol)
+    )
+
+    def answer(barrier: Barrier, now: float) -> SetReply:
+        return SetReply(path, n_datasets, barrier.generation or 0, round(now - barrier.started, 6))
+
+    return Barrier(message.reply, now, answer)
 
 
 def _begin_rescan(model: EngineModel, root: Root, message: RescanRequest, now: float) -> Barrier:

@@ -21,7 +21,7 @@ import pyarrow as pa
 from alfwatchd.alf import grammar
 from alfwatchd.errors import PruneRefused
 from alfwatchd.tables import carry_over, database_columns
-from alfwatchd.tables.matching import CODE_BITS, Rows, composed, folded, split_uuid
+from alfwatchd.tables.matching import CODE_BITS, Rows, composed, folded, split_uuid, without_no_revision
 from alfwatchd.tables.raw_ids import Ids
 
 K = TypeVar("K")
@@ -246,8 +246,8 @@ def without_lab(path: str) -> str:
 
 
 def fold_path(path: bytes) -> bytes:
-    """Return a rel_path without a UUID in its name and without difference of case and Unicode form, for comparing."""
-    return _ANY_UUID.sub("", folded(path.decode())).encode()
+    """Return a rel_path, for comparing, without UUID in its name and revision `nan`, in one case and Unicode form."""
+    return without_no_revision(_ANY_UUID.sub("", folded(path.decode()))).encode()
 
 
 def _gather(pairs: Iterable[tuple[K, V]]) -> dict[K, tuple[V, ...]]:

@@ -10,9 +10,9 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from alfwatchd.api import RecomputeReply
+from alfwatchd.api import RecomputeReply, SetReply
 from alfwatchd.database.adopter import make_id_recorder
-from alfwatchd.database.look import NOTHING_READ, find_problems, look
+from alfwatchd.database.look import NOTHING_READ, Reading, find_problems, look
 from alfwatchd.engine.inbox import Inbox
 from alfwatchd.engine.messages import Message
 from alfwatchd.errors import RootOffline
@@ -30,11 +30,17 @@ from alfwatchd.store.id_history import IdsChanged
 from alfwatchd.store.layout import LAYOUT
 from alfwatchd.store.other_files import OtherFiles
 from alfwatchd.store.writer import TableWriter
+from alfwatchd.tables import set_columns as tables_set
+from alfwatchd.tables.mismatches import Mismatches
+from alfwatchd.tables.rules import TableRules
+from alfwatchd.tables.set_columns import NewColumns
 from alfwatchd.tree.folder import Changes
 from alfwatchd.tree.rows import Problem
-from alfwatchd.tree.sessions import TablesView
+from alfwatchd.tree.sessions import Snapshot, TablesView
 
 _PATIENCE_SECONDS = 1.0
+_RENEWED_SECONDS = 3600.0
+"""How long tables of equal rows stay as they are. Older ones are written again, because prune asks how old they are."""
 
 Progress = Callable[[int, int], None]
 """Given the numbers of sessions and datasets found so far."""
@@ -60,6 +66,8 @@ class Summary:
         Duration of the run.
     held : str
         Why rows of sessions that are gone are held; empty if none are.
+    source_error : str
+        Why the database could not be read; empty if it was, or if there is none.
     """
 
     n_sessions: int
@@ -72,6 +80,7 @@ class Summary:
     problems: tuple[Problem, ...]
     seconds: float
     held: str = ""
+    source_error: str = ""
 
 
 @contextmanager
@@ -88,7 +97,12 @@ def no_garbage_collection() -> Iterator[None]:
 
 @no_garbage_collection()
 def run_once(
-    settings: Settings, *, accept_root: bool = False, recompute_ids: bool = False, progress: Progress | None = None
+    settings: Settings,
+    *,
+    accept_root: bool = False,
+    recompute_ids: bool = False,
+    change: Callable[[TableRules, Snapshot], TableRules] | None = None,
+    progress: Progress | None = None,
 ) -> Summary:
     """Bring the tables in the output folder up to date. The caller holds the lock on the folder.
 
@@ -99,6 +113,8 @@ def run_once(
         See `Indexer.open_root`.
     recompute_ids : bool
         Whether to make all ids from the paths again, even if earlier tables hold other ones.
+    change : callable or None
+        Changes how rows become columns; it gets the rules and what is here.
     progress : callable or None
         See `Progress`.
 
@@ -128,24 +144,33 @@ def run_once(
             start = replace(start, rules=start.rules.without_earlier_ids())
         if found.adoption is not None:
             start = replace(start, rules=start.rules.adopt(found.adoption))
+        if change is not None:
+            start = replace(start, rules=change(start.rules, start.indexer.tables.snapshot()))
         if settings.hash_files:
             run_hashing(settings, state, start)
-        tables = start.indexer.tables
         changes, ids_changed = _write(settings, start, written_at)
     finally:
         state.close()
+    return _summarize(settings, start, found, changes, ids_changed, started)
+
+
+def _summarize(
+    settings: Settings, start: Start, found: Reading, changes: Changes, ids_changed: IdsChanged | None, started: float
+) -> Summary:
+    tables = start.indexer.tables
     counts, snapshot = tables.counts, tables.snapshot()
+    mismatches = Mismatches(found.adoption) if found.adoption is not None else None
     problems = (
         *lab_problems(settings.lab, snapshot),
         *start.indexer.problems(),
         *OtherFiles(settings.root, settings.out_dir).problems(),
-        *find_problems(found, snapshot, settings.lab),
+        *find_problems(found.error, mismatches, snapshot, settings.lab),
     )
     seconds = time.monotonic() - started
     return Summary(
         counts.n_sessions, counts.n_datasets, counts.n_bytes,
         changes.added, changes.changed, changes.removed, ids_changed, problems, seconds,
-        start.indexer.absences.why_held,
+        start.indexer.absences.why_held, found.error,
     )  # fmt: skip
 
 
@@ -160,6 +185,21 @@ def recompute_ids(settings: Settings) -> RecomputeReply:
     summary = run_once(settings, recompute_ids=True)
     generation, _ = reader.read_generation(settings.out_dir)
     return RecomputeReply(generation, summary.adopted.n_changes if summary.adopted else 0, summary.seconds)
+
+
+def set_columns(settings: Settings, session: str, new: NewColumns) -> SetReply:
+    """Set columns of a session; see `tables.set_columns`. The caller holds the lock; raises as `run_once`, too."""
+    path = reader.find_path(settings.out_dir, session)
+    done: list[tuple[str, int]] = []
+
+    def change(rules: TableRules, snapshot: Snapshot) -> TableRules:
+        rules, own_path, n_datasets = tables_set.set_columns(rules, snapshot, path, new)
+        done.append((own_path, n_datasets))
+        return rules
+
+    summary = run_once(settings, change=change)
+    generation, _ = reader.read_generation(settings.out_dir)
+    return SetReply(*done[0], generation, summary.seconds)
 
 
 @no_garbage_collection()
@@ -254,7 +294,7 @@ def _replace(settings: Settings, start: Start, post: Callable[[Message], None], 
     record_ids = make_id_recorder(settings.adopt.source, settings.state_dir, post)
     layout = settings.state_dir / LAYOUT
     with closing(TableWriter(settings.out_dir, str(settings.root), layout, record_ids, start.notes)) as made:
-        return made.write(start.indexer.snapshot(), start.rules, written_at)
+        return made.write(start.indexer.snapshot(), start.rules, written_at, renewed_seconds=_RENEWED_SECONDS)
 
 
 def _hear(inbox: Inbox, indexer: Indexer) -> None:

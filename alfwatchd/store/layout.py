@@ -16,12 +16,15 @@ from typing import Any
 
 import pyarrow as pa
 
+from alfwatchd.alf.file_names import DATASETS, SESSIONS
 from alfwatchd.alf.ids import md5
 from alfwatchd.atomic import write_atomically
 from alfwatchd.bounded_json import parse as parse_json
-from alfwatchd.files import open_regular
+from alfwatchd.files import FileVersion, open_regular
 from alfwatchd.store.parquet_file import Group, Span
 from alfwatchd.tables.row_groups import Digests
+from alfwatchd.tables.rules import TableRules
+from alfwatchd.version import find_version
 
 LAYOUT = "tables.layout"
 """Its name in the state folder."""
@@ -48,6 +51,29 @@ class Layout:
     n_bits: int
     digests: Digests
     groups: Mapping[str, dict[int, Group]]
+
+
+def made_for(
+    out_dir: Path, versions: tuple[FileVersion | None, FileVersion | None], rules: TableRules
+) -> dict[str, Any]:
+    """Return what must be equal for a layout to hold. No layout is recorded while rows follow from earlier tables.
+
+    Parameters
+    ----------
+    out_dir : Path
+    versions : tuple of FileVersion
+        Of both files.
+    rules : TableRules
+    """
+    return {
+        "version": find_version(),
+        "files": [str(out_dir / name) for name in (SESSIONS, DATASETS)],
+        "file_versions": [list(version) if version else None for version in versions],
+        "namespace": str(rules.namespace),
+        "lab": rules.lab,
+        "with_hashes": rules.with_hashes,
+        "adopted": rules.known.adoption.digest,
+    }
 
 
 def save_layout(path: Path, layout: Layout) -> None:

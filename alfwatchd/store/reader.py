@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Set
+import uuid
+from collections.abc import Iterator, Mapping, Set
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -16,7 +17,7 @@ import pyarrow.compute as pc
 from alfwatchd.alf import ids
 from alfwatchd.alf.file_names import DATASETS, SESSIONS
 from alfwatchd.bounded_json import parse as parse_json
-from alfwatchd.errors import TablesError
+from alfwatchd.errors import TablesError, UsageError
 from alfwatchd.store.parquet import CheckedFile, open_checked, read_metadata
 from alfwatchd.tables import arrow
 from alfwatchd.tables.dates import is_believable
@@ -129,6 +130,34 @@ def read_origins(folder: Path) -> list[str]:
             origins = [told] if isinstance(told, str) else told
             return [each for each in origins if isinstance(each, str) and each.startswith("/") and "\0" not in each]
     return []
+
+
+def are_alike(folder: Path, origin: str, own: Mapping[str, Any], seconds: float) -> bool:
+    """Tell whether the tables in a folder already say what new ones would say, and not for long.
+
+    Parameters
+    ----------
+    folder : Path
+    origin : str
+        The root.
+    own : mapping
+        Our own metadata of the new ones. Their generation does not count.
+    seconds : float
+        How much older the tables in the folder may be.
+    """
+    found: list[tuple[object, ...]] = []
+    for name in (SESSIONS, DATASETS):
+        try:
+            metadata = read_metadata(folder / name)
+            told = _parse_own(metadata)
+            age = datetime.fromisoformat(own["written_at"]) - datetime.fromisoformat(told["written_at"])
+            is_young = 0 <= age.total_seconds() < seconds
+            found.append((told.get("generation"), parse_json(metadata[b"one_metadata"])["origin"], is_young))
+        except (OSError, pa.ArrowException, ValueError, KeyError, TypeError):
+            return False
+        if any(told.get(key) != value for key, value in own.items() if key not in ("written_at", "generation")):
+            return False
+    return found[0] == found[1] and found[0][1:] == (origin, True)
 
 
 @contextmanager
@@ -245,6 +274,27 @@ def _read(path: Path) -> pa.Table:
             column = table.column(name).cast(pa.string())
             table = table.set_column(table.schema.get_field_index(name), name, column)
     return table
+
+
+def find_path(folder: Path, text: str) -> str:
+    """Return the ``(lab/)subject/date/number`` of the session that has an eid; the text itself if it is no UUID.
+
+    Raises
+    ------
+    UsageError
+        No session in the tables has this eid.
+    """
+    try:
+        wanted = str(uuid.UUID(text))
+    except ValueError:
+        return text
+    with suppress(OSError, pa.ArrowException, ValueError, KeyError), open_checked(folder / SESSIONS) as file:
+        rows = file.read(["id", "lab", "subject", "date", "number"])
+        rows = rows.filter(pc.equal(rows.column("id").cast(pa.string()), wanted))
+        for row in rows.to_pylist():
+            parts = [row["lab"], row["subject"], str(row["date"]), f"{row['number']:03d}"]
+            return "/".join(filter(None, parts))
+    raise UsageError(f"{text}: no session in the tables has this eid; give the path of the session instead")
 
 
 def find_ids(folder: Path, wanted: Set[str]) -> dict[str, str]:

@@ -26,21 +26,20 @@ from alfwatchd.alf.file_names import DATASETS, SESSIONS
 from alfwatchd.atomic import write_atomically
 from alfwatchd.errors import TablesError
 from alfwatchd.files import FileVersion, file_version
-from alfwatchd.store.layout import Layout, load_layout, save_layout
+from alfwatchd.store.layout import Layout, load_layout, made_for, save_layout
 from alfwatchd.store.ledger import Ledger
 from alfwatchd.store.notes_file import Notes
 from alfwatchd.store.one_lock import one_lock
 from alfwatchd.store.open_readers import Readers
 from alfwatchd.store.parquet import is_damage
 from alfwatchd.store.parquet_file import GroupedFile
-from alfwatchd.store.reader import METADATA_KEY, read_created, read_file, read_session_ids
+from alfwatchd.store.reader import METADATA_KEY, are_alike, read_created, read_file, read_session_ids
 from alfwatchd.tables import columns
 from alfwatchd.tables.id_changes import IdChanges
 from alfwatchd.tables.notes import has_earlier
 from alfwatchd.tables.row_groups import Digests, Partition, Plan, digest_groups, leave_out_equal, plan_all, plan_changes
 from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.sessions import Snapshot
-from alfwatchd.version import find_version
 
 T = TypeVar("T")
 
@@ -132,8 +131,17 @@ class TableWriter:
         if self._written is not None:
             self._ledger.keep(is_end=is_end)
 
-    def write(self, snapshot: Snapshot, rules: TableRules, written_at: datetime.datetime | None = None) -> bool:
+    def write(
+        self,
+        snapshot: Snapshot,
+        rules: TableRules,
+        written_at: datetime.datetime | None = None,
+        *,
+        renewed_seconds: float = 0.0,
+    ) -> bool:
         """Replace both files so that every dataset row has its session at every moment.
+
+        Tables of equal rows that are younger than `renewed_seconds` stay, of whichever generation they are.
 
         Returns
         -------
@@ -150,7 +158,7 @@ class TableWriter:
         self._written_at = began.isoformat(timespec="seconds")
         for n_more in (2, 1, 0):
             try:
-                is_changed |= self._write(snapshot, rules)
+                is_changed |= self._write(snapshot, rules, renewed_seconds=renewed_seconds)
             except OSError as error:
                 # If another program has just written these files, the next attempt takes nothing from them.
                 if n_more == 0 or self._versions() == (self._in_force[SESSIONS], self._in_force[DATASETS]):
@@ -163,7 +171,7 @@ class TableWriter:
                 break
         return is_changed
 
-    def _write(self, snapshot: Snapshot, rules: TableRules) -> bool:
+    def _write(self, snapshot: Snapshot, rules: TableRules, *, renewed_seconds: float) -> bool:
         """Write the row groups that differ from those on disk; tell whether there were any."""
         snapshot = rules.complete(snapshot)
         last = self._take_last(snapshot, rules)
@@ -180,13 +188,17 @@ class TableWriter:
         if last is not None and last.digests is not None and digests is not None:
             plan, digests = leave_out_equal(plan, last.digests, digests), last.digests.update(digests)
         is_changed = bool(plan.sessions or plan.datasets)
+        if last is not None and not is_changed and self._may_stay(snapshot, rules, renewed_seconds):
+            self._written = _Written(rules, last.versions, plan.partition.n_bits, digests, plan.partition)
+            return False
         moved = [self._files[SESSIONS].to_move(plan.sessions), self._files[DATASETS].to_move(plan.datasets)]
         plan = replace(plan, sessions=plan.sessions | moved[0], datasets=plan.datasets | moved[1])
         versions = self._write_files(last.partition if last is not None else None, plan, snapshot, rules)
         self._written = _Written(rules, versions, plan.partition.n_bits, digests, plan.partition)
         if self._layout is not None and digests is not None:
             groups = {name: file.groups for name, file in self._files.items()}
-            save_layout(self._layout, Layout(self._made_for(rules, versions), plan.partition.n_bits, digests, groups))
+            expected = made_for(self.out_dir, versions, rules)
+            save_layout(self._layout, Layout(expected, plan.partition.n_bits, digests, groups))
         return is_changed
 
     def _take_last(self, snapshot: Snapshot, rules: TableRules) -> _Written | None:
@@ -204,8 +216,8 @@ class TableWriter:
 
     def _load_last(self, rules: TableRules, versions: tuple[FileVersion | None, FileVersion | None]) -> _Written | None:
         """Return what an earlier process noted, or this one before a write failed."""
-        made_for = self._made_for(rules, versions)
-        noted = load_layout(self._layout, made_for) if self._layout is not None else None
+        expected = made_for(self.out_dir, versions, rules)
+        noted = load_layout(self._layout, expected) if self._layout is not None else None
         if noted is None:
             return None
         for name, file in self._files.items():
@@ -286,21 +298,6 @@ class TableWriter:
     def _versions(self) -> tuple[FileVersion | None, FileVersion | None]:
         return file_version(self.out_dir / SESSIONS), file_version(self.out_dir / DATASETS)
 
-    def _made_for(self, rules: TableRules, versions: tuple[FileVersion | None, FileVersion | None]) -> dict[str, Any]:
-        """Return what must be equal for a layout to hold.
-
-        No layout is recorded while rows follow from earlier tables.
-        """
-        return {
-            "version": find_version(),
-            "files": [str(self.out_dir / name) for name in (SESSIONS, DATASETS)],
-            "file_versions": [list(version) if version else None for version in versions],
-            "namespace": str(rules.namespace),
-            "lab": rules.lab,
-            "with_hashes": rules.with_hashes,
-            "adopted": rules.known.adoption.digest,
-        }
-
     def _replace(
         self, name: str, schema: pa.Schema, metadata: dict[bytes, bytes], tables: Iterable[tuple[int, pa.Table]]
     ) -> FileVersion:
@@ -328,9 +325,15 @@ class TableWriter:
             with self._readers.opening(SESSIONS, DATASETS):
                 self._created = read_created(self.out_dir)
         self._created = max(now, self._created)
-        own = {
+        own = {"written_at": self._written_at, **self._own_metadata(snapshot, rules)}
+        return {
+            b"one_metadata": json.dumps({"date_created": self._created, "origin": self.origin}).encode(),
+            METADATA_KEY: json.dumps(own).encode(),
+        }
+
+    def _own_metadata(self, snapshot: Snapshot, rules: TableRules) -> dict[str, Any]:
+        return {
             "generation": snapshot.generation,
-            "written_at": self._written_at,
             "namespace": str(rules.namespace),
             "lab": rules.lab,
             "with_hashes": rules.shows_hashes,
@@ -339,10 +342,11 @@ class TableWriter:
             "adopted": rules.known.adoption.digest,
             "keep_missing": rules.known.adoption.keep_missing,
         }
-        return {
-            b"one_metadata": json.dumps({"date_created": self._created, "origin": self.origin}).encode(),
-            METADATA_KEY: json.dumps(own).encode(),
-        }
+
+    def _may_stay(self, snapshot: Snapshot, rules: TableRules, seconds: float) -> bool:
+        own = {"written_at": self._written_at, **self._own_metadata(snapshot, rules)}
+        with self._readers.opening(SESSIONS, DATASETS):
+            return bool(seconds) and are_alike(self.out_dir, self.origin, own, seconds)
 
     def _with_old_sessions(self, sessions: pa.Table, gone: Set[bytes]) -> pa.Table:
         """Add sessions that are on disk; add none if they are damaged, or made in another way."""

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alfwatchd.tables.adoption import AdoptedSession, Adoption
-from alfwatchd.tables.default_revision import choose_defaults
+from alfwatchd.tables.default_revision import choose_defaults, may_have_revisions
 from alfwatchd.tables.matching import RowNumbers
 
 
@@ -79,13 +79,14 @@ def take_over(
 def _with_known(
     columns: DatasetColumns, places: RowNumbers, adoption: Adoption, *, with_digests: bool
 ) -> DatasetColumns:
-    """Take ids and qc of the rows that are known, and digests where the size agrees."""
+    """Take ids and qc of the rows that are known, and digests where the size agrees, or where the database has none."""
     known = np.flatnonzero(places >= 0)
     rows, places = adoption.rows, places[known]
     own_ids, qc, digests = columns.ids.copy(), columns.qc.copy(), columns.digests.copy()
     own_ids[known], qc[known] = rows.ids[places], rows.qc[places]
     if with_digests:
-        is_same = rows.file_sizes[places] == columns.file_sizes[known].astype(np.int64)
+        sizes = rows.file_sizes[places]
+        is_same = (sizes < 0) | (sizes == columns.file_sizes[known].astype(np.int64))
         digests[known[is_same]] = rows.digests[places[is_same]]
     return replace(columns, ids=own_ids, qc=qc, digests=digests)
 
@@ -128,6 +129,6 @@ def _defaults(columns: DatasetColumns, places: RowNumbers, adoption: Adoption) -
     for number in np.unique(columns.sessions[is_open]).tolist():
         rows = np.flatnonzero(columns.sessions == number)
         paths = [columns.paths[row] for row in rows.tolist()]
-        if any(b"#" in path for path in paths):
+        if any(map(may_have_revisions, paths)):
             defaults[rows] = choose_defaults(paths, columns.exists[rows].tolist(), told[rows].tolist())
     return defaults

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections import defaultdict
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
@@ -14,12 +14,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from alfwatchd.alf import grammar, ids
+from alfwatchd.tables.conflicts import Conflict, choose_sessions
 from alfwatchd.tables.database_columns import DatabaseDatasets, read_datasets, read_sessions, session_paths
 from alfwatchd.tables.known_rows import KnownRows
-from alfwatchd.tables.matching import CODE_BITS, RowNumbers, folded, split_uuid
-from alfwatchd.tree.rows import Problem, Session
-
-_MOST_PROBLEMS = 1000
+from alfwatchd.tables.matching import CODE_BITS, RowNumbers, split_uuid
+from alfwatchd.tree.rows import Session
 
 
 class AdoptedSession(NamedTuple):
@@ -66,7 +65,7 @@ class Adoption:
     elsewhere : mapping of str to AdoptedSession
         By folder: sessions whose datasets lie in this folder, and not in their own, as the database says.
     rows : DatabaseRows
-    problems : tuple of Problem
+    conflicts : tuple of Conflict
         Rows in which the database contradicts itself. They are not adopted.
     keep_missing : bool
         Whether the tables also get the rows whose file is not here.
@@ -76,7 +75,7 @@ class Adoption:
     sessions: Mapping[str, AdoptedSession]
     elsewhere: Mapping[str, AdoptedSession]
     rows: DatabaseRows
-    problems: tuple[Problem, ...]
+    conflicts: tuple[Conflict, ...]
     keep_missing: bool
 
     def find(
@@ -114,8 +113,15 @@ class Adoption:
         return places
 
     def session_at(self, path: str) -> AdoptedSession | None:
-        """Return what the database knows of the session of a path, ``(lab/)subject/date/number``."""
-        return self.sessions.get(path) or self.elsewhere.get(path)
+        """Return what the database knows of the session of a path, ``(lab/)subject/date/number``.
+
+        A path without a lab may have any lab in the database, if only one lab there has such a session.
+        """
+        return self.sessions.get(path) or self.elsewhere.get(path) or self._alone.get(path)
+
+    def own_session(self, path: str) -> AdoptedSession | None:
+        """Do what `session_at` does, except for folders that belong to a session of another path."""
+        return self.sessions.get(path) or self._alone.get(path)
 
     @cached_property
     def has_digests(self) -> bool:
@@ -136,57 +142,23 @@ class Adoption:
                 found[key] = Session(path)
         return found
 
-    def near_misses(self, sessions: Iterable[Session], lab: str) -> list[Problem]:
-        """Return why some sessions that nearly agree with the database are not matched.
-
-        Parameters
-        ----------
-        sessions : iterable of Session
-            All that are here.
-        lab : str
-            Lab of those in no lab folder; empty for none.
-        """
-        found: list[Problem] = []
-        n_in_labs: Counter[str] = Counter()
-        for session in sessions:
-            path = replace(session.key, lab=session.key.lab or lab).eid_path
-            if known := self.session_at(path):
-                found += self._other_names(known, session)
-            elif other := self._folded.get(folded(path)):
-                message = f"the database spells it {other}, so nothing is adopted for it: rename one of the two"
-                found.append(Problem("adopt_spelling", session.path, message))
-            elif path.count("/") == 2:
-                n_in_labs.update(self._labs.get(path, ()))
-        found += [
-            Problem("adopt_lab", "", f"{n} sessions in no lab folder are in lab {name!r} in the database: set lab")
-            for name, n in sorted(n_in_labs.items())
-        ]
-        return found[:_MOST_PROBLEMS]
-
-    def _other_names(self, known: AdoptedSession, session: Session) -> Iterator[Problem]:
-        """Yield the files whose name holds another id than the database has for their path."""
-        for rel_path in session.named_by_uuid:
-            bare, own_id = split_uuid(rel_path.encode())
-            place = self.rows.place(known.number, self.rows.codes.get(bare, -1))
-            if own_id is not None and place >= 0 and self.rows.ids[place].tobytes() != own_id:
-                told = uuid.UUID(bytes=self.rows.ids[place].tobytes())
-                message = f"the database has {told} for a dataset of this path: rename the file, or mend the database"
-                yield Problem("adopt_conflict", f"{session.path}/{rel_path}", message)
-
     @cached_property
-    def _folded(self) -> Mapping[str, str]:
-        """Keys of `sessions` by how they read where case and composition do not matter."""
-        return {folded(path): path for path in self.sessions}
-
-    @cached_property
-    def _labs(self) -> Mapping[str, set[str]]:
-        """``subject/date/number`` -> labs that have such a session."""
+    def labs(self) -> Mapping[str, Set[str]]:
+        """``subject/date/number`` -> labs that have such a session, also those whose session is in a conflict."""
         labs: dict[str, set[str]] = defaultdict(set)
-        for path in self.sessions:
-            lab, _, rest = path.partition("/")
-            if rest.count("/") == 2:
-                labs[rest].add(lab)
+        for path in {*self.sessions, *(conflict.session for conflict in self.conflicts)}:
+            rest = without_lab(path)
+            if rest != path:
+                labs[rest].add(path.partition("/")[0])
         return labs
+
+    @cached_property
+    def _alone(self) -> Mapping[str, AdoptedSession]:
+        """``subject/date/number`` -> the session, if only one lab has such a one."""
+        found = {
+            rest: self.sessions.get(f"{next(iter(labs))}/{rest}") for rest, labs in self.labs.items() if len(labs) == 1
+        }
+        return {rest: session for rest, session in found.items() if session is not None}
 
     def missing(self, session: AdoptedSession, places: RowNumbers) -> list[int]:
         """Return the rows of a session that stand for none of these datasets, and whose path is valid."""
@@ -224,6 +196,11 @@ NO_ADOPTION = Adoption("", {}, {}, _NO_ROWS, (), keep_missing=False)
 """Where no database was read."""
 
 
+def without_lab(path: str) -> str:
+    """Return the ``subject/date/number`` in ``(lab/)subject/date/number``."""
+    return path.partition("/")[2] if path.count("/") == 3 else path
+
+
 def adopt(sessions: pa.Table, datasets: pa.Table, *, keep_missing: bool = False) -> Adoption:
     """Take over the tables of a database.
 
@@ -234,13 +211,14 @@ def adopt(sessions: pa.Table, datasets: pa.Table, *, keep_missing: bool = False)
     keep_missing : bool
         Whether rows whose file is not here are rows of the tables, too.
     """
-    problems: list[Problem] = []
-    known = _known_sessions(sessions, problems)
     found = read_datasets(datasets)
+    n_datasets = np.bincount(found.eid_codes[found.eid_codes >= 0], minlength=len(found.eids)).tolist()
+    of_eids = {eid.tobytes(): n for eid, n in zip(found.eids, n_datasets, strict=True)}
+    known, conflicts = choose_sessions(read_sessions(sessions), of_eids)
     by_eid = {eid: path for path, (eid, *_) in known.items()}
     numbers = {eid: number for number, (eid, *_) in enumerate(known.values())}
     of_eid = np.array([*(numbers.get(eid.tobytes(), -1) for eid in found.eids), -1], np.int64)
-    rows, firsts = _sort_rows(found, of_eid[found.eid_codes], [*known], problems)
+    rows, firsts = _sort_rows(found, of_eid[found.eid_codes], [*known], conflicts)
     adopted = {
         path: AdoptedSession(eid, protocol, projects, number, int(firsts[number]), int(firsts[number + 1]))
         for number, (path, (eid, protocol, projects)) in enumerate(known.items())
@@ -258,34 +236,13 @@ def adopt(sessions: pa.Table, datasets: pa.Table, *, keep_missing: bool = False)
         adopted,
         elsewhere,
         rows,
-        tuple(problems[:_MOST_PROBLEMS]),
+        tuple(conflicts),
         keep_missing,
     )
 
 
-def _known_sessions(table: pa.Table, problems: list[Problem]) -> dict[str, tuple[bytes, str, str]]:
-    """Return ``(lab/)subject/date/number`` -> eid, protocol, projects, of sessions that are told once."""
-    found = read_sessions(table)
-    rows = zip(found.keys, (eid.tobytes() for eid in found.eids), found.task_protocols, found.projects, strict=True)
-    told = {(key.eid_path, eid): (eid, protocol, projects) for key, eid, protocol, projects in rows if key is not None}
-    n_eids, n_paths = Counter(path for path, _ in told), Counter(eid for _, eid in told)
-    known = {}
-    for (path, eid), session in told.items():
-        if not any(eid):
-            message = "the database gives this session an id that ONE does not accept; it keeps its own"
-        elif n_eids[path] > 1:
-            message = f"the database has {n_eids[path]} sessions of this path: none is adopted until only one is left"
-        elif n_paths[eid] > 1:
-            message = f"the database has {n_paths[eid]} sessions of this id: none is adopted until only one is left"
-        else:
-            known[path] = session
-            continue
-        problems.append(Problem("adopt_conflict", path, message))
-    return known
-
-
 def _sort_rows(
-    found: DatabaseDatasets, numbers: npt.NDArray[np.int64], sessions: Sequence[str], problems: list[Problem]
+    found: DatabaseDatasets, numbers: npt.NDArray[np.int64], sessions: Sequence[str], conflicts: list[Conflict]
 ) -> tuple[DatabaseRows, npt.NDArray[np.int64]]:
     """Return the rows that can be adopted, and where those of each session begin, and the last one ends."""
     usable = (numbers >= 0) & (found.path_codes >= 0) & found.ids.any(axis=1)
@@ -295,7 +252,7 @@ def _sort_rows(
     keys = keys[order]
     is_again = np.concatenate([[False], keys[1:] == keys[:-1]]) if len(keys) else np.zeros(0, np.bool_)
     if is_again.any():
-        keep = _keep_unambiguous(found, keys, order, is_again, sessions, problems)
+        keep = _keep_unambiguous(found, keys, order, is_again, sessions, conflicts)
         keys, order = keys[keep], order[keep]
     rows = DatabaseRows(
         keys,
@@ -315,7 +272,7 @@ def _keep_unambiguous(
     order: npt.NDArray[np.int64],
     is_again: npt.NDArray[np.bool_],
     sessions: Sequence[str],
-    problems: list[Problem],
+    conflicts: list[Conflict],
 ) -> npt.NDArray[np.bool_]:
     """Tell which rows stay where several have one path: the first if they agree on the id, none if they do not."""
     keep = ~is_again
@@ -324,6 +281,7 @@ def _keep_unambiguous(
         if len({found.ids[order[row]].tobytes() for row in rows}) > 1:
             keep[rows] = False
             path = found.paths[key & ((1 << CODE_BITS) - 1)].decode()
-            message = f"the database has {len(rows)} datasets of this path: none is adopted until only one is left"
-            problems.append(Problem("adopt_conflict", f"{sessions[key >> CODE_BITS]}/{path}", message))
+            told = " and ".join(str(uuid.UUID(bytes=found.ids[order[row]].tobytes())) for row in rows[:2].tolist())
+            message = f"the database has {len(rows)} datasets of this path, {told}: none is adopted; delete all but one"
+            conflicts.append(Conflict(sessions[key >> CODE_BITS], path, message))
     return keep

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from alfwatchd.alf.grammar import SessionKey, parse_session
 from alfwatchd.tables import arrow, carry_over
 from alfwatchd.tables.earlier import QC_CATEGORIES
+from alfwatchd.tables.matching import without_no_revision
 from alfwatchd.tables.raw_ids import Ids, strict
 from alfwatchd.tree.packed import DIGEST_SIZE
 
@@ -28,6 +29,8 @@ _QC_NUMBERS = {0: 0, 10: 1, 30: 2, 40: 3, 50: 4}
 _MOST = 1 << 52
 _ID_SIZE = 16
 _MD5 = re.compile(r"[0-9a-f]{32}")
+_MD5_LENGTHS = (2 * DIGEST_SIZE, 2 * DIGEST_SIZE + 4)
+"""Of a md5 in hex, and of one that is written like a UUID, as in the documents of Alyx."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,25 +95,38 @@ def read_sessions(table: pa.Table) -> DatabaseSessions:
         carry_over.session_keys(table),
         read_ids(table),
         _texts(table, "task_protocol"),
-        _texts(table, projects),
+        [sorted_projects(text) for text in _texts(table, projects)],
     )
+
+
+def sorted_projects(text: str) -> str:
+    """Return the names of projects in order: Alyx joins them in the order of a set, another one at each run."""
+    return ",".join(sorted(text.split(","))) if "," in text else text
 
 
 def read_datasets(table: pa.Table) -> DatabaseDatasets:
     """Take a datasets table, with its index as plain columns."""
-    path_codes, paths = _encode(table, "rel_path")
+    path_codes, paths = _read_paths(table)
     eid_codes, eids = _read_id_codes(table, "eid")
     return DatabaseDatasets(
         read_ids(table),
         eid_codes,
         eids,
         path_codes,
-        [path.encode() for path in paths.to_pylist()],
+        paths,
         file_sizes(table),
         _read_digests(table),
         _read_qc(table),
         _numbers(table, "default_revision").astype(np.int8),
     )
+
+
+def _read_paths(table: pa.Table) -> tuple[npt.NDArray[np.int32], list[bytes]]:
+    """Return for each row an index into the rel_paths of a table, -1 where there is none, and these, each once."""
+    codes, texts = _encode(table, "rel_path")
+    new: dict[bytes, int] = {}
+    of_old = [new.setdefault(without_no_revision(text).encode(), len(new)) for text in texts.to_pylist()]
+    return np.array([*of_old, -1], np.int32)[codes], [*new]
 
 
 def session_paths(table: pa.Table) -> dict[bytes, str]:
@@ -268,8 +284,8 @@ def _read_digests(table: pa.Table) -> npt.NDArray[np.uint8]:
     if "hash" not in table.column_names:
         return found
     texts = _plain(table, "hash").combine_chunks()
-    is_md5 = arrow.values(pc.binary_length(texts), np.dtype(np.int32)) == 2 * DIGEST_SIZE
-    chosen = texts.filter(arrow.booleans(is_md5))
+    is_md5 = np.isin(arrow.values(pc.binary_length(texts), np.dtype(np.int32), -1), _MD5_LENGTHS)
+    chosen = pc.utf8_lower(pc.replace_substring(texts.filter(arrow.booleans(is_md5)), "-", ""))
     try:
         digests = _unpack(arrow.parse_digests(chosen))
     except ValueError:  # some are another thing of that length

@@ -204,6 +204,14 @@ class Earlier:
                 return filled
         return own
 
+    def updated(
+        self, sessions: Mapping[str, EarlierSession], datasets: Mapping[str, Mapping[str, EarlierDataset]]
+    ) -> Earlier:
+        """Return the same with some rows added, or replaced."""
+        return replace(
+            self, sessions={**self.sessions, **sessions}, datasets=self.datasets.updated(datasets), is_noted=False
+        )
+
     def without_ids(self) -> Earlier:
         """Return what is left where ids are not to be kept."""
         sessions = {key: replace(row, eid=None) for key, row in self.sessions.items()}

@@ -73,6 +73,14 @@ class KnownColumns:
         rest = earlier if self.rest is self.earlier else self.rest.without_ids()
         return KnownColumns(earlier, self.adoption, rest)
 
+    def updated(
+        self, sessions: Mapping[str, EarlierSession], datasets: Mapping[str, Mapping[str, EarlierDataset]]
+    ) -> KnownColumns:
+        """Return the same with other columns of some rows that the database does not know, by their key here."""
+        earlier = self.earlier.updated(sessions, datasets)
+        rest = earlier if self.rest is self.earlier else self.rest.updated(sessions, datasets)
+        return KnownColumns(earlier, self.adoption, rest)
+
     @property
     def has_eids(self) -> bool:
         """Whether a session may have another eid than the one that its path gives."""
@@ -132,9 +140,9 @@ def _rest(earlier: Earlier, adoption: Adoption) -> Earlier:
     """
     if not adoption.sessions:
         return earlier
-    sessions = {path: row for path, row in earlier.sessions.items() if path not in adoption.sessions}
+    sessions = {path: row for path, row in earlier.sessions.items() if adoption.own_session(path) is None}
     known = earlier.datasets
-    here = {number: found.number for path, number in known.numbers.items() if (found := adoption.sessions.get(path))}
+    here = {number: found.number for path, number in known.numbers.items() if (found := adoption.own_session(path))}
     numbers = np.full(max(known.numbers.values(), default=-1) + 1, -1, np.int64)
     numbers[[*here]] = [*here.values()]
     wanted = numbers[known.rows.numbers]

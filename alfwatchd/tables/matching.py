@@ -9,6 +9,7 @@ sure that it is the right one; prune keeps a file if there is any.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -92,6 +93,17 @@ def split_uuid(path: bytes) -> tuple[bytes, bytes | None]:
     if len(path) < 40 or (match := UUID_PART.search(text := path.decode())) is None:
         return path, None
     return (text[: match.start()] + text[match.end() :]).encode(), bytes.fromhex(match[1].replace("-", ""))
+
+
+_NO_REVISION = re.compile(r"(^|/)#(?:nan|none)#/", re.IGNORECASE)
+
+
+def without_no_revision(path: str) -> str:
+    """Return a rel_path without a revision folder that says "none".
+
+    Under pandas 3, Alyx 3.6 writes ``alf/#nan#/x`` into its tables for a dataset that is in no revision folder.
+    """
+    return _NO_REVISION.sub(r"\1", path) if "#" in path else path
 
 
 def composed(text: str) -> str:

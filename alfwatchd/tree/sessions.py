@@ -136,6 +136,10 @@ class Tables:
         ]
         return twins + [_say_unpadded(subject, names) for subject, names in sorted(self._unpadded.items())]
 
+    def raise_generation(self) -> None:
+        """Note that rows have other columns, although nothing here has changed."""
+        self.generation += 1
+
     def _rival(self, session: Session) -> str | None:
         """Return the path of the row that stands for the same session under another spelling."""
         folder, _, number = session.path.rpartition("/")

@@ -95,6 +95,30 @@ class Client:
         """Have all ids computed again, from the paths or from the database; ids in earlier tables do not count."""
         return _reply(api.RecomputeReply, self._ask("POST", "/v1/recompute_ids"))
 
+    def set_columns(
+        self,
+        session: str,
+        *,
+        qc: str | None = None,
+        projects: str | None = None,
+        task_protocol: str | None = None,
+    ) -> api.SetReply:
+        """Set columns of a session that no database knows, and wait until they are on disk.
+
+        Parameters
+        ----------
+        session : str
+            Its path, relative to the root, or its eid. A rel_path behind the path means one dataset, or those in a
+            folder.
+        qc : str or None
+            Of its datasets: NOT_SET, PASS, WARNING, FAIL or CRITICAL.
+        projects : str or None
+            Names with commas between them.
+        task_protocol : str or None
+        """
+        body = {"session": session, "qc": qc, "projects": projects, "task_protocol": task_protocol}
+        return _reply(api.SetReply, self._ask("POST", "/v1/set", body))
+
     def plan_prune(
         self,
         reference: str | None = None,

@@ -31,7 +31,7 @@ from alfwatchd.version import find_version
 from alfwatchd.web.connections import json_error
 from alfwatchd.web.control_service import ControlService
 from alfwatchd.web.control_socket import Peer
-from alfwatchd.web.request_bodies import ApplyBody, EmptyBody, PlanBody, RescanBody, UndoBody
+from alfwatchd.web.request_bodies import ApplyBody, EmptyBody, PlanBody, RescanBody, SetBody, UndoBody
 from alfwatchd.web.request_guard import RequestGuard
 from alfwatchd.web.root_header import HEADER, encode_root
 
@@ -55,7 +55,7 @@ _MOST_MISTAKES = 5
 """How many mistakes in a body an answer lists."""
 _ROOT_HEADER = (
     "Which root is meant: its absolute path, percent-encoded. A daemon that keeps another root refuses. "
-    "Required for all requests below /v1/prune that change something, and for accept_root."
+    "Required for all requests below /v1/prune that change something, for /v1/set, and for accept_root."
 )
 
 
@@ -128,6 +128,12 @@ def _tables_routes(service: ControlService) -> APIRouter:
     async def recompute_ids(peer: Annotated[Peer, Depends(_peer)]) -> api.RecomputeReply:
         """Compute all ids again, from the paths or from the database; ids in earlier tables do not count."""
         return await service.recompute_ids(peer)
+
+    @routes.post("/set")
+    async def set_columns(request: Request, body: SetBody, peer: Annotated[Peer, Depends(_peer)]) -> api.SetReply:
+        """Set qc, projects or task_protocol of a session that no database knows. It must say which root it means."""
+        _require_root(request)
+        return await service.set_columns(body, peer)
 
     return routes
 

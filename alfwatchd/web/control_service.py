@@ -21,6 +21,7 @@ from alfwatchd.api import (
     RecomputeRequest,
     RemovingNotice,
     RootCheckRequest,
+    SetRequest,
     SnapshotRequest,
     SyncRequest,
     answer,
@@ -32,10 +33,11 @@ from alfwatchd.prune.plan import NO_REFERENCE, OWN_TABLES, PrunePlan, folders_ab
 from alfwatchd.prune.wording import name_prune, refusals_named
 from alfwatchd.settings import Settings
 from alfwatchd.store.id_history import find_id
+from alfwatchd.store.reader import find_path
 from alfwatchd.tree.sessions import TablesView
 from alfwatchd.web import root_header
 from alfwatchd.web.control_socket import Peer
-from alfwatchd.web.request_bodies import ApplyBody, EmptyBody, PlanBody, UndoBody
+from alfwatchd.web.request_bodies import ApplyBody, EmptyBody, PlanBody, SetBody, UndoBody
 
 _log = logging.getLogger(__name__)
 
@@ -137,6 +139,29 @@ class ControlService:
         await _in_thread(self._check_may_change, peer, "recompute ids")
         _log.warning("all ids are recomputed on request of %s", peer)
         return await self.ask(RecomputeRequest)  # type: ignore[no-any-return]
+
+    async def set_columns(self, body: SetBody, peer: Peer) -> api.SetReply:
+        """Have columns of a session set, in memory and on disk.
+
+        Raises
+        ------
+        NotAllowed
+            This peer may not do it.
+        UsageError
+            No such session is here, a database knows it, or a value makes no sense.
+        Busy, RootOffline, TablesError
+            It cannot be done now.
+        """
+        await _in_thread(self._check_may_change, peer, "set columns")
+        path = await _in_thread(find_path, self._settings().out_dir, body.session)
+        _log.warning(
+            "columns are set on request of %s path=%r qc=%r projects=%r task_protocol=%r",
+            peer, path, body.qc, body.projects, body.task_protocol,
+        )  # fmt: skip
+        make = functools.partial(
+            SetRequest, path=path, qc=body.qc, projects=body.projects, task_protocol=body.task_protocol
+        )
+        return await self.ask(make)  # type: ignore[no-any-return]
 
     async def plan(self, body: PlanBody) -> api.PruneReply:
         """Plan a prune of what is on disk now.

@@ -17,6 +17,22 @@ class RescanBody(BaseModel):
     )
 
 
+class SetBody(BaseModel):
+    """Which columns to set; null leaves a column as it is."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    session: str = Field(
+        max_length=4096,
+        description="Path of a session, relative to the root, or its eid. A rel_path behind the path means one "
+        "dataset, or those in one folder.",
+    )
+    qc: str | None = Field(
+        None, max_length=16, description="NOT_SET, PASS, WARNING, FAIL or CRITICAL: of its datasets."
+    )
+    projects: str | None = Field(None, max_length=4096, description="Names with commas between them.")
+    task_protocol: str | None = Field(None, max_length=4096, description="Of the session.")
+
+
 class PlanBody(BaseModel):
     """What a prune compares the root with, and its limits."""
 

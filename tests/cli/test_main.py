@@ -24,6 +24,7 @@ FLAGS = {
     "flush": {*ADDRESS, *OUTPUT},
     "rescan": {*ADDRESS, *OUTPUT, "--accept-root"},
     "ids": {*ADDRESS, *OUTPUT, *SCAN, "--hash-files", "--recompute"},
+    "set": {*ADDRESS, *OUTPUT, *SCAN, "--hash-files"},
     "prune": {
         *ADDRESS, *OUTPUT, *SCAN, "--reference", "--apply", "--newer", "--keep-empty-sessions", "--max-fraction",
         "--list", "--undo", "--empty-trash",

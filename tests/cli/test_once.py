@@ -99,6 +99,18 @@ def test_one_target_that_fails_does_not_keep_tables_from_the_others(places, run,
     assert f"published to {tmp_path / 'good'}: generation " in ended.out
 
 
+def test_a_database_that_cannot_be_read_is_a_failure_of_the_command(places, run, tmp_path):
+    # It ended with 0, and the tables had ids of their own: the next good run changed every one of them.
+    config = tmp_path / "c.toml"
+    config.write_text(f"[adopt]\nsource = '{tmp_path / 'away'}'\n")
+    ended = run("--once", *places, f"--config={config}")
+    assert ended.code == 1
+    assert "the tables are written without a look at the database: " in ended.err
+    assert f"{tmp_path / 'away'}: is not there; check adopt.source" in ended.err
+    assert "problem: " not in ended.err
+    assert (tmp_path / "root/datasets.pqt").exists()
+
+
 def test_the_trash_is_emptied_when_due(places, run, monkeypatch):
     """A root without a daemon would otherwise never get its space back."""
     asked = []

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
 import tempfile
+import uuid
 
 import pyarrow.parquet as pq
 import pytest
@@ -119,6 +121,44 @@ def test_rows_that_slip_through_between_two_pages_are_read_again():
             read_database(alyx.address, None, None, TOKEN)
 
 
+def test_sessions_that_start_at_one_time_are_all_read():
+    # ONE registers a session at midnight unless it is told the time. Such sessions changed places between two pages, so
+    # some were never shown, and no look at the database ever succeeded.
+    with alyx_server() as alyx:
+        alyx.page_rows = 80
+        first = alyx.sessions[0]
+        for day, number in itertools.product(range(3), range(130)):
+            eid = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{day} {number}"))
+            start = {"number": number, "start_time": f"2020-01-{day + 1:02}T00:00:00"}
+            alyx.sessions.append(first | start | {"id": eid, "url": f"/sessions/{eid}"})
+        sessions, _ = read_database(alyx.address, None, None, TOKEN)
+    assert sessions["id"].to_pylist() == sorted(each["id"] for each in alyx.sessions)
+
+
+def test_sessions_that_alyx_never_shows_are_told_as_they_are():
+    with alyx_server() as alyx:
+        alyx.page_rows, alyx.filters = 10, ("date_range",)
+        for session in alyx.sessions:
+            session["start_time"] = "2020-01-01T00:00:00"
+        shown = alyx.page
+        alyx.page = lambda *asked: ([each for each in shown(*asked)[0] if each["number"] != 1], shown(*asked)[1])
+        with pytest.raises(SourceError, match=r"sessions of 2020-01-01: Alyx has 26 and shows \d+ .*name the tables"):
+            read_database(alyx.address, None, None, TOKEN)
+
+
+def test_a_token_that_is_revoked_while_it_is_used_is_told():
+    # ONE's client answers an invalid token by another login, without a password, and passes on the 400 which that gets.
+    with alyx_server() as alyx:
+
+        def revoke(path):
+            if path.startswith("/datasets"):
+                alyx.token = alyx.token[::-1]
+
+        alyx.before = revoke
+        with pytest.raises(SourceError, match="reading datasets: Alyx does not accept the token"):
+            read_database(alyx.address, None, None, TOKEN)
+
+
 def test_a_token_serves_where_the_database_does_not_tell_whose_it_is():
     with alyx_server() as alyx:
         alyx.knows_me = False
@@ -130,8 +170,11 @@ def test_a_token_serves_where_the_database_does_not_tell_whose_it_is():
     ("change", "credentials", "says"),
     [
         ({}, (None, None, None), "give the credential alyx_token, or alyx_username and alyx_password"),
-        ({}, (USER, "wrong", None), "logging in: Alyx answered 400: check credentials"),
-        ({}, (None, None, "wrong"), "logging in: Alyx answered 403: check credentials"),
+        ({}, (USER, "wrong", None), "logging in: Alyx answered 400: it does not accept the user name and password"),
+        ({}, (None, None, "wrong"), "logging in: Alyx does not accept the token .*its page /me shows a valid one"),
+        ({"knows_me": False}, (None, None, "wrong"), "Alyx does not accept the token"),
+        ({"broken": 403}, (None, None, TOKEN), "Alyx answered 403: the user may not read this: check the rights"),
+        ({"broken": 400}, (None, None, TOKEN), "Alyx answered 400: check the address, or try again"),
         ({"broken": 500}, (None, None, TOKEN), "reading sessions: Alyx answered 500: check the address, or try again"),
         ({"datasets": [{"url": "x" * 36}]}, (None, None, TOKEN), r"datasets are not what Alyx answers \(KeyError"),
     ],

@@ -9,10 +9,10 @@ from pathlib import Path
 import one
 import pytest
 
-from alfwatchd.database import download, sources
+from alfwatchd.database import download, web_source
 from alfwatchd.database.download import fetch
 from alfwatchd.database.sources import read_source
-from alfwatchd.errors import SourceError, SourceMissing
+from alfwatchd.errors import SourceError, SourceMissing, SourceRefused
 from kit.web import etag, web_server
 
 FIXTURES = Path(one.__file__).parent / "tests" / "fixtures"
@@ -79,8 +79,8 @@ def test_the_location_of_tables_gets_the_token_on_the_same_server_only(monkeypat
 @pytest.mark.parametrize(
     ("answer", "kind", "says"),
     [
-        (401, SourceError, "answered 401: it needs credentials: set a token as the credential adopt_token"),
-        (403, SourceMissing, "answered 403: it refuses"),
+        (401, SourceError, "answered 401: it does not accept the token: it may be revoked; give a valid one"),
+        (403, SourceRefused, "answered 403: it does not accept the token"),
         (404, SourceMissing, "answered 404: there is no such file"),
         (500, SourceError, "answered 500: try again later"),
         ("ftp://127.0.0.1/x", SourceError, "redirected to an address that is not http or https"),
@@ -95,6 +95,18 @@ def test_a_failure_names_address_and_reason_and_no_secret(answer, kind, says):
         assert type(caught.value) is kind
         assert f"{web.address}/a: " in str(caught.value)
         assert not {"hidden", TOKEN} & set(str(caught.value).replace("?", " ").replace("=", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (401, "needs credentials: set a token as the credential adopt_token"),
+        (403, "it refuses access: set a token as the credential adopt_token, if it needs one"),
+    ],
+)
+def test_a_server_that_wants_a_token_is_said(answer, says):
+    with web_server({"/a": answer}) as web, pytest.raises(SourceError, match=says):
+        fetched(web)
 
 
 def test_a_server_that_does_not_answer_is_named():
@@ -123,18 +135,18 @@ def test_what_ends_early_or_is_silent_or_too_large_is_not_taken(monkeypatch):
 
 
 def test_two_files_are_never_taken_while_they_are_replaced(monkeypatch):
-    monkeypatch.setattr(sources, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(web_source, "PAUSE_SECONDS", 0.0)
     with web_server(dict(TABLES)) as web:
 
         def replace(path):
-            if path.endswith("datasets.pqt") and len(web.asked) < 8:  # after the sessions
+            if path.endswith("datasets.pqt") and len(web.asked) < 9:  # after the sessions
                 web.salt = str(len(web.asked))
 
         web.before = replace
         found = read_source(f"{web.address}/t", None)
         assert [path for path, _ in web.asked].count("/t/sessions.pqt") > 2
         assert read_source(f"{web.address}/t", found.version) is None
-        monkeypatch.setattr(sources, "TRIES", 2)
+        monkeypatch.setattr(web_source, "TRIES", 2)
         web.before = lambda path: setattr(web, "salt", str(len(web.asked)))
         with pytest.raises(SourceError, match="is being replaced all the time"):
             read_source(f"{web.address}/t", None)

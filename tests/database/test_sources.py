@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from alfwatchd.database import sources
+from alfwatchd.database import source_tables, sources, web_source
 from alfwatchd.database.sources import read_source
 from alfwatchd.errors import SourceError
 from kit.web import web_server
@@ -27,7 +27,8 @@ NAMES = ("sessions.pqt", "datasets.pqt")
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch):
-    monkeypatch.setattr(sources, "PAUSE_SECONDS", 0.0)
+    for module in (sources, web_source):
+        monkeypatch.setattr(module, "PAUSE_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -233,7 +234,7 @@ def test_what_else_is_in_a_zip_file_is_left_there(folder, tmp_path):
 
 
 def test_a_pair_is_never_taken_while_it_is_replaced(folder, monkeypatch):
-    plain, times = sources.read_file, []
+    plain, times = source_tables.read_file, []
 
     def read_file(path, columns):
         if len(times) in (1, 3):  # between the two files, twice
@@ -241,10 +242,10 @@ def test_a_pair_is_never_taken_while_it_is_replaced(folder, monkeypatch):
         times.append(path.name)
         return plain(path, columns)
 
-    monkeypatch.setattr(sources, "read_file", read_file)
+    monkeypatch.setattr(source_tables, "read_file", read_file)
     assert len(read_source(str(folder), None).sessions) == 26 - 2
     assert times == [*NAMES] * 3
-    monkeypatch.setattr(sources, "read_file", lambda *arguments: (change(folder), plain(*arguments))[1])
+    monkeypatch.setattr(source_tables, "read_file", lambda *arguments: (change(folder), plain(*arguments))[1])
     with pytest.raises(SourceError, match="is being replaced all the time"):
         read_source(str(folder), None)
 

@@ -71,7 +71,12 @@ def dataset(eid: str, rel_path: str, **more: Any) -> dict[str, Any]:
     return {"id": str(uuid.uuid4()), "eid": eid, "rel_path": rel_path, **row, **more}
 
 
-def write_database(folder: Path, sessions: Iterable[dict[str, Any]], datasets: Iterable[dict[str, Any]]) -> Path:
+def write_database(
+    folder: Path,
+    sessions: Iterable[dict[str, Any]],
+    datasets: Iterable[dict[str, Any]],
+    date_created: str = "2026-01-02 03:04",
+) -> Path:
     """Write tables as a new Alyx does, with string ids; each file is put in place of the old one."""
     texts = ("id", "lab", "subject", "task_protocol", "projects")
     columns = [(name, pa.string()) for name in texts] + [("date", pa.date32()), ("number", pa.int64())]
@@ -87,7 +92,7 @@ def write_database(folder: Path, sessions: Iterable[dict[str, Any]], datasets: I
     place = of_datasets.schema.get_field_index("qc")
     qc = of_datasets["qc"].combine_chunks().dictionary_encode().cast(_QC)
     of_datasets = of_datasets.set_column(place, pa.field("qc", _QC), qc)
-    about = {"one_metadata": json.dumps({"date_created": "2026-01-02 03:04", "origin": "a test"})}
+    about = {"one_metadata": json.dumps({"date_created": date_created, "origin": "a test"})}
     folder.mkdir(parents=True, exist_ok=True)
     for name, table in zip(NAMES, (of_sessions, of_datasets), strict=True):
         pq.write_table(table.replace_schema_metadata(about), folder / f"{name}.new")

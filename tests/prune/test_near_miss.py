@@ -122,3 +122,10 @@ def test_rows_without_their_session_protect():
     assert files == ["t/2020-01-01/001/q.r.s"]
     assert set(kept.values()) == {"listed without its session"}
     assert len(kept) == 5
+
+
+def test_datasets_of_an_alyx_that_calls_no_revision_nan_stay():
+    # Under pandas 3, Alyx has "alf/#nan#/x" in its tables for a dataset in no revision folder: all would have gone.
+    reference = listed({f"lab/{S1}": [SPIKES.replace("alf/", "alf/#nan#/")]})
+    kept = {f"{LAB_S1}/{SPIKES}": f"near miss: the reference spells it {SPIKES.replace('alf/', 'alf/#nan#/')}"}
+    assert find({LAB_S1: [SPIKES]}, reference) == ([], [], kept)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from alfwatchd.alf.file_names import DATASETS, SESSIONS
 from alfwatchd.errors import TablesError
-from alfwatchd.store import writer
+from alfwatchd.store import layout, writer
 from alfwatchd.store.reader import METADATA_KEY, read_tables
 from alfwatchd.store.writer import TableWriter
 from alfwatchd.tables import columns, row_groups
@@ -169,6 +169,23 @@ def test_what_is_noted_holds_after_each_write_and_not_only_at_the_end(out_dir, n
     check(out_dir, rows)
 
 
+def test_young_tables_of_equal_rows_stay_as_they_are(out_dir):
+    # A cron job that indexes a tree in which nothing changes wrote both files again at each run.
+    new_writer(out_dir).write(snapshot(MANY, 1), PLAIN)
+    marks = [os.stat(out_dir / name).st_ino for name in (SESSIONS, DATASETS)]
+
+    def write(rows, rules=PLAIN, seconds=3600.0):
+        new_writer(out_dir).write(rows, rules, renewed_seconds=seconds)
+        return [os.stat(out_dir / name).st_ino for name in (SESSIONS, DATASETS)]
+
+    assert write(snapshot(MANY, 2)) == marks
+    assert read_tables(out_dir).generation == 1
+    assert write(snapshot(MANY, 2), seconds=0.0) != marks  # prune asks how old they are
+    marks = write(snapshot(MANY, 3))
+    assert write(snapshot(MANY[1:], 4)) != marks
+    check(out_dir, snapshot(MANY[1:], 4))
+
+
 # What may be untrue.
 
 
@@ -241,7 +258,7 @@ def test_rows_that_become_other_columns_are_all_written(out_dir, rules, is_first
 
 def test_another_version_of_the_program_writes_everything(out_dir, monkeypatch):
     new_writer(out_dir).write(snapshot(MANY), PLAIN)
-    monkeypatch.setattr(writer, "find_version", lambda: "other")
+    monkeypatch.setattr(layout, "find_version", lambda: "other")
     with encoded() as found:
         new_writer(out_dir).write(snapshot(MANY, 2), PLAIN)
     assert len(found) == len(MANY)

@@ -275,7 +275,8 @@ def test_ids_that_change_with_the_lab_setting_are_announced_and_ids_that_the_dat
     flat = "s7/2020-01-01/001"
     shutil.copytree(small.root / S1, small.root / flat)
     known = session("lab/Subjects/s7/2020-01-01/001")
-    write_database(small.source, [known, session(S2)], [times := dataset(known["id"], TIMES)])
+    other = session("other/Subjects/s7/2020-01-01/001")  # so it needs the setting to say which one is meant
+    write_database(small.source, [known, other, session(S2)], [times := dataset(known["id"], TIMES)])
     small.run_once()
 
     def flat_row():
@@ -337,7 +338,7 @@ def test_tables_that_make_no_sense_change_nothing_and_are_told(small):
     in_30000_years = pa.array([10**7], pa.int32()).cast(pa.date32())
     sessions = sessions.set_column(sessions.column_names.index("date"), "date", in_30000_years)
     pq.write_table(sessions, small.source / "sessions.pqt")
-    assert "its tables make no sense" in small.run_once().stderr
+    assert "its tables make no sense" in small.run_once(code=1).stderr
     assert rows_of(small.root) == before
 
 
@@ -450,7 +451,7 @@ def test_the_manual_names_all_settings_problems_and_credentials():
     assert re.findall(r"^\| `(\w+)` \| `?[^|]+`? \| ", text, re.MULTILINE)[:3] == [*Adopt.model_fields]
     code = "".join(path.read_text() for path in Path(alfwatchd.__file__).parent.rglob("*.py"))
     kinds = set(re.findall(r'"(adopt_(?!token)\w+)"', code))
-    assert kinds == {"adopt_conflict", "adopt_spelling", "adopt_lab", "adopt_source"}
+    assert kinds == {"adopt_conflict", "adopt_spelling", "adopt_lab", "adopt_source", "adopt_unmatched"}
     names = {"adopt_token", "alyx_token", "alyx_username", "alyx_password"}
     assert names <= set(re.findall(r'"(\w+)"', code))
     assert kinds | names <= set(re.findall(r"`(\w+)`", text))

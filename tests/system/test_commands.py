@@ -292,7 +292,8 @@ def test_curl(served):
     refused = curl("-d", '{"path": "nowhere"}', "-H", "Content-Type: application/json", "http://localhost/v1/rescan")
     assert refused["error"] == "UsageError"
     assert set(curl("http://localhost/openapi.json")["paths"]) == {
-        "/v1/status", "/v1/ids/{old}", "/v1/recompute_ids", "/v1/sync", "/v1/flush", "/v1/rescan", "/v1/prune/plan",
+        "/v1/status", "/v1/ids/{old}", "/v1/recompute_ids", "/v1/set", "/v1/sync", "/v1/flush", "/v1/rescan",
+        "/v1/prune/plan",
         "/v1/prune/apply", "/v1/prune/undo", "/v1/prune/empty", "/v1/prune/plans",
     }  # fmt: skip
 

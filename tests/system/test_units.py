@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from alfwatchd.database import sources
+from alfwatchd.database import sources, web_source
 from alfwatchd.publish import s3_server
 
 UNITS = Path(__file__).parents[2] / "systemd"
@@ -76,7 +76,7 @@ def test_the_network_drop_in_takes_back_all_that_keeps_the_network_away():
     }  # fmt: skip
     names = re.findall(r"LoadCredential=(\w+):\S+/\1$", DROP_IN.read_text(), re.MULTILINE)
     wanted = list(s3_server.CREDENTIALS)
-    assert names == [*wanted, sources.TOKEN, *sources.ALYX_CREDENTIALS]
+    assert names == [*wanted, web_source.TOKEN, *sources.ALYX_CREDENTIALS]
 
 
 @needs_analyze

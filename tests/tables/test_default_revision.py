@@ -30,6 +30,8 @@ def snapshot(*sessions):
     return Snapshot(1, {each.path: each for each in sessions})
 
 
+U1, U2 = (str(uuid.UUID(int=number, version=4)) for number in (1, 2))
+
 # (rel_paths, those that are the default)
 REVISIONS = [
     (["a.b.c"], ["a.b.c"]),
@@ -40,6 +42,11 @@ REVISIONS = [
     (["alf/a.b.c", "alf/#v1#/d.e.f"], ["alf/a.b.c", "alf/#v1#/d.e.f"]),
     (["alf/#v1#/a.b.c", "raw/#v2#/a.b.c", "a.b.c"], ["alf/#v1#/a.b.c", "raw/#v2#/a.b.c", "a.b.c"]),
     (["alf/#v1#/a.b.c", "alf/#v1#/a.b.x.c", "alf/#v2#/a.b.x.c"], ["alf/#v1#/a.b.c", "alf/#v2#/a.b.x.c"]),
+    # Data servers of Alyx have an id in each file name: it is another one in each revision.
+    ([f"alf/a.b.{U2}.c", f"alf/#v1#/a.b.{U1}.c"], [f"alf/#v1#/a.b.{U1}.c"]),
+    ([f"a.b.{U2}.c", f"#v1#/a.b.{U1}.c", f"#v1#/d.e.{U1}.f"], [f"#v1#/a.b.{U1}.c", f"#v1#/d.e.{U1}.f"]),
+    (["alf/a.b.c", f"alf/a.b.{U1}.c"], ["alf/a.b.c"]),
+    ([f"alf/a.b.{U1}.c", f"alf/a.b.{U2}.c"], [f"alf/a.b.{U2}.c"]),
 ]
 
 
@@ -63,6 +70,8 @@ CHOICES = [
     ("the one that is told is not here", [("a.b.c", False, 1), ("#v1#/a.b.c", True, 0)], "#v1#/a.b.c"),
     ("none is here: the one that is told", [("a.b.c", False, 1), ("#v1#/a.b.c", False, 0)], "a.b.c"),
     ("two are told: the newest", [("a.b.c", True, 1), ("#v1#/a.b.c", True, 1)], "#v1#/a.b.c"),
+    ("ids in names", [(f"a.b.{U1}.c", True, 1), (f"#v1#/a.b.{U2}.c", True, 0)], f"a.b.{U1}.c"),
+    ("ids in some names", [("a.b.c", True, 1), (f"#v1#/a.b.{U2}.c", True, 1)], f"#v1#/a.b.{U2}.c"),
 ]
 
 

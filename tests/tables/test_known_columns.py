@@ -55,6 +55,13 @@ def test_what_the_database_knows_better_does_not_count_but_is_not_forgotten():
     assert (again.rest, again.earlier_session(key())) == (BEFORE, BEFORE.sessions[S1])
 
 
+def test_a_session_in_no_lab_folder_is_the_databases_too():
+    # Its row in earlier tables has no lab, and the database's session has one.
+    known = KnownColumns.of(BEFORE, database("a.b.c", lab="only"))
+    assert known.earlier_session(key()) == NO_SESSION
+    assert known.earlier_datasets(key()) == {"x.y.z": EarlierDataset(None, 4)}
+
+
 def test_one_look_up_tells_rows_of_both():
     known = KnownColumns.of(BEFORE, database("a.b.c", "d.e.f"))
     adopted = [known.adoption.session_at(S1), None]

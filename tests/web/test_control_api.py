@@ -151,16 +151,16 @@ def test_the_description_names_all_replies(box: Box):
     assert described["openapi"].startswith("3.")
     assert {(method, path) for path, methods in described["paths"].items() for method in methods} == {
         *(("get", f"/v1/{name}") for name in ("status", "ids/{old}", "prune/plans")),
-        *(("post", f"/v1/{name}") for name in ("sync", "flush", "rescan", "recompute_ids")),
+        *(("post", f"/v1/{name}") for name in ("sync", "flush", "rescan", "recompute_ids", "set")),
         *(("post", f"/v1/prune/{name}") for name in ("plan", "apply", "undo", "empty")),
     }
     schemas = described["components"]["schemas"]
     for kind in (
         api.Status, api.SyncReply, api.FlushReply, api.RescanReply, api.PruneReply,
-        api.PruneItem, api.IdsReply, api.IdStep, api.RecomputeReply, api.AdoptStatus,
+        api.PruneItem, api.IdsReply, api.IdStep, api.RecomputeReply, api.SetReply, api.AdoptStatus,
         api.ProblemReply, api.RescanNote, control_api.ErrorReply,
         api.TrashReply, api.PlansReply, api.PlanRecord,
-        request_bodies.RescanBody, request_bodies.PlanBody, request_bodies.ApplyBody,
+        request_bodies.RescanBody, request_bodies.SetBody, request_bodies.PlanBody, request_bodies.ApplyBody,
         request_bodies.UndoBody, request_bodies.EmptyBody,
     ):  # fmt: skip
         names = kind.model_fields if hasattr(kind, "model_fields") else [field.name for field in fields(kind)]
