@@ -151,7 +151,7 @@ def test_subsets_with_a_tag_each_once():
         Subset(**first),
         Subset(**second),
     ]
-    with pytest.raises(ConfigError, match="two different subsets have the tag 'x'"):
+    with pytest.raises(ConfigError, match="two subsets have the tag 'x'"):
         tagged_subsets(targets(first, second | {"tag": "x"}))
 
 
