@@ -24,7 +24,18 @@ hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
 
-KINDS = ("operations", "faults", "overflows", "restarts", "kills", "flushes", "reads", "requests", "comparisons", "held")
+KINDS = (
+    "operations",
+    "faults",
+    "overflows",
+    "restarts",
+    "kills",
+    "flushes",
+    "reads",
+    "requests",
+    "comparisons",
+    "held",
+)
 """What trials count: changes of the disk; things made to fail; losses of events; starts of a daemon after an end; ends
 by SIGKILL; versions of the tables; times that a program read them; requests to the socket; tables compared with what
 they should be; answers that rows are held."""
