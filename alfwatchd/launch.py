@@ -1,7 +1,7 @@
 """The first code of the program: makes the process fit for all that follows, then imports the command line.
 
-Until something is begun that must be put away, Ctrl-C ends the process as the kernel does it, without a word: while
-modules are imported, Python would print a traceback of many lines. This module imports only what Python has loaded
+While modules are imported, Ctrl-C ends the process at once and prints nothing: Python would print a traceback of many
+lines. This module imports only what Python has loaded
 before the program begins.
 """
 

@@ -23,8 +23,8 @@ examples:
   alfwatchd set lab/Subjects/SL-017/2021-02-01/001/alf/probe00 qc=FAIL   some of them
 
 qc is one of NOT_SET, PASS, WARNING, FAIL, CRITICAL, and belongs to the datasets
-that are there now. An empty value (projects=) removes what was set. If a
-database is adopted and knows the session, set the values in the database.
+that are there now. What you set stays over restarts; an empty value (projects=)
+removes it. If a database is adopted and knows the session, set the values there.
 
 If no daemon keeps the root, the command scans the root as `alfwatchd --once`.
 
@@ -93,7 +93,7 @@ COMMAND = Command(
     "set",
     operands="SESSION NAME=VALUE...",
     summary="set qc, projects or task_protocol of a session",
-    description="Set qc, projects or task_protocol of a session that no database knows. It stays over restarts.",
+    description="Set qc, projects or task_protocol of a session that no database knows.",
     examples=_EXAMPLES,
     add_flags=_add_flags,
     run=_run,

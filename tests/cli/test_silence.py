@@ -37,7 +37,7 @@ CASES = {
     "a percentage for a fraction": Case(
         "prune --root {}/root --reference {}/root --max-fraction 10", 2, "10 is no fraction: for 10 % write 0.1"
     ),
-    "prune without reference": Case("prune --root {}/root", 0, "so there is nothing to delete; name the tables"),
+    "prune without reference": Case("prune --root {}/root", 0, "so there is nothing to delete; name tables"),
     "prune --apply without reference": Case("prune --root {}/root --apply", 2, "without a reference there is nothing"),
     "a target that is the root": Case(
         "--once --root {}/root", 78, "/root is the root, and would get cache.zip", config='[[publish]]\ntarget = "root"'
