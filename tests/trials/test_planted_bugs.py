@@ -55,8 +55,8 @@ BUGS = {
     ),
     "a path that leads elsewhere for a moment is believed": (
         "index/looker.py",
-        "            if self._identities.lead_elsewhere(folder, about) or self._guard.leads_elsewhere(folder.path, about):\n",
-        "            if self._guard.leads_elsewhere(folder.path, about):\n",
+        "if self._identities.lead_elsewhere(folder, about) or self._guard",
+        "if self._guard",
     ),
     "what worker processes have read is taken in whatever happened meanwhile": (
         "index/intake.py",
