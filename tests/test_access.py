@@ -8,9 +8,9 @@ import stat
 import subprocess
 
 import pytest
-from alfwatchd.store.atomic import replace_file
 
 from alfwatchd.access import Access
+from alfwatchd.atomic import replace_file
 
 OTHER_GROUP = 100
 
