@@ -18,6 +18,7 @@ from alfwatchd.publish.s3 import S3Target
 
 KEY, SECRET, TOKEN = "AKIA7EXAMPLE2KEY1234", "s3cr3tWithSlash/And+Plus0123456789abcdef", "tok3nOfASession0123456789"
 _SECONDS = 10.0
+_MOST_TRIES = 5
 
 
 @dataclass(frozen=True)
@@ -167,13 +168,20 @@ class S3Box:
         return f"s3://{self.bucket}/one"
 
     def read(self, key: str, prefix: str = "one") -> bytes | None:
-        try:
-            return _ask(f"{self.server}/{self.bucket}/{quote(prefix)}/{key}")
-        except urllib.error.HTTPError as error:
-            error.close()
-            if error.code != 404:
-                raise
-            return None
+        """Return what an object holds, or None if there is none.
+
+        moto now and then answers 500 to a reader while another thread replaces the object, so this asks again.
+        """
+        for n_left in reversed(range(_MOST_TRIES)):
+            try:
+                return _ask(f"{self.server}/{self.bucket}/{quote(prefix)}/{key}")
+            except urllib.error.HTTPError as error:
+                error.close()
+                if error.code == 404:
+                    return None
+                if error.code != 500 or not n_left:
+                    raise
+        return None
 
     def write(self, key: str, content: bytes = b"") -> None:
         _ask(f"{self.server}/{self.bucket}/one/{key}", content)
