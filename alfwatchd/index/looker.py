@@ -119,7 +119,7 @@ class Looker:
         folder, mark = look.folder, look.mark
         if mark is None or mark.listing or folder.wd == NOT_WATCHED or folder in self._intake.unreadable:
             return None
-        if folder.kind < Kind.SESSION:  # no files count there, but for links
+        if folder.kind < Kind.SESSION:  # of the files there, only links count
             return None if self.scanner.finds_link(fd, folder, mark.names) else 0
         found = self.scanner.look(fd, folder, mark.names)
         if found.unknown:
