@@ -63,6 +63,11 @@ _EXPECTED = (
 
 def no_state(state_dir: Path, error: Exception) -> StateError:
     """Return what to raise where no state can be kept in a folder."""
+    if isinstance(error, OSError) and error.errno == errno.ENOTEMPTY:
+        return StateError(
+            f"{error.filename}: a folder that is not empty is in the place of a file; move it away, or choose another "
+            "folder with --state-dir"
+        )
     reason = error.strerror if isinstance(error, OSError) else error
     return StateError(
         f"{state_dir}: {this_user()} cannot keep state here ({reason}): give this user write access, or choose another "

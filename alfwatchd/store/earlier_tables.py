@@ -190,7 +190,8 @@ def gather(
     earlier = NOTHING_EARLIER
     if tables is not None:
         filled = filled_lab(tables.metadata, lab)
-        earlier = carry_over.carry_over(tables.sessions, tables.datasets, namespace, filled, lab)
+        is_adopted = bool(tables.metadata.get("adopted"))
+        earlier = carry_over.carry_over(tables.sessions, tables.datasets, namespace, filled, lab, is_adopted=is_adopted)
     noted = _load(notes) if notes is not None else []
     if notes is None or not noted:
         return earlier

@@ -6,6 +6,7 @@ import datetime
 import math
 import re
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import replace
 from typing import Any
@@ -31,11 +32,18 @@ from alfwatchd.tables.matching import CODE_BITS
 from alfwatchd.tables.raw_ids import Ids, join_ids, parse_ids, raw_ids
 
 _PIECE = 1 << 13
+_NO_EID = bytes(16)
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
 
 def carry_over(
-    sessions: pa.Table, datasets: pa.Table, namespace: uuid.UUID, lab: str, lab_now: str | None = None
+    sessions: pa.Table,
+    datasets: pa.Table,
+    namespace: uuid.UUID,
+    lab: str,
+    lab_now: str | None = None,
+    *,
+    is_adopted: bool = False,
 ) -> Earlier:
     """Gather what must survive from earlier tables, made by ONE, by Alyx or by us.
 
@@ -49,6 +57,9 @@ def carry_over(
         What these tables hold as the lab of sessions in no lab folder.
     lab_now : str or None
         The lab that new tables will hold there, from which new ids are made; None if it is the same.
+    is_adopted : bool
+        Whether a database gave some of the eids. New ids of datasets follow from the path of such a session, not from
+        its eid, so those that follow from its eid are news, too.
 
     Returns
     -------
@@ -58,20 +69,23 @@ def carry_over(
     """
     keys = session_keys(sessions)
     eids = [each.tobytes() if each.any() else None for each in _unique_ids(sessions)]
-    own_eids: dict[object, bytes] = {}
+    made_from: dict[object, bytes] = {}
     earlier_sessions: dict[str, EarlierSession] = {}
     plain: set[str] = set()
     projects = _column(sessions, "projects") if "projects" in sessions.column_names else _column(sessions, "project")
     rows = zip(keys, eids, _column(sessions, "id"), _column(sessions, "task_protocol"), projects, strict=True)
     has_other_lab = lab_now is not None and lab_now != lab
+    n_of_key = Counter(keys)
     for key, eid, text, protocol, project in rows:
         if key is None:
             continue
         path, given = key.eid_path, ids.session_id(key.eid_path, namespace)
-        if isinstance(text, str):
-            own_eids[text] = eid or given
         # The table does not say whether a session of this lab lies in a folder of the lab, or got it from the setting.
         is_news = eid != given or (has_other_lab and key.lab == lab)
+        if isinstance(text, str):
+            made_from[text] = eid or given
+            if is_adopted and is_news and n_of_key[key] == 1:  # of several folders, none could keep ids of its own
+                made_from[text] = _NO_EID
         if eid == given:
             plain.add(path)
         row = EarlierSession(eid if is_news else None, str(protocol or ""), str(project or ""))
@@ -80,7 +94,7 @@ def carry_over(
     for path in plain & earlier_sessions.keys() if not has_other_lab else ():
         # Of two folders that are one session to the tables, one has its own eid, and the other one what is next to it.
         earlier_sessions[path] = replace(earlier_sessions[path], eid=None)
-    known, n_lost_ids = _known_datasets(sessions, datasets, keys, own_eids)
+    known, n_lost_ids = _known_datasets(sessions, datasets, keys, made_from)
     return Earlier(earlier_sessions, known, lab, n_lost_ids=n_lost_ids)
 
 
@@ -137,17 +151,18 @@ def dataset_rows(
 
 
 def _known_datasets(
-    sessions: pa.Table, datasets: pa.Table, keys: list[SessionKey | None], eids: Mapping[object, bytes]
+    sessions: pa.Table, datasets: pa.Table, keys: list[SessionKey | None], made_from: Mapping[object, bytes]
 ) -> tuple[EarlierDatasets, int]:
-    """Return what is news about datasets, with the numbers that `eids` gives their sessions; and how many ids are lost.
+    """Return what is news about datasets, by the numbers of their sessions; and how many ids are lost.
 
     Parameters
     ----------
     sessions, datasets : pyarrow.Table
     keys : list of SessionKey or None
         Of the sessions.
-    eids : mapping of object to bytes
-        Eid as in the tables -> the one, 16 bytes, that ids of its datasets are made from.
+    made_from : mapping of object to bytes
+        Eid as in the tables -> the one, 16 bytes, that new ids of its datasets are made from; zeros where all ids are
+        news.
     """
     eid_codes, eid_texts = arrow.encode_texts(datasets, "eid")
     path_codes, path_texts = arrow.encode_texts(datasets, "rel_path")
@@ -155,7 +170,7 @@ def _known_datasets(
     for text in eid_texts.to_pylist():
         key = by_eid.get(text)
         of_eid.append(numbers.setdefault(key.eid_path, len(numbers)) if key is not None else -1)
-        bases.append(eids[text] if key is not None else bytes(16))
+        bases.append(made_from[text] if key is not None else _NO_EID)
     session_numbers = np.array([*of_eid, -1], np.int64)[eid_codes]
     is_usable, qc = (session_numbers >= 0) & (path_codes >= 0), _read_qc(datasets)
     own_ids = _unique_ids(datasets)

@@ -287,6 +287,14 @@ def test_a_folder_that_cannot_be_made_is_told(folder, make):
         StateDb(folder / "file/state")
 
 
+@pytest.mark.parametrize("name", ["state.sqlite", "state.sqlite-wal"])
+def test_a_full_folder_in_the_place_of_a_file_stays_and_is_named(folder, name):
+    (folder / name / "data").mkdir(parents=True)
+    with pytest.raises(StateError, match=rf"{name}: a folder that is not empty .* move it away"):
+        StateDb(folder)
+    assert (folder / name / "data").is_dir()
+
+
 @needs_root
 def test_a_folder_that_is_closed_is_told_and_nothing_in_it_is_touched(folder):
     fill(folder)

@@ -72,6 +72,23 @@ def test_the_ids_that_follow_from_a_kept_eid_are_no_news():
     assert found == earlier({S1: EarlierSession(V4.bytes, "", "")}, {})
 
 
+def test_the_ids_that_follow_from_the_eid_of_a_database_are_news():
+    """New ids of such a session follow from its path, so this one changed at the next run, and no record told it."""
+    eid = str(V4)
+    tables = sessions_of({"id": eid}), datasets_of({"eid": eid, "id": own_id(eid=eid)})
+    found = carry_over(*tables, ids.NAMESPACE, "", is_adopted=True)
+    kept = EarlierDataset(uuid.UUID(own_id(eid=eid)).bytes, 0)
+    assert found == earlier({S1: EarlierSession(V4.bytes, "", "")}, {S1: {"a.b.c": kept}})
+
+
+def test_of_two_folders_that_are_one_session_none_keeps_ids_that_follow_from_an_eid():
+    """Both folders would get the same id."""
+    eids = [str(V4), str(OTHER_V4)]
+    sessions = sessions_of(*({"id": eid} for eid in eids))
+    datasets = datasets_of(*({"eid": eid, "id": own_id(eid=eid)} for eid in eids))
+    assert not carry_over(sessions, datasets, ids.NAMESPACE, "", is_adopted=True).datasets
+
+
 def test_ids_of_another_namespace_are_kept():
     namespace = uuid.UUID("01234567-89ab-4def-8123-456789abcdef")
     sessions = sessions_of({"id": own_eid()})

@@ -56,7 +56,7 @@ class Story:
         """Ids that a row once had, by what its key in a database is."""
         self.holders: dict[str, set[object]] = {}
         """Which rows ever had an id."""
-        self.is_root_unknown = self.was_without_lab = False
+        self.is_root_unknown = False
         for name in self.known:
             self.change_database(name)
 
@@ -139,9 +139,6 @@ class Story:
         here = self._rows_here()
         source = self.settings["adopt.source"]
         known = self.known[source] if source else {}
-        # Open: after a database was adopted by sessions without any lab, a changed id is sometimes not recorded
-        # (ALFWATCHD_SEED=593789801 tells one such story without this line). docs/guide/adopt.md says so.
-        self.was_without_lab |= bool(source) and not (self.has_labs or self.settings["lab"])
         assert {key: own for key, own in here.items() if key in known} == {
             key: own for key, own in known.items() if key in here
         }
@@ -150,8 +147,6 @@ class Story:
             self.holders.setdefault(own, set()).add(key)
             for old in self.ever.setdefault(key, []):
                 new = find_id(self.home / "state", self.home / "out", old).new
-                if self.was_without_lab:
-                    continue
                 if max(len(self.holders[each]) for each in (old, new) if each in self.holders) > 1:
                     continue  # it may lead to the one or the other, and is not kept while two rows have it
                 # An id that went to another row leads there.
