@@ -6,7 +6,6 @@ import logging
 import os
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -134,9 +133,11 @@ def require_same_root(out_dir: Path, root: Path) -> None:
     """
     origins = [] if out_dir.is_relative_to(root) else reader.read_origins(out_dir)
     others = [origin for origin in origins if _holds_folders(origin)]
-    with suppress(OSError):
-        if not root.exists() or any(root.samefile(origin) for origin in others):
+    try:
+        if str(root) in origins or not root.exists() or any(root.samefile(origin) for origin in others):
             return
+    except OSError:  # what cannot be looked at now may be the same one
+        return
     sessions = reader.read_sessions(out_dir) if others else None
     if sessions is not None and len(sessions):
         raise ConfigError(

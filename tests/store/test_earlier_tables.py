@@ -1,8 +1,11 @@
 """What a run finds in its output folder: ids and columns that it overlooks there are lost at the first flush."""
 
 import datetime
+import errno
 import os
 import uuid
+from contextlib import nullcontext
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,7 +14,7 @@ import pytest
 from alfwatchd.alf.file_names import DATASETS, SESSIONS
 from alfwatchd.alf.grammar import parse_session
 from alfwatchd.alf.ids import NAMESPACE
-from alfwatchd.errors import OutDirError, StateError
+from alfwatchd.errors import ConfigError, OutDirError, StateError
 from alfwatchd.store import earlier_tables
 from alfwatchd.store.earlier_tables import EarlierSessions, follow_from_disk, gather, read_earlier, rows_here
 from alfwatchd.store.layout import LAYOUT
@@ -32,10 +35,10 @@ EID, OWN = (uuid.UUID(int=number, version=4).bytes for number in (1, 2))
 EARLIER = earlier({PATH: EarlierSession(EID, "", "")}, {PATH: {"alf/a.b.c": EarlierDataset(OWN, 3)}})
 
 
-def write(top, rules=TableRules()):  # noqa: B008 - frozen
+def write(top, rules=TableRules(), root="/root"):  # noqa: B008 - frozen
     (top / "state").mkdir(exist_ok=True)
     rows = Session(PATH, (folder_rows("alf", {"a.b.c": pack_signature(7, 1, 2, False)}),))
-    writer = TableWriter(top, "/root", top / "state" / LAYOUT)
+    writer = TableWriter(top, str(root), top / "state" / LAYOUT)
     writer.write(Snapshot(1, {PATH: rows}), rules)
     writer.close()
     return read_generation(top)[1]
@@ -98,6 +101,26 @@ def test_a_table_that_cannot_be_read_now_is_not_replaced(tmp_path, monkeypatch):
     monkeypatch.setattr(type(tmp_path), "open", refuse)
     with pytest.raises(OutDirError, match="make it readable, or remove it"):
         earlier_tables.require_readable(tmp_path)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_root_that_cannot_be_looked_at_is_no_other_root(tmp_path, monkeypatch, fails):
+    """A disk that fails now and then: the daemon refused its own tables, as those of another root of the same path."""
+    root, other, out_dir = (tmp_path / name for name in ("root", "other", "out"))
+    for folder in (root / "lab", other / "lab", out_dir):
+        folder.mkdir(parents=True)
+    write(out_dir, root=other)
+    samefile = Path.samefile
+
+    def fail(path, of):
+        if fails:
+            raise OSError(errno.EIO, "Input/output error")
+        return samefile(path, of)
+
+    monkeypatch.setattr(Path, "samefile", fail)
+    with nullcontext() if fails else pytest.raises(ConfigError, match="tables of another root"):
+        earlier_tables.require_same_root(out_dir, root)
+    earlier_tables.require_same_root(out_dir, other)
 
 
 def test_what_was_noted_of_rows_that_went_is_carried_over_too(tmp_path):
