@@ -156,7 +156,7 @@ class Status:
     """Number of folders that are not watched, but scanned now and then."""
     hashes_pending: int = 0
     hashes_unconfirmed: int = 0
-    """Files with a hash, and with another change time than when it was made. They are read again, slowly."""
+    """Files with a hash that may be that of an older content. They are read again, slowly."""
     adopt: AdoptStatus | None = None
     """Null if no database is adopted."""
     targets: list[TargetStatus] = field(default_factory=list)

@@ -72,7 +72,7 @@ def status_lines(status: Status) -> list[str]:
     if status.hashes_pending:
         lines.append(f"hashes     {status.hashes_pending} files to go")
     if status.hashes_unconfirmed:
-        what = "files have another change time than when they were hashed, and are slowly read again"
+        what = "files may have changed since they were hashed, and are slowly read again"
         lines.append(f"hashes     {status.hashes_unconfirmed} {what}")
     lines += [
         f"scan       {scan.started} {scan.reason}: {_show_seconds(scan.seconds)}"

@@ -38,6 +38,8 @@ class HashQueue:
         self._hasher = hasher
         self._state = state
         self._rechecks = rechecks
+        self._to_confirm: dict[tuple[str, str], bytes] = {}
+        """Files whose digest is not confirmed -> signature; only where that is to be done before the run ends."""
 
     @property
     def n_pending(self) -> int:
@@ -62,6 +64,15 @@ class HashQueue:
             jobs = self._jobs(session)
             if jobs:
                 self._hasher.submit(self._take_recorded(session, jobs, indexer))
+        self._recheck(HashJob.of(*each, self._hasher.version(each[-1])).as_recheck() for each in committed.unproven)
+
+    def end(self, indexer: Indexer) -> None:
+        """Forget each digest of a run that was to be confirmed and was not: the file cannot be read, or changes."""
+        for (path, _), signature in self._to_confirm.items():
+            folder = indexer.tree.find(path)
+            if folder is not None:
+                indexer.tree.forget_digests({inode_of(signature)}, [folder])
+        self._to_confirm = {}
 
     def accept(self, message: Hashed, indexer: Indexer, now: float | None = None) -> None:
         """Put digests into the rows that still have the signature they were made for; for an old version, ask again.
@@ -78,6 +89,7 @@ class HashQueue:
                     self._look_again(path, name, signature, indexer, now)
                 elif version == latest:
                     digests.setdefault(path, {})[name] = signature, digest
+                    self._to_confirm.pop((path, name), None)
                 else:
                     again.append(HashJob.of(path, name, signature, latest))
         self._set(digests, indexer)
@@ -93,8 +105,12 @@ class HashQueue:
 
     def _recheck(self, jobs: Iterable[HashJob]) -> None:
         """Have files read again whose digests are not confirmed, unless events told that they were written to since."""
-        if self._rechecks is not None:
-            self._rechecks.submit(job for job in jobs if job.version == self._hasher.version(job.signature))
+        if self._rechecks is None:
+            return
+        left = [job for job in jobs if job.version == self._hasher.version(job.signature)]
+        if self._rechecks is self._hasher:
+            self._to_confirm |= {(job.folder, job.name): job.signature for job in left}
+        self._rechecks.submit(left)
 
     def _look_again(self, path: str, name: str, signature: bytes, indexer: Indexer, now: float | None) -> None:
         """Deal with a file whose change time is another than its job said.
@@ -176,4 +192,4 @@ def _fsid_below(session: Session, places: Mapping[str, Place]) -> int | None:
     lies_in_mount = any(path and f"{session.path}/".startswith(f"{path}/") for path in places)
     if root is None or root.fs_type not in ONE_FSID or session.is_link or has_mounts or lies_in_mount:
         return None
-    return record_space(root.fsid, root.dev)
+    return record_space(root.fsid, root.dev, root.identity)

@@ -47,11 +47,15 @@ class Committed(NamedTuple):
         Signatures of files that were rewritten without a change of signature: digests that are known are wrong.
     changed : list of bytes
         Signatures that files had before a program wrote to them: what is recorded of them is of an older content.
+    unproven : list of (str, str, bytes)
+        Folder, name and signature of files that have kept their digests although nothing proves that they are the same:
+        their file system has given them other inode numbers, and has no change times.
     """
 
     sessions: list[Session]
     rewritten: list[bytes]
     changed: list[bytes]
+    unproven: Sequence[tuple[str, str, bytes]] = ()
 
 
 class Indexer:
@@ -339,7 +343,8 @@ class Indexer:
     def take_committed(self) -> Committed:
         """Return what changed since the last call, and forget it."""
         rewritten, changed = self.tree.take_rewritten()
-        committed, self._committed = Committed(self._committed, rewritten, changed), []
+        committed = Committed(self._committed, rewritten, changed, self.tree.take_unproven())
+        self._committed = []
         return committed
 
     def take_ended(self) -> list[Scan]:

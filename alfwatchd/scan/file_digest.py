@@ -17,10 +17,21 @@ from typing import NamedTuple, Protocol
 
 from alfwatchd import linux
 from alfwatchd.errors import StateError
+from alfwatchd.scan.disk_identity import read_identity
 from alfwatchd.scan.disk_images import record_space
-from alfwatchd.scan.mounts import list_mounts
-from alfwatchd.scan.place import keeps_change_time
-from alfwatchd.tree.content import Key, Recorded, clock_step, is_settled, path_key, record_key
+from alfwatchd.scan.mounts import Mount, list_mounts
+from alfwatchd.scan.place import keeps_change_time, shows_another_folder
+from alfwatchd.tree.content import (
+    XFS,
+    Key,
+    Recorded,
+    clock_step,
+    has_lasting_inodes,
+    is_same_file,
+    is_settled,
+    may_recur,
+    record_key,
+)
 from alfwatchd.tree.packed import differs_in_ctime, pack_signature, unpack_signature
 
 _log = logging.getLogger(__name__)
@@ -134,7 +145,7 @@ class Reader:
         self._root, self._digests, self._is_over, self._rest = root, digests, is_over, rest
         # One buffer for all files: to clear new memory takes longer than a tiny file.
         self._buffer = memoryview(bytearray(_CHUNK_SIZE))
-        self._keeping: set[int] = set()
+        self._mounts: dict[int, Mount] = {}
         self._read_mounts = -_MOUNTS_SECONDS
 
     def find(self, job: HashJob) -> Found | TooYoung | None:
@@ -155,33 +166,59 @@ class Reader:
 
     def _find(self, fd: int, job: HashJob) -> Found | TooYoung | None:
         file_system, about = linux.file_system_type(fd), linux.statx(b"", dir_fd=fd)
-        fsid = record_space(os.fstatvfs(fd).f_fsid, about.dev)
+        identity = read_identity(fd, "xfs", 0) if file_system == XFS else None
+        fsid = record_space(os.fstatvfs(fd).f_fsid, about.dev, identity)
         key = record_key(file_system, f"{job.folder}/{job.name}", job.signature)
-        if key is None and self._keeps_change_time(about.mount_id):
-            key = path_key(f"{job.folder}/{job.name}", job.signature)
+        if not key.is_proof and self._has_change_time(about.mount_id, job):
+            key = key._replace(is_proof=True)
         born_ns = about.btime_ns or 0
-        recorded = self._recorded(fsid, key) if key is not None and job.version == 0 and not job.is_recheck else None
-        if key is not None and recorded is not None:
+        # Without proof, and without a time of birth, a record could never be used.
+        is_recordable = key.is_proof or born_ns != 0
+        is_asked = is_recordable and job.version == 0 and not job.is_recheck
+        recorded = self._recorded(fsid, key) if is_asked else None
+        if recorded is not None:
             if recorded.is_of(key):
                 return Found(job, recorded.digest)
             if recorded.is_renewed_by(key, born_ns):
                 return Found(job, recorded.digest, is_confirmed=False)
-        step = clock_step(job.signature, file_system)
-        if not is_settled(job.signature, time.time_ns(), step):
+        step, now_ns = clock_step(job.signature, file_system), time.time_ns()
+        if not is_settled(job.signature, now_ns, step):
             return TooYoung(step)
         digest = self._read(fd, job)
         if digest is None or not is_same(fd, job):
             return Found(job, b"") if not self._is_over() and _is_renewed(fd, job) else None
-        record = Recorded(key.stamp, born_ns, digest) if key is not None else None
-        return Found(job, digest, fsid=fsid, place=key.place if key is not None else b"", record=record)
+        if not is_recordable or may_recur(job.signature, now_ns, step):
+            return Found(job, digest)
+        return Found(job, digest, fsid=fsid, place=key.place, record=Recorded(key.stamp, born_ns, digest))
 
-    def _keeps_change_time(self, mount_id: int | None) -> bool:
-        """Tell whether each file that is reached through a mount certainly has a change time."""
+    def _has_change_time(self, mount_id: int | None, job: HashJob) -> bool:
+        """Tell whether the change time that a file below FUSE shows certainly is one."""
         if time.monotonic() - self._read_mounts > _MOUNTS_SECONDS:  # the numbers of mounts are given again
             self._read_mounts = time.monotonic()
             with suppress(OSError):
-                self._keeping = {each.mount_id for each in list_mounts() if keeps_change_time(each.fs_type)}
-        return mount_id in self._keeping
+                self._mounts = {each.mount_id: each for each in list_mounts()}
+        mount = self._mounts.get(mount_id or 0)
+        if mount is None:
+            return False
+        return keeps_change_time(mount.fs_type) or self._is_shown(mount, job)
+
+    def _is_shown(self, mount: Mount, job: HashJob) -> bool:
+        """Tell whether a file is, with all its numbers, found in the source of the mount, where change times are kept.
+
+        An option of bindfs makes it tell modification times instead: then the numbers differ.
+        """
+        path = f"{self._root}/{job.folder}/{job.name}"
+        if not shows_another_folder(mount.fs_type, mount.source) or not path.startswith(f"{mount.path}/"):
+            return False
+        inside = mount.device.partition(" ")[2].rstrip("/")  # a service may be given only a part of it
+        try:
+            fd = os.open(f"{mount.source}{inside}{path[len(mount.path) :]}", os.O_PATH | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            return is_same(fd, job) and has_lasting_inodes(linux.file_system_type(fd))
+        finally:
+            os.close(fd)
 
     def _recorded(self, fsid: int, key: Key) -> Recorded | None:
         # Asked again here, although the caller may have asked before: it may have been hashed meanwhile.
@@ -215,7 +252,8 @@ class Reader:
 def is_same(fd: int, job: HashJob) -> bool:
     """Tell whether an open file is the one that a job describes, and unchanged since."""
     about = os.fstat(fd)
-    return stat.S_ISREG(about.st_mode) and _signature(about, job) == job.signature
+    found = _signature(about, job)
+    return stat.S_ISREG(about.st_mode) and is_same_file(found, job.signature, lambda: linux.file_system_type(fd))
 
 
 def _is_renewed(fd: int, job: HashJob) -> bool:

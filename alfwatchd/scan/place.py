@@ -14,10 +14,12 @@ _MADE_UP_INODES = ("vfat", "msdos", "exfat", "ntfs")
 # File systems below FUSE that tell the change time of the file that they lead to, and none that they make up.
 _KEEPS_CHANGE_TIME = frozenset(
     {
-        "fuse.mergerfs", "fuse.bindfs", "fuse.unionfs", "fuse.gocryptfs", "fuse.encfs", "fuse.glusterfs", "fuse.ceph",
+        "fuse.mergerfs", "fuse.unionfs", "fuse.gocryptfs", "fuse.encfs", "fuse.glusterfs", "fuse.ceph",
         "fuse.ceph-fuse", "fuse.juicefs",
     }
 )  # fmt: skip
+# File systems below FUSE that may show a folder of this host, which is then the source of the mount.
+_SHOWS_ANOTHER_FOLDER = frozenset({"fuse", "fuse.bindfs"})
 # The inode numbers of these are on the disk.
 _STORED_INODES = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "bcachefs", "jfs"})
 
@@ -117,6 +119,11 @@ def forgets_inodes(fs_type: str) -> bool:
 def keeps_change_time(fs_type: str) -> bool:
     """Tell whether each file of such a file system, which forgets inodes, certainly has a change time."""
     return fs_type in _KEEPS_CHANGE_TIME
+
+
+def shows_another_folder(fs_type: str, source: str) -> bool:
+    """Tell whether such a file system, mounted from such a source, may show a folder of this host, as bindfs does."""
+    return fs_type in _SHOWS_ANOTHER_FOLDER and source.startswith("/")
 
 
 class Relation(Enum):

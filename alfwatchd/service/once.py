@@ -322,6 +322,7 @@ def run_hashing(settings: Settings, state: StateDb, start: Start) -> None:
         hasher.close()
     for message in inbox.drain():
         _accept(message, hashes, start)
+    hashes.end(start.indexer)
     start.indexer.scan(0.0)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import NamedTuple
 
 from alfwatchd.tree.packed import (
     differs_in_ctime,
+    differs_in_inode,
     either_way,
     has_change_time,
     inode_of,
@@ -18,10 +20,12 @@ _SECOND = 1_000_000_000
 _KERNEL_TICK_NS = 20_000_000
 """More than one tick of the kernel's clock, which gives files their times: at most 10 ms."""
 
+XFS = 0x58465342
+"""Its type, as ``statfs`` tells it."""
 _LASTING_INODES = frozenset(
     {
         0xEF53,  # ext2, ext3, ext4
-        0x58465342,  # XFS
+        XFS,
         0x9123683E,  # btrfs
         0xF2F52010,  # F2FS
         0x2FC12FC1,  # ZFS
@@ -34,6 +38,12 @@ _LASTING_INODES = frozenset(
     }
 )
 """Types of file systems, as ``statfs`` tells them, whose inode numbers last and that keep a change time."""
+
+_NO_CHANGE_TIME = frozenset({0x4D44, 0x2011BAB0})  # FAT, exFAT
+"""What these tell as a change time, they forget at the next mount, or a camera or another system has set it."""
+
+_MADE_UP_INODES = _NO_CHANGE_TIME | {0x65735546}  # FUSE
+"""Types of those that give a file another inode number once the kernel has forgotten the first."""
 
 _OVERLAY = 0x794C7630
 _SERVERS = frozenset({0x00006969, 0x00C36400, 0x0BD00BD0, 0x47504653})
@@ -50,10 +60,13 @@ class Key(NamedTuple):
         An inode, or a path: it holds one file at a time, and one digest is recorded for it.
     stamp : bytes
         Which file and content it was: another file there, or another content, has another stamp.
+    is_proof : bool
+        Whether that is certain. If not, a content may have been replaced by another one with an equal stamp.
     """
 
     place: bytes
     stamp: bytes
+    is_proof: bool = True
 
 
 class Recorded(NamedTuple):
@@ -75,15 +88,16 @@ class Recorded(NamedTuple):
 
     def is_of(self, key: Key) -> bool:
         """Tell whether this is certainly the digest of the file with this key."""
-        return self.stamp == key.stamp
+        return key.is_proof and self.stamp == key.stamp
 
     def is_renewed_by(self, key: Key, born_ns: int) -> bool:
-        """Tell whether the key is of certainly the same file, with equal size and time, but another change time.
+        """Tell whether the key is of certainly the same file, with equal size and time, but no equal change time.
 
         That is so after `chmod`, and after a rename. It is also so if a program wrote to the file, and restored its
-        time: only reading the file again tells.
+        time: only reading the file again tells. Where there are no change times, each file is like this.
         """
-        return born_ns != 0 and self.born_ns == born_ns and differs_in_ctime(self.stamp, key.stamp)
+        is_alike = differs_in_ctime(self.stamp, key.stamp) or (self.stamp == key.stamp and not key.is_proof)
+        return born_ns != 0 and self.born_ns == born_ns and is_alike
 
 
 def inode_key(signature: bytes) -> Key:
@@ -91,8 +105,8 @@ def inode_key(signature: bytes) -> Key:
     return Key(inode_of(signature), either_way(signature)[0])
 
 
-def record_key(file_system: int, path: str, signature: bytes) -> Key | None:
-    """Return the key of a file, or None if nothing could prove later that it is the same file.
+def record_key(file_system: int, path: str, signature: bytes) -> Key:
+    """Return the key of a file.
 
     Parameters
     ----------
@@ -105,20 +119,29 @@ def record_key(file_system: int, path: str, signature: bytes) -> Key | None:
 
     Returns
     -------
-    Key or None
+    Key
         FAT and FUSE may give other inode numbers at each mount: there the path takes their place. Some of these file
         systems, FAT and sshfs among them, tell the modification time instead of a change time. Any program can set it,
-        so a file with two equal times is not recorded there.
+        so two equal times are no proof there.
     """
-    if file_system in _LASTING_INODES:
+    if has_lasting_inodes(file_system):
         return inode_key(signature)
-    return path_key(path, signature) if has_change_time(signature) else None
-
-
-def path_key(path: str, signature: bytes) -> Key:
-    """Return the key of a file that has a change time, and whose inode number does not last."""
     place = hashlib.md5(path.encode(errors="surrogateescape"), usedforsecurity=False).digest()
-    return Key(place, without_inode(either_way(signature)[0]))
+    is_proof = file_system not in _NO_CHANGE_TIME and has_change_time(signature)
+    return Key(place, without_inode(either_way(signature)[0]), is_proof)
+
+
+def has_lasting_inodes(file_system: int) -> bool:
+    """Tell whether inode numbers of such a file system last, and whether it keeps a change time."""
+    return file_system in _LASTING_INODES
+
+
+def is_same_file(found: bytes, signature: bytes, file_system: Callable[[], int]) -> bool:
+    """Tell whether a file with the signature `found` is the one with the other signature, and unchanged since.
+
+    Another inode number tells nothing on a file system that makes them up. Its type is asked for only if that matters.
+    """
+    return found == signature or (differs_in_inode(found, signature) and file_system() in _MADE_UP_INODES)
 
 
 def forgotten(signature: bytes) -> tuple[bytes, bytes]:
@@ -147,6 +170,14 @@ def clock_step(signature: bytes, file_system: int | None = None) -> int:
     if file_system is not None and file_system not in _OWN_CLOCK:
         return 2 * _SECOND + _KERNEL_TICK_NS
     return _KERNEL_TICK_NS if unpack_signature(signature).ctime_ns % _SECOND else _SECOND + _KERNEL_TICK_NS
+
+
+def may_recur(signature: bytes, now_ns: int, step: int) -> bool:
+    """Tell whether a file can get the change time that it has once more: the clock of seconds has not reached it yet.
+
+    That is so after a clock was set back. A digest may be made of the file, but it is no proof later.
+    """
+    return step >= _SECOND and unpack_signature(signature).ctime_ns > now_ns
 
 
 def is_settled(signature: bytes, now_ns: int, wait_ns: int) -> bool:

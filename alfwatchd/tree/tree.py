@@ -62,6 +62,8 @@ class Tree:
         """Signatures of files that were rewritten and kept their signature: recorded digests of them are wrong."""
         self.changed: list[bytes] = []
         """Signatures, from before, of files that a program wrote to."""
+        self.unproven: list[tuple[str, str, bytes]] = []
+        """Folder, name and signature of renumbered files that have kept their digests without proof."""
         self.claims = claims if claims is not None else Claims()
 
     def is_attached(self, folder: Folder) -> bool:
@@ -193,6 +195,9 @@ class Tree:
             elif name not in rewritten and self._is_renumbered(folder, before, signature):
                 changes.renewed += 1
                 values[name] = signature + digest_of(before)
+                is_proven = self.made_up[folder.dev] or has_change_time(signature)
+                if digest_of(before) and not is_proven:
+                    self.unproven.append((folder.path, name, signature))
             else:
                 changes.changed += 1
                 if before[:SIGNATURE_SIZE] != signature:
@@ -202,14 +207,8 @@ class Tree:
         return changes
 
     def _is_renumbered(self, folder: Folder, before: bytes, signature: bytes) -> bool:
-        """Tell whether a file is certainly the one from before, and only its file system gave it another inode number.
-
-        The change time proves it: no program can set it, and a file that was put there has another one. Some of these
-        file systems tell the modification time in its place.
-        """
-        if folder.dev not in self.made_up or not differs_in_inode(before, signature):
-            return False
-        return self.made_up[folder.dev] or has_change_time(signature)
+        """Tell whether a file system gave a file another inode number; where it has a change time, that is certain."""
+        return folder.dev in self.made_up and differs_in_inode(before, signature)
 
     def forget_digests(self, inodes: AbstractSet[bytes], tops: Iterable[Folder]) -> None:
         """Forget the digests of files with these packed inodes below some folders; looks at every row there."""
@@ -325,6 +324,11 @@ class Tree:
         taken = self.rewritten, self.changed
         self.rewritten, self.changed = [], []
         return taken
+
+    def take_unproven(self) -> list[tuple[str, str, bytes]]:
+        """Return what `unproven` holds, and empty it."""
+        unproven, self.unproven = self.unproven, []
+        return unproven
 
     def take_gone_rows(self) -> list[FolderRows]:
         """Return the rows of folders that were dropped since the last call."""

@@ -14,7 +14,7 @@ from alfwatchd.index.state_db import StateDb
 from alfwatchd.scan.hasher import Hashed, Hasher
 from alfwatchd.tree.content import Recorded, inode_key
 from alfwatchd.tree.folder import LookResult
-from alfwatchd.tree.packed import SIGNATURE_SIZE, digest_of, either_way, pack_signature
+from alfwatchd.tree.packed import SIGNATURE_SIZE, digest_of, either_way, pack_signature, unpack_signature
 from kit.trees import fast_folder, indexing, scan_all, write
 
 RECORDED = b"recorded, not md5"[:16]
@@ -111,6 +111,44 @@ def test_a_digest_that_was_made_before_a_file_was_rewritten_does_not_count(box):
         box.indexer.scan(0.0)
     assert box.digests()[f"{SESSION}/a.b.c"] == b"of the new one.."
     assert box.hasher.paths == [f"{SESSION}/a.b.c"]  # nobody else might ask for it again
+
+
+def test_a_file_that_only_has_another_inode_number_without_proof_is_read_again_slowly(box):
+    """On sshfs and FAT all files were read again, and had no hash until then, whenever the kernel forgot them."""
+    path = f"{SESSION}/a.b.c"
+    box.submit()
+    folder = box.indexer.tree.find(SESSION)
+    about = unpack_signature(box.rows()[path])
+    box.indexer.tree.made_up[folder.dev] = False
+    old, new = (pack_signature(about.file_size, 5, inode, False, 5) for inode in (3, 4))
+    box.indexer.tree.patch(folder, LookResult({"a.b.c": old}))
+    box.indexer.tree.set_digest(folder, {"a.b.c": (old, RECORDED)})
+    box.indexer.commit()
+    box.submit()
+    box.indexer.tree.patch(folder, LookResult({"a.b.c": new}))
+    box.indexer.commit()
+    assert path not in box.submit()
+    assert box.rechecks.paths == [path]
+    assert box.digests()[path] == RECORDED
+
+
+def test_a_run_that_ends_shows_no_digest_that_it_could_not_confirm(box):
+    """`--once` left the old hash of a file that cannot be read any more."""
+    path = f"{SESSION}/a.b.c"
+    box.queue = HashQueue(box.hasher, box.state, box.hasher)
+    box.record(path, f"{SESSION}/alf/a.b.c")
+    time.sleep(0.02)  # the clock of files goes in steps
+    for name in (path, f"{SESSION}/alf/a.b.c"):
+        (box.root / name).chmod(0o600)
+    scan_all(box.indexer)
+    assert {path, f"{SESSION}/alf/a.b.c"} <= set(box.submit())
+    if not box.digests()[path]:
+        pytest.skip("this file system has no times of birth")
+    signature = box.rows()[f"{SESSION}/alf/a.b.c"][:SIGNATURE_SIZE]
+    box.queue.accept(Hashed({f"{SESSION}/alf": {"a.b.c": (signature, b"read, no guess..", 0)}}), box.indexer)
+    box.queue.end(box.indexer)
+    box.indexer.scan(0.0)
+    assert [box.digests()[name] for name in (path, f"{SESSION}/alf/a.b.c")] == [b"", b"read, no guess.."]
 
 
 def test_a_file_whose_change_time_is_another_is_looked_at_again(box):

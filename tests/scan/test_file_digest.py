@@ -10,13 +10,13 @@ from alfwatchd import linux
 from alfwatchd.scan import file_digest
 from alfwatchd.scan.file_digest import Found, HashJob, Reader, TooYoung
 from alfwatchd.scan.mounts import Mount
-from alfwatchd.tree.content import Recorded, inode_key, path_key
+from alfwatchd.tree.content import Recorded, inode_key, record_key
 from alfwatchd.tree.packed import pack_signature
 from kit.trees import fast_folder
 
 FOLDER, NAME = "s/2020-01-01/001/alf", "a.b.c"
 RECORDED = b"recorded, not md5"[:16]
-FUSE = 0x65735546
+FUSE, EXT4 = 0x65735546, 0xEF53
 
 
 class Records:
@@ -149,9 +149,11 @@ def test_no_digest_is_made_of_a_file_younger_than_the_clock_of_its_file_system(b
     assert found.wait_ns >= 2_000_000_000
 
 
-@pytest.mark.parametrize(("fs_type", "is_recorded"), [("fuse.mergerfs", True), ("fuse.sshfs", False)])
-def test_a_file_with_two_equal_times_is_recorded_where_the_change_time_is_certainly_one(
-    box, monkeypatch, fs_type, is_recorded
+@pytest.mark.parametrize(
+    ("fs_type", "is_certain"), [("fuse.mergerfs", True), ("fuse.sshfs", False), ("fuse.bindfs", False)]
+)
+def test_a_file_with_two_equal_times_is_known_again_where_the_change_time_is_certainly_one(
+    box, monkeypatch, fs_type, is_certain
 ):
     """Most files are written once: on a pool of mergerfs, all of them were read again at each start."""
     box.path.write_bytes(b"content")
@@ -163,7 +165,45 @@ def test_a_file_with_two_equal_times_is_recorded_where_the_change_time_is_certai
     monkeypatch.setattr(file_digest, "list_mounts", lambda: [Mount(mount_id, "0:1 /", "/", fs_type, "")])
     signature = pack_signature(7, about.st_mtime_ns, about.st_ino, False, about.st_ctime_ns)
     time.sleep(2.1)  # the clock of what is below FUSE is not known
-    found = box.find(HashJob.of(FOLDER, NAME, signature, 0))
+    job = HashJob.of(FOLDER, NAME, signature, 0)
+    found = box.find(job)
     assert found.digest == md5(b"content")
-    assert (found.record is not None) is is_recorded
-    assert (found.place == path_key(f"{FOLDER}/{NAME}", signature).place) is is_recorded
+    if found.record is None:
+        assert not is_certain, "without a time of birth, there is nothing to record"
+        return
+    assert found.place == record_key(FUSE, f"{FOLDER}/{NAME}", signature).place
+    box.records.rows[found.fsid, found.place] = found.record
+    assert box.find(job) == Found(job, md5(b"content"), is_confirmed=is_certain)
+
+
+@pytest.mark.parametrize(("is_copy", "is_proof"), [(False, True), (True, False)])
+def test_bindfs_tells_change_times_if_the_folder_that_it_shows_has_them(box, monkeypatch, is_copy, is_proof):
+    """It mounts as plain `fuse`, and an option makes it tell modification times in their place."""
+    (box.root / "seen" / FOLDER).mkdir(parents=True)
+    box.path.write_bytes(b"content")
+    shown = box.root / "seen" / FOLDER / NAME
+    if is_copy:
+        shown.write_bytes(b"content")
+    else:
+        shown.hardlink_to(box.path)
+    about = box.path.stat()
+    signature = pack_signature(7, about.st_mtime_ns, about.st_ino, False, about.st_ctime_ns)
+    key = record_key(FUSE, f"{FOLDER}/{NAME}", signature)
+    fsid = os.statvfs(box.root).f_fsid
+    box.records.rows[fsid, key.place] = Recorded(key.stamp, 0, RECORDED)
+    mount = Mount(linux.statx(str(box.path)).mount_id, "0:1 /seen", str(box.root), "fuse", str(box.root))
+
+    def tell(fd):
+        return EXT4 if os.readlink(f"/proc/self/fd/{fd}") == str(shown) else FUSE
+
+    monkeypatch.setattr(linux, "file_system_type", tell)
+    monkeypatch.setattr(file_digest, "list_mounts", lambda: [mount])
+    found = box.find(HashJob.of(FOLDER, NAME, signature, 0))
+    assert (found == Found(HashJob.of(FOLDER, NAME, signature, 0), RECORDED)) is is_proof
+
+
+def test_what_is_read_before_the_clock_reaches_its_second_is_not_recorded(box, monkeypatch):
+    """The clock was set back on ext3: a file that is rewritten when that second comes again looks as before."""
+    box.write()
+    monkeypatch.setattr(file_digest, "may_recur", lambda *_: True)
+    assert box.find() == Found(box.job(), md5(b"content"))

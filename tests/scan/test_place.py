@@ -157,6 +157,7 @@ def test_a_mount_is_the_same_only_where_the_kernel_says_so():
         ("virtiofs", False, False),
         ("fuse.mergerfs", True, True),
         ("fuse.sshfs", True, False),
+        ("fuse.bindfs", True, False),  # an option makes it tell modification times
         ("vfat", True, False),
         ("exfat", True, False),
     ],

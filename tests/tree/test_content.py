@@ -2,10 +2,20 @@
 
 import pytest
 
-from alfwatchd.tree.content import Recorded, clock_step, forgotten, inode_key, is_settled, record_key
+from alfwatchd.tree.content import (
+    Recorded,
+    clock_step,
+    forgotten,
+    inode_key,
+    is_same_file,
+    is_settled,
+    may_recur,
+    record_key,
+)
 from alfwatchd.tree.packed import pack_signature
 
 EXT4, XFS, NFS, FUSE, FAT, OVERLAY = 0xEF53, 0x58465342, 0x6969, 0x65735546, 0x4D44, 0x794C7630
+EXFAT = 0x2011BAB0
 NOW = 1_700_000_000_000_000_000
 SECOND = 10**9
 
@@ -39,18 +49,26 @@ def test_a_file_is_known_by_its_inode_where_that_lasts_and_else_by_its_path(file
 
 
 @pytest.mark.parametrize(
-    ("file_system", "ctime", "is_recorded"),
+    ("file_system", "ctime", "is_proof"),
     [
         (EXT4, NOW - SECOND, True),
         (FUSE, NOW, True),
         (FUSE, NOW - SECOND, False),
         (FAT, NOW - SECOND, False),
+        (FAT, NOW, False),  # the kernel forgets it at the next mount, or another system has set it
+        (EXFAT, NOW, False),
         (FUSE, 0, False),
     ],
 )
-def test_nothing_is_recorded_where_the_change_time_is_the_modification_time(file_system, ctime, is_recorded):
+def test_nothing_is_proved_where_the_change_time_is_the_modification_time(file_system, ctime, is_proof):
     """sshfs and FAT have no change time: a file that is rewritten, and its time restored, looks as before."""
-    assert (record_key(file_system, "a/b", sign(ctime=ctime)) is not None) is is_recorded
+    key = record_key(file_system, "a/b", sign(ctime=ctime))
+    recorded = Recorded(key.stamp, 5, bytes(16))
+    assert key.is_proof is recorded.is_of(key) is is_proof
+    # With its time of birth, it is the same file all the same: it keeps its digest until it is read again.
+    assert recorded.is_renewed_by(key, 5) is not is_proof
+    assert not recorded.is_renewed_by(key, 6)
+    assert not Recorded(key.stamp, 0, bytes(16)).is_renewed_by(key, 0)
 
 
 def test_paths_need_not_be_utf8():
@@ -106,3 +124,29 @@ def test_a_file_is_certainly_the_same_with_its_time_of_birth(other, born, is_ren
 def test_a_file_settles_by_its_change_time(now, expected):
     """One that tar, rsync or cp -p restores has an old modification time while it is still being written."""
     assert is_settled(sign(mtime=NOW - 1000 * SECOND), now, 2 * SECOND) is expected
+
+
+@pytest.mark.parametrize(
+    ("file_system", "other", "expected"),
+    [
+        (EXT4, sign(), True),
+        (EXT4, sign(inode=4), False),
+        (FUSE, sign(inode=4), True),  # the kernel has forgotten the number
+        (FAT, sign(inode=4), True),
+        (FUSE, sign(inode=4, mtime=NOW), False),
+    ],
+)
+def test_another_inode_number_is_another_file_only_where_numbers_last(file_system, other, expected):
+    assert is_same_file(other, sign(), lambda: file_system) is expected
+
+
+@pytest.mark.parametrize(
+    ("ctime", "step", "expected"),
+    [
+        (NOW + SECOND, SECOND, True),  # ext3, and the clock was set back
+        (NOW + SECOND + 1, SECOND // 50, False),
+        (NOW - SECOND, SECOND, False),
+    ],
+)
+def test_a_clock_of_seconds_that_was_set_back_reaches_the_same_second_again(ctime, step, expected):
+    assert may_recur(sign(ctime=ctime), NOW, step) is expected

@@ -703,17 +703,19 @@ def seen_again(made_up, files):
 
 
 @pytest.mark.parametrize(
-    ("made_up", "with_digest"),
+    ("made_up", "with_digest", "unproven"),
     [
-        ({}, set()),
-        ({2: True}, set()),
-        ({1: True}, {"a.b.c", "same.b.c"}),
-        ({1: False}, {"a.b.c"}),  # the change time of the other may be a copy of its modification time
+        ({}, set(), []),
+        ({2: True}, set(), []),
+        ({1: True}, {"a.b.c", "same.b.c"}, []),
+        ({1: False}, {"a.b.c", "same.b.c"}, ["same.b.c"]),  # its change time may be a copy of its modification time
     ],
 )
-def test_another_inode_number_alone_takes_no_digest_away_where_numbers_do_not_last(made_up, with_digest):
+def test_another_inode_number_alone_takes_no_digest_away_where_numbers_do_not_last(made_up, with_digest, unproven):
     """FUSE forgets numbers as the kernel does: each scan read everything again, and hashes were null until then."""
-    found, changes, _ = seen_again(made_up, RENUMBERED)
+    found, changes, tree = seen_again(made_up, RENUMBERED)
+    assert tree.take_unproven() == [(SESSION, name, RENUMBERED[name]) for name in unproven]
+    assert tree.take_unproven() == []
     assert {name for name, value in found.items() if digest_of(value)} == with_digest
     assert {name: value[:SIGNATURE_SIZE] for name, value in found.items()} == RENUMBERED
     assert (changes.renewed, changes.changed) == (len(with_digest), 2 - len(with_digest))
