@@ -15,6 +15,7 @@ from pathlib import Path
 
 from alfwatchd import linux
 from alfwatchd.errors import Locked, OutDirError, StateError
+from alfwatchd.service.surroundings import require_out_dir
 from alfwatchd.users import this_user
 
 _log = logging.getLogger(__name__)
@@ -121,12 +122,16 @@ class Held:
 
 
 @contextmanager
-def hold_out_dir(out_dir: Path, *, is_daemon: bool = False, patience_seconds: float = 0.0) -> Iterator[Held]:
+def hold_out_dir(
+    out_dir: Path, root: Path | None = None, *, is_daemon: bool = False, patience_seconds: float = 0.0
+) -> Iterator[Held]:
     """Hold the lock on an output folder; the kernel releases it when the process ends, however it ends.
 
     Parameters
     ----------
     out_dir : Path
+    root : Path or None
+        If given, make sure first that tables of this root can be written to the folder.
     is_daemon : bool
         Whether it is held until the process is told to end.
     patience_seconds : float
@@ -137,8 +142,10 @@ def hold_out_dir(out_dir: Path, *, is_daemon: bool = False, patience_seconds: fl
     Locked
         Another process holds it; says which.
     OutDirError
-        The lock file cannot be made.
+        The lock file cannot be made, or as `require_out_dir`.
     """
+    if root is not None:
+        require_out_dir(out_dir, root)
     held = _wait_for_runs(partial(_hold_out_dir, out_dir, "" if is_daemon else _RUNS), patience_seconds)
     try:
         yield held

@@ -28,15 +28,6 @@ def served(tmp_path_factory):
         yield made
 
 
-@pytest.fixture
-def idle(tmp_path):
-    """A program without daemon."""
-    root = tmp_path / "data"
-    root.mkdir()
-    with program(make_small_tree(root)) as made:
-        yield made
-
-
 def run_in_shell(made, words):
     """Run the program in a shell, which redirects its streams."""
     return subprocess.run(
