@@ -158,8 +158,11 @@ class _HeldByRun(Locked):
 
 
 def _wait_for_runs(take: Callable[[], Held], patience_seconds: float) -> Held:
-    """Take a lock. While a process that runs once holds it, try again, and say so now and then."""
-    now = time.monotonic()
+    """Take a lock. While a process that runs once holds it, try again, and say so now and then.
+
+    A short wait is nothing to act on. A long one is a warning, which is shown also where no log is set up.
+    """
+    now, level = time.monotonic(), logging.INFO
     deadline, doubt_until, tell_at = now + patience_seconds, now + min(_DOUBT_SECONDS, patience_seconds), now
     while True:
         try:
@@ -173,7 +176,8 @@ def _wait_for_runs(take: Callable[[], Held], patience_seconds: float) -> Held:
                 doubt_until = min(now + _DOUBT_SECONDS, deadline)
                 if now >= tell_at:
                     tell_at = now + _TELL_SECONDS
-                    _log.info("another process writes these tables, waiting for its end error=%s", error)
+                    _log.log(level, "another process writes these tables, waiting for its end error=%s", error)
+                    level = logging.WARNING
         time.sleep(_LOOK_SECONDS)
 
 
