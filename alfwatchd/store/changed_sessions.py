@@ -6,7 +6,7 @@ cost little if they are equal. So a flush that changed one session of a million 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from operator import itemgetter
@@ -18,13 +18,14 @@ import pyarrow.compute as pc
 
 from alfwatchd.alf.file_names import DATASETS, SESSIONS
 from alfwatchd.store.parquet import CheckedFile, open_checked
+from alfwatchd.tables import arrow
 from alfwatchd.tree.session_changes import SessionChange, all_new
 from alfwatchd.tree.sessions import Snapshot
 
 _PATH = ("lab", "subject", "date", "number")
 _NEEDED = ("eid", "rel_path", "file_size", "id")
 _SHOWN = ("hash", "exists", "qc", "default_revision")
-_KEY = "key"
+_SLASH = arrow.strings(["/"])[0]  # pyarrow would import pandas to make a scalar of a Python string
 
 
 class Pair(NamedTuple):
@@ -57,14 +58,17 @@ def compare_tables(old: Pair, new: Pair) -> list[SessionChange] | None:
     only the numbers of its datasets are compared.
     """
     try:
-        before, after = (_Sessions.read(pair.sessions) for pair in (old, new))
+        groups = _unequal_groups(old.sessions, new.sessions)
+        before, after = (_Sessions.read(*each) for each in zip((old.sessions, new.sessions), groups, strict=True))
         tally = _compare_datasets(old.datasets, new.datasets)
         found = {path: _Counts() for path in before.rows.keys() ^ after.rows.keys()}
         for path in before.rows.keys() & after.rows.keys():
             if columns := before.differing(after, path):
                 found[path] = _Counts(columns=columns)
+        paths = before.paths | after.paths
+        paths |= _find_paths(new.sessions, tally.keys() - paths.keys())
         for eid, counts in tally.items():
-            if (its_path := after.paths.get(eid) or before.paths.get(eid)) is not None:
+            if (its_path := paths.get(eid)) is not None:
                 found.setdefault(its_path, _Counts()).add(counts)
         return [_describe(path, found[path], before, after) for path in sorted(found)]
     except (OSError, pa.ArrowException, KeyError, ValueError):
@@ -89,7 +93,7 @@ class _Counts:
 
 @dataclass(frozen=True, slots=True)
 class _Sessions:
-    """The rows of a sessions table, by the path that ONE makes of them."""
+    """Rows of a sessions table, by the path that ONE makes of them."""
 
     names: tuple[str, ...]
     rows: dict[str, tuple[object, ...]]
@@ -97,12 +101,14 @@ class _Sessions:
     """Eid -> path."""
 
     @classmethod
-    def read(cls, file: CheckedFile) -> _Sessions:
-        table = file.read()
+    def read(cls, file: CheckedFile, groups: Iterable[int]) -> _Sessions:
+        parts = [file.read_row_group(each) for each in groups]
+        if not parts:
+            return cls((), {}, {})
+        table = pa.concat_tables(parts)
         names = tuple(table.column_names)
         columns = [_texts(table.column(name)) if name == "id" else table.column(name) for name in names]
-        keys = (table.column(name).to_pylist() for name in _PATH)
-        paths = [_path_of(*parts) for parts in zip(*keys, strict=True)]
+        paths = _paths(table)
         rows = dict(zip(paths, zip(*(column.to_pylist() for column in columns), strict=True), strict=True))
         return cls(names, rows, dict(zip(columns[names.index("id")].to_pylist(), paths, strict=True)))
 
@@ -115,15 +121,30 @@ class _Sessions:
         return {name for name, value in zip(self.names, one, strict=True) if name in values and values[name] != value}
 
 
+def _find_paths(file: CheckedFile, eids: Set[str]) -> dict[str, str]:
+    """Return eid -> path of some sessions."""
+    wanted, found = arrow.strings(sorted(eids)), dict[str, str]()
+    for number in range(file.num_row_groups if eids else 0):
+        table = file.read_row_group(number, ["id", *_PATH])
+        own_ids = _texts(table.column("id"))
+        is_wanted = pc.is_in(own_ids, value_set=wanted)
+        found |= zip(own_ids.filter(is_wanted).to_pylist(), _paths(table.filter(is_wanted)), strict=True)
+    return found
+
+
+def _paths(sessions: pa.Table) -> list[str]:
+    keys = (sessions.column(name).to_pylist() for name in _PATH)
+    return [_path_of(*parts) for parts in zip(*keys, strict=True)]
+
+
 def _path_of(lab: str | None, subject: str, date: object, number: int) -> str:
     below = f"{subject}/{date}/{int(number):03d}"
     return f"{lab}/Subjects/{below}" if lab else below
 
 
 def _describe(path: str, counts: _Counts, before: _Sessions, after: _Sessions) -> SessionChange:
-    state: Literal["new", "gone", "kept"] = (
-        "kept" if path in before.rows and path in after.rows else "new" if path in after.rows else "gone"
-    )
+    was_there, is_there = path in before.rows, path in after.rows  # in neither where its row is the same in both
+    state: Literal["new", "gone", "kept"] = "kept" if was_there == is_there else "new" if is_there else "gone"
     # Datasets of a session that has another eid now were found as removed and as added.
     n_both = min(counts.added, counts.removed)
     added, removed, changed = counts.added - n_both, counts.removed - n_both, counts.changed + n_both
@@ -139,13 +160,16 @@ def _compare_datasets(old: CheckedFile, new: CheckedFile) -> dict[str, _Counts]:
     columns = [*_NEEDED, *(name for name in _SHOWN if name in both)]
     tally: dict[str, _Counts] = {}
     for one, two in _matching_groups(old, new):
-        _compare_rows(_read(old, one, columns), _read(new, two, columns), tally)
+        rows = [_read(file, numbers, columns) for file, numbers in ((old, one), (new, two)) if numbers]
+        # Arrow would import pandas to make an empty table.
+        _compare_rows(rows[0] if one else rows[0].slice(0, 0), rows[-1] if two else rows[0].slice(0, 0), tally)
     return tally
 
 
 def _matching_groups(old: CheckedFile, new: CheckedFile) -> Iterator[tuple[list[int], list[int]]]:
     """Yield numbers of row groups of two files, so that sessions of other groups are in neither."""
-    spans = sorted([*_spans(old, 0), *_spans(new, 1)], key=itemgetter(0))
+    left = _unequal_groups(old, new)
+    spans = sorted([*_spans(old, 0, left[0]), *_spans(new, 1, left[1])], key=itemgetter(0))
     groups: tuple[list[int], list[int]] = ([], [])
     highest = ""
     for low, high, side, number in spans:
@@ -158,9 +182,18 @@ def _matching_groups(old: CheckedFile, new: CheckedFile) -> Iterator[tuple[list[
         yield groups
 
 
-def _spans(file: CheckedFile, side: int) -> Iterable[tuple[str, str, int, int]]:
-    """Return lowest and highest eid of each row group that has rows."""
-    for number in range(file.num_row_groups):
+def _unequal_groups(old: CheckedFile, new: CheckedFile) -> tuple[Iterable[int], Iterable[int]]:
+    """Return the row groups of two files that the other one does not hold. A flush copies those that stay."""
+    if not old.schema_arrow.equals(new.schema_arrow):
+        return range(old.num_row_groups), range(new.num_row_groups)
+    left = {old.digest_row_group(number): number for number in range(old.num_row_groups)}
+    others = [number for number in range(new.num_row_groups) if left.pop(new.digest_row_group(number), None) is None]
+    return left.values(), others
+
+
+def _spans(file: CheckedFile, side: int, numbers: Iterable[int]) -> Iterator[tuple[str, str, int, int]]:
+    """Yield lowest and highest eid of each row group that has rows."""
+    for number in numbers:
         eids = _texts(file.read_row_group(number, ["eid"]).column("eid"))
         if len(eids):
             span = pc.min_max(eids)
@@ -168,10 +201,7 @@ def _spans(file: CheckedFile, side: int) -> Iterable[tuple[str, str, int, int]]:
 
 
 def _read(file: CheckedFile, numbers: Sequence[int], columns: list[str]) -> pa.Table:
-    parts = [file.read_row_group(number, columns) for number in numbers] or [
-        file.schema_arrow.empty_table().select(columns)
-    ]
-    table = pa.concat_tables(parts)
+    table = pa.concat_tables([file.read_row_group(number, columns) for number in numbers])
     for name in columns:
         if name != "file_size":
             table = table.set_column(table.schema.get_field_index(name), name, _texts(table.column(name)))
@@ -186,7 +216,7 @@ def _texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
 def _compare_rows(old: pa.Table, new: pa.Table, tally: dict[str, _Counts]) -> None:
     if old.equals(new):
         return
-    keys = [pc.binary_join_element_wise(each.column("eid"), each.column("rel_path"), "/") for each in (old, new)]
+    keys = [pc.binary_join_element_wise(each.column("eid"), each.column("rel_path"), _SLASH) for each in (old, new)]
     places = pc.index_in(keys[1], value_set=_whole(keys[0]))
     is_in_both = pc.is_valid(places)
     _note(new.filter(pc.invert(is_in_both)), 1, tally)
