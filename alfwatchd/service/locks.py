@@ -193,6 +193,10 @@ def _hold_out_dir(out_dir: Path, note: str) -> Held:
     try:
         return Held(path, refuse, note)
     except OSError as error:
+        if not out_dir.is_dir():
+            raise OutDirError(
+                f"{out_dir}: is not there, or is no folder: check how it is spelled, and whether its disk is mounted"
+            ) from error
         raise OutDirError(
             f"{path}: {this_user()} cannot make it ({error.strerror}): give this user write access to the output "
             "folder, or choose another with --out-dir"

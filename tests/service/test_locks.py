@@ -117,9 +117,13 @@ def test_a_holder_that_left_no_number_is_told(folder, hold):
         assert "process of unknown number " in try_to_hold(hold, folder)
 
 
-@pytest.mark.parametrize(("hold", "error"), [(hold_out_dir, OutDirError), (hold_state_dir, StateError)])
-def test_a_folder_that_is_missing_is_told(folder, hold, error):
-    with pytest.raises(error, match="cannot make it"), hold(folder / "missing"):
+@pytest.mark.parametrize(
+    ("hold", "error", "message"),
+    [(hold_out_dir, OutDirError, "check how it is spelled"), (hold_state_dir, StateError, "cannot make it")],
+)
+def test_a_folder_that_is_missing_is_told(folder, hold, error, message):
+    """`prune --root` with a typing error was answered with the advice to give write access to this folder."""
+    with pytest.raises(error, match=message), hold(folder / "missing"):
         pass
 
 
