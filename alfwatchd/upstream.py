@@ -95,8 +95,7 @@ def make_parquet_db(
     root = Path(root_dir).resolve()
     target = Path(out_dir or root)
     surroundings.require()
-    surroundings.require_out_dir(target, root)
-    with _hold(target), no_garbage_collection():
+    with _hold(target, root), no_garbage_collection():
         settings = _settings(root, target, hash_files=hash_files, lab=lab or "")
         written_at = datetime.datetime.now(datetime.UTC)
         start = _index(settings)
@@ -282,9 +281,9 @@ def _write(start: Start, settings: Settings, written_at: datetime.datetime, *, h
             raise TablesError(f"{settings.out_dir / name}: cannot be written ({error.strerror})") from error
 
 
-def _hold(folder: Path) -> AbstractContextManager[Held]:
+def _hold(folder: Path, root: Path | None = None) -> AbstractContextManager[Held]:
     """Hold the lock on the folder of the tables; wait for others that write them, unless that is a daemon."""
-    return hold_out_dir(folder, patience_seconds=_PATIENCE_SECONDS)
+    return hold_out_dir(folder, root, patience_seconds=_PATIENCE_SECONDS)
 
 
 def _reference(root: Path, tables: Mapping[str, pd.DataFrame], view: TablesView) -> Reference | None:

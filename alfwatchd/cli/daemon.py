@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from alfwatchd.cli import once, settings_flags
+from alfwatchd.cli import once, output, settings_flags
 from alfwatchd.cli.parser import Command
 from alfwatchd.errors import UsageError
 from alfwatchd.service import configuration, logs
@@ -39,9 +39,15 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     settings_flags.add_settings(parser, "daemon only (no effect with --once)", "watch", "socket")
     group = parser.add_argument_group("help")
     group.add_argument("-h", "--help", action="help", help="print this help and end")
-    group.add_argument(
-        "--version", action="version", version=f"alfwatchd {find_version()}", help="print the version and end"
-    )
+    group.add_argument("--version", action=_ShowVersion, nargs=0, help="print the version and end")
+
+
+class _ShowVersion(argparse.Action):
+    """Print the version and end. The action of argparse exits 0 also where nothing could be printed."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        output.show(f"alfwatchd {find_version()}")
+        parser.exit()
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ from typing import NoReturn
 from alfwatchd import threads
 from alfwatchd.cli import config, daemon, demo, flush, ids, output, prune, rescan, serve, status, sync
 from alfwatchd.cli import set as set_command
-from alfwatchd.cli.interrupts import INTERRUPTED
+from alfwatchd.cli.interrupts import end
 from alfwatchd.cli.parser import CommandLine
 from alfwatchd.errors import AlfwatchdError
 from alfwatchd.service import logs
@@ -68,8 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except AlfwatchdError as error:
         logs.complain(str(error))
         return error.exit_code
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    except KeyboardInterrupt as interrupt:
+        return end(interrupt)
     except BrokenPipeError:
         sys.stderr.close()
         return 1

@@ -36,14 +36,12 @@ def run(settings: Settings, *, accept_root: bool) -> int:
     from alfwatchd.cli.progress import ScanProgress
     from alfwatchd.service.locks import hold_out_dir
     from alfwatchd.service.once import run_once
-    from alfwatchd.service.surroundings import require_out_dir
     from alfwatchd.store.writer import use_system_memory
 
     use_system_memory()
     gc.disable()  # not enabled again, as the process ends with this command; see `once.no_garbage_collection`
-    require_out_dir(settings.out_dir, settings.root)
     with put_away():
-        with hold_out_dir(settings.out_dir), ScanProgress() as progress:
+        with hold_out_dir(settings.out_dir, settings.root), ScanProgress() as progress:
             summary = run_once(settings, accept_root=accept_root, progress=progress.update)
             if not summary.held:  # otherwise the trash may be on another disk
                 empty_due(settings)

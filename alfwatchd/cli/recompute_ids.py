@@ -35,5 +35,5 @@ def _recompute_alone(flags: Flags) -> RecomputeReply:
     from alfwatchd.service.once import recompute_ids
 
     settings = configuration.load(flags).settings
-    with put_away(), hold_out_dir(settings.out_dir):
+    with put_away(), hold_out_dir(settings.out_dir, settings.root):
         return recompute_ids(settings)

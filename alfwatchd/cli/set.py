@@ -85,7 +85,7 @@ def _set_alone(flags: Flags, session: str, values: dict[str, str]) -> SetReply:
 
     settings = configuration.load(flags).settings
     new = NewColumns.of(values.get("qc"), values.get("projects"), values.get("task_protocol"))
-    with hold_out_dir(settings.out_dir):
+    with hold_out_dir(settings.out_dir, settings.root):
         return set_columns(settings, session, new)
 
 

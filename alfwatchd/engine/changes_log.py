@@ -3,83 +3,80 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 from alfwatchd.alf.printable import printable
-from alfwatchd.tree.rows import Session
-from alfwatchd.tree.session_changes import compare_session
+from alfwatchd.tree.session_changes import MOST_NAMED, ChangedSessions, SessionChange, compare_session
 from alfwatchd.tree.sessions import Tables
 
 _log = logging.getLogger(__name__)
 
-MOST_LINES = 60
 WINDOW_SECONDS = 60.0
 
 
-@dataclass(slots=True)
-class _LeftOut:
-    """Sums over the sessions that were not named."""
-
-    n_sessions: int = 0
-    n_datasets: int = 0
-    n_bytes: int = 0
-
-
 class ChangesLog:
-    """Tells after each flush what changed since the one before. Engine's thread only; times are on its clock.
+    """Tells after each flush what changed since the one before. One thread only; times are on the engine's clock."""
 
-    Parameters
-    ----------
-    tables : Tables
-    """
-
-    def __init__(self, tables: Tables) -> None:
-        self._tables = tables
+    def __init__(self) -> None:
         self._n_lines = 0
-        self._left_out = _LeftOut()
+        self._n_more = self._n_datasets = self._n_bytes = 0
+        """Sums over the sessions that were not named."""
         self._ends = 0.0
         """When as many lines may follow again."""
 
-    def tell(self, now: float) -> None:
-        """Log the sessions that changed since the last call. The first call follows the first scan, and logs none.
+    def tell(self, tables: Tables, now: float) -> None:
+        """Log the sessions that changed in memory since the last call.
 
-        The line of that scan says how many rows there are; they are all new to a process that has just started.
+        The first call logs none: it follows the first scan, whose rows are all new to a process that has just started.
         """
-        changed = self._tables.take_changed()
-        self.tell_rest(now)
-        if changed and not self._n_lines:
-            self._ends = now + WINDOW_SECONDS
-        for path, (before, after) in changed.items():
-            if self._n_lines < MOST_LINES:
-                self._n_lines += 1
-                _tell_session(path, before, after)
-            else:
-                self._leave_out(before, after)
+        changed = tables.take_changed().items()
+        self._tell((compare_session(path, before, after) for path, (before, after) in changed), now)
+
+    def tell_compared(self, changed: ChangedSessions, now: float) -> None:
+        """Log the sessions whose rows on disk changed."""
+        self._tell(changed.named, now)
+        self._n_more += changed.n_more
+        self._n_datasets += changed.n_datasets
+        self._n_bytes += changed.n_bytes
 
     def tell_rest(self, now: float, *, is_end: bool = False) -> None:
         """Log how many sessions were left out, once the minute, or the work, is over."""
         if now < self._ends and not is_end:
             return
-        left, self._left_out, self._n_lines = self._left_out, _LeftOut(), 0
-        if left.n_sessions:
+        if self._n_more:
             _log.info(
                 "and more sessions changed n=%d datasets=%+d bytes=%s most_lines_a_minute=%d",
-                left.n_sessions, left.n_datasets, show_change(left.n_bytes), MOST_LINES,
+                self._n_more, self._n_datasets, show_change(self._n_bytes), MOST_NAMED,
             )  # fmt: skip
+        self._n_lines = self._n_more = self._n_datasets = self._n_bytes = 0
 
-    def _leave_out(self, before: Session | None, after: Session | None) -> None:
-        old, new = ((each.n_datasets, each.n_bytes) if each is not None else (0, 0) for each in (before, after))
-        self._left_out.n_sessions += 1
-        self._left_out.n_datasets += new[0] - old[0]
-        self._left_out.n_bytes += new[1] - old[1]
+    def _tell(self, changes: Iterable[SessionChange], now: float) -> None:
+        self.tell_rest(now)
+        for change in changes:
+            if not self._n_lines:
+                self._ends = now + WINDOW_SECONDS
+            if self._n_lines < MOST_NAMED:
+                self._n_lines += 1
+                _tell_session(change)
+            else:
+                self._n_more += 1
+                self._n_datasets += change.added - change.removed
+                self._n_bytes += change.n_bytes
 
 
-def _tell_session(path: str, before: Session | None, after: Session | None) -> None:
-    change = compare_session(before, after)
+def log_at_once(changed: ChangedSessions) -> None:
+    """Log the sessions that one run of the program changed."""
+    log = ChangesLog()
+    log.tell_compared(changed, 0.0)
+    log.tell_rest(0.0, is_end=True)
+
+
+def _tell_session(change: SessionChange) -> None:
+    columns = f" columns={','.join(change.columns)}" if change.columns else ""
     _log.info(
-        "session changed path=%s added=%d changed=%d removed=%d bytes=%s session=%s",
-        printable(path), change.added, change.changed, change.removed, show_change(change.n_bytes),
-        "new" if before is None else "gone" if after is None else "kept",
+        "session changed path=%s added=%d changed=%d removed=%d bytes=%s session=%s%s",
+        printable(change.path), change.added, change.changed, change.removed, show_change(change.n_bytes),
+        change.state, columns,
     )  # fmt: skip
 
 

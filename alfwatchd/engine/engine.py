@@ -49,7 +49,7 @@ class Engine:
         self.unsaved = ""
         """Why the last flush before the end failed; empty if it did not."""
         self.scanning = Scanning(model)
-        self._changes = ChangesLog(model.indexer.tables)
+        self._changes = ChangesLog()
         self._last_flush: Barrier | None = None
         """What the end waits for; None until the engine is told to stop."""
         self._timers = Timers()
@@ -123,7 +123,10 @@ class Engine:
                 indexer.receive(message)
             case Flushed():
                 model.flushes.succeed(message.generation, message.seconds, now)
-                self._changes.tell(now)
+                if message.changed is not None:
+                    self._changes.tell_compared(message.changed, now)
+                else:
+                    self._changes.tell(indexer.tables, now)
             case FlushFailed():
                 self.unsaved = message.error if self.is_stopping else ""
                 note_failed_flush(model, message.error, now)

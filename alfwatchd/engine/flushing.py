@@ -26,6 +26,8 @@ def flush_if_due(model: EngineModel, now: float) -> None:
     due = flush_due(model, now)
     if due is not None and due <= now:
         model.flushes.begin(model.indexer.tables.generation, now)
+        if model.flusher.compares(model.rules):
+            model.indexer.tables.take_changed()  # the flusher will tell of them, and from now on they are noted
         model.flusher.submit(model.indexer.snapshot(), model.rules)
 
 

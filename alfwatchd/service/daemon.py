@@ -343,8 +343,7 @@ def _try_to_hold(stack: ExitStack, settings: Settings, locks: dict[str, Held]) -
 
 
 def _hold_out_dir(stack: ExitStack, settings: Settings, locks: dict[str, Held]) -> None:
-    surroundings.require_out_dir(settings.out_dir, settings.root)
-    locks["out_dir"] = stack.enter_context(hold_out_dir(settings.out_dir, is_daemon=True))
+    locks["out_dir"] = stack.enter_context(hold_out_dir(settings.out_dir, settings.root, is_daemon=True))
     require_same_root(settings.out_dir, settings.root)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from alfwatchd import linux
 from alfwatchd.errors import Locked, OutDirError, StateError
+from alfwatchd.service.surroundings import require_out_dir
 from alfwatchd.users import this_user
 
 _log = logging.getLogger(__name__)
@@ -121,12 +122,16 @@ class Held:
 
 
 @contextmanager
-def hold_out_dir(out_dir: Path, *, is_daemon: bool = False, patience_seconds: float = 0.0) -> Iterator[Held]:
+def hold_out_dir(
+    out_dir: Path, root: Path | None = None, *, is_daemon: bool = False, patience_seconds: float = 0.0
+) -> Iterator[Held]:
     """Hold the lock on an output folder; the kernel releases it when the process ends, however it ends.
 
     Parameters
     ----------
     out_dir : Path
+    root : Path or None
+        If given, make sure first that tables of this root can be written to the folder.
     is_daemon : bool
         Whether it is held until the process is told to end.
     patience_seconds : float
@@ -137,8 +142,10 @@ def hold_out_dir(out_dir: Path, *, is_daemon: bool = False, patience_seconds: fl
     Locked
         Another process holds it; says which.
     OutDirError
-        The lock file cannot be made.
+        The lock file cannot be made, or as `require_out_dir`.
     """
+    if root is not None:
+        require_out_dir(out_dir, root)
     held = _wait_for_runs(partial(_hold_out_dir, out_dir, "" if is_daemon else _RUNS), patience_seconds)
     try:
         yield held
@@ -151,8 +158,11 @@ class _HeldByRun(Locked):
 
 
 def _wait_for_runs(take: Callable[[], Held], patience_seconds: float) -> Held:
-    """Take a lock. While a process that runs once holds it, try again, and say so now and then."""
-    now = time.monotonic()
+    """Take a lock. While a process that runs once holds it, try again, and say so now and then.
+
+    A short wait is nothing to act on. A long one is a warning, which is shown also where no log is set up.
+    """
+    now, level = time.monotonic(), logging.INFO
     deadline, doubt_until, tell_at = now + patience_seconds, now + min(_DOUBT_SECONDS, patience_seconds), now
     while True:
         try:
@@ -166,7 +176,8 @@ def _wait_for_runs(take: Callable[[], Held], patience_seconds: float) -> Held:
                 doubt_until = min(now + _DOUBT_SECONDS, deadline)
                 if now >= tell_at:
                     tell_at = now + _TELL_SECONDS
-                    _log.info("another process writes these tables, waiting for its end error=%s", error)
+                    _log.log(level, "another process writes these tables, waiting for its end error=%s", error)
+                    level = logging.WARNING
         time.sleep(_LOOK_SECONDS)
 
 
@@ -182,6 +193,10 @@ def _hold_out_dir(out_dir: Path, note: str) -> Held:
     try:
         return Held(path, refuse, note)
     except OSError as error:
+        if not out_dir.is_dir():
+            raise OutDirError(
+                f"{out_dir}: is not there, or is no folder: check how it is spelled, and whether its disk is mounted"
+            ) from error
         raise OutDirError(
             f"{path}: {this_user()} cannot make it ({error.strerror}): give this user write access to the output "
             "folder, or choose another with --out-dir"

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from alfwatchd.api import RecomputeReply, SetReply
 from alfwatchd.database.adopter import make_id_recorder
 from alfwatchd.database.look import NOTHING_READ, Reading, find_problems, look
+from alfwatchd.engine.changes_log import log_at_once
 from alfwatchd.engine.inbox import Inbox
 from alfwatchd.engine.messages import Message
 from alfwatchd.errors import RootOffline
@@ -26,6 +27,7 @@ from alfwatchd.service import surroundings
 from alfwatchd.service.startup import Start, prepare
 from alfwatchd.settings import Settings
 from alfwatchd.store import earlier_tables, reader
+from alfwatchd.store.changed_sessions import changes_between
 from alfwatchd.store.id_history import IdsChanged
 from alfwatchd.store.layout import LAYOUT
 from alfwatchd.store.other_files import OtherFiles
@@ -36,6 +38,7 @@ from alfwatchd.tables.rules import TableRules
 from alfwatchd.tables.set_columns import NewColumns
 from alfwatchd.tree.folder import Changes
 from alfwatchd.tree.rows import Problem
+from alfwatchd.tree.session_changes import ChangedSessions, SessionChange
 from alfwatchd.tree.sessions import Snapshot, TablesView
 
 _PATIENCE_SECONDS = 1.0
@@ -124,12 +127,13 @@ def run_once(
         The root is missing, or another disk or folder than before; the tables stay as they are.
     LabConflict
         The `lab` setting differs from a lab folder.
-    ConfigError, OutDirError, TablesError
+    ConfigError, TablesError
         The output folder holds the tables of another root, or the tables cannot be written.
     """
     started, written_at = time.monotonic(), datetime.now(UTC)
     surroundings.require()
-    _check_out_dir(settings, accept_root=accept_root)
+    if not accept_root:
+        earlier_tables.require_same_root(settings.out_dir, settings.root)
     state = StateDb(settings.state_dir)
     try:
         inbox = Inbox()
@@ -172,12 +176,6 @@ def _summarize(
         changes.added, changes.changed, changes.removed, ids_changed, problems, seconds,
         start.indexer.absences.why_held, found.error,
     )  # fmt: skip
-
-
-def _check_out_dir(settings: Settings, *, accept_root: bool) -> None:
-    surroundings.require_out_dir(settings.out_dir, settings.root)
-    if not accept_root:
-        earlier_tables.require_same_root(settings.out_dir, settings.root)
 
 
 def recompute_ids(settings: Settings) -> RecomputeReply:
@@ -274,27 +272,19 @@ def index(
 
 
 def _write(settings: Settings, start: Start, written_at: datetime) -> tuple[Changes, IdsChanged | None]:
-    """Write the tables. Return how many rows differ from those that were there, and which ids changed."""
+    """Write the tables, and log which sessions changed. Return how many rows did, and which ids."""
     told: list[Message] = []
-    with reader.open_datasets(settings.out_dir) as old:
-        may_differ = _replace(settings, start, told.append, written_at)
-        ids_changed = next((each for each in told if isinstance(each, IdsChanged)), None)
-        if not may_differ:
-            return Changes(), ids_changed
-        if old is None:
-            return Changes(added=start.indexer.tables.counts.n_datasets), ids_changed
-        with reader.open_datasets(settings.out_dir) as new:
-            found = reader.compare(reader.read_ids_and_sizes(old), reader.read_ids_and_sizes(new))
-    # A row with a new id is found as removed and as added; it counts as changed.
-    n_renamed = min(ids_changed.n_changed_datasets, found.added, found.removed) if ids_changed is not None else 0
-    return Changes(found.added - n_renamed, found.changed + n_renamed, found.removed - n_renamed), ids_changed
-
-
-def _replace(settings: Settings, start: Start, post: Callable[[Message], None], written_at: datetime) -> bool:
-    record_ids = make_id_recorder(settings.adopt.source, settings.state_dir, post)
+    record_ids = make_id_recorder(settings.adopt.source, settings.state_dir, told.append)
     layout = settings.state_dir / LAYOUT
-    with closing(TableWriter(settings.out_dir, str(settings.root), layout, record_ids, start.notes)) as made:
-        return made.write(start.indexer.snapshot(), start.rules, written_at, renewed_seconds=_RENEWED_SECONDS)
+    snapshot, found = start.indexer.snapshot(), list[SessionChange]()
+    writer = TableWriter(settings.out_dir, str(settings.root), layout, record_ids, start.notes)
+    with closing(writer), writer.open() as old:
+        if writer.write(snapshot, start.rules, written_at, renewed_seconds=_RENEWED_SECONDS):
+            with writer.open() as new:
+                found = list(changes_between(old, new, snapshot))
+    log_at_once(ChangedSessions.of(found))
+    changes = Changes(*(sum(getattr(each, name) for each in found) for name in ("added", "changed", "removed")))
+    return changes, next((each for each in told if isinstance(each, IdsChanged)), None)
 
 
 def _hear(inbox: Inbox, indexer: Indexer) -> None:

@@ -47,20 +47,24 @@ def test_ctrl_c_while_modules_are_imported_says_nothing(idle, name):
     assert ended.returncode == -signal.SIGINT  # which a shell shows as 130
 
 
-def test_ctrl_c_in_a_run_puts_away_what_was_begun(idle):
-    """The next run must not find a lock file of ONE, for which it would wait five seconds."""
-    idle.break_it("""
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", -signal.SIGTERM)])
+def test_a_signal_in_a_run_puts_away_what_was_begun(idle, name, code):
+    """The next run must not find a lock file of ONE, for which it would wait five seconds.
+
+    `timeout`, systemd and job schedulers send SIGTERM.
+    """
+    idle.break_it(f"""
     import signal
     import alfwatchd.store.parquet_file as parquet_file
     write = parquet_file.GroupedFile.write
     def interrupted(self, *arguments):
         write(self, *arguments)
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.{name})
     parquet_file.GroupedFile.write = interrupted
     """)
     ended = start(idle, "--once", *idle.places)
     assert "Traceback" not in ended.communicate(timeout=WAIT_SECONDS)[1]
-    assert ended.returncode == 130
+    assert ended.returncode == code
     assert sorted(os.listdir(idle.root)) == [".alfwatchd.lock", "lab"]
 
 

@@ -5,9 +5,10 @@ import re
 
 import pytest
 
-from alfwatchd.engine.changes_log import MOST_LINES, ChangesLog, show_change
+from alfwatchd.engine.changes_log import ChangesLog, log_at_once, show_change
 from alfwatchd.tree.packed import pack_signature
 from alfwatchd.tree.rows import Session
+from alfwatchd.tree.session_changes import MOST_NAMED, ChangedSessions, SessionChange
 from alfwatchd.tree.sessions import Tables
 from kit.engine_tree import S1, T1, write
 from kit.rows import folder_rows
@@ -28,9 +29,9 @@ def session(number, size=10):
 def told(caplog):
     caplog.set_level(logging.INFO, "alfwatchd.engine.changes_log")
     tables = Tables()
-    log = ChangesLog(tables)
+    log = ChangesLog()
     tables.replace_session(session(0))
-    log.tell(0.0)
+    log.tell(tables, 0.0)
     assert lines(caplog) == []  # the line of the first scan says it
     return tables, log
 
@@ -39,9 +40,9 @@ def test_each_changed_session_has_a_line(told, caplog):
     tables, log = told
     tables.replace_session(session(0, size=2_500_000))
     tables.replace_session(session(1))
-    log.tell(1.0)
+    log.tell(tables, 1.0)
     tables.drop_session(session(1).path)
-    log.tell(2.0)
+    log.tell(tables, 2.0)
     assert lines(caplog) == [
         f"{NAMED}s0/2020-01-01/001 added=0 changed=1 removed=0 bytes=+2.5MB session=kept",
         f"{NAMED}s1/2020-01-01/001 added=1 changed=0 removed=0 bytes=+10B session=new",
@@ -53,7 +54,7 @@ def test_what_came_and_went_between_two_flushes_is_no_change(told, caplog):
     tables, log = told
     tables.replace_session(session(1))
     tables.drop_session(session(1).path)
-    log.tell(1.0)
+    log.tell(tables, 1.0)
     assert lines(caplog) == []
 
 
@@ -62,29 +63,29 @@ def test_many_changes_do_not_fill_the_log_and_none_is_left_out_in_silence(told, 
     tables, log = told
     for number in range(1, 101):
         tables.replace_session(session(number))
-    log.tell(1.0)
+    log.tell(tables, 1.0)
     log.tell_rest(30.0)
-    assert len(lines(caplog)) == MOST_LINES
+    assert len(lines(caplog)) == MOST_NAMED
     log.tell_rest(61.0)
-    n_left = 100 - MOST_LINES
-    assert lines(caplog)[MOST_LINES:] == [
+    n_left = 100 - MOST_NAMED
+    assert lines(caplog)[MOST_NAMED:] == [
         f"and more sessions changed n={n_left} datasets=+{n_left} bytes=+{n_left * 10}B "
-        f"most_lines_a_minute={MOST_LINES}"
+        f"most_lines_a_minute={MOST_NAMED}"
     ]
     tables.replace_session(session(0, size=11))
-    log.tell(62.0)
+    log.tell(tables, 62.0)
     assert lines(caplog)[-1].startswith(f"{NAMED}s0/")
 
 
 def test_what_is_left_out_is_told_at_the_end(told, caplog):
     tables, log = told
-    for number in range(1, MOST_LINES + 2):
+    for number in range(1, MOST_NAMED + 2):
         tables.replace_session(session(number))
-    log.tell(1.0)
+    log.tell(tables, 1.0)
     log.tell_rest(2.0, is_end=True)
     log.tell_rest(3.0, is_end=True)
     assert [each for each in lines(caplog) if each.startswith("and more")] == [
-        f"and more sessions changed n=1 datasets=+1 bytes=+10B most_lines_a_minute={MOST_LINES}"
+        f"and more sessions changed n=1 datasets=+1 bytes=+10B most_lines_a_minute={MOST_NAMED}"
     ]
 
 
@@ -92,10 +93,34 @@ def test_an_engine_tells_after_the_flush(make_box, caplog):
     caplog.set_level(logging.INFO, "alfwatchd.engine.changes_log")
     box = make_box(f"{S1}/alf/a.b.c")
     box.sync()
+    (first,) = lines(caplog)
+    assert f"path={S1} added=1" in first
+    caplog.clear()
     write(box.root, f"{S1}/alf/d.e.f", f"{T1}/alf/a.b.c")
     box.sync()
     found = sorted(lines(caplog))
     assert [re.search(r"path=(\S+) added=(\d)", each).groups() for each in found] == [(S1, "1"), (T1, "1")]
+
+
+def test_a_restart_tells_what_changed_while_no_daemon_ran(make_box, caplog):
+    """The first scan is compared with the tables that were there, not with an empty memory."""
+    box = make_box(f"{S1}/alf/a.b.c", f"{T1}/alf/a.b.c")
+    box.stop()
+    write(box.root, f"{S1}/alf/d.e.f")
+    caplog.set_level(logging.INFO, "alfwatchd.engine.changes_log")
+    box.start()
+    box.sync()
+    (found,) = lines(caplog)
+    assert f"path={S1} added=1 changed=0 removed=0" in found
+
+
+def test_a_run_tells_what_it_did_not_name(caplog):
+    caplog.set_level(logging.INFO, "alfwatchd.engine.changes_log")
+    log_at_once(ChangedSessions((SessionChange("s/1", columns=("id", "qc")),), 7, 5, -10))
+    assert lines(caplog) == [
+        f"{NAMED}s/1 added=0 changed=0 removed=0 bytes=+0B session=kept columns=id,qc",
+        f"and more sessions changed n=7 datasets=+5 bytes=-10B most_lines_a_minute={MOST_NAMED}",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 
 import pytest
 
@@ -116,9 +117,13 @@ def test_a_holder_that_left_no_number_is_told(folder, hold):
         assert "process of unknown number " in try_to_hold(hold, folder)
 
 
-@pytest.mark.parametrize(("hold", "error"), [(hold_out_dir, OutDirError), (hold_state_dir, StateError)])
-def test_a_folder_that_is_missing_is_told(folder, hold, error):
-    with pytest.raises(error, match="cannot make it"), hold(folder / "missing"):
+@pytest.mark.parametrize(
+    ("hold", "error", "message"),
+    [(hold_out_dir, OutDirError, "check how it is spelled"), (hold_state_dir, StateError, "cannot make it")],
+)
+def test_a_folder_that_is_missing_is_told(folder, hold, error, message):
+    """`prune --root` with a typing error was answered with the advice to give write access to this folder."""
+    with pytest.raises(error, match=message), hold(folder / "missing"):
         pass
 
 
@@ -330,6 +335,20 @@ def test_a_run_waits_for_another_run(folder, caplog):
             assert (folder / LOCK_NAME).read_text() == f"{os.getpid()} run\n"
     waiter.join()
     assert caplog.text.count("waiting for its end") == 1
+
+
+def test_a_long_wait_is_a_warning(folder, caplog, monkeypatch):
+    """A notebook whose `make_parquet_db` waits for a job that hangs must not stand still for an hour in silence."""
+    end, now = hold_elsewhere(folder, is_daemon=False), [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "sleep", lambda _: now.__setitem__(0, now[0] + 30.0))
+    try:
+        with pytest.raises(Locked), hold_out_dir(folder, patience_seconds=150):
+            pass
+    finally:
+        monkeypatch.undo()
+        end()
+    assert [each.levelname for each in caplog.records if "waiting for its end" in each.message] == ["WARNING"] * 2
 
 
 @pytest.mark.parametrize(("is_daemon", "patience"), [(True, 600), (False, 0), (False, 0.2)])

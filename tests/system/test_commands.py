@@ -28,15 +28,6 @@ def served(tmp_path_factory):
         yield made
 
 
-@pytest.fixture
-def idle(tmp_path):
-    """A program without daemon."""
-    root = tmp_path / "data"
-    root.mkdir()
-    with program(make_small_tree(root)) as made:
-        yield made
-
-
 def run_in_shell(made, words):
     """Run the program in a shell, which redirects its streams."""
     return subprocess.run(
@@ -86,7 +77,7 @@ def test_wrong_usage_ends_with_2_and_says_what_is_wrong(idle, arguments, word):
 NO_ROOM = "alfwatchd: cannot write to the standard output: No space left on device\n"
 
 
-@pytest.mark.parametrize("command", ["config --json", "config", "--help", "config --help"])
+@pytest.mark.parametrize("command", ["config --json", "config", "--help", "--version"])
 @pytest.mark.parametrize("is_unbuffered", ["1", ""])
 def test_an_answer_that_cannot_be_written_is_a_failure(idle, command, is_unbuffered):
     """A script that writes the answer to a full disk must not take half of it for all."""

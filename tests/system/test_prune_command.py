@@ -14,19 +14,10 @@ import pytest
 from alfwatchd import Client
 from alfwatchd.errors import AlfwatchdError, UsageError
 from alfwatchd.index.state_db import StateDb
-from kit.program import listed, make_small_tree, program, walk
+from kit.program import listed, walk
 
 NOBODY = 65534
 SESSION = "lab/Subjects/s1/2020-01-01/001"
-
-
-@pytest.fixture
-def idle(tmp_path):
-    """A program without daemon."""
-    root = tmp_path / "data"
-    root.mkdir()
-    with program(make_small_tree(root)) as made:
-        yield made
 
 
 @pytest.fixture

@@ -10,15 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from alfwatchd import make_parquet_db
-from kit.program import listed, make_small_tree, program, walk
-
-
-@pytest.fixture
-def idle(tmp_path):
-    root = tmp_path / "data"
-    root.mkdir()
-    with program(make_small_tree(root)) as made:
-        yield made
+from kit.program import listed, make_small_tree, walk
 
 
 def daemon_ends(made, code):

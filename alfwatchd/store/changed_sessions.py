@@ -1,0 +1,253 @@
+"""Which sessions differ between two versions of the tables on disk, and how.
+
+Both files are read a few row groups at a time: groups that hold the same sessions are compared with each other, and
+cost little if they are equal. So a flush that changed one session of a million takes little memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence, Set
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from operator import itemgetter
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from alfwatchd.alf.file_names import DATASETS, SESSIONS
+from alfwatchd.store.parquet import CheckedFile, open_checked
+from alfwatchd.tables import arrow
+from alfwatchd.tree.session_changes import SessionChange, all_new
+from alfwatchd.tree.sessions import Snapshot
+
+_PATH = ("lab", "subject", "date", "number")
+_NEEDED = ("eid", "rel_path", "file_size", "id")
+_SHOWN = ("hash", "exists", "qc", "default_revision")
+_SLASH = arrow.strings(["/"])[0]  # pyarrow would import pandas to make a scalar of a Python string
+
+
+class Pair(NamedTuple):
+    """Both tables, open."""
+
+    sessions: CheckedFile
+    datasets: CheckedFile
+
+
+@contextmanager
+def open_tables(folder: Path) -> Iterator[Pair | None]:
+    """Open both tables in a folder, to be read even after others have replaced them; None if one cannot be read."""
+    with ExitStack() as stack:
+        pair = None
+        with suppress(OSError, pa.ArrowException, ValueError):
+            pair = Pair(*(stack.enter_context(open_checked(folder / name)) for name in (SESSIONS, DATASETS)))
+        yield pair
+
+
+def changes_between(old: Pair | None, new: Pair | None, snapshot: Snapshot) -> Iterable[SessionChange]:
+    """Yield how sessions differ from those of earlier tables; all of a snapshot are new where there are none."""
+    found = compare_tables(old, new) if old is not None and new is not None else None
+    return all_new(snapshot.sessions.values()) if found is None else found
+
+
+def compare_tables(old: Pair, new: Pair) -> list[SessionChange] | None:
+    """Return how the rows of sessions differ, in the order of paths; None if a table lacks what it needs.
+
+    A dataset is found again by its session and ``rel_path``, also where ids differ. If the eid of a session changes,
+    only the numbers of its datasets are compared.
+    """
+    try:
+        groups = _unequal_groups(old.sessions, new.sessions)
+        before, after = (_Sessions.read(*each) for each in zip((old.sessions, new.sessions), groups, strict=True))
+        tally = _compare_datasets(old.datasets, new.datasets)
+        found = {path: _Counts() for path in before.rows.keys() ^ after.rows.keys()}
+        for path in before.rows.keys() & after.rows.keys():
+            if columns := before.differing(after, path):
+                found[path] = _Counts(columns=columns)
+        paths = before.paths | after.paths
+        paths |= _find_paths(new.sessions, tally.keys() - paths.keys())
+        for eid, counts in tally.items():
+            if (its_path := paths.get(eid)) is not None:
+                found.setdefault(its_path, _Counts()).add(counts)
+        return [_describe(path, found[path], before, after) for path in sorted(found)]
+    except (OSError, pa.ArrowException, KeyError, ValueError):
+        return None
+
+
+@dataclass(slots=True)
+class _Counts:
+    added: int = 0
+    changed: int = 0
+    removed: int = 0
+    n_bytes: int = 0
+    columns: set[str] = field(default_factory=set)
+
+    def add(self, other: _Counts) -> None:
+        self.added += other.added
+        self.changed += other.changed
+        self.removed += other.removed
+        self.n_bytes += other.n_bytes
+        self.columns |= other.columns
+
+
+@dataclass(frozen=True, slots=True)
+class _Sessions:
+    """Rows of a sessions table, by the path that ONE makes of them."""
+
+    names: tuple[str, ...]
+    rows: dict[str, tuple[object, ...]]
+    paths: dict[str, str]
+    """Eid -> path."""
+
+    @classmethod
+    def read(cls, file: CheckedFile, groups: Iterable[int]) -> _Sessions:
+        parts = [file.read_row_group(each) for each in groups]
+        if not parts:
+            return cls((), {}, {})
+        table = pa.concat_tables(parts)
+        names = tuple(table.column_names)
+        columns = [_texts(table.column(name)) if name == "id" else table.column(name) for name in names]
+        paths = _paths(table)
+        rows = dict(zip(paths, zip(*(column.to_pylist() for column in columns), strict=True), strict=True))
+        return cls(names, rows, dict(zip(columns[names.index("id")].to_pylist(), paths, strict=True)))
+
+    def differing(self, other: _Sessions, path: str) -> set[str]:
+        """Return the columns of one session that differ from those of another table."""
+        one, two = self.rows[path], other.rows[path]
+        if self.names == other.names and one == two:
+            return set()
+        values = dict(zip(other.names, two, strict=True))
+        return {name for name, value in zip(self.names, one, strict=True) if name in values and values[name] != value}
+
+
+def _find_paths(file: CheckedFile, eids: Set[str]) -> dict[str, str]:
+    """Return eid -> path of some sessions."""
+    wanted, found = arrow.strings(sorted(eids)), dict[str, str]()
+    for number in range(file.num_row_groups if eids else 0):
+        table = file.read_row_group(number, ["id", *_PATH])
+        own_ids = _texts(table.column("id"))
+        is_wanted = pc.is_in(own_ids, value_set=wanted)
+        found |= zip(own_ids.filter(is_wanted).to_pylist(), _paths(table.filter(is_wanted)), strict=True)
+    return found
+
+
+def _paths(sessions: pa.Table) -> list[str]:
+    keys = (sessions.column(name).to_pylist() for name in _PATH)
+    return [_path_of(*parts) for parts in zip(*keys, strict=True)]
+
+
+def _path_of(lab: str | None, subject: str, date: object, number: int) -> str:
+    below = f"{subject}/{date}/{int(number):03d}"
+    return f"{lab}/Subjects/{below}" if lab else below
+
+
+def _describe(path: str, counts: _Counts, before: _Sessions, after: _Sessions) -> SessionChange:
+    was_there, is_there = path in before.rows, path in after.rows  # in neither where its row is the same in both
+    state: Literal["new", "gone", "kept"] = "kept" if was_there == is_there else "new" if is_there else "gone"
+    # Datasets of a session that has another eid now were found as removed and as added.
+    n_both = min(counts.added, counts.removed)
+    added, removed, changed = counts.added - n_both, counts.removed - n_both, counts.changed + n_both
+    return SessionChange(path, state, added, changed, removed, counts.n_bytes, tuple(sorted(counts.columns)))
+
+
+# Datasets.
+
+
+def _compare_datasets(old: CheckedFile, new: CheckedFile) -> dict[str, _Counts]:
+    """Return eid -> how its datasets differ, for the sessions with datasets that do."""
+    both = set(old.schema_arrow.names) & set(new.schema_arrow.names)
+    columns = [*_NEEDED, *(name for name in _SHOWN if name in both)]
+    tally: dict[str, _Counts] = {}
+    for one, two in _matching_groups(old, new):
+        rows = [_read(file, numbers, columns) for file, numbers in ((old, one), (new, two)) if numbers]
+        # Arrow would import pandas to make an empty table.
+        _compare_rows(rows[0] if one else rows[0].slice(0, 0), rows[-1] if two else rows[0].slice(0, 0), tally)
+    return tally
+
+
+def _matching_groups(old: CheckedFile, new: CheckedFile) -> Iterator[tuple[list[int], list[int]]]:
+    """Yield numbers of row groups of two files, so that sessions of other groups are in neither."""
+    left = _unequal_groups(old, new)
+    spans = sorted([*_spans(old, 0, left[0]), *_spans(new, 1, left[1])], key=itemgetter(0))
+    groups: tuple[list[int], list[int]] = ([], [])
+    highest = ""
+    for low, high, side, number in spans:
+        if low > highest and any(groups):
+            yield groups
+            groups = ([], [])
+        groups[side].append(number)
+        highest = max(highest, high)
+    if any(groups):
+        yield groups
+
+
+def _unequal_groups(old: CheckedFile, new: CheckedFile) -> tuple[Iterable[int], Iterable[int]]:
+    """Return the row groups of two files that the other one does not hold. A flush copies those that stay."""
+    if not old.schema_arrow.equals(new.schema_arrow):
+        return range(old.num_row_groups), range(new.num_row_groups)
+    left = {old.digest_row_group(number): number for number in range(old.num_row_groups)}
+    others = [number for number in range(new.num_row_groups) if left.pop(new.digest_row_group(number), None) is None]
+    return left.values(), others
+
+
+def _spans(file: CheckedFile, side: int, numbers: Iterable[int]) -> Iterator[tuple[str, str, int, int]]:
+    """Yield lowest and highest eid of each row group that has rows."""
+    for number in numbers:
+        eids = _texts(file.read_row_group(number, ["eid"]).column("eid"))
+        if len(eids):
+            span = pc.min_max(eids)
+            yield str(span["min"].as_py()), str(span["max"].as_py()), side, number
+
+
+def _read(file: CheckedFile, numbers: Sequence[int], columns: list[str]) -> pa.Table:
+    table = pa.concat_tables([file.read_row_group(number, columns) for number in numbers])
+    for name in columns:
+        if name != "file_size":
+            table = table.set_column(table.schema.get_field_index(name), name, _texts(table.column(name)))
+    return table
+
+
+def _texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return values as texts: tables of others have ids, qc and hashes of other types."""
+    return column.cast(pa.string())
+
+
+def _compare_rows(old: pa.Table, new: pa.Table, tally: dict[str, _Counts]) -> None:
+    if old.equals(new):
+        return
+    keys = [pc.binary_join_element_wise(each.column("eid"), each.column("rel_path"), _SLASH) for each in (old, new)]
+    places = pc.index_in(keys[1], value_set=_whole(keys[0]))
+    is_in_both = pc.is_valid(places)
+    _note(new.filter(pc.invert(is_in_both)), 1, tally)
+    _note(old.filter(pc.invert(pc.is_in(keys[0], value_set=_whole(keys[1])))), -1, tally)
+    new, old = new.filter(is_in_both), old.take(pc.drop_null(places))
+    eids = new.column("eid")
+    differs = {name: _differs(old.column(name), new.column(name)) for name in new.column_names if name != "eid"}
+    is_changed = pc.or_(differs["file_size"], differs["id"])
+    sizes = [each.column("file_size").filter(is_changed).to_pylist() for each in (old, new)]
+    for eid, before, after in zip(eids.filter(is_changed).to_pylist(), *sizes, strict=True):
+        counts = tally.setdefault(eid, _Counts())
+        counts.changed += 1
+        counts.n_bytes += after - before
+    for name, mask in differs.items():
+        for eid in pc.unique(eids.filter(mask)).to_pylist() if name != "file_size" else ():
+            tally.setdefault(eid, _Counts()).columns.add(name)
+
+
+def _note(rows: pa.Table, sign: Literal[1, -1], tally: dict[str, _Counts]) -> None:
+    """Count rows that came or went."""
+    for eid, size in zip(rows.column("eid").to_pylist(), rows.column("file_size").to_pylist(), strict=True):
+        counts = tally.setdefault(eid, _Counts())
+        counts.added += sign > 0
+        counts.removed += sign < 0
+        counts.n_bytes += sign * (size or 0)
+
+
+def _differs(one: pa.ChunkedArray, two: pa.ChunkedArray) -> pa.ChunkedArray:
+    is_other = pc.not_equal(one, two)
+    return pc.coalesce(is_other, pc.xor(pc.is_null(one), pc.is_null(two)))
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    return column.combine_chunks()

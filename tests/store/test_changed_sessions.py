@@ -1,0 +1,112 @@
+"""What a log says of a scan, an adoption or a prune: which sessions have other rows now, and in which columns."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from alfwatchd.alf.file_names import DATASETS, SESSIONS
+from alfwatchd.store.changed_sessions import changes_between, open_tables
+from alfwatchd.store.writer import TableWriter
+from alfwatchd.tables.rules import TableRules
+from alfwatchd.tree.session_changes import SessionChange
+from kit.tables import snapshot
+from kit.trees import fast_folder
+
+pytestmark = pytest.mark.usefixtures("no_readers")
+
+PATH = "{}/2020-01-01/001"
+
+
+@pytest.fixture
+def folders():
+    with fast_folder() as folder:
+        both = folder / "old", folder / "new"
+        for each in both:
+            each.mkdir()
+        yield both
+
+
+def write(folder, subjects, **made):
+    found = snapshot(subjects, **made)
+    TableWriter(folder, "/data").write(found, TableRules())
+    return found
+
+
+def compare(folders, found):
+    with open_tables(folders[0]) as old, open_tables(folders[1]) as new:
+        return list(changes_between(old, new, found))
+
+
+def change(folder, name, **columns):
+    """Give columns of a table other values, as a database does."""
+    table = pq.read_table(folder / name)
+    for column, values in columns.items():
+        place = table.schema.get_field_index(column)
+        table = table.set_column(place, column, pa.array(values(table.column(column).to_pylist())))
+    pq.write_table(table, folder / name)
+
+
+@pytest.mark.parametrize("n_datasets", [2, 9000])  # the many are in several row groups
+def test_sessions_that_came_and_went_and_changed(folders, n_datasets):
+    write(folders[0], "stu", n_datasets=n_datasets)
+    found = write(folders[1], "tuv", n_datasets=n_datasets)
+    n_bytes = 7 * n_datasets
+    assert compare(folders, found) == [
+        SessionChange(PATH.format("s"), "gone", removed=n_datasets, n_bytes=-n_bytes),
+        SessionChange(PATH.format("v"), "new", added=n_datasets, n_bytes=n_bytes),
+    ]
+
+
+def test_other_sizes_and_other_numbers_of_row_groups(folders):
+    write(folders[0], "st", n_datasets=1)
+    found = write(folders[1], "st", n_datasets=20_000, size=8)
+    n_bytes = 8 * 20_000 - 7
+    expected = [SessionChange(PATH.format(name), "kept", 19_999, 1, 0, n_bytes) for name in "st"]
+    assert compare(folders, found) == expected
+
+
+def test_columns_of_a_database(folders):
+    """A person who looks for the cause of a changed id finds the session, and `columns=id`, in the log."""
+    found = write(folders[0], "st")
+    write(folders[1], "st")
+    change(
+        folders[1],
+        DATASETS,
+        qc=lambda values: ["FAIL", *values[1:]],
+        hash=lambda values: ["0" * 32, *values[1:]],
+        default_revision=lambda values: [False, *values[1:]],
+    )
+    (first,) = compare(folders, found)
+    assert first.columns == ("default_revision", "hash", "qc")
+    assert (first.state, first.added, first.changed, first.removed, first.n_bytes) == ("kept", 0, 0, 0, 0)
+    change(folders[1], SESSIONS, projects=lambda values: ["x"] * len(values))
+    assert sum("projects" in each.columns for each in compare(folders, found)) == 2
+
+
+def test_an_eid_that_changed_takes_no_dataset_away(folders):
+    found = write(folders[0], "s")
+    write(folders[1], "s")
+    eid = "ffffffff-ffff-4fff-bfff-ffffffffffff"
+    change(folders[1], SESSIONS, id=lambda _: [eid])
+    change(folders[1], DATASETS, eid=lambda values: [eid] * len(values))
+    assert compare(folders, found) == [SessionChange(PATH.format("s"), "kept", changed=2, columns=("id",))]
+
+
+def test_nothing_changed(folders):
+    write(folders[0], "st")
+    assert compare(folders, write(folders[1], "st")) == []
+
+
+@pytest.mark.parametrize("name", [SESSIONS, DATASETS])
+@pytest.mark.parametrize("content", [None, b"torn", "columns"])
+def test_where_no_tables_were_all_sessions_are_new(folders, name, content):
+    """Damaged tables, and those of other programs, are no tables."""
+    write(folders[0], "s")
+    found = write(folders[1], "st")
+    (folders[0] / name).unlink()
+    if content == "columns":
+        pq.write_table(pa.table({"id": ["a"]}), folders[0] / name)
+    elif content is not None:
+        (folders[0] / name).write_bytes(content)
+    expected = [SessionChange(PATH.format(name), "new", added=2, n_bytes=14) for name in "st"]
+    assert compare(folders, found) == expected
