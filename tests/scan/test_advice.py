@@ -1,5 +1,6 @@
 """What is not indexed is told with the way to make it so, and the look for it is short, however large the junk is."""
 
+import os
 import re
 import subprocess
 
@@ -122,17 +123,19 @@ def test_the_command_for_unpadded_numbers_gives_the_folders_the_names_that_one_o
     """Rigbox writes `.../1`, One looks in `.../001`: the rows are there, and no file loads."""
     write(root, "lab/Subjects/m1/2019-05-05/1/a.b.c")
     write(root, "lab/Subjects/m1/2019-05-06/12/a.b.c", "lab/Subjects/m1/2019-05-06/100/a.b.c", "m2/2019-05-05/1/d.e.f")
-    write(root, "m2/2019-05-05/01/a.b.c")
+    write(root, "m2/2019-05-05/01/a.b.c", "-P/2019-05-05/1/a.b.c", "-/2019-05-05/1/a.b.c", "mäuse/2019-05-05/1/a.b.c")
+    write(root, "m2/2019-05-06/1/a.b.c", "m2/2019-05-06/001/d.e.f")
     before = index_tree(root)
     told = {problem.path: problem.message for problem in before.problems() if problem.kind == "unpadded_number"}
-    assert told.keys() == {"lab/Subjects/m1", "m2"}
+    assert told.keys() == {"lab/Subjects/m1", "m2", "-P", "-", "mäuse"}
     assert told["lab/Subjects/m1"].startswith(
         "2 sessions listed whose files One cannot load: it looks in 2019-05-05/001"
     )
+    strange = {**os.environ, "CDPATH": "/usr:/etc", "OLDPWD": "/usr"}  # `cd` looks there first
     for message in told.values():
-        subprocess.run(["sh", "-c", message[message.index("(cd ") :]], check=True, cwd=root)
+        subprocess.run(["sh", "-c", message[message.index("(cd ") :]], cwd=root, env=strange, stderr=subprocess.DEVNULL)
     after = index_tree(root)
-    assert problems(after) == {"m2/2019-05-05/1": "twin"}
+    assert problems(after) == {"m2/2019-05-05/1": "twin", "m2/2019-05-06/1": "twin"}
     assert {key.eid_path for key in keys(after)} == {key.eid_path for key in keys(before)}
     assert "lab/Subjects/m1/2019-05-06/012" in listed(after)
 
