@@ -213,6 +213,8 @@ class Scanner:
             odd.links[name] = target.ino
         else:
             odd.n_ignored += 1
+            if target.where is Where.INSIDE:
+                odd.problems += links.say_inside(self.root, path, kind, target, self._is_excluded)
             if target.where is Where.NOWHERE and self.follow_links and not folder.is_reached_by_link:
                 odd.followed.add(name)
 
