@@ -104,8 +104,20 @@ def test_datasets_that_lie_in_the_date_folder_are_counted_once_for_each_date(roo
     (problem,) = index_tree(root).problems()
     assert (problem.kind, problem.path) == ("no_number", "s/2020-01-02")
     assert problem.message.startswith("2 datasets not indexed: the layout is subject/date/number")
+    assert problem.message.endswith("above them; make the folder 001 in the date folder, and move them into it")
     assert problems(index_tree(root, exclude=["/s/2020-01-02/"])) == {}
     assert problems(index_tree(root, exclude=["/s/2020-01-02/a*"])) == {}
+
+
+def test_datasets_beside_a_session_are_not_sent_into_another_one(root):
+    """`001` is a session, so that the advice to make it would have mixed two recordings."""
+    write(root, f"{S1}/a.b.c", "s/2020-01-01/d.e.f")
+    (problem,) = index_tree(root).problems()
+    assert (problem.kind, problem.path) == ("no_number", "s/2020-01-01")
+    assert problem.message.endswith(
+        "move them into the session that they belong to, 001, or make the folder 002 in the date folder, and move them "
+        "into it"
+    )
 
 
 def test_a_session_that_was_dropped_on_another_one_stays_a_collection_and_is_told(root):
