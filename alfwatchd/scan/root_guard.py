@@ -14,6 +14,7 @@ from pathlib import Path
 
 from alfwatchd.alf import grammar
 from alfwatchd.alf.grammar import Kind
+from alfwatchd.alf.printable import printable
 from alfwatchd.errors import RootOffline
 from alfwatchd.scan import mounts
 from alfwatchd.scan.known_data import Known, Listed, look_for
@@ -371,7 +372,7 @@ class RootGuard:
         """Return one problem per mount or link that is missing or leads elsewhere."""
         found = [
             Problem(
-                "other_filesystem", path,
+                "other_filesystem", printable(path),
                 f"{reason}: its rows are kept; mount it again, or run `alfwatchd rescan --accept-root` to accept "
                 "the folder as it is",
             )
