@@ -130,7 +130,9 @@ def find_nested(root: str, path: str, place: str, excluded: Excluded) -> list[Pr
     number, at_least = count_datasets(root, [path], excluded)
     if not number:
         return []
+    is_taken = os.path.lexists(f"{root}/{place}")
     advice = f"if the folder was moved here by mistake, move it to {printable(place)}"
+    advice += ", where another one is: compare the two first" if is_taken else ""
     what = f"of a session inside a session, which ONE reads as a collection of the outer one; {advice}"
     return [Problem("nested_session", printable(path), _say(number, at_least, what))]
 

@@ -129,6 +129,9 @@ def test_a_session_that_was_dropped_on_another_one_stays_a_collection_and_is_tol
     assert messages.keys() == {f"{S1}/002", f"{S1}/t/2020-01-02/001"}
     assert messages[f"{S1}/002"].endswith(f"move it to {S2}")
     assert messages[f"{S1}/t/2020-01-02/001"].endswith("move it to t/2020-01-02/001")
+    write(root, f"{S2}/a.b.c")
+    messages = {problem.path: problem.message for problem in index_tree(root).problems()}
+    assert messages[f"{S1}/002"].endswith(f"move it to {S2}, where another one is: compare the two first")
 
 
 def test_the_command_for_unpadded_numbers_gives_the_folders_the_names_that_one_opens(root):
