@@ -195,6 +195,8 @@ class Engine:
         self.scanning.reconcile_if_due(now)
         if self._timers.is_due("links", now, model.settings.poll_interval_seconds):
             indexer.marks.mark_linked(now)
+        if self._timers.is_due("problems", now, model.settings.poll_interval_seconds):
+            indexer.renew_problems(now)
         if self._timers.is_due("unreadable", now, _UNREADABLE_RETRY_SECONDS):
             indexer.marks.retry_unreadable(now)
         if broken := indexer.watch.beat(now):

@@ -272,10 +272,19 @@ class Indexer:
         self.heard.end(ended)
         self.scans_done += 1
         if not ended.top:
-            is_empty = not self.tables.counts.n_sessions
-            self.why_empty = nothing_found.look(self.scanner.root, self.scanner.excluded) if is_empty else ""
+            self._look_whether_empty()
         if not ended.top and self.scans_done > 1:
             self.note_inodes()
+
+    def renew_problems(self, now: float) -> None:
+        """Find out what has become of problems, where no event may tell of it; bounded, for a call now and then."""
+        self.marks.renew_problems(now)
+        if self.scans_done:
+            self._look_whether_empty()
+
+    def _look_whether_empty(self) -> None:
+        is_empty = not self.tables.counts.n_sessions
+        self.why_empty = nothing_found.look(self.scanner.root, self.scanner.excluded) if is_empty else ""
 
     def note_inodes(self) -> None:
         """Let inodes of sessions be kept for the next run, unless some of them are missing."""

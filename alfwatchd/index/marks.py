@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from alfwatchd.alf import grammar
 from alfwatchd.alf.grammar import Kind
 from alfwatchd.index.absences import Absences
 from alfwatchd.index.dirty import DirtySet
 from alfwatchd.index.intake import Intake
 from alfwatchd.tree.folder import Folder
 from alfwatchd.watch.events import FolderEvents
+
+_MOST_RENEWED = 20
+"""Folders that are listed again for their problems at a time. The bounded look for a problem may list 2,000 folders."""
 
 
 class Marks:
@@ -26,6 +30,8 @@ class Marks:
         self._intake = intake
         self._dirty = dirty
         self._absences = absences
+        self._to_renew: list[Folder] = []
+        """Folders that had problems and were not listed again since."""
 
     def mark_events(self, folders: Mapping[int, FolderEvents], unwatched: Iterable[int], now: float) -> None:
         """Mark folders by what the watcher saw."""
@@ -46,10 +52,13 @@ class Marks:
             # Files above the sessions are no rows; but a link there may be a session, or lead to some.
             files = events.rewritten | events.attributes
             names = {name for name in events.names - files if folder.child_kind(name) is not None}
-            if events.listing or names:
+            # Datasets in a date folder are a problem. Higher up, files that come and go would have all junk searched.
+            loose = events.names - events.attributes if folder.kind is Kind.DATE else ()
+            is_loose = any(map(grammar.is_dataset_name, loose))
+            if events.listing or names or is_loose:
                 self._absences.tell(folder, events.gone | names)
                 mark = self._dirty.mark(folder, now)
-                mark.listing |= events.listing
+                mark.listing |= events.listing or is_loose
                 mark.names |= names
             return
         self._dirty.mark(folder, now).note(events)
@@ -67,3 +76,13 @@ class Marks:
         """Mark the folders with links."""
         self._intake.forget_unattached_links()
         self._dirty.mark_listing(self._intake.linked, now)
+
+    def renew_problems(self, now: float) -> None:
+        """Mark some folders with problems, and the others at later calls.
+
+        Most problems are about folders that are no part of the layout. There, a person mends without any event.
+        """
+        with_problems = self._intake.tree.with_problems
+        waiting = [folder for folder in self._to_renew if folder in with_problems] or [*with_problems]
+        self._dirty.mark_listing(waiting[:_MOST_RENEWED], now)
+        self._to_renew = waiting[_MOST_RENEWED:]

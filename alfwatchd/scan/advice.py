@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 
 from alfwatchd.alf import grammar, misplaced
@@ -65,7 +65,9 @@ def find_misplaced(root: str, outside: Iterable[str], excluded: Excluded) -> lis
     ]
 
 
-def find_unnumbered(root: str, date: str, n_files: int, outside: Iterable[str], excluded: Excluded) -> list[Problem]:
+def find_unnumbered(
+    root: str, date: str, n_files: int, outside: Iterable[str], sessions: Collection[str], excluded: Excluded
+) -> list[Problem]:
     """Tell of datasets that lie in a date folder and in no session of it.
 
     Parameters
@@ -77,6 +79,8 @@ def find_unnumbered(root: str, date: str, n_files: int, outside: Iterable[str], 
         Number of datasets in this folder itself.
     outside : iterable of str
         Its folders that are no sessions, relative to the root.
+    sessions : collection of str
+        Names of those that are.
     excluded : callable
         See `alf.exclude`.
     """
@@ -86,9 +90,12 @@ def find_unnumbered(root: str, date: str, n_files: int, outside: Iterable[str], 
     n_below, at_least = count_datasets(root, folders, excluded) if folders else (0, "")
     if not n_files + n_below:
         return []
+    taken = set(map(int, sessions))
+    free = f"{next((number for number in range(1, 1000) if number not in taken), 0):03d}"
+    known = f"move them into the session that they belong to, {', '.join(sorted(sessions)[:3])}, or " if taken else ""
     advice = (
-        "the layout is subject/date/number, and there is no number folder above them; make the folder 001 in the date "
-        "folder, and move them into it"
+        "the layout is subject/date/number, and there is no number folder above them; "
+        f"{known}make the folder {free} in the date folder, and move them into it"
     )
     return [Problem("no_number", printable(date), _say(n_files + n_below, at_least, f"not indexed: {advice}"))]
 
@@ -123,7 +130,9 @@ def find_nested(root: str, path: str, place: str, excluded: Excluded) -> list[Pr
     number, at_least = count_datasets(root, [path], excluded)
     if not number:
         return []
+    is_taken = os.path.lexists(f"{root}/{place}")
     advice = f"if the folder was moved here by mistake, move it to {printable(place)}"
+    advice += ", where another one is: compare the two first" if is_taken else ""
     what = f"of a session inside a session, which ONE reads as a collection of the outer one; {advice}"
     return [Problem("nested_session", printable(path), _say(number, at_least, what))]
 

@@ -91,13 +91,28 @@ def say_not_followed(root: str, path: str, kind: Kind, target: Target, excluded:
     excluded : callable
         See `alf.exclude`.
     """
-    if kind is Kind.TOP and not _holds_subjects(f"{root}/{path}"):
-        return []  # people keep links to all sorts of folders at the top
-    if kind >= Kind.SESSION and not count_datasets(root, [path], excluded)[0]:
+    if not _holds_data(root, path, kind, excluded):
         return []
     message = (
         f"a link to {target.path}, which is not followed, so that nothing behind it is indexed: set follow_links = "
         "true, or mount that folder here"
+    )
+    return [Problem("link_not_followed", printable(path), printable(message))]
+
+
+def say_inside(root: str, path: str, kind: Kind, target: Target, excluded: Excluded) -> list[Problem]:
+    """Tell of a link to a folder in the root, if data seem to be in it that are not indexed at their own place.
+
+    Parameters as for `say_not_followed`.
+    """
+    place = os.path.relpath(target.path, root)
+    has_subjects = kind is Kind.TOP and os.access(f"{target.path}/Subjects", os.F_OK)
+    is_indexed = grammar.kind_of(f"{place}/Subjects" if has_subjects else place) is not None
+    if is_indexed or excluded(f"{place}/") or not _holds_data(root, path, kind, excluded):
+        return []
+    message = (
+        f"a link to {place} in the root, a place where nothing is indexed, and links that stay in the root are not "
+        "followed: move that folder here, in place of the link, or mount it here"
     )
     return [Problem("link_not_followed", printable(path), printable(message))]
 
@@ -114,6 +129,12 @@ def say_second_level(path: str, target: Target) -> list[Problem]:
 def say_loop(path: str) -> Problem:
     """Tell of a link to a folder that the root lies in."""
     return Problem("link_loop", printable(path), "the link leads to a folder that the root lies in: remove it")
+
+
+def _holds_data(root: str, path: str, kind: Kind, excluded: Excluded) -> bool:
+    if kind is Kind.TOP:  # people keep links to all sorts of folders at the top
+        return _holds_subjects(f"{root}/{path}")
+    return kind < Kind.SESSION or count_datasets(root, [path], excluded)[0] > 0
 
 
 def _holds_subjects(folder: str) -> bool:

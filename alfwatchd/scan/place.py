@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import NamedTuple
@@ -188,6 +188,14 @@ def judge_data(expected: Place | None, seen: Seen) -> str:
     if expected is not None and expected.has_stable_inodes and 2 * seen.n_same < seen.n_numbered:
         return f"only {seen.n_same} of {seen.n_numbered} known sessions are the same folders as before, not copies"
     return ""
+
+
+def upwards(path: str) -> Iterator[str]:
+    """Yield a path relative to the root and those of the folders above it, the root, '', last."""
+    while path:
+        yield path
+        path = path.rpartition("/")[0]
+    yield path
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,11 @@ from pathlib import Path
 
 from alfwatchd.alf import grammar
 from alfwatchd.alf.grammar import Kind
+from alfwatchd.alf.printable import printable
 from alfwatchd.errors import RootOffline
 from alfwatchd.scan import mounts
 from alfwatchd.scan.known_data import Known, Listed, look_for
-from alfwatchd.scan.place import Place, Relation, Seen, describe, judge_data, judge_place, relate, with_proof
+from alfwatchd.scan.place import Place, Relation, Seen, describe, judge_data, judge_place, relate, upwards, with_proof
 from alfwatchd.tree.rows import Problem
 
 Record = Callable[[Mapping[str, Place]], None]
@@ -87,8 +88,8 @@ class RootGuard:
 
     def place_of(self, path: str) -> Place | None:
         """Return the file system that a folder, relative to the root, is on; None if it is not known."""
-        on = [place for place in self.places if not place or path == place or path.startswith(f"{place}/")]
-        return self.places[max(on, key=len)] if on else None
+        # Asked for each folder of a scan; there may be a thousand links.
+        return next((self.places[each] for each in upwards(path) if each in self.places), None)
 
     def open_root(self, *, accept: bool = False) -> None:
         """Look whether the root is the same as before, and remember it.
@@ -365,13 +366,13 @@ class RootGuard:
 
     def is_missing(self, path: str) -> bool:
         """Tell whether a folder is, or lies in, a mount that is missing or replaced."""
-        return any(path == place or path.startswith(f"{place}/") for place in self.missing)
+        return bool(self.missing) and any(each in self.missing for each in upwards(path) if each)
 
     def problems(self) -> list[Problem]:
         """Return one problem per mount or link that is missing or leads elsewhere."""
         found = [
             Problem(
-                "other_filesystem", path,
+                "other_filesystem", printable(path),
                 f"{reason}: its rows are kept; mount it again, or run `alfwatchd rescan --accept-root` to accept "
                 "the folder as it is",
             )

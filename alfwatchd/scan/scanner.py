@@ -180,7 +180,10 @@ class Scanner:
         odd.n_ignored += len(outside)
         odd.problems += advice.find_misplaced(self.root, outside, self._is_excluded)
         if folder.kind is Kind.DATE:
-            odd.problems += advice.find_unnumbered(self.root, folder.path, n_loose, outside, self._is_excluded)
+            sessions = folders | odd.links
+            odd.problems += advice.find_unnumbered(
+                self.root, folder.path, n_loose, outside, sessions, self._is_excluded
+            )
         return odd.add_to(Listing(about.st_dev, about.st_ino, folders | odd.links))
 
     def _list_link(self, name: str, fd: int, folder: Folder, odd: _Oddities) -> None:
@@ -213,6 +216,8 @@ class Scanner:
             odd.links[name] = target.ino
         else:
             odd.n_ignored += 1
+            if target.where is Where.INSIDE:
+                odd.problems += links.say_inside(self.root, path, kind, target, self._is_excluded)
             if target.where is Where.NOWHERE and self.follow_links and not folder.is_reached_by_link:
                 odd.followed.add(name)
 

@@ -199,7 +199,7 @@ def _say_unpadded(subject: str, names: set[str]) -> Problem:
     message = (
         f"{number} session{'s' * (number > 1)} listed whose files One cannot load: it looks in {padded}, and not in "
         f"{example}. To rename the folders, which changes no id, run in the root: "
-        f"(cd {shlex.quote(subject)} && {loops})"
+        f"(cd ./{shlex.quote(subject)} && {loops})"
     )
     return Problem("unpadded_number", printable(subject), printable(message))
 

@@ -1,5 +1,6 @@
 """What is not indexed is told with the way to make it so, and the look for it is short, however large the junk is."""
 
+import os
 import re
 import subprocess
 
@@ -103,8 +104,20 @@ def test_datasets_that_lie_in_the_date_folder_are_counted_once_for_each_date(roo
     (problem,) = index_tree(root).problems()
     assert (problem.kind, problem.path) == ("no_number", "s/2020-01-02")
     assert problem.message.startswith("2 datasets not indexed: the layout is subject/date/number")
+    assert problem.message.endswith("above them; make the folder 001 in the date folder, and move them into it")
     assert problems(index_tree(root, exclude=["/s/2020-01-02/"])) == {}
     assert problems(index_tree(root, exclude=["/s/2020-01-02/a*"])) == {}
+
+
+def test_datasets_beside_a_session_are_not_sent_into_another_one(root):
+    """`001` is a session, so that the advice to make it would have mixed two recordings."""
+    write(root, f"{S1}/a.b.c", "s/2020-01-01/d.e.f")
+    (problem,) = index_tree(root).problems()
+    assert (problem.kind, problem.path) == ("no_number", "s/2020-01-01")
+    assert problem.message.endswith(
+        "move them into the session that they belong to, 001, or make the folder 002 in the date folder, and move them "
+        "into it"
+    )
 
 
 def test_a_session_that_was_dropped_on_another_one_stays_a_collection_and_is_told(root):
@@ -116,23 +129,28 @@ def test_a_session_that_was_dropped_on_another_one_stays_a_collection_and_is_tol
     assert messages.keys() == {f"{S1}/002", f"{S1}/t/2020-01-02/001"}
     assert messages[f"{S1}/002"].endswith(f"move it to {S2}")
     assert messages[f"{S1}/t/2020-01-02/001"].endswith("move it to t/2020-01-02/001")
+    write(root, f"{S2}/a.b.c")
+    messages = {problem.path: problem.message for problem in index_tree(root).problems()}
+    assert messages[f"{S1}/002"].endswith(f"move it to {S2}, where another one is: compare the two first")
 
 
 def test_the_command_for_unpadded_numbers_gives_the_folders_the_names_that_one_opens(root):
     """Rigbox writes `.../1`, One looks in `.../001`: the rows are there, and no file loads."""
     write(root, "lab/Subjects/m1/2019-05-05/1/a.b.c")
     write(root, "lab/Subjects/m1/2019-05-06/12/a.b.c", "lab/Subjects/m1/2019-05-06/100/a.b.c", "m2/2019-05-05/1/d.e.f")
-    write(root, "m2/2019-05-05/01/a.b.c")
+    write(root, "m2/2019-05-05/01/a.b.c", "-P/2019-05-05/1/a.b.c", "-/2019-05-05/1/a.b.c", "mäuse/2019-05-05/1/a.b.c")
+    write(root, "m2/2019-05-06/1/a.b.c", "m2/2019-05-06/001/d.e.f")
     before = index_tree(root)
     told = {problem.path: problem.message for problem in before.problems() if problem.kind == "unpadded_number"}
-    assert told.keys() == {"lab/Subjects/m1", "m2"}
+    assert told.keys() == {"lab/Subjects/m1", "m2", "-P", "-", "mäuse"}
     assert told["lab/Subjects/m1"].startswith(
         "2 sessions listed whose files One cannot load: it looks in 2019-05-05/001"
     )
+    strange = {**os.environ, "CDPATH": "/usr:/etc", "OLDPWD": "/usr"}  # `cd` looks there first
     for message in told.values():
-        subprocess.run(["sh", "-c", message[message.index("(cd ") :]], check=True, cwd=root)
+        subprocess.run(["sh", "-c", message[message.index("(cd ") :]], cwd=root, env=strange, stderr=subprocess.DEVNULL)
     after = index_tree(root)
-    assert problems(after) == {"m2/2019-05-05/1": "twin"}
+    assert problems(after) == {"m2/2019-05-05/1": "twin", "m2/2019-05-06/1": "twin"}
     assert {key.eid_path for key in keys(after)} == {key.eid_path for key in keys(before)}
     assert "lab/Subjects/m1/2019-05-06/012" in listed(after)
 

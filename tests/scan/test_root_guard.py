@@ -444,3 +444,11 @@ def test_data_behind_a_link_that_were_mounted_again_are_known(root, linked):
 
 def other_numbers(place):
     return replace(place, fsid=1, dev=1, ino=2, identity=None, unique_id=0)
+
+
+def test_a_mount_point_whose_name_is_not_utf_8_can_be_told(root):
+    """`status` is JSON, which has no place for such a name."""
+    write(root, "s/")
+    place = opened(root).places[""]
+    guard = opened(root, recorded={"": place, "disk\udcff": place})
+    assert [(problem.kind, problem.path) for problem in guard.problems()] == [("other_filesystem", "disk\\udcff")]
