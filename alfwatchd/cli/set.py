@@ -23,8 +23,9 @@ examples:
   alfwatchd set lab/Subjects/SL-017/2021-02-01/001/alf/probe00 qc=FAIL   some of them
 
 qc is one of NOT_SET, PASS, WARNING, FAIL, CRITICAL, and belongs to the datasets
-that are there now. What you set stays over restarts; an empty value (projects=)
-removes it. If a database is adopted and knows the session, set the values there.
+that are there now. What you set stays over restarts; qc=NOT_SET, projects= and
+task_protocol= remove it. If a database is adopted and knows the session, set the
+values there.
 
 If no daemon keeps the root, the command scans the root as `alfwatchd --once`.
 
