@@ -33,17 +33,8 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         help="make all ids again, from the paths or from the database that adopt.source names; ids that earlier "
         "tables held are not kept",
     )
-    settings_flags.add_settings(
-        parser,
-        "which tables",
-        *settings_flags.ADDRESS,
-        about="Give the flags that the daemon or `alfwatchd --once` was started with.",
-    )
-    settings_flags.add_settings(
-        parser,
-        "settings of the scan, for --recompute if no daemon runs",
-        *_OF_RECOMPUTE,
-        about="If a daemon runs for the root, its own settings are used instead.",
+    settings_flags.add_own_scan(
+        parser, "which tables", "settings of the scan, for --recompute if no daemon runs", *_OF_RECOMPUTE
     )
     settings_flags.add_output(parser)
 

@@ -58,20 +58,8 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="PLAN",
         help="delete now what this plan has moved to the trash; without PLAN, what every plan has moved",
     )
-    settings_flags.add_settings(
-        parser,
-        "which root",
-        *settings_flags.ADDRESS,
-        about="Give the flags that the daemon or `alfwatchd --once` was started with.",
-    )
-    settings_flags.add_settings(
-        parser,
-        "settings of the scan, if no daemon runs",
-        "lab",
-        "exclude",
-        "scan_workers",
-        "log_level",
-        about="If a daemon runs for the root, its own settings are used instead.",
+    settings_flags.add_own_scan(
+        parser, "which root", "settings of the scan, if no daemon runs", "lab", "exclude", "scan_workers", "log_level"
     )
     settings_flags.add_output(parser)
 

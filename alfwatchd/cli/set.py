@@ -23,8 +23,9 @@ examples:
   alfwatchd set lab/Subjects/SL-017/2021-02-01/001/alf/probe00 qc=FAIL   some of them
 
 qc is one of NOT_SET, PASS, WARNING, FAIL, CRITICAL, and belongs to the datasets
-that are there now. What you set stays over restarts; an empty value (projects=)
-removes it. If a database is adopted and knows the session, set the values there.
+that are there now. What you set stays over restarts; qc=NOT_SET, projects= and
+task_protocol= remove it. If a database is adopted and knows the session, set the
+values there.
 
 If no daemon keeps the root, the command scans the root as `alfwatchd --once`.
 
@@ -37,18 +38,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("set")
     group.add_argument("session", metavar="SESSION", help="path of a session relative to the root, or its eid")
     group.add_argument("values", metavar="NAME=VALUE", nargs="+", help=f"one of {', '.join(_NAMES)}, and its new value")
-    settings_flags.add_settings(
-        parser,
-        "which tables",
-        *settings_flags.ADDRESS,
-        about="Give the flags that the daemon or `alfwatchd --once` was started with.",
-    )
-    settings_flags.add_settings(
-        parser,
-        "settings of the scan, if no daemon runs",
-        *_OF_SCAN,
-        about="If a daemon runs for the root, its own settings are used instead.",
-    )
+    settings_flags.add_own_scan(parser, "which tables", "settings of the scan, if no daemon runs", *_OF_SCAN)
     settings_flags.add_output(parser)
 
 

@@ -107,6 +107,22 @@ def add_address(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_own_scan(parser: argparse.ArgumentParser, root_title: str, title: str, *keys: str) -> None:
+    """Add the flags of a command that asks the daemon of a root, and scans the root itself if there is none.
+
+    Parameters
+    ----------
+    parser : ArgumentParser
+    root_title, title : str
+        Headings of the two groups: of what leads to the root, and of the settings of the scan.
+    keys : str
+        Keys of these settings.
+    """
+    about = "Give the flags that the daemon or `alfwatchd --once` was started with."
+    add_settings(parser, root_title, *ADDRESS, about=about)
+    add_settings(parser, title, *keys, about="If a daemon runs for the root, its own settings are used instead.")
+
+
 def add_output(parser: argparse.ArgumentParser, *, has_json: bool = True) -> None:
     """Add the group of ``--help`` and, if `has_json`, ``--json``."""
     group = parser.add_argument_group("output and help" if has_json else "help")

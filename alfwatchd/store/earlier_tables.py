@@ -6,6 +6,7 @@ import logging
 import os
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,9 @@ def _versions(out_dir: Path) -> list[list[Any] | None]:
 def read_earlier(out_dir: Path) -> StoredTables | None:
     """Read the tables in a folder; None if there are none.
 
-    Damaged tables count as none, since they are about to be replaced. Where only the sessions can be read, these are
-    returned without datasets.
+    Tables of other programs come without the revision ``#nan#``, which Alyx writes for none; in our own ones it is a
+    folder. Damaged tables count as none, since they are about to be replaced. Where only the sessions can be read,
+    these are returned without datasets.
 
     Raises
     ------
@@ -83,7 +85,10 @@ def read_earlier(out_dir: Path) -> StoredTables | None:
     except TablesError as error:
         require_readable(out_dir)
         _log.warning("what a damaged table held beside what the disk tells is lost error=%s", error)
-    return earlier or reader.read_sessions_alone(out_dir)
+    earlier = earlier or reader.read_sessions_alone(out_dir)
+    if earlier is None or earlier.metadata:
+        return earlier
+    return replace(earlier, datasets=carry_over.without_no_revision(earlier.datasets))
 
 
 def require_readable(out_dir: Path, n_bytes: int = -1) -> None:

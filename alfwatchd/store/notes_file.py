@@ -47,6 +47,8 @@ class Notes:
         self._path = folder / NAME
         self._known: dict[str, tuple[str, EarlierSession, dict[str, EarlierDataset]]] = {}
         """Session key -> what the file holds of it, with the lab."""
+        self._removed: set[str] = set()
+        """Keys of the sessions whose last note says that a person removed what was set."""
 
     def load(self) -> list[Note]:
         """Return what was noted within a year, the latest last; lines that are damaged are left out.
@@ -122,9 +124,10 @@ class Notes:
             with suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 when, note = _parse(line)
                 rows = {path: replace(row, id=None) for path, row in note.datasets.items()}
-                rows = {path: row for path, row in rows.items() if row != NO_DATASET}
+                # What held nothing but an id goes; what held nothing at all says that a person removed it.
+                rows = {path: row for path, row in rows.items() if row != NO_DATASET or note.datasets[path] == row}
                 left = replace(note, session=replace(note.session, eid=None), datasets=rows)
-                if rows or left.session != NO_SESSION:
+                if rows or left.session != NO_SESSION or left.is_removed:
                     kept.append(_line(left, when))
         if kept or self._known:
             self._write_again(kept)
@@ -133,13 +136,17 @@ class Notes:
         """Return what the file does not hold of a note, or None."""
         _, session, datasets = self._known.get(note.key, ("", NO_SESSION, {}))
         lost = {path: row for path, row in note.datasets.items() if datasets.get(path) != row}
-        is_known = note.session in (NO_SESSION, session)
+        is_known = note.key in self._removed if note.is_removed else note.session in (NO_SESSION, session)
         return None if is_known and not lost else replace(note, datasets=lost)
 
     def _remember(self, note: Note) -> None:
         _, session, datasets = self._known.get(note.key, ("", NO_SESSION, {}))
         datasets.update(note.datasets)
-        session = note.session if note.session != NO_SESSION else session
+        session = note.session if note.session != NO_SESSION or note.is_removed else session
+        if note.is_removed:
+            self._removed.add(note.key)
+        elif note.session != NO_SESSION:
+            self._removed.discard(note.key)
         self._known[note.key] = (note.lab, session, datasets)
 
     def _make_room(self) -> None:
@@ -170,7 +177,7 @@ class Notes:
                 file.writelines(lines)
 
         write_atomically(self._path, write)
-        self._known = {}
+        self._known, self._removed = {}, set()
         for line in lines:
             self._remember(_parse(line.rstrip(b"\n"))[1])
 
@@ -206,6 +213,8 @@ def _line(note: Note, when: float) -> bytes:
             path: [row.id.hex() if row.id is not None else None, row.qc] for path, row in note.datasets.items()
         },
     }
+    if note.is_removed:
+        content["is_removed"] = True
     packed = json.dumps(content, separators=(",", ":")).encode()
     return b"%08x %b\n" % (zlib.crc32(packed), packed)
 
@@ -217,7 +226,8 @@ def _parse(line: bytes) -> tuple[float, Note]:
     content = json.loads(line[9:])
     datasets = {str(path): noted(_parse_id(own_id), int(qc)) for path, (own_id, qc) in content["datasets"].items()}
     session = EarlierSession(_parse_id(content["eid"]), str(content["task_protocol"]), str(content["projects"]))
-    return float(content["when"]), Note(str(content["session"]), str(content["lab"]), session, datasets)
+    note = Note(str(content["session"]), str(content["lab"]), session, datasets, content.get("is_removed") is True)
+    return float(content["when"]), note
 
 
 def _parse_id(text: str | None) -> bytes | None:

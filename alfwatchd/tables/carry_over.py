@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from alfwatchd.alf import ids
 from alfwatchd.alf.grammar import SessionKey
-from alfwatchd.tables import arrow
+from alfwatchd.tables import arrow, matching
 from alfwatchd.tables.earlier import (
     NO_SESSION,
     QC_CATEGORIES,
@@ -102,6 +102,17 @@ def session_keys(sessions: pa.Table) -> list[SessionKey | None]:
     """Return what identifies each session of a table; None for a row that makes no sense."""
     rows = zip(*(_column(sessions, name) for name in ("lab", "subject", "date", "number")), strict=True)
     return [_session_key(*row) for row in rows]
+
+
+def without_no_revision(datasets: pa.Table) -> pa.Table:
+    """Return a datasets table without revision folders that say "none"; see `matching.without_no_revision`."""
+    codes, texts = arrow.encode_texts(datasets, "rel_path")
+    paths = texts.to_pylist()
+    plain = [matching.without_no_revision(path) for path in paths]
+    if plain == paths:
+        return datasets
+    places = pa.array(codes.tolist(), pa.int32(), mask=codes < 0)
+    return datasets.set_column(datasets.column_names.index("rel_path"), "rel_path", arrow.strings(plain).take(places))
 
 
 def listed(sessions: pa.Table, datasets: pa.Table, wanted: Set[str]) -> dict[str, set[str]]:

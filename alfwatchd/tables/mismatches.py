@@ -30,8 +30,10 @@ class Mismatches:
 
     def __init__(self, adoption: Adoption) -> None:
         self._adoption = adoption
-        self._compared: dict[str, tuple[Session, str]] = {}
-        """Path of a session -> the session as it was compared, and why its datasets do not match; empty if they do."""
+        self._compared: dict[str, tuple[Session, bool]] = {}
+        """Path of a session -> the session as it was compared, and whether most of its datasets do not match."""
+        self._said: dict[str, tuple[Session, str]] = {}
+        """Path of a session that was told -> the session, and what was told of it."""
 
     def find(self, sessions: Mapping[str, Session], lab: str) -> list[Problem]:
         """Return what a person should act on.
@@ -133,40 +135,51 @@ class Mismatches:
         """Yield the sessions that the database knows while it does not know most of their datasets."""
         before = self._compared
         new = [each for each in known if before.get(each[0].path, _NOT_COMPARED)[0] is not each[0]]
-        reasons = dict(zip([session.path for session, _ in new], self._compare(new), strict=True))
+        differ = dict(zip([session.path for session, _ in new], self._compare(new), strict=True))
         self._compared = {
-            session.path: (session, reasons[session.path]) if session.path in reasons else before[session.path]
+            session.path: (session, differ[session.path]) if session.path in differ else before[session.path]
             for session, _ in known
         }
-        told = [(path, reason) for path, (_, reason) in self._compared.items() if reason]
+        told = [each for each in known if self._compared[each[0].path][1]]
+        chosen = told if len(told) <= _MOST_UNMATCHED else told[:1]
+        self._said = {session.path: self._say(session, adopted) for session, adopted in chosen}
         if len(told) <= _MOST_UNMATCHED:
-            for path, reason in told:
+            for path, (_, reason) in self._said.items():
                 yield Problem("adopt_unmatched", path, reason)
             return
-        message = f"{len(told)} sessions are in the database while most of their datasets are not, such as {told[0][0]}"
-        yield Problem("adopt_unmatched", "", f"{message}: {told[0][1]}")
+        [(example, (_, reason))] = self._said.items()
+        message = f"{len(told)} sessions are in the database while most of their datasets are not, such as {example}"
+        yield Problem("adopt_unmatched", "", f"{message}: {reason}")
 
-    def _compare(self, known: Sequence[tuple[Session, AdoptedSession]]) -> list[str]:
-        """Return for each session why its datasets do not match; empty if they do."""
+    def _compare(self, known: Sequence[tuple[Session, AdoptedSession]]) -> list[bool]:
+        """Tell for each session whether the database lacks most of its datasets."""
         paths, counts = dataset_paths([session for session, _ in known])
         numbers = np.repeat(np.array([adopted.number for _, adopted in known], np.int64), counts)
-        is_found = self._adoption.rows.exact(numbers, paths) >= 0
-        reasons, first = [], 0
-        for (_, adopted), count in zip(known, counts, strict=True):
-            own = slice(first, first + count)
-            first += count
+        n_before = np.concatenate([[0], np.cumsum(self._adoption.rows.exact(numbers, paths) >= 0)])
+        ends = np.cumsum(counts, dtype=np.int64)
+        n_found = n_before[ends] - n_before[ends - np.array(counts, np.int64)]
+        found = []
+        for (session, adopted), count, n in zip(known, counts, n_found.tolist(), strict=True):
             most = min(count, adopted.last - adopted.first)
-            if 2 * int(is_found[own].sum()) >= most:
-                reasons.append("")
-                continue
-            places = self._adoption.find([adopted], [count], paths[own])  # this also finds names with UUIDs
-            reasons.append(self._say_unmatched(adopted, paths[own], places.tolist(), most))
-        return reasons
+            if 2 * n < most and (session.named_by_uuid or self._adoption.rows.plain):
+                n = sum(place >= 0 for place in self._find(session, adopted)[1])
+            found.append(2 * n < most)
+        return found
 
-    def _say_unmatched(self, adopted: AdoptedSession, paths: Sequence[bytes], places: Sequence[int], most: int) -> str:
+    def _find(self, session: Session, adopted: AdoptedSession) -> tuple[Sequence[bytes], Sequence[int]]:
+        """Return the paths of a session, and for each its row, also where only one side has a UUID in the name."""
+        paths, counts = dataset_paths([session])
+        return paths, self._adoption.find([adopted], counts, paths).tolist()
+
+    def _say(self, session: Session, adopted: AdoptedSession) -> tuple[Session, str]:
+        """Return a session, and what is told of it, which takes a while; the same as before if it is the same."""
+        before = self._said.get(session.path)
+        return before if before and before[0] is session else (session, self._say_unmatched(session, adopted))
+
+    def _say_unmatched(self, session: Session, adopted: AdoptedSession) -> str:
+        """Return what differs, with an example."""
+        paths, places = self._find(session, adopted)
         n_found = sum(place >= 0 for place in places)
-        if 2 * n_found >= most:
-            return ""
         rows = self._adoption.rows
         missing = defaultdict[bytes, list[bytes]](list)
         for row in sorted({*range(adopted.first, adopted.last)} - {*places}):
@@ -181,4 +194,4 @@ class Mismatches:
         )
 
 
-_NOT_COMPARED: tuple[Session | None, str] = (None, "")
+_NOT_COMPARED: tuple[Session | None, bool] = (None, False)

@@ -32,12 +32,15 @@ class Note:
     session : EarlierSession
     datasets : mapping of str to EarlierDataset
         By rel_path.
+    is_removed : bool
+        Whether a person removed what was set of the session: an earlier note of it does not count any more.
     """
 
     key: str
     lab: str
     session: EarlierSession
     datasets: Mapping[str, EarlierDataset]
+    is_removed: bool = False
 
 
 def note_all(snapshot: Snapshot, rules: TableRules) -> Iterator[Note]:
@@ -55,6 +58,20 @@ def note_all(snapshot: Snapshot, rules: TableRules) -> Iterator[Note]:
         goes = session is None or rules.is_adopted(session)
         columns = earlier.sessions.get(key, NO_SESSION) if goes else NO_SESSION
         yield from _note(key, columns, lost.get(key, {}), rules)
+    yield from _removed(earlier)
+
+
+def _removed(earlier: Earlier) -> Iterator[Note]:
+    """Yield what a person set and removed again: an older note would bring it back with the next return of a path."""
+    rows, datasets = earlier.datasets.rows, dict[int, dict[str, EarlierDataset]]()
+    is_empty = (rows.qc == 0) & ~rows.ids.any(axis=1)
+    for row in np.flatnonzero(is_empty).tolist() if is_empty.any() else ():
+        datasets.setdefault(int(rows.numbers[row]), {})[rows.path_of(row).decode()] = noted(None, 0)
+    emptied = {key: datasets[number] for key, number in earlier.datasets.numbers.items() if number in datasets}
+    sessions = [key for key, columns in earlier.sessions.items() if columns == NO_SESSION]
+    for key in dict.fromkeys([*sessions, *emptied]):
+        is_removed = earlier.sessions.get(key) == NO_SESSION
+        yield Note(key, earlier.lab, NO_SESSION, emptied.get(key, {}), is_removed)
 
 
 def note_changes(
@@ -174,7 +191,10 @@ def with_notes(
         if now != key and now in listed:
             relisted.add(now.removeprefix(f"{earlier.lab}/"))
             key = key if key in listed else now
-        if note.session != NO_SESSION and (key not in listed or key in adopted):
+        if note.is_removed:
+            for each in (key, now, now.removeprefix(f"{earlier.lab}/") if earlier.lab else now):
+                sessions.pop(each, None)
+        elif note.session != NO_SESSION and (key not in listed or key in adopted):
             eid = note.session.eid
             is_taken = eid is not None and taken.get(eid, key) != key
             sessions[key] = replace(note.session, eid=None if is_taken else eid)

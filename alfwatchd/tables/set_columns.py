@@ -5,10 +5,12 @@ What was set is what earlier tables know: it stays over flushes and restarts, an
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from alfwatchd.alf import grammar
+from alfwatchd.alf.printable import printable
 from alfwatchd.errors import UsageError
 from alfwatchd.tables.database_columns import sorted_projects
 from alfwatchd.tables.earlier import NO_DATASET, QC_CATEGORIES
@@ -19,6 +21,8 @@ from alfwatchd.tree.sessions import Snapshot
 _OF_SESSIONS = ("projects", "task_protocol")
 NAMES = ("qc", *_OF_SESSIONS)
 """Columns that can be set."""
+_MOST_CHARACTERS = 4096
+"""Longest text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +53,25 @@ class NewColumns:
         if qc is projects is task_protocol is None:
             raise UsageError(f"nothing to set: give {', '.join(f'{name}=...' for name in NAMES)}, or some of them")
         if qc is not None and qc.upper() not in QC_CATEGORIES:
-            raise UsageError(f"qc={qc}: is none of {', '.join(QC_CATEGORIES)}")
-        names = [name.strip() for name in (projects or "").split(",")]
+            advice = "" if qc else "; qc=NOT_SET removes what was set"
+            raise UsageError(f"qc={printable(qc)}: is none of {', '.join(QC_CATEGORIES)}{advice}")
+        for name, text in (("projects", projects), ("task_protocol", task_protocol)):
+            _check_text(name, text or "")
+        names = {name.strip() for name in (projects or "").split(",")} - {""}
         return cls(
             None if qc is None else QC_CATEGORIES.index(qc.upper()),
-            None if projects is None else sorted_projects(",".join(filter(None, names))),
+            None if projects is None else sorted_projects(",".join(names)),
             task_protocol,
         )
+
+
+def _check_text(name: str, text: str) -> None:
+    """Refuse what a table cannot hold, and what no person would mean."""
+    told = f"{name}={printable(text[:80])}"
+    if len(text) > _MOST_CHARACTERS:
+        raise UsageError(f"{told}...: has {len(text)} characters; at most {_MOST_CHARACTERS} are allowed")
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in text):
+        raise UsageError(f"{told}: has a control character, or is not valid UTF-8; leave that character out")
 
 
 def set_columns(rules: TableRules, snapshot: Snapshot, path: str, new: NewColumns) -> tuple[TableRules, str, int]:
@@ -85,7 +101,7 @@ def set_columns(rules: TableRules, snapshot: Snapshot, path: str, new: NewColumn
     UsageError
         Nothing of this path is here, or a database knows the session.
     """
-    session, below = _find(rules, snapshot.sessions.values(), "/".join(filter(None, path.split("/"))))
+    session, below = _find(rules, snapshot.sessions, path)
     if rules.is_adopted(session):
         raise UsageError(f"{session.path}: the database knows this session, and its values count: set them there")
     if below and new.qc is None:
@@ -104,19 +120,26 @@ def set_columns(rules: TableRules, snapshot: Snapshot, path: str, new: NewColumn
     return replace(rules, known=known.updated(sessions, {key: datasets})), session.path, len(datasets)
 
 
-def _find(rules: TableRules, sessions: Iterable[Session], path: str) -> tuple[Session, str]:
+def _find(rules: TableRules, sessions: Mapping[str, Session], path: str) -> tuple[Session, str]:
     """Return the session of a path, and what the path has behind it."""
-    found: list[tuple[Session, str]] = []
-    for session in sessions:
-        for own in {session.path, session.key.eid_path, rules.filled_path(session)}:
-            if f"{path}/".startswith(f"{own}/"):
-                found.append((session, path[len(own) + 1 :]))
-                break
-    if not found and (key := grammar.parse_session(path)) is not None:  # another spelling of the number
-        found = [(session, "") for session in sessions if session.key == key]
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    starts = ["/".join(parts[:n_parts]) for n_parts in range(3, 6)]
+    if exact := next((start for start in starts if start in sessions), ""):
+        return sessions[exact], "/".join(parts)[len(exact) + 1 :]
+    keys = {key for start in starts if (key := grammar.parse_session(start)) is not None}  # 1 means 001
+    found = {
+        session.path: (session, own.count("/") + 1)
+        for session in sessions.values()
+        for own in (session.key.eid_path, rules.filled_path(session), session.path)
+        if own in starts or (own == session.path and session.key in keys)
+    }
     if not found:
         raise UsageError(
-            f"{path}: no session of this path is here; give it as lab/Subjects/subject/date/number, or give its eid. "
-            "After a change on the disk, run `alfwatchd sync` first"
+            f"{printable(path)}: no session of this path is here; give it relative to the root, as "
+            "lab/Subjects/subject/date/number, or give its eid. After a change on the disk, run `alfwatchd sync` first"
         )
-    return min(found, key=lambda each: (len(each[1]), each[0].path))
+    if len(found) > 1:
+        several = " and ".join(sorted(found))
+        raise UsageError(f"{printable(path)}: {several} are both this session: give the path of one of them")
+    [(session, n_parts)] = found.values()
+    return session, "/".join(parts[n_parts:])

@@ -28,6 +28,7 @@ from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.packed import pack_signature
 from alfwatchd.tree.rows import Session
 from alfwatchd.tree.sessions import Snapshot
+from kit.database import dataset, session, write_database
 from kit.rows import datasets_of, earlier, folder_rows, sessions_of
 
 PATH, LAB_PATH = "s/2020-01-01/001", "lab/Subjects/s/2020-01-01/001"
@@ -78,6 +79,31 @@ def test_ids_and_qc_are_carried_over(tmp_path):
         tmp_path, write(tmp_path, TableRules(known=KnownColumns.of(EARLIER))), NAMESPACE, "", "", None
     )
     assert carry(tmp_path) == EARLIER
+
+
+def test_tables_of_an_alyx_under_pandas_3_keep_their_ids(tmp_path):
+    """Alyx has "#nan#" there for no revision: nothing of such tables in the output folder was carried over."""
+    of_session = session(LAB_PATH)
+    paths = ["alf/#nan#/a.b.c", "alf/#r#/a.b.c", "alf/#nan#/d.e.f", None]
+    rows = [dataset(of_session["id"], path, qc="FAIL") for path in paths]
+    write_database(tmp_path, [of_session], rows)
+    own_ids = [uuid.UUID(row["id"]).bytes for row in rows]
+    assert carry(tmp_path).datasets[f"lab/{PATH}"] == {
+        "alf/a.b.c": EarlierDataset(own_ids[0], 3),
+        "alf/#r#/a.b.c": EarlierDataset(own_ids[1], 3),
+        "alf/d.e.f": EarlierDataset(own_ids[2], 3),
+    }
+    assert [path for _, path, *_ in rows_here(tmp_path, "") if path] == ["alf/a.b.c", "alf/#r#/a.b.c", "alf/d.e.f"]
+
+
+def test_a_revision_folder_that_is_named_so_stays_in_our_own_tables(tmp_path):
+    known = earlier({}, {PATH: {"alf/#nan#/a.b.c": EarlierDataset(OWN, 3)}})
+    rows = Session(PATH, (folder_rows("alf/#nan#", {"a.b.c": pack_signature(7, 1, 2, False)}),))
+    (tmp_path / "state").mkdir()
+    writer = TableWriter(tmp_path, "/root", tmp_path / "state" / LAYOUT)
+    writer.write(Snapshot(1, {PATH: rows}), TableRules(known=KnownColumns.of(known)))
+    writer.close()
+    assert carry(tmp_path) == known
 
 
 def test_of_damaged_datasets_the_sessions_are_left(tmp_path, caplog):

@@ -50,6 +50,21 @@ def test_the_same_is_noted_once_and_news_are_added(tmp_path):
     assert read(tmp_path)[-1] == FULL, "its year begins anew"
 
 
+def test_what_a_person_removed_is_noted_once_and_outlives_new_ids(tmp_path):
+    notes = Notes(tmp_path)
+    removed = Note(FULL.key, "lab", NO_SESSION, {"alf/a.b.c": NO_DATASET}, is_removed=True)
+    for each in (FULL, removed, removed, FULL, removed):
+        notes.add([each])
+    assert [each.is_removed for each in read(tmp_path)] == [False, True, False, True]
+    notes = Notes(tmp_path)
+    notes.load()
+    notes.add([removed])
+    notes.forget_ids()
+    assert [(each.is_removed, each.datasets.get("alf/a.b.c")) for each in read(tmp_path)][1::2] == [
+        (True, NO_DATASET)
+    ] * 2
+
+
 @pytest.mark.parametrize("length", [1, 9, 50, -2, -1])
 def test_a_line_that_was_cut_off_by_a_kill_costs_nothing_but_itself(tmp_path, length):
     Notes(tmp_path).add([note(1)])

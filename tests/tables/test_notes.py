@@ -152,3 +152,22 @@ SHOWN = [
 def test_the_next_run_reads_tables_only_where_they_hold_what_nothing_else_does(story, known, snapshot, shows):
     assert has_earlier(snapshot, TableRules(known=KnownColumns.of(known)), {}) is shows
     assert has_earlier(snapshot, TableRules(known=KnownColumns.of(known)), {PATH: EID})
+
+
+def test_what_a_person_removed_does_not_come_back_with_an_older_note():
+    """The path came back once more, and its qc was FAIL again."""
+    old = Note(PATH, "", EarlierSession(None, "", "p"), {"alf/a.b.c": EarlierDataset(None, 3)})
+    removed = earlier({PATH: NO_SESSION}, {PATH: {"alf/a.b.c": NO_DATASET}})
+    rules = TableRules(known=KnownColumns.of(removed))
+    [note] = note_all(rows(here("alf/a.b.c")), rules)
+    assert note == Note(PATH, "", NO_SESSION, {"alf/a.b.c": NO_DATASET}, is_removed=True)
+    found = with_notes(NOTHING_EARLIER, [old, note], {}, {})
+    assert (found.sessions, dict(found.datasets)) == ({}, {PATH: {"alf/a.b.c": NO_DATASET}})
+    assert with_notes(NOTHING_EARLIER, [old, note, old], {}, {}).sessions == {PATH: old.session}, "set again"
+
+
+@pytest.mark.parametrize("key", [PATH, f"lab/{PATH}"])
+def test_what_a_person_removed_is_removed_under_each_spelling_of_the_session(key):
+    old, removed = (Note(each, "lab", columns, {}) for each, columns in ((PATH, COLUMNS), (key, NO_SESSION)))
+    tables = earlier(lab="lab")
+    assert with_notes(tables, [old, replace(removed, is_removed=True)], {}, {}).sessions == {}

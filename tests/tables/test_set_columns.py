@@ -43,7 +43,7 @@ def rows(rules, here=HERE):
 
 def test_a_session_gets_what_is_set_and_keeps_its_ids():
     before, _, datasets = rows(TableRules())
-    rules, path, n_datasets = set_columns(TableRules(), HERE, S1, NewColumns.of(None, " b, a ,", "ephys"))
+    rules, path, n_datasets = set_columns(TableRules(), HERE, S1, NewColumns.of(None, " b, a ,b", "ephys"))
     assert (path, n_datasets) == (S1, 0)
     after, _, same = rows(rules)
     assert after[1] == before[1] | {"projects": "a,b", "task_protocol": "ephys"}
@@ -62,9 +62,20 @@ def test_qc_is_set_of_all_datasets_or_of_those_behind_the_path(below, named):
     assert {each for each, qc in rows(rules)[1].items() if qc != "NOT_SET"} == {(1, name) for name in named}
 
 
-@pytest.mark.parametrize("path", [S1, f"/{S1}/", "lab/s/2020-01-01/001", "lab/Subjects/s/2020-01-01/1"])
-def test_a_session_is_found_by_each_spelling_of_its_path(path):
-    assert set_columns(TableRules(), HERE, path, NewColumns.of("PASS", None, None))[1] == S1
+@pytest.mark.parametrize("path", [S1, f"/{S1}/", f"./{S1}", "lab/s/2020-01-01/001", "lab/Subjects/s/2020-01-01/1"])
+@pytest.mark.parametrize(("below", "n"), [("", 4), ("/alf", 3)])
+def test_a_session_is_found_by_each_spelling_of_its_path(path, below, n):
+    assert set_columns(TableRules(), HERE, path + below, NewColumns.of("PASS", None, None))[1:] == (S1, n)
+
+
+def test_where_two_folders_are_one_session_the_path_must_say_which():
+    """Of an eid, the path in the tables is known: the other folder was set."""
+    bare = "s/2020-01-01/001"
+    here, rules = Snapshot(1, {each: session(each) for each in (S1, bare)}), TableRules(lab="lab")
+    for path in (S1, bare):
+        assert set_columns(rules, here, path, NewColumns.of("PASS", None, None))[1] == path
+    with pytest.raises(UsageError, match=f"lab/{bare}: {S1} and {bare} are both this session"):
+        set_columns(rules, here, f"lab/{bare}", NewColumns.of("PASS", None, None))
 
 
 def test_a_session_in_no_lab_folder_is_found_with_and_without_the_lab_of_the_setting():
@@ -98,6 +109,11 @@ ERRORS = [
     (f"{S1}/alf", (None, "p", None), "alf: projects and task_protocol belong to the session"),
     (S1, ("GOOD", None, None), "qc=GOOD: is none of NOT_SET, PASS"),
     (S1, (None, None, None), "nothing to set: give qc=..."),
+    (S1, ("", None, None), "qc=: is none of .*; qc=NOT_SET removes what was set"),
+    (S1, (None, "a,b\tc", None), r"projects=a,b\\tc: has a control character"),
+    (S1, (None, None, "a\udcff"), r"task_protocol=a\\udcff: has a control character, or is not valid UTF-8"),
+    (S1, (None, None, "a" * 4097), "has 4097 characters; at most 4096"),
+    (f"/data/one/{S1}", ("PASS", None, None), "no session of this path is here; give it relative to the root"),
 ]
 
 
