@@ -87,7 +87,7 @@ NO_ROOM = "alfwatchd: cannot write to the standard output: No space left on devi
 
 
 @pytest.mark.parametrize("command", ["config --json", "config", "--help", "config --help"])
-@pytest.mark.parametrize("is_unbuffered", ["1", ""])
+@pytest.mark.parametrize("is_unbuffered", [pytest.param("1", marks=pytest.mark.heavy), ""])
 def test_an_answer_that_cannot_be_written_is_a_failure(idle, command, is_unbuffered):
     """A script that writes the answer to a full disk must not take half of it for all."""
     idle.added["PYTHONUNBUFFERED"] = is_unbuffered
@@ -95,7 +95,9 @@ def test_an_answer_that_cannot_be_written_is_a_failure(idle, command, is_unbuffe
     assert (ended.returncode, ended.stderr) == (1, NO_ROOM)
 
 
-@pytest.mark.parametrize("streams", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(
+    "streams", [*(pytest.param(each, marks=pytest.mark.heavy) for each in (">&-", "2>&-", ">&- 2>&-")), "<&- >&- 2>&-"]
+)
 def test_closed_streams_change_no_exit_code(idle, streams):
     """A scheduler may close the streams of what it starts; the command works all the same."""
     assert run_in_shell(idle, f"config --root={idle.root} {streams}").returncode == 0
