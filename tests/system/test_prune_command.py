@@ -273,6 +273,7 @@ def test_prune_deletes_at_once_without_a_trash(pruned):
     assert_pruned(pruned, everything)
 
 
+@pytest.mark.heavy
 def test_undo_and_empty_over_the_socket(pruned):
     """A mistake can be undone while the daemon runs, and the tables follow."""
     start_with(pruned, "[prune]\nenabled = true\nmax_fraction = 0.5\n")
@@ -400,6 +401,7 @@ def ask_as_nobody(ask):
         return pipe.read().decode()
 
 
+@pytest.mark.heavy
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_another_user_may_not_use_the_socket_and_may_not_prune(pruned):
     """On a shared server, only those who may delete data can let the daemon delete it."""
