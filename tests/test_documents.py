@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import importlib
 import importlib.util
-import os
+import io
 import re
 import subprocess
 import sys
@@ -21,6 +22,7 @@ import psutil
 import pytest
 
 from alfwatchd import errors
+from alfwatchd.cli.main import main
 from alfwatchd.index.look_queue import Look
 from alfwatchd.index.worker_pool import WorkerPool
 from alfwatchd.service.daemon import NEEDS_RESTART
@@ -55,10 +57,13 @@ def load_tool(name: str) -> ModuleType:
 @functools.cache
 def help_of(*command: str) -> str:
     """Return what ``--help`` prints, as on a wide terminal."""
-    program = [sys.executable, "-m", "alfwatchd", *command, "--help"]
-    return subprocess.run(
-        program, env={**os.environ, "COLUMNS": "200"}, capture_output=True, text=True, check=True
-    ).stdout
+    said = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said), pytest.raises(SystemExit) as ended:
+        patch.setenv("COLUMNS", "200")
+        main([*command, "--help"])
+    assert not ended.value.code
+    said.seek(0)
+    return said.read()
 
 
 # --- links and paths ------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ def idle(tmp_path):
 # Closed streams.
 
 
-@pytest.mark.parametrize("streams", ["2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("streams", [pytest.param("2>&-", marks=pytest.mark.heavy), "<&- >&- 2>&-"])
 def test_a_daemon_never_opens_a_file_as_a_standard_stream(idle, streams):
     """`start-stop-daemon` and old init scripts close them. What a library prints went into the lock file."""
     idle.prefix = ["bash", "-c", f'exec "$@" {streams}', "bash"]
@@ -65,7 +65,7 @@ def ids(folder: Path) -> set[bytes]:
 @pytest.mark.parametrize("name", LOCALES)
 def test_ids_do_not_depend_on_the_locale(idle, latin, name):
     """A cron job with another locale than the daemon gave every session of `Müller` another id, and said nothing."""
-    idle.run_once()
+    idle.make_tables()
     expected = ids(idle.root)
     for table in ("sessions.pqt", "datasets.pqt"):
         (idle.root / table).unlink()

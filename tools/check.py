@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -21,6 +22,10 @@ CHECKS = (
 )
 
 
+# In a new clone, it compiles the tests while mypy works on the other core; else each test process compiles all of them.
+COLLECTION = ("collection", [sys.executable, "-m", "pytest", "-n", "0", "--collect-only", "-qq"])
+
+
 def main(arguments: list[str]) -> int:
     """Run all checks, stop at none but the tests' own, and return 1 if any failed."""
     with_coverage, is_heavy = "--coverage" in arguments, "--heavy" in arguments
@@ -29,7 +34,8 @@ def main(arguments: list[str]) -> int:
     pytest_arguments = given or ["-n", "2" if is_heavy else "3", "--dist", "loadfile"]
     if is_heavy:
         pytest_arguments += ["-m", "heavy and not long"]
-    failed = [name for name, command in CHECKS if not is_heavy and not _passes(name, command)]
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else each process that runs tests compiles all of them, 10 s each
+    failed = [] if is_heavy else _failed_checks()
     runner = [sys.executable, "-m", *(["coverage", "run", "-m"] if with_coverage else []), "pytest"]
     tests = subprocess.run([*runner, *pytest_arguments], cwd=ROOT, check=False)
     if with_coverage:
@@ -40,20 +46,32 @@ def main(arguments: list[str]) -> int:
     return 1 if failed or tests.returncode else 0
 
 
-def _passes(name: str, command: list[object]) -> bool:
-    done = subprocess.run(
+def _failed_checks() -> list[str]:
+    """Run the checks beside each other, because each needs one core; return the names of those that failed."""
+    environment, failed = {**os.environ, "NO_COLOR": "1"}, []
+    checks = CHECKS if (ROOT / "tests/__pycache__").exists() else (*CHECKS, COLLECTION)
+    with ThreadPoolExecutor(len(checks)) as beside:
+        running = {name: beside.submit(_run, command, environment) for name, command in checks}
+        for name, check in running.items():
+            done = check.result()
+            sys.stdout.write(f"{name}: {'FAILED' if done.returncode else 'ok'}\n")
+            if done.returncode:
+                failed.append(name)
+                sys.stdout.write(done.stdout)
+            sys.stdout.flush()
+    return failed
+
+
+def _run(command: list[object], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         list(map(str, command)),
         cwd=ROOT,
         check=False,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "NO_COLOR": "1"},
+        env=environment,
     )
-    sys.stdout.write(f"{name}: {'ok' if done.returncode == 0 else 'FAILED'}\n")
-    if done.returncode:
-        sys.stdout.write(done.stdout + done.stderr)
-    sys.stdout.flush()
-    return done.returncode == 0
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> int:
             sys.stderr.write(f"lowest versions: cannot be installed\n{error.stdout}{error.stderr}")
             return 1
         tests = [f"tests/{each}" for each in TESTS]
-        command = [python, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", *tests, *arguments]
+        command = [python, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", "-m", "not long", *tests, *arguments]
         done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
     if done.returncode:
         sys.stdout.write(done.stdout + done.stderr)

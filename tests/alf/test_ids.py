@@ -100,11 +100,10 @@ def test_parse_id_takes_only_what_the_tables_may_hold(text, accepted):
     assert raw == (uuid.UUID(text).bytes if accepted else None)
 
 
-@pytest.mark.parametrize("version", range(16))
-@pytest.mark.parametrize("variant", range(16))
-def test_ids_are_read_as_uuid_reads_them(version, variant):
-    text = f"2dc8fe1f-cbc9-{version:x}ae8-{variant:x}1a8-b8bea6a8a8cf"
-    is_right = version in (3, 4) and 8 <= variant < 12
-    assert ids.parse_id(text) == (uuid.UUID(text).bytes if is_right else None)
-    for other in (text.upper(), text.replace("-", ""), f"{text} ", f"{text}\n", f"{{{text}}}", text.replace("2", "٢")):
-        assert ids.parse_id(other) is None
+def test_ids_are_read_as_uuid_reads_them():
+    for version, variant in itertools.product(range(16), range(16)):
+        text = f"2dc8fe1f-cbc9-{version:x}ae8-{variant:x}1a8-b8bea6a8a8cf"
+        is_right = version in (3, 4) and 8 <= variant < 12
+        assert ids.parse_id(text) == (uuid.UUID(text).bytes if is_right else None), text
+        others = (text.upper(), text.replace("-", ""), f"{text} ", f"{text}\n", f"{{{text}}}", text.replace("2", "٢"))
+        assert [other for other in others if ids.parse_id(other) is not None] == []

@@ -18,7 +18,7 @@ STOP_AT = """
                 os.kill(os.getpid(), signal.SIGINT)
     sys.meta_path.insert(0, _Stop())
 """
-IMPORTED = ["alfwatchd.cli.main", "pydantic", "pyarrow"]
+IMPORTED = ["pyarrow", *(pytest.param(each, marks=pytest.mark.heavy) for each in ("alfwatchd.cli.main", "pydantic"))]
 
 
 def start(made, *words, ignores=False):

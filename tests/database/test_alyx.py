@@ -121,6 +121,7 @@ def test_rows_that_slip_through_between_two_pages_are_read_again():
             read_database(alyx.address, None, None, TOKEN)
 
 
+@pytest.mark.heavy
 def test_sessions_that_start_at_one_time_are_all_read():
     # ONE registers a session at midnight unless it is told the time. Such sessions changed places between two pages, so
     # some were never shown, and no look at the database ever succeeded.
@@ -135,6 +136,7 @@ def test_sessions_that_start_at_one_time_are_all_read():
     assert sessions["id"].to_pylist() == sorted(each["id"] for each in alyx.sessions)
 
 
+@pytest.mark.heavy
 def test_sessions_that_alyx_never_shows_are_told_as_they_are():
     with alyx_server() as alyx:
         alyx.page_rows, alyx.filters = 10, ("date_range",)
@@ -159,6 +161,7 @@ def test_a_token_that_is_revoked_while_it_is_used_is_told():
             read_database(alyx.address, None, None, TOKEN)
 
 
+@pytest.mark.heavy
 def test_a_token_serves_where_the_database_does_not_tell_whose_it_is():
     with alyx_server() as alyx:
         alyx.knows_me = False
@@ -166,18 +169,21 @@ def test_a_token_serves_where_the_database_does_not_tell_whose_it_is():
         assert "/auth-token" not in alyx.asked
 
 
+REFUSALS = [
+    ({}, (None, None, None), "give the credential alyx_token, or alyx_username and alyx_password"),
+    ({}, (USER, "wrong", None), "logging in: Alyx answered 400: it does not accept the user name and password"),
+    ({}, (None, None, "wrong"), "logging in: Alyx does not accept the token .*its page /me shows a valid one"),
+    ({"knows_me": False}, (None, None, "wrong"), "Alyx does not accept the token"),
+    ({"broken": 403}, (None, None, TOKEN), "Alyx answered 403: the user may not read this: check the rights"),
+    ({"broken": 400}, (None, None, TOKEN), "Alyx answered 400: check the address, or try again"),
+    ({"broken": 500}, (None, None, TOKEN), "reading sessions: Alyx answered 500: check the address, or try again"),
+    ({"datasets": [{"url": "x" * 36}]}, (None, None, TOKEN), r"datasets are not what Alyx answers \(KeyError"),
+]
+
+
 @pytest.mark.parametrize(
     ("change", "credentials", "says"),
-    [
-        ({}, (None, None, None), "give the credential alyx_token, or alyx_username and alyx_password"),
-        ({}, (USER, "wrong", None), "logging in: Alyx answered 400: it does not accept the user name and password"),
-        ({}, (None, None, "wrong"), "logging in: Alyx does not accept the token .*its page /me shows a valid one"),
-        ({"knows_me": False}, (None, None, "wrong"), "Alyx does not accept the token"),
-        ({"broken": 403}, (None, None, TOKEN), "Alyx answered 403: the user may not read this: check the rights"),
-        ({"broken": 400}, (None, None, TOKEN), "Alyx answered 400: check the address, or try again"),
-        ({"broken": 500}, (None, None, TOKEN), "reading sessions: Alyx answered 500: check the address, or try again"),
-        ({"datasets": [{"url": "x" * 36}]}, (None, None, TOKEN), r"datasets are not what Alyx answers \(KeyError"),
-    ],
+    [*REFUSALS[:2], *(pytest.param(*each, marks=pytest.mark.heavy) for each in REFUSALS[2:])],
 )
 def test_what_is_wrong_is_said_without_secrets(change, credentials, says):
     with alyx_server() as alyx:

@@ -31,7 +31,10 @@ from kit.program import make_ibl_tree, make_small_tree, program, read_tables
 from kit.serve import connect, served
 from kit.web import web_server
 
-pytestmark = pytest.mark.filterwarnings("ignore:The copy keyword is deprecated")  # in ONE itself
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The copy keyword is deprecated"),  # in ONE itself
+    pytest.mark.usefixtures("no_readers"),
+]
 
 S1, S2, S3, S9 = (f"lab/Subjects/s{number}/2020-01-01/001" for number in (1, 2, 3, 9))
 TIMES, CHOICE = "alf/spikes.times.npy", "_ibl_trials.choice.npy"
@@ -77,7 +80,7 @@ def adopted(tree, tmp_path_factory):
     out_dir = tmp_path_factory.mktemp("tables")
     with program(tree, out_dir) as made:
         made.added["ALFWATCHD_ADOPT__SOURCE"] = str(copy_fixture(out_dir.parent / "folder source"))
-        made.run_once()
+        made.make_tables()
     return out_dir
 
 
@@ -108,14 +111,14 @@ def test_files_are_matched_where_the_database_says_that_they_lie(tmp_path):
     root = make_ibl_tree(tmp_path / "data")
     with program(root) as made:
         made.added["ALFWATCHD_ADOPT__SOURCE"] = str(copy_fixture(tmp_path / "source"))
-        made.run_once()
+        made.make_tables()
     _, known = fixture_tables()
     found = [(row["eid"], row["rel_path"], row["id"]) for row in rows_of(root).values()]
     assert sorted(found) == sorted((row["eid"], row["rel_path"], row["id"]) for row in known)
     assert (len(found), len({eid for eid, *_ in found})) == (693, 23)
 
 
-@pytest.mark.parametrize("kind", ["zip", "http", "rest"])
+@pytest.mark.parametrize("kind", [*(pytest.param(each, marks=pytest.mark.heavy) for each in ("zip", "http")), "rest"])
 def test_other_sources_give_the_same_rows(tree, adopted, tmp_path, kind):
     archive = pack(copy_fixture(tmp_path / "source"), tmp_path / "cache.zip")
     with (
@@ -228,13 +231,14 @@ def test_new_ids_are_taken_announced_and_found_and_a_source_that_fails_changes_n
     assert eids_of(small.root)[S1] == newer["id"]
 
 
+@pytest.mark.heavy
 def test_a_source_that_takes_its_time_at_a_restart_changes_no_ids(small, tmp_path):
     here, later = session(S1), session(S9)
     known, answer = dataset(later["id"], TIMES), threading.Event()
     archive = pack(write_database(small.source, [here, later], [known]), tmp_path / "cache.zip")
     with web_server({"/cache.zip": archive.read_bytes()}) as web:
         small.added["ALFWATCHD_ADOPT__SOURCE"] = f"{web.address}/cache.zip"
-        small.run_once()
+        small.make_tables()
         web.before = lambda _: answer.wait()
         try:
             shutil.copytree(small.root / S1, small.root / S9)
@@ -251,6 +255,7 @@ def test_a_source_that_takes_its_time_at_a_restart_changes_no_ids(small, tmp_pat
         assert "id changed" not in small.log
 
 
+@pytest.mark.heavy
 def test_the_first_tables_wait_for_a_source_that_takes_its_time(small, tmp_path):
     known, answer = session(S1), threading.Event()
     archive = pack(write_database(small.source, [known], [dataset(known["id"], TIMES)]), tmp_path / "cache.zip")
@@ -277,7 +282,7 @@ def test_ids_that_change_with_the_lab_setting_are_announced_and_ids_that_the_dat
     known = session("lab/Subjects/s7/2020-01-01/001")
     other = session("other/Subjects/s7/2020-01-01/001")  # so it needs the setting to say which one is meant
     write_database(small.source, [known, other, session(S2)], [times := dataset(known["id"], TIMES)])
-    small.run_once()
+    small.make_tables()
 
     def flat_row():
         sessions, datasets = read_tables(small.root)
@@ -287,26 +292,27 @@ def test_ids_that_change_with_the_lab_setting_are_announced_and_ids_that_the_dat
 
     before = flat_row()
     small.added["ALFWATCHD_LAB"] = "lab"
-    small.run_once()
+    small.make_tables()
     assert flat_row() == (known["id"], times["id"])
     places = small.home / "state", small.root
     assert [find_id(*places, old).new for old in before] == [known["id"], times["id"]]
     write_database(small.source, [session(S2)], [])
-    small.run_once()
+    small.make_tables()
     assert flat_row() == before
     assert find_id(*places, known["id"]).new == before[0]
 
 
+@pytest.mark.heavy
 def test_a_hash_of_the_database_is_never_taken_for_one_that_was_computed(small):
     size = (small.root / S1 / TIMES).stat().st_size
     one = session(S1)
     wrong = dataset(one["id"], TIMES, file_size=size, hash="0" * 31 + "1")
     write_database(small.source, [one], [wrong])
-    small.run_once()
+    small.make_tables()
     assert rows_of(small.root)[S1, TIMES]["hash"] == wrong["hash"]
     shutil.rmtree(small.home / "state")  # with it goes what was computed
     small.added["ALFWATCHD_ADOPT__SOURCE"] = ""
-    small.run_once("--hash-files")
+    small.make_tables("--hash-files")
     row = rows_of(small.root)[S1, TIMES]
     assert row["hash"] == hashlib.md5((small.root / S1 / TIMES).read_bytes()).hexdigest()
     assert row["id"] == wrong["id"]
@@ -319,11 +325,11 @@ def test_ids_stay_where_adoption_is_switched_off_also_of_folders_without_files(s
     away = dataset(empty["id"], TIMES)
     write_database(small.source, [empty, full], [away, here := dataset(full["id"], TIMES)])
     small.added["ALFWATCHD_ADOPT__KEEP_MISSING"] = "true"
-    small.run_once()
+    small.make_tables()
     assert rows_of(small.root)[S1, TIMES]["exists"] is False
     small.added["ALFWATCHD_ADOPT__SOURCE"] = ""
     for _ in range(2):
-        small.run_once()
+        small.make_tables()
         assert (eids_of(small.root)[S1], eids_of(small.root)[S2]) == (empty["id"], full["id"])
         assert rows_of(small.root)[S2, TIMES]["id"] == here["id"]
         assert (S1, TIMES) not in rows_of(small.root)
@@ -332,7 +338,7 @@ def test_ids_stay_where_adoption_is_switched_off_also_of_folders_without_files(s
 def test_tables_that_make_no_sense_change_nothing_and_are_told(small):
     one = session(S1)
     write_database(small.source, [one], [dataset(one["id"], TIMES)])
-    small.run_once()
+    small.make_tables()
     before = rows_of(small.root)
     sessions = pq.read_table(small.source / "sessions.pqt")
     in_30000_years = pa.array([10**7], pa.int32()).cast(pa.date32())
@@ -346,7 +352,7 @@ def test_a_size_that_makes_no_sense_counts_as_no_size(small):
     one = session(S1)
     row = dataset(one["id"], TIMES, file_size=2**64 - 1, hash="0" * 32)
     write_database(small.source, [one], [row])
-    small.run_once()
+    small.make_tables()
     found = rows_of(small.root)[S1, TIMES]
     assert (found["id"], found["file_size"], found["hash"]) == (
         row["id"],
@@ -368,7 +374,7 @@ def test_columns_come_with_the_ids_and_a_hash_only_where_the_size_agrees(small):
         dataset(one["id"], CHOICE, file_size=1, hash="0" * 31 + "1", qc="CRITICAL"),
     ]
     write_database(small.source, [one], rows)
-    small.run_once("--hash-files")
+    small.make_tables("--hash-files")
     found = rows_of(small.root)
     assert [found[S1, name]["qc"] for name in (TIMES, CHOICE)] == ["PASS", "CRITICAL"]
     assert found[S1, TIMES]["hash"] == digest
@@ -386,7 +392,7 @@ def test_files_match_also_where_one_name_has_a_uuid(small):
     (small.root / S1 / "alf/c.d.npy").touch()
     stranger = dataset(one["id"], "alf/e.f.npy")["id"]
     (small.root / S1 / f"alf/e.f.{stranger}.npy").touch()
-    small.run_once()
+    small.make_tables()
     found = {path: row["id"] for (folder, path), row in rows_of(small.root).items() if folder == S1}
     assert found[f"alf/a.b.{here['id']}.npy"] == here["id"]
     assert found["alf/c.d.npy"] == there["id"]
@@ -395,7 +401,7 @@ def test_files_match_also_where_one_name_has_a_uuid(small):
 
 def test_conflicts_are_problems_and_never_a_choice(small):
     small.added["ALFWATCHD_ADOPT__SOURCE"] = ""
-    small.run_once()
+    small.make_tables()
     own = eids_of(small.root)
     small.added["ALFWATCHD_ADOPT__SOURCE"] = str(small.source)
     twins, other_case = [session(S1), session(S1)], session(S2.replace("lab/", "LAB/"))
@@ -418,7 +424,7 @@ def test_rows_of_files_that_are_elsewhere_are_kept_if_wanted_and_prune_minds_the
     gone = dataset(one["id"], "alf/spikes.depths.npy", file_size=77)
     away = dataset(elsewhere["id"], TIMES, file_size=78)
     write_database(small.source, [one, elsewhere], [dataset(one["id"], TIMES), gone, away])
-    small.run_once()
+    small.make_tables()
     n_rows = len(rows_of(small.root))
     small.added["ALFWATCHD_ADOPT__KEEP_MISSING"] = "true"
     small.start()

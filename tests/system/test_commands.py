@@ -36,6 +36,12 @@ def run_in_shell(made, words):
     )  # fmt: skip
 
 
+def first_of(n, cases):
+    """Mark all cases but the first ones heavy: each starts the program, and tests/cli has their like in one process."""
+    more = (case if isinstance(case, tuple) else (case,) for case in cases[n:])
+    return [*cases[:n], *(pytest.param(*case, marks=pytest.mark.heavy) for case in more)]
+
+
 # Words and exit codes.
 
 
@@ -66,7 +72,9 @@ USAGE = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "word"), USAGE, ids=lambda value: " ".join(value) if value else None)
+@pytest.mark.parametrize(
+    ("arguments", "word"), first_of(3, USAGE), ids=lambda value: " ".join(value) if value else None
+)
 def test_wrong_usage_ends_with_2_and_says_what_is_wrong(idle, arguments, word):
     """Otherwise a script with a typing error goes on as if the command had done its work."""
     ended = idle.run_bare(*arguments, code=2)
@@ -77,8 +85,8 @@ def test_wrong_usage_ends_with_2_and_says_what_is_wrong(idle, arguments, word):
 NO_ROOM = "alfwatchd: cannot write to the standard output: No space left on device\n"
 
 
-@pytest.mark.parametrize("command", ["config --json", "config", "--help", "--version"])
-@pytest.mark.parametrize("is_unbuffered", ["1", ""])
+@pytest.mark.parametrize("command", first_of(2, ["config --json", "--version", "--help", "config"]))
+@pytest.mark.parametrize("is_unbuffered", first_of(1, ["1", ""]))
 def test_an_answer_that_cannot_be_written_is_a_failure(idle, command, is_unbuffered):
     """A script that writes the answer to a full disk must not take half of it for all."""
     idle.added["PYTHONUNBUFFERED"] = is_unbuffered
@@ -86,7 +94,7 @@ def test_an_answer_that_cannot_be_written_is_a_failure(idle, command, is_unbuffe
     assert (ended.returncode, ended.stderr) == (1, NO_ROOM)
 
 
-@pytest.mark.parametrize("streams", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("streams", first_of(1, ["<&- >&- 2>&-", ">&-", "2>&-", ">&- 2>&-"]))
 def test_closed_streams_change_no_exit_code(idle, streams):
     """A scheduler may close the streams of what it starts; the command works all the same."""
     assert run_in_shell(idle, f"config --root={idle.root} {streams}").returncode == 0
@@ -102,7 +110,7 @@ def test_a_reader_that_has_seen_enough_is_no_failure(idle):
     assert ended.stderr == ""
 
 
-@pytest.mark.parametrize("command", ["status", "sync", "flush", "rescan", "prune"])
+@pytest.mark.parametrize("command", first_of(2, ["status", "sync", "flush", "rescan", "prune"]))
 def test_without_a_daemon_commands_end_with_3_and_say_how_to_start_one(idle, command):
     """A new user learns what is missing; a script can tell this from a failure."""
     error = idle.run(command, code=3).stderr
@@ -119,7 +127,7 @@ BAD_SETTINGS = [
 ]
 
 
-@pytest.mark.parametrize(("command", "text", "says"), BAD_SETTINGS)
+@pytest.mark.parametrize(("command", "text", "says"), first_of(2, BAD_SETTINGS))
 def test_bad_settings_end_with_78_and_name_key_and_file(idle, command, text, says):
     """The user finds the line to mend; systemd does not try again."""
     config = idle.home / "config.toml"
@@ -206,7 +214,7 @@ def test_sync_flush_and_rescan(served):
     assert f"generation {flushed['generation']} is on disk" in served.run("flush").stdout
 
 
-@pytest.mark.parametrize("path", ["", SESSION, "/" + SESSION, "lab/", ".", "./lab//Subjects"])
+@pytest.mark.parametrize("path", first_of(2, ["", "/" + SESSION, SESSION, "lab/", ".", "./lab//Subjects"]))
 def test_rescan_takes_paths_as_people_write_them(served, path):
     """Shells complete absolute paths, and add a slash."""
     given = f"{served.root}{path}" if path.startswith("/") else path

@@ -27,7 +27,7 @@ def farm(tmp_path):
 
 
 def test_one_loads_what_is_behind_a_link(farm):
-    farm.run_once()
+    farm.make_tables()
     one = One(cache_dir=farm.root, mode="local")
     (eid, *_) = one.search(subject="t1")
     assert one.load_dataset(eid, "spikes.times.npy").size
@@ -37,11 +37,11 @@ def test_one_loads_what_is_behind_a_link(farm):
 @pytest.mark.parametrize("has_daemon", [False, True])
 def test_no_prune_deletes_behind_a_link(farm, tmp_path, has_daemon):
     """The reference is of the first lab only: all of the other server would go, and it is not this lab's to delete."""
-    farm.run_once()
+    farm.make_tables()
     reference = tmp_path / "reference"
     reference.mkdir()
     (farm.root / BEHIND).unlink()
-    farm.run_once()
+    farm.make_tables()
     for name in ("sessions.pqt", "datasets.pqt"):
         shutil.copy(farm.root / name, reference)
     (farm.root / BEHIND).symlink_to(tmp_path / "server" / BEHIND)

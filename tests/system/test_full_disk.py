@@ -2,12 +2,15 @@
 
 import shutil
 
+import pytest
+
 import alfwatchd
 from kit.program import program
 
 UNWANTED = "s/2020-01-01/001/alf/spikes.times.npy"
 
 
+@pytest.mark.heavy
 def test_prune_while_the_tables_cannot_be_written(tmp_path):
     root, out_dir, reference = (tmp_path / name for name in ("root", "out", "reference"))
     for folder in (out_dir, reference, (root / UNWANTED).parent):

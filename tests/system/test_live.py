@@ -187,6 +187,7 @@ def test_sync_is_exact_and_the_ibl_tree_is_whole(fresh):
     assert listed(fresh.out_dir, fresh.root) == walk(fresh.root)
 
 
+@pytest.mark.heavy
 def test_sessions_without_datasets_come_and_go(fresh):
     fresh.start()
     sh(fresh.root, "cd cortexlab/Subjects; rmdir ZM_335/2019-07-17/002; mkdir -p empty/2020-01-01/001/alf")
@@ -254,6 +255,7 @@ def test_hashes_are_the_md5_of_the_files(tmp_path):
             assert row["hash"] == hashlib.md5((session / row["rel_path"]).read_bytes()).hexdigest()
 
 
+@pytest.mark.heavy
 def test_exclude_leaves_files_and_folders_out(fresh):
     fresh.flags += ["--exclude=raw_video_data/", "--exclude=/cortexlab/Subjects/KS*", "--exclude=*.flac"]
     fresh.start()
@@ -278,6 +280,7 @@ def test_rows_that_a_stale_client_brings_back_go_again(fresh):
     assert not One(cache_dir=fresh.root, mode="local").search(subject="ZM_1150")
 
 
+@pytest.mark.heavy
 def test_rows_that_a_stale_client_brings_back_go_without_being_asked(fresh):
     config = fresh.home / "config.toml"
     config.write_text("flush_interval_seconds = 0.1\n")
@@ -291,6 +294,7 @@ def test_rows_that_a_stale_client_brings_back_go_without_being_asked(fresh):
     assert listed(fresh.out_dir, fresh.root) == walk(fresh.root)
 
 
+@pytest.mark.heavy
 def test_tables_that_another_program_removed_are_written_again(fresh):
     fresh.start()
     (fresh.out_dir / "sessions.pqt").unlink()
@@ -300,6 +304,7 @@ def test_tables_that_another_program_removed_are_written_again(fresh):
     assert listed(fresh.out_dir, fresh.root) == walk(fresh.root)
 
 
+@pytest.mark.heavy
 def test_reload_takes_new_settings_and_keeps_old_ones_that_are_right(fresh):
     config = fresh.home / "config.toml"
     config.write_text('exclude = ["*.flac"]\n')
@@ -318,6 +323,7 @@ def test_reload_takes_new_settings_and_keeps_old_ones_that_are_right(fresh):
     fresh.assert_equals_fresh_index()
 
 
+@pytest.mark.heavy
 def test_a_second_daemon_refuses_and_names_the_first(fresh):
     fresh.start()
     same_tables = fresh.run_bare(*fresh.places, f"--socket={fresh.home / 'other'}", code=75)
@@ -332,6 +338,7 @@ def test_a_second_daemon_refuses_and_names_the_first(fresh):
     assert fresh.client.status().pid == fresh.pid
 
 
+@pytest.mark.heavy
 def test_a_stale_socket_is_replaced(fresh):
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(fresh.socket))
@@ -342,7 +349,7 @@ def test_a_stale_socket_is_replaced(fresh):
     assert not fresh.socket.exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.heavy)])
 def test_what_was_written_just_before_the_end_is_in_the_tables(fresh, number):
     fresh.start()
     before = pq.read_metadata(fresh.out_dir / "datasets.pqt").num_rows
@@ -365,7 +372,7 @@ def test_what_changed_while_no_daemon_ran_is_in_the_tables_after_the_start(fresh
     assert listed(fresh.out_dir, fresh.root) == walk(fresh.root)
 
 
-@pytest.mark.parametrize("linked", ["before the start", "while it runs"])
+@pytest.mark.parametrize("linked", [pytest.param("before the start", marks=pytest.mark.heavy), "while it runs"])
 def test_what_is_written_through_a_hard_link_changes_the_rows_of_all_names(fresh, linked):
     # inotify(7): an event tells only of the name that was used.
     link = (

@@ -23,7 +23,7 @@ SESSION = "lab/Subjects/s1/2020-01-01/001"
 @pytest.fixture
 def pruned(idle, tmp_path):
     """A program whose reference tables lack one dataset and one whole session."""
-    idle.run_once()
+    idle.make_tables()
     reference = tmp_path / "reference"
     reference.mkdir()
     for name in ("sessions.pqt", "datasets.pqt"):
@@ -91,6 +91,7 @@ def test_prune_over_the_socket_deletes_what_was_planned_and_logs_who_asked(prune
     assert listed(pruned.out_dir, pruned.root) == walk(pruned.root)
 
 
+@pytest.mark.heavy
 def test_prune_refuses_when_too_much_would_go_or_there_is_no_reference(pruned):
     """A wrong reference folder must not cost all data."""
     start_with(pruned, "[prune]\nenabled = true\n")
@@ -103,6 +104,7 @@ def test_prune_refuses_when_too_much_would_go_or_there_is_no_reference(pruned):
     assert walk(pruned.root) == everything
 
 
+@pytest.mark.heavy
 def test_prune_against_its_own_tables_says_that_they_mirror_the_disk(pruned):
     """A user without reference tables learns why nothing is deleted."""
     start_with(pruned, "[prune]\nenabled = true\n")
@@ -136,6 +138,7 @@ def test_what_is_newer_than_the_reference_stays_and_is_listed(pruned):
     assert_pruned(pruned, everything)
 
 
+@pytest.mark.heavy
 def test_a_session_that_a_daemon_first_saw_after_the_reference_stays(pruned):
     """Old files that another disk brings with all their times: nothing but the daemon knows that they are new here."""
     margin = "[prune]\nenabled = true\nmax_fraction = 1\nmargin_seconds = 0\n"
@@ -158,6 +161,7 @@ def test_a_session_that_a_daemon_first_saw_after_the_reference_stays(pruned):
         start_with(pruned, margin)
 
 
+@pytest.mark.heavy
 def test_no_fraction_says_what_was_meant(pruned):
     """10 for 10 % would allow to delete everything."""
     everything = walk(pruned.root)
@@ -175,6 +179,7 @@ def test_no_fraction_says_what_was_meant(pruned):
     assert walk(pruned.root) == everything
 
 
+@pytest.mark.heavy
 def test_few_files_that_are_most_of_the_data_are_too_much(pruned):
     """One raw recording can be worth more than a thousand small files."""
     (pruned.root / SESSION / "alf/spikes.depths.npy").write_bytes(bytes(1_000_000))
@@ -188,6 +193,7 @@ def test_few_files_that_are_most_of_the_data_are_too_much(pruned):
         assert (pruned.root / SESSION / "alf/spikes.depths.npy").exists()
 
 
+@pytest.mark.heavy
 def test_prune_keeps_empty_sessions_if_told(pruned):
     """Some labs keep the folder of each session that was run."""
     start_with(pruned, "[prune]\nenabled = true\nmax_fraction = 0.5\n")
@@ -227,6 +233,7 @@ def test_prune_without_a_daemon(pruned):
     assert not (pruned.root / ".alfwatchd-trash").exists()
 
 
+@pytest.mark.heavy
 def test_without_a_daemon_once_and_prune_empty_what_is_due(pruned):
     """Otherwise the disk space never becomes free."""
     everything = walk(pruned.root)
@@ -244,6 +251,7 @@ def test_without_a_daemon_once_and_prune_empty_what_is_due(pruned):
             (pruned.root / path).write_bytes(b"x" * everything[path])
 
 
+@pytest.mark.heavy
 def test_prune_deletes_at_once_without_a_trash(pruned):
     """Without a trash the space is free at once, and no way back is promised."""
     everything = walk(pruned.root)
@@ -256,21 +264,7 @@ def test_prune_deletes_at_once_without_a_trash(pruned):
     assert_pruned(pruned, everything)
 
 
-EXCLUSIVE = [
-    ["--undo=0123456789abcdef", "--apply"],
-    ["--list", "--empty-trash"],
-    ["--undo=0123456789abcdef", "--reference=/x"],
-    ["--undo=.."],
-    ["--empty-trash=../x"],
-]
-
-
-@pytest.mark.parametrize("flags", EXCLUSIVE)
-def test_flags_of_prune_that_make_no_sense(idle, flags):
-    """Of two requests in one line one would be forgotten."""
-    assert idle.run_bare("prune", *idle.places, *flags, code=2).stdout == ""
-
-
+@pytest.mark.heavy
 def test_undo_and_empty_over_the_socket(pruned):
     """A mistake can be undone while the daemon runs, and the tables follow."""
     start_with(pruned, "[prune]\nenabled = true\nmax_fraction = 0.5\n")
@@ -301,6 +295,7 @@ def test_undo_and_empty_over_the_socket(pruned):
     assert pruned.log.count("prune undone root=") == 2
 
 
+@pytest.mark.heavy
 def test_the_daemon_empties_what_is_due(pruned):
     """The space becomes free without a person who remembers it."""
     start_with(pruned, "[prune]\nenabled = true\nmax_fraction = 0.5\ntrash_seconds = 0.1\n")
@@ -311,6 +306,7 @@ def test_the_daemon_empties_what_is_due(pruned):
     assert json.loads(pruned.run("prune", "--list", "--json").stdout)["plans"][0]["state"] == "emptied"
 
 
+@pytest.mark.heavy
 def test_what_may_not_go_is_told_with_its_cause_and_exit_code_1(pruned):
     """The user sees that a file is still there, and why."""
     folder = pruned.root / next(iter(pruned.goes))
@@ -331,6 +327,7 @@ def test_what_may_not_go_is_told_with_its_cause_and_exit_code_1(pruned):
         subprocess.run(["chattr", "-i", folder], check=False)
 
 
+@pytest.mark.heavy
 def test_prune_without_its_socket_does_not_go_past_a_daemon(pruned):
     """The tables are locked by the daemon, which must be the one to delete."""
     pruned.start()
@@ -340,6 +337,7 @@ def test_prune_without_its_socket_does_not_go_past_a_daemon(pruned):
     assert walk(pruned.root) == everything
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("flag", ["--empty-trash", "--undo", "--reference"])
 def test_a_variable_that_is_not_set_empties_no_trash(pruned, flag):
     """`--empty-trash "$PLAN"` without PLAN must not delete what every plan has moved."""
@@ -349,6 +347,7 @@ def test_a_variable_that_is_not_set_empties_no_trash(pruned, flag):
     assert any((pruned.root / ".alfwatchd-trash").iterdir())
 
 
+@pytest.mark.heavy
 def test_without_a_daemon_what_was_moved_in_since_the_last_look_stays(pruned):
     """A `mv` of a subject changes no time of its sessions."""
     old = pruned.root / "lab/Subjects/s1/2020-01-01/003"
@@ -393,6 +392,7 @@ def ask_as_nobody(ask):
         return pipe.read().decode()
 
 
+@pytest.mark.heavy
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_another_user_may_not_use_the_socket_and_may_not_prune(pruned):
     """On a shared server, only those who may delete data can let the daemon delete it."""

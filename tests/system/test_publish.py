@@ -61,6 +61,7 @@ def test_once_writes_and_publishes_what_it_can_and_says_what_it_cannot(made, tmp
     assert look(folder_reader(tmp_path / "target"))
 
 
+@pytest.mark.heavy
 def test_daemon(made, tmp_path):
     """The tree changes, and so does what is published; a dead server beside it delays nothing."""
     target = tmp_path / "target"

@@ -36,7 +36,7 @@ def home(tmp_path, monkeypatch):
 @pytest.fixture
 def made(tmp_path):
     with program(make_small_tree(tmp_path / "root")) as made:
-        made.run_once()
+        made.make_tables()
         yield made
 
 
@@ -44,7 +44,7 @@ def made(tmp_path):
 def lasting(tmp_path_factory):
     """For tests that change neither tree nor tables."""
     with program(make_small_tree(tmp_path_factory.mktemp("lasting") / "root")) as made:
-        made.run_once()
+        made.make_tables()
         yield made
 
 
@@ -62,7 +62,7 @@ def rows(one):
 def test_a_client_knows_what_a_local_one_does(tmp_path):
     root = make_ibl_tree(tmp_path / "root")
     with program(root) as made:
-        made.run_once()
+        made.make_tables()
         with served(made) as site:
             one = connect(site, tmp_path / "cache")
             one.load_cache()
@@ -114,6 +114,7 @@ def test_a_client_notices_what_is_newer_and_else_gets_nothing(made, tmp_path):
         assert (site.downloads(), site.n_new) == ([], 0)
 
 
+@pytest.mark.heavy
 def test_beside_the_daemon(made, tmp_path):
     made.start("--socket", str(made.socket))
     with served(made) as site:
@@ -145,6 +146,7 @@ subset = { subjects = ["s3"] }
 """
 
 
+@pytest.mark.heavy
 def test_subsets_have_tags(lasting, tmp_path):
     config = tmp_path / "config.toml"
     config.write_text(SUBSETS)
@@ -180,6 +182,7 @@ def test_only_a_client_with_the_token_gets_the_tables(lasting, tmp_path):
         assert "wrong" not in site.log
 
 
+@pytest.mark.heavy
 def test_a_client_with_an_old_token_logs_in_again(lasting, tmp_path):
     with served(lasting, serve_token="an-old-token") as site:
         connect(site, tmp_path / "cache", password="an-old-token")
@@ -229,6 +232,7 @@ def proxy():
             thread.join()
 
 
+@pytest.mark.heavy
 def test_behind_a_web_server(lasting, tmp_path, monkeypatch):
     with proxy() as (address, way_on):
         monkeypatch.setitem(lasting.added, "ALFWATCHD_SERVE__BASE_URL", address)
@@ -250,6 +254,7 @@ def run(made, *flags, code):
     return ended.stderr
 
 
+@pytest.mark.heavy
 def test_what_cannot_be_served(lasting, monkeypatch):
     lasting.break_it("from alfwatchd.web import connections\nconnections.REQUEST_SECONDS = 1e4\n")
     monkeypatch.setitem(lasting.added, "PYTHONPATH", lasting.added.pop("PYTHONPATH"))
@@ -266,6 +271,7 @@ def test_what_cannot_be_served(lasting, monkeypatch):
     assert "serve.port = 65536 (flag --port)" in run(lasting, "--port=65536", code=78)
 
 
+@pytest.mark.heavy
 def test_where_the_state_folder_cannot_be_written_archives_are_kept_elsewhere(lasting, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     (tmp_path / "tmp").mkdir()
@@ -280,6 +286,7 @@ def test_where_the_state_folder_cannot_be_written_archives_are_kept_elsewhere(la
     assert os.listdir(tmp_path / "tmp") == []
 
 
+@pytest.mark.heavy
 def test_on_all_networks_without_a_token_it_warns(lasting):
     warning = "everybody who can reach this address can read the tables: there is no token host=0.0.0.0"
     with served(lasting, "--host=0.0.0.0") as site:

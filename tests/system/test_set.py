@@ -53,6 +53,7 @@ def test_what_is_set_stays_over_flushes_restarts_and_absence(small, tmp_path):
     assert columns(small.root) == expected
 
 
+@pytest.mark.heavy
 def test_a_database_that_is_looked_at_later_takes_nothing_away(small):
     known = session(S2)
     small.added["ALFWATCHD_ADOPT__SOURCE"] = str(write_database(small.home / "db", [known], []))

@@ -31,7 +31,7 @@ FEW_THREADS = """
 """
 
 
-@pytest.mark.parametrize("n", [0, 1, 3])
+@pytest.mark.parametrize("n", [*(pytest.param(each, marks=pytest.mark.heavy) for each in (0, 1)), 3])
 def test_a_daemon_for_which_too_few_threads_are_left_says_so_and_ends(idle, n):
     """`TasksMax=`, `ulimit -u` and pids.max are used up by other programs. No daemon may run with half of its parts."""
     idle.break_it(FEW_THREADS.format(n=n))

@@ -10,7 +10,7 @@ import pytest
 
 from kit.systemd import PROGRAM, Box, install_program, program_binds, removed, systemd_box
 
-pytestmark = [pytest.mark.timeout(60), pytest.mark.xdist_group("systemd")]
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(60), pytest.mark.xdist_group("systemd")]
 
 SERVICE = f"""
 import signal, socket, sys, time
