@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 
 from alfwatchd.alf import grammar
@@ -89,6 +90,10 @@ def diagnose(path: str) -> Misplaced:
         if name != name.strip():
             advice = f"the name {name!r} begins or ends with a space, and no name may hold one: rename the folder"
             return Misplaced(_join(parts[:end]), advice)
+    if grammar.parse_session(unicodedata.normalize("NFC", path)):
+        end = next(end for end, name in enumerate(parts, 1) if not unicodedata.is_normalized("NFC", name))
+        advice = "its accents are signs of their own, as macOS writes them (Unicode NFD), and ONE knows no such name: "
+        return Misplaced(_join(parts[:end]), advice + "rename the folder: convmv -f utf8 -t utf8 --nfc --notest FOLDER")
     above, subject, date, number = parts[:-3], "".join(parts[-3:-2]), parts[-2], parts[-1]
     if grammar.parse_date(date) is None:
         return Misplaced(_join(parts[:-1]), "the date is not a valid yyyy-mm-dd: rename the folder")

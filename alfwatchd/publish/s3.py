@@ -6,9 +6,11 @@ conditional writes is noticed before the first write; there, the condition is ch
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import re
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from io import BytesIO
@@ -44,9 +46,18 @@ class S3Target:
     endpoint : str
         Address of the server; empty for the one in the environment or in ``~/.aws``, else Amazon's.
     region : str
-        Likewise.
-    connect_seconds, read_seconds, request_seconds : float
-        Time-outs, see `CONNECT_SECONDS`.
+        Region of the bucket, as the server calls it; empty likewise, else ``us-east-1``.
+    connect_seconds, read_seconds : float
+        Time-outs in seconds, for connecting, and for the pause between two pieces of an answer.
+    request_seconds : float
+        Time-out in seconds for a whole request with all its tries.
+
+    Attributes
+    ----------
+    address : str
+        The target with its tag, for messages.
+    location : str
+        Address at which clients that may read the bucket find it.
 
     Raises
     ------
@@ -201,6 +212,10 @@ class S3Target:
         return False
 
     def _ask(self, operation: str, key: str, **arguments: Any) -> Mapping[str, Any]:
+        if "Body" in arguments:
+            # A bucket that keeps each object for a set time (Object Lock) takes no write without this old checksum.
+            md5 = hashlib.md5(arguments["Body"], usedforsecurity=False).digest()
+            arguments["ContentMD5"] = b64encode(md5).decode()
         with self._failures(key):
             return self._server.ask(operation, Key=self._prefix + key, **arguments)
 

@@ -17,7 +17,8 @@ _REDIRECTED = {"PermanentRedirect", "TemporaryRedirect", "Redirect", "301", "302
 _HINTS = {
     "InvalidAccessKeyId": "it does not know this access key; check aws_access_key_id",
     "SignatureDoesNotMatch": "the secret does not belong to the access key; check aws_secret_access_key",
-    "ExpiredToken InvalidToken TokenRefreshRequired": "the session token is old or wrong; get new credentials",
+    "ExpiredToken ExpiredTokenException RequestExpired InvalidToken TokenRefreshRequired": "the session "
+    "token is old or wrong; get new credentials",
     "RequestTimeTooSkewed": "its clock and the clock of this machine differ too much; set the clocks",
     "AccessDenied AllAccessDisabled Forbidden Unauthorized 401 403": "the credentials may not do this; "
     "docs/guide/publish.md lists what a publisher must be allowed to do",
@@ -39,11 +40,26 @@ _HINTS = {
     "SSLError": "its certificate is not trusted; name the certificate of its authority in AWS_CA_BUNDLE",
     "NoCredentialsError": "there are no credentials; docs/guide/install.md says where they may be",
     "PartialCredentialsError": "a key without a secret, or a secret without a key; give both",
-    "ProfileNotFound ConfigParseError ConfigNotFound": "check AWS_PROFILE and the files in ~/.aws",
+    "ProfileNotFound ConfigParseError ConfigNotFound InvalidConfigError InfiniteLoopConfigError "
+    "InvalidS3AddressingStyleError": "check AWS_PROFILE and the files in ~/.aws",
+    "EndpointResolutionError": "this endpoint does not go with the settings for s3 in ~/.aws; check both",
     "CredentialRetrievalError UnauthorizedSSOTokenError SSOTokenLoadError TokenRetrievalError": "the credentials that "
     "~/.aws describes cannot be had; log in again",
+    "RefreshWithMFAUnsupportedError": "the role in ~/.aws wants the code of a second factor, and a program cannot "
+    "type it; use a profile without mfa_serial",
+    "FileNotFoundError PermissionError": "a file that ~/.aws or AWS_... names is not there, or cannot be read: check "
+    "credential_process, AWS_CA_BUNDLE and AWS_WEB_IDENTITY_TOKEN_FILE",
+    "JSONDecodeError": "the credential_process in ~/.aws prints no JSON; run it to see what it prints",
+    "ProxyAuthenticationRequired 407": "the proxy wants a name and a password; "
+    "write them into HTTP_PROXY or HTTPS_PROXY",
 }
 """Codes, separated by spaces -> what is the matter, and what to do."""
+_CREDENTIALS = {
+    "ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired", "InvalidAccessKeyId",
+    "SignatureDoesNotMatch", "AccessDenied", "RequestExpired", "NoCredentialsError", "PartialCredentialsError",
+    "401", "403",
+}  # fmt: skip
+"""Codes after which other credentials may help."""
 _ADVICE = {code: hint for codes, hint in _HINTS.items() for code in codes.split()}
 _WORD = re.compile(r"(?=.*[a-z])[A-Z][A-Za-z]{2,39}")  # access keys have no small letters
 _ADDRESS = re.compile(r"(https?://[a-z0-9.-]{1,253}(?::\d{1,5})?)(?:[/?#].*)?")
@@ -73,6 +89,11 @@ class Reason:
     def is_refusal(self) -> bool:
         """Whether the server may mean: I do not know what this request asks for."""
         return self.code in _REFUSED or self.status in (405, 501)
+
+    @property
+    def is_about_credentials(self) -> bool:
+        """Whether the server refuses the credentials, or there are none."""
+        return self.code in _CREDENTIALS
 
     def __str__(self) -> str:
         return f"the S3 server cannot be used ({self.code}): {self._what_to_do()}"

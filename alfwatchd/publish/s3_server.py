@@ -10,6 +10,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from functools import partial
 from importlib.util import find_spec
 from typing import Any, TypeVar
 
@@ -25,7 +26,13 @@ _Result = TypeVar("_Result")
 
 
 class S3Failure(Exception):
-    """A request failed, or could not be made."""
+    """A request failed, or could not be made.
+
+    Parameters
+    ----------
+    reason : Reason
+        Why, and what to do; the text of the exception is that of the reason.
+    """
 
     def __init__(self, reason: Reason) -> None:
         super().__init__(str(reason))
@@ -33,17 +40,26 @@ class S3Failure(Exception):
 
 
 class S3Server:
-    """A bucket at a server. Connects at the first request.
+    """A bucket at a server. Connects at the first request, and again after the server refused the credentials.
 
     Parameters
     ----------
     bucket : str
+        Name of the bucket, without ``s3://``.
     endpoint : str
-        Address of the server; empty for the one in the environment or in ``~/.aws``, else Amazon's.
+        Address of the server, which may end in a path; empty for the one in the environment or in ``~/.aws``, else
+        Amazon's.
     region : str
-        Likewise.
-    connect_seconds, read_seconds, request_seconds : float
-        Time-outs for connecting, between two bytes, and for a whole request with all its tries.
+        Region of the bucket, as the server calls it; empty likewise, else ``us-east-1``.
+    connect_seconds, read_seconds : float
+        Time-outs in seconds, for connecting, and for the pause between two pieces of an answer.
+    request_seconds : float
+        Time-out in seconds for a whole request with all its tries.
+
+    Attributes
+    ----------
+    address : str
+        Address of the server, without a slash at its end.
 
     Raises
     ------
@@ -64,8 +80,10 @@ class S3Server:
         request_seconds: float,
     ) -> None:
         self._bucket, self._request_seconds = bucket, request_seconds
-        self._client = _connect(endpoint, region, connect_seconds, read_seconds)
-        self.address = str(self._client.meta.endpoint_url)
+        self._connect = partial(_connect, endpoint, region, connect_seconds, read_seconds)
+        self._client = self._connect()
+        self._is_refused = False
+        self.address = str(self._client.meta.endpoint_url).rstrip("/")
 
     def ask(self, operation: str, **arguments: Any) -> Mapping[str, Any]:
         """Make a request that botocore has a method for, and return the answer with its whole body in ``Body``.
@@ -75,15 +93,22 @@ class S3Server:
         S3Failure
             See the class.
         """
+        if self._is_refused:
+            self._renew()
+        client = self._client
 
         def run() -> Mapping[str, Any]:
-            answer: dict[str, Any] = getattr(self._client, operation)(Bucket=self._bucket, **arguments)
+            answer: dict[str, Any] = getattr(client, operation)(Bucket=self._bucket, **arguments)
             if "Body" in answer:
                 with answer["Body"] as body:
                     answer["Body"] = body.read()
             return answer
 
-        return _surely(lambda: _in_time(run, self._request_seconds))
+        try:
+            return _surely(lambda: _in_time(run, self._request_seconds))
+        except S3Failure as failure:
+            self._is_refused = failure.reason.is_about_credentials
+            raise
 
     def head(self, key: str) -> Mapping[str, Any]:
         """Return what the server tells about an object, without its content. Raises as `ask` does."""
@@ -99,6 +124,12 @@ class S3Server:
     def close(self) -> None:
         """Close connections."""
         self._client.close()
+
+    def _renew(self) -> None:
+        """Connect again: botocore reads keys from files only once, and other programs renew these files."""
+        fresh = self._connect()
+        self.close()
+        self._client, self._is_refused = fresh, False
 
 
 def check_installed() -> None:
@@ -132,9 +163,25 @@ def _connect(endpoint: str, region: str, connect_seconds: float, read_seconds: f
         s3={"payload_signing_enabled": True},
     )
     found = {"endpoint_url": endpoint or None, "region_name": region or None, **_find_credentials()}
-    client = _surely(lambda: botocore.session.get_session().create_client("s3", config=config, **found))
+    session = botocore.session.get_session()
+    _surely(lambda: _ask_nobody(session))
+    client = _surely(lambda: session.create_client("s3", config=config, **found))
     client.meta.events.register("before-call.s3.HeadBucket", _ask_no_region)
     return client
+
+
+def _ask_nobody(session: Any) -> None:
+    """Keep botocore from asking for the code of a second factor at the terminal: nobody sits there.
+
+    botocore has no public way to say so; a test holds this.
+    """
+
+    def refuse(_: str) -> str:
+        from botocore.exceptions import RefreshWithMFAUnsupportedError
+
+        raise RefreshWithMFAUnsupportedError
+
+    session.get_component("credential_provider").get_provider("assume-role")._prompter = refuse  # noqa: SLF001
 
 
 def _ask_no_region(**_: Any) -> None:

@@ -1,9 +1,12 @@
 """What `exclude` names is never indexed, hashed or pruned; everything else is."""
 
 import re
+import tomllib
+from pathlib import Path
 
 import pytest
 
+from alfwatchd.alf import grammar
 from alfwatchd.alf.exclude import compile_exclude
 
 S1 = "s/2020-01-01/001"
@@ -47,3 +50,25 @@ def test_without_patterns_no_time_is_spent_on_them(patterns):
 def test_a_pattern_that_is_not_valid_is_named(pattern):
     with pytest.raises(ValueError, match=re.escape(repr(pattern))):
         compile_exclude(["fine", pattern])
+
+
+# What sync, copy and archive programs leave in a session (rclone#3612, syncthing, WinSCP, browsers, aria2, macOS).
+LITTER = [
+    *(f"spikes.times.npy{end}" for end in (".part", ".partial", ".3f2a91bc.partial", ".filepart", ".crdownload")),
+    *(f"spikes.times.npy{end}" for end in (".aria2", ".tmp", ".bak", ".orig", "_Zone.Identifier")),
+    "spikes.times.sync-conflict-20240506-101010-ABCDEFG.npy",
+]
+LITTER_FOLDERS = [".AppleDouble/", ".dropbox.cache/", ".stversions/", ".rsync-partial/", ".~tmp~/", "__MACOSX/"]
+
+
+def test_what_the_guide_excludes_are_files_of_other_programs_that_one_takes_for_datasets():
+    page = (Path(__file__).parents[2] / "docs" / "guide" / "trees.md").read_text()
+    (example,) = re.findall(r"^exclude = \[.*?^\]$", page, re.DOTALL | re.MULTILINE)
+    excluded = compile_exclude(tomllib.loads(example)["exclude"])
+    for name in LITTER:
+        assert grammar.is_dataset_name(name), name
+        assert excluded(f"{S1}/alf/{name}"), name
+    for name in LITTER_FOLDERS:
+        assert excluded(f"{S1}/alf/{name}"), name
+    for name in ("spikes.times.npy", "_ibl_trials.table.pqt", "_spikeglx_ephysData_g0_t0.imec0.ap.cbin", "a.part.npy"):
+        assert not excluded(f"{S1}/alf/{name}"), name

@@ -35,6 +35,10 @@ CASES = [
     # Subjects.
     ("my subject/2020-01-01/001", "my subject", "a subject name may hold"),
     ("lab/Subjects/s+/2020-01-01/001", "lab/Subjects/s+", "a subject name may hold"),
+    # What a Mac writes looks like letters that a name may hold (syncthing/syncthing#5339).
+    ("lab/Subjects/mu\u0308ller/2020-01-01/001", "lab/Subjects/mu\u0308ller", "as macOS writes them (Unicode NFD)"),
+    ("Zu\u0308rich/Subjects/s/2020-01-01/001", "Zu\u0308rich", "convmv -f utf8 -t utf8 --nfc --notest"),
+    ("lab/Subjects/mu\u0308ller 2/2020-01-01/001", "lab/Subjects/mu\u0308ller 2", "a subject name may hold"),
     ("s\udcff/2020-01-01/001", "s\udcff", "a subject name may hold"),
     ("s/2020-01-01/2020-01-02/001", "s/2020-01-01", "a date folder holds another one"),
     # Dates and numbers.

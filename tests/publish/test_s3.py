@@ -246,6 +246,15 @@ def test_a_target_that_makes_no_sense(s3):
         S3Target("s3://a", endpoint=s3.proxy.url, region="eu west")
 
 
+def test_each_write_has_the_checksum_without_which_a_bucket_with_object_lock_takes_none(s3, connect_s3, tmp_path):
+    write_tables(tmp_path, 1)
+    s3.proxy.fault = lambda request: (
+        "400 InvalidRequest" if request.method == "PUT" and b"\ncontent-md5:" not in request.head.lower() else ""
+    )
+    first = publish(tmp_path, entry(s3), connect_s3())
+    assert look(s3.read, location(s3)) == (first.name, first.date, {"s1", "s2"})
+
+
 def test_a_server_that_says_yes_to_everything(s3, connect_s3, tmp_path):
     write_tables(tmp_path, 1)
     s3.proxy.fault = lambda request: "bare"

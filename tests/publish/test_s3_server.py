@@ -100,6 +100,8 @@ def test_region_and_endpoint_of_the_settings_come_first(bare, keys, monkeypatch)
     monkeypatch.setenv("AWS_ENDPOINT_URL", bare.url)
     assert signed_by(bare, endpoint="")[0] == "ENVKEY"
     assert connect("").address == bare.url
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"{bare.url}/")
+    assert connect("").address == bare.url
 
 
 def test_the_bucket_is_in_the_path_or_where_a_profile_says_in_the_host_name(bare, keys, monkeypatch, tmp_path):
@@ -202,12 +204,54 @@ def make_certificate(folder):
         ("[default]\naws_access_key_id = A\n", "", "PartialCredentialsError"),
         ("", "nobody", "ProfileNotFound"),
         ("no section", "", "ConfigParseError"),
+        (
+            "[default]\nrole_arn = arn:aws:iam::1:role/r\nsource_profile = x\n",
+            "",
+            r"InvalidConfigError.*check AWS_PROFILE",
+        ),
+        ("[default]\ncredential_process = /nowhere/ask\n", "", "FileNotFoundError.*credential_process"),
+        ("[default]\ncredential_process = echo hello\n", "", "prints no JSON; run it"),
     ],
 )
 def test_credentials_that_cannot_be_had(bare, monkeypatch, tmp_path, text, profile, expected):
-    (tmp_path / "credentials").write_text(text)
+    (tmp_path / "config").write_text(text)
     if profile:
         monkeypatch.setenv("AWS_PROFILE", profile)
     with pytest.raises(S3Failure, match=expected):
         connect(bare.url).ask("list_objects_v2", Prefix="one")
     assert not bare.requests
+
+
+def test_nobody_is_asked_for_the_code_of_a_second_factor(bare, monkeypatch, tmp_path):
+    """A question at the terminal would block a daemon for ever."""
+    monkeypatch.setattr("getpass.getpass", lambda *_: pytest.fail("it asks a person"))
+    role = "[default]\nrole_arn = arn:aws:iam::1:role/r\nsource_profile = lab\nmfa_serial = arn:aws:iam::1:mfa/ada\n"
+    keys = "[profile lab]\naws_access_key_id = A\naws_secret_access_key = B\n"
+    (tmp_path / "config").write_text(role + keys)
+    with pytest.raises(S3Failure, match="use a profile without mfa_serial"):
+        connect(bare.url).ask("list_objects_v2", Prefix="one")
+    assert not bare.requests
+
+
+@pytest.mark.parametrize("code", ["403 ExpiredToken", "400 ExpiredToken", "403 InvalidAccessKeyId"])
+def test_credentials_that_another_program_renews_are_read_again(bare, tmp_path, code):
+    """boto/botocore#704: keys that last an hour, and a cron job that writes new ones into the file."""
+    bare.fault = lambda request: code
+    server = None
+    for key in ("OLDKEY", "NEWKEY"):
+        text = f"[default]\naws_access_key_id = {key}\naws_secret_access_key = {SECRET}\n"
+        (tmp_path / "credentials").write_text(text)
+        server = server or connect(bare.url)
+        with pytest.raises(S3Failure, match=code[4:]):
+            server.ask("put_object", Key="a", Body=b"1")
+        assert f"Credential={key}/".encode() in bare.requests[-1].head
+    server.close()
+
+
+def test_credentials_are_not_read_again_for_other_failures(bare, keys, monkeypatch):
+    server = connect(bare.url)
+    for _ in range(2):
+        with pytest.raises(S3Failure, match="Teapot"):
+            server.ask("put_object", Key="a", Body=b"1")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "OTHERKEY")
+    assert b"Credential=ENVKEY/" in bare.requests[-1].head

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import itertools
 import random
-import subprocess
-import sys
 import threading
-import time
 
 import pytest
 
 from alfwatchd.errors import TargetError
 from alfwatchd.publish.publication import publish
 from alfwatchd.settings import Publish
-from kit.published import folder_reader, look, write_tables
+from kit.publish_race import race, reading
+from kit.published import LOCATION, folder_reader, look, write_tables
 from kit.s3 import FAULTS
 from kit.trees import fast_folder
 
 pytestmark = pytest.mark.heavy
-
-LOCATION = "https://tables.example.org/one"
 
 
 @pytest.fixture
@@ -78,17 +74,7 @@ def test_publishers_race_through_faults(s3, connect_s3, tmp_path, scale):
     choice, rounds = random.Random(7), scale(3, 300)
     weights = [12, *[1] * len(FAULTS)]
     s3.proxy.fault = lambda request: choice.choices(["", *FAULTS], weights)[0]
-    seen, errors, is_over, counts = [], [], threading.Event(), {"": 0}
-
-    def read():
-        while not is_over.is_set():
-            try:
-                found = look(s3.read, s3_location(s3))
-            except Exception as error:  # noqa: BLE001 - told below
-                errors.append(error)
-                return
-            if found is not None and (not seen or found != seen[-1]):
-                seen.append(found)
+    failures, counts = [], {"": 0}
 
     def run(which):
         target = connect_s3(read_seconds=1.0, connect_seconds=5.0)
@@ -102,100 +88,28 @@ def test_publishers_race_through_faults(s3, connect_s3, tmp_path, scale):
             except TargetError as error:
                 counts[type(error).__name__] = counts.get(type(error).__name__, 0) + 1
             except Exception as error:  # noqa: BLE001 - told below
-                errors.append(error)
+                failures.append(error)
 
-    threads = [threading.Thread(target=read), *(threading.Thread(target=run, args=(which,)) for which in range(2))]
-    for thread in threads:
-        thread.start()
-    for thread in threads[1:]:
-        thread.join()
-    is_over.set()
-    threads[0].join()
-    s3.proxy.fault = lambda request: ""
-    assert not errors, errors
+    threads = [threading.Thread(target=run, args=(which,)) for which in range(2)]
+    with reading(lambda: look(s3.read, s3_location(s3))):
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        s3.proxy.fault = lambda request: ""
+    assert not failures, failures
     assert sum(counts.values()) >= 2 * rounds
-    assert [date for _, date, _ in seen] == sorted({date for _, date, _ in seen})
     write_tables(tmp_path / "out", 999, ["last"])
     last = publish(tmp_path / "out", s3_entry(s3))
     assert look(s3.read, s3_location(s3)) == (last.name, last.date, {"last"})
 
 
-PUBLISHER = """
-import sys
-from pathlib import Path
-from alfwatchd.errors import TargetChanged
-from alfwatchd.publish.publication import publish
-from alfwatchd.settings import Publish
-entry = Publish(target=sys.argv[2], location=sys.argv[3], keep_seconds=3600)
-print("ready", flush=True)
-for line in sys.stdin:
-    try:
-        print(publish(Path(line.strip()), entry).name, flush=True)
-    except TargetChanged:
-        print("changed", flush=True)
-"""
-
-
 def test_two_publishers_race_and_die(folder, scale):
-    """Real processes with different tables; one of them is killed at any moment; readers look all the time."""
-    target = folder / "target"
-    choice, rounds = random.Random(1), scale(6, 300)
-    seen, errors, is_over = [], [], threading.Event()
-
-    def read():
-        while not is_over.is_set():
-            try:
-                found = look(folder_reader(target), LOCATION)
-            except Exception as error:  # noqa: BLE001 - told below
-                errors.append(error)
-                return
-            if found is not None and (not seen or found != seen[-1]):
-                seen.append(found)
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    running = [start(target), start(target)]
-    try:
-        for number in range(rounds):
-            for which, process in enumerate(running):
-                out_dir = folder / f"out{which}"
-                write_tables(out_dir, number + 1, [f"p{which}n{number}"])
-                process.stdin.write(f"{out_dir}\n")
-                process.stdin.flush()
-            if number % 3 == 2:
-                victim = choice.randrange(2)
-                time.sleep(choice.random() * 0.05)
-                running[victim].kill()
-                end(running[victim])
-                running[victim] = start(target)
-            for process in running:
-                if number % 3 != 2 or process is not running[victim]:
-                    assert process.stdout.readline()
-            assert not errors, errors
-    finally:
-        is_over.set()
-        reader.join()
-        for process in running:
-            process.kill()
-            end(process)
-    assert not errors, errors
-    assert len(seen) > rounds // 2
-    assert [date for _, date, _ in seen] == sorted({date for _, date, _ in seen})
-    write_tables(folder / "out", 999, ["last"])
-    publish(folder / "out", Publish(target=str(target), location=LOCATION))
-    assert look(folder_reader(target), LOCATION)[2] == {"last"}
-
-
-def start(target):
-    process = subprocess.Popen(
-        [sys.executable, "-c", PUBLISHER, "publisher", str(target), LOCATION],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    """Real processes with different tables; one of them is killed at any moment; a reader looks all the time."""
+    target, rounds = folder / "target", scale(6, 300)
+    entry = Publish(target=str(target), location=LOCATION, keep_seconds=3600)
+    seen = race(
+        entry, lambda: look(folder_reader(target), LOCATION), folder, random.Random(1), rounds,
+        n_publishers=2, most_seconds=0.05,
     )  # fmt: skip
-    assert process.stdout.readline() == "ready\n"
-    return process
-
-
-def end(process):
-    process.wait()
-    process.stdin.close()
-    process.stdout.close()
+    assert len(seen) > rounds // 2

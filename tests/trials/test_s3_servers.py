@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import io
 import random
-import subprocess
-import sys
-import threading
-import time
 
 import pytest
 
@@ -15,6 +11,7 @@ from alfwatchd.errors import TargetChanged, TargetError
 from alfwatchd.publish.publication import publish
 from alfwatchd.publish.s3 import PROBE, S3Target
 from alfwatchd.settings import Publish
+from kit.publish_race import race
 from kit.published import LOCATION, look, write_tables
 from kit.s3 import KEY, SECRET
 from kit.s3_programs import BUCKET, PROGRAMS
@@ -103,82 +100,14 @@ def test_a_prefix_with_odd_characters(server, tmp_path):
     assert not publish(tmp_path, entry(made, prefix)).published
 
 
-PUBLISHER = """
-import sys
-from pathlib import Path
-from alfwatchd.errors import TargetChanged
-from alfwatchd.publish.publication import publish
-from alfwatchd.settings import Publish
-entry = Publish(target=sys.argv[1], endpoint=sys.argv[2], location=sys.argv[3], keep_seconds=3600)
-print("ready", flush=True)
-for line in sys.stdin:
-    try:
-        print(publish(Path(line.strip()), entry).name, flush=True)
-    except TargetChanged:
-        print("changed", flush=True)
-"""
-
-
 def test_publishers_race_and_die(server, tmp_path, scale):
     """Two processes with different tables, of which one is killed now and then, and a reader all the time.
 
     Where the server makes no conditional writes, there is one publisher, as the page says.
     """
     name, made = server
-    choice, rounds = random.Random(3), scale(6, 100)
-    seen, errors, is_over = [], [], threading.Event()
-
-    def read():
-        is_last = False
-        while not is_last:
-            is_last = is_over.is_set()
-            try:
-                found = see(made, "race")
-            except Exception as error:  # noqa: BLE001 - told below
-                errors.append(error)
-                return
-            if found is not None and (not seen or found != seen[-1]):
-                seen.append(found)
-
-    def start():
-        process = subprocess.Popen(
-            [sys.executable, "-c", PUBLISHER, f"s3://{BUCKET}/race", made.endpoint, LOCATION],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        assert process.stdout.readline() == "ready\n"
-        return process
-
-    def end(process):
-        process.kill()
-        process.wait()
-        process.stdin.close()
-        process.stdout.close()
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    running = [start() for _ in range(1 if name == "rclone" else 2)]
-    try:
-        for number in range(rounds):
-            for which, process in enumerate(running):
-                write_tables(tmp_path / f"out{which}", number + 1, [f"p{which}n{number}"])
-                process.stdin.write(f"{tmp_path / f'out{which}'}\n")
-                process.stdin.flush()
-            victim = choice.randrange(len(running)) if number % 3 == 2 else None
-            if victim is not None:
-                time.sleep(choice.random() * 0.2)
-                end(running[victim])
-                running[victim] = start()
-            for which, process in enumerate(running):
-                assert which == victim or process.stdout.readline()
-            assert not errors, errors
-    finally:
-        is_over.set()
-        reader.join()
-        for process in running:
-            end(process)
-    assert not errors, errors
-    assert seen
-    assert [date for _, date, _ in seen] == sorted({date for _, date, _ in seen})
-    write_tables(tmp_path / "out", 999, ["last"])
-    publish(tmp_path / "out", entry(made, "race"))
-    assert see(made, "race")[2] == {"last"}
+    n_publishers = 1 if name == "rclone" else 2
+    assert race(
+        entry(made, "race", keep_seconds=3600), lambda: see(made, "race"), tmp_path, random.Random(3), scale(6, 100),
+        n_publishers=n_publishers, most_seconds=0.2,
+    )  # fmt: skip
