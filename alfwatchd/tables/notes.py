@@ -193,7 +193,8 @@ def with_notes(
             key = key if key in listed else now
         if note.is_removed:
             for each in (key, now, now.removeprefix(f"{earlier.lab}/") if earlier.lab else now):
-                sessions.pop(each, None)
+                if each not in listed or each in adopted:  # what the tables list was set after the removal
+                    sessions.pop(each, None)
         elif note.session != NO_SESSION and (key not in listed or key in adopted):
             eid = note.session.eid
             is_taken = eid is not None and taken.get(eid, key) != key

@@ -171,3 +171,10 @@ def test_what_a_person_removed_is_removed_under_each_spelling_of_the_session(key
     old, removed = (Note(each, "lab", columns, {}) for each, columns in ((PATH, COLUMNS), (key, NO_SESSION)))
     tables = earlier(lab="lab")
     assert with_notes(tables, [old, replace(removed, is_removed=True)], {}, {}).sessions == {}
+
+
+def test_what_a_person_set_after_the_removal_stays():
+    """The tables list it, so an older note of the removal does not count."""
+    tables = earlier({PATH: EarlierSession(None, "", "b")}, {})
+    removed = Note(PATH, "", NO_SESSION, {}, is_removed=True)
+    assert with_notes(tables, [removed], {PATH: set()}, {}).sessions == tables.sessions
