@@ -71,7 +71,7 @@ def compare_tables(old: Pair, new: Pair) -> list[SessionChange] | None:
             if (its_path := paths.get(eid)) is not None:
                 found.setdefault(its_path, _Counts()).add(counts)
         return [_describe(path, found[path], before, after) for path in sorted(found)]
-    except (OSError, pa.ArrowException, KeyError, ValueError):
+    except (OSError, pa.ArrowException, KeyError, ValueError, TypeError):  # tables of others hold all kinds of things
         return None
 
 
@@ -229,7 +229,7 @@ def _compare_rows(old: pa.Table, new: pa.Table, tally: dict[str, _Counts]) -> No
     for eid, before, after in zip(eids.filter(is_changed).to_pylist(), *sizes, strict=True):
         counts = tally.setdefault(eid, _Counts())
         counts.changed += 1
-        counts.n_bytes += after - before
+        counts.n_bytes += (after or 0) - (before or 0)
     for name, mask in differs.items():
         for eid in pc.unique(eids.filter(mask)).to_pylist() if name != "file_size" else ():
             tally.setdefault(eid, _Counts()).columns.add(name)

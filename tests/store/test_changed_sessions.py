@@ -110,3 +110,20 @@ def test_where_no_tables_were_all_sessions_are_new(folders, name, content):
         (folders[0] / name).write_bytes(content)
     expected = [SessionChange(PATH.format(name), "new", added=2, n_bytes=14) for name in "st"]
     assert compare(folders, found) == expected
+
+
+def test_sizes_that_a_database_does_not_know(folders):
+    """The flusher ended at the first null."""
+    write(folders[0], "s")
+    change(folders[0], DATASETS, file_size=lambda sizes: [None for _ in sizes])
+    found = write(folders[1], "s")
+    [changed] = compare(folders, found)
+    assert (changed.path, changed.state, changed.added) == (PATH.format("s"), "kept", 0)
+    assert changed.n_bytes == 7 * changed.changed > 0
+
+
+@pytest.mark.parametrize(("column", "value"), [("number", None), ("subject", None), ("date", 7), ("number", "x")])
+def test_tables_of_others_whose_sessions_make_no_sense(folders, column, value):
+    write(folders[0], "s")
+    change(folders[0], SESSIONS, **{column: lambda values: [value for _ in values]})
+    assert compare(folders, write(folders[1], "s"))
