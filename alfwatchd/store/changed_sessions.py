@@ -77,6 +77,8 @@ def compare_tables(old: Pair, new: Pair) -> list[SessionChange] | None:
 
 @dataclass(slots=True)
 class _Counts:
+    n_eids: int = 0
+    """Under how many eids these datasets were found."""
     added: int = 0
     changed: int = 0
     removed: int = 0
@@ -84,6 +86,7 @@ class _Counts:
     columns: set[str] = field(default_factory=set)
 
     def add(self, other: _Counts) -> None:
+        self.n_eids += 1
         self.added += other.added
         self.changed += other.changed
         self.removed += other.removed
@@ -146,7 +149,7 @@ def _describe(path: str, counts: _Counts, before: _Sessions, after: _Sessions) -
     was_there, is_there = path in before.rows, path in after.rows  # in neither where its row is the same in both
     state: Literal["new", "gone", "kept"] = "kept" if was_there == is_there else "new" if is_there else "gone"
     # Datasets of a session that has another eid now were found as removed and as added.
-    n_both = min(counts.added, counts.removed)
+    n_both = min(counts.added, counts.removed) if counts.n_eids > 1 else 0
     added, removed, changed = counts.added - n_both, counts.removed - n_both, counts.changed + n_both
     return SessionChange(path, state, added, changed, removed, counts.n_bytes, tuple(sorted(counts.columns)))
 

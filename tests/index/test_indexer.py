@@ -26,7 +26,7 @@ def test_what_was_handed_out_is_not_handed_out_again(root):
     with indexing(root) as indexer:
         scan_all(indexer)
         assert sorted(session.path for session in indexer.take_committed().sessions) == [S1, T1]
-        assert indexer.take_committed() == ([], [], [])
+        assert indexer.take_committed() == ([], [], [], [])
         assert [scan.reason for scan in indexer.take_ended()] == ["test"]
         assert indexer.take_ended() == []
         write(root, f"{S1}/d.e.f")

@@ -367,9 +367,13 @@ def test_a_file_with_another_change_time_is_read_again_only_where_that_is_asked_
 
 def test_a_slow_hasher_rests_after_each_piece_of_a_file(root, state, monkeypatch):
     rests, wait = [], threading.Event.wait
-    monkeypatch.setattr(
-        threading.Event, "wait", lambda event, seconds=None: rests.append(seconds) if seconds else wait(event)
-    )
+
+    def note(event, seconds=None):
+        if seconds is None or not threading.current_thread().name.startswith("hasher"):
+            return wait(event, seconds)
+        return rests.append(seconds)
+
+    monkeypatch.setattr(threading.Event, "wait", note)
     path = root / FOLDER / "huge.b.c"
     path.touch()
     os.truncate(path, 64 << 20)

@@ -92,6 +92,14 @@ def test_an_eid_that_changed_takes_no_dataset_away(folders):
     assert compare(folders, found) == [SessionChange(PATH.format("s"), "kept", changed=2, columns=("id",))]
 
 
+def test_a_dataset_with_another_name_came_and_another_one_went(folders):
+    found = write(folders[0], "s")
+    write(folders[1], "s")
+    change(folders[1], DATASETS, rel_path=lambda paths: ["alf/other.times.npy", *paths[1:]])
+    [changed] = compare(folders, found)
+    assert (changed.added, changed.changed, changed.removed) == (1, 0, 1)
+
+
 def test_nothing_changed(folders):
     write(folders[0], "st")
     assert compare(folders, write(folders[1], "st")) == []
