@@ -312,7 +312,7 @@ def test_tables_that_cannot_be_held_are_not_written_though_they_are_there(daemon
     daemon.break_it(
         "from alfwatchd import errors\n"
         "from alfwatchd.service import locks\n"
-        "def refuse(out_dir, **_):\n"
+        "def refuse(out_dir, *_, **__):\n"
         "    raise errors.OutDirError(f'{out_dir}: on purpose')\n"
         "locks.hold_out_dir = refuse\n"
     )

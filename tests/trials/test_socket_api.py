@@ -21,6 +21,8 @@ PARALLEL = 2
 CONFIG = """
 [checks]
 positive_data_acceptance.expected-statuses = ["2XX", "400", "409"]
+# A body may be wrong and too long, too.
+negative_data_rejection.expected-statuses = ["400", "404", "405", "409", "413", "415", "422", "428", "429"]
 """
 
 
