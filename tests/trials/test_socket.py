@@ -122,8 +122,10 @@ def running(tmp_path_factory):
     with program(root, prefix=["prlimit", f"--nofile={DESCRIPTORS}"]) as daemon:
         daemon.start(f"--config={config}")
         target = Target(daemon, lists_little)
-        daemon.client.plan_prune(str(lists_little))  # all threads there are have been started
+        daemon.client.plan_prune(str(lists_little))
         target.ask("/v1/prune/apply", {"plan_id": "x"})
+        with target.user():  # flushes start the last of the threads there are
+            daemon.wait(lambda: target.n_written > 5)
         target.memory = psutil.Process(daemon.pid).memory_info().rss
         yield target
         daemon.stop()
