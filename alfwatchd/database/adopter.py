@@ -60,7 +60,7 @@ def make_id_recorder(source: str, state_dir: Path, post: Callable[[IdsChanged], 
             more = n_changes - _MOST_TOLD
             _log.log(level, "and more ids changed n=%d file=%s", more, state_dir / id_history.NAME)
         if found.reason in ("database", "recomputed"):
-            post(IdsChanged(found.n_sessions, found.n_datasets, n_changes, found.n_changed_datasets))
+            post(IdsChanged(found.n_sessions, found.n_datasets, n_changes))
 
     return record_ids
 

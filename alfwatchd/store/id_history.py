@@ -117,9 +117,8 @@ def _rows_of(file: CheckedFile, wanted: set[str]) -> dict[int, dict[str, object]
 
 @dataclass(frozen=True, slots=True)
 class IdsChanged:
-    """How many rows of the tables the database knows, and how many ids this has changed, those of datasets as well."""
+    """How many rows of the tables the database knows, and how many ids this has changed."""
 
     n_sessions: int
     n_datasets: int
     n_changes: int
-    n_changed_datasets: int

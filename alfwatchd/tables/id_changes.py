@@ -48,8 +48,6 @@ class IdChanges:
         Of `SCHEMA`, `n_changes` rows.
     n_sessions, n_datasets : int
         Rows that a database knows.
-    n_changed_datasets : int
-        How many of the changes are of datasets; the others are of sessions.
     reason : str
         One of `REASONS`.
     """
@@ -57,7 +55,6 @@ class IdChanges:
     changes: pa.Table
     n_sessions: int
     n_datasets: int
-    n_changed_datasets: int
     reason: str = "database"
 
 
@@ -86,11 +83,9 @@ def describe_changes(changes: Sequence[Change], rules: TableRules, when: datetim
     olds: list[bytes] = []
     news: list[bytes] = []
     told: list[bytes] = []
-    n_sessions = 0
     for change in changes:
         path = change.new.path.encode()
         if change.old_eid != change.new_eid:
-            n_sessions += 1
             olds.append(change.old_eid)
             news.append(change.new_eid)
             told.append(path)
@@ -102,7 +97,7 @@ def describe_changes(changes: Sequence[Change], rules: TableRules, when: datetim
                 news.append(new)
                 told.append(path + b"/" + rel_path)
     table = _table(raw_ids(olds), raw_ids(news), told, when, reason)
-    return IdChanges(table, 0, 0, len(table) - n_sessions, reason)
+    return IdChanges(table, 0, 0, reason)
 
 
 def _own_ids(eid: bytes, session: Session, rules: TableRules) -> dict[bytes, bytes]:
@@ -137,23 +132,21 @@ def compare_ids(
         One of `REASONS`.
     """
     parts = [_table(raw_ids([]), raw_ids([]), [], when, reason)]
-    n_sessions = n_datasets = n_changed = 0
+    n_sessions = n_datasets = 0
     known = _known_before(before, groups, replace(rules, lab=lab)) if before is not None else {}
     for group in groups:
         adopted = [rules.adopted_session(eid, session) for eid, session in group]
         n_sessions += sum(session is not None for session in adopted)
         if before is not None:
             columns, places = dataset_columns(group, adopted, rules)
-            changes, n_of_datasets = _changes(before, known, group, columns, when, reason)
-            parts.append(changes)
-            n_changed += n_of_datasets
+            parts.append(_changes(before, known, group, columns, when, reason))
         elif any(adopted):
             paths, counts = dataset_paths([session for _, session in group])
             places = rules.known.adoption.find(adopted, counts, paths)
         else:
             continue
         n_datasets += int((places[: sum(session.n_datasets for _, session in group)] >= 0).sum())
-    return IdChanges(pa.concat_tables(parts), n_sessions, n_datasets, n_changed, reason)
+    return IdChanges(pa.concat_tables(parts), n_sessions, n_datasets, reason)
 
 
 def _known_before(
@@ -184,8 +177,8 @@ def _changes(
     columns: DatasetColumns,
     when: datetime,
     reason: str,
-) -> tuple[pa.Table, int]:
-    """Return the changes in a group of sessions, and how many of them are of datasets."""
+) -> pa.Table:
+    """Return the changes in a group of sessions."""
     known = [known_before.get(session.path) for _, session in group]
     old = [each.eid if each else eid for each, (eid, _) in zip(known, group, strict=True)]
     new = [eid for eid, _ in group]
@@ -201,7 +194,7 @@ def _changes(
     olds = np.concatenate([raw_ids(_chosen(old, is_other)), before.rows.ids[places[rows]]])
     news = np.concatenate([raw_ids(_chosen(new, is_other)), ids[rows]])
     told = _chosen(paths, is_other) + [paths[numbers[row]] + b"/" + rel_paths[row] for row in rows.tolist()]
-    return _table(olds, news, told, when, reason), len(rows)
+    return _table(olds, news, told, when, reason)
 
 
 def _table(olds: Ids, news: Ids, paths: Sequence[bytes], when: datetime, reason: str) -> pa.Table:
