@@ -26,7 +26,7 @@ def is_image(dev: int) -> bool:
 
     `dev` is the ``st_dev`` of its files.
     """
-    return bool(_loops_below(dev))
+    return bool(_loops_in(_device_folder(dev)))
 
 
 def record_space(fsid: int, dev: int, identity: Identity | None = None) -> int:
@@ -47,11 +47,12 @@ def record_space(fsid: int, dev: int, identity: Identity | None = None) -> int:
         The `fsid`, or, for XFS, whose `fsid` is the number of the device and may be another one after the next boot,
         one that is made of its UUID. For an image, a number that is another one each time that an image is mounted.
     """
-    loops = _loops_below(dev)
+    device = _device_folder(dev)
+    loops = _loops_in(device)
     if not loops:
         return _short(f"xfs {identity.value}") if identity is not None and identity.kind == "xfs" else fsid
     # The kernel makes these folders when an image is attached and mounted, and never gives their numbers again.
-    mounted = (SYS / "fs").glob(f"*/{os.path.basename(_device_folder(dev))}")
+    mounted = (SYS / "fs").glob(f"*/{os.path.basename(device)}")
     made = [*(SYS / "block" / loop / "loop" for loop in loops), *sorted(mounted)]
     return _short(f"{fsid} {_boot()} {[_inode(path) for path in made]}")
 
@@ -61,14 +62,8 @@ def _short(told: str) -> int:
     return int.from_bytes(digest[:8]) >> (64 - _MOST_BITS)
 
 
-def _loops_below(dev: int) -> list[str]:
-    """Return the names of the loop devices that a file system is on; one system call for an ordinary disk."""
-    if not os.major(dev):  # btrfs, tmpfs, FUSE, network: no device
-        return []
-    return _loops_in(_device_folder(dev))
-
-
 def _loops_in(folder: str) -> list[str]:
+    """Return the names of the loop devices that the device with a folder in ``/sys`` is on."""
     loops = [name for name in folder.split("/") if _LOOP.fullmatch(name)]
     if loops or not os.path.basename(folder).startswith(_MAPPED):
         return loops
@@ -83,7 +78,9 @@ def _loops_in(folder: str) -> list[str]:
 
 
 def _device_folder(dev: int) -> str:
-    """Return the folder of a device in ``/sys``; one of the loop driver is known without ``/sys``."""
+    """Return the folder of a device in ``/sys``, or nothing; one of the loop driver is known without ``/sys``."""
+    if not os.major(dev):  # btrfs, tmpfs, FUSE, network: no device
+        return ""
     try:
         return str((SYS / f"dev/block/{os.major(dev)}:{os.minor(dev)}").readlink())
     except OSError:

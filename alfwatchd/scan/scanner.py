@@ -266,6 +266,12 @@ class Scanner:
             packed = PackedFiles.pack_plain(files, n_bytes) if files else NO_FILES
             return Listing(about.st_dev, about.st_ino, found, packed, n_ignored)
         odd = odd or _Oddities()
+        odd.problems += nested
+        self._note_unusual(folder, fd, linked, hidden, odd)
+        return odd.add_to(Listing(about.st_dev, about.st_ino, found | odd.links, PackedFiles.pack(files), n_ignored))
+
+    def _note_unusual(self, folder: Folder, fd: int, linked: list[str], hidden: list[str], odd: _Oddities) -> None:
+        """Add the links in a session, and the paths of folders that hold no dataset as ONE reads them."""
         for name in linked:
             if folder.child_kind(name) is None:
                 odd.n_ignored += 1
@@ -274,8 +280,6 @@ class Scanner:
         odd.n_ignored += len(hidden)
         for path in hidden:
             odd.problems += advice.find_hidden(self.root, path, self._is_excluded)
-        odd.problems += nested
-        return odd.add_to(Listing(about.st_dev, about.st_ino, found | odd.links, PackedFiles.pack(files), n_ignored))
 
     def _choose_collections(self, entries: list[os.DirEntry[str]], folder: Folder) -> tuple[dict[str, int], list[str]]:
         """Return those of the sub-folders that may hold datasets, with their inodes, and the paths of the others."""

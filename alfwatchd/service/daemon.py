@@ -232,14 +232,6 @@ def _assemble(process: _Process, stack: ExitStack) -> tuple[Engine, Threads] | N
     flusher = Flusher(written, _waking(publisher, inbox.post))
     stack.callback(flusher.close)
     threads = {"flusher": lambda: flusher.is_alive, "server": lambda: process.api.is_alive}
-    hashes = None
-    if settings.hash_files:
-        hasher = Hasher(str(settings.root), state, settings.hash_threads, inbox.post)
-        stack.callback(hasher.close)
-        rechecks = Hasher(str(settings.root), state, 1, inbox.post, share=RECHECK_SHARE)
-        stack.callback(rechecks.close)
-        threads["hasher"] = lambda: hasher.is_alive and rechecks.is_alive
-        hashes = HashQueue(hasher, state, rechecks)
     adopter = None
     if settings.adopt.source:
         adopter = Adopter(settings.adopt, settings.state_dir, start.rules.known.earlier, inbox.post)
@@ -251,7 +243,7 @@ def _assemble(process: _Process, stack: ExitStack) -> tuple[Engine, Threads] | N
         indexer=start.indexer,
         flusher=flusher,
         inbox=inbox,
-        hashes=hashes,
+        hashes=_start_hashing(process, stack, threads) if settings.hash_files else None,
         adopter=adopter,
         publisher=publisher,
         first_scan_done=lambda: _finish_first_scan(start),
@@ -264,6 +256,16 @@ def _assemble(process: _Process, stack: ExitStack) -> tuple[Engine, Threads] | N
     engine = Engine(model)
     stack.callback(engine.close)
     return engine, threads
+
+
+def _start_hashing(process: _Process, stack: ExitStack, threads: dict[str, Callable[[], bool]]) -> HashQueue:
+    settings, state, post = process.in_force.settings, process.state, process.inbox.post
+    hasher = Hasher(str(settings.root), state, settings.hash_threads, post)
+    stack.callback(hasher.close)
+    rechecks = Hasher(str(settings.root), state, 1, post, share=RECHECK_SHARE)
+    stack.callback(rechecks.close)
+    threads["hasher"] = lambda: hasher.is_alive and rechecks.is_alive
+    return HashQueue(hasher, state, rechecks)
 
 
 def _waking(publisher: Publisher | None, post: Callable[[Message], None]) -> Callable[[Message], None]:

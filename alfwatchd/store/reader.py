@@ -1,4 +1,4 @@
-"""Reads tables of any origin: ours, ONE's, Alyx's; says in how many rows two of them differ."""
+"""Reads tables of any origin: ours, ONE's, Alyx's."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from alfwatchd.errors import TablesError, UsageError
 from alfwatchd.store.parquet import CheckedFile, open_checked, read_metadata
 from alfwatchd.tables import arrow
 from alfwatchd.tables.dates import is_believable
-from alfwatchd.tree.folder import Changes
 
 METADATA_KEY = b"alfwatchd"
 """Schema metadata of our own; `one_metadata` stays exactly what ONE writes."""
@@ -161,16 +160,6 @@ def are_alike(folder: Path, origin: str, own: Mapping[str, Any], seconds: float)
 
 
 @contextmanager
-def open_datasets(folder: Path) -> Iterator[CheckedFile | None]:
-    """Open the datasets in a folder, to be read even after another file has replaced them; None if there are none."""
-    with ExitStack() as stack:
-        file = None
-        with suppress(OSError, pa.ArrowException, ValueError):
-            file = stack.enter_context(open_checked(folder / DATASETS))
-        yield file
-
-
-@contextmanager
 def open_pair(folder: Path) -> Iterator[tuple[CheckedFile, CheckedFile, int]]:
     """Open sessions and datasets of one generation, to be read even after other files have replaced them.
 
@@ -196,52 +185,6 @@ def open_pair(folder: Path) -> Iterator[tuple[CheckedFile, CheckedFile, int]]:
         if len(generations) > 1 or not all(generations):
             raise TablesError(f"{folder}: the two tables are not of one generation; let alfwatchd write them")
         yield files[0], files[1], generations.pop()
-
-
-def read_ids_and_sizes(datasets: CheckedFile | None) -> pa.Table | None:
-    """Return what identifies datasets, and their sizes.
-
-    Returns
-    -------
-    pyarrow.Table or None
-        Columns id (fixed-size binary, the 16 bytes of the UUID, or of a digest of an id that is none) and file_size
-        (uint64, bytes), `n_datasets` rows, in 24 bytes a row; None if there is no table that has them.
-    """
-    if datasets is None:
-        return None
-    parts = []
-    try:
-        for number in range(datasets.num_row_groups):
-            part = datasets.read_row_group(number, ["id", "file_size"])
-            own_ids = part.column("id").cast(pa.string()).combine_chunks()
-            sizes = part.column("file_size").cast(pa.uint64()).combine_chunks()
-            parts.append(pa.table({"id": _pack_ids(own_ids), "file_size": sizes}))
-    except (OSError, pa.ArrowException, KeyError, ValueError):
-        return None
-    schema = pa.schema([("id", pa.binary(16)), ("file_size", pa.uint64())])
-    return pa.concat_tables(parts) if parts else schema.empty_table()
-
-
-def _pack_ids(texts: pa.StringArray) -> pa.FixedSizeBinaryArray:
-    try:
-        return arrow.parse_uuids(texts)
-    except ValueError:
-        digests = b"".join(ids.md5(str(text).encode()).digest() for text in texts.to_pylist())
-        return pa.Array.from_buffers(pa.binary(16), len(texts), [None, pa.py_buffer(digests)])
-
-
-def compare(old: pa.Table | None, new: pa.Table | None) -> Changes:
-    """Count the dataset rows that differ between two results of `read_ids_and_sizes`.
-
-    Rows are the same if their ids are; tables by ONE itself have other ids at every run.
-    """
-    n_old, n_new = (0 if table is None else len(table) for table in (old, new))
-    if old is None or new is None:
-        return Changes(n_new, 0, n_old)
-    places = pc.index_in(new.column("id"), value_set=old.column("id").combine_chunks())
-    n_both = n_new - places.null_count
-    changed = pc.sum(pc.not_equal(old.column("file_size").take(places), new.column("file_size"))).as_py() or 0
-    return Changes(n_new - n_both, changed, n_old - n_both)
 
 
 def read_file(path: Path, columns: list[str] | None = None) -> pa.Table:

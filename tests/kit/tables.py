@@ -7,15 +7,12 @@ import struct
 import time
 from contextlib import contextmanager, suppress
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from watchdog.observers.inotify_c import InotifyConstants, inotify_add_watch, inotify_init
 
 from alfwatchd.alf.file_names import DATASETS, SESSIONS
-from alfwatchd.store.reader import (
-    METADATA_KEY,
-    open_datasets,
-    read_ids_and_sizes,
-)
+from alfwatchd.store.reader import METADATA_KEY
 from alfwatchd.tree.packed import pack_signature
 from alfwatchd.tree.rows import Session
 from alfwatchd.tree.sessions import Snapshot
@@ -37,8 +34,11 @@ def closed_folder():
 
 
 def ids_and_sizes(out_dir):
-    with open_datasets(out_dir) as datasets:
-        return read_ids_and_sizes(datasets)
+    """Return id -> bytes of the datasets; None where no table of them can be read."""
+    with suppress(OSError, pa.ArrowException, KeyError):
+        rows = read_file(out_dir / DATASETS).select(["id", "file_size"]).to_pylist()
+        return {str(row["id"]): row["file_size"] for row in rows}
+    return None
 
 
 def open_files():

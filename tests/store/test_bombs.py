@@ -16,6 +16,7 @@ from alfwatchd.prune import operations
 from alfwatchd.publish import archive, cache_info
 from alfwatchd.publish.selection import Selection
 from alfwatchd.store import layout, reader
+from alfwatchd.store.changed_sessions import compare_tables, open_tables
 from alfwatchd.store.id_history import NAME, find_id
 from kit.children import in_child, peak_kb
 from kit.database import FIXTURES
@@ -70,9 +71,13 @@ def take_ids(folder):
     return reader.find_ids(folder, {"2dc8fe1f-cbc9-4ae8-a1a8-b8bea6a8a8cf"})
 
 
-def take_sizes(folder):
-    with reader.open_datasets(folder) as file:
-        return reader.read_ids_and_sizes(file)
+def compare(folder):
+    other = folder / "other"
+    other.mkdir()
+    for name in NAMES:
+        pq.write_table(pq.read_schema(folder / name).empty_table(), other / name)  # no row group is equal, and skipped
+    with open_tables(folder) as old, open_tables(other) as new:
+        return old and new and compare_tables(old, new)
 
 
 def take_bundle(folder):
@@ -96,7 +101,7 @@ DOORS = {
     "output folder": reader.read_tables,
     "its sessions": take_sessions,
     "its ids": take_ids,
-    "its sizes": take_sizes,
+    "its changes": compare,
     "publication": take_bundle,
     "source": lambda folder: read_source(str(folder), None),
     "zip file": take_zip,

@@ -1,5 +1,7 @@
 """What a log says of a scan, an adoption or a prune: which sessions have other rows now, and in which columns."""
 
+from operator import attrgetter
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -55,6 +57,22 @@ def test_sessions_that_came_and_went_and_changed(folders, n_datasets):
         SessionChange(PATH.format("s"), "gone", removed=n_datasets, n_bytes=-n_bytes),
         SessionChange(PATH.format("v"), "new", added=n_datasets, n_bytes=n_bytes),
     ]
+
+
+def test_each_session_is_new_gone_or_kept(folders):
+    for before in ("", "s", "st"):
+        for after in ("", "s", "t", "tu"):
+            for size in (7, 8):
+                write(folders[0], before)
+                found = write(folders[1], after, size=size)
+                was, is_now = set(before), set(after)
+                expected = [SessionChange(PATH.format(each), "gone", removed=2, n_bytes=-14) for each in was - is_now]
+                expected += [
+                    SessionChange(PATH.format(each), "new", added=2, n_bytes=2 * size) for each in is_now - was
+                ]
+                if size != 7:
+                    expected += [SessionChange(PATH.format(each), changed=2, n_bytes=2) for each in was & is_now]
+                assert compare(folders, found) == sorted(expected, key=attrgetter("path")), (before, after, size)
 
 
 def test_other_sizes_and_other_numbers_of_row_groups(folders):

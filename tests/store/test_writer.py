@@ -5,7 +5,6 @@ import errno
 import json
 import os
 import re
-import uuid
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,7 +16,6 @@ from alfwatchd.alf.file_names import DATASETS, SESSIONS
 from alfwatchd.errors import TablesError
 from alfwatchd.store.reader import (
     METADATA_KEY,
-    compare,
     read_generation,
     read_sessions,
     read_tables,
@@ -27,14 +25,12 @@ from alfwatchd.tables.columns import datasets_table, sessions_table
 from alfwatchd.tables.earlier import EarlierSession
 from alfwatchd.tables.known_columns import KnownColumns
 from alfwatchd.tables.rules import TableRules
-from alfwatchd.tree.folder import Changes
 from kit.children import mount_tmpfs, needs_root, with_own_mounts
 from kit.rows import earlier
 from kit.tables import (
     closed_folder,
     contents,
     generation_of,
-    ids_and_sizes,
     open_files,
     read_file,
     snapshot,
@@ -140,8 +136,6 @@ def test_what_is_read_is_what_was_written(out_dir):
     assert stored.modified == (out_dir / DATASETS).stat().st_mtime
     assert read_generation(out_dir) == (5, stored.metadata)
     assert read_sessions(out_dir).equals(stored.sessions)
-    expected = {uuid.UUID(row["id"]).bytes: row["file_size"] for row in stored.datasets.to_pylist()}
-    assert {row["id"]: row["file_size"] for row in ids_and_sizes(out_dir).to_pylist()} == expected
 
 
 def test_both_files_have_the_same_generation_at_rest(out_dir):
@@ -197,29 +191,3 @@ def test_a_full_disk_keeps_what_is_there(out_dir):
     assert after.keys() == before.keys() | {"ballast"}
     assert {name: after[name] for name in before} == before
     assert (n_leaked, found, names) == (0, "st", [DATASETS, SESSIONS])
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "expected"),
-    [
-        ("", "", Changes(0, 0, 0)),
-        ("", "s", Changes(2, 0, 0)),
-        ("st", "st", Changes(0, 0, 0)),
-        ("st", "t", Changes(0, 0, 2)),
-        ("st", "tu", Changes(2, 0, 2)),
-        (None, "s", Changes(2, 0, 0)),
-        ("s", None, Changes(0, 0, 2)),
-        (None, None, Changes(0, 0, 0)),
-    ],
-)
-@pytest.mark.parametrize("size", [7, 8])
-def test_what_changed_between_two_tables(before, after, expected, size):
-    def table(present, size):
-        if present is None:
-            return None
-        rows = datasets_table(snapshot(present, size=size), TableRules()).select(["id", "file_size"])
-        return rows.cast(pa.schema([("id", pa.string()), ("file_size", pa.uint64())]))
-
-    kept = set(before or "") & set(after or "")
-    changed = 2 * len(kept) * (size != 7)
-    assert compare(table(before, 7), table(after, size)) == Changes(expected.added, changed, expected.removed)
