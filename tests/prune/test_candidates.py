@@ -34,7 +34,7 @@ def find(root, rules=NO_RULES, sessions=None):
     kept = Kept()
     n_open = len(os.listdir("/proc/self/fd"))
     found = look(root, sessions or candidates(root), rules, kept)
-    assert len(os.listdir("/proc/self/fd")) == n_open
+    assert len(os.listdir("/proc/self/fd")) <= n_open
     reasons = {item.path.removeprefix(f"{S1}/"): item.reason for item in kept.items}
     assert sum(kept.counts.values()) == len(kept.items)
     return {file.path.removeprefix(f"{S1}/") for file in found.files}, found.folders == [S1], reasons

@@ -75,7 +75,7 @@ def test_deep_folders_are_walked(root, depth):
     deep.mkdir(parents=True)
     (deep / "link").symlink_to(root / S1)
     assert find_link_targets(root) == {mark(root / S1)}
-    assert len(os.listdir("/proc/self/fd")) == n_open
+    assert len(os.listdir("/proc/self/fd")) <= n_open
 
 
 def test_what_cannot_be_looked_into_refuses(tmp_path):

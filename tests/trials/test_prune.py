@@ -347,7 +347,7 @@ def test_a_call_that_fails_stops_no_prune_and_the_next_one_finishes(tmp_path, tr
                 left = {path for path in files if (tmp_path / "root" / path).exists()}
                 assert {file.path for file in outcome.deleted} == set(files) - left
                 assert left - {stays} <= {item.path for item in outcome.kept}
-        assert len(os.listdir("/proc/self/fd")) == n_open
+        assert len(os.listdir("/proc/self/fd")) <= n_open
         again = plan_for(tmp_path / "root", [stays])
         executor.apply_plan(tmp_path / "root", again, may_continue=lambda: None, log=lambda _: None)
         assert [path for path in files if (tmp_path / "root" / path).exists()] == [stays]
