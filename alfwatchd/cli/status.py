@@ -94,7 +94,7 @@ def _main_lines(status: Status) -> list[str]:
         f"tables     {status.out_dir}",
         f"rows       {status.n_sessions} sessions, {status.n_datasets} datasets, {show_bytes(status.n_bytes)}; "
         f"{status.n_ignored} other entries",
-        f"flush      {saved}; generation {status.flushed_generation} of {status.generation}, "
+        f"flush      {saved}; generation {status.generation}, "
         f"last {status.last_flush or 'never'}"
         + (f", oldest change {unflushed:.1f} s ago" if unflushed is not None else ""),
         f"watches    {status.watches}" + (f" of {status.watches_limit}" if status.watches_limit else "")

@@ -131,7 +131,7 @@ class Adopter:
 
     def problems(self, snapshot: Snapshot, lab: str) -> list[Problem]:
         """Return what `find_problems` returns, which is computed again only if something has changed."""
-        key = (snapshot.generation, lab, self._error, self.adoption.digest if self.adoption else "")
+        key = (snapshot.n_changes, lab, self._error, self.adoption.digest if self.adoption else "")
         if self._problems is None or self._problems[0] != key:
             self._problems = key, find_problems(self._error, self._mismatches, snapshot, lab)
         return self._problems[1]

@@ -40,8 +40,10 @@ class Barrier:
         Place in the queue of looks behind all that was dirty; None if no look is waited for.
     scans : list of Scan
         Scans that must end first.
-    generation : int or None
-        Generation that must be in the tables on disk; None until all looks are done.
+    n_changes : int or None
+        How many changes of rows the tables on disk must hold; None until all looks are done.
+    generation : int
+        Of the tables on disk when the request is answered.
     exactness : Exactness
     flushed : bool
         Whether to wait for the flush as well.
@@ -56,7 +58,8 @@ class Barrier:
     needs_scan: bool = False
     ticket: Ticket | None = None
     scans: list[Scan] = field(default_factory=list)
-    generation: int | None = None
+    n_changes: int | None = None
+    generation: int = 0
     exactness: Exactness = "exact"
     flushed: bool = True
     may_scan: bool = True
@@ -83,19 +86,19 @@ class Barrier:
 
 def answer_sync(barrier: Barrier, now: float) -> SyncReply:
     """Return the answer to sync."""
-    return SyncReply(barrier.generation or 0, barrier.exactness, round(now - barrier.started, 6))
+    return SyncReply(barrier.generation, barrier.exactness, round(now - barrier.started, 6))
 
 
 def answer_flush(barrier: Barrier, now: float) -> FlushReply:
     """Return the answer to flush."""
-    return FlushReply(barrier.generation or 0, round(now - barrier.started, 6))
+    return FlushReply(barrier.generation, round(now - barrier.started, 6))
 
 
 def answer_rescan(barrier: Barrier, now: float) -> RescanReply:
     """Return the answer to rescan."""
     changes = barrier.scans[-1].changes
     seconds = round(now - barrier.started, 6)
-    return RescanReply(barrier.generation or 0, changes.added, changes.changed, changes.removed, seconds)
+    return RescanReply(barrier.generation, changes.added, changes.changed, changes.removed, seconds)
 
 
 class Barriers:
@@ -118,7 +121,7 @@ class Barriers:
     @property
     def await_flush(self) -> bool:
         """Whether a request waits for the flush only."""
-        return any(barrier.generation is not None for barrier in self._waiting)
+        return any(barrier.n_changes is not None for barrier in self._waiting)
 
     def add(self, barrier: Barrier) -> None:
         """Answer a request when all that it waits for is done."""
@@ -196,14 +199,15 @@ class Barriers:
         """Take a request as far as it goes now; return whether it was answered."""
         if barrier.cookie and now - barrier.started > _COOKIE_SECONDS:
             self._do_without_cookie(barrier, now)
-        if barrier.generation is None and barrier.looks_done and self._indexer.scans_done:
+        if barrier.n_changes is None and barrier.looks_done and self._indexer.scans_done:
             if barrier.has_looked and barrier.may_scan and self._indexer.absences.are_undecided:
                 self._wait_for_decision(barrier, now)
                 return False
             self._end_looks(barrier)
-        wanted = barrier.generation
+        wanted = barrier.n_changes
         if wanted is None or (barrier.flushed and not self._flushes.has_reached(wanted)):
             return False
+        barrier.generation = self._flushes.generation
         barrier.finish(now)
         return True
 
@@ -216,8 +220,8 @@ class Barriers:
             barrier.ticket = self._indexer.queue_dirty()
 
     def _end_looks(self, barrier: Barrier) -> None:
-        """Note which generation must be on disk, and what is known about it."""
-        barrier.generation = self._indexer.tables.generation
+        """Note which changes must be on disk, and what is known about them."""
+        barrier.n_changes = self._indexer.tables.n_changes
         if self._indexer.absences.loss is not None:
             barrier.exactness = "held"
         elif self._indexer.unreadable or self._indexer.guard.missing:
@@ -232,9 +236,9 @@ class Barriers:
     def fail_flush(self, error: AlfwatchdError) -> None:
         """Refuse the requests that wait only for the flush that failed; the others wait for a later one."""
         for barrier in self._waiting:
-            if barrier.generation is not None:
+            if barrier.n_changes is not None:
                 barrier.fail(error)
-        self._waiting = [barrier for barrier in self._waiting if barrier.generation is None]
+        self._waiting = [barrier for barrier in self._waiting if barrier.n_changes is None]
 
     def fail_all(self, error: AlfwatchdError) -> None:
         """Refuse all requests."""

@@ -6,8 +6,7 @@ import logging
 from collections.abc import Iterable
 
 from alfwatchd.alf.printable import printable
-from alfwatchd.tree.session_changes import MOST_NAMED, ChangedSessions, SessionChange, compare_session
-from alfwatchd.tree.sessions import Tables
+from alfwatchd.tree.session_changes import MOST_NAMED, ChangedSessions, SessionChange
 
 _log = logging.getLogger(__name__)
 
@@ -24,15 +23,7 @@ class ChangesLog:
         self._ends = 0.0
         """When as many lines may follow again."""
 
-    def tell(self, tables: Tables, now: float) -> None:
-        """Log the sessions that changed in memory since the last call.
-
-        The first call logs none: it follows the first scan, whose rows are all new to a process that has just started.
-        """
-        changed = tables.take_changed().items()
-        self._tell((compare_session(path, before, after) for path, (before, after) in changed), now)
-
-    def tell_compared(self, changed: ChangedSessions, now: float) -> None:
+    def tell(self, changed: ChangedSessions, now: float) -> None:
         """Log the sessions whose rows on disk changed."""
         self._tell(changed.named, now)
         self._n_more += changed.n_more
@@ -67,16 +58,16 @@ class ChangesLog:
 def log_at_once(changed: ChangedSessions) -> None:
     """Log the sessions that one run of the program changed."""
     log = ChangesLog()
-    log.tell_compared(changed, 0.0)
+    log.tell(changed, 0.0)
     log.tell_rest(0.0, is_end=True)
 
 
 def _tell_session(change: SessionChange) -> None:
     columns = f" columns={','.join(change.columns)}" if change.columns else ""
     _log.info(
-        "session changed path=%s added=%d changed=%d removed=%d bytes=%s session=%s%s",
+        "session changed path=%s added=%d changed=%d removed=%d bytes=%s kind=%s%s",
         printable(change.path), change.added, change.changed, change.removed, show_change(change.n_bytes),
-        change.state, columns,
+        change.kind, columns,
     )  # fmt: skip
 
 

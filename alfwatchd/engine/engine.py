@@ -123,10 +123,7 @@ class Engine:
                 indexer.receive(message)
             case Flushed():
                 model.flushes.succeed(message.generation, message.seconds, now)
-                if message.changed is not None:
-                    self._changes.tell_compared(message.changed, now)
-                else:
-                    self._changes.tell(indexer.tables, now)
+                self._changes.tell(message.changed, now)
             case FlushFailed():
                 self.unsaved = message.error if self.is_stopping else ""
                 note_failed_flush(model, message.error, now)

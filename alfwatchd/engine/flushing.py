@@ -18,16 +18,14 @@ def flush_due(model: EngineModel, now: float) -> float | None:
     """
     if model.offline or not model.has_rows(now) or not model.may_flush:
         return None
-    return model.flushes.due(model.indexer.tables.generation, awaited=model.barriers.await_flush)
+    return model.flushes.due(model.indexer.tables.n_changes, awaited=model.barriers.await_flush)
 
 
 def flush_if_due(model: EngineModel, now: float) -> None:
     """Hand a snapshot to the flusher if that is due."""
     due = flush_due(model, now)
     if due is not None and due <= now:
-        model.flushes.begin(model.indexer.tables.generation, now)
-        if model.flusher.compares(model.rules):
-            model.indexer.tables.take_changed()  # the flusher will tell of them, and from now on they are noted
+        model.flushes.begin(model.indexer.tables.n_changes, now)
         model.flusher.submit(model.indexer.snapshot(), model.rules)
 
 

@@ -48,6 +48,8 @@ class EngineModel:
     trash : TrashKeeper or None
         None if the engine does not empty the trash.
     first_seen : FirstSeen
+    earlier_generation : int
+        Of the tables that were there when the process began; 0 for none.
     first_scan_done : callable
         Called once, before the first flush.
     reload : callable
@@ -70,6 +72,7 @@ class EngineModel:
     publisher: Publisher | None = None
     trash: TrashKeeper | None = None
     first_seen: FirstSeen = field(default_factory=FirstSeen)
+    earlier_generation: int = 0
     first_scan_done: Callable[[], None]
     reload: Callable[[], Settings]
     wall_clock: Callable[[], datetime]
@@ -97,7 +100,7 @@ class EngineModel:
 
     def __post_init__(self) -> None:
         self.other_files = OtherFiles(self.settings.root, self.settings.out_dir)
-        self.flushes = FlushSchedule(self.indexer.tables.generation, self.settings.flush_interval_seconds)
+        self.flushes = FlushSchedule(self.earlier_generation, self.settings.flush_interval_seconds)
         self.barriers = Barriers(self.indexer, self.flushes)
         self.offline_since = self.now_for_people()
 
@@ -214,7 +217,6 @@ class EngineModel:
         self.rules, session, n_datasets = set_columns(self.rules, self.indexer.tables.snapshot(), path, new)
         if self.adopter is not None:
             self.adopter.earlier = self.rules.known.earlier
-        self.indexer.tables.raise_generation()
         self.flushes.force()
         return session, n_datasets
 

@@ -71,7 +71,7 @@ def _answer_recompute(model: EngineModel) -> Callable[[Barrier, float], Recomput
     """Return the function that makes the answer to a request to recompute all ids."""
 
     def answer(barrier: Barrier, now: float) -> RecomputeReply:
-        return RecomputeReply(barrier.generation or 0, model.n_recomputed_ids, round(now - barrier.started, 6))
+        return RecomputeReply(barrier.generation, model.n_recomputed_ids, round(now - barrier.started, 6))
 
     return answer
 
@@ -86,7 +86,7 @@ def _begin_set(model: EngineModel, message: SetRequest, now: float) -> Barrier:
     )
 
     def answer(barrier: Barrier, now: float) -> SetReply:
-        return SetReply(path, n_datasets, barrier.generation or 0, round(now - barrier.started, 6))
+        return SetReply(path, n_datasets, barrier.generation, round(now - barrier.started, 6))
 
     return Barrier(message.reply, now, answer)
 

@@ -58,7 +58,7 @@ class Scanning:
             model.hashes.submit(committed, indexer)
             indexer.commit()  # before a flush: digests that were recorded are no later change
         model.first_seen.note(indexer, model.wall_clock().timestamp())
-        model.flushes.note(indexer.tables.generation, now)
+        model.flushes.note(indexer.tables.n_changes, now)
 
     def reconcile_if_due(self, now: float) -> None:
         """Begin to scan everything at a slow pace, more often where events do not tell of every change."""

@@ -17,8 +17,10 @@ class FlushSchedule:
         Generation of the tables on disk.
     interval : float
         Seconds between two flushes.
+    written : int
+        How many changes of rows the tables on disk hold; see `Snapshot.n_changes`.
     submitted : int or None
-        Generation that is being written; None while nothing is written.
+        How many the tables hold that are being written; None while nothing is written.
     last : float or None
         When the last flush succeeded; None if none has yet.
     last_seconds : float or None
@@ -28,12 +30,13 @@ class FlushSchedule:
     changed_since : float or None
         When the tables in memory began to differ from those on disk; None if they do not.
     is_forced : bool
-        Whether to write the tables even if their generation is on disk: another program replaced the files, or the same
+        Whether to write the tables even if all changes are on disk: another program replaced the files, or the same
         rows now give other columns.
     """
 
     generation: int
     interval: float
+    written: int = 0
     submitted: int | None = None
     last: float | None = None
     last_seconds: float | None = None
@@ -47,45 +50,46 @@ class FlushSchedule:
     _last_failed: float = 0.0
     _not_before: float = 0.0
 
-    def note(self, generation: int, now: float) -> None:
-        """Note the generation of the tables in memory."""
-        if generation != self.generation and self.changed_since is None:
+    def note(self, n_changes: int, now: float) -> None:
+        """Note how many changes the tables in memory hold."""
+        if n_changes != self.written and self.changed_since is None:
             self.changed_since = now
-        if self.submitted is not None and generation != self.submitted and self._changed_later is None:
+        if self.submitted is not None and n_changes != self.submitted and self._changed_later is None:
             self._changed_later = now
 
-    def is_wanted(self, generation: int) -> bool:
+    def is_wanted(self, n_changes: int) -> bool:
         """Tell whether the tables should be written. Tables that an earlier process wrote are always written again."""
-        return self.submitted is None and (self.is_forced or self.last is None or generation != self.generation)
+        return self.submitted is None and (self.is_forced or self.last is None or n_changes != self.written)
 
-    def due(self, generation: int, *, awaited: bool) -> float | None:
+    def due(self, n_changes: int, *, awaited: bool) -> float | None:
         """Return when to flush; None if there is nothing to write.
 
         A request that waits (`awaited`) gets an attempt soon, also after a failure.
         """
-        if not self.is_wanted(generation):
+        if not self.is_wanted(n_changes):
             return None
         if not awaited:
             return self._not_before
         return 0.0 if self.error is None else min(self._not_before, self._last_failed + _SHORTEST_RETRY)
 
     def force(self) -> None:
-        """Have the tables written even if their generation is on disk."""
+        """Have the tables written even if all changes are on disk."""
         self.is_forced = True
 
     def change_interval(self, seconds: float) -> None:
         """Set the seconds between two flushes; counts from the next flush."""
         self.interval = seconds
 
-    def begin(self, generation: int, now: float) -> None:
+    def begin(self, n_changes: int, now: float) -> None:
         """Note that a snapshot was handed to the flusher."""
-        self.submitted = generation
+        self.submitted = n_changes
         self._is_rewriting, self.is_forced = self.is_forced, False
         self._not_before = now + self.interval
 
     def succeed(self, generation: int, seconds: float, now: float) -> None:
-        """Note that the tables on disk have this generation."""
-        self.generation, self.submitted = generation, None
+        """Note that the tables that were submitted are on disk, as this generation."""
+        self.generation, self.written = generation, self.written if self.submitted is None else self.submitted
+        self.submitted = None
         self.last, self.last_seconds = now, seconds
         self.changed_since, self._changed_later = self._changed_later, None
         self._is_rewriting = False
@@ -105,10 +109,10 @@ class FlushSchedule:
         """Try a failed flush again at once."""
         self._last_failed = self._not_before = -_SHORTEST_RETRY
 
-    def has_reached(self, generation: int) -> bool:
-        """Tell whether the tables on disk hold this generation, written by this process."""
+    def has_reached(self, n_changes: int) -> bool:
+        """Tell whether the tables on disk hold so many changes, and this process wrote them."""
         is_stale = self.last is None or self.is_forced or self._is_rewriting
-        return not is_stale and self.generation >= generation
+        return not is_stale and self.written >= n_changes
 
 
 class Timers:

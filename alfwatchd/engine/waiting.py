@@ -111,7 +111,6 @@ def make_status(settings: Settings, since: datetime) -> Status:
         n_bytes=0,
         n_ignored=0,
         saved=True,
-        flushed_generation=0,
         last_flush=None,
         last_flush_seconds=None,
         last_flush_error=None,

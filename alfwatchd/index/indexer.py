@@ -68,8 +68,6 @@ class Indexer:
     watch : WatchSupervisor
     settle_seconds, longest_wait_seconds : float
         See `index.dirty.DirtySet`.
-    generation : int
-        Generation of the tables on disk, to count on from.
     workers : WorkerPool or None
         Worker processes for full scans; None to scan everything here.
     max_lost_fraction : float
@@ -86,7 +84,6 @@ class Indexer:
         *,
         settle_seconds: float,
         longest_wait_seconds: float,
-        generation: int,
         workers: WorkerPool | None = None,
         max_lost_fraction: float = 1.0,
         record: Record = NOT_RECORDED,
@@ -96,7 +93,7 @@ class Indexer:
         self.workers = workers
         self.intake = Intake(os.path.basename(scanner.root), guard, watch)
         self.tree = self.intake.tree
-        self.tables = Tables(generation)
+        self.tables = Tables()
         self.dirty: DirtySet[Folder] = DirtySet(settle_seconds, longest_wait_seconds)
         self.queue = LookQueue()
         self.heard = Heard()

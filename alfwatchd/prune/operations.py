@@ -83,7 +83,7 @@ def plan_prune(view: TablesView, settings: Settings, options: PruneOptions) -> P
         )
     folder = options.reference or settings.prune.reference
     if folder is None:
-        return make_plan(str(settings.root), (OWN_TABLES, "", view.snapshot.generation), count(view), (), ())
+        return make_plan(str(settings.root), (OWN_TABLES, "", None), count(view), (), ())
     _require_other_than_own(folder, settings)
     try:
         plan = plan_for(

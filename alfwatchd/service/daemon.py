@@ -252,6 +252,7 @@ def _assemble(process: _Process, stack: ExitStack) -> tuple[Engine, Threads] | N
         stopwatch=time.monotonic,
         trash=TrashKeeper(lambda: process.in_force.settings),
         first_seen=start.first_seen,
+        earlier_generation=start.earlier_generation,
     )
     engine = Engine(model)
     stack.callback(engine.close)

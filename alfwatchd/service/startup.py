@@ -55,12 +55,15 @@ class Start:
         Where what only the tables hold is noted; None for a run that leaves no state.
     first_seen : FirstSeen
         Knows the sessions of earlier tables.
+    earlier_generation : int
+        Of the tables that are there; 0 for none.
     """
 
     indexer: Indexer
     rules: TableRules
     notes: Notes | None
     first_seen: FirstSeen
+    earlier_generation: int
     _settings: Settings
     losses: list[Loss] = field(default_factory=list)
     """Losses that the first scan found: held, or accepted by a person."""
@@ -121,7 +124,6 @@ def prepare(
         WatchSupervisor(new_watcher),
         settle_seconds=settings.settle_seconds,
         longest_wait_seconds=settings.longest_wait_seconds,
-        generation=generation,
         workers=_make_workers(settings, post) if post is not None and settings.n_workers > 1 else None,
         max_lost_fraction=settings.guard.max_lost_fraction,
         record=Record(record.load_held(), record.keep_loss, record.keep_inodes),
@@ -140,7 +142,7 @@ def prepare(
         indexer.known.expect(before)
         known = before.eid_paths()
     rules = TableRules(settings.namespace, settings.lab, settings.hash_files, KnownColumns.of(earlier))
-    return Start(indexer, rules, notes, FirstSeen(state, known), settings)
+    return Start(indexer, rules, notes, FirstSeen(state, known), generation, settings)
 
 
 def _make_workers(settings: Settings, post: Callable[[Message], None]) -> WorkerPool:

@@ -1,26 +1,25 @@
-"""Which sessions differ between two versions of the tables on disk, and how.
+"""Which sessions differ between two versions of the tables, and how.
 
-Both files are read a few row groups at a time: groups that hold the same sessions are compared with each other, and
-cost little if they are equal. So a flush that changed one session of a million takes little memory.
+The rows are read a few row groups at a time: groups that hold the same sessions are compared with each other, and cost
+little if they are equal. So a change of one session among a million takes little memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from alfwatchd.alf.file_names import DATASETS, SESSIONS
-from alfwatchd.store.parquet import CheckedFile, open_checked
+from alfwatchd.store.parquet import open_checked
 from alfwatchd.tables import arrow
-from alfwatchd.tree.session_changes import SessionChange, all_new
-from alfwatchd.tree.sessions import Snapshot
+from alfwatchd.tree.session_changes import MOST_DATASETS, Kind, SessionChange, name_datasets
 
 _PATH = ("lab", "subject", "date", "number")
 _NEEDED = ("eid", "rel_path", "file_size", "id")
@@ -28,11 +27,67 @@ _SHOWN = ("hash", "exists", "qc", "default_revision")
 _SLASH = arrow.strings(["/"])[0]  # pyarrow would import pandas to make a scalar of a Python string
 
 
-class Pair(NamedTuple):
-    """Both tables, open."""
+class RowGroups(Protocol):
+    """Rows in groups: those of a `CheckedFile`, or those that are about to be written."""
 
-    sessions: CheckedFile
-    datasets: CheckedFile
+    schema_arrow: pa.Schema
+    num_row_groups: int
+
+    def read_row_group(self, number: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return the rows of a group."""
+
+    def digest_row_group(self, number: int) -> bytes:
+        """Return a digest: groups of equal schemas with equal digests hold equal rows."""
+
+
+class Pair(NamedTuple):
+    """Both tables."""
+
+    sessions: RowGroups
+    datasets: RowGroups
+
+
+class Part:
+    """Some row groups of others."""
+
+    def __init__(self, groups: RowGroups, numbers: Sequence[int]) -> None:
+        self._groups, self._numbers = groups, numbers
+        self.schema_arrow: pa.Schema = groups.schema_arrow
+        self.num_row_groups = len(numbers)
+
+    def read_row_group(self, number: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """See `RowGroups`."""
+        return self._groups.read_row_group(self._numbers[number], columns)
+
+    def digest_row_group(self, number: int) -> bytes:
+        """See `RowGroups`."""
+        return self._groups.digest_row_group(self._numbers[number])
+
+
+class NewRows:
+    """Row groups that are about to be written, made when they are asked for.
+
+    Parameters
+    ----------
+    schema : pyarrow.Schema
+    n_groups : int
+    make : callable
+        Gives the rows of a group.
+    """
+
+    def __init__(self, schema: pa.Schema, n_groups: int, make: Callable[[int], pa.Table]) -> None:
+        self.schema_arrow = schema
+        self.num_row_groups = n_groups
+        self._make = make
+
+    def read_row_group(self, number: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """See `RowGroups`."""
+        rows = self._make(number)
+        return rows.select(list(columns)) if columns is not None else rows
+
+    def digest_row_group(self, number: int) -> bytes:
+        """Return what no other group has: rows that were not written have no digest yet."""
+        return b"new %d" % number
 
 
 @contextmanager
@@ -45,17 +100,19 @@ def open_tables(folder: Path) -> Iterator[Pair | None]:
         yield pair
 
 
-def changes_between(old: Pair | None, new: Pair | None, snapshot: Snapshot) -> Iterable[SessionChange]:
-    """Yield how sessions differ from those of earlier tables; all of a snapshot are new where there are none."""
-    found = compare_tables(old, new) if old is not None and new is not None else None
-    return all_new(snapshot.sessions.values()) if found is None else found
-
-
-def compare_tables(old: Pair, new: Pair) -> list[SessionChange] | None:
+def compare_tables(
+    old: Pair, new: Pair, path_of: Callable[[str], str | None] | None = None
+) -> list[SessionChange] | None:
     """Return how the rows of sessions differ, in the order of paths; None if a table lacks what it needs.
 
     A dataset is found again by its session and ``rel_path``, also where ids differ. If the eid of a session changes,
-    only the numbers of its datasets are compared.
+    only the numbers of its datasets are compared. How many bytes a session has is not known: `bytes_after` is 0.
+
+    Parameters
+    ----------
+    old, new : Pair
+    path_of : callable or None
+        Gives the path of the session that has an eid in the new tables. If it is None, the sessions are looked through.
     """
     try:
         groups = _unequal_groups(old.sessions, new.sessions)
@@ -66,11 +123,13 @@ def compare_tables(old: Pair, new: Pair) -> list[SessionChange] | None:
             if columns := before.differing(after, path):
                 found[path] = _Counts(columns=columns)
         paths = before.paths | after.paths
-        paths |= _find_paths(new.sessions, tally.keys() - paths.keys())
+        eids = tally.keys() - paths.keys()
+        paths |= _find_paths(new.sessions, eids) if path_of is None else _ask_paths(path_of, eids)
+        others = {path: eid for eid, path in paths.items()}
         for eid, counts in tally.items():
             if (its_path := paths.get(eid)) is not None:
                 found.setdefault(its_path, _Counts()).add(counts)
-        return [_describe(path, found[path], before, after) for path in sorted(found)]
+        return [_describe(path, found[path], before, after, others.get(path, "")) for path in sorted(found)]
     except (OSError, pa.ArrowException, KeyError, ValueError, TypeError):  # tables of others hold all kinds of things
         return None
 
@@ -84,6 +143,11 @@ class _Counts:
     removed: int = 0
     n_bytes: int = 0
     columns: set[str] = field(default_factory=set)
+    names: dict[str, list[str]] = field(default_factory=lambda: {"+": [], "~": [], "-": []})
+
+    def name(self, sign: str, rel_path: str) -> None:
+        if len(self.names[sign]) < MOST_DATASETS:
+            self.names[sign].append(rel_path)
 
     def add(self, other: _Counts) -> None:
         self.n_eids += 1
@@ -92,6 +156,9 @@ class _Counts:
         self.removed += other.removed
         self.n_bytes += other.n_bytes
         self.columns |= other.columns
+        for sign, names in other.names.items():
+            for each in names:
+                self.name(sign, each)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +171,7 @@ class _Sessions:
     """Eid -> path."""
 
     @classmethod
-    def read(cls, file: CheckedFile, groups: Iterable[int]) -> _Sessions:
+    def read(cls, file: RowGroups, groups: Iterable[int]) -> _Sessions:
         parts = [file.read_row_group(each) for each in groups]
         if not parts:
             return cls((), {}, {})
@@ -115,6 +182,10 @@ class _Sessions:
         rows = dict(zip(paths, zip(*(column.to_pylist() for column in columns), strict=True), strict=True))
         return cls(names, rows, dict(zip(columns[names.index("id")].to_pylist(), paths, strict=True)))
 
+    def eid_of(self, path: str) -> str:
+        """Return the eid of the session at a path; empty if none of these sessions has it."""
+        return str(self.rows[path][self.names.index("id")]) if path in self.rows else ""
+
     def differing(self, other: _Sessions, path: str) -> set[str]:
         """Return the columns of one session that differ from those of another table."""
         one, two = self.rows[path], other.rows[path]
@@ -124,7 +195,7 @@ class _Sessions:
         return {name for name, value in zip(self.names, one, strict=True) if name in values and values[name] != value}
 
 
-def _find_paths(file: CheckedFile, eids: Set[str]) -> dict[str, str]:
+def _find_paths(file: RowGroups, eids: Set[str]) -> dict[str, str]:
     """Return eid -> path of some sessions."""
     wanted, found = arrow.strings(sorted(eids)), dict[str, str]()
     for number in range(file.num_row_groups if eids else 0):
@@ -145,19 +216,30 @@ def _path_of(lab: str | None, subject: str, date: object, number: int) -> str:
     return f"{lab}/Subjects/{below}" if lab else below
 
 
-def _describe(path: str, counts: _Counts, before: _Sessions, after: _Sessions) -> SessionChange:
+def _ask_paths(path_of: Callable[[str], str | None], eids: Set[str]) -> dict[str, str]:
+    asked = ((eid, path_of(eid)) for eid in eids)
+    return {eid: path for eid, path in asked if path is not None}
+
+
+def _describe(path: str, counts: _Counts, before: _Sessions, after: _Sessions, eid: str) -> SessionChange:
     was_there, is_there = path in before.rows, path in after.rows  # in neither where its row is the same in both
-    state: Literal["new", "gone", "kept"] = "kept" if was_there == is_there else "new" if is_there else "gone"
+    kind: Kind = "changed" if was_there == is_there else "added" if is_there else "removed"
     # Datasets of a session that has another eid now were found as removed and as added.
-    n_both = min(counts.added, counts.removed) if counts.n_eids > 1 else 0
+    is_both = counts.n_eids > 1
+    n_both = min(counts.added, counts.removed) if is_both else 0
     added, removed, changed = counts.added - n_both, counts.removed - n_both, counts.changed + n_both
-    return SessionChange(path, state, added, changed, removed, counts.n_bytes, tuple(sorted(counts.columns)))
+    columns, names = tuple(sorted(counts.columns)), name_datasets(counts.names) if not is_both else ()
+    eids = before.eid_of(path), after.eid_of(path)
+    return SessionChange(
+        path, kind, added, changed, removed, counts.n_bytes, columns, 0, names,
+        eids[1] or eids[0] or eid, eids[0] if all(eids) and eids[0] != eids[1] else "",
+    )  # fmt: skip
 
 
 # Datasets.
 
 
-def _compare_datasets(old: CheckedFile, new: CheckedFile) -> dict[str, _Counts]:
+def _compare_datasets(old: RowGroups, new: RowGroups) -> dict[str, _Counts]:
     """Return eid -> how its datasets differ, for the sessions with datasets that do."""
     both = set(old.schema_arrow.names) & set(new.schema_arrow.names)
     columns = [*_NEEDED, *(name for name in _SHOWN if name in both)]
@@ -169,7 +251,7 @@ def _compare_datasets(old: CheckedFile, new: CheckedFile) -> dict[str, _Counts]:
     return tally
 
 
-def _matching_groups(old: CheckedFile, new: CheckedFile) -> Iterator[tuple[list[int], list[int]]]:
+def _matching_groups(old: RowGroups, new: RowGroups) -> Iterator[tuple[list[int], list[int]]]:
     """Yield numbers of row groups of two files, so that sessions of other groups are in neither."""
     left = _unequal_groups(old, new)
     spans = sorted([*_spans(old, 0, left[0]), *_spans(new, 1, left[1])], key=itemgetter(0))
@@ -185,7 +267,7 @@ def _matching_groups(old: CheckedFile, new: CheckedFile) -> Iterator[tuple[list[
         yield groups
 
 
-def _unequal_groups(old: CheckedFile, new: CheckedFile) -> tuple[Iterable[int], Iterable[int]]:
+def _unequal_groups(old: RowGroups, new: RowGroups) -> tuple[Iterable[int], Iterable[int]]:
     """Return the row groups of two files that the other one does not hold. A flush copies those that stay."""
     if not old.schema_arrow.equals(new.schema_arrow):
         return range(old.num_row_groups), range(new.num_row_groups)
@@ -194,7 +276,7 @@ def _unequal_groups(old: CheckedFile, new: CheckedFile) -> tuple[Iterable[int], 
     return left.values(), others
 
 
-def _spans(file: CheckedFile, side: int, numbers: Iterable[int]) -> Iterator[tuple[str, str, int, int]]:
+def _spans(file: RowGroups, side: int, numbers: Iterable[int]) -> Iterator[tuple[str, str, int, int]]:
     """Yield lowest and highest eid of each row group that has rows."""
     for number in numbers:
         eids = _texts(file.read_row_group(number, ["eid"]).column("eid"))
@@ -203,7 +285,7 @@ def _spans(file: CheckedFile, side: int, numbers: Iterable[int]) -> Iterator[tup
             yield str(span["min"].as_py()), str(span["max"].as_py()), side, number
 
 
-def _read(file: CheckedFile, numbers: Sequence[int], columns: list[str]) -> pa.Table:
+def _read(file: RowGroups, numbers: Sequence[int], columns: list[str]) -> pa.Table:
     table = pa.concat_tables([file.read_row_group(number, columns) for number in numbers])
     for name in columns:
         if name != "file_size":
@@ -228,10 +310,14 @@ def _compare_rows(old: pa.Table, new: pa.Table, tally: dict[str, _Counts]) -> No
     eids = new.column("eid")
     differs = {name: _differs(old.column(name), new.column(name)) for name in new.column_names if name != "eid"}
     is_changed = pc.or_(differs["file_size"], differs["id"])
+    if "hash" in differs:  # one that is known now, and was not before, is no other content
+        is_changed = pc.or_(is_changed, pc.and_(differs["hash"], pc.is_valid(old.column("hash"))))
     sizes = [each.column("file_size").filter(is_changed).to_pylist() for each in (old, new)]
-    for eid, before, after in zip(eids.filter(is_changed).to_pylist(), *sizes, strict=True):
+    names = new.column("rel_path").filter(is_changed).to_pylist()
+    for eid, name, before, after in zip(eids.filter(is_changed).to_pylist(), names, *sizes, strict=True):
         counts = tally.setdefault(eid, _Counts())
         counts.changed += 1
+        counts.name("~", name)
         counts.n_bytes += (after or 0) - (before or 0)
     for name, mask in differs.items():
         for eid in pc.unique(eids.filter(mask)).to_pylist() if name != "file_size" else ():
@@ -240,8 +326,10 @@ def _compare_rows(old: pa.Table, new: pa.Table, tally: dict[str, _Counts]) -> No
 
 def _note(rows: pa.Table, sign: Literal[1, -1], tally: dict[str, _Counts]) -> None:
     """Count rows that came or went."""
-    for eid, size in zip(rows.column("eid").to_pylist(), rows.column("file_size").to_pylist(), strict=True):
+    columns = (rows.column(name).to_pylist() for name in ("eid", "rel_path", "file_size"))
+    for eid, name, size in zip(*columns, strict=True):
         counts = tally.setdefault(eid, _Counts())
+        counts.name("+" if sign > 0 else "-", name)
         counts.added += sign > 0
         counts.removed += sign < 0
         counts.n_bytes += sign * (size or 0)

@@ -2,44 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
 
-from alfwatchd.tree.packed import SIGNATURE_SIZE, unpack_signature
+from alfwatchd.tree.packed import FILE_SIZE_BYTES, SIGNATURE_SIZE
 from alfwatchd.tree.rows import FolderRows, Session
 
 MOST_NAMED = 60
 """How many changed sessions are named at once; the others are counted."""
+MOST_DATASETS = 100
+"""How many datasets of one session are named; all are counted."""
+
+Kind = Literal["added", "changed", "removed"]
 
 
 @dataclass(frozen=True, slots=True)
 class SessionChange:
-    """How the rows of a session differ.
+    """How the rows of a session differ, as readers of the tables see them.
 
     Parameters
     ----------
     path : str
         Of the session.
-    state : str
-        Whether the session is new, gone, or was there before and is kept.
+    kind : str
+        Whether the session was added, was removed, or was there before and changed.
     added, changed, removed : int
-        Number of datasets. A dataset in memory is changed if its size or modification time is another one; one in the
-        tables, if its size or id is.
+        Number of datasets. One is changed if its size or its md5 is another one, or, in the tables, its id. A dataset
+        whose md5 is known now, and was not before, is not changed: ``hash`` is in `columns`.
     n_bytes : int
         How many bytes more the datasets have; negative for fewer.
     columns : tuple of str
         Columns of the tables that changed, apart from ``file_size``; of what is in memory, only ``hash``.
+    bytes_after : int
+        Bytes of all its datasets now.
+    names : tuple of str
+        Which datasets: a rel_path behind ``+``, ``~`` or ``-`` for added, changed or removed. At most `MOST_DATASETS`.
+    eid : str
+        UUID; empty if it is not known.
+    eid_before : str
+        The eid before, if it was another one; else empty.
+    renamed_from, renamed_to : str
+        Of a session that was renamed: the one at the new path is added, and tells its old one; the one at the old path
+        is removed, and tells its new one. Else empty.
     """
 
     path: str
-    state: Literal["new", "gone", "kept"] = "kept"
+    kind: Kind = "changed"
     added: int = 0
     changed: int = 0
     removed: int = 0
     n_bytes: int = 0
     columns: tuple[str, ...] = ()
+    bytes_after: int = 0
+    names: tuple[str, ...] = ()
+    eid: str = ""
+    eid_before: str = ""
+    renamed_from: str = ""
+    renamed_to: str = ""
+
+    @property
+    def bytes_before(self) -> int:
+        """Bytes of all its datasets before."""
+        return self.bytes_after - self.n_bytes
+
+    def __bool__(self) -> bool:
+        counts = self.added or self.changed or self.removed or self.columns
+        return bool(counts or self.kind != "changed" or self.eid_before)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,38 +104,60 @@ class ChangedSessions:
 
 def all_new(sessions: Iterable[Session]) -> Iterator[SessionChange]:
     """Yield how the rows of sessions differ from no rows."""
-    for session in sessions:
-        yield SessionChange(session.path, "new", added=session.n_datasets, n_bytes=session.n_bytes)
+    for session in sessions:  # without names of datasets: there can be a million of sessions
+        yield SessionChange(
+            session.path, "added", added=session.n_datasets, n_bytes=session.n_bytes, bytes_after=session.n_bytes
+        )
 
 
 def compare_session(path: str, before: Session | None, after: Session | None) -> SessionChange:
     """Compare the session at a path with what it was; None stands for no row.
 
-    Folders that are the same object cost nothing.
+    Folders that are the same object cost nothing. The eid is left empty.
     """
     old, new = _folders(before), _folders(after)
-    added = changed = removed = 0
+    found: dict[str, list[str]] = {"+": [], "~": [], "-": []}
     columns: tuple[str, ...] = ()
-    for folder in old.keys() | new.keys():
+    for folder in sorted(old.keys() | new.keys()):
         rows, rows_now = old.get(folder), new.get(folder)
-        if rows is rows_now:
-            continue
-        files, files_now = (each.files if each is not None else {} for each in (rows, rows_now))
-        added += len(files_now.keys() - files.keys())
-        removed += len(files.keys() - files_now.keys())
-        for one, two in ((files[name], files_now[name]) for name in files.keys() & files_now.keys()):
-            changed += one != two and _shown(one) != _shown(two)
-            if one[SIGNATURE_SIZE:] != two[SIGNATURE_SIZE:]:
-                columns = ("hash",)
-    n_bytes = (after.n_bytes if after else 0) - (before.n_bytes if before else 0)
-    state: Literal["new", "gone", "kept"] = "new" if before is None else "gone" if after is None else "kept"
-    return SessionChange(path, state, added, changed, removed, n_bytes, columns)
+        if rows is not rows_now and _compare_folder(folder, rows, rows_now, found):
+            columns = ("hash",)
+    n_before, n_after = (each.n_bytes if each is not None else 0 for each in (before, after))
+    return SessionChange(
+        path,
+        "added" if before is None else "removed" if after is None else "changed",
+        added=len(found["+"]),
+        changed=len(found["~"]),
+        removed=len(found["-"]),
+        n_bytes=n_after - n_before,
+        columns=columns,
+        bytes_after=n_after,
+        names=name_datasets(found),
+    )
+
+
+def name_datasets(found: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
+    """Return the first names of datasets behind their signs."""
+    return tuple(islice((sign + name for sign in "+~-" for name in found[sign]), MOST_DATASETS))
+
+
+def _compare_folder(
+    folder: str, rows: FolderRows | None, rows_now: FolderRows | None, found: Mapping[str, list[str]]
+) -> bool:
+    """Add the datasets that differ in a folder, by sign; return whether the md5 of one of the others does."""
+    files, files_now = (each.files if each is not None else {} for each in (rows, rows_now))
+    prefix = f"{folder}/" if folder else ""
+    found["+"].extend(prefix + name for name in files_now if name not in files)
+    found["-"].extend(prefix + name for name in files if name not in files_now)
+    has_other_digest = False
+    for name in (name for name, value in files.items() if files_now.get(name, value) != value):
+        one, two = files[name], files_now[name]
+        digests = one[SIGNATURE_SIZE:], two[SIGNATURE_SIZE:]
+        if one[:FILE_SIZE_BYTES] != two[:FILE_SIZE_BYTES] or (digests[0] and digests[0] != digests[1]):
+            found["~"].append(prefix + name)
+        has_other_digest |= digests[0] != digests[1]
+    return has_other_digest
 
 
 def _folders(session: Session | None) -> dict[str, FolderRows]:
     return {folder.folder: folder for folder in session.folders} if session is not None else {}
-
-
-def _shown(value: bytes) -> tuple[int, int]:
-    about = unpack_signature(value)
-    return about.file_size, about.mtime_ns

@@ -24,19 +24,19 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The tables at one generation. It never changes, so any thread may read it.
+    """The rows at one moment. It never changes, so any thread may read it.
 
     Parameters
     ----------
-    generation : int
-        Raised at each change of the tables.
+    n_changes : int
+        How many changes of rows the process had seen. Equal numbers of one process mean equal rows.
     sessions : mapping of str to Session
         Session path -> session. Twins (see `Tables`) are not in it.
     is_held : bool
         Whether some of these sessions are gone and their rows are held until a person decides.
     """
 
-    generation: int
+    n_changes: int
     sessions: Mapping[str, Session]
     is_held: bool = False
 
@@ -49,8 +49,9 @@ class Tables:
     its place.
     """
 
-    def __init__(self, generation: int = 0) -> None:
-        self.generation = generation
+    def __init__(self) -> None:
+        self.n_changes = 0
+        """How many changes of rows there were so far."""
         self._sessions: dict[str, Session] = {}
         self._twins: dict[str, dict[str, Session]] = {}
         self._unpadded: dict[str, set[str]] = {}
@@ -93,7 +94,7 @@ class Tables:
             self._appeared.append(session.path)
         self._sessions[session.path] = session
         if old is not None and _shows_same(old, session):
-            return  # a `chmod -R` makes no new generation
+            return  # a `chmod -R` changes no row
         self._count(old, session)
 
     def drop_session(self, path: str) -> None:
@@ -125,7 +126,7 @@ class Tables:
 
     def snapshot(self) -> Snapshot:
         """Return the tables as they are now; takes one shallow copy of the dict of sessions."""
-        return Snapshot(self.generation, self._sessions.copy())
+        return Snapshot(self.n_changes, self._sessions.copy())
 
     def problems(self) -> list[Problem]:
         """Return one problem for each twin, and one for each subject with numbers that ONE looks for elsewhere."""
@@ -135,10 +136,6 @@ class Tables:
             for twin in sorted(twins)
         ]
         return twins + [_say_unpadded(subject, names) for subject, names in sorted(self._unpadded.items())]
-
-    def raise_generation(self) -> None:
-        """Note that rows have other columns, although nothing here has changed."""
-        self.generation += 1
 
     def _rival(self, session: Session) -> str | None:
         """Return the path of the row that stands for the same session under another spelling."""
@@ -176,7 +173,7 @@ class Tables:
             counts.n_datasets + (new.n_datasets if new else 0) - (old.n_datasets if old else 0),
             counts.n_bytes + (new.n_bytes if new else 0) - (old.n_bytes if old else 0),
         )
-        self.generation += 1
+        self.n_changes += 1
 
 
 def _say_unpadded(subject: str, names: set[str]) -> Problem:

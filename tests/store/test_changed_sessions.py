@@ -54,8 +54,8 @@ def test_sessions_that_came_and_went_and_changed(folders, n_datasets):
     found = write(folders[1], "tuv", n_datasets=n_datasets)
     n_bytes = 7 * n_datasets
     assert compare(folders, found) == [
-        SessionChange(PATH.format("s"), "gone", removed=n_datasets, n_bytes=-n_bytes),
-        SessionChange(PATH.format("v"), "new", added=n_datasets, n_bytes=n_bytes),
+        SessionChange(PATH.format("s"), "removed", removed=n_datasets, n_bytes=-n_bytes),
+        SessionChange(PATH.format("v"), "added", added=n_datasets, n_bytes=n_bytes),
     ]
 
 
@@ -66,9 +66,11 @@ def test_each_session_is_new_gone_or_kept(folders):
                 write(folders[0], before)
                 found = write(folders[1], after, size=size)
                 was, is_now = set(before), set(after)
-                expected = [SessionChange(PATH.format(each), "gone", removed=2, n_bytes=-14) for each in was - is_now]
+                expected = [
+                    SessionChange(PATH.format(each), "removed", removed=2, n_bytes=-14) for each in was - is_now
+                ]
                 expected += [
-                    SessionChange(PATH.format(each), "new", added=2, n_bytes=2 * size) for each in is_now - was
+                    SessionChange(PATH.format(each), "added", added=2, n_bytes=2 * size) for each in is_now - was
                 ]
                 if size != 7:
                     expected += [SessionChange(PATH.format(each), changed=2, n_bytes=2) for each in was & is_now]
@@ -79,7 +81,7 @@ def test_other_sizes_and_other_numbers_of_row_groups(folders):
     write(folders[0], "st", n_datasets=1)
     found = write(folders[1], "st", n_datasets=20_000, size=8)
     n_bytes = 8 * 20_000 - 7
-    expected = [SessionChange(PATH.format(name), "kept", 19_999, 1, 0, n_bytes) for name in "st"]
+    expected = [SessionChange(PATH.format(name), "changed", 19_999, 1, 0, n_bytes) for name in "st"]
     assert compare(folders, found) == expected
 
 
@@ -96,7 +98,7 @@ def test_columns_of_a_database(folders):
     )
     (first,) = compare(folders, found)
     assert first.columns == ("default_revision", "hash", "qc")
-    assert (first.state, first.added, first.changed, first.removed, first.n_bytes) == ("kept", 0, 0, 0, 0)
+    assert (first.state, first.added, first.changed, first.removed, first.n_bytes) == ("changed", 0, 0, 0, 0)
     change(folders[1], SESSIONS, projects=lambda values: ["x"] * len(values))
     assert sum("projects" in each.columns for each in compare(folders, found)) == 2
 
@@ -107,7 +109,7 @@ def test_an_eid_that_changed_takes_no_dataset_away(folders):
     eid = "ffffffff-ffff-4fff-bfff-ffffffffffff"
     change(folders[1], SESSIONS, id=lambda _: [eid])
     change(folders[1], DATASETS, eid=lambda values: [eid] * len(values))
-    assert compare(folders, found) == [SessionChange(PATH.format("s"), "kept", changed=2, columns=("id",))]
+    assert compare(folders, found) == [SessionChange(PATH.format("s"), "changed", changed=2, columns=("id",))]
 
 
 def test_a_dataset_with_another_name_came_and_another_one_went(folders):
@@ -134,7 +136,7 @@ def test_where_no_tables_were_all_sessions_are_new(folders, name, content):
         pq.write_table(pa.table({"id": ["a"]}), folders[0] / name)
     elif content is not None:
         (folders[0] / name).write_bytes(content)
-    expected = [SessionChange(PATH.format(name), "new", added=2, n_bytes=14) for name in "st"]
+    expected = [SessionChange(PATH.format(name), "added", added=2, n_bytes=14) for name in "st"]
     assert compare(folders, found) == expected
 
 
@@ -144,7 +146,7 @@ def test_sizes_that_a_database_does_not_know(folders):
     change(folders[0], DATASETS, file_size=lambda sizes: [None for _ in sizes])
     found = write(folders[1], "s")
     [changed] = compare(folders, found)
-    assert (changed.path, changed.state, changed.added) == (PATH.format("s"), "kept", 0)
+    assert (changed.path, changed.state, changed.added) == (PATH.format("s"), "changed", 0)
     assert changed.n_bytes == 7 * changed.changed > 0
 
 

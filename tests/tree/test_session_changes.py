@@ -21,14 +21,14 @@ def session(**folders):
 
 OLD = session(alf={"a.b.npy": (10, 1), "c.d.npy": (20, 1)}, raw={"e.f.npy": (30, 1)})
 CASES = [
-    (None, OLD, SessionChange(PATH, "new", 3, 0, 0, 60)),
-    (OLD, None, SessionChange(PATH, "gone", 0, 0, 3, -60)),
+    (None, OLD, SessionChange(PATH, "added", 3, 0, 0, 60)),
+    (OLD, None, SessionChange(PATH, "removed", 0, 0, 3, -60)),
     (OLD, OLD, SessionChange(PATH)),
-    (OLD, session(alf={"a.b.npy": (10, 2), "c.d.npy": (25, 1)}), SessionChange(PATH, "kept", 0, 2, 1, -25)),
+    (OLD, session(alf={"a.b.npy": (10, 2), "c.d.npy": (25, 1)}), SessionChange(PATH, "changed", 0, 2, 1, -25)),
     (
         OLD,
         session(alf={"a.b.npy": (10, 1), "x.y.npy": (1, 1)}, raw={"e.f.npy": (30, 1)}),
-        SessionChange(PATH, "kept", 1, 0, 1, -19),
+        SessionChange(PATH, "changed", 1, 0, 1, -19),
     ),
 ]
 
