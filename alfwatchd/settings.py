@@ -173,6 +173,13 @@ class Guard(_Section):
     )
 
 
+class Journal(_Section):
+    """How much is kept of what changed, for programs that ask later."""
+
+    keep_seconds: Seconds = Field(2592000.0, description="Seconds that changes of sessions are kept: 30 days.")
+    max_bytes: int = Field(256_000_000, ge=1_000_000, description="Most bytes of the journal in the state folder.")
+
+
 class Control(_Section):
     """Which users may use the control socket."""
 
@@ -265,6 +272,7 @@ class Settings(BaseSettings, frozen=True, extra="forbid", allow_inf_nan=False):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level that is logged.")
     prune: Prune = Prune()
     guard: Guard = Guard()
+    journal: Journal = Journal()
     control: Control = Control()
     adopt: Adopt = Adopt()
     publish: Annotated[tuple[Publish, ...], AfterValidator(_check_targets)] = Field(

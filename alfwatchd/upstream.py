@@ -262,7 +262,6 @@ def _write(start: Start, settings: Settings, written_at: datetime.datetime, *, h
     """Write the two tables, with ids that are UUIDs or, as upstream can, paths."""
     snapshot = start.indexer.tables.snapshot()
     if hash_ids:
-        start.indexer.tables.generation += 1
         with closing(writer.TableWriter(settings.out_dir, str(settings.root))) as tables:
             tables.write(start.indexer.tables.snapshot(), start.rules, written_at)
         return

@@ -68,7 +68,10 @@ class DayCounts:
 
     def take(self, through: int) -> list[DayRow]:
         """Return the rows, which count up to a generation, and forget them."""
-        rows = [DayRow(day, lab, *counts, through) for (day, lab), counts in sorted(self.rows.items())]
+        rows = [
+            DayRow(day, lab, came, went, n_bytes, through)
+            for (day, lab), (came, went, n_bytes) in sorted(self.rows.items())
+        ]
         self.rows = {}
         return rows
 

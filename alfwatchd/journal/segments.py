@@ -12,7 +12,7 @@ import os
 import re
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -198,8 +198,7 @@ def size_of(segment: Segment) -> int:
 def id_of(segment: Segment) -> str | None:
     """Return the id of the journal that a file is of; None if it is damaged or gone."""
     try:
-        with closing(read_segment(segment, 1 << 62)) as found:
-            first = next(found, None)
+        first = next(read_segment(segment), None)
     except OSError:
         return None
     return first if isinstance(first, str) else None

@@ -34,7 +34,7 @@ from alfwatchd.scan.mounts import WATCHABLE, find_place
 from alfwatchd.service import cookies, file_limits, logs, surroundings, systemd
 from alfwatchd.service.listening import Control
 from alfwatchd.service.locks import Held, hold_out_dir, hold_state_dir
-from alfwatchd.service.startup import Start, prepare
+from alfwatchd.service.startup import Start, make_journal, prepare
 from alfwatchd.settings import Settings
 from alfwatchd.store import writer
 from alfwatchd.store.earlier_tables import require_same_root
@@ -224,7 +224,13 @@ def _assemble(process: _Process, stack: ExitStack) -> tuple[Engine, Threads] | N
     record_ids = make_id_recorder(settings.adopt.source, settings.state_dir, inbox.post)
     layout = settings.state_dir / LAYOUT
     written = TableWriter(
-        settings.out_dir, str(settings.root), layout, record_ids, start.notes, process.require_out_dir
+        settings.out_dir,
+        str(settings.root),
+        layout,
+        record_ids,
+        start.notes,
+        process.require_out_dir,
+        make_journal(settings),
     )
     publisher = Publisher(settings.out_dir, settings.publish) if settings.publish else None
     if publisher is not None:

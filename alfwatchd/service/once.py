@@ -24,10 +24,9 @@ from alfwatchd.index.state_db import StateDb
 from alfwatchd.index.worker_pool import Crawled
 from alfwatchd.scan.hasher import Hashed, Hasher
 from alfwatchd.service import surroundings
-from alfwatchd.service.startup import Start, prepare
+from alfwatchd.service.startup import Start, make_journal, prepare
 from alfwatchd.settings import Settings
 from alfwatchd.store import earlier_tables, reader
-from alfwatchd.store.changed_sessions import changes_between
 from alfwatchd.store.id_history import IdsChanged
 from alfwatchd.store.layout import LAYOUT
 from alfwatchd.store.other_files import OtherFiles
@@ -38,7 +37,7 @@ from alfwatchd.tables.rules import TableRules
 from alfwatchd.tables.set_columns import NewColumns
 from alfwatchd.tree.folder import Changes
 from alfwatchd.tree.rows import Problem
-from alfwatchd.tree.session_changes import ChangedSessions, SessionChange
+from alfwatchd.tree.session_changes import ChangedSessions, all_new
 from alfwatchd.tree.sessions import Snapshot, TablesView
 
 _PATIENCE_SECONDS = 1.0
@@ -276,12 +275,11 @@ def _write(settings: Settings, start: Start, written_at: datetime) -> tuple[Chan
     told: list[Message] = []
     record_ids = make_id_recorder(settings.adopt.source, settings.state_dir, told.append)
     layout = settings.state_dir / LAYOUT
-    snapshot, found = start.indexer.snapshot(), list[SessionChange]()
-    writer = TableWriter(settings.out_dir, str(settings.root), layout, record_ids, start.notes)
-    with closing(writer), writer.open() as old:
-        if writer.write(snapshot, start.rules, written_at, renewed_seconds=_RENEWED_SECONDS):
-            with writer.open() as new:
-                found = list(changes_between(old, new, snapshot))
+    snapshot, journal = start.indexer.snapshot(), make_journal(settings)
+    writer = TableWriter(settings.out_dir, str(settings.root), layout, record_ids, start.notes, journal=journal)
+    with closing(writer):
+        written = writer.write(snapshot, start.rules, written_at, renewed_seconds=_RENEWED_SECONDS)
+    found = list(written.changes if written.changes is not None else all_new(snapshot.sessions.values()))
     log_at_once(ChangedSessions.of(found))
     changes = Changes(*(sum(getattr(each, name) for each in found) for name in ("added", "changed", "removed")))
     return changes, next((each for each in told if isinstance(each, IdsChanged)), None)

@@ -23,6 +23,7 @@ from alfwatchd.index.losses import Loss
 from alfwatchd.index.record import Record
 from alfwatchd.index.state_db import StateDb
 from alfwatchd.index.worker_pool import WorkerPool
+from alfwatchd.journal.journal import Bounds, Journal
 from alfwatchd.scan.place import Place
 from alfwatchd.scan.root_guard import RootGuard
 from alfwatchd.scan.scanner import Scanner
@@ -143,6 +144,11 @@ def prepare(
         known = before.eid_paths()
     rules = TableRules(settings.namespace, settings.lab, settings.hash_files, KnownColumns.of(earlier))
     return Start(indexer, rules, notes, FirstSeen(state, known), generation, settings)
+
+
+def make_journal(settings: Settings) -> Journal:
+    """Open the journal in the state folder, or begin one."""
+    return Journal(settings.state_dir, Bounds(settings.journal.keep_seconds, settings.journal.max_bytes))
 
 
 def _make_workers(settings: Settings, post: Callable[[Message], None]) -> WorkerPool:

@@ -73,11 +73,20 @@ class NewRows:
     n_groups : int
     make : callable
         Gives the rows of a group.
+    span : callable
+        Gives the lowest and the highest eid that a group may hold; None if it holds no session.
     """
 
-    def __init__(self, schema: pa.Schema, n_groups: int, make: Callable[[int], pa.Table]) -> None:
+    def __init__(
+        self,
+        schema: pa.Schema,
+        n_groups: int,
+        make: Callable[[int], pa.Table],
+        span: Callable[[int], tuple[str, str] | None],
+    ) -> None:
         self.schema_arrow = schema
         self.num_row_groups = n_groups
+        self.span = span
         self._make = make
 
     def read_row_group(self, number: int, columns: Sequence[str] | None = None) -> pa.Table:
@@ -279,6 +288,10 @@ def _unequal_groups(old: RowGroups, new: RowGroups) -> tuple[Iterable[int], Iter
 def _spans(file: RowGroups, side: int, numbers: Iterable[int]) -> Iterator[tuple[str, str, int, int]]:
     """Yield lowest and highest eid of each row group that has rows."""
     for number in numbers:
+        if isinstance(file, NewRows):
+            if (known := file.span(number)) is not None:
+                yield *known, side, number
+            continue
         eids = _texts(file.read_row_group(number, ["eid"]).column("eid"))
         if len(eids):
             span = pc.min_max(eids)

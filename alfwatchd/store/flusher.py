@@ -12,10 +12,9 @@ import pyarrow as pa
 
 from alfwatchd import threads
 from alfwatchd.errors import TablesError
-from alfwatchd.store.changed_sessions import changes_between
 from alfwatchd.store.writer import TableWriter
 from alfwatchd.tables.rules import TableRules
-from alfwatchd.tree.session_changes import ChangedSessions
+from alfwatchd.tree.session_changes import ChangedSessions, all_new
 from alfwatchd.tree.sessions import Snapshot
 
 _log = logging.getLogger(__name__)
@@ -23,26 +22,25 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Flushed:
-    """The tables on disk are at this generation.
+    """The tables that were submitted are on disk.
 
     Parameters
     ----------
     generation : int
     seconds : float
         How long the flush took.
-    changed : ChangedSessions or None
-        How the rows differ from those that were there; None if nothing but the sessions in memory can have changed
-        since the last flush.
+    changed : ChangedSessions
+        How the rows differ from those that were there.
     """
 
     generation: int
     seconds: float
-    changed: ChangedSessions | None = None
+    changed: ChangedSessions
 
 
 @dataclass(frozen=True, slots=True)
 class FlushFailed:
-    """The tables on disk are not at the generation that was submitted."""
+    """The tables that were submitted are not on disk."""
 
     error: str
 
@@ -61,22 +59,12 @@ class Flusher:
     def __init__(self, writer: TableWriter, post: Callable[[Flushed | FlushFailed], None]) -> None:
         self.writer = writer
         self._post = post
-        self._jobs: queue.SimpleQueue[tuple[Snapshot, TableRules, bool] | None] = queue.SimpleQueue()
-        self._rules: TableRules | None = None
-        """Those that made the tables on disk; None before the first flush."""
+        self._jobs: queue.SimpleQueue[tuple[Snapshot, TableRules] | None] = queue.SimpleQueue()
         self._thread = threads.start(self._run, "flusher")
 
     def submit(self, snapshot: Snapshot, rules: TableRules) -> None:
         """Write a snapshot; the caller waits for the answer before it submits the next."""
-        self._jobs.put((snapshot, rules, self.compares(rules)))
-
-    def compares(self, rules: TableRules) -> bool:
-        """Tell whether a flush with these rules compares the tables with those on disk.
-
-        It does after another process wrote them, and where other rules make other columns of sessions that have not
-        changed. Called while no flush is under way.
-        """
-        return rules is not self._rules
+        self._jobs.put((snapshot, rules))
 
     @property
     def is_alive(self) -> bool:
@@ -91,25 +79,15 @@ class Flusher:
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
-            snapshot, rules, is_compared = job
+            snapshot, rules = job
             started = time.monotonic()
             try:
-                changed = self._write(snapshot, rules, is_compared=is_compared)
+                written = self.writer.write(snapshot, rules)
             except (TablesError, OSError, pa.ArrowException, MemoryError) as error:
                 self._post(FlushFailed(str(error)))
                 continue
-            self._rules = rules
+            changes = written.changes if written.changes is not None else all_new(snapshot.sessions.values())
             seconds = time.monotonic() - started
-            _log.info("flush done generation=%d seconds=%.3f", snapshot.generation, seconds)
-            self._post(Flushed(snapshot.generation, seconds, changed))
+            _log.info("flush done generation=%d seconds=%.3f", written.generation, seconds)
+            self._post(Flushed(written.generation, seconds, ChangedSessions.of(changes)))
             self.writer.keep()
-
-    def _write(self, snapshot: Snapshot, rules: TableRules, *, is_compared: bool) -> ChangedSessions | None:
-        if not is_compared:
-            self.writer.write(snapshot, rules)
-            return None
-        with self.writer.open() as old:
-            if not self.writer.write(snapshot, rules):
-                return ChangedSessions()
-            with self.writer.open() as new:
-                return ChangedSessions.of(changes_between(old, new, snapshot))

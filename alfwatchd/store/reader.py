@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -99,14 +99,48 @@ def without_missing(tables: StoredTables) -> StoredTables:
     )
 
 
+class OnDisk(NamedTuple):
+    """Which version of the rows the tables in a folder say they are.
+
+    Parameters
+    ----------
+    generation : int
+        The higher one of both files; 0 if neither is ours.
+    journal : str
+        Id of the journal that leads up to it; empty if they name none.
+    is_pair : bool
+        Whether both are ours, and of one generation.
+    """
+
+    generation: int
+    journal: str
+    is_pair: bool
+
+
+def read_version(folder: Path) -> OnDisk:
+    """Return which version of the rows the tables in a folder say they are, without reading rows."""
+    found = _read_own(folder)
+    generations = [each.get("generation", 0) for each in found]
+    journals = {each.get("journal", "") for each in found}
+    is_pair = generations[0] == generations[1] > 0
+    journal = journals.pop() if is_pair and len(journals) == 1 else ""
+    return OnDisk(max(generations), journal if isinstance(journal, str) else "", is_pair)
+
+
 def read_generation(folder: Path) -> tuple[int, dict[str, Any]]:
     """Return generation, and own metadata of the datasets, without reading rows; 0 and {} where no file tells."""
+    found = _read_own(folder)
+    return max(metadata.get("generation", 0) for metadata in found), found[1]
+
+
+def _read_own(folder: Path) -> list[dict[str, Any]]:
+    """Return our own metadata of sessions and datasets; empty for what is not ours."""
     found: list[dict[str, Any]] = []
     for name in (SESSIONS, DATASETS):
         found.append({})
         with suppress(OSError, pa.ArrowException, ValueError):
             found[-1] = _parse_own(read_metadata(folder / name))
-    return max(metadata.get("generation", 0) for metadata in found), found[1]
+    return found
 
 
 def read_created(folder: Path) -> str:

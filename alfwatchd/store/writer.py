@@ -8,13 +8,13 @@ from __future__ import annotations
 import datetime
 import json
 from bisect import insort
-from collections.abc import Callable, Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,9 +23,12 @@ from alfwatchd import threads
 from alfwatchd.alf import ids
 from alfwatchd.alf.file_names import DATASETS, SESSIONS
 from alfwatchd.atomic import write_atomically
+from alfwatchd.bounded_json import parse as parse_json
 from alfwatchd.errors import TablesError
 from alfwatchd.files import FileVersion, file_version
+from alfwatchd.journal.journal import Journal
 from alfwatchd.store.changed_sessions import Pair, open_tables
+from alfwatchd.store.flush_changes import find_in_memory, find_on_disk
 from alfwatchd.store.layout import Layout, load_layout, made_for, save_layout
 from alfwatchd.store.ledger import Ledger
 from alfwatchd.store.notes_file import Notes
@@ -33,12 +36,21 @@ from alfwatchd.store.one_lock import one_lock
 from alfwatchd.store.open_readers import Readers
 from alfwatchd.store.parquet import is_damage
 from alfwatchd.store.parquet_file import GroupedFile
-from alfwatchd.store.reader import METADATA_KEY, are_alike, read_created, read_file, read_session_ids
+from alfwatchd.store.reader import (
+    METADATA_KEY,
+    OnDisk,
+    are_alike,
+    read_created,
+    read_file,
+    read_session_ids,
+    read_version,
+)
 from alfwatchd.tables import columns
 from alfwatchd.tables.id_changes import IdChanges
 from alfwatchd.tables.notes import has_earlier
 from alfwatchd.tables.row_groups import Digests, Partition, Plan, digest_groups, leave_out_equal, plan_all, plan_changes
 from alfwatchd.tables.rules import TableRules
+from alfwatchd.tree.session_changes import SessionChange
 from alfwatchd.tree.sessions import Snapshot
 
 TO_SESSIONS_SECONDS, TO_DATASETS_SECONDS = 1.0, 0.2
@@ -48,7 +60,23 @@ _TO_SESSIONS_SECONDS_PER_ROW, _MOST_PATIENCE_SECONDS = 1e-5, 20.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Written:
+class Written:
+    """What a write came to.
+
+    Parameters
+    ----------
+    generation : int
+        Of the tables on disk now. It is a higher one than before if rows differ from those that were there.
+    changes : sequence of SessionChange or None
+        How sessions differ from those that were there; None if that cannot be told, as where there were no tables.
+    """
+
+    generation: int
+    changes: Sequence[SessionChange] | None
+
+
+@dataclass(frozen=True, slots=True)
+class _InForce:
     """What is on disk, so that `TableWriter.write` writes only what differs.
 
     Parameters
@@ -68,6 +96,15 @@ class _Written:
     n_bits: int
     digests: Digests | None
     partition: Partition | None
+
+
+class _Told(NamedTuple):
+    """The rows that this process wrote last: readers and the journal know them."""
+
+    partition: Partition
+    rules: TableRules
+    versions: tuple[FileVersion | None, FileVersion | None]
+    generation: int
 
 
 def use_system_memory() -> None:
@@ -93,6 +130,8 @@ class TableWriter:
         Where to note what only the tables hold of rows that go, before they are replaced; None to note nothing.
     check_folder : callable
         Raises OSError if the output folder is not the one that was locked; called before each replace.
+    journal : Journal or None
+        Where to record which sessions changed, after they were written.
     """
 
     def __init__(
@@ -103,6 +142,7 @@ class TableWriter:
         record_ids: Callable[[IdChanges], None] | None = None,
         notes: Notes | None = None,
         check_folder: Callable[[], None] = lambda: None,
+        journal: Journal | None = None,
     ) -> None:
         self.out_dir = out_dir
         self._check_folder = check_folder
@@ -111,13 +151,15 @@ class TableWriter:
         self._files = {name: GroupedFile(out_dir / name) for name in (SESSIONS, DATASETS)}
         self._readers = Readers(out_dir, SESSIONS, DATASETS)
         self._ledger = Ledger(out_dir, self._readers, record_ids, notes)
-        self._written: _Written | None = None
+        self._journal = journal
+        self._in_force: _InForce | None = None
+        self._told: _Told | None = None
         self._has_earlier = False
         """Whether the next process must read rows to know what they hold; see `has_earlier`."""
         self._created = ""
         """What the last tables say of when they were made."""
         self._written_at = ""  # when the walk began that found the rows, or now, if they are kept live; UTC, ISO 8601
-        self._in_force: dict[str, FileVersion | None] = {}
+        self._versions_before: dict[str, FileVersion | None] = {}
 
     def close(self) -> None:
         """Close what the writer holds open; it cannot write after that."""
@@ -126,7 +168,7 @@ class TableWriter:
 
     def keep(self, *, is_end: bool = False) -> None:
         """Save what the next process should know of sessions, if the last time was long ago."""
-        if self._written is not None:
+        if self._in_force is not None:
             self._ledger.keep(is_end=is_end)
 
     def write(
@@ -136,41 +178,38 @@ class TableWriter:
         written_at: datetime.datetime | None = None,
         *,
         renewed_seconds: float = 0.0,
-    ) -> bool:
+    ) -> Written:
         """Replace both files so that every dataset row has its session at every moment.
 
-        Tables of equal rows that are younger than `renewed_seconds` stay, of whichever generation they are.
-
-        Returns
-        -------
-        bool
-            Whether rows may differ from those that were there.
+        Tables of equal rows that are younger than `renewed_seconds` stay.
 
         Raises
         ------
         TablesError
             Nothing was replaced, or only one file was, in an order that leaves no dataset row without its session.
         """
-        is_changed = False
         began = (written_at or datetime.datetime.now(datetime.UTC)).astimezone(datetime.UTC)
         self._written_at = began.isoformat(timespec="seconds")
         for n_more in (2, 1, 0):
             try:
-                is_changed |= self._write(snapshot, rules, renewed_seconds=renewed_seconds)
+                written = self._write(snapshot, rules, renewed_seconds=renewed_seconds)
             except OSError as error:
                 # If another program has just written these files, the next attempt takes nothing from them.
-                if n_more == 0 or self._versions() == (self._in_force[SESSIONS], self._in_force[DATASETS]):
+                before = self._versions_before
+                if n_more == 0 or self._versions() == (before[SESSIONS], before[DATASETS]):
                     raise TablesError(
                         f"{error.filename or self.out_dir}: the tables could not be written "
                         f"({error.strerror or error}); they stay as they were, the next attempt follows"
                     ) from error
                 continue
+            if self._journal is not None:
+                self._journal.record(written.generation, began, written.changes)
             if self.is_untouched():
                 break
-        return is_changed
+        return written
 
-    def _write(self, snapshot: Snapshot, rules: TableRules, *, renewed_seconds: float) -> bool:
-        """Write the row groups that differ from those on disk; tell whether there were any."""
+    def _write(self, snapshot: Snapshot, rules: TableRules, *, renewed_seconds: float) -> Written:
+        """Write the row groups that differ from those on disk."""
         snapshot = rules.complete(snapshot)
         last = self._take_last(snapshot, rules)
         plan = plan_changes(last.partition, snapshot, rules) if last is not None and last.partition else None
@@ -185,25 +224,73 @@ class TableWriter:
         digests = digest_groups(plan) if self._layout is not None and is_known and not self._has_earlier else None
         if last is not None and last.digests is not None and digests is not None:
             plan, digests = leave_out_equal(plan, last.digests, digests), last.digests.update(digests)
-        is_changed = bool(plan.sessions or plan.datasets)
-        if last is not None and not is_changed and self._may_stay(snapshot, rules, renewed_seconds):
-            self._written = _Written(rules, last.versions, plan.partition.n_bits, digests, plan.partition)
-            return False
+        changes = self._find_changes(last, plan, snapshot, rules)
+        generation = self._find_generation(changes)
+        metadata = self._metadata(rules, generation)
+        is_equal = not (plan.sessions or plan.datasets)
+        if last is not None and is_equal and self._may_stay(metadata, renewed_seconds):
+            self._note(rules, last.versions, plan.partition, digests, generation)
+            return Written(generation, changes)
         moved = [self._files[SESSIONS].to_move(plan.sessions), self._files[DATASETS].to_move(plan.datasets)]
         plan = replace(plan, sessions=plan.sessions | moved[0], datasets=plan.datasets | moved[1])
-        versions = self._write_files(last.partition if last is not None else None, plan, snapshot, rules)
-        self._written = _Written(rules, versions, plan.partition.n_bits, digests, plan.partition)
+        versions = self._write_files(last.partition if last is not None else None, plan, snapshot, rules, metadata)
+        self._note(rules, versions, plan.partition, digests, generation)
         if self._layout is not None and digests is not None:
             groups = {name: file.groups for name, file in self._files.items()}
             expected = made_for(self.out_dir, versions, rules)
             save_layout(self._layout, Layout(expected, plan.partition.n_bits, digests, groups))
-        return is_changed
+        return Written(generation, changes)
 
-    def _take_last(self, snapshot: Snapshot, rules: TableRules) -> _Written | None:
+    def _note(
+        self,
+        rules: TableRules,
+        versions: tuple[FileVersion | None, FileVersion | None],
+        partition: Partition,
+        digests: Digests | None,
+        generation: int,
+    ) -> None:
+        self._in_force = _InForce(rules, versions, partition.n_bits, digests, partition)
+        self._told = _Told(partition, rules, versions, generation)
+
+    def _find_changes(
+        self, last: _InForce | None, plan: Plan, snapshot: Snapshot, rules: TableRules
+    ) -> Sequence[SessionChange] | None:
+        """Return how sessions differ from the rows that readers know; None if that cannot be told."""
+        told = self._told
+        if told is not None and told.rules.makes_same_columns(rules):
+            is_from_there = last is not None and last.partition is told.partition
+            return find_in_memory(told.partition, plan if is_from_there else replace(plan, changed=None))
+        if last is not None and not (plan.sessions or plan.datasets):
+            return ()
+        groups = None
+        if last is not None:
+            groups = sorted(self._files[SESSIONS].groups), sorted(self._files[DATASETS].groups)
+        with self._open() as pair:
+            return find_on_disk(pair, plan, snapshot, rules, groups) if pair is not None else None
+
+    def _find_generation(self, changes: Sequence[SessionChange] | None) -> int:
+        """Return the generation of the tables that will be on disk, and prepare the journal for it."""
+        told, journal = self._told, self._journal
+        is_ours = told is not None and told.versions == self._versions()
+        if told is not None and is_ours:
+            on_disk = OnDisk(told.generation, journal.id if journal is not None else "", is_pair=True)
+        else:
+            on_disk = read_version(self.out_dir)
+        if journal is not None and told is not None:
+            journal.follow(journal.id, told.generation)
+        elif journal is not None:
+            journal.follow(on_disk.journal, on_disk.generation)
+        highest = max(on_disk.generation, journal.last if journal is not None else 0)
+        # Where another program wrote, readers saw its rows. One file of a write that failed may be there, too.
+        is_seen = on_disk.is_pair and on_disk.generation == highest and (told is None or is_ours)
+        is_same = is_seen and changes is not None and not changes
+        return highest if is_same else highest + 1
+
+    def _take_last(self, snapshot: Snapshot, rules: TableRules) -> _InForce | None:
         """Return what is on disk, if it is known and made in the same way; None if everything must be written."""
-        last, self._written = self._written, None
+        last, self._in_force = self._in_force, None
         versions = self._versions()
-        self._in_force = {SESSIONS: versions[0], DATASETS: versions[1]}
+        self._versions_before = {SESSIONS: versions[0], DATASETS: versions[1]}
         if last is None or last.versions != versions:
             must_read = has_earlier(snapshot, rules, self._ledger.given(rules).odd)
             last = self._load_last(rules, versions) if not must_read else None
@@ -212,7 +299,7 @@ class TableWriter:
             return None
         return last
 
-    def _load_last(self, rules: TableRules, versions: tuple[FileVersion | None, FileVersion | None]) -> _Written | None:
+    def _load_last(self, rules: TableRules, versions: tuple[FileVersion | None, FileVersion | None]) -> _InForce | None:
         """Return what an earlier process noted, or this one before a write failed."""
         expected = made_for(self.out_dir, versions, rules)
         noted = load_layout(self._layout, expected) if self._layout is not None else None
@@ -220,14 +307,14 @@ class TableWriter:
             return None
         for name, file in self._files.items():
             file.resume(noted.groups[name])
-        return _Written(rules, versions, noted.n_bits, noted.digests, None)
+        return _InForce(rules, versions, noted.n_bits, noted.digests, None)
 
     def _forget(self) -> None:
         for file in self._files.values():
             file.forget()
 
     def _write_files(
-        self, old: Partition | None, plan: Plan, snapshot: Snapshot, rules: TableRules
+        self, old: Partition | None, plan: Plan, snapshot: Snapshot, rules: TableRules, metadata: dict[bytes, bytes]
     ) -> tuple[FileVersion, FileVersion]:
         """Write both files in the right order, and return their versions.
 
@@ -241,7 +328,6 @@ class TableWriter:
             with self._readers.opening(SESSIONS):
                 before = read_session_ids(self.out_dir / SESSIONS)
             after = set(plan.partition.eids.values())
-        metadata = self._metadata(snapshot, rules)
         if not before - after:
             sessions = self._write_sessions(plan, rules, metadata)
             if after - before:
@@ -289,7 +375,7 @@ class TableWriter:
         self._replace(SESSIONS, columns.sessions_schema(rules), unpaired, tables.items())
 
     @contextmanager
-    def open(self) -> Iterator[Pair | None]:
+    def _open(self) -> Iterator[Pair | None]:
         """Open the tables on disk, as `open_tables` does; no flush waits for this reader."""
         with ExitStack() as stack:
             with self._readers.opening(SESSIONS, DATASETS):
@@ -299,7 +385,7 @@ class TableWriter:
     def is_untouched(self) -> bool:
         """Tell whether both files are as `write` left them; False if another program replaced or removed one."""
         self._readers.look()
-        return self._written is not None and self._versions() == self._written.versions
+        return self._in_force is not None and self._versions() == self._in_force.versions
 
     def _versions(self) -> tuple[FileVersion | None, FileVersion | None]:
         return file_version(self.out_dir / SESSIONS), file_version(self.out_dir / DATASETS)
@@ -313,16 +399,16 @@ class TableWriter:
 
         def write(target: Path) -> None:
             with self._readers.opening(name):
-                file.write(target, described, tables, last_opened, self._in_force[name])
+                file.write(target, described, tables, last_opened, self._versions_before[name])
 
         version = write_atomically(
             self.out_dir / name, write, check=self._check_folder, lock=one_lock, keeps_access=True
         )
         file.commit()
-        self._in_force[name] = version
+        self._versions_before[name] = version
         return version
 
-    def _metadata(self, snapshot: Snapshot, rules: TableRules) -> dict[bytes, bytes]:
+    def _metadata(self, rules: TableRules, generation: int) -> dict[bytes, bytes]:
         """Return the metadata of both files: what ONE reads, and our own."""
         # one.alf.cache._metadata: local time, in minutes. Clients compare it to see whether there are newer tables, so
         # it never goes back, though clocks do once a year or more often.
@@ -331,15 +417,16 @@ class TableWriter:
             with self._readers.opening(SESSIONS, DATASETS):
                 self._created = read_created(self.out_dir)
         self._created = max(now, self._created)
-        own = {"written_at": self._written_at, **self._own_metadata(snapshot, rules)}
+        own = {"written_at": self._written_at, **self._own_metadata(rules, generation)}
         return {
             b"one_metadata": json.dumps({"date_created": self._created, "origin": self.origin}).encode(),
             METADATA_KEY: json.dumps(own).encode(),
         }
 
-    def _own_metadata(self, snapshot: Snapshot, rules: TableRules) -> dict[str, Any]:
+    def _own_metadata(self, rules: TableRules, generation: int) -> dict[str, Any]:
         return {
-            "generation": snapshot.generation,
+            "generation": generation,
+            "journal": self._journal.id if self._journal is not None else "",
             "namespace": str(rules.namespace),
             "lab": rules.lab,
             "with_hashes": rules.shows_hashes,
@@ -349,8 +436,8 @@ class TableWriter:
             "keep_missing": rules.known.adoption.keep_missing,
         }
 
-    def _may_stay(self, snapshot: Snapshot, rules: TableRules, seconds: float) -> bool:
-        own = {"written_at": self._written_at, **self._own_metadata(snapshot, rules)}
+    def _may_stay(self, metadata: Mapping[bytes, bytes], seconds: float) -> bool:
+        own = parse_json(metadata[METADATA_KEY])
         with self._readers.opening(SESSIONS, DATASETS):
             return bool(seconds) and are_alike(self.out_dir, self.origin, own, seconds)
 

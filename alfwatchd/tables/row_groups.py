@@ -87,6 +87,8 @@ class Plan:
         Groups of either table that differ from what is in force.
     added, gone : frozenset of Member
         Sessions by which the two differ; empty if everything is planned.
+    changed : frozenset of str or None
+        Paths of all sessions whose rows may differ; None if everything is planned.
     """
 
     partition: Partition
@@ -94,6 +96,7 @@ class Plan:
     datasets: set[int]
     added: frozenset[Member] = frozenset()
     gone: frozenset[Member] = frozenset()
+    changed: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +159,8 @@ def plan_changes(old: Partition, snapshot: Snapshot, rules: TableRules) -> Plan 
     }
     for group, new in groupby(sorted(added), lambda member: _group_of(member[0], old.n_bits)):
         members[group] = sorted([*members[group], *new])
-    return Plan(Partition(old.n_bits, n_rows, after, given, members), sessions, datasets, added, gone)
+    partition = Partition(old.n_bits, n_rows, after, given, members)
+    return Plan(partition, sessions, datasets, added, gone, frozenset({*changed, *left, *moved}))
 
 
 def digest_groups(plan: Plan) -> Digests:

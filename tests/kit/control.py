@@ -49,7 +49,7 @@ HOLD = object()
 STATUS = api.Status(
     state="live", since="2024-01-01T00:00:00+00:00", detail="every change is seen at once",
     root="/data", out_dir="/out", pid=7, version="1", generation=3, n_sessions=1, n_datasets=2, n_bytes=30, n_ignored=4,
-    saved=False, flushed_generation=2, last_flush=None, last_flush_seconds=None, last_flush_error="disk full",
+    saved=False, last_flush=None, last_flush_seconds=None, last_flush_error="disk full",
     oldest_unflushed_seconds=1.5, events_lost=1,
     rescans=[api.RescanNote("start", "2024-01-01T00:00:00+00:00", None)],
     watches=5, watches_limit=None, unwatched=6, hashes_pending=7, hashes_unconfirmed=8,

@@ -49,13 +49,13 @@ def open_files():
     return found
 
 
-def snapshot(subjects, generation=1, *, n_datasets=2, size=7):
+def snapshot(subjects, n_changes=1, *, n_datasets=2, size=7):
     """Return a snapshot with one session per letter."""
     names = [f"a{number}.b.c" for number in range(n_datasets)]
     files = {name: pack_signature(size, 1, 2, False) for name in names}
     folders = tuple(filter(None, [folder_rows("alf", files)]))
     sessions = [Session(f"{subject}/2020-01-01/001", folders) for subject in subjects]
-    return Snapshot(generation, {session.path: session for session in sessions})
+    return Snapshot(n_changes, {session.path: session for session in sessions})
 
 
 def subjects(out_dir):

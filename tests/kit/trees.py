@@ -178,7 +178,7 @@ def indexing(root: Path, *, exclude: Iterable[str] = (), follow_links: bool = Fa
     guard = RootGuard(path, {}, follow_links=follow_links)
     scanner = Scanner(path, compile_exclude(exclude), follow_links=follow_links)
     try:
-        yield Indexer(scanner, guard, WatchSupervisor(), settle_seconds=0.1, longest_wait_seconds=1.0, generation=0)
+        yield Indexer(scanner, guard, WatchSupervisor(), settle_seconds=0.1, longest_wait_seconds=1.0)
     finally:
         guard.close()
 
