@@ -297,6 +297,7 @@ EXPLANATIONS: Mapping[str, str] = {
         ("", Settings),
         ("prune.", Prune),
         ("guard.", Guard),
+        ("journal.", Journal),
         ("control.", Control),
         ("adopt.", Adopt),
         ("serve.", Serve),

@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from alfwatchd.alf import grammar
 from alfwatchd.alf.file_names import DATASETS, SESSIONS
+from alfwatchd.atomic import write_atomically
 from alfwatchd.errors import PruneRefused, RootOffline, TablesError
 from alfwatchd.index.lab import lab_problems
 from alfwatchd.index.state_db import StateDb
@@ -33,7 +35,8 @@ from alfwatchd.service.locks import Held, hold_out_dir
 from alfwatchd.service.once import index, no_garbage_collection, run_hashing
 from alfwatchd.service.startup import Start, prepare
 from alfwatchd.settings import Settings
-from alfwatchd.store import writer
+from alfwatchd.store.one_lock import one_lock
+from alfwatchd.store.writer import TableWriter
 from alfwatchd.tables import path_ids
 from alfwatchd.tree.sessions import TablesView
 
@@ -262,7 +265,7 @@ def _write(start: Start, settings: Settings, written_at: datetime.datetime, *, h
     """Write the two tables, with ids that are UUIDs or, as upstream can, paths."""
     snapshot = start.indexer.tables.snapshot()
     if hash_ids:
-        with closing(writer.TableWriter(settings.out_dir, str(settings.root))) as tables:
+        with closing(TableWriter(settings.out_dir, str(settings.root))) as tables:
             tables.write(start.indexer.tables.snapshot(), start.rules, written_at)
         return
     # one.alf.cache._metadata
@@ -273,11 +276,19 @@ def _write(start: Start, settings: Settings, written_at: datetime.datetime, *, h
         (DATASETS, path_ids.datasets_by_path(snapshot, start.rules)),
     ):
         try:
-            writer.write_table(
-                settings.out_dir / name, table.replace_schema_metadata({**metadata, **table.schema.metadata})
-            )
+            _write_table(settings.out_dir / name, table.replace_schema_metadata({**metadata, **table.schema.metadata}))
         except OSError as error:
             raise TablesError(f"{settings.out_dir / name}: cannot be written ({error.strerror})") from error
+
+
+def _write_table(path: Path, table: pa.Table) -> None:
+    """Write a whole table as `write_atomically` does."""
+
+    def write(target: Path) -> None:
+        with target.open("wb") as file:
+            pq.write_table(table, file)
+
+    write_atomically(path, write, lock=one_lock, keeps_access=True)
 
 
 def _hold(folder: Path, root: Path | None = None) -> AbstractContextManager[Held]:

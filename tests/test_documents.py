@@ -25,7 +25,7 @@ from alfwatchd import errors
 from alfwatchd.cli.main import main
 from alfwatchd.index.look_queue import Look
 from alfwatchd.index.worker_pool import WorkerPool
-from alfwatchd.service.daemon import NEEDS_RESTART
+from alfwatchd.service.in_force import NEEDS_RESTART
 from alfwatchd.settings import EXPLANATIONS
 from alfwatchd.tree.folder import Folder
 from alfwatchd.watch.events import EventsLost

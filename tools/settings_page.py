@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from alfwatchd.service.daemon import NEEDS_RESTART
+from alfwatchd.service.in_force import NEEDS_RESTART
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "config.example.toml"

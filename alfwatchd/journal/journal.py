@@ -25,6 +25,7 @@ from alfwatchd.journal.reading import (
     make_page,
     must_take_all,
     read_batches,
+    read_extent,
 )
 from alfwatchd.journal.segments import FOLDER, Segment
 from alfwatchd.tree.session_changes import SessionChange
@@ -261,11 +262,10 @@ class Journal:
         found = found[n_other:]
         if not found:
             return
-        self._last, counted = found[0].floor, max((row.through for row in read_rows(self.folder)), default=0)
-        for batch in read_batches(self.folder, found[0].floor):
-            self._last = batch.generation
-            if batch.generation > counted:
-                self._days.add(batch)
+        self._last = read_extent(self.folder).last
+        counted = max((row.through for row in read_rows(self.folder)), default=0)
+        for batch in read_batches(self.folder, counted):
+            self._days.add(batch)
         last = found[-1]
         self._last = max(self._last, last.floor)
         if last.is_full:  # killed before the next file was begun

@@ -23,15 +23,17 @@ from alfwatchd.engine.messages import Message, Reload, Stop
 from alfwatchd.engine.model import EngineModel
 from alfwatchd.engine.status import status_line
 from alfwatchd.engine.waiting import wait_for
-from alfwatchd.errors import AlfwatchdError, ConfigError, OutDirError
+from alfwatchd.errors import AlfwatchdError, OutDirError
 from alfwatchd.index.hash_queue import HashQueue
 from alfwatchd.index.state_db import StateDb, no_state, state_file
+from alfwatchd.journal.journal import Journal
 from alfwatchd.prune.trash_keeper import TrashKeeper
 from alfwatchd.publish.publication import check_targets
 from alfwatchd.publish.publisher import Publisher
 from alfwatchd.scan.hasher import RECHECK_SHARE, Hasher
 from alfwatchd.scan.mounts import WATCHABLE, find_place
 from alfwatchd.service import cookies, file_limits, logs, surroundings, systemd
+from alfwatchd.service.in_force import InForce
 from alfwatchd.service.listening import Control
 from alfwatchd.service.locks import Held, hold_out_dir, hold_state_dir
 from alfwatchd.service.startup import Start, make_journal, prepare
@@ -47,24 +49,6 @@ from alfwatchd.web.control_service import ControlService
 from alfwatchd.web.http_server import Server
 
 _log = logging.getLogger(__name__)
-
-# A change of one of these needs a new process: they decide where the daemon lives and what threads it has.
-NEEDS_RESTART = (
-    "root",
-    "out_dir",
-    "state_dir",
-    "socket",
-    "namespace",
-    "follow_links",
-    "hash_files",
-    "hash_threads",
-    "scan_workers",
-    "watch",
-    "control",
-    "adopt",
-    "serve",
-    "publish",
-)
 
 _LOOK_AFTER_SECONDS = 2.0
 
@@ -97,7 +81,7 @@ def run(settings: Settings, load: Callable[[], Settings]) -> None:
     gc.set_threshold(_NEW_OBJECTS)
     inbox, service = Inbox(), systemd.Service()
     _catch_signals(inbox)
-    in_force = _InForce(settings, load, service)
+    in_force = InForce(settings, load, service)
     with ExitStack() as stack:
         held = stack.enter_context(ExitStack())
         locks: dict[str, Held] = {}
@@ -106,13 +90,13 @@ def run(settings: Settings, load: Callable[[], Settings]) -> None:
         stack.callback(control.close)
         # Before anything is opened: the state of another daemon that runs must not be repaired.
         locks["state_dir"] = stack.enter_context(_hold_state_dir(settings.state_dir))
-        state = StateDb(settings.state_dir)
+        state, journal = StateDb(settings.state_dir), make_journal(settings)
         stack.callback(state.close)
         api = Server(create_app(ControlService(inbox.post, lambda: in_force.settings)), control.listening)
         stack.callback(api.close)
         stack.callback(inbox.close)
         _log.info("daemon started root=%s out_dir=%s socket=%s", settings.root, settings.out_dir, control.path)
-        process = _Process(in_force, inbox, service, state, api, locks, control)
+        process = _Process(in_force, inbox, service, state, journal, api, locks, control)
         while _work(process, trouble):
             held.close()
             _hold_out_dir(held, settings, locks)
@@ -121,37 +105,15 @@ def run(settings: Settings, load: Callable[[], Settings]) -> None:
     _log.info("daemon stopped")
 
 
-class _InForce:
-    """The settings in force. SIGHUP replaces those that a running process can change."""
-
-    def __init__(self, settings: Settings, load: Callable[[], Settings], service: systemd.Service) -> None:
-        self.settings = settings
-        self._load = load
-        self._service = service
-
-    def read_again(self) -> Settings:
-        """Read the settings, and return those in force from now on. An `AlfwatchdError` keeps the old ones."""
-        self._service.begin_reload(time.monotonic_ns() // 1000)
-        try:
-            new = self._load()
-        except OSError as error:  # a relative path needs the current folder, which may have been removed
-            raise ConfigError(f"the settings cannot be read: {error}") from error
-        logs.set_level(new.log_level)
-        for key in NEEDS_RESTART:
-            if getattr(new, key) != getattr(self.settings, key):
-                _log.warning("setting needs a restart to change key=%s", key)
-        self.settings = new.model_copy(update={key: getattr(self.settings, key) for key in NEEDS_RESTART})
-        return self.settings
-
-
 @dataclass(frozen=True, slots=True)
 class _Process:
     """The parts that live as long as the process."""
 
-    in_force: _InForce
+    in_force: InForce
     inbox: Inbox
     service: systemd.Service
     state: StateDb
+    journal: Journal
     api: Server
     locks: dict[str, Held]
     control: Control
@@ -230,7 +192,7 @@ def _assemble(process: _Process, stack: ExitStack) -> tuple[Engine, Threads] | N
         record_ids,
         start.notes,
         process.require_out_dir,
-        make_journal(settings),
+        process.journal,
     )
     publisher = Publisher(settings.out_dir, settings.publish) if settings.publish else None
     if publisher is not None:

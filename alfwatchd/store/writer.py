@@ -1,23 +1,19 @@
-"""Writes snapshots as the two Parquet files, by atomic replace.
-
-A reader never sees half a file, and at every moment each dataset row has its session.
-"""
+"""Writes snapshots as the two Parquet files. At every moment, files are whole and each dataset row has its session."""
 
 from __future__ import annotations
 
 import datetime
 import json
 from bisect import insort
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from alfwatchd import threads
 from alfwatchd.alf import ids
@@ -28,7 +24,8 @@ from alfwatchd.errors import TablesError
 from alfwatchd.files import FileVersion, file_version
 from alfwatchd.journal.journal import Journal
 from alfwatchd.store.changed_sessions import Pair, open_tables
-from alfwatchd.store.flush_changes import find_in_memory, find_on_disk
+from alfwatchd.store.flush_changes import find_on_disk
+from alfwatchd.store.generations import Generations, Told, Written
 from alfwatchd.store.layout import Layout, load_layout, made_for, save_layout
 from alfwatchd.store.ledger import Ledger
 from alfwatchd.store.notes_file import Notes
@@ -36,43 +33,18 @@ from alfwatchd.store.one_lock import one_lock
 from alfwatchd.store.open_readers import Readers
 from alfwatchd.store.parquet import is_damage
 from alfwatchd.store.parquet_file import GroupedFile
-from alfwatchd.store.reader import (
-    METADATA_KEY,
-    OnDisk,
-    are_alike,
-    read_created,
-    read_file,
-    read_session_ids,
-    read_version,
-)
+from alfwatchd.store.reader import METADATA_KEY, are_alike, read_created, read_file, read_session_ids
 from alfwatchd.tables import columns
 from alfwatchd.tables.id_changes import IdChanges
 from alfwatchd.tables.notes import has_earlier
 from alfwatchd.tables.row_groups import Digests, Partition, Plan, digest_groups, leave_out_equal, plan_all, plan_changes
 from alfwatchd.tables.rules import TableRules
-from alfwatchd.tree.session_changes import SessionChange
 from alfwatchd.tree.sessions import Snapshot
 
 TO_SESSIONS_SECONDS, TO_DATASETS_SECONDS = 1.0, 0.2
 """How long a reader of few rows may take from the one file to the other. ONE needs less than 0.1 s to the datasets."""
 _TO_SESSIONS_SECONDS_PER_ROW, _MOST_PATIENCE_SECONDS = 1e-5, 20.0
 """What each dataset adds, and the longest wait: ONE needs four seconds from a million datasets to the sessions."""
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """What a write came to.
-
-    Parameters
-    ----------
-    generation : int
-        Of the tables on disk now. It is a higher one than before if rows differ from those that were there.
-    changes : sequence of SessionChange or None
-        How sessions differ from those that were there; None if that cannot be told, as where there were no tables.
-    """
-
-    generation: int
-    changes: Sequence[SessionChange] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,15 +68,6 @@ class _InForce:
     n_bits: int
     digests: Digests | None
     partition: Partition | None
-
-
-class _Told(NamedTuple):
-    """The rows that this process wrote last: readers and the journal know them."""
-
-    partition: Partition
-    rules: TableRules
-    versions: tuple[FileVersion | None, FileVersion | None]
-    generation: int
 
 
 def use_system_memory() -> None:
@@ -151,9 +114,8 @@ class TableWriter:
         self._files = {name: GroupedFile(out_dir / name) for name in (SESSIONS, DATASETS)}
         self._readers = Readers(out_dir, SESSIONS, DATASETS)
         self._ledger = Ledger(out_dir, self._readers, record_ids, notes)
-        self._journal = journal
+        self._generations = Generations(out_dir, journal)
         self._in_force: _InForce | None = None
-        self._told: _Told | None = None
         self._has_earlier = False
         """Whether the next process must read rows to know what they hold; see `has_earlier`."""
         self._created = ""
@@ -202,8 +164,7 @@ class TableWriter:
                         f"({error.strerror or error}); they stay as they were, the next attempt follows"
                     ) from error
                 continue
-            if self._journal is not None:
-                self._journal.record(written.generation, began, written.changes)
+            self._generations.record(written, began)
             if self.is_untouched():
                 break
         return written
@@ -224,22 +185,21 @@ class TableWriter:
         digests = digest_groups(plan) if self._layout is not None and is_known and not self._has_earlier else None
         if last is not None and last.digests is not None and digests is not None:
             plan, digests = leave_out_equal(plan, last.digests, digests), last.digests.update(digests)
-        changes = self._find_changes(last, plan, snapshot, rules)
-        generation = self._find_generation(changes)
-        metadata = self._metadata(rules, generation)
+        written = self._find_generation(last, plan, snapshot, rules)
+        metadata = self._metadata(rules, written.generation)
         is_equal = not (plan.sessions or plan.datasets)
         if last is not None and is_equal and self._may_stay(metadata, renewed_seconds):
-            self._note(rules, last.versions, plan.partition, digests, generation)
-            return Written(generation, changes)
+            self._note(rules, last.versions, plan.partition, digests, written)
+            return written
         moved = [self._files[SESSIONS].to_move(plan.sessions), self._files[DATASETS].to_move(plan.datasets)]
         plan = replace(plan, sessions=plan.sessions | moved[0], datasets=plan.datasets | moved[1])
         versions = self._write_files(last.partition if last is not None else None, plan, snapshot, rules, metadata)
-        self._note(rules, versions, plan.partition, digests, generation)
+        self._note(rules, versions, plan.partition, digests, written)
         if self._layout is not None and digests is not None:
             groups = {name: file.groups for name, file in self._files.items()}
             expected = made_for(self.out_dir, versions, rules)
             save_layout(self._layout, Layout(expected, plan.partition.n_bits, digests, groups))
-        return Written(generation, changes)
+        return written
 
     def _note(
         self,
@@ -247,44 +207,24 @@ class TableWriter:
         versions: tuple[FileVersion | None, FileVersion | None],
         partition: Partition,
         digests: Digests | None,
-        generation: int,
+        written: Written,
     ) -> None:
         self._in_force = _InForce(rules, versions, partition.n_bits, digests, partition)
-        self._told = _Told(partition, rules, versions, generation)
+        self._generations.note(Told(partition, rules, versions, written.generation))
 
-    def _find_changes(
-        self, last: _InForce | None, plan: Plan, snapshot: Snapshot, rules: TableRules
-    ) -> Sequence[SessionChange] | None:
-        """Return how sessions differ from the rows that readers know; None if that cannot be told."""
-        told = self._told
-        if told is not None and told.rules.makes_same_columns(rules):
-            is_from_there = last is not None and last.partition is told.partition
-            return find_in_memory(told.partition, plan if is_from_there else replace(plan, changed=None))
+    def _find_generation(self, last: _InForce | None, plan: Plan, snapshot: Snapshot, rules: TableRules) -> Written:
+        """Return which sessions differ from the rows that readers know, and which generation that makes."""
+        generations = self._generations
+        if (found := generations.find_in_memory(last.partition if last is not None else None, plan, rules)) is not None:
+            return generations.next(found, self._versions())
         if last is not None and not (plan.sessions or plan.datasets):
-            return ()
+            return generations.next((), self._versions())
         groups = None
         if last is not None:
             groups = sorted(self._files[SESSIONS].groups), sorted(self._files[DATASETS].groups)
         with self._open() as pair:
-            return find_on_disk(pair, plan, snapshot, rules, groups) if pair is not None else None
-
-    def _find_generation(self, changes: Sequence[SessionChange] | None) -> int:
-        """Return the generation of the tables that will be on disk, and prepare the journal for it."""
-        told, journal = self._told, self._journal
-        is_ours = told is not None and told.versions == self._versions()
-        if told is not None and is_ours:
-            on_disk = OnDisk(told.generation, journal.id if journal is not None else "", is_pair=True)
-        else:
-            on_disk = read_version(self.out_dir)
-        if journal is not None and told is not None:
-            journal.follow(journal.id, told.generation)
-        elif journal is not None:
-            journal.follow(on_disk.journal, on_disk.generation)
-        highest = max(on_disk.generation, journal.last if journal is not None else 0)
-        # Where another program wrote, readers saw its rows. One file of a write that failed may be there, too.
-        is_seen = on_disk.is_pair and on_disk.generation == highest and (told is None or is_ours)
-        is_same = is_seen and changes is not None and not changes
-        return highest if is_same else highest + 1
+            found = find_on_disk(pair, plan, snapshot, rules, groups) if pair is not None else None
+        return generations.next(found, self._versions())
 
     def _take_last(self, snapshot: Snapshot, rules: TableRules) -> _InForce | None:
         """Return what is on disk, if it is known and made in the same way; None if everything must be written."""
@@ -426,7 +366,7 @@ class TableWriter:
     def _own_metadata(self, rules: TableRules, generation: int) -> dict[str, Any]:
         return {
             "generation": generation,
-            "journal": self._journal.id if self._journal is not None else "",
+            "journal": self._generations.journal_id,
             "namespace": str(rules.namespace),
             "lab": rules.lab,
             "with_hashes": rules.shows_hashes,
@@ -456,13 +396,3 @@ class TableWriter:
         except (KeyError, pa.ArrowException):
             return sessions
         return pa.concat_tables([sessions, kept]).sort_by("id").combine_chunks()
-
-
-def write_table(path: Path, table: pa.Table) -> FileVersion:
-    """Write a whole table as `write_atomically` does."""
-
-    def write(target: Path) -> None:
-        with target.open("wb") as file:
-            pq.write_table(table, file)
-
-    return write_atomically(path, write, lock=one_lock, keeps_access=True)

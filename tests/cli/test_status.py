@@ -34,9 +34,9 @@ TARGET = api.TargetStatus("/pub", "mine", "3-abc", "2024-01-02", 7.4, None, "202
 LINES = [
     ({}, "state      live since 2024-01-01T00:00:00+00:00: every change is seen at once"),
     ({}, "rows       1 sessions, 2 datasets, 30 B; 4 other entries"),
-    ({}, "flush      saved; generation 2 of 3, last 2024-01-01T00:00:01+00:00, oldest change 1.5 s ago"),
-    ({"saved": False, "last_flush_error": "disk full"}, "flush      NOT SAVED: disk full; generation 2 of 3, "),
-    ({"last_flush": None, "oldest_unflushed_seconds": None}, "flush      saved; generation 2 of 3, last never"),
+    ({}, "flush      saved; generation 3, last 2024-01-01T00:00:01+00:00, oldest change 1.5 s ago"),
+    ({"saved": False, "last_flush_error": "disk full"}, "flush      NOT SAVED: disk full; generation 3, "),
+    ({"last_flush": None, "oldest_unflushed_seconds": None}, "flush      saved; generation 3, last never"),
     ({}, "watches    5, 6 folders not watched"),
     ({"watches_limit": 9, "unwatched": 0}, "watches    5 of 9"),
     ({}, "events     lost 1 times"),

@@ -8,8 +8,7 @@ import pytest
 from alfwatchd.engine.changes_log import ChangesLog, log_at_once, show_change
 from alfwatchd.tree.packed import pack_signature
 from alfwatchd.tree.rows import Session
-from alfwatchd.tree.session_changes import MOST_NAMED, ChangedSessions, SessionChange
-from alfwatchd.tree.sessions import Tables
+from alfwatchd.tree.session_changes import MOST_NAMED, ChangedSessions, SessionChange, compare_session
 from kit.engine_tree import S1, T1, write
 from kit.rows import folder_rows
 
@@ -26,44 +25,35 @@ def session(number, size=10):
 
 
 @pytest.fixture
-def told(caplog):
+def log(caplog):
     caplog.set_level(logging.INFO, "alfwatchd.engine.changes_log")
-    tables = Tables()
-    log = ChangesLog()
-    tables.replace_session(session(0))
-    log.tell(tables, 0.0)
-    assert lines(caplog) == []  # the line of the first scan says it
-    return tables, log
+    return ChangesLog()
 
 
-def test_each_changed_session_has_a_line(told, caplog):
-    tables, log = told
-    tables.replace_session(session(0, size=2_500_000))
-    tables.replace_session(session(1))
-    log.tell(tables, 1.0)
-    tables.drop_session(session(1).path)
-    log.tell(tables, 2.0)
+def added(*numbers):
+    """Return what a flush tells that added sessions."""
+    sessions = map(session, numbers)
+    return ChangedSessions.of(compare_session(each.path, None, each) for each in sessions)
+
+
+def test_each_changed_session_has_a_line(log, caplog):
+    one = session(1)
+    changes = [
+        compare_session(session(0).path, session(0), session(0, size=2_500_000)),
+        compare_session(one.path, None, one),
+        compare_session(one.path, one, None),
+    ]
+    log.tell(ChangedSessions.of(changes), 1.0)
     assert lines(caplog) == [
-        f"{NAMED}s0/2020-01-01/001 added=0 changed=1 removed=0 bytes=+2.5MB session=kept",
-        f"{NAMED}s1/2020-01-01/001 added=1 changed=0 removed=0 bytes=+10B session=new",
-        f"{NAMED}s1/2020-01-01/001 added=0 changed=0 removed=1 bytes=-10B session=gone",
+        f"{NAMED}s0/2020-01-01/001 added=0 changed=1 removed=0 bytes=+2.5MB kind=changed",
+        f"{NAMED}s1/2020-01-01/001 added=1 changed=0 removed=0 bytes=+10B kind=added",
+        f"{NAMED}s1/2020-01-01/001 added=0 changed=0 removed=1 bytes=-10B kind=removed",
     ]
 
 
-def test_what_came_and_went_between_two_flushes_is_no_change(told, caplog):
-    tables, log = told
-    tables.replace_session(session(1))
-    tables.drop_session(session(1).path)
-    log.tell(tables, 1.0)
-    assert lines(caplog) == []
-
-
-def test_many_changes_do_not_fill_the_log_and_none_is_left_out_in_silence(told, caplog):
+def test_many_changes_do_not_fill_the_log_and_none_is_left_out_in_silence(log, caplog):
     """A copied disk changes thousands of sessions; the log must stay readable, and the sum be right."""
-    tables, log = told
-    for number in range(1, 101):
-        tables.replace_session(session(number))
-    log.tell(tables, 1.0)
+    log.tell(added(*range(1, 101)), 1.0)
     log.tell_rest(30.0)
     assert len(lines(caplog)) == MOST_NAMED
     log.tell_rest(61.0)
@@ -72,16 +62,12 @@ def test_many_changes_do_not_fill_the_log_and_none_is_left_out_in_silence(told, 
         f"and more sessions changed n={n_left} datasets=+{n_left} bytes=+{n_left * 10}B "
         f"most_lines_a_minute={MOST_NAMED}"
     ]
-    tables.replace_session(session(0, size=11))
-    log.tell(tables, 62.0)
+    log.tell(added(0), 62.0)
     assert lines(caplog)[-1].startswith(f"{NAMED}s0/")
 
 
-def test_what_is_left_out_is_told_at_the_end(told, caplog):
-    tables, log = told
-    for number in range(1, MOST_NAMED + 2):
-        tables.replace_session(session(number))
-    log.tell(tables, 1.0)
+def test_what_is_left_out_is_told_at_the_end(log, caplog):
+    log.tell(added(*range(1, MOST_NAMED + 2)), 1.0)
     log.tell_rest(2.0, is_end=True)
     log.tell_rest(3.0, is_end=True)
     assert [each for each in lines(caplog) if each.startswith("and more")] == [
@@ -118,7 +104,7 @@ def test_a_run_tells_what_it_did_not_name(caplog):
     caplog.set_level(logging.INFO, "alfwatchd.engine.changes_log")
     log_at_once(ChangedSessions((SessionChange("s/1", columns=("id", "qc")),), 7, 5, -10))
     assert lines(caplog) == [
-        f"{NAMED}s/1 added=0 changed=0 removed=0 bytes=+0B session=kept columns=id,qc",
+        f"{NAMED}s/1 added=0 changed=0 removed=0 bytes=+0B kind=changed columns=id,qc",
         f"and more sessions changed n=7 datasets=+5 bytes=-10B most_lines_a_minute={MOST_NAMED}",
     ]
 

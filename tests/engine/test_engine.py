@@ -141,7 +141,7 @@ def test_a_last_flush_that_fails_is_reported(make_box):
 
 def test_what_changed_while_the_daemon_was_down_is_found_at_the_next_start(make_box):
     box = make_box(f"{S1}/a.b.c", f"{T1}/a.b.c")
-    generation = box.status().flushed_generation
+    generation = box.status().generation
     box.stop()
     shutil.rmtree(box.root / "t")
     write(box.root, f"{S1}/d.e.f", f"{S2}/a.b.c")

@@ -17,6 +17,7 @@ from alfwatchd.engine.inbox import Inbox
 from alfwatchd.engine.messages import Reload, Stop
 from alfwatchd.errors import AlfwatchdError
 from alfwatchd.store.flusher import Flushed
+from alfwatchd.tree.session_changes import ChangedSessions
 from alfwatchd.watch.events import EventsLost, EventsRead, PathsChanged
 
 WAIT_SECONDS = 120.0
@@ -24,7 +25,7 @@ WAIT_SECONDS = 120.0
 
 def test_messages_come_in_order_and_once():
     inbox = Inbox()
-    messages = [Stop(), Reload(), Flushed(1, 0.0)]
+    messages = [Stop(), Reload(), Flushed(1, 0.0, ChangedSessions())]
     for message in messages:
         inbox.post(message)
     inbox.wait(WAIT_SECONDS)  # takes one ahead

@@ -55,7 +55,7 @@ def test_a_loss_is_recorded_before_it_is_shown_and_its_end_too(root):
     guard = RootGuard(str(root), {})
     made = Indexer(
         Scanner(str(root)), guard, WatchSupervisor(),
-        settle_seconds=0.1, longest_wait_seconds=1.0, generation=0,
+        settle_seconds=0.1, longest_wait_seconds=1.0,
         record=Record(keep_loss=losses.append, keep_inodes=inodes.append),
     )  # fmt: skip
     try:

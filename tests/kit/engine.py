@@ -30,7 +30,7 @@ from alfwatchd.index.state_db import StateDb
 from alfwatchd.index.worker_pool import Crawled
 from alfwatchd.scan.hasher import Hasher
 from alfwatchd.scan.mounts import WATCHABLE
-from alfwatchd.service.startup import prepare
+from alfwatchd.service.startup import make_journal, prepare
 from alfwatchd.settings import Settings
 from alfwatchd.store.flusher import Flushed, Flusher, FlushFailed
 from alfwatchd.store.writer import TableWriter
@@ -148,7 +148,9 @@ class EngineBox:
             make = partial(Hasher, str(settings.root), self.state, 1, self.inbox.post, settle_seconds=0.02)
             self.hasher, self.rechecks = make(), make()
             self.hashes = HashQueue(self.hasher, self.state, self.rechecks)
-        self.flusher = Flusher(TableWriter(settings.out_dir, str(settings.root), notes=started.notes), self._post)
+        self.journal = make_journal(settings)
+        writer = TableWriter(settings.out_dir, str(settings.root), notes=started.notes, journal=self.journal)
+        self.flusher = Flusher(writer, self._post)
         self.n_flushes = self._n_flushes_told = 0
         self.engine = Engine(
             EngineModel(
@@ -163,6 +165,7 @@ class EngineBox:
                 wall_clock=lambda: datetime.fromtimestamp(self.now, UTC),
                 stopwatch=lambda: self.stopwatch(),
                 first_seen=started.first_seen,
+                earlier_generation=started.earlier_generation,
                 watchable=self.watchable,
             ),
         )
