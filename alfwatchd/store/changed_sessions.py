@@ -24,6 +24,8 @@ from alfwatchd.tree.session_changes import MOST_DATASETS, Kind, SessionChange, n
 _PATH = ("lab", "subject", "date", "number")
 _NEEDED = ("eid", "rel_path", "file_size", "id")
 _SHOWN = ("hash", "exists", "qc", "default_revision")
+_MOST_NAMES = 200_000
+"""How many datasets are named in all: a database can change the ids of millions."""
 _SLASH = arrow.strings(["/"])[0]  # pyarrow would import pandas to make a scalar of a Python string
 
 
@@ -204,6 +206,23 @@ class _Sessions:
         return {name for name, value in zip(self.names, one, strict=True) if name in values and values[name] != value}
 
 
+class _Tally(dict[str, _Counts]):
+    """Eid -> how the datasets of the session differ."""
+
+    def __init__(self) -> None:
+        self._n_names = 0
+
+    def __missing__(self, eid: str) -> _Counts:
+        self[eid] = counts = _Counts()
+        return counts
+
+    def name(self, eid: str, sign: str, rel_path: str) -> None:
+        """Note the name of a dataset."""
+        if self._n_names < _MOST_NAMES:
+            self._n_names += 1
+            self[eid].name(sign, rel_path)
+
+
 def _find_paths(file: RowGroups, eids: Set[str]) -> dict[str, str]:
     """Return eid -> path of some sessions."""
     wanted, found = arrow.strings(sorted(eids)), dict[str, str]()
@@ -248,11 +267,11 @@ def _describe(path: str, counts: _Counts, before: _Sessions, after: _Sessions, e
 # Datasets.
 
 
-def _compare_datasets(old: RowGroups, new: RowGroups) -> dict[str, _Counts]:
+def _compare_datasets(old: RowGroups, new: RowGroups) -> _Tally:
     """Return eid -> how its datasets differ, for the sessions with datasets that do."""
     both = set(old.schema_arrow.names) & set(new.schema_arrow.names)
     columns = [*_NEEDED, *(name for name in _SHOWN if name in both)]
-    tally: dict[str, _Counts] = {}
+    tally = _Tally()
     for one, two in _matching_groups(old, new):
         rows = [_read(file, numbers, columns) for file, numbers in ((old, one), (new, two)) if numbers]
         # Arrow would import pandas to make an empty table.
@@ -311,7 +330,7 @@ def _texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column.cast(pa.string())
 
 
-def _compare_rows(old: pa.Table, new: pa.Table, tally: dict[str, _Counts]) -> None:
+def _compare_rows(old: pa.Table, new: pa.Table, tally: _Tally) -> None:
     if old.equals(new):
         return
     keys = [pc.binary_join_element_wise(each.column("eid"), each.column("rel_path"), _SLASH) for each in (old, new)]
@@ -328,21 +347,21 @@ def _compare_rows(old: pa.Table, new: pa.Table, tally: dict[str, _Counts]) -> No
     sizes = [each.column("file_size").filter(is_changed).to_pylist() for each in (old, new)]
     names = new.column("rel_path").filter(is_changed).to_pylist()
     for eid, name, before, after in zip(eids.filter(is_changed).to_pylist(), names, *sizes, strict=True):
-        counts = tally.setdefault(eid, _Counts())
+        counts = tally[eid]
         counts.changed += 1
-        counts.name("~", name)
+        tally.name(eid, "~", name)
         counts.n_bytes += (after or 0) - (before or 0)
     for name, mask in differs.items():
         for eid in pc.unique(eids.filter(mask)).to_pylist() if name != "file_size" else ():
-            tally.setdefault(eid, _Counts()).columns.add(name)
+            tally[eid].columns.add(name)
 
 
-def _note(rows: pa.Table, sign: Literal[1, -1], tally: dict[str, _Counts]) -> None:
+def _note(rows: pa.Table, sign: Literal[1, -1], tally: _Tally) -> None:
     """Count rows that came or went."""
     columns = (rows.column(name).to_pylist() for name in ("eid", "rel_path", "file_size"))
     for eid, name, size in zip(*columns, strict=True):
-        counts = tally.setdefault(eid, _Counts())
-        counts.name("+" if sign > 0 else "-", name)
+        counts = tally[eid]
+        tally.name(eid, "+" if sign > 0 else "-", name)
         counts.added += sign > 0
         counts.removed += sign < 0
         counts.n_bytes += sign * (size or 0)

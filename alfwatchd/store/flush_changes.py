@@ -22,6 +22,8 @@ from alfwatchd.tree.sessions import Snapshot
 
 _MOST_RENAMED = 1000
 """If more sessions came or went, none is called renamed: a digest of each would be made."""
+_MOST_WITH_NAMES = 10_000
+"""If more sessions changed, their datasets are counted and not named: a lost disk would take much memory."""
 _SUBJECTS = "Subjects"
 
 
@@ -39,7 +41,7 @@ def find_in_memory(before: Partition, plan: Plan) -> list[SessionChange]:
     paths = plan.changed if plan.changed is not None else _differing(before, after)
     renamed = _find_renames(before.sessions, after.sessions, paths)
     back = {new: old for old, new in renamed.items()}
-    found = []
+    found, has_names = [], len(paths) <= _MOST_WITH_NAMES
     for path in paths:
         change = compare_session(path, before.sessions.get(path), after.sessions.get(path))
         old, new = before.eids.get(path), after.eids.get(path)
@@ -51,6 +53,7 @@ def find_in_memory(before: Partition, plan: Plan) -> list[SessionChange]:
                 replace(
                     change,
                     eid=_text(its_eid) if its_eid is not None else "",
+                    names=change.names if has_names else (),
                     renamed_from=back.get(path, ""),
                     renamed_to=renamed.get(path, ""),
                 )
@@ -58,7 +61,7 @@ def find_in_memory(before: Partition, plan: Plan) -> list[SessionChange]:
     return found
 
 
-def _differing(before: Partition, after: Partition) -> Iterable[str]:
+def _differing(before: Partition, after: Partition) -> set[str]:
     """Return the paths of sessions that may differ: other rows, or another eid."""
     old, new = before.sessions, after.sessions
     paths = {*compress(new, map(is_not, map(old.get, new), new.values()))}

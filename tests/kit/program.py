@@ -159,7 +159,8 @@ def generations(folder: Path) -> tuple[int, int]:
 
 def _lasting_metadata(table: pa.Table) -> dict[bytes, object]:
     metadata = {key: json.loads(value) for key, value in table.schema.metadata.items() if key != b"ARROW:schema"}
-    del metadata[b"alfwatchd"]["generation"], metadata[b"alfwatchd"]["written_at"]
+    for name in ("generation", "journal", "written_at"):
+        del metadata[b"alfwatchd"][name]
     del metadata[b"one_metadata"]["date_created"]
     return metadata
 
