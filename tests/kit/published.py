@@ -7,14 +7,16 @@ import io
 import json
 import zipfile
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alfwatchd.alf.file_names import TABLES
+from alfwatchd.atomic import write_atomically
 from alfwatchd.settings import Publish
-from alfwatchd.store import writer
 from alfwatchd.tables.columns import TableRules, datasets_table, sessions_table
 from alfwatchd.tables.earlier import NO_DATASETS, Earlier, EarlierSession
 from alfwatchd.tables.known_columns import KnownColumns
@@ -68,7 +70,12 @@ def write_tables(
         ("datasets", datasets_table(snapshot, rules)),
     ):
         described = table.replace_schema_metadata({**metadata, **table.schema.metadata})
-        writer.write_table(out_dir / f"{name}.pqt", described)
+        write_atomically(out_dir / f"{name}.pqt", partial(write_whole, described))
+
+
+def write_whole(table: pa.Table, path: Path) -> None:
+    with path.open("wb") as file:
+        pq.write_table(table, file)
 
 
 def look(read: Callable[[str], bytes | None], location: str = "") -> tuple[str, str, set[str]] | None:
