@@ -33,6 +33,7 @@ from alfwatchd.engine.messages import Message
 from alfwatchd.service.configuration import load
 from alfwatchd.settings import Settings
 from alfwatchd.tree.sessions import Snapshot, TablesView
+from alfwatchd.web.change_feed import ChangeFeed
 from alfwatchd.web.client import Client
 from alfwatchd.web.control_api import create_app
 from alfwatchd.web.control_service import ControlService
@@ -115,8 +116,9 @@ def give(message: Request, value: object) -> None:
 class Box:
     """A running server, and ways to talk to it."""
 
-    def __init__(self, path: Path, engine: Engine, server: Server, settings: Settings) -> None:
+    def __init__(self, path: Path, engine: Engine, server: Server, settings: Settings, changes: ChangeFeed) -> None:
         self.path = path
+        self.changes = changes
         self.engine = engine
         self.server = server
         self.settings = settings
@@ -166,10 +168,11 @@ def control_box(answers: dict[type, object] | None = None, group: str = "", **fl
     engine = Engine(answers or {})
     try:
         with listen(folder / "s", group) as listening:
-            server = Server(create_app(ControlService(engine.inbox.post, lambda: settings)), listening)
+            changes = ChangeFeed(lambda: settings)
+            server = Server(create_app(ControlService(engine.inbox.post, lambda: settings), changes), listening)
             wait(lambda: server.is_listening)  # before that, its own descriptors would look like those of a client
             try:
-                yield Box(folder / "s", engine, server, settings)
+                yield Box(folder / "s", engine, server, settings, changes)
             finally:
                 engine.stop()
                 server.close()
