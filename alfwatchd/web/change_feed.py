@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from alfwatchd.errors import AlfwatchdError, Busy, StateError, UsageError
+from alfwatchd.errors import Busy, StateError, UsageError
 from alfwatchd.journal.days import lab_of
 from alfwatchd.journal.entries import Cursor
 from alfwatchd.journal.journal import Feed
@@ -41,25 +41,19 @@ class ChangeFeed:
 
     Parameters
     ----------
+    feed : Feed
     settings : callable
         Returns the settings in force.
     """
 
-    def __init__(self, settings: Callable[[], Settings]) -> None:
+    def __init__(self, feed: Feed, settings: Callable[[], Settings]) -> None:
+        self._feed = feed
         self._settings = settings
         self._bell = Bell()
-        self._feed: Feed | None = None
-        self._end_listening: Callable[[], None] = lambda: None
+        feed.listen(self._bell.ring)
         self._n_followers: Counter[int] = Counter()
         """User id -> how many of its clients wait for changes."""
         self._reading = asyncio.Semaphore(MOST_READING)
-
-    def serve(self, feed: Feed) -> None:
-        """Answer from this journal from now on; until then, clients wait. Any thread."""
-        self._end_listening()
-        self._end_listening = feed.listen(self._bell.ring)
-        self._feed = feed
-        self._bell.ring()
 
     async def page(self, query: ChangesQuery, peer: Peer, connection: Protocol) -> bytes:
         """Return a `ChangesReply` in JSON, at once or when something that is wanted changes.
@@ -80,8 +74,8 @@ class ChangeFeed:
         """Yield changes as server-sent events (WHATWG HTML, 9.2), as fast as the client reads; raise as `page`."""
         with self._waiting_place(peer, connection):
             connection.begin_stream()
-            feed, matches, loop = await self._opened(connection), self._make_filter(query), asyncio.get_running_loop()
-            place = find_place(query.since, feed.extent)
+            matches, loop = self._make_filter(query), asyncio.get_running_loop()
+            place = find_place(query.since, self._feed.extent)
             yield f"retry: 1000\nid: {place}\n\n".encode()
             is_last, silent_until = True, loop.time() + KEEP_ALIVE_SECONDS
             while not connection.is_ending:
@@ -102,9 +96,9 @@ class ChangeFeed:
 
     async def _look(self, query: ChangesQuery, connection: Protocol) -> Page:
         """Return a page with something on it, or, after the time that the client waits, an empty one."""
-        feed, matches, loop = await self._opened(connection), self._make_filter(query), asyncio.get_running_loop()
+        matches, loop = self._make_filter(query), asyncio.get_running_loop()
         end = loop.time() + query.wait
-        place = find_place(query.since, feed.extent)
+        place = find_place(query.since, self._feed.extent)
         while True:
             n_rings = self._bell.n_rings
             page = await self._read(place, query.limit, matches)
@@ -113,29 +107,17 @@ class ChangeFeed:
             place = page.next
             await self._bell.wait(n_rings, end - loop.time())
 
-    async def _opened(self, connection: Protocol) -> Feed:
-        """Return the journal, as soon as the daemon has read it."""
-        while (feed := self._feed) is None:
-            n_rings = self._bell.n_rings
-            if connection.is_ending:
-                raise AlfwatchdError("the daemon is stopping; ask again when it is back")
-            if self._feed is None:
-                await self._bell.wait(n_rings, KEEP_ALIVE_SECONDS)
-        return feed
-
     async def _read(self, place: Cursor, limit: int, matches: Matches, *, sums_up: bool = True) -> Page:
         """Read a page, in a thread if files must be read for it."""
-        feed = self._feed
-        assert feed is not None
-        if place == NO_PLACE and feed.extent == NO_JOURNAL:
+        if place == NO_PLACE and self._feed.extent == NO_JOURNAL:
             return Page(False, "", 0, NO_PLACE)  # noqa: FBT003 - nothing has been written since the client asked first
-        page = feed.page_in_memory(place, limit, matches, sums_up=sums_up)
+        page = self._feed.page_in_memory(place, limit, matches, sums_up=sums_up)
         if page is not None:
             return page
         await self._reading.acquire()
         try:
             reading = asyncio.ensure_future(
-                in_thread("journal", partial(feed.page, place, limit, matches, sums_up=sums_up))
+                in_thread("journal", partial(self._feed.page, place, limit, matches, sums_up=sums_up))
             )
         except BaseException:
             self._reading.release()

@@ -1,4 +1,4 @@
-"""A journal that is told of changes as a writer of tables tells it, and clients that read it over a real socket."""
+"""Clients that read the change feed over a real socket."""
 
 from __future__ import annotations
 
@@ -6,56 +6,20 @@ import json
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from alfwatchd.journal.journal import Bounds, Journal
-from alfwatchd.tree.session_changes import Kind, SessionChange
 from kit.control import Box, control_box
-
-NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
-
-
-def change(number: int, kind: Kind = "added", lab: str = "lab", subject: str = "s", **more: Any) -> SessionChange:
-    """Return a change of one of the sessions of a subject."""
-    path = f"{lab}/Subjects/{subject}/2020-01-01/{number:03d}" if lab else f"{subject}/2020-01-01/{number:03d}"
-    return SessionChange(path, kind, n_bytes=10, bytes_after=10, eid=f"eid-{number}", **more)
-
-
-class JournalWriter:
-    """Writes generations 1, 2, ... of a journal."""
-
-    def __init__(self, state_dir: Path) -> None:
-        self.state_dir = state_dir
-        self.generation = 0
-        self.open()
-
-    def open(self) -> None:
-        """Open the journal as the next process does."""
-        self.journal = Journal(self.state_dir, Bounds(), NOON.timestamp)
-
-    def add(self, *changes: SessionChange) -> int:
-        """Record what changed in the next generation, and return that; without changes at the first call it begins."""
-        self.journal.follow(self.journal.id, self.generation)
-        self.generation += 1
-        self.journal.record(self.generation, NOON, changes)
-        return self.generation
-
-    def begin_again(self) -> None:
-        """Record that it is not known what changed."""
-        self.generation += 1
-        self.journal.record(self.generation, NOON, None)
 
 
 class FeedBox:
-    """A server with a journal behind it."""
+    """A server whose journal begins again, so that clients are told nothing of before."""
 
-    def __init__(self, box: Box, writer: JournalWriter) -> None:
+    def __init__(self, box: Box, *, begins: bool = True) -> None:
         self.box = box
-        self.writer = writer
-        self.add = writer.add
+        self.begun = box.journal.begin_again() if begins else 0
+        self.add = box.journal.add
+        self.journal_id = box.journal.journal.id
 
     def get(self, **query: Any) -> dict[str, Any]:
         """Ask for a page."""
@@ -119,17 +83,7 @@ class EventReader:
 
 
 @contextmanager
-def feed_box(*, begun: bool = True, served: bool = True, **flags: Any) -> Iterator[FeedBox]:
-    """Serve a journal that has begun with generation 1."""
+def feed_box(**flags: Any) -> Iterator[FeedBox]:
+    """Start a server of its own."""
     with control_box(**flags) as box:
-        yield serve_journal(box, box.settings.state_dir, begun=begun, served=served)
-
-
-def serve_journal(box: Box, folder: Path, *, begun: bool = True, served: bool = True) -> FeedBox:
-    """Have a server answer from a new journal in a folder."""
-    writer = JournalWriter(folder)
-    if begun:
-        writer.add()
-    if served:
-        box.changes.serve(writer.journal.feed)
-    return FeedBox(box, writer)
+        yield FeedBox(box)

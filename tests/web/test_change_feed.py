@@ -11,7 +11,8 @@ import pytest
 from alfwatchd.journal.entries import Cursor
 from alfwatchd.web import change_feed, connections
 from kit.control import WAIT_SECONDS, control_box, open_files, read_all, wait
-from kit.feed import change, feed_box, serve_journal
+from kit.feed import FeedBox, feed_box
+from kit.journal import JournalBox, change
 
 pytestmark = pytest.mark.usefixtures("no_readers")
 
@@ -23,9 +24,9 @@ def server():
 
 
 @pytest.fixture
-def box(server, tmp_path):
-    """One server for many tests, each with a journal of its own."""
-    yield serve_journal(server, tmp_path)
+def box(server):
+    """One server for many tests; its journal begins again for each."""
+    yield FeedBox(server)
     wait(lambda: not server.server.connections, "a client keeps its place")
 
 
@@ -39,26 +40,27 @@ def numbers(answer):
 def test_a_page_tells_what_changed_since(box):
     box.add(change(1), change(2))
     box.add(change(3, "removed"))
-    answer = box.get(since=1)
+    answer = box.get(since=box.begun)
     assert numbers(answer) == ["001", "002", "003"]
-    assert (answer["is_fresh"], answer["is_last"], answer["generation"]) == (False, True, 3)
-    assert answer["journal"] == box.writer.journal.id
+    assert (answer["is_fresh"], answer["is_last"], answer["generation"]) == (False, True, box.begun + 2)
+    assert answer["journal"] == box.journal_id
     assert box.get(since=answer["next"])["changes"] == []
-    assert numbers(box.get(since=2)) == ["003"]
+    assert numbers(box.get(since=box.begun + 1)) == ["003"]
 
 
 def test_a_change_has_all_that_the_journal_knows(box):
     names = ("+alf/a.b.npy", "+alf/\udcff.b.npy", "~c.d.npy", "-e.f.npy")
     box.add(
         change(
-            1, "added", added=2, changed=1, removed=1, columns=("hash",), names=names, eid_before="old",
+            1, "added", added=2, changed=1, removed=1, columns=("hash",), names=names, eid="new", eid_before="old",
             renamed_from="lab/Subjects/s/2020-01-01/009",
         )
     )  # fmt: skip
-    (told,) = box.get(since=1)["changes"]
+    (told,) = box.get(since=box.begun)["changes"]
     assert told == {
-        "change": "added", "path": "lab/Subjects/s/2020-01-01/001", "eid": "eid-1", "eid_before": "old",
-        "generation": 2, "seen_at": "2026-01-02T12:00:00.000+00:00", "cursor": f"{box.writer.journal.id}.2",
+        "change": "added", "path": "lab/Subjects/s/2020-01-01/001", "eid": "new", "eid_before": "old",
+        "generation": box.begun + 1, "seen_at": "2026-01-02T12:00:00.000+00:00",
+        "cursor": f"{box.journal_id}.{box.begun + 1}",
         "renamed_from": "lab/Subjects/s/2020-01-01/009", "renamed_to": None,
         "n_added": 2, "n_changed": 1, "n_removed": 1, "added": ["alf/a.b.npy", "alf/\\udcff.b.npy"],
         "changed": ["c.d.npy"], "removed": ["e.f.npy"], "bytes_before": 0, "bytes_after": 10, "columns": ["hash"],
@@ -78,7 +80,7 @@ def test_from_the_start(box):
     assert numbers(box.get(since="start")) == ["001"]
 
 
-FRESH = ["0", "7", "00000000.1", "00000000.1.1"]
+FRESH = ["0", "999999", "00000000.1", "00000000.1.1"]
 
 
 @pytest.mark.parametrize("since", FRESH)
@@ -93,7 +95,7 @@ def test_what_the_journal_cannot_tell(box, since):
 def test_pages_of_a_limit_tell_everything_once(box, limit):
     for number in range(1, 6):
         box.add(change(number), change(number + 100))
-    place, told = 1, []
+    place, told = box.begun, []
     while True:
         answer = box.get(since=place, limit=limit)
         assert len(answer["changes"]) <= limit
@@ -119,15 +121,23 @@ FILTERS = [
 def test_sessions_of_one_lab_or_subject(query, expected):
     with feed_box(lab="own") as box:
         box.add(change(1), change(2, lab="other"), change(3, subject="t"), change(4, lab=""))
-        assert sorted(numbers(box.get(since=1, **query))) == expected
+        assert sorted(numbers(box.get(since=box.begun, **query))) == expected
 
 
-def test_after_a_restart_files_tell_what_memory_does_not(box):
-    for number in range(1, 4):
-        box.add(change(number))
-    box.writer.open()
-    box.box.changes.serve(box.writer.journal.feed)
-    assert box.writer.journal.feed.page_in_memory(Cursor("", 1), 10) is None
+@pytest.fixture
+def restarted(tmp_path):
+    """A server of the process after that which wrote the journal."""
+    first = JournalBox(tmp_path)
+    for number in range(4):
+        first.add(*[change(number)] * (number > 0))
+    with control_box(state_dir=str(tmp_path)) as server:
+        assert server.journal.journal.feed.page_in_memory(Cursor("", 1), 10) is None
+        server.journal.generation = first.generation
+        yield server
+
+
+def test_after_a_restart_files_tell_what_memory_does_not(restarted):
+    box = FeedBox(restarted, begins=False)
     assert numbers(box.get(since=1)) == ["001", "002", "003"]
     box.add(change(4))
     assert numbers(box.get(since=2)) == ["002", "003", "004"]
@@ -135,14 +145,11 @@ def test_after_a_restart_files_tell_what_memory_does_not(box):
         assert [stream.next()[1]["path"][-3:] for _ in range(4)] == ["001", "002", "003", "004"]
 
 
-def test_a_journal_that_cannot_be_read(box):
-    box.add(change(1))
-    box.writer.open()
-    box.box.changes.serve(box.writer.journal.feed)
-    for each in box.writer.journal.folder.iterdir():
+def test_a_journal_that_cannot_be_read(restarted):
+    for each in restarted.journal.journal.folder.iterdir():
         each.unlink()
         each.mkdir()
-    status, answer = box.box.ask("GET", "/v1/changes?since=1")
+    status, answer = restarted.ask("GET", "/v1/changes?since=1")
     assert (status, answer["error"]) == (500, "StateError")
     assert "the journal cannot be read" in answer["message"]
 
@@ -173,30 +180,16 @@ def test_after_the_time_the_answer_is_empty(box):
 
 
 def test_before_anything_was_written_clients_wait():
-    with feed_box(begun=False) as box:
+    with control_box() as server:
+        box = FeedBox(server, begins=False)
         answer = box.get()
         assert (answer["is_fresh"], answer["journal"], answer["next"]) == (False, "", "0")
         assert not box.get(since="0", wait="0.05")["is_fresh"]
         with ThreadPoolExecutor() as pool:
             waiting = pool.submit(box.get, since=answer["next"], wait=60)
-            wait(lambda: any(each.is_follower for each in box.box.server.connections))
+            wait(lambda: any(each.is_follower for each in server.server.connections))
             box.add()
             assert waiting.result(WAIT_SECONDS)["is_fresh"]
-
-
-def test_while_the_daemon_starts_clients_wait():
-    """A client that is told `is_fresh` after each restart takes the whole tables for nothing."""
-    with feed_box(served=False) as box:
-        box.add(change(1))
-        with ThreadPoolExecutor() as pool, box.box.connect() as following:
-            following.sendall(b"GET /v1/changes/stream?since=1 HTTP/1.0\r\nHost: d\r\n\r\n")
-            waiting = pool.submit(box.get, since=1)
-            wait(lambda: sum(each.has_asked for each in box.box.server.connections) == 2)
-            box.box.changes.serve(box.writer.journal.feed)
-            assert numbers(waiting.result(WAIT_SECONDS)) == ["001"]
-            received = b""
-            while b"event: change" not in received:
-                received += following.recv(1 << 16)
 
 
 def test_a_client_that_leaves_frees_its_place(box, monkeypatch):
@@ -268,11 +261,11 @@ def test_a_stream_tells_also_what_happened_in_between(box):
     box.add(change(1))
     box.add(change(2))
     box.add(change(1, "changed"))
-    with box.stream(since=1) as stream:
+    with box.stream(since=box.begun) as stream:
         assert [(told["path"][-3:], told["change"]) for _, told in (stream.next() for _ in range(3))] == [
             ("001", "added"), ("002", "added"), ("001", "changed"),
         ]  # fmt: skip
-    assert [(each["path"][-3:], each["change"]) for each in box.get(since=1)["changes"]] == [
+    assert [(each["path"][-3:], each["change"]) for each in box.get(since=box.begun)["changes"]] == [
         ("002", "added"), ("001", "added"),
     ]  # fmt: skip
 
@@ -280,10 +273,10 @@ def test_a_stream_tells_also_what_happened_in_between(box):
 def test_a_stream_tells_that_the_whole_tables_must_be_taken(box):
     with box.stream(since=0) as stream:
         name, told = stream.next()
-        assert (name, told["generation"], told["cursor"]) == ("fresh", 1, f"{box.writer.journal.id}.1")
+        assert (name, told["generation"], told["cursor"]) == ("fresh", box.begun, f"{box.journal_id}.{box.begun}")
         box.add(change(1))
         assert stream.next()[0] == "change"
-        box.writer.begin_again()
+        box.box.journal.begin_again()
         assert stream.next()[0] == "fresh"
 
 
@@ -292,13 +285,14 @@ def test_a_stream_moves_on_without_wanted_changes(box, monkeypatch):
     monkeypatch.setattr(change_feed, "KEEP_ALIVE_SECONDS", 0.05)
     with box.stream(lab="other") as stream:
         generation = box.add(change(1))
-        stream.read_until(f"id: {box.writer.journal.id}.{generation}\n")
+        stream.read_until(f"id: {box.journal_id}.{generation}\n")
         assert stream.n_alive
 
 
 @pytest.mark.parametrize("path", ["/v1/changes/stream", "/v1/changes?wait=60"])
 def test_the_server_ends_without_waiting_for_followers(path):
-    with feed_box() as box, box.box.connect() as connection:
+    with control_box() as server, server.connect() as connection:
+        box = FeedBox(server)
         connection.sendall(f"GET {path} HTTP/1.0\r\nHost: d\r\n\r\n".encode())
         wait(lambda: any(each.is_follower for each in box.box.server.connections))
         box.box.server.end()
