@@ -170,7 +170,9 @@ class FeedReader:
         if self._status != HTTPStatus.OK:
             raise read_error(answer)
         page = read_reply(ChangesReply, answer)
-        self._note_answer()
+        self._has_been_answered = True
+        if page.is_fresh or page.changes:
+            self._pause = FIRST_PAUSE_SECONDS
         if page.is_fresh:
             self._put(Fresh(page.generation, page.journal, page.next), page.next)
         for change in page.changes:
@@ -196,9 +198,9 @@ class FeedReader:
         item: Change | Fresh | None = None
         if "data" in fields:
             item = self._read_item(fields.get("event", ""), fields["data"])
-        if self._has_been_answered and ("" in fields or item is not None):
-            self._pause = FIRST_PAUSE_SECONDS  # not at the first event: a daemon may end each stream right after it
         self._has_been_answered = True
+        if item is not None or "" in fields:  # not at the first event: a daemon may end each stream right after it
+            self._pause = FIRST_PAUSE_SECONDS
         self._put(item, place)
 
     def _read_item(self, kind: str, data: str) -> Change | Fresh | None:
@@ -213,10 +215,6 @@ class FeedReader:
                 return read_reply(Fresh, value)
             case _:
                 return None  # of a newer daemon
-
-    def _note_answer(self) -> None:
-        self._has_been_answered = True
-        self._pause = FIRST_PAUSE_SECONDS
 
     def _put(self, item: Change | Fresh | None, place: str) -> None:
         self._place = place
