@@ -11,12 +11,19 @@ if TYPE_CHECKING:
     from typing import Any
 
     __version__: str
+    from alfwatchd.changes import Change, Fresh
     from alfwatchd.upstream import make_parquet_db, remove_missing_datasets
     from alfwatchd.web.client import Client
 
-__all__ = ["Client", "__version__", "make_parquet_db", "remove_missing_datasets"]
+__all__ = ["Change", "Client", "Fresh", "__version__", "make_parquet_db", "remove_missing_datasets"]
 
-_HOMES = {"Client": "web.client", "make_parquet_db": "upstream", "remove_missing_datasets": "upstream"}
+_HOMES = {
+    "Change": "changes",
+    "Client": "web.client",
+    "Fresh": "changes",
+    "make_parquet_db": "upstream",
+    "remove_missing_datasets": "upstream",
+}
 
 
 def __getattr__(name: str) -> Any:

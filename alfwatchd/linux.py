@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import struct
+import termios
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -241,3 +242,8 @@ def plain_stat(path: str | bytes, dir_fd: int, *, follow_symlinks: bool) -> Stat
 
 def _error(code: int, path: str | bytes) -> OSError:
     return OSError(code, os.strerror(code), os.fsdecode(path))
+
+
+def count_unread(fd: int) -> int:
+    """Return how many bytes of memory hold what the other end of a Unix socket has not read (unix(7), SIOCOUTQ)."""
+    return int(struct.unpack("i", fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(4)))[0])

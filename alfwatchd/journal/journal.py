@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import chain
+from itertools import chain, takewhile
 from pathlib import Path
 from threading import Lock
 
@@ -105,27 +105,38 @@ class Feed:
         for listener in listeners:
             listener()
 
-    def page(self, since: Cursor, limit: int, matches: Matches = lambda _: True) -> Page:
-        """Return what changed since a place in the journal.
+    def page(self, since: Cursor, limit: int, matches: Matches = lambda _: True, *, sums_up: bool = True) -> Page:
+        """Return what changed since a place in the journal; see `reading.make_page`.
 
         Raises
         ------
         OSError
             The files of the journal cannot be read.
         """
-        with self._lock:
-            extent, floor, latest = self._extent, self._latest_floor, list(self._latest)
-        if must_take_all(extent, since):
-            return fresh_page(extent)
-        if since.generation >= floor:
-            return make_page(extent, since, latest, limit, matches)
-        for n_left in range(_N_TRIES, 0, -1):  # a file can be replaced by a compressed one meanwhile
+        page = self.page_in_memory(since, limit, matches, sums_up=sums_up)
+        for n_left in range(_N_TRIES if page is None else 0, 0, -1):  # a file can be replaced by a compressed one
             try:
-                return make_page(self.extent, since, read_batches(self._folder, since.generation), limit, matches)
+                batches = read_batches(self._folder, since.generation)
+                page = make_page(self.extent, since, batches, limit, matches, sums_up=sums_up)
+                break
             except FileNotFoundError:
                 if n_left == 1:
                     raise
-        raise AssertionError
+        assert page is not None
+        return page
+
+    def page_in_memory(
+        self, since: Cursor, limit: int, matches: Matches = lambda _: True, *, sums_up: bool = True
+    ) -> Page | None:
+        """Return the same without a look at files; None if files are needed."""
+        with self._lock:
+            extent, floor = self._extent, self._latest_floor
+            newer = list(takewhile(lambda each: each.generation > since.generation, reversed(self._latest)))
+        if must_take_all(extent, since):
+            return fresh_page(extent)
+        if since.generation < floor:
+            return None
+        return make_page(extent, since, reversed(newer), limit, matches, sums_up=sums_up)
 
 
 class Journal:

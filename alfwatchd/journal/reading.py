@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,12 +39,17 @@ class Told:
     seen_at : str
         When the flush of that generation began: UTC, ISO 8601.
     change : SessionChange
-        All that happened to it since the place from which the journal was read.
+        All that happened to it since the place from which the journal was read; on a page of single changes, only what
+        happened in this generation.
+    cursor : Cursor
+        A reader that goes on from here misses nothing behind this change. If a session further down the page had
+        changed before it as well, the reader is told some changes again; not on a page of single changes.
     """
 
     generation: int
     seen_at: str
     change: SessionChange
+    cursor: Cursor
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +82,15 @@ class Page:
         return self.next.generation == self.generation
 
 
-def make_page(extent: Extent, since: Cursor, batches: Iterable[Batch], limit: int, matches: Matches) -> Page:
+def make_page(
+    extent: Extent,
+    since: Cursor,
+    batches: Iterable[Batch],
+    limit: int,
+    matches: Matches,
+    *,
+    sums_up: bool = True,
+) -> Page:
     """Make a page of batches.
 
     Parameters
@@ -87,14 +100,16 @@ def make_page(extent: Extent, since: Cursor, batches: Iterable[Batch], limit: in
     batches : iterable of Batch
         At least all of later generations than that of `since`; they are read as far as needed.
     limit : int
-        Most sessions on the page.
+        Most sessions on the page, or most changes.
     matches : callable
         Tells which changes are wanted.
+    sums_up : bool
+        Whether a session is told once, with all that happened to it, or each change on its own.
     """
     if must_take_all(extent, since):
         return fresh_page(extent)
-    told: dict[str, Told] = {}
-    place = Cursor(extent.journal, since.generation)
+    told: dict[object, Told] = {}
+    place, end = Cursor(extent.journal, since.generation), Cursor(extent.journal, extent.last)
     for batch in batches:
         if batch.generation <= since.generation:
             continue
@@ -102,11 +117,12 @@ def make_page(extent: Extent, since: Cursor, batches: Iterable[Batch], limit: in
             break  # added meanwhile
         n_skipped = since.n_told if place.generation == since.generation else 0
         for number, change in enumerate(batch.changes[n_skipped:], n_skipped):
-            if matches(change) and not _take(told, Told(batch.generation, batch.seen_at, change), limit):
-                here = Cursor(extent.journal, place.generation, number)
-                return Page(False, extent.journal, extent.last, here, tuple(told.values()))  # noqa: FBT003 - a field
+            here = Cursor(extent.journal, place.generation, number)
+            key = change.path if sums_up else here
+            if matches(change) and not _take(told, key, Told(batch.generation, batch.seen_at, change, here), limit):
+                return Page(False, extent.journal, extent.last, here, _with_cursors(told, here))  # noqa: FBT003 - a field
         place = Cursor(extent.journal, batch.generation)
-    return Page(False, extent.journal, extent.last, Cursor(extent.journal, extent.last), tuple(told.values()))  # noqa: FBT003
+    return Page(False, extent.journal, extent.last, end, _with_cursors(told, end))  # noqa: FBT003
 
 
 def must_take_all(extent: Extent, since: Cursor) -> bool:
@@ -120,20 +136,28 @@ def fresh_page(extent: Extent) -> Page:
     return Page(True, extent.journal, extent.last, Cursor(extent.journal, extent.last))  # noqa: FBT003 - a field
 
 
-def _take(told: dict[str, Told], new: Told, limit: int) -> bool:
-    """Add a change behind the others; False if it is of one session too many."""
-    path = new.change.path
-    before = told.get(path)
+def _take(told: dict[object, Told], key: object, new: Told, limit: int) -> bool:
+    """Add a change behind the others; False if it is of one session too many. `cursor` is the place before it yet."""
+    before = told.get(key)
     if before is None:
         if len(told) >= limit:
             return False
-        told[path] = new
+        told[key] = new
         return True
-    del told[path]  # what changed last stands last
+    del told[key]  # what changed last stands last
     merged = merge(before.change, new.change)
     if merged is not None:
-        told[path] = Told(new.generation, new.seen_at, merged)
+        told[key] = Told(new.generation, new.seen_at, merged, before.cursor)
     return True
+
+
+def _with_cursors(told: dict[object, Told], end: Cursor) -> tuple[Told, ...]:
+    """Return changes, each with the place behind it instead of the one before it."""
+    found = []
+    for each in reversed(told.values()):
+        found.append(replace(each, cursor=end))
+        end = min(end, each.cursor)
+    return tuple(reversed(found))
 
 
 def read_extent(folder: Path) -> Extent:

@@ -8,24 +8,25 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import socket
-import struct
 from contextlib import suppress
-from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from alfwatchd import api, errors
+from alfwatchd import api
 from alfwatchd.bounded_json import parse as parse_json
-from alfwatchd.errors import AlfwatchdError, NoDaemon, NotAllowed, RequestFailed
+from alfwatchd.errors import RequestFailed
+from alfwatchd.web.connecting import connect
+from alfwatchd.web.feed_reader import FeedReader, Wanted
+from alfwatchd.web.follow import Changes
+from alfwatchd.web.replies import read_error, read_reply
 from alfwatchd.web.root_header import HEADER, decode_root, encode_root
 
 if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
+    import socket
 
-CONNECT_SECONDS = 5
-"""How long a client waits for the daemon to accept its connection."""
+    from alfwatchd.web.follow_async import AsyncChanges
+
 _MOST_ANSWER_BYTES = 1 << 30
 
 
@@ -64,15 +65,15 @@ class Client:
 
     def status(self) -> api.Status:
         """Ask what the daemon knows."""
-        return _reply(api.Status, self._ask("GET", "/v1/status"))
+        return read_reply(api.Status, self._ask("GET", "/v1/status"))
 
     def sync(self) -> api.SyncReply:
         """Wait until every change made before the call is in the tables on disk."""
-        return _reply(api.SyncReply, self._ask("POST", "/v1/sync"))
+        return read_reply(api.SyncReply, self._ask("POST", "/v1/sync"))
 
     def flush(self) -> api.FlushReply:
         """Wait until the tables in memory are on disk."""
-        return _reply(api.FlushReply, self._ask("POST", "/v1/flush"))
+        return read_reply(api.FlushReply, self._ask("POST", "/v1/flush"))
 
     def rescan(self, path: str = "", *, accept_root: bool = False) -> api.RescanReply:
         """Scan a folder, relative to the root, and all below it again.
@@ -85,15 +86,15 @@ class Client:
             Accept the current root even if it is a different disk or folder than last time, and its mounts likewise.
         """
         body = {"path": path, "accept_root": accept_root}
-        return _reply(api.RescanReply, self._ask("POST", "/v1/rescan", body))
+        return read_reply(api.RescanReply, self._ask("POST", "/v1/rescan", body))
 
     def ids(self, old: str) -> api.IdsReply:
         """Ask what became of the id of a session or dataset."""
-        return _reply(api.IdsReply, self._ask("GET", f"/v1/ids/{quote(old, safe='')}"))
+        return read_reply(api.IdsReply, self._ask("GET", f"/v1/ids/{quote(old, safe='')}"))
 
     def recompute_ids(self) -> api.RecomputeReply:
         """Have all ids computed again, from the paths or from the database; ids in earlier tables do not count."""
-        return _reply(api.RecomputeReply, self._ask("POST", "/v1/recompute_ids"))
+        return read_reply(api.RecomputeReply, self._ask("POST", "/v1/recompute_ids"))
 
     def set_columns(
         self,
@@ -117,7 +118,7 @@ class Client:
         task_protocol : str or None
         """
         body = {"session": session, "qc": qc, "projects": projects, "task_protocol": task_protocol}
-        return _reply(api.SetReply, self._ask("POST", "/v1/set", body))
+        return read_reply(api.SetReply, self._ask("POST", "/v1/set", body))
 
     def plan_prune(
         self,
@@ -145,7 +146,7 @@ class Client:
             "max_fraction": max_fraction,
             "newer": newer,
         }
-        return _reply(api.PruneReply, self._ask("POST", "/v1/prune/plan", body))
+        return read_reply(api.PruneReply, self._ask("POST", "/v1/prune/plan", body))
 
     def apply_prune(self, plan_id: str) -> api.PruneReply:
         """Delete the files of a plan that are unchanged since.
@@ -153,19 +154,82 @@ class Client:
         The daemon stops at the next file if this call ends before the answer: after `timeout` seconds, or when this
         process ends. Its log says which files it deleted.
         """
-        return _reply(api.PruneReply, self._ask("POST", "/v1/prune/apply", {"plan_id": plan_id}))
+        return read_reply(api.PruneReply, self._ask("POST", "/v1/prune/apply", {"plan_id": plan_id}))
 
     def undo_prune(self, plan_id: str) -> api.TrashReply:
         """Move the files of a plan from the trash back to their places; never over a file that is there."""
-        return _reply(api.TrashReply, self._ask("POST", "/v1/prune/undo", {"plan_id": plan_id}))
+        return read_reply(api.TrashReply, self._ask("POST", "/v1/prune/undo", {"plan_id": plan_id}))
 
     def empty_trash(self, plan_id: str | None = None) -> api.TrashReply:
         """Delete the files of a plan from the trash; None: of all plans."""
-        return _reply(api.TrashReply, self._ask("POST", "/v1/prune/empty", {"plan_id": plan_id}))
+        return read_reply(api.TrashReply, self._ask("POST", "/v1/prune/empty", {"plan_id": plan_id}))
 
     def list_plans(self) -> api.PlansReply:
         """Ask for the latest plans, and what became of them."""
-        return _reply(api.PlansReply, self._ask("GET", "/v1/prune/plans"))
+        return read_reply(api.PlansReply, self._ask("GET", "/v1/prune/plans"))
+
+    def changes(
+        self,
+        since: str | int = "now",
+        *,
+        follow: bool = True,
+        lab: str | None = None,
+        subject: str | None = None,
+        flushed: bool = True,
+    ) -> Changes:
+        """Tell which sessions changed, and, if wanted, wait for more.
+
+        ::
+
+            for change in Client(socket).changes():
+                if isinstance(change, Fresh):
+                    take_the_whole_tables()
+                else:
+                    print(change.path, change.added)
+
+        Parameters
+        ----------
+        since : str or int
+            ``now``: what changes from now on. A `cursor` of an earlier call, or a generation: what changed after it.
+            ``start``: all that the journal has.
+        follow : bool
+            Whether to wait for more, without end and over restarts of the daemon.
+        lab, subject : str or None
+            Only sessions of these.
+        flushed : bool
+            Whether to tell only what is in the tables on disk. If false, changes that are not are told as well, with
+            `generation` None, and again when they are.
+
+        Returns
+        -------
+        Changes
+            Iterator of `Change` and `Fresh`. The latter says that the feed cannot tell what changed, as `since` is too
+            old or of a lost journal: take the whole tables.
+        """
+        return Changes(self._reader(Wanted(str(since), follow, lab, subject, flushed)), self._open)
+
+    def changes_async(
+        self,
+        since: str | int = "now",
+        *,
+        follow: bool = True,
+        lab: str | None = None,
+        subject: str | None = None,
+        flushed: bool = True,
+    ) -> AsyncChanges:
+        """As `changes`, for ``async for``."""
+        from alfwatchd.web.follow_async import AsyncChanges  # asyncio takes time that commands do not have
+
+        return AsyncChanges(self._reader(Wanted(str(since), follow, lab, subject, flushed)), self._open)
+
+    def _reader(self, wanted: Wanted) -> FeedReader:
+        return FeedReader(wanted, self._root_header(), str(self.socket_path))
+
+    def _open(self) -> socket.socket:
+        return connect(str(self.socket_path))
+
+    def _root_header(self) -> dict[str, str]:
+        return {HEADER: encode_root(os.fsencode(self.root))} if self.root is not None else {}
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         return self._exchange(method, path, body)[0]
@@ -175,12 +239,10 @@ class Client:
     ) -> tuple[dict[str, Any], http.client.HTTPMessage]:
         """Send a request and return the answer and its headers."""
         connection = http.client.HTTPConnection("localhost")
-        connection.sock = _connect(str(self.socket_path))
+        connection.sock = self._open()
         connection.sock.settimeout(self.timeout)
         try:
-            headers = {"Content-Type": "application/json"} if body is not None else {}
-            if self.root is not None:
-                headers[HEADER] = encode_root(os.fsencode(self.root))
+            headers = self._root_header() | ({"Content-Type": "application/json"} if body is not None else {})
             with suppress(
                 BrokenPipeError, ConnectionResetError
             ):  # the daemon may answer and close before it has read all
@@ -198,79 +260,5 @@ class Client:
         if not isinstance(answer, dict):
             raise RequestFailed(f"{self.socket_path}: this is not an answer of an alfwatchd daemon: {answer!r}")
         if response.status != http.HTTPStatus.OK:
-            raise _error(answer)
+            raise read_error(answer)
         return answer, response.headers
-
-
-def _connect(socket_path: str) -> socket.socket:
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        # Not `settimeout`: it makes connect(2) fail at once while other clients wait to be accepted.
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", CONNECT_SECONDS, 0))
-        connection.connect(socket_path)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, 0))
-    except OSError as error:
-        connection.close()
-        raise _not_connected(socket_path, error) from error
-    return connection
-
-
-def _not_connected(socket_path: str, error: OSError) -> AlfwatchdError:
-    match error:
-        case FileNotFoundError() | ConnectionRefusedError() | NotADirectoryError():
-            return NoDaemon(
-                f"{socket_path}: no daemon answers here; start `alfwatchd`, or name its socket with --socket"
-            )
-        case PermissionError():
-            return NotAllowed(
-                f"{socket_path}: this user may not use the socket; ask to be added to the daemon's control.group"
-            )
-        case BlockingIOError():
-            return RequestFailed(f"{socket_path}: the daemon accepted no connection within {CONNECT_SECONDS} seconds")
-        case _:
-            return RequestFailed(f"{socket_path}: cannot connect ({error.strerror or error})")
-
-
-_Reply = TypeVar("_Reply", bound="DataclassInstance")
-
-_ITEMS: dict[str, type[DataclassInstance]] = {
-    "rescans": api.RescanNote,
-    "problems": api.ProblemReply,
-    "targets": api.TargetStatus,
-    "files": api.PruneItem,
-    "folders": api.PruneItem,
-    "kept": api.PruneItem,
-    "steps": api.IdStep,
-    "plans": api.PlanRecord,
-}
-
-
-def _reply(kind: type[_Reply], answer: dict[str, Any]) -> _Reply:
-    """Return an answer as a reply; fields that this version does not know, from a newer daemon, are ignored."""
-    known = {field.name for field in fields(kind)} & answer.keys()
-    try:
-        answer = {**answer, **_nested(answer, known)}
-        listed = [key for key in known if _is_of_items(key, answer[key])]
-        items = {key: [_reply(_ITEMS[key], each) for each in answer[key]] for key in listed}
-        return kind(**{key: answer[key] for key in known} | items)
-    except TypeError as error:
-        raise RequestFailed(
-            f"the daemon's answer lacks fields ({error}): the daemon runs another version of alfwatchd; restart it"
-        ) from error
-
-
-def _is_of_items(key: str, value: Any) -> bool:
-    """Tell whether a value is a list of replies; `plans` is a list of ids in some answers."""
-    return key in _ITEMS and (key != "plans" or all(isinstance(each, dict) for each in value))
-
-
-def _nested(answer: dict[str, Any], known: set[str]) -> dict[str, Any]:
-    """Return the parts of an answer that are replies themselves."""
-    return {"adopt": _reply(api.AdoptStatus, answer["adopt"])} if "adopt" in known and answer["adopt"] else {}
-
-
-def _error(answer: dict[str, Any]) -> AlfwatchdError:
-    """Return the daemon's error, of the class that it had there."""
-    found = getattr(errors, str(answer.get("error")), None)
-    kind = found if isinstance(found, type) and issubclass(found, AlfwatchdError) else RequestFailed
-    return kind(str(answer.get("message", answer)))

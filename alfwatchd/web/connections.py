@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import resource
 import select
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
 from fastapi.responses import JSONResponse
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from alfwatchd import linux
 from alfwatchd.alf.printable import printable
 from alfwatchd.web.control_socket import find_peer
 
@@ -57,6 +59,13 @@ class Protocol(H11Protocol):
         self._most_head_bytes = self.config.h11_max_incomplete_event_size or _MOST_HEAD_BYTES
         self._n_head_bytes = 0
         self._unread_seconds = 0.0
+        self.is_follower = False
+        """Whether the client waits for changes: it has a place of its own, and does not count as one that asks."""
+        self.is_ending = False
+        """Whether the server ends."""
+        self.wake: Callable[[], object] = lambda: None
+        """Called when the server ends; then a follower should get the end of its answer."""
+        self._has_proceeded = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Find out which process connected, and start to measure time."""
@@ -64,12 +73,12 @@ class Protocol(H11Protocol):
         self._socket = transport.get_extra_info("socket")
         self.app_state = self.describe()
         self._next_look = self.loop.call_later(REQUEST_SECONDS, self._look)
-        if len(self.connections) > self._room:
+        if len(self.connections) > self._room and sum(not each.is_follower for each in self.connections) > self._room:
             self._make_room()
 
     def describe(self) -> dict[str, Any]:
         """Return what the application finds in `request.state`."""
-        return {"peer": find_peer(self._socket)}
+        return {"peer": find_peer(self._socket), "connection": self}
 
     def make_error(self, kind: str, message: str, status: HTTPStatus) -> JSONResponse:
         """Return an error that does not come from the application."""
@@ -115,7 +124,11 @@ class Protocol(H11Protocol):
 
     def shutdown(self) -> None:
         """End after the answer if the whole request is there; else end at once."""
-        if self.has_asked:
+        self.is_ending = True
+        if self.is_follower and self.is_unread:
+            self.drop()
+        elif self.has_asked:
+            self.wake()
             super().shutdown()
         else:
             self.drop()
@@ -128,6 +141,22 @@ class Protocol(H11Protocol):
     def n_unread(self) -> int:
         """Bytes of the answer that the client has not read."""
         return self.transport.get_write_buffer_size()
+
+    @property
+    def is_unread(self) -> bool:
+        """Whether the client has not read all that was sent so far. Only for a Unix socket."""
+        try:
+            return bool(self.n_unread or linux.count_unread(self._socket.fileno()))
+        except OSError:
+            return False
+
+    def begin_stream(self) -> None:
+        """Send a part only after the client has read the part before, apart from what the kernel buffers."""
+        self.transport.set_write_buffer_limits(high=0)
+
+    def proceed(self) -> None:
+        """Note that the client has read a part of a stream."""
+        self._has_proceeded = True
 
     def drop(self) -> None:
         """Close the connection at once."""
@@ -169,7 +198,9 @@ class Protocol(H11Protocol):
             self._give_up()
         elif (self.has_asked and self._is_gone) or self.has_stalled(self._unread_seconds):
             self.drop()
-        self._unread_seconds = self._unread_seconds + REQUEST_SECONDS if self.n_unread else 0.0
+        has_stopped = self.is_unread and not self._has_proceeded if self.is_follower else self.n_unread
+        self._unread_seconds = self._unread_seconds + REQUEST_SECONDS if has_stopped else 0.0
+        self._has_proceeded = False
         self._next_look = self.loop.call_later(REQUEST_SECONDS, self._look)
 
     def _give_up(self) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
+from itertools import chain
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, FastAPI, Header, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from alfwatchd import api
@@ -28,6 +30,8 @@ from alfwatchd.errors import (
     WrongRoot,
 )
 from alfwatchd.version import find_version
+from alfwatchd.web import change_routes
+from alfwatchd.web.change_feed import ChangeFeed
 from alfwatchd.web.connections import json_error
 from alfwatchd.web.control_service import ControlService
 from alfwatchd.web.control_socket import Peer
@@ -67,8 +71,9 @@ class ErrorReply:
     message: str
 
 
-def create_app(service: ControlService) -> FastAPI:
+def create_app(service: ControlService, feed: ChangeFeed) -> FastAPI:
     """Return the control API as an ASGI application; its description is at ``/openapi.json``."""
+    routers = (_tables_routes(service), _prune_routes(service), change_routes.make_routes(service, feed))
     app = FastAPI(
         title="alfwatchd control API",
         version=find_version(),
@@ -81,14 +86,19 @@ def create_app(service: ControlService) -> FastAPI:
             for status in sorted({*_STATUS_OF.values(), *_OTHER_STATUSES})
         },
     )
-    app.add_middleware(RequestGuard)
+    app.add_middleware(RequestGuard, takes_query=_paths_with_query(routers).__contains__)
     app.add_exception_handler(AlfwatchdError, _answer_error)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
     app.add_exception_handler(HTTPException, _answer_http_error)
     app.add_exception_handler(Exception, _answer_unexpected)
-    app.include_router(_tables_routes(service))
-    app.include_router(_prune_routes(service))
+    for router in routers:
+        app.include_router(router)
     return app
+
+
+def _paths_with_query(routers: Iterable[APIRouter]) -> frozenset[str]:
+    routes = chain.from_iterable(router.routes for router in routers)
+    return frozenset(each.path for each in routes if isinstance(each, APIRoute) and each.dependant.query_params)
 
 
 def _tables_routes(service: ControlService) -> APIRouter:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import parse_qsl
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -24,10 +26,13 @@ class RequestGuard:
     Parameters
     ----------
     app : ASGI application
+    takes_query : callable
+        Tells whether the requests to a path may have a query, behind a ``?``.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, takes_query: Callable[[str], bool] = lambda _: False) -> None:
         self._app = app
+        self._takes_query = takes_query
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse a request, or have the application answer it."""
@@ -43,17 +48,33 @@ class RequestGuard:
             message = f"the request has more than {MAX_BODY_BYTES} bytes; no request of this API needs so many"
             await json_error("UsageError", message, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)(scope, receive, send)
             return
-        if mistake := _find_mistake(scope["query_string"], body):
+        if mistake := self._find_mistake(scope, body):
             await json_error("UsageError", mistake, HTTPStatus.BAD_REQUEST)(scope, receive, send)
             return
         # `curl -d` says that it sends a form.
         headers = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
         scope["headers"] = [*headers, (b"content-type", b"application/json")]
+        has_begun = False
+
+        async def send_noted(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
         try:
-            await self._answer(scope, body, receive, send)
+            await self._answer(scope, body, receive, send_noted)
         except asyncio.CancelledError:
-            message = "the daemon is stopping; ask again when it is back"
-            await json_error("AlfwatchdError", message, HTTPStatus.INTERNAL_SERVER_ERROR)(scope, receive, send)
+            if not has_begun:
+                message = "the daemon is stopping; ask again when it is back"
+                await json_error("AlfwatchdError", message, HTTPStatus.INTERNAL_SERVER_ERROR)(scope, receive, send)
+
+    def _find_mistake(self, scope: Scope, body: bytes) -> str:
+        query = scope["query_string"]
+        if query and not self._takes_query(scope["path"]):
+            return (
+                "parameters belong into the body, as a JSON object, not behind the path; GET /openapi.json lists them"
+            )
+        return _find_mistake_in_query(query) or _find_mistake_in_body(body)
 
     async def _answer(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
         """Have the application answer, unless the client disconnects first."""
@@ -92,10 +113,23 @@ async def _disconnected(receive: Receive) -> Message:
             return message
 
 
-def _find_mistake(query: bytes, body: bytes) -> str:
-    """Return what is wrong with any such request, or an empty string. Nothing is guessed: a guess may be wrong."""
-    if query:
-        return "parameters belong into the body, as a JSON object, not behind the path; GET /openapi.json lists them"
+def _find_mistake_in_query(query: bytes) -> str:
+    """Return what is wrong with any such query, or an empty string. Nothing is guessed: a guess may be wrong."""
+    if not query:
+        return ""
+    try:
+        pairs = parse_qsl(
+            query.decode("ascii"), keep_blank_values=True, strict_parsing=True, errors="strict", max_num_fields=100
+        )
+        names = _unique(pairs)
+        empty = [name for name, value in names.items() if not name or not value]
+    except ValueError as error:
+        return f"what stands behind the ? should be name=value pairs with & between them: {error}"
+    return f"behind the ?, {empty[0] or 'a name'} is empty; leave it out" if empty else ""
+
+
+def _find_mistake_in_body(body: bytes) -> str:
+    """Return what is wrong with any such body, or an empty string."""
     try:
         if body:
             json.loads(body.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant)

@@ -33,12 +33,14 @@ from alfwatchd.engine.messages import Message
 from alfwatchd.service.configuration import load
 from alfwatchd.settings import Settings
 from alfwatchd.tree.sessions import Snapshot, TablesView
+from alfwatchd.web.change_feed import ChangeFeed
 from alfwatchd.web.client import Client
 from alfwatchd.web.control_api import create_app
 from alfwatchd.web.control_service import ControlService
 from alfwatchd.web.control_socket import listen
 from alfwatchd.web.http_server import Server
 from alfwatchd.web.root_header import HEADER, encode_root
+from kit.journal import JournalBox
 
 WAIT_SECONDS = 120.0
 GET_STATUS = b"GET /v1/status HTTP/1.1\r\nHost: d\r\n\r\n"
@@ -115,8 +117,9 @@ def give(message: Request, value: object) -> None:
 class Box:
     """A running server, and ways to talk to it."""
 
-    def __init__(self, path: Path, engine: Engine, server: Server, settings: Settings) -> None:
+    def __init__(self, path: Path, engine: Engine, server: Server, settings: Settings, journal: JournalBox) -> None:
         self.path = path
+        self.journal = journal
         self.engine = engine
         self.server = server
         self.settings = settings
@@ -166,10 +169,12 @@ def control_box(answers: dict[type, object] | None = None, group: str = "", **fl
     engine = Engine(answers or {})
     try:
         with listen(folder / "s", group) as listening:
-            server = Server(create_app(ControlService(engine.inbox.post, lambda: settings)), listening)
+            journal = JournalBox(settings.state_dir)
+            changes = ChangeFeed(journal.journal.feed, lambda: settings)
+            server = Server(create_app(ControlService(engine.inbox.post, lambda: settings), changes), listening)
             wait(lambda: server.is_listening)  # before that, its own descriptors would look like those of a client
             try:
-                yield Box(folder / "s", engine, server, settings)
+                yield Box(folder / "s", engine, server, settings, journal)
             finally:
                 engine.stop()
                 server.close()

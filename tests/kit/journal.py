@@ -9,8 +9,9 @@ from alfwatchd.tree.session_changes import SessionChange
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 
 
-def change(number, kind="added", lab="lab", **more):
-    return SessionChange(f"{lab}/Subjects/s/2020-01-01/{number:03d}", kind, n_bytes=10, bytes_after=10, **more)
+def change(number, kind="added", lab="lab", subject="s", **more):
+    folder = f"{lab}/Subjects/{subject}" if lab else subject
+    return SessionChange(f"{folder}/2020-01-01/{number:03d}", kind, n_bytes=10, bytes_after=10, **more)
 
 
 class JournalBox:
@@ -30,6 +31,12 @@ class JournalBox:
         self.journal.follow(self.journal.id, self.generation)
         self.generation += 1
         self.journal.record(self.generation, self.now, changes)
+        return self.generation
+
+    def begin_again(self):
+        """Record that it is not known what changed."""
+        self.generation += 1
+        self.journal.record(self.generation, self.now, None)
         return self.generation
 
     def told(self, since, limit=1000):

@@ -24,7 +24,7 @@ import alfwatchd
 from alfwatchd import api, errors
 from alfwatchd.api import FlushRequest, RescanRequest, StatusRequest, SyncRequest
 from alfwatchd.errors import AlfwatchdError, NoDaemon, NotAllowed, RequestFailed
-from alfwatchd.web import client
+from alfwatchd.web import connecting
 from alfwatchd.web.client import Client
 from kit.control import ANSWERS, HOLD, STATUS, WAIT_SECONDS, control_box, give, open_files, wait
 
@@ -132,7 +132,7 @@ def test_a_socket_of_another_user(folder):
 
 
 def test_a_daemon_that_is_too_busy_to_accept(folder, monkeypatch):
-    monkeypatch.setattr(client, "CONNECT_SECONDS", 1)
+    monkeypatch.setattr(connecting, "CONNECT_SECONDS", 1)
     with bind(folder / "s", backlog=0), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as first:
         first.connect(str(folder / "s"))  # the one connection that may wait to be accepted
         with pytest.raises(RequestFailed, match="accepted no connection within 1 seconds"):

@@ -1,0 +1,188 @@
+"""Answers clients that ask what changed: pages at once or when something changes, and streams. See `journal`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+from alfwatchd.errors import Busy, StateError, UsageError
+from alfwatchd.journal.days import lab_of
+from alfwatchd.journal.entries import Cursor
+from alfwatchd.journal.journal import Feed
+from alfwatchd.journal.reading import NO_JOURNAL, Extent, Matches, Page
+from alfwatchd.settings import Settings
+from alfwatchd.tree.session_changes import SessionChange
+from alfwatchd.web import connections
+from alfwatchd.web.bell import Bell
+from alfwatchd.web.change_replies import encode_change, encode_fresh, encode_page, make_change
+from alfwatchd.web.connections import Protocol
+from alfwatchd.web.control_socket import Peer
+from alfwatchd.web.request_queries import ChangesQuery, StreamQuery
+from alfwatchd.web.thread_calls import in_thread
+
+MOST_FOLLOWERS = 256
+"""The most clients that wait for changes at a time, where the process may open enough files."""
+MOST_FOLLOWERS_OF_A_USER = 128
+MOST_READING = 4
+"""The most clients at a time for which files of the journal are read. Each page may take some megabytes."""
+KEEP_ALIVE_SECONDS = 15.0
+NO_PLACE = Cursor("", 0)
+"""Where a client stands that asked before anything was written."""
+_EVENTS_AT_ONCE = 100
+_FEW = 100
+"""Pages with more changes are made into JSON in a thread."""
+
+
+class ChangeFeed:
+    """The change feed for clients. Methods run in the server's event loop, unless they say otherwise.
+
+    Parameters
+    ----------
+    feed : Feed
+    settings : callable
+        Returns the settings in force.
+    """
+
+    def __init__(self, feed: Feed, settings: Callable[[], Settings]) -> None:
+        self._feed = feed
+        self._settings = settings
+        self._bell = Bell()
+        feed.listen(self._bell.ring)
+        self._n_followers: Counter[int] = Counter()
+        """User id -> how many of its clients wait for changes."""
+        self._reading = asyncio.Semaphore(MOST_READING)
+
+    async def page(self, query: ChangesQuery, peer: Peer, connection: Protocol) -> bytes:
+        """Return a `ChangesReply` in JSON, at once or when something that is wanted changes.
+
+        Raises
+        ------
+        Busy
+            Too many clients wait.
+        StateError
+            The journal cannot be read.
+        """
+        if query.wait <= 0:
+            return await _encode(await self._look(query, connection))
+        with self._waiting_place(peer, connection):
+            return await _encode(await self._look(query, connection))
+
+    async def events(self, query: StreamQuery, peer: Peer, connection: Protocol) -> AsyncIterator[bytes]:
+        """Yield changes as server-sent events (WHATWG HTML, 9.2), as fast as the client reads; raise as `page`."""
+        with self._waiting_place(peer, connection):
+            connection.begin_stream()
+            matches, loop = self._make_filter(query), asyncio.get_running_loop()
+            place = find_place(query.since, self._feed.extent)
+            yield f"retry: 1000\nid: {place}\n\n".encode()
+            is_last, silent_until = True, loop.time() + KEEP_ALIVE_SECONDS
+            while not connection.is_ending:
+                n_rings = self._bell.n_rings
+                page = await self._read(place, _EVENTS_AT_ONCE, matches, sums_up=False)
+                place, is_last = page.next, page.is_last
+                if events := _encode_events(page):
+                    yield events
+                    connection.proceed()
+                elif loop.time() >= silent_until:
+                    if not connection.is_unread:
+                        yield f": alive\nid: {place}\n\n".encode()
+                else:
+                    if is_last:
+                        await self._bell.wait(n_rings, silent_until - loop.time())
+                    continue
+                silent_until = loop.time() + KEEP_ALIVE_SECONDS
+
+    async def _look(self, query: ChangesQuery, connection: Protocol) -> Page:
+        """Return a page with something on it, or, after the time that the client waits, an empty one."""
+        matches, loop = self._make_filter(query), asyncio.get_running_loop()
+        end = loop.time() + query.wait
+        place = find_place(query.since, self._feed.extent)
+        while True:
+            n_rings = self._bell.n_rings
+            page = await self._read(place, query.limit, matches)
+            if page.told or page.is_fresh or loop.time() >= end or connection.is_ending:
+                return page
+            place = page.next
+            await self._bell.wait(n_rings, end - loop.time())
+
+    async def _read(self, place: Cursor, limit: int, matches: Matches, *, sums_up: bool = True) -> Page:
+        """Read a page, in a thread if files must be read for it."""
+        if place == NO_PLACE and self._feed.extent == NO_JOURNAL:
+            return Page(False, "", 0, NO_PLACE)  # noqa: FBT003 - nothing has been written since the client asked first
+        page = self._feed.page_in_memory(place, limit, matches, sums_up=sums_up)
+        if page is not None:
+            return page
+        await self._reading.acquire()
+        try:
+            reading = asyncio.ensure_future(
+                in_thread("journal", partial(self._feed.page, place, limit, matches, sums_up=sums_up))
+            )
+        except BaseException:
+            self._reading.release()
+            raise
+        reading.add_done_callback(lambda _: self._reading.release())
+        try:
+            return await asyncio.shield(reading)  # the thread counts until it ends, also if the client has left
+        except OSError as error:
+            raise StateError(f"the journal cannot be read ({error}); the daemon's state_dir holds it") from error
+
+    def _make_filter(self, query: StreamQuery) -> Matches:
+        lab, subject, own_lab = query.lab, query.subject, self._settings().lab
+
+        def matches(change: SessionChange) -> bool:
+            is_of_lab = lab is None or lab == (lab_of(change) or own_lab)
+            return is_of_lab and (subject is None or subject == change.path.rsplit("/", 3)[-3])
+
+        return matches
+
+    @contextmanager
+    def _waiting_place(self, peer: Peer, connection: Protocol) -> Iterator[None]:
+        """Give a client one of the places of those that wait for changes."""
+        most = min(MOST_FOLLOWERS, connections.room() // 4)
+        if self._n_followers.total() >= most:
+            raise Busy(f"{most} clients wait for changes already; ask without `wait`, or try again later")
+        if self._n_followers[peer.uid] >= min(MOST_FOLLOWERS_OF_A_USER, most):
+            raise Busy(
+                f"{self._n_followers[peer.uid]} clients of this user wait for changes already; close some of them, or "
+                "ask without `wait`"
+            )
+        self._n_followers[peer.uid] += 1
+        connection.is_follower, connection.wake = True, self._bell.ring
+        try:
+            yield
+        finally:
+            connection.is_follower = False
+            self._n_followers[peer.uid] -= 1
+            if not self._n_followers[peer.uid]:
+                del self._n_followers[peer.uid]
+
+
+def find_place(since: str, extent: Extent) -> Cursor:
+    """Return the place that a client names: a cursor, a generation, ``now`` or ``start``.
+
+    Raises
+    ------
+    UsageError
+        It is none.
+    """
+    if since == "now":
+        return Cursor(extent.journal, extent.last)
+    if since == "start":
+        return Cursor(extent.journal, extent.floor)
+    try:
+        return Cursor.parse(since)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def _encode_events(page: Page) -> bytes:
+    if page.is_fresh:
+        return f"event: fresh\nid: {page.next}\ndata: {encode_fresh(page)}\n\n".encode()
+    changes = map(make_change, page.told)
+    return "".join(f"event: change\nid: {each.cursor}\ndata: {encode_change(each)}\n\n" for each in changes).encode()
+
+
+async def _encode(page: Page) -> bytes:
+    return encode_page(page) if len(page.told) <= _FEW else await in_thread("journal", encode_page, page)

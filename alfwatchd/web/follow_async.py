@@ -1,0 +1,84 @@
+"""The iterator over the change feed, for programs with asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from types import TracebackType
+
+from alfwatchd.changes import Change, Fresh
+from alfwatchd.errors import AlfwatchdError, RequestFailed
+from alfwatchd.web.feed_reader import SILENT_SECONDS, FeedReader
+
+_READ_BYTES = 1 << 16
+
+
+class AsyncChanges(AsyncIterator[Change | Fresh]):
+    """As `follow.Changes`, for ``async for``. One task at a time; it can be cancelled, and asked again afterwards.
+
+    Parameters
+    ----------
+    reader : FeedReader
+    connect : callable
+        Returns a connection to the daemon. It is called in a thread.
+    """
+
+    def __init__(self, reader: FeedReader, connect: Callable[[], socket.socket]) -> None:
+        self._reader = reader
+        self._connect = connect
+        self._connection: socket.socket | None = None
+
+    @property
+    def cursor(self) -> str:
+        """As `follow.Changes.cursor`."""
+        return self._reader.cursor
+
+    async def __anext__(self) -> Change | Fresh:
+        while (item := self._reader.take()) is None:
+            if self._reader.is_over:
+                raise StopAsyncIteration
+            await self._go_on()
+        return item
+
+    async def aclose(self) -> None:
+        """Close the connection. What is asked next opens another one."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    async def __aenter__(self) -> AsyncChanges:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+
+    async def _go_on(self) -> None:
+        """Connect, or read once."""
+        try:
+            if self._connection is None:
+                await self._begin()
+            elif self._reader.receive(await self._read(self._connection)):
+                await self.aclose()
+        except (OSError, AlfwatchdError) as error:
+            await self.aclose()
+            await asyncio.sleep(self._reader.fail(error))
+
+    async def _begin(self) -> None:
+        connection = await asyncio.to_thread(self._connect)
+        connection.settimeout(0)
+        self._connection = connection
+        await asyncio.get_running_loop().sock_sendall(connection, self._reader.begin())
+
+    async def _read(self, connection: socket.socket) -> bytes:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SILENT_SECONDS):
+                return await asyncio.get_running_loop().sock_recv(connection, _READ_BYTES)
+        raise RequestFailed("the daemon is silent")

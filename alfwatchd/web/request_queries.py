@@ -1,0 +1,45 @@
+"""The queries of requests to the control API: what stands behind the ``?`` of an address."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MOST_WAIT_SECONDS = 60.0
+MOST_CHANGES = 10_000
+
+Since = Annotated[
+    str,
+    Field(
+        pattern=r"^(now|start|[0-9]{1,18}|[0-9a-f]{8}\.[0-9]{1,18}(\.[0-9]{1,9})?)$",
+        description="Place in the feed: `next` or `cursor` of an earlier answer, or a generation. `now`: what changes "
+        "from now on. `start`: all that the journal has.",
+    ),
+]
+Name = Annotated[str, Field(min_length=1, max_length=255)]
+
+
+class StreamQuery(BaseModel):
+    """Which changes are told."""
+
+    model_config = ConfigDict(extra="forbid")
+    since: Since = "now"
+    lab: Name | None = Field(None, description="Only sessions of this lab.")
+    subject: Name | None = Field(None, description="Only sessions of this subject.")
+    flushed: Literal["true", "false"] = Field(
+        "true", description="`false`: also tell changes that are not in the tables on disk yet."
+    )
+
+
+class ChangesQuery(StreamQuery):
+    """Which changes are told, how many, and how long to wait for the first one."""
+
+    wait: float = Field(
+        0.0,
+        ge=0,
+        le=MOST_WAIT_SECONDS,
+        allow_inf_nan=False,
+        description="Seconds for which the answer is held until something changes.",
+    )
+    limit: int = Field(1000, ge=1, le=MOST_CHANGES, description="Most sessions in the answer.")
