@@ -69,12 +69,14 @@ class DatasetPattern:
         rel_path : str
             Path of the dataset in its session, as in the tables.
         """
-        name = rel_path.rpartition("/")[2]
-        if _GLOB.search(self.text):
-            glob = _compile(self.text)
-            return glob.match(rel_path) is not None or ("/" not in self.text and glob.match(name) is not None)
-        parts, wanted = _split(name), _split(self.text)
-        if parts is None or parts[-1] is None or wanted is None:
+        wanted = _compile(self.text)
+        if isinstance(wanted, re.Pattern):
+            name = "" if "/" in self.text else rel_path.rpartition("/")[2]
+            return wanted.match(rel_path) is not None or wanted.match(name) is not None
+        if f"{wanted[1]}.{wanted[2]}" not in rel_path:  # true of most, and much faster than to take the name apart
+            return False
+        parts = _split(rel_path.rpartition("/")[2])
+        if parts is None or parts[-1] is None:
             return False
         return all(want is None or want == part for want, part in zip(wanted, parts, strict=True))
 
@@ -108,5 +110,9 @@ def _split(name: str) -> _NameParts | None:
 
 
 @lru_cache(maxsize=1 << 8)
-def _compile(glob: str) -> re.Pattern[str]:
-    return re.compile(translate(glob))
+def _compile(text: str) -> re.Pattern[str] | _NameParts:
+    if _GLOB.search(text):
+        return re.compile(translate(text))
+    parts = _split(text)
+    assert parts is not None, "parse has made sure of it"
+    return parts
