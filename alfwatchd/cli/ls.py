@@ -91,7 +91,7 @@ def _show_sessions(
     arguments: argparse.Namespace, sessions: Sequence[SessionRow], root: Path | None, generation: int
 ) -> None:
     from alfwatchd.query.paths import SessionFolders
-    from alfwatchd.query.sessions import SessionRow, fields
+    from alfwatchd.query.sessions import SessionRow
 
     if arguments.eids:
         return _show_lines([session.eid for session in sessions])
@@ -100,11 +100,13 @@ def _show_sessions(
         return _show_lines([f"{_known(root)}/{path}" for path in paths])
     pairs = zip(paths, sessions, strict=True)
     if arguments.json:
-        rows = ({"path": path} | fields(session) for path, session in pairs)
+        rows = ({"path": path} | session._asdict() for path, session in pairs)
         return output.show_json_lines({"root": root, "generation": generation}, "sessions", rows)
     if arguments.csv:
-        rows = ({"path": path} | fields(session) | {"projects": ",".join(session.projects)} for path, session in pairs)
-        return output.show_csv(["path", *SessionRow.__slots__], rows)
+        rows = (
+            {"path": path} | session._asdict() | {"projects": ",".join(session.projects)} for path, session in pairs
+        )
+        return output.show_csv(["path", *SessionRow._fields], rows)
     cells = [(path, str(session.n_datasets), show_bytes(session.n_bytes), session.eid) for path, session in pairs]
     return output.show_table(("session", "datasets", "size", "eid"), cells, numbers=(1, 2)) if cells else None
 
@@ -112,7 +114,6 @@ def _show_sessions(
 def _list_datasets(arguments: argparse.Namespace, tables: Tables, root: Path | None) -> int:
     from alfwatchd.query.datasets import DatasetRow, find_session, list_datasets
     from alfwatchd.query.paths import SessionFolders
-    from alfwatchd.query.sessions import fields
 
     session, below = find_session(tables, arguments.session, _below_root(arguments.session, root))
     datasets = list_datasets(tables, session, below)
@@ -120,14 +121,14 @@ def _list_datasets(arguments: argparse.Namespace, tables: Tables, root: Path | N
         datasets.reverse()
     datasets = datasets[: arguments.limit]
     path = SessionFolders(root).find(session)
-    rows = list(map(fields, datasets))
+    rows = [each._asdict() for each in datasets]
     if arguments.paths:
         _show_lines([f"{_known(root)}/{path}/{each.rel_path}" for each in datasets if each.exists])
     elif arguments.json:
-        about = {"root": root, "generation": tables.generation, "session": {"path": path, **fields(session)}}
+        about = {"root": root, "generation": tables.generation, "session": {"path": path, **session._asdict()}}
         output.show_json_lines(about, "datasets", rows)
     elif arguments.csv:
-        output.show_csv(DatasetRow.__slots__, rows)
+        output.show_csv(DatasetRow._fields, rows)
     elif datasets:
         output.show_table(("dataset", "size", "qc"), list(map(_dataset_cells, datasets)), numbers=(1,))
     if not datasets:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,8 +19,7 @@ from alfwatchd.query.tables import Tables, told_of
 from alfwatchd.tables import arrow
 
 
-@dataclass(frozen=True, slots=True)
-class DatasetRow:
+class DatasetRow(NamedTuple):
     """A dataset of a session; the names are those of the table.
 
     Parameters
@@ -78,7 +76,7 @@ def _groups(tables: Tables, eid: str) -> Iterator[pa.Table]:
     """Yield what each row group holds of a session. Only the ids of the others are read."""
     file = tables.datasets_file
     own_id = arrow.strings([eid])  # from a text, pyarrow would make it by means of pandas
-    wanted = [name for name in DatasetRow.__slots__ if name in file.schema_arrow.names]
+    wanted = [name for name in DatasetRow._fields if name in file.schema_arrow.names]
     for number in range(file.num_row_groups):
         is_meant = pc.is_in(file.read_row_group(number, ["eid"]).column("eid").cast(pa.string()), value_set=own_id)
         if pc.any(is_meant).as_py():
@@ -86,7 +84,7 @@ def _groups(tables: Tables, eid: str) -> Iterator[pa.Table]:
 
 
 def _make_row(row: dict[str, Any]) -> DatasetRow:
-    values: dict[str, Any] = {name: row.get(name) for name in DatasetRow.__slots__}
+    values: dict[str, Any] = {name: row.get(name) for name in DatasetRow._fields}
     values["exists"] = bool(row.get("exists", True))
     return DatasetRow(**values)
 

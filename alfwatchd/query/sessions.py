@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,12 +18,8 @@ from alfwatchd.query.conditions import Conditions, fits, split_projects
 from alfwatchd.query.tables import Tables, day_of
 from alfwatchd.tables import arrow
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
 
-
-@dataclass(frozen=True, slots=True)
-class SessionRow:
+class SessionRow(NamedTuple):
     """A session and what is here of it.
 
     Parameters
@@ -56,11 +51,6 @@ class SessionRow:
     def key(self) -> tuple[str, str, datetime.date, int]:
         """What sessions are sorted by."""
         return self.lab, self.subject, self.date, self.number
-
-
-def fields(row: DataclassInstance) -> dict[str, Any]:
-    """Return what a row holds, by name. `dataclasses.asdict` takes 100 us a row, as it copies what is in it."""
-    return {name: getattr(row, name) for name in row.__dataclass_fields__}
 
 
 def find_sessions(tables: Tables, conditions: Conditions) -> list[SessionRow]:

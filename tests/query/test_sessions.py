@@ -1,5 +1,6 @@
 """The sessions that are asked for, and no others."""
 
+import datetime
 import re
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ from alfwatchd.alf.file_names import SESSIONS
 from alfwatchd.alf.patterns import DatasetPattern
 from alfwatchd.errors import AlfwatchdError
 from alfwatchd.query.conditions import Conditions, Dates
-from alfwatchd.query.sessions import fields, find_sessions, unknown_dataset
+from alfwatchd.query.sessions import SessionRow, find_sessions, unknown_dataset
 from alfwatchd.query.tables import open_tables
 from kit.lab import rewrite, write_lab
 
@@ -62,13 +63,10 @@ def test_conditions(conditions, expected, tables):
 
 def test_all_of_a_session_is_told(tables):
     session = find_sessions(tables, replace(ALL, subjects=("NL-1",)))[0]
-    told = fields(session)
-    assert len(told.pop("eid")) == 36
-    assert str(told.pop("date")) == "2021-01-05"
-    assert told == {
-        "lab": "north", "subject": "NL-1", "number": 1, "task_protocol": "", "projects": ["deep", "wide"],
-        "n_datasets": 2, "n_bytes": 11,
-    }  # fmt: skip
+    assert len(session.eid) == 36
+    assert session._replace(eid="") == SessionRow(
+        "", "north", "NL-1", datetime.date(2021, 1, 5), 1, "", ["deep", "wide"], n_datasets=2, n_bytes=11
+    )
 
 
 UNKNOWN = [
