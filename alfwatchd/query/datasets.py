@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from alfwatchd.alf import grammar
-from alfwatchd.alf.file_names import DATASETS
 from alfwatchd.alf.printable import printable
 from alfwatchd.errors import AlfwatchdError
 from alfwatchd.query.conditions import Conditions
 from alfwatchd.query.sessions import SessionRow, find_sessions
-from alfwatchd.query.tables import Tables, told_of
-from alfwatchd.tables import arrow
+from alfwatchd.query.tables import Tables
 
 
 class DatasetRow(NamedTuple):
@@ -60,9 +56,7 @@ def list_datasets(tables: Tables, session: SessionRow, below: str = "") -> list[
     AlfwatchdError
         The session has no dataset below `below`.
     """
-    with told_of(tables.folder / DATASETS):
-        found = [row for rows in _groups(tables, session.eid) for row in rows.to_pylist()]
-    datasets = [_make_row(row) for row in found]
+    datasets = [_make_row(row) for row in tables.datasets_of(session.eid, DatasetRow._fields)]
     if below:
         datasets = [each for each in datasets if f"{each.rel_path}/".startswith(f"{below}/")]
         if not datasets:
@@ -72,20 +66,15 @@ def list_datasets(tables: Tables, session: SessionRow, below: str = "") -> list[
     return sorted(datasets, key=lambda each: each.rel_path)
 
 
-def _groups(tables: Tables, eid: str) -> Iterator[pa.Table]:
-    """Yield what each row group holds of a session. Only the ids of the others are read."""
-    file = tables.datasets_file
-    own_id = arrow.strings([eid])  # from a text, pyarrow would make it by means of pandas
-    wanted = [name for name in DatasetRow._fields if name in file.schema_arrow.names]
-    for number in range(file.num_row_groups):
-        is_meant = pc.is_in(file.read_row_group(number, ["eid"]).column("eid").cast(pa.string()), value_set=own_id)
-        if pc.any(is_meant).as_py():
-            yield file.read_row_group(number, wanted).filter(is_meant)
-
-
 def _make_row(row: dict[str, Any]) -> DatasetRow:
-    values: dict[str, Any] = {name: row.get(name) for name in DatasetRow._fields}
+    """Return a row of any table; other programs write numbers as fractions, and NaN for what is not known."""
+    values: dict[str, Any] = {
+        name: None if isinstance(value := row.get(name), float) and not math.isfinite(value) else value
+        for name in DatasetRow._fields
+    }
     values["exists"] = bool(row.get("exists", True))
+    if values["file_size"] is not None:
+        values["file_size"] = int(values["file_size"])
     return DatasetRow(**values)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
 from functools import cached_property
@@ -20,11 +20,13 @@ from alfwatchd.errors import TablesError
 from alfwatchd.store.parquet import CheckedFile
 from alfwatchd.store.reader import open_pair_of_any_program, read_origins
 from alfwatchd.tables import arrow
+from alfwatchd.tables.database_columns import read_ids
 
-_PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 30.0
 """A flush lets 20 s pass between its two files if a reader has opened only one of them."""
 _TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
 
+_NO_DAY = np.iinfo(np.int32).max
 _EPOCH = date(1970, 1, 1).toordinal()
 
 Codes = npt.NDArray[np.int64]
@@ -44,10 +46,9 @@ class Tables:
     def __init__(self, folder: Path, sessions: CheckedFile, datasets: CheckedFile, generation: int) -> None:
         self.folder = folder
         self.generation = generation
-        self.datasets_file = datasets
-        self._names = set(datasets.schema_arrow.names)
+        self._file = datasets
+        self._names = _require(folder / DATASETS, datasets, ("eid",), ("rel_path",))
         self.sessions = _read_sessions(folder / SESSIONS, sessions)
-        _require(folder / DATASETS, datasets, "eid", "rel_path")
 
     @property
     def n_sessions(self) -> int:
@@ -74,7 +75,7 @@ class Tables:
         """Whether the file of each dataset is here, null where that is not known; None if all are."""
         if "exists" not in self._names:
             return None
-        is_here = self._column("exists").cast(pa.bool_())
+        is_here = self._column("exists", pa.bool_())
         return is_here if is_here.null_count or pc.any(pc.invert(is_here)).as_py() else None
 
     @cached_property
@@ -95,8 +96,8 @@ class Tables:
         """Bytes of each dataset that is here, 0 if that is not known."""
         if "file_size" not in self._names:
             return np.zeros(len(self.session_of))
-        column = self._here("file_size").cast(pa.float64(), safe=False)
-        return arrow.values(combine(column), np.dtype(np.float64))
+        found = arrow.values(combine(self._here("file_size", pa.float64())), np.dtype(np.float64))
+        return np.where(np.isfinite(found) & (found > 0), found, 0)  # in tables of others, NaN means not known
 
     def count(self, chosen: npt.NDArray[np.bool_] | None = None) -> Codes:
         """Return the number of datasets of each session; only of those that are chosen, if any are."""
@@ -114,13 +115,34 @@ class Tables:
         matching = np.fromiter((matches(path) for path in paths), np.bool_, len(paths))
         return self.count(np.append(matching, False)[codes]) > 0
 
-    def _here(self, name: str) -> pa.ChunkedArray:
-        column = self._column(name)
+    def datasets_of(self, eid: str, names: Sequence[str]) -> list[dict[str, Any]]:
+        """Return columns of all datasets of a session; a column that the table lacks is left out.
+
+        Only the ids of row groups without datasets of the session are read.
+        """
+        own_id, found = arrow.strings([eid]), list[dict[str, Any]]()
+        names = [name for name in names if name in self._names]
+        with told_of(self.folder / DATASETS):
+            for number in range(self._file.num_row_groups):
+                ids = _with_ids(self._file.read_row_group(number, _halves("eid")), "eid").column("eid")
+                is_meant = pc.is_in(ids.cast(pa.string()), value_set=own_id)
+                if pc.any(is_meant).as_py():
+                    columns = [spelling for name in names for spelling in _halves(name)]
+                    rows = self._file.read_row_group(number, columns).filter(is_meant)
+                    rows.validate(full=True)
+                    found += _with_ids(rows, "id").select(names).to_pylist()
+        return found
+
+    def _here(self, name: str, kind: pa.DataType | None = None) -> pa.ChunkedArray:
+        column = self._column(name, kind)
         return column if self._is_here is None else column.filter(self._is_here)
 
-    def _column(self, name: str) -> pa.ChunkedArray:
+    def _column(self, name: str, kind: pa.DataType | None = None) -> pa.ChunkedArray:
         with told_of(self.folder / DATASETS):
-            return self.datasets_file.read_encoded([name]).column(name)
+            table = self._file.read_encoded(_halves(name))
+            table.validate(full=True)  # damaged text or indices would fail anywhere later
+            column = _with_ids(table, name).column(name)
+            return column if kind is None else column.cast(kind, safe=False)
 
 
 @contextmanager
@@ -132,7 +154,7 @@ def open_tables(folder: Path) -> Iterator[Tables]:
     TablesError
         They are not there, damaged, not of one generation for 30 seconds, or have no columns that are known.
     """
-    with open_pair_of_any_program(folder, _PATIENCE_SECONDS) as (sessions, datasets, generation):
+    with open_pair_of_any_program(folder, PATIENCE_SECONDS) as (sessions, datasets, generation):
         yield Tables(folder, sessions, datasets, generation)
 
 
@@ -151,19 +173,6 @@ def find_origin(folder: Path) -> Path | None:
     return Path(os.path.normpath(origins[0])) if len(origins) == 1 else None
 
 
-def _read_sessions(path: Path, file: CheckedFile) -> pa.Table:
-    """Return the sessions that have all that a session must have, with columns of one type each."""
-    _require(path, file, "id", "subject", "date", "number")
-    names = [name for name in _SESSION_COLUMNS if name in file.schema_arrow.names]
-    with told_of(path):
-        table = file.read(names)
-        columns = {name: _as(table, name, kind) for name, kind in _SESSION_COLUMNS.items()}
-        complete = pc.invert(pc.is_null(columns["id"]))
-        for name in ("subject", "date", "number"):
-            complete = pc.and_(complete, pc.invert(pc.is_null(columns[name])))
-        return pa.table(columns).filter(complete)
-
-
 _SESSION_COLUMNS = {
     "id": pa.string(),
     "lab": pa.string(),
@@ -175,25 +184,57 @@ _SESSION_COLUMNS = {
 }
 
 
-def _as(table: pa.Table, name: str, kind: pa.DataType) -> Any:
-    if name not in table.column_names:
-        return pa.nulls(len(table), kind)
-    return table.column(name).cast(kind)
+_OTHER_SPELLINGS = {"id": ("id_0", "id_1"), "eid": ("eid_0", "eid_1"), "projects": ("project",)}
 
 
-def _require(path: Path, file: CheckedFile, *names: str) -> None:
-    """Refuse a table that lacks a column, or has ids that are no texts."""
+def _read_sessions(path: Path, file: CheckedFile) -> pa.Table:
+    """Return the sessions that have all that a session must have, with columns of one type each."""
+    _require(path, file, ("id",), ("subject", "date", "number"))
+    with told_of(path):
+        table = file.read([spelling for name in _SESSION_COLUMNS for spelling in _halves(name)])
+        table.validate(full=True)
+        table = _with_ids(table, "id")
+        if "project" in table.column_names and "projects" not in table.column_names:  # as Alyx called it
+            table = table.append_column("projects", table.column("project"))
+        columns = {
+            name: table.column(name).cast(kind) if name in table.column_names else pa.nulls(len(table), kind)
+            for name, kind in _SESSION_COLUMNS.items()
+        }
+        days = arrow.values(combine(columns["date"].cast(pa.int32())), np.dtype(np.int32), _NO_DAY)
+        is_complete = (days >= day_of(date.min)) & (days <= day_of(date.max))  # what Python can tell
+        for name in ("id", "subject", "number"):
+            is_complete &= arrow.is_valid(combine(columns[name]))
+        return pa.table(columns).filter(arrow.booleans(is_complete))
+
+
+def _halves(name: str) -> list[str]:
+    """Return a column and those in which another program may keep it: an id as two numbers, as ONE 1 did."""
+    return [name, *_OTHER_SPELLINGS.get(name, ())]
+
+
+def _with_ids(table: pa.Table, name: str) -> pa.Table:
+    """Return a table in which an id is one text, if its name is that of an id and two numbers are there for it."""
+    if name in table.column_names or not set(_halves(name)) - {name} <= set(table.column_names):
+        return table
+    return table.append_column(name, arrow.uuids(read_ids(table, name)))
+
+
+def _require(path: Path, file: CheckedFile, ids: tuple[str, ...], texts: tuple[str, ...]) -> set[str]:
+    """Return the columns of a table, ids as one; raise `TablesError` if it lacks a column that it must have."""
     schema = file.schema_arrow
-    if lacking := [name for name in names if len(schema.get_all_field_indices(name)) != 1]:
+    names = {name for name in schema.names if len(schema.get_all_field_indices(name)) == 1}
+    names |= {name for name in ("id", "eid") if {f"{name}_0", f"{name}_1"} <= names}
+    if lacking := [name for name in (*ids, *texts) if name not in names]:
         raise TablesError(
-            f"{path}: has no column {' and no column '.join(lacking)}, so neither alfwatchd nor a new ONE wrote it; "
+            f"{path}: has no column {' and no column '.join(lacking)}, so neither alfwatchd nor ONE wrote it; "
             "let alfwatchd write the tables"
         )
-    for name in set(names) & {"id", "eid", "rel_path", "subject"}:
+    for name in {*ids, *texts} & {"id", "eid", "rel_path", "subject"} & set(schema.names):
         kind = schema.field(name).type
         kind = kind.value_type if pa.types.is_dictionary(kind) else kind
         if not any(is_kind(kind) for is_kind in (*_TEXTS, pa.types.is_null)):
             raise TablesError(f"{path}: its column {name} holds {kind}, not texts; let alfwatchd write the tables")
+    return names
 
 
 def day_of(day: date) -> int:

@@ -89,3 +89,13 @@ def test_datasets_that_are_not_here_are_listed_as_such(tmp_path):
         session, _ = find_session(tables, PATH)
         assert session.n_datasets == 0
         assert [each.exists for each in list_datasets(tables, session)] == [False, False]
+
+
+def test_tables_of_other_programs_may_have_fractions_and_no_numbers(tmp_path):
+    write_lab(tmp_path)
+    rewrite(tmp_path, DATASETS, lambda table: table.set_column(1, "file_size", pa.array(
+        [float("nan") if "spikes" in path else 1.0 for path in table["rel_path"].to_pylist()])))  # fmt: skip
+    with open_tables(tmp_path) as tables:
+        sizes = [each.file_size for each in list_datasets(tables, find_session(tables, PATH)[0])]
+    assert sizes == [1, None]
+    assert type(sizes[0]) is int

@@ -1,19 +1,34 @@
 """Tables on disk, of any program, as a question needs them."""
 
+import random
+import struct
 import threading
 import time
+import uuid
+from pathlib import Path
 
 import numpy as np
+import one
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 from alfwatchd.alf.file_names import DATASETS, SESSIONS
+from alfwatchd.alf.patterns import DatasetPattern
 from alfwatchd.errors import TablesError
+from alfwatchd.query import tables as query_tables
+from alfwatchd.query.conditions import Conditions
+from alfwatchd.query.datasets import list_datasets
+from alfwatchd.query.sessions import find_sessions
 from alfwatchd.query.tables import find_origin, open_tables
 from alfwatchd.store import reader
+from kit.children import in_child
 from kit.lab import LAB, rewrite, without_generation, write_lab
+
+FIXTURES = Path(one.__file__).parent / "tests" / "fixtures"
+"""Tables that an early ONE wrote: ids of two numbers."""
+N_DAMAGES = 60
 
 
 @pytest.fixture
@@ -107,6 +122,59 @@ def test_a_dictionary_that_names_a_text_twice_loses_no_row(folder):
 def test_datasets_without_a_session_count_for_none(folder):
     rewrite(folder, SESSIONS, lambda table: table.filter(pc.equal(table["subject"], "SL")))
     assert counted(folder) == [(("SL", 1), 0, 0)]
+
+
+def test_ids_of_two_numbers_become_texts():
+    with open_tables(FIXTURES) as tables:
+        halves = pq.read_table(FIXTURES / SESSIONS, columns=["id_0", "id_1"]).to_pydict()
+        expected = [str(uuid.UUID(bytes=struct.pack("<qq", *each))) for each in zip(*halves.values(), strict=True)]
+        assert tables.eids.to_pylist() == expected
+        assert tables.count().sum() == sum(pq.read_table(FIXTURES / DATASETS)["exists"].to_pylist())
+        row = tables.datasets_of(expected[int(np.argmax(tables.count()))], ["id", "rel_path", "qc"])[0]
+        assert row.keys() == {"id", "rel_path"}
+        assert uuid.UUID(row["id"])
+
+
+def test_a_size_that_is_no_number_counts_nothing(folder):
+    expected = [(each, count, 0) for each, count, _ in counted(folder)]
+    for size in (float("nan"), float("inf"), -5.0, None):
+        rewrite(folder, DATASETS, lambda table, size=size: table.set_column(
+            1, "file_size", pa.array([size] * len(table), pa.float64())))  # fmt: skip
+        assert counted(folder) == expected
+
+
+def test_a_day_that_python_cannot_tell_leaves_its_session_out(folder):
+    rewrite(folder, SESSIONS, lambda table: table.set_column(
+        2, "date", pa.array([3_000_000, -800_000, None, 0], pa.int32()).cast(pa.date32())))  # fmt: skip
+    with open_tables(folder) as tables:
+        assert [str(row.date) for row in find_sessions(tables, Conditions())] == ["1970-01-01"]
+
+
+def test_damaged_files_give_an_error_that_says_so_or_an_answer(folder):
+    """In a child: pyarrow ends the process where it is asked for the columns of some damaged footers."""
+    whole = {name: (folder / name).read_bytes() for name in (SESSIONS, DATASETS)}
+    chance = random.Random()
+
+    def run():
+        n_told = 0
+        for _ in range(N_DAMAGES):
+            for name, content in whole.items():
+                damaged = bytearray(content)
+                for _ in range(chance.choice((1, 3))):
+                    damaged[chance.randrange(len(damaged))] ^= 1 << chance.randrange(8)
+                (folder / name).write_bytes(damaged)
+            try:
+                with open_tables(folder) as tables:
+                    conditions = Conditions(lacking=(DatasetPattern.parse("spikes.times"),))
+                    for session in find_sessions(tables, conditions):
+                        list_datasets(tables, session)
+            except TablesError:
+                n_told += 1
+        return n_told
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(query_tables, "PATIENCE_SECONDS", 0.0)
+        assert in_child(run) > 0
 
 
 def test_empty_tables_have_no_sessions(tmp_path):
