@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from alfwatchd.alf import grammar, ids
 from alfwatchd.alf.file_names import INFO, TABLES, ZIP
+from alfwatchd.alf.patterns import DatasetPattern
 
 SOCKET_PATH_LIMIT = 107
 """Largest length of a socket's path in bytes: ``sun_path`` in unix(7) has 108, with the closing zero."""
@@ -118,6 +119,10 @@ def _check_tag(tag: str) -> str:
     return tag
 
 
+def _check_required(text: str) -> str:
+    return DatasetPattern.parse(text).text
+
+
 def _check_project(name: str) -> str:
     if "," in name:
         raise ValueError("should be one name: a comma separates the projects of a session")
@@ -142,6 +147,7 @@ Seconds = Annotated[float, Field(gt=0)]
 Pattern = Annotated[str, AfterValidator(_check_pattern)]
 Patterns = Annotated[tuple[Pattern, ...], NoDecode, BeforeValidator(_split_patterns)]
 Address = Annotated[str, AfterValidator(_check_base)]
+Required = Annotated[str, AfterValidator(_check_required)]
 Project = Annotated[str, AfterValidator(_check_project)]
 LEAST_PUBLISH_SECONDS = 60.0
 """Least time between two publications: clients tell tables apart by the minute in which they were made."""
@@ -229,6 +235,14 @@ class Serve(_Section):
     base_url: Address = Field("", description="Address that clients use if it is another one, as behind a proxy.")
 
 
+class Report(_Section):
+    """What `alfwatchd report` asks of each session."""
+
+    required: Annotated[tuple[Required, ...], NoDecode, BeforeValidator(_split_patterns)] = Field(
+        (), description="Datasets that each session should have, as object.attribute or glob."
+    )
+
+
 def _check_targets(targets: tuple[Publish, ...]) -> tuple[Publish, ...]:
     places = [f"{each.target}/{each.subset.tag}".rstrip("/") for each in targets]
     if twice := next((place for place in places if places.count(place) > 1), None):
@@ -279,6 +293,7 @@ class Settings(BaseSettings, frozen=True, extra="forbid", allow_inf_nan=False):
         (), description="Targets that get the tables; see the entries below [[publish]]."
     )
     serve: Serve = Serve()
+    report: Report = Report()
 
     @property
     def n_workers(self) -> int:
@@ -301,6 +316,7 @@ EXPLANATIONS: Mapping[str, str] = {
         ("control.", Control),
         ("adopt.", Adopt),
         ("serve.", Serve),
+        ("report.", Report),
     )
     for name, field in model.model_fields.items()
     if field.description

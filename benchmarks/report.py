@@ -33,6 +33,7 @@ _TITLES = {
     "hashing": "Hashing",
     "adopt": "Adopting a database",
     "publish": "Publishing",
+    "query": "Queries",
 }
 _BEGIN, _END = "<!-- results: written by benchmarks/report.py -->", "<!-- end of results -->"
 _MET = {True: "yes", False: "**no**", None: ""}

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import sys
 from argparse import Namespace
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from alfwatchd.alf.printable import printable
 from alfwatchd.errors import AlfwatchdError
 from alfwatchd.service import logs
 
@@ -57,6 +61,55 @@ def show_reply(reply: DataclassInstance, arguments: Namespace, text: str) -> Non
         show_json(asdict(reply))
     else:
         show(text)
+
+
+def show_json_lines(about: Mapping[str, object], name: str, rows: Iterable[object]) -> None:
+    """Print one JSON document in which each row has a line of its own.
+
+    Parameters
+    ----------
+    about : mapping of str to object
+        What stands before the rows.
+    name : str
+        Key of the list of rows.
+    rows : iterable of object
+    """
+    head = json.dumps(dict(about), default=str)[1:-1]
+    lines = ",\n".join(json.dumps(row, default=str) for row in rows)
+    show(f"{{{head}, {json.dumps(name)}: [\n{lines}\n]}}")
+
+
+def show_csv(names: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
+    """Print rows as comma-separated values, with a head; None becomes an empty field."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    show(text.getvalue().rstrip("\n"))
+
+
+def show_table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: Collection[int]) -> None:
+    """Print a table for people.
+
+    Parameters
+    ----------
+    head : sequence of str
+    rows : sequence of sequence of str
+        A row may have fewer cells than the head.
+    numbers : collection of int
+        Places of the columns that are aligned on the right.
+    """
+    cells = [head, *([printable(cell) for cell in row] for row in rows)]
+    widths = [max((len(row[place]) for row in cells if place < len(row)), default=0) for place in range(len(head))]
+    show(
+        "\n".join(
+            "  ".join(
+                cell.rjust(width) if place in numbers else cell.ljust(width)
+                for place, (cell, width) in enumerate(zip(row, widths, strict=False))
+            ).rstrip()
+            for row in cells
+        )
+    )
 
 
 def note(line: str) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterable, Mapping
+
+from alfwatchd.nearest import nearest
 
 Flags = Mapping[str, Collection[str]]
 """Name of a command, empty for the program without a command -> the flags that it has."""
 
-_LEAST_LIKENESS = 0.6
 _MOST_NAMES = 4
 
 
@@ -48,7 +48,7 @@ def wrong_command(word: str, flags: Flags) -> str:
     # Somebody who writes `alfwatchd once` means `alfwatchd --once`.
     calls = {flag.lstrip("-"): f"alfwatchd {flag}" for flag in flags[""]}
     calls |= {name: f"alfwatchd {name}" for name in flags if name}
-    near = _nearest(word.lower(), calls)
+    near = nearest(word, calls)
     if near is not None:
         return f"unknown command {word!r}; did you mean `{calls[near]}`?"
     return f"unknown command {word!r}; the commands are {', '.join(name for name in flags if name)}"
@@ -57,12 +57,8 @@ def wrong_command(word: str, flags: Flags) -> str:
 def _nearest_flag(flag: str, flags: Iterable[str]) -> str | None:
     # Without the hyphens, which all flags have in common.
     words = {each.lstrip("-"): each for each in flags}
-    near = _nearest(flag.lstrip("-"), words)
+    near = nearest(flag.lstrip("-"), words)
     return words[near] if near is not None else None
-
-
-def _nearest(word: str, names: Iterable[str]) -> str | None:
-    return next(iter(difflib.get_close_matches(word, sorted(names), n=1, cutoff=_LEAST_LIKENESS)), None)
 
 
 def call(command: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import time
 import uuid
 from collections.abc import Iterator, Mapping, Set
 from contextlib import ExitStack, contextmanager, suppress
@@ -24,6 +25,7 @@ from alfwatchd.tables.dates import is_believable
 
 METADATA_KEY = b"alfwatchd"
 """Schema metadata of our own; `one_metadata` stays exactly what ONE writes."""
+_RETRY_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,18 +209,41 @@ def open_pair(folder: Path) -> Iterator[tuple[CheckedFile, CheckedFile, int]]:
     TablesError
         They are not of one generation, as between the two renames of a flush; or are not ours, not there, damaged.
     """
-    with ExitStack() as stack:
-        files = []
-        # Both at once: a flush that replaced one file waits for readers that have opened it.
-        for name in (SESSIONS, DATASETS):
-            try:
-                files.append(stack.enter_context(open_checked(folder / name)))
-            except (OSError, pa.ArrowException, ValueError) as error:
-                raise TablesError(f"{folder / name}: cannot be read ({error}); let alfwatchd write it") from error
-        generations = {_parse_own(file.schema_arrow.metadata).get("generation", 0) for file in files}
-        if len(generations) > 1 or not all(generations):
+    with open_pair_of_any_program(folder) as (sessions, datasets, generation):
+        if not generation:
             raise TablesError(f"{folder}: the two tables are not of one generation; let alfwatchd write them")
-        yield files[0], files[1], generations.pop()
+        yield sessions, datasets, generation
+
+
+@contextmanager
+def open_pair_of_any_program(
+    folder: Path, patience_seconds: float = 0.0
+) -> Iterator[tuple[CheckedFile, CheckedFile, int]]:
+    """As `open_pair`; tables that another program wrote have generation 0, and nothing proves that they match.
+
+    Parameters
+    ----------
+    folder : Path
+    patience_seconds : float
+        How long to open them again while they are not of one generation.
+    """
+    deadline = time.monotonic() + patience_seconds
+    while True:
+        with ExitStack() as stack:
+            files = []
+            # Both at once: a flush that replaced one file waits for readers that have opened it.
+            for name in (SESSIONS, DATASETS):
+                try:
+                    files.append(stack.enter_context(open_checked(folder / name)))
+                except (OSError, pa.ArrowException, ValueError) as error:
+                    raise TablesError(f"{folder / name}: cannot be read ({error}); let alfwatchd write it") from error
+            generations = {_parse_own(file.schema_arrow.metadata).get("generation", 0) for file in files}
+            if len(generations) == 1:
+                yield files[0], files[1], generations.pop()
+                return
+        if time.monotonic() >= deadline:
+            raise TablesError(f"{folder}: the two tables are not of one generation; let alfwatchd write them")
+        time.sleep(_RETRY_SECONDS)
 
 
 def read_file(path: Path, columns: list[str] | None = None) -> pa.Table:

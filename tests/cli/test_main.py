@@ -17,12 +17,15 @@ NAMES = ["", *(command.name for command in main.COMMANDS)]
 ADDRESS = {"--root", "--config", "--socket", "--out-dir", "--state-dir"}
 SCAN = {"--lab", "--exclude", "--scan-workers", "--log-level"}
 OUTPUT = {"--json", "-h", "--help"}
+QUERY = {"--lab", "--subject", "--projects", "--date", "--number", "--having", "--lacking", "--limit", "--csv"}
 FLAGS = {
     "": {*ADDRESS, *SCAN, "--hash-files", "--watch", "--once", "--accept-root", "-h", "--help", "--version"},
     "status": {*ADDRESS, *OUTPUT},
     "sync": {*ADDRESS, *OUTPUT},
     "flush": {*ADDRESS, *OUTPUT},
     "rescan": {*ADDRESS, *OUTPUT, "--accept-root"},
+    "ls": {*ADDRESS, *OUTPUT, *QUERY, "--sort", "--reverse", "--paths", "--eids"},
+    "report": {*ADDRESS, *OUTPUT, *QUERY, "--require"},
     "ids": {*ADDRESS, *OUTPUT, *SCAN, "--hash-files", "--recompute"},
     "set": {*ADDRESS, *OUTPUT, *SCAN, "--hash-files"},
     "prune": {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -75,6 +76,13 @@ def test_verdicts_of_a_full_index():
         "Cost linear, each further dataset: find": (None, "1.00 x"),
         "Cold cache, 10 k": (None, "2.00 x find"),
     }
+
+
+def test_queries_give_one_answer(tmp_path):
+    printed = _run("query.py", "--size", 3000, "--rounds", 1, "--json", tmp_path / "lines.json")
+    (n_found,) = re.findall(r"3,000 datasets; (\d+) sessions are the answer", printed)
+    assert 0 < int(n_found) < 54  # all have one of the datasets, and some have the other one
+    assert [line["met"] for line in json.loads((tmp_path / "lines.json").read_text())] == [None, None]
 
 
 def test_adopting(tmp_path):
