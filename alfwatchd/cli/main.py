@@ -61,12 +61,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     SystemExit
         Help or the version was asked for, and printed.
     """
+    words = list(sys.argv[1:] if argv is None else argv)
     try:
-        arguments = parse(sys.argv[1:] if argv is None else argv)
+        arguments = parse(words)
         logs.set_up(getattr(arguments, "log_level", None) or "warning")
         return int(arguments.run(arguments))
     except AlfwatchdError as error:
-        logs.complain(str(error))
+        output.complain(error, error.exit_code, as_json=_wants_json(words))
         return error.exit_code
     except KeyboardInterrupt as interrupt:
         return end(interrupt)
@@ -76,8 +77,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (RuntimeError, OSError, MemoryError) as error:
         if (trouble := _trouble_with_the_machine(error)) is None:
             raise
-        logs.complain(trouble)
+        output.complain(AlfwatchdError(trouble), 1, as_json=_wants_json(words))
         return 1
+
+
+def _wants_json(words: Sequence[str]) -> bool:
+    """Tell whether errors are to be JSON: also those of a command line that cannot be parsed."""
+    return "--json" in words[: words.index("--") if "--" in words else None]
 
 
 def _trouble_with_the_machine(error: RuntimeError | OSError | MemoryError) -> str | None:

@@ -9,6 +9,8 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from alfwatchd import errors
+from alfwatchd.addresses import redact
 from alfwatchd.errors import AlfwatchdError
 from alfwatchd.service import logs
 
@@ -57,6 +59,18 @@ def show_reply(reply: DataclassInstance, arguments: Namespace, text: str) -> Non
         show_json(asdict(reply))
     else:
         show(text)
+
+
+def complain(error: AlfwatchdError, code: int, *, as_json: bool) -> None:
+    """Say on the standard error why a command fails: in words, or as one line of JSON for a program.
+
+    The JSON is that of the control API, ``{"error": NAME, "message": TEXT}``, with the ``exit_code`` of the process.
+    """
+    if not as_json:
+        logs.complain(str(error))
+        return
+    name = next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
+    note(json.dumps({"error": name, "message": redact(str(error)), "exit_code": code}))
 
 
 def note(line: str) -> None:

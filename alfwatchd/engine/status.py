@@ -31,7 +31,7 @@ def make_status(model: EngineModel, now: float) -> Status:
     return Status(
         state=model.state,
         since=iso(model.state_since) or "",
-        detail=_detail(model),
+        detail=_detail(model, now),
         root=printable(str(settings.root)),
         out_dir=printable(str(settings.out_dir)),
         pid=os.getpid(),
@@ -59,6 +59,7 @@ def make_status(model: EngineModel, now: float) -> Status:
         problems=[ProblemReply(each.kind, each.path, each.message) for each in problems[:_MAX_PROBLEMS]],
         n_problems=len(problems),
         trash_bytes=model.trash.n_bytes if model.trash is not None else 0,
+        polled_late=bool(_why_late(model, now)),
     )
 
 
@@ -88,7 +89,7 @@ def find_state(model: EngineModel, now: float) -> DaemonState:
     return "live" if is_complete and not model.is_polled else "polled"
 
 
-def _detail(model: EngineModel) -> str:
+def _detail(model: EngineModel, now: float) -> str:
     """Return the sentence of `status` that gives the reason for the state."""
     match model.state:
         case "offline":
@@ -103,7 +104,7 @@ def _detail(model: EngineModel) -> str:
         case "catching up":
             return "changes are being scanned"
         case "polled":
-            return _why_polled(model)
+            return _why_late(model, now) + _why_polled(model)
         case "live":
             return "every change is seen at once" + _but_links(model)
 
@@ -126,8 +127,28 @@ def _why_polled(model: EngineModel) -> str:
     return f"changes on {types} cannot all be seen: scanned every {model.settings.poll_interval_seconds:.0f} s"
 
 
-def status_line(model: EngineModel) -> str:
-    """Return the most important facts in one line, for systemd. Engine's thread only."""
+def _why_late(model: EngineModel, now: float) -> str:
+    """Return the first words of the detail where a scan of a polled tree takes longer than the interval, else nothing.
+
+    The scan that runs counts, and before it is late, the last one that ended.
+    """
+    interval = model.settings.poll_interval_seconds
+    if model.state != "polled" or not (model.is_polled or model.indexer.watch.unwatched):
+        return ""
+    whole = [scan for scan in model.indexer.queue.scans if not scan.top]
+    lasted = [scan.seconds for scan in whole if scan.seconds is not None][-1:]
+    longest = max([*lasted, *(now - scan.started for scan in whole if not scan.done)], default=0.0)
+    if longest <= interval:
+        return ""
+    paced = "reconcile_entries_per_second or " if model.settings.reconcile_entries_per_second else ""
+    return (
+        f"polled late: a scan takes {longest:.0f} s, and one is to begin every {interval:.0f} s; raise {paced}"
+        "poll_interval_seconds; "
+    )
+
+
+def status_line(model: EngineModel, now: float) -> str:
+    """Return the most important facts in one line, for systemd. Engine's thread only; `now` is on its clock."""
     counts = model.indexer.tables.counts
     saved = " NOT SAVED" if model.flushes.error else ""
-    return f"{model.state}: {counts.n_sessions} sessions, {counts.n_datasets} datasets{saved}; {_detail(model)}"
+    return f"{model.state}: {counts.n_sessions} sessions, {counts.n_datasets} datasets{saved}; {_detail(model, now)}"
