@@ -221,7 +221,7 @@ class PruneReply:
     reference: str
     """Folder of the reference tables, or `the daemon's own tables`."""
     reference_date: str
-    """The earliest time that they may be from, UTC, ISO 8601; empty for the daemon's own tables, or if nothing tells."""
+    """The earliest time that they may be from, UTC, ISO 8601; empty for the daemon's own, or where nothing tells."""
     reference_generation: int | None
     """Null if another program than alfwatchd wrote them."""
     n_datasets: int

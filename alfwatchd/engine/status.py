@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from datetime import timedelta
 
 from alfwatchd.alf.printable import printable
@@ -16,11 +17,20 @@ from alfwatchd.watch.inotify import watches_limit
 _MAX_PROBLEMS = 1000
 
 
-def make_status(model: EngineModel, now: float) -> Status:
-    """Return what the engine knows. Engine's thread only; `now` is on its clock, in seconds."""
+def make_status(model: EngineModel, now: float, problems: Sequence[Problem] | None = None) -> Status:
+    """Return what the engine knows. Engine's thread only.
+
+    Parameters
+    ----------
+    model : EngineModel
+    now : float
+        On the engine's clock, in seconds.
+    problems : sequence of Problem or None
+        Those that `find_problems` found just now; None to look for them.
+    """
     model.enter(find_state(model, now), now)  # what was done since the last step may have changed it
     indexer, flushes, settings = model.indexer, model.flushes, model.settings
-    counts, problems = indexer.tables.counts, _find_problems(model)
+    counts, problems = indexer.tables.counts, find_problems(model) if problems is None else problems
     changed = [time for time in (flushes.changed_since, indexer.dirty.oldest) if time is not None]
 
     def iso(time: float | None) -> str | None:
@@ -63,7 +73,7 @@ def make_status(model: EngineModel, now: float) -> Status:
     )
 
 
-def _find_problems(model: EngineModel) -> list[Problem]:
+def find_problems(model: EngineModel) -> list[Problem]:
     """Return what a person should act on: about rows, sorted by path, then about the trash."""
     snapshot, lab = model.indexer.tables.snapshot(), model.settings.lab
     problems = lab_problems(lab, snapshot) + model.indexer.problems() + model.other_files.problems()

@@ -69,7 +69,7 @@ class Protocol(H11Protocol):
 
     def describe(self) -> dict[str, Any]:
         """Return what the application finds in `request.state`."""
-        return {"peer": find_peer(self._socket)}
+        return {"peer": find_peer(self._socket), "connection": self}
 
     def make_error(self, kind: str, message: str, status: HTTPStatus) -> JSONResponse:
         """Return an error that does not come from the application."""
@@ -133,6 +133,11 @@ class Protocol(H11Protocol):
         """Close the connection at once."""
         self.connections.discard(self)
         self.transport.abort()
+
+    @property
+    def room(self) -> int:
+        """The most connections at a time."""
+        return self._room
 
     @property
     def has_asked(self) -> bool:
