@@ -9,6 +9,9 @@ from alfwatchd.service import configuration
 from alfwatchd.service.configuration import Address, Flags
 from alfwatchd.web.client import Client
 
+MONITOR_SECONDS = 8.0
+"""How long a command for a monitoring system waits for an answer: such systems give up after some 10 s."""
+
 
 def find_daemon(flags: Flags, timeout: float | None = None) -> Client:
     """Return a client for a command that needs a daemon.

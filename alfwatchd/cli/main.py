@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from alfwatchd import threads
-from alfwatchd.cli import config, daemon, demo, flush, ids, output, prune, rescan, serve, status, sync
+from alfwatchd.cli import config, daemon, demo, flush, ids, metrics, output, prune, rescan, serve, status, sync
 from alfwatchd.cli import set as set_command
 from alfwatchd.cli.interrupts import end
 from alfwatchd.cli.parser import CommandLine
@@ -21,6 +21,7 @@ COMMANDS = (
     sync.COMMAND,
     flush.COMMAND,
     rescan.COMMAND,
+    metrics.COMMAND,
     ids.COMMAND,
     set_command.COMMAND,
     prune.COMMAND,

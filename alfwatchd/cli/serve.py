@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from alfwatchd.cli import settings_flags
+from alfwatchd.cli import addressing, settings_flags
 from alfwatchd.cli.parser import Command
 from alfwatchd.service import configuration, logs
 
@@ -19,6 +19,9 @@ on another machine, in Python:
   one.load_cache()              fetch the tables, if the server has newer ones
   one.load_cache(tag="mine")    fetch a subset: a [[publish]] entry with
                                 subset.tag = "mine" defines it
+
+for Prometheus, /metrics has the metrics of the daemon, which the server asks on
+its control socket.
 
 The password is the credential serve_token. Set it in the environment as
 ALFWATCHD_CREDENTIAL_SERVE_TOKEN, or with LoadCredential= in a systemd unit.
@@ -37,18 +40,19 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     settings_flags.add_settings(
         parser,
         "settings",
-        "root", "out_dir", "state_dir", "config", "log_level",
+        "root", "out_dir", "state_dir", "socket", "config", "log_level",
         about=settings_flags.PRECEDENCE,
     )  # fmt: skip
     settings_flags.add_output(parser, has_json=False)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    loaded = configuration.load(settings_flags.read_flags(arguments)).settings
+    flags = settings_flags.read_flags(arguments)
+    loaded = configuration.load(flags).settings
     from alfwatchd.service import serve
 
     logs.set_up(loaded.log_level)
-    serve.run(loaded)
+    serve.run(loaded, lambda accept: addressing.find_daemon(flags, addressing.MONITOR_SECONDS).metrics(accept))
     return 0
 
 

@@ -33,7 +33,7 @@ The state is one of
 exit codes: 0 done, 1 failed, 3 no daemon
 with --check: 0 live, or polled in time; 1 warning: starting, catching up, or
 polled late; 2 critical: offline, held, not saved, or no daemon answers within
-10 seconds; 3 unknown: the daemon cannot be asked
+8 seconds; 3 unknown: the daemon cannot be asked
 """
 
 
@@ -56,7 +56,7 @@ def _run(arguments: argparse.Namespace) -> int:
 def _check(flags: Flags, arguments: argparse.Namespace) -> int:
     """Show the verdict of a check, and return its exit code."""
     try:
-        status = addressing.find_daemon(flags, status_check.ANSWER_SECONDS).status()
+        status = addressing.find_daemon(flags, addressing.MONITOR_SECONDS).status()
     except AlfwatchdError as error:
         verdict = status_check.judge_error(error)
         if arguments.json:

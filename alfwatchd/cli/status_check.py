@@ -11,9 +11,6 @@ from typing import Literal
 from alfwatchd.api import Status
 from alfwatchd.errors import AlfwatchdError, NoDaemon, RequestFailed, WrongRoot
 
-ANSWER_SECONDS = 10.0
-"""How long the daemon may take to answer. Monitoring programs give a plug-in about as long."""
-
 _CODES = {"OK": 0, "WARNING": 1, "CRITICAL": 2, "UNKNOWN": 3}
 
 

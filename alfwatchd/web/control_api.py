@@ -11,7 +11,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, FastAPI, Header, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from alfwatchd import api
@@ -147,7 +147,7 @@ def _metrics_routes(service: ControlService) -> APIRouter:
 
     texts = {content_type.partition(";")[0]: {"schema": {"type": "string"}} for content_type in (TEXT, OPENMETRICS)}
 
-    @routes.get("/metrics", response_class=PlainTextResponse, responses={HTTPStatus.OK.value: {"content": texts}})
+    @routes.get("/metrics", response_class=Response, responses={HTTPStatus.OK.value: {"content": texts}})
     async def metrics(request: Request) -> Response:
         """Return all metrics: as OpenMetrics if the header Accept names it, else as Prometheus' text."""
         figures: Figures = await service.ask(FiguresRequest)

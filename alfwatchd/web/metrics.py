@@ -14,6 +14,7 @@ from typing import get_args
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from alfwatchd.api import AdoptStatus, DaemonState, Status, TargetStatus
@@ -58,6 +59,12 @@ def show(figures: Figures, server: ServerFigures, content_type: str) -> bytes:
 def show_down(content_type: str) -> bytes:
     """Return what stands in the place of the metrics while no daemon answers."""
     return _show([GaugeMetricFamily("alfwatchd_up", _UP, 0)], content_type)
+
+
+def list_samples(text: bytes) -> list[dict[str, object]]:
+    """Return name, labels and value of each sample in Prometheus' text format."""
+    families = text_string_to_metric_families(text.decode())
+    return [{"name": each.name, "labels": each.labels, "value": each.value} for one in families for each in one.samples]
 
 
 def _show(families: list[Metric], content_type: str) -> bytes:

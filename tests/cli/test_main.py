@@ -24,13 +24,14 @@ FLAGS = {
     "sync": {*ADDRESS, *OUTPUT},
     "flush": {*ADDRESS, *OUTPUT},
     "rescan": {*ADDRESS, *OUTPUT, "--accept-root"},
+    "metrics": {*ADDRESS, *OUTPUT, "--textfile"},
     "ids": {*ADDRESS, *OUTPUT, *SCAN, "--hash-files", "--recompute"},
     "set": {*ADDRESS, *OUTPUT, *SCAN, "--hash-files"},
     "prune": {
         *ADDRESS, *OUTPUT, *SCAN, "--reference", "--apply", "--newer", "--keep-empty-sessions", "--max-fraction",
         "--list", "--undo", "--empty-trash",
     },
-    "serve": {"--root", "--config", "--out-dir", "--state-dir", "--log-level", "--host", "--port", "-h", "--help"},
+    "serve": {*ADDRESS, "--log-level", "--host", "--port", "-h", "--help"},
     "config": {*ADDRESS, *OUTPUT, *SCAN, "--hash-files", "--watch"},
     "demo": {"--sessions", "-h", "--help"},
 }  # fmt: skip

@@ -10,7 +10,7 @@ import pytest
 
 from alfwatchd import errors
 from alfwatchd.api import StatusRequest
-from alfwatchd.cli import status_check
+from alfwatchd.cli import addressing, status_check
 from kit.control import HOLD, STATUS, control_box
 
 GOOD = replace(STATUS, saved=True, last_flush_error=None, oldest_unflushed_seconds=None, watches_limit=100)
@@ -65,7 +65,7 @@ def test_a_daemon_that_does_not_answer_is_critical(run, tmp_path, monkeypatch):
     ended = run("status", "--check", "--json", f"--socket={tmp_path / 's'}")
     assert (ended.code, ended.out, json.loads(ended.err)["error"]) == (2, "", "NoDaemon")
     assert json.loads(ended.err)["exit_code"] == 2
-    monkeypatch.setattr(status_check, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(addressing, "MONITOR_SECONDS", 0.2)
     with control_box({StatusRequest: HOLD}) as box:
         ended = run("status", "--check", f"--socket={box.path}")
         assert (ended.code, ended.out.partition(": ")[2][:16]) == (2, "no answer within")

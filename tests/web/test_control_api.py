@@ -171,7 +171,8 @@ def test_the_description_names_all_replies(box: Box):
     for operation in (each for methods in described["paths"].values() for each in methods.values()):
         assert operation["description"]
         for code, answer in operation["responses"].items():
-            if "text/plain" in answer["content"]:  # the metrics
+            if answer["content"].keys() == {"text/plain", "application/openmetrics-text"}:
+                assert code == "200"  # the metrics
                 continue
             schema = answer["content"]["application/json"]["schema"]["$ref"]
             assert (schema == "#/components/schemas/ErrorReply") == (code != "200")
