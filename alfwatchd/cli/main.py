@@ -63,12 +63,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         Help or the version was asked for, and printed.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    output.show_errors_as_json(wanted=_wants_json(words))
     try:
         arguments = parse(words)
         logs.set_up(getattr(arguments, "log_level", None) or "warning")
         return int(arguments.run(arguments))
     except AlfwatchdError as error:
-        output.complain(error, error.exit_code, as_json=_wants_json(words))
+        output.complain(error, error.exit_code)
         return error.exit_code
     except KeyboardInterrupt as interrupt:
         return end(interrupt)
@@ -78,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (RuntimeError, OSError, MemoryError) as error:
         if (trouble := _trouble_with_the_machine(error)) is None:
             raise
-        output.complain(AlfwatchdError(trouble), 1, as_json=_wants_json(words))
+        output.complain(trouble)
         return 1
 
 

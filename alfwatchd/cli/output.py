@@ -61,15 +61,25 @@ def show_reply(reply: DataclassInstance, arguments: Namespace, text: str) -> Non
         show(text)
 
 
-def complain(error: AlfwatchdError, code: int, *, as_json: bool) -> None:
-    """Say on the standard error why a command fails: in words, or as one line of JSON for a program.
+_errors_are_json = False
+
+
+def show_errors_as_json(*, wanted: bool) -> None:
+    """Say in which form `complain` tells errors from now on: JSON for a program, else words."""
+    global _errors_are_json
+    _errors_are_json = wanted
+
+
+def complain(error: AlfwatchdError | str, code: int = 1) -> None:
+    """Say on the standard error why a command fails, in the form that `show_errors_as_json` has set.
 
     The JSON is that of the control API, ``{"error": NAME, "message": TEXT}``, with the ``exit_code`` of the process.
     """
-    if not as_json:
+    if not _errors_are_json:
         logs.complain(str(error))
         return
-    name = next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
+    kinds = type(error).__mro__ if isinstance(error, AlfwatchdError) else (AlfwatchdError,)
+    name = next(kind.__name__ for kind in kinds if kind.__module__ == errors.__name__)
     note(json.dumps({"error": name, "message": redact(str(error)), "exit_code": code}))
 
 
@@ -97,7 +107,7 @@ def flush(code: int) -> int:
         pass  # the reader has seen enough, as `head` does
     except (OSError, ValueError) as error:
         if code == 0:
-            logs.complain(_CANNOT_WRITE.format(getattr(error, "strerror", error)))
+            complain(_CANNOT_WRITE.format(getattr(error, "strerror", error)))
             code = 1
     with suppress(OSError, ValueError):
         sys.stderr.flush()

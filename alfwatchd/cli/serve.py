@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
-from alfwatchd.cli import addressing, settings_flags
+from alfwatchd.cli import addressing, output, settings_flags
 from alfwatchd.cli.parser import Command
 from alfwatchd.service import configuration, logs
+
+if TYPE_CHECKING:
+    from alfwatchd.service.serve import Serving
 
 _EXAMPLES = """\
 example:
@@ -43,7 +49,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         "root", "out_dir", "state_dir", "socket", "config", "log_level",
         about=settings_flags.PRECEDENCE,
     )  # fmt: skip
-    settings_flags.add_output(parser, has_json=False)
+    settings_flags.add_output(parser, json_help="print as JSON where the server listens, as soon as it does")
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -52,8 +58,18 @@ def _run(arguments: argparse.Namespace) -> int:
     from alfwatchd.service import serve
 
     logs.set_up(loaded.log_level)
-    serve.run(loaded, lambda accept: addressing.find_daemon(flags, addressing.MONITOR_SECONDS).metrics(accept))
+    serve.run(
+        loaded,
+        lambda accept: addressing.find_daemon(flags, addressing.MONITOR_SECONDS).metrics(accept),
+        _show if arguments.json else lambda _: None,
+    )
     return 0
+
+
+def _show(serving: Serving) -> None:
+    """Print where the server listens, for a program that waits for it."""
+    output.show_json(asdict(serving))
+    sys.stdout.flush()
 
 
 COMMAND = Command(

@@ -60,7 +60,7 @@ def _check(flags: Flags, arguments: argparse.Namespace) -> int:
     except AlfwatchdError as error:
         verdict = status_check.judge_error(error)
         if arguments.json:
-            output.complain(error, verdict.code, as_json=True)
+            output.complain(error, verdict.code)
         else:
             output.show(verdict.line())
         return verdict.code

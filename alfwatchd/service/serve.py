@@ -56,7 +56,18 @@ _BACKLOG = 256
 _ENDS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
 
-def run(settings: Settings, ask_metrics: Callable[[str], bytes]) -> None:
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """Where a server listens, which tags it serves, and whether clients need a token."""
+
+    address: str
+    tags: list[str]
+    needs_token: bool
+
+
+def run(
+    settings: Settings, ask_metrics: Callable[[str], bytes], tell: Callable[[Serving], object] = lambda _: None
+) -> None:
     """Serve until SIGTERM, SIGINT or SIGHUP. Main thread only.
 
     Parameters
@@ -65,6 +76,8 @@ def run(settings: Settings, ask_metrics: Callable[[str], bytes]) -> None:
         The tables are in `out_dir`; they need not exist yet.
     ask_metrics : callable
         As for `DaemonMetrics`.
+    tell : callable
+        Called as soon as the server listens.
 
     Raises
     ------
@@ -100,6 +113,7 @@ def run(settings: Settings, ask_metrics: Callable[[str], bytes]) -> None:
             "serving address=%s out_dir=%s token=%s tags=%d",
             address_of(listening), settings.out_dir, "no" if token is None else "yes", len(tags),
         )  # fmt: skip
+        tell(Serving(address_of(listening), sorted(tags), token is not None))
         _wait_for_the_end(server, publisher)
         # A second Ctrl-C ends the process at once, without waiting for downloads.
         signal.signal(signal.SIGINT, signal.SIG_DFL)

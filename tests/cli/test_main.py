@@ -19,7 +19,7 @@ ADDRESS = {"--root", "--config", "--socket", "--out-dir", "--state-dir"}
 SCAN = {"--lab", "--exclude", "--scan-workers", "--log-level"}
 OUTPUT = {"--json", "-h", "--help"}
 FLAGS = {
-    "": {*ADDRESS, *SCAN, "--hash-files", "--watch", "--once", "--accept-root", "-h", "--help", "--version"},
+    "": {*ADDRESS, *SCAN, "--hash-files", "--watch", "--once", "--accept-root", *OUTPUT, "--version"},
     "status": {*ADDRESS, *OUTPUT, "--check"},
     "sync": {*ADDRESS, *OUTPUT},
     "flush": {*ADDRESS, *OUTPUT},
@@ -31,9 +31,9 @@ FLAGS = {
         *ADDRESS, *OUTPUT, *SCAN, "--reference", "--apply", "--newer", "--keep-empty-sessions", "--max-fraction",
         "--list", "--undo", "--empty-trash",
     },
-    "serve": {*ADDRESS, "--log-level", "--host", "--port", "-h", "--help"},
+    "serve": {*ADDRESS, "--log-level", "--host", "--port", *OUTPUT},
     "config": {*ADDRESS, *OUTPUT, *SCAN, "--hash-files", "--watch"},
-    "demo": {"--sessions", "-h", "--help"},
+    "demo": {"--sessions", *OUTPUT},
 }  # fmt: skip
 
 
@@ -74,10 +74,10 @@ def test_help_teaches_in_groups(name, run):
 TITLES = {
     "status": ["how it is shown", "which daemon", "output and help", "examples"],
     "rescan": ["what to scan", "which daemon", "output and help", "examples"],
-    "demo": ["the tree", "help", "example"],
+    "demo": ["the tree", "output and help", "example"],
     "": [
         "commands", "one update instead of a daemon", "places", "what is indexed", "how it runs",
-        "daemon only (no effect with --once)", "help", "examples",
+        "daemon only (no effect with --once)", "output and help", "examples",
     ],
 }  # fmt: skip
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+
 import pytest
 
 from alfwatchd.errors import NoDaemon, WrongRoot
@@ -17,7 +20,7 @@ from kit.control import STATUS, control_box
 def test_it_listens_where_it_is_told(words, host, port, run, tmp_path, monkeypatch):
     """To listen on all networks must be the user's wish, and never a default."""
     given = []
-    monkeypatch.setattr(serve, "run", lambda settings, _: given.append(settings))
+    monkeypatch.setattr(serve, "run", lambda settings, *_: given.append(settings))
     assert run("serve", f"--root={tmp_path}", *words).code == 0
     assert [(each.serve.host, each.serve.port) for each in given] == [(host, port)]
 
@@ -25,7 +28,7 @@ def test_it_listens_where_it_is_told(words, host, port, run, tmp_path, monkeypat
 def test_it_asks_the_daemon_of_its_root_for_metrics(run, tmp_path, monkeypatch):
     """A monitoring system must not take the daemon of another root for this one."""
     asked = []
-    monkeypatch.setattr(serve, "run", lambda _, ask: asked.append(ask))
+    monkeypatch.setattr(serve, "run", lambda _, ask, *__: asked.append(ask))
     with control_box({FiguresRequest: Figures(STATUS)}) as box:
         (box.settings.root).mkdir()
         assert run("serve", f"--root={box.settings.root}", f"--socket={box.path}").code == 0
@@ -36,6 +39,14 @@ def test_it_asks_the_daemon_of_its_root_for_metrics(run, tmp_path, monkeypatch):
             asked[1]("text/plain")
     with pytest.raises(NoDaemon):
         asked[0]("text/plain")
+
+
+def test_a_program_is_told_where_the_server_listens(run, tmp_path, monkeypatch):
+    """With --port 0, a script has no other way to find it; people read the log."""
+    made = serve.Serving("http://127.0.0.1:81", ["mine"], needs_token=True)
+    monkeypatch.setattr(serve, "run", lambda _, __, tell: tell(made))
+    assert json.loads(run("serve", f"--root={tmp_path}", "--json").out) == asdict(made)
+    assert run("serve", f"--root={tmp_path}").out == ""
 
 
 def test_help_shows_how_a_client_asks(run):
