@@ -43,6 +43,11 @@ def show_json(value: object) -> None:
     show(json.dumps(value, default=str, indent=2))
 
 
+def show_json_line(value: object) -> None:
+    """Print a value as JSON in one line, for a program that reads one value after the other."""
+    show(json.dumps(value, default=str))
+
+
 def show_reply(reply: DataclassInstance, arguments: Namespace, text: str) -> None:
     """Print an answer: as `text` for people, or whole, as JSON, if the user asked for that.
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import sys
+import time
+from typing import NoReturn
 
 from alfwatchd.api import AdoptStatus, Status, TargetStatus
-from alfwatchd.cli import addressing, output, settings_flags, status_check
+from alfwatchd.cli import addressing, output, settings_flags, status_check, status_watch
 from alfwatchd.cli.output import show_bytes
 from alfwatchd.cli.parser import Command
-from alfwatchd.errors import AlfwatchdError
+from alfwatchd.errors import AlfwatchdError, UsageError
 from alfwatchd.service.configuration import Flags
 
 _MOST_PROBLEMS = 20
@@ -19,6 +22,7 @@ examples:
   alfwatchd status                      ask the daemon on the usual socket
   alfwatchd status --root /data/one     ask the daemon that keeps /data/one
   alfwatchd status --json               every value, for a program
+  alfwatchd status --watch              look on, with what changed last
   alfwatchd status --check              one line and an exit code, for Nagios,
                                         Icinga, Zabbix and the like
 
@@ -39,6 +43,12 @@ polled late; 2 critical: offline, held, not saved, or no daemon answers within
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("how it is shown")
+    group.add_argument(
+        "--watch",
+        action="store_true",
+        help="show it every second until Ctrl-C, with what changed last; not on a terminal, or with --json: one line "
+        "for each change",
+    )
     group.add_argument("--check", action="store_true", help="print one line, and end with the code of a plug-in")
     settings_flags.add_address(parser)
     settings_flags.add_output(parser)
@@ -46,11 +56,22 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     flags = settings_flags.read_flags(arguments)
+    if arguments.check and arguments.watch:
+        raise UsageError("--check looks once, and --watch until it is interrupted; give one of them")
+    if arguments.watch:
+        _watch(flags, arguments)
     if arguments.check:
         return _check(flags, arguments)
     status = addressing.find_daemon(flags).status()
     output.show_reply(status, arguments, "\n".join(status_lines(status)))
     return 0
+
+
+def _watch(flags: Flags, arguments: argparse.Namespace) -> NoReturn:
+    """Show the status until Ctrl-C ends the process."""
+    is_screen = sys.stdout.isatty() and not arguments.json
+    show = status_watch.on_terminal(status_lines) if is_screen else status_watch.as_lines(arguments)
+    status_watch.watch(lambda: addressing.find_daemon(flags, addressing.MONITOR_SECONDS).status(), show, time.sleep)
 
 
 def _check(flags: Flags, arguments: argparse.Namespace) -> int:

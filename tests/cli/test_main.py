@@ -20,7 +20,7 @@ SCAN = {"--lab", "--exclude", "--scan-workers", "--log-level"}
 OUTPUT = {"--json", "-h", "--help"}
 FLAGS = {
     "": {*ADDRESS, *SCAN, "--hash-files", "--watch", "--once", "--accept-root", *OUTPUT, "--version"},
-    "status": {*ADDRESS, *OUTPUT, "--check"},
+    "status": {*ADDRESS, *OUTPUT, "--check", "--watch"},
     "sync": {*ADDRESS, *OUTPUT},
     "flush": {*ADDRESS, *OUTPUT},
     "rescan": {*ADDRESS, *OUTPUT, "--accept-root"},
