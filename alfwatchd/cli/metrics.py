@@ -45,7 +45,9 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     path = Path(arguments.textfile) if arguments.textfile is not None else None
     if path is not None and path.suffix != _ENDING:
-        raise UsageError(f"--textfile {path}: its name must end in {_ENDING}, else node_exporter does not read it")
+        raise UsageError(
+            f"--textfile {arguments.textfile!r}: its name must end in {_ENDING}, else node_exporter does not read it"
+        )
     try:
         client = addressing.find_daemon(settings_flags.read_flags(arguments), addressing.MONITOR_SECONDS)
         text = client.metrics()

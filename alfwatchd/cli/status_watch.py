@@ -170,14 +170,15 @@ def as_lines(arguments: Namespace) -> Callable[[Moment], None]:
         if shown and not moment.has_changed:
             return
         shown += 1
+        status = moment.status
+        rows = f" ({status.n_sessions} sessions, {status.n_datasets} datasets)" if moment.trouble is None else ""
         if not arguments.json:
-            status = moment.status
             last = moment.changes[-1] if moment.changes else f"{status.since} {status.state}: {status.detail}"
-            output.show(f"{last} ({status.n_sessions} sessions, {status.n_datasets} datasets)")
+            output.show(last + rows)
         elif moment.trouble is not None:
             output.complain(moment.trouble, moment.trouble.exit_code)
         else:
-            output.show_json_line(asdict(moment.status))
+            output.show_json_line(asdict(status))
         sys.stdout.flush()
 
     return show

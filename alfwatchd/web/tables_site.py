@@ -153,7 +153,7 @@ class Site:
             _check_method(request, path, "POST")
             return await self._log_in(request)
         self._check_token(request.headers.get("authorization", ""))
-        if path == "/metrics" and self.metrics is not None:
+        if path.rstrip("/") == "/metrics" and self.metrics is not None:
             _check_method(request, path, "GET", "HEAD")
             return await self.metrics.answer(request)
         if found := _INFO_PATH.fullmatch(path):

@@ -193,3 +193,20 @@ def test_a_real_prometheus(tmp_path):
         monitor.wait(lambda: down <= monitor.firing(), down)
         assert not monitor.query(in_file)
         assert monitor.query('alfwatchd_up{job="held"} == 1')
+
+
+def n_bytes_written(pid: int) -> int:
+    """Return how many bytes a process has had written to disks so far (proc(5))."""
+    return int(re.search(r"(?m)^write_bytes: (\d+)", Path(f"/proc/{pid}/io").read_text())[1])
+
+
+def test_questions_write_nothing_to_disk(tmp_path):
+    """The disk of an idle lab server may sleep, although somebody asks every 15 seconds."""
+    with program(make_small_tree(tmp_path / "root")) as made:
+        made.start()
+        made.wait(lambda: made.client.status().generation == made.client.status().flushed_generation)
+        before, files = n_bytes_written(made.pid), sorted(made.home.rglob("*"))
+        texts = {made.client.metrics().partition(b"alfwatchd_events_total ")[2].split()[0] for _ in range(50)}
+        assert n_bytes_written(made.pid) == before
+        assert sorted(made.home.rglob("*")) == files
+        assert len(texts) == 1  # no question causes an event in the tree
