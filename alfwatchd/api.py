@@ -165,6 +165,8 @@ class Status:
     n_problems: int = 0
     trash_bytes: int = 0
     """Size of the files in the trash."""
+    polled_late: bool = False
+    """Whether a scan of a polled tree takes longer than the time between two of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,8 +220,7 @@ class PruneReply:
     reference: str
     """Folder of the reference tables, or `the daemon's own tables`."""
     reference_date: str
-    """The earliest time that they may be from, UTC, ISO 8601; empty where nothing tells, and for the daemon's own
-    tables."""
+    """The earliest time that they may be from, UTC, ISO 8601; empty for the daemon's own, or where nothing tells."""
     reference_generation: int | None
     """Null if another program than alfwatchd wrote them."""
     n_datasets: int

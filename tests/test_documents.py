@@ -344,7 +344,7 @@ def test_docstrings_are_in_plain_english() -> None:
     assert len(found) <= STILL_UNPLAIN, "\n".join(found)
 
 
-COMMANDS = ("", "status", "sync", "flush", "rescan", "ids", "prune", "serve", "config", "demo")
+COMMANDS = ("", "status", "sync", "flush", "rescan", "ids", "metrics", "prune", "serve", "config", "demo")
 
 
 def test_help_is_in_plain_english() -> None:

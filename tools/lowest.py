@@ -25,6 +25,7 @@ TESTS = (
     "test_libraries.py",  # what we rely on
     "service/test_configuration.py",
     "watch/test_watcher.py",
+    "web/test_metrics.py",
     "store/test_parquet_file.py", "store/test_writer.py", "store/test_reader.py",  # tables written and opened
     "database/test_alyx.py",
     "publish/test_s3.py", "publish/test_s3_server.py",

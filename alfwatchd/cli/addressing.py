@@ -9,14 +9,19 @@ from alfwatchd.service import configuration
 from alfwatchd.service.configuration import Address, Flags
 from alfwatchd.web.client import Client
 
+MONITOR_SECONDS = 8.0
+"""How long a command for a monitoring system waits for an answer: such systems give up after some 10 s."""
 
-def find_daemon(flags: Flags) -> Client:
+
+def find_daemon(flags: Flags, timeout: float | None = None) -> Client:
     """Return a client for a command that needs a daemon.
 
     Parameters
     ----------
     flags : mapping of str to object
         The settings that the command line sets.
+    timeout : float or None
+        Seconds to wait for each answer; None waits as long as the daemon needs.
 
     Returns
     -------
@@ -32,8 +37,8 @@ def find_daemon(flags: Flags) -> Client:
     """
     address = configuration.find_address(flags)
     if len(address.sockets) == 1 or address.root is None:
-        return Client(address.sockets[0], root=address.root)
-    return _first_that_keeps(address)
+        return Client(address.sockets[0], timeout, address.root)
+    return _first_that_keeps(address, timeout)
 
 
 def find_daemon_if_any(flags: Flags) -> Client | None:
@@ -100,10 +105,10 @@ def with_root(client: Client, flags: Flags, *, changes: bool) -> Client:
     return Client(client.socket_path, client.timeout, root)
 
 
-def _first_that_keeps(address: Address) -> Client:
+def _first_that_keeps(address: Address, timeout: float | None = None) -> Client:
     failed: list[AlfwatchdError] = []
     for path in address.sockets:
-        client = Client(path, root=address.root)
+        client = Client(path, timeout, address.root)
         try:
             client.status()
         except (NoDaemon, WrongRoot, NotAllowed) as error:

@@ -37,8 +37,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     settings_flags.add_settings(parser, "what is indexed", "lab", "exclude", "hash_files")
     settings_flags.add_settings(parser, "how it runs", "scan_workers", "log_level")
     settings_flags.add_settings(parser, "daemon only (no effect with --once)", "watch", "socket")
-    group = parser.add_argument_group("help")
-    group.add_argument("-h", "--help", action="help", help="print this help and end")
+    group = settings_flags.add_output(parser, json_help="with --once: print the summary as JSON")
     group.add_argument("--version", action=_ShowVersion, nargs=0, help="print the version and end")
 
 
@@ -53,10 +52,12 @@ class _ShowVersion(argparse.Action):
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.accept_root and not arguments.once:
         raise UsageError("--accept-root goes with --once; for a running daemon: alfwatchd rescan --accept-root")
+    if arguments.json and not arguments.once:
+        raise UsageError("--json goes with --once; a daemon prints no answer: alfwatchd status --json asks it")
     flags = settings_flags.read_flags(arguments)
     loaded = configuration.load(flags).settings
     if arguments.once:
-        return once.run(loaded, accept_root=arguments.accept_root)
+        return once.run(loaded, accept_root=arguments.accept_root, as_json=arguments.json)
     from alfwatchd.service import daemon
 
     logs.set_up(loaded.log_level)

@@ -23,16 +23,18 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--sessions", type=whole_number, default=6, metavar="N", help="number of sessions, 1 to 1000 (default 6)"
     )
-    settings_flags.add_output(parser, has_json=False)
+    settings_flags.add_output(parser)
 
 
 def _run(arguments: argparse.Namespace) -> int:
     from alfwatchd.cli.demo_tree import write_demo
 
     summary = write_demo(Path(arguments.folder), arguments.sessions)
-    output.show(
+    output.show_reply(
+        summary,
+        arguments,
         f"{summary.n_sessions} sessions, {summary.n_datasets} datasets, {output.show_bytes(summary.n_bytes)} and "
-        f"{summary.n_junk} files of junk in {summary.folder}\nnow try: alfwatchd --root {summary.folder} --once"
+        f"{summary.n_junk} files of junk in {summary.folder}\nnow try: alfwatchd --root {summary.folder} --once",
     )
     return 0
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alfwatchd.service import logs
+from alfwatchd.cli import output
 from alfwatchd.web.client import Client
 
 
@@ -10,5 +10,5 @@ def tell_if_held(client: Client) -> bool:
     """Say on the standard error why the daemon holds rows, and what to do; return whether it holds any."""
     held = [problem.message for problem in client.status().problems if problem.kind == "held"]
     for message in held:
-        logs.complain(message)
+        output.complain(message)
     return bool(held)

@@ -9,7 +9,22 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from alfwatchd import threads
-from alfwatchd.cli import config, daemon, demo, flush, ids, ls, output, prune, report, rescan, serve, status, sync
+from alfwatchd.cli import (
+    config,
+    daemon,
+    demo,
+    flush,
+    ids,
+    ls,
+    metrics,
+    output,
+    prune,
+    report,
+    rescan,
+    serve,
+    status,
+    sync,
+)
 from alfwatchd.cli import set as set_command
 from alfwatchd.cli.interrupts import end
 from alfwatchd.cli.parser import CommandLine
@@ -23,6 +38,7 @@ COMMANDS = (
     rescan.COMMAND,
     ls.COMMAND,
     report.COMMAND,
+    metrics.COMMAND,
     ids.COMMAND,
     set_command.COMMAND,
     prune.COMMAND,
@@ -63,12 +79,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     SystemExit
         Help or the version was asked for, and printed.
     """
+    words = list(sys.argv[1:] if argv is None else argv)
+    output.show_errors_as_json(wanted=_wants_json(words))
     try:
-        arguments = parse(sys.argv[1:] if argv is None else argv)
+        arguments = parse(words)
         logs.set_up(getattr(arguments, "log_level", None) or "warning")
         return int(arguments.run(arguments))
     except AlfwatchdError as error:
-        logs.complain(str(error))
+        output.complain(error, error.exit_code)
         return error.exit_code
     except KeyboardInterrupt as interrupt:
         return end(interrupt)
@@ -78,8 +96,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (RuntimeError, OSError, MemoryError) as error:
         if (trouble := _trouble_with_the_machine(error)) is None:
             raise
-        logs.complain(trouble)
+        output.complain(trouble)
         return 1
+
+
+def _wants_json(words: Sequence[str]) -> bool:
+    """Tell whether errors are to be JSON: also those of a command line that cannot be parsed."""
+    return "--json" in words[: words.index("--") if "--" in words else None]
 
 
 def _trouble_with_the_machine(error: RuntimeError | OSError | MemoryError) -> str | None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import gc
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from alfwatchd.cli import output
 from alfwatchd.cli.interrupts import put_away
 from alfwatchd.cli.prune_trash import empty_due
 from alfwatchd.errors import AlfwatchdError
-from alfwatchd.service import logs
 from alfwatchd.settings import Settings
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ _FAILURES = ("held", "nothing_found", "adopt_source")
 """Problems for which the command fails: the last lines tell of them."""
 
 
-def run(settings: Settings, *, accept_root: bool) -> int:
+def run(settings: Settings, *, accept_root: bool, as_json: bool = False) -> int:
     """Update the tables, publish them, and return the exit code.
 
     Parameters
@@ -27,6 +27,8 @@ def run(settings: Settings, *, accept_root: bool) -> int:
     settings : Settings
     accept_root : bool
         Whether the root may be another disk or folder than last time.
+    as_json : bool
+        Whether the summary is printed as JSON.
 
     Raises
     ------
@@ -45,14 +47,17 @@ def run(settings: Settings, *, accept_root: bool) -> int:
             summary = run_once(settings, accept_root=accept_root, progress=progress.update)
             if not summary.held:  # otherwise the trash may be on another disk
                 empty_due(settings)
-        _show_summary(summary)
-        code = _publish_all(settings)
+        if not as_json:
+            _show_summary(summary)
+        published = _publish_all(settings, as_json=as_json)
+        if as_json:
+            output.show_json(asdict(summary) | {"published": list(map(asdict, published))})
     reasons = [problem.message for problem in summary.problems if problem.kind in ("held", "nothing_found")]
     if summary.source_error:
         reasons.append(f"the tables are written without a look at the database: {summary.source_error}")
     for reason in reasons:
-        logs.complain(reason)
-    return code or int(bool(reasons))
+        output.complain(reason)
+    return int(bool(reasons) or any(each.error for each in published))
 
 
 def _show_summary(summary: Summary) -> None:
@@ -71,22 +76,37 @@ def _show_summary(summary: Summary) -> None:
     )
 
 
-def _publish_all(settings: Settings) -> int:
-    """Publish to each target, also after another target has failed; return the exit code."""
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What was done at one target; `generation` and `date` are null, and `error` says why, if nothing was."""
+
+    target: str
+    tag: str
+    published: bool
+    """False also where the target held these rows already."""
+    generation: str | None
+    date: str | None
+    error: str | None
+
+
+def _publish_all(settings: Settings, *, as_json: bool) -> list[Published]:
+    """Publish to each target, also after another target has failed."""
     from alfwatchd.publish.publication import publish_surely
 
-    code = 0
+    found = []
     for entry in settings.publish:
+        name, tag = entry.target, entry.subset.tag
         try:
             done = publish_surely(settings.out_dir, entry)
-            name, tag = entry.target, entry.subset.tag
-            output.show(published_line(name, tag, done.name, done.date, is_new=done.published))
+            if not as_json:
+                output.show(published_line(name, tag, done.name, done.date, is_new=done.published))
             if done.removal_error:
-                logs.complain(done.removal_error)
+                output.complain(done.removal_error)
+            found.append(Published(name, tag, done.published, done.name, done.date, None))
         except AlfwatchdError as error:
-            logs.complain(f"the tables are written, but not published to {entry.target}: {error}")
-            code = 1
-    return code
+            output.complain(f"the tables are written, but not published to {entry.target}: {error}")
+            found.append(Published(name, tag, published=False, generation=None, date=None, error=str(error)))
+    return found
 
 
 def published_line(target: str, tag: str, generation: str, date: str, *, is_new: bool) -> str:

@@ -12,6 +12,8 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from alfwatchd import errors
+from alfwatchd.addresses import redact
 from alfwatchd.alf.printable import printable
 from alfwatchd.errors import AlfwatchdError
 from alfwatchd.service import logs
@@ -43,6 +45,11 @@ def show(text: str) -> None:
 def show_json(value: object) -> None:
     """Print a value as JSON; what JSON does not know, such as a path, is printed as text."""
     show(json.dumps(value, default=str, indent=2))
+
+
+def show_json_line(value: object) -> None:
+    """Print a value as JSON in one line, for a program that reads one value after the other."""
+    show(json.dumps(value, default=str))
 
 
 def show_reply(reply: DataclassInstance, arguments: Namespace, text: str) -> None:
@@ -112,6 +119,28 @@ def show_table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: Coll
     )
 
 
+_errors_are_json = False
+
+
+def show_errors_as_json(*, wanted: bool) -> None:
+    """Say in which form `complain` tells errors from now on: JSON for a program, else words."""
+    global _errors_are_json
+    _errors_are_json = wanted
+
+
+def complain(error: AlfwatchdError | str, code: int = 1) -> None:
+    """Say on the standard error why a command fails, in the form that `show_errors_as_json` has set.
+
+    The JSON is that of the control API, ``{"error": NAME, "message": TEXT}``, with the ``exit_code`` of the process.
+    """
+    if not _errors_are_json:
+        logs.complain(str(error))
+        return
+    kinds = type(error).__mro__ if isinstance(error, AlfwatchdError) else (AlfwatchdError,)
+    name = next(kind.__name__ for kind in kinds if kind.__module__ == errors.__name__)
+    note(json.dumps({"error": name, "message": redact(str(error)), "exit_code": code}))
+
+
 def note(line: str) -> None:
     """Print a line about the work beside the answer, to the standard error."""
     print(line, file=sys.stderr)
@@ -136,7 +165,7 @@ def flush(code: int) -> int:
         pass  # the reader has seen enough, as `head` does
     except (OSError, ValueError) as error:
         if code == 0:
-            logs.complain(_CANNOT_WRITE.format(getattr(error, "strerror", error)))
+            complain(_CANNOT_WRITE.format(getattr(error, "strerror", error)))
             code = 1
     with suppress(OSError, ValueError):
         sys.stderr.flush()

@@ -11,7 +11,7 @@ from alfwatchd.cli import output, prune_trash
 from alfwatchd.cli.interrupts import put_away
 from alfwatchd.errors import UsageError
 from alfwatchd.prune.plan import NO_REFERENCE, OWN_TABLES
-from alfwatchd.service import configuration, logs
+from alfwatchd.service import configuration
 from alfwatchd.service.configuration import Flags
 from alfwatchd.web.client import Client
 
@@ -59,7 +59,7 @@ def _ask_daemon(arguments: argparse.Namespace, client: Client, flags: Flags) -> 
         with put_away():
             return client.apply_prune(plan.plan_id)
     except KeyboardInterrupt:
-        logs.complain(
+        output.complain(
             f"interrupted: the daemon stops at the next file; its log says what went (plan {plan.plan_id}). {_LEFT}"
         )
         raise
@@ -107,7 +107,7 @@ def _work_alone(arguments: argparse.Namespace, flags: Flags) -> PruneReply:
         try:
             return operations.apply(settings, plan, guard.check, lambda line: output.note(f"{line} {about}"))
         except KeyboardInterrupt:
-            logs.complain(f"interrupted: what went is listed above. {_LEFT}")
+            output.complain(f"interrupted: what went is listed above. {_LEFT}")
             raise
 
 

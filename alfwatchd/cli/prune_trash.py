@@ -8,7 +8,7 @@ from alfwatchd.api import PlansReply, TrashReply
 from alfwatchd.cli import output, prune_output
 from alfwatchd.cli.interrupts import put_away
 from alfwatchd.errors import AlfwatchdError
-from alfwatchd.service import configuration, logs
+from alfwatchd.service import configuration
 from alfwatchd.service.configuration import Flags
 from alfwatchd.settings import Settings
 from alfwatchd.web.client import Client
@@ -78,7 +78,7 @@ def empty_due(settings: Settings) -> None:
     try:
         reply = trash_jobs.empty_due(settings, output.note)
     except AlfwatchdError as error:
-        logs.complain(f"the trash is not emptied: {error}")
+        output.complain(f"the trash is not emptied: {error}")
         return
     for item in reply.kept:
-        logs.complain(f"{item.path}: stays in the trash: {item.reason}")
+        output.complain(f"{item.path}: stays in the trash: {item.reason}")

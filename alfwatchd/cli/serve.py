@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
-from alfwatchd.cli import settings_flags
+from alfwatchd.cli import addressing, output, settings_flags
 from alfwatchd.cli.parser import Command
 from alfwatchd.service import configuration, logs
+
+if TYPE_CHECKING:
+    from alfwatchd.service.serve import Serving
 
 _EXAMPLES = """\
 example:
@@ -19,6 +25,9 @@ on another machine, in Python:
   one.load_cache()              fetch the tables, if the server has newer ones
   one.load_cache(tag="mine")    fetch a subset: a [[publish]] entry with
                                 subset.tag = "mine" defines it
+
+for Prometheus, /metrics has the metrics of the daemon, which the server asks on
+its control socket.
 
 The password is the credential serve_token. Set it in the environment as
 ALFWATCHD_CREDENTIAL_SERVE_TOKEN, or with LoadCredential= in a systemd unit.
@@ -37,19 +46,30 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     settings_flags.add_settings(
         parser,
         "settings",
-        "root", "out_dir", "state_dir", "config", "log_level",
+        "root", "out_dir", "state_dir", "socket", "config", "log_level",
         about=settings_flags.PRECEDENCE,
     )  # fmt: skip
-    settings_flags.add_output(parser, has_json=False)
+    settings_flags.add_output(parser, json_help="print as JSON where the server listens, as soon as it does")
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    loaded = configuration.load(settings_flags.read_flags(arguments)).settings
+    flags = settings_flags.read_flags(arguments)
+    loaded = configuration.load(flags).settings
     from alfwatchd.service import serve
 
     logs.set_up(loaded.log_level)
-    serve.run(loaded)
+    serve.run(
+        loaded,
+        lambda accept: addressing.find_daemon(flags, addressing.MONITOR_SECONDS).metrics(accept),
+        _show if arguments.json else lambda _: None,
+    )
     return 0
+
+
+def _show(serving: Serving) -> None:
+    """Print where the server listens, for a program that waits for it."""
+    output.show_json(asdict(serving))
+    sys.stdout.flush()
 
 
 COMMAND = Command(

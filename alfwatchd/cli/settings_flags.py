@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alfwatchd.cli.parser import whole_number
+
+if TYPE_CHECKING:
+    from argparse import _ArgumentGroup as ArgumentGroup
 
 PRECEDENCE = "A flag wins over the environment (ALFWATCHD_ROOT, ...), and the environment\nwins over the --config file."
 """Sentence for the help of a command that reads settings."""
@@ -123,12 +126,17 @@ def add_own_scan(parser: argparse.ArgumentParser, root_title: str, title: str, *
     add_settings(parser, title, *keys, about="If a daemon runs for the root, its own settings are used instead.")
 
 
-def add_output(parser: argparse.ArgumentParser, *, has_json: bool = True) -> None:
-    """Add the group of ``--help`` and, if `has_json`, ``--json``."""
-    group = parser.add_argument_group("output and help" if has_json else "help")
-    if has_json:
-        group.add_argument("--json", action="store_true", help="print the whole answer as JSON")
-    group.add_argument("-h", "--help", action="help", help="print this help and end")
+def add_output(parser: argparse.ArgumentParser, *, json_help: str = "print the whole answer as JSON") -> ArgumentGroup:
+    """Add the group of ``--json`` and ``--help``, and return it."""
+    group = parser.add_argument_group("output and help")
+    group.add_argument("--json", action="store_true", help=f"{json_help}; errors, too")
+    add_help(group)
+    return group
+
+
+def add_help(parser: argparse.ArgumentParser | ArgumentGroup) -> None:
+    """Add ``--help``."""
+    parser.add_argument("-h", "--help", action="help", help="print this help and end")
 
 
 def read_flags(arguments: argparse.Namespace) -> dict[str, object]:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import sys
+import time
+from typing import NoReturn
 
 from alfwatchd.api import AdoptStatus, Status, TargetStatus
-from alfwatchd.cli import addressing, output, settings_flags
+from alfwatchd.cli import addressing, output, settings_flags, status_check, status_watch
 from alfwatchd.cli.output import show_bytes
 from alfwatchd.cli.parser import Command
+from alfwatchd.errors import AlfwatchdError, UsageError
+from alfwatchd.service.configuration import Flags
 
 _MOST_PROBLEMS = 20
 _MOST_SCANS = 3
@@ -17,6 +22,9 @@ examples:
   alfwatchd status                      ask the daemon on the usual socket
   alfwatchd status --root /data/one     ask the daemon that keeps /data/one
   alfwatchd status --json               every value, for a program
+  alfwatchd status --watch              look on, with what changed last
+  alfwatchd status --check              one line and an exit code, for Nagios,
+                                        Icinga, Zabbix and the like
 
 The state is one of
   starting       the first scan runs; the tables are those of the last run
@@ -27,18 +35,59 @@ The state is one of
   offline        the root is missing or is another disk; all rows stay
 
 exit codes: 0 done, 1 failed, 3 no daemon
+with --check: 0 live, or polled in time; 1 warning: starting, catching up, or
+polled late; 2 critical: offline, held, not saved, or no daemon answers within
+8 seconds; 3 unknown: the daemon cannot be asked
 """
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("how it is shown")
+    group.add_argument(
+        "--watch",
+        action="store_true",
+        help="show it every second until Ctrl-C, with what changed last; not on a terminal, or with --json: one line "
+        "for each change",
+    )
+    group.add_argument("--check", action="store_true", help="print one line, and end with the code of a plug-in")
     settings_flags.add_address(parser)
     settings_flags.add_output(parser)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    status = addressing.find_daemon(settings_flags.read_flags(arguments)).status()
+    flags = settings_flags.read_flags(arguments)
+    if arguments.check and arguments.watch:
+        raise UsageError("--check looks once, and --watch until it is interrupted; give one of them")
+    if arguments.watch:
+        _watch(flags, arguments)
+    if arguments.check:
+        return _check(flags, arguments)
+    status = addressing.find_daemon(flags).status()
     output.show_reply(status, arguments, "\n".join(status_lines(status)))
     return 0
+
+
+def _watch(flags: Flags, arguments: argparse.Namespace) -> NoReturn:
+    """Show the status until Ctrl-C ends the process."""
+    is_screen = sys.stdout.isatty() and not arguments.json
+    show = status_watch.on_terminal(status_lines) if is_screen else status_watch.as_lines(arguments)
+    status_watch.watch(lambda: addressing.find_daemon(flags, addressing.MONITOR_SECONDS).status(), show, time.sleep)
+
+
+def _check(flags: Flags, arguments: argparse.Namespace) -> int:
+    """Show the verdict of a check, and return its exit code."""
+    try:
+        status = addressing.find_daemon(flags, addressing.MONITOR_SECONDS).status()
+    except AlfwatchdError as error:
+        verdict = status_check.judge_error(error)
+        if arguments.json:
+            output.complain(error, verdict.code)
+        else:
+            output.show(verdict.line())
+        return verdict.code
+    verdict = status_check.judge(status)
+    output.show_reply(status, arguments, verdict.line(status_check.figures(status)))
+    return verdict.code
 
 
 COMMAND = Command(

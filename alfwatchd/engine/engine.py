@@ -150,6 +150,7 @@ class Engine:
 
     def _accept_events(self, message: PathsChanged, now: float) -> None:
         indexer = self.model.indexer
+        self.model.note_events(message.n_events)
         indexer.marks.mark_events(message.folders, message.unwatched, now)
         for name in message.cookies:
             indexer.watch.cookie_returned(name)

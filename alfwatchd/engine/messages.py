@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from alfwatchd.api import AnyRequest, PrunedNotice, RemovingNotice
 from alfwatchd.database.adopter import Adopted
+from alfwatchd.figures import FiguresRequest
 from alfwatchd.index.worker_pool import Crawled
 from alfwatchd.scan.hasher import Hashed
 from alfwatchd.store.flusher import Flushed, FlushFailed
@@ -37,4 +38,5 @@ Message = (
     | Stop
     | Reload
     | AnyRequest
+    | FiguresRequest
 )

@@ -11,9 +11,11 @@ from alfwatchd.database.adopter import Adopted, Adopter
 from alfwatchd.engine.barriers import Barriers
 from alfwatchd.engine.inbox import Inbox
 from alfwatchd.engine.schedule import FlushSchedule
+from alfwatchd.figures import Durations
 from alfwatchd.index.first_seen import FirstSeen
 from alfwatchd.index.hash_queue import HashQueue
 from alfwatchd.index.indexer import Indexer
+from alfwatchd.index.scan_reasons import KINDS, kind_of
 from alfwatchd.prune.trash_keeper import TrashKeeper
 from alfwatchd.publish.publisher import Publisher
 from alfwatchd.scan.mounts import WATCHABLE
@@ -90,6 +92,10 @@ class EngineModel:
     """Why a scan of everything must begin soon; empty if none must."""
     events_lost: int = field(default=0, init=False)
     """How often events were lost."""
+    n_events: int = field(default=0, init=False)
+    """Number of file-system events."""
+    scans: dict[str, Durations] = field(init=False)
+    """Kind of a reason -> scans that ended; see `index.scan_reasons`."""
     may_flush: bool = field(default=True, init=False)
     """False while the output folder must not be written to."""
     n_recomputed_ids: int = field(default=0, init=False)
@@ -103,6 +109,7 @@ class EngineModel:
         self.flushes = FlushSchedule(self.earlier_generation, self.settings.flush_interval_seconds)
         self.barriers = Barriers(self.indexer, self.flushes)
         self.offline_since = self.now_for_people()
+        self.scans = {kind: Durations() for kind in KINDS}
 
     def now_for_people(self) -> str:
         """Return the time in UTC, ISO 8601."""
@@ -172,6 +179,14 @@ class EngineModel:
         self.indexer.absences.lose_events()
         self.want_scan(reason)
         self.indexer.heard.lose()
+
+    def note_events(self, number: int) -> None:
+        """Count file-system events."""
+        self.n_events += number
+
+    def note_scan(self, reason: str, seconds: float) -> None:
+        """Count a scan that ended."""
+        self.scans[kind_of(reason)].add(seconds)
 
     def hold_flushes(self) -> None:
         """Write nothing until `allow_flushes`."""

@@ -20,15 +20,17 @@ from alfwatchd.api import (
     answer,
 )
 from alfwatchd.engine.barriers import Barrier, answer_flush, answer_rescan
+from alfwatchd.engine.figures import make_figures
 from alfwatchd.engine.flushing import look_for_foreign_writes
 from alfwatchd.engine.model import EngineModel
 from alfwatchd.engine.root import Root
 from alfwatchd.engine.status import make_status
 from alfwatchd.errors import Busy, PruneRefused, UsageError
+from alfwatchd.figures import FiguresRequest
 from alfwatchd.tables.set_columns import NewColumns
 
 
-def answer_request(model: EngineModel, root: Root, message: AnyRequest, now: float) -> None:
+def answer_request(model: EngineModel, root: Root, message: AnyRequest | FiguresRequest, now: float) -> None:
     """Answer a request now, or add the barrier that will answer it. Engine's thread only.
 
     Raises
@@ -39,6 +41,8 @@ def answer_request(model: EngineModel, root: Root, message: AnyRequest, now: flo
     match message:
         case StatusRequest():
             answer(message.reply, make_status(model, now))
+        case FiguresRequest():
+            answer(message.reply, make_figures(model, now))
         case SyncRequest():
             root.require(now)
             look_for_foreign_writes(model, root, now)

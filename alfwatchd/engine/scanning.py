@@ -104,6 +104,7 @@ class Scanning:
             self._model.settings.root, counts.n_sessions, counts.n_datasets, changes.added, changes.changed,
             changes.removed, seconds, ended.reason,
         )  # fmt: skip
+        self._model.note_scan(ended.reason, seconds)
         if not self._has_scanned:
             self._has_scanned = True
             self._model.first_scan_done()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from alfwatchd.figures import Durations
 
 _SHORTEST_RETRY, _LONGEST_RETRY = 1.0, 60.0
 
@@ -32,6 +34,12 @@ class FlushSchedule:
     is_forced : bool
         Whether to write the tables even if all changes are on disk: another program replaced the files, or the same
         rows now give other columns.
+    durations : Durations
+        Of the flushes that succeeded.
+    n_failures : int
+        How many flushes failed.
+    failing_since : float or None
+        When the first flush failed of those after the last success; None if the last one succeeded.
     """
 
     generation: int
@@ -43,6 +51,9 @@ class FlushSchedule:
     error: str | None = None
     changed_since: float | None = None
     is_forced: bool = False
+    durations: Durations = field(default_factory=Durations)
+    n_failures: int = 0
+    failing_since: float | None = None
     _changed_later: float | None = None
     """When the tables in memory began to differ from those that are being written."""
     _is_rewriting: bool = False
@@ -93,7 +104,8 @@ class FlushSchedule:
         self.last, self.last_seconds = now, seconds
         self.changed_since, self._changed_later = self._changed_later, None
         self._is_rewriting = False
-        self.error, self._n_failed = None, 0
+        self.error, self.failing_since, self._n_failed = None, None, 0
+        self.durations.add(seconds)
 
     def fail(self, error: str, now: float) -> float:
         """Note that the tables could not be written; return the seconds until the next attempt."""
@@ -101,6 +113,8 @@ class FlushSchedule:
         self.submitted, self.error, self.is_forced = None, error, True
         self.changed_since = now if self.changed_since is None else self.changed_since
         self._changed_later, self._is_rewriting = None, False
+        self.failing_since = now if self.failing_since is None else self.failing_since
+        self.n_failures += 1
         self._n_failed += 1
         self._last_failed, self._not_before = now, now + wait
         return wait

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from datetime import timedelta
 
 from alfwatchd.alf.printable import printable
@@ -16,11 +17,20 @@ from alfwatchd.watch.inotify import watches_limit
 _MAX_PROBLEMS = 1000
 
 
-def make_status(model: EngineModel, now: float) -> Status:
-    """Return what the engine knows. Engine's thread only; `now` is on its clock, in seconds."""
+def make_status(model: EngineModel, now: float, problems: Sequence[Problem] | None = None) -> Status:
+    """Return what the engine knows. Engine's thread only.
+
+    Parameters
+    ----------
+    model : EngineModel
+    now : float
+        On the engine's clock, in seconds.
+    problems : sequence of Problem or None
+        Those that `find_problems` found just now; None to look for them.
+    """
     model.enter(find_state(model, now), now)  # what was done since the last step may have changed it
     indexer, flushes, settings = model.indexer, model.flushes, model.settings
-    counts, problems = indexer.tables.counts, _find_problems(model)
+    counts, problems = indexer.tables.counts, find_problems(model) if problems is None else problems
     changed = [time for time in (flushes.changed_since, indexer.dirty.oldest) if time is not None]
 
     def iso(time: float | None) -> str | None:
@@ -31,7 +41,7 @@ def make_status(model: EngineModel, now: float) -> Status:
     return Status(
         state=model.state,
         since=iso(model.state_since) or "",
-        detail=_detail(model),
+        detail=_detail(model, now),
         root=printable(str(settings.root)),
         out_dir=printable(str(settings.out_dir)),
         pid=os.getpid(),
@@ -58,10 +68,11 @@ def make_status(model: EngineModel, now: float) -> Status:
         problems=[ProblemReply(each.kind, each.path, each.message) for each in problems[:_MAX_PROBLEMS]],
         n_problems=len(problems),
         trash_bytes=model.trash.n_bytes if model.trash is not None else 0,
+        polled_late=bool(_why_late(model, now)),
     )
 
 
-def _find_problems(model: EngineModel) -> list[Problem]:
+def find_problems(model: EngineModel) -> list[Problem]:
     """Return what a person should act on: about rows, sorted by path, then about the trash."""
     snapshot, lab = model.indexer.tables.snapshot(), model.settings.lab
     problems = lab_problems(lab, snapshot) + model.indexer.problems() + model.other_files.problems()
@@ -87,7 +98,7 @@ def find_state(model: EngineModel, now: float) -> DaemonState:
     return "live" if is_complete and not model.is_polled else "polled"
 
 
-def _detail(model: EngineModel) -> str:
+def _detail(model: EngineModel, now: float) -> str:
     """Return the sentence of `status` that gives the reason for the state."""
     match model.state:
         case "offline":
@@ -102,7 +113,7 @@ def _detail(model: EngineModel) -> str:
         case "catching up":
             return "changes are being scanned"
         case "polled":
-            return _why_polled(model)
+            return _why_late(model, now) + _why_polled(model)
         case "live":
             return "every change is seen at once" + _but_links(model)
 
@@ -125,8 +136,28 @@ def _why_polled(model: EngineModel) -> str:
     return f"changes on {types} cannot all be seen: scanned every {model.settings.poll_interval_seconds:.0f} s"
 
 
-def status_line(model: EngineModel) -> str:
-    """Return the most important facts in one line, for systemd. Engine's thread only."""
+def _why_late(model: EngineModel, now: float) -> str:
+    """Return the first words of the detail where a scan of a polled tree takes longer than the interval, else nothing.
+
+    The scan that runs counts, and before it is late, the last one that ended.
+    """
+    interval = model.settings.poll_interval_seconds
+    if model.state != "polled" or not (model.is_polled or model.indexer.watch.unwatched):
+        return ""
+    whole = [scan for scan in model.indexer.queue.scans if not scan.top]
+    lasted = [scan.seconds for scan in whole if scan.seconds is not None][-1:]
+    longest = max([*lasted, *(now - scan.started for scan in whole if not scan.done)], default=0.0)
+    if longest <= interval:
+        return ""
+    paced = "reconcile_entries_per_second or " if model.settings.reconcile_entries_per_second else ""
+    return (
+        f"polled late: a scan takes {longest:.0f} s, and one is to begin every {interval:.0f} s; raise {paced}"
+        "poll_interval_seconds; "
+    )
+
+
+def status_line(model: EngineModel, now: float) -> str:
+    """Return the most important facts in one line, for systemd. Engine's thread only; `now` is on its clock."""
     counts = model.indexer.tables.counts
     saved = " NOT SAVED" if model.flushes.error else ""
-    return f"{model.state}: {counts.n_sessions} sessions, {counts.n_datasets} datasets{saved}; {_detail(model)}"
+    return f"{model.state}: {counts.n_sessions} sessions, {counts.n_datasets} datasets{saved}; {_detail(model, now)}"

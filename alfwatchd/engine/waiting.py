@@ -1,7 +1,7 @@
 """The time before there is an engine: clients are answered while the daemon reads the tables of earlier runs.
 
 With a million ids to carry over, reading takes seconds. A thread reads, while the main thread answers `status` and
-keeps all other messages for the engine.
+metrics, and keeps all other messages for the engine.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from alfwatchd.alf.printable import printable
 from alfwatchd.api import AdoptStatus, Status, StatusRequest, answer
 from alfwatchd.engine.inbox import Inbox
 from alfwatchd.engine.messages import Message, Stop
+from alfwatchd.figures import Figures, FiguresRequest
 from alfwatchd.settings import Settings
 from alfwatchd.version import find_version
 
@@ -37,7 +38,7 @@ def wait_for(make: Callable[[], T], inbox: Inbox, settings: Settings, ping: Call
     make : callable
         The function.
     inbox : Inbox
-        `StatusRequest` is answered here. All other messages stay in the inbox, in their order.
+        `StatusRequest` and `FiguresRequest` are answered here. All other messages stay in the inbox, in their order.
     settings : Settings
     ping : callable
         Feeds systemd's watchdog; gets the monotonic clock.
@@ -84,11 +85,13 @@ def _run(make: Callable[[], T], done: Future[T]) -> None:
 
 
 def _answer(messages: list[Message], settings: Settings, since: datetime) -> list[Message]:
-    """Answer each `StatusRequest`, and return all other messages."""
+    """Answer each request for status or figures, and return all other messages."""
     left: list[Message] = []
     for message in messages:
         if isinstance(message, StatusRequest):
             answer(message.reply, make_status(settings, since))
+        elif isinstance(message, FiguresRequest):
+            answer(message.reply, Figures(make_status(settings, since)))
         else:
             left.append(message)
     return left

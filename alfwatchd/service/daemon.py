@@ -154,7 +154,7 @@ def _work(process: _Process, trouble: OutDirError | None) -> bool:
             engine.model.hold_flushes()
         was_offline = False
         if trouble is None:
-            process.service.tell(time.monotonic(), status_line(engine.model))
+            process.service.tell(time.monotonic(), status_line(engine.model, time.monotonic()))
         for _ in _rounds(process, engine, threads):
             if not (engine.model.may_flush or engine.model.offline or engine.is_stopping):
                 if trouble or was_offline or _has_tables(settings):
@@ -265,7 +265,7 @@ def _rounds(process: _Process, engine: Engine, threads: Threads) -> Iterator[Non
         if time.monotonic() - looked_after > _LOOK_AFTER_SECONDS:
             looked_after = time.monotonic()
             _look_after(process, engine)
-        line = status_line(engine.model)
+        line = status_line(engine.model, time.monotonic())
         until_ping = process.service.tell(time.monotonic(), line, is_stopping=engine.is_stopping)
         process.inbox.wait(min(sleep, until_ping))
 

@@ -14,7 +14,7 @@ import stat
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -28,6 +28,7 @@ from alfwatchd.service import file_limits, logs, surroundings, systemd
 from alfwatchd.service.locks import Held
 from alfwatchd.settings import Publish, Serve, Settings, Subset
 from alfwatchd.web import connections
+from alfwatchd.web.daemon_metrics import DaemonMetrics
 from alfwatchd.web.http_server import Server
 from alfwatchd.web.tables_site import PublicProtocol, Site
 
@@ -55,13 +56,28 @@ _BACKLOG = 256
 _ENDS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
 
-def run(settings: Settings) -> None:
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """Where a server listens, which tags it serves, and whether clients need a token."""
+
+    address: str
+    tags: list[str]
+    needs_token: bool
+
+
+def run(
+    settings: Settings, ask_metrics: Callable[[str], bytes], tell: Callable[[Serving], object] = lambda _: None
+) -> None:
     """Serve until SIGTERM, SIGINT or SIGHUP. Main thread only.
 
     Parameters
     ----------
     settings : Settings
         The tables are in `out_dir`; they need not exist yet.
+    ask_metrics : callable
+        As for `DaemonMetrics`.
+    tell : callable
+        Called as soon as the server listens.
 
     Raises
     ------
@@ -86,7 +102,7 @@ def run(settings: Settings) -> None:
         if token is None and not is_private:
             _log.warning("everybody who can reach this address can read the tables: there is no token host=%s", host)
         tags = frozenset(subset.tag for subset in subsets)
-        site = Site(folder, tags, settings.serve.base_url, token, is_private)
+        site = Site(folder, tags, settings.serve.base_url, token, is_private, DaemonMetrics(ask_metrics))
         # Each answer has a file open, too.
         server = Server(site, listening, PublicProtocol, connections.room() // 2)
         stack.callback(server.close)
@@ -97,6 +113,7 @@ def run(settings: Settings) -> None:
             "serving address=%s out_dir=%s token=%s tags=%d",
             address_of(listening), settings.out_dir, "no" if token is None else "yes", len(tags),
         )  # fmt: skip
+        tell(Serving(address_of(listening), sorted(tags), token is not None))
         _wait_for_the_end(server, publisher)
         # A second Ctrl-C ends the process at once, without waiting for downloads.
         signal.signal(signal.SIGINT, signal.SIG_DFL)

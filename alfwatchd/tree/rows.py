@@ -96,6 +96,15 @@ class Session:
                 yield prefix + name, value
 
 
+PROBLEM_KINDS = (
+    "adopt_conflict", "adopt_lab", "adopt_source", "adopt_spelling", "adopt_unmatched", "bad_collection",
+    "foreign_table", "held", "lab_conflict", "lab_filled", "link_loop", "link_not_followed", "link_nowhere",
+    "misplaced", "nested_session", "no_number", "not_watched", "nothing_found", "other_filesystem", "trash_damaged",
+    "trash_written", "twin", "unpadded_number", "unreadable",
+)  # fmt: skip
+"""All kinds of problems; docs/reference/control_api.md says what to do about each."""
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """Something that a person should act on.
@@ -103,7 +112,7 @@ class Problem:
     Parameters
     ----------
     kind : str
-        A constant word for each cause, for example ``unreadable`` or ``misplaced``.
+        One of `PROBLEM_KINDS`: a constant word for each cause.
     path : str
         Relative to the root; empty for the root itself.
     message : str

@@ -57,6 +57,7 @@ class Tables:
         self._unpadded: dict[str, set[str]] = {}
         """Subject folder -> paths below it of the rows whose number has fewer than three digits."""
         self._counts = Counts()
+        self._labs: dict[str, Counts] = {}
         self._appeared: list[str] = []
         self._before: dict[str, Session | None] | None = None
         """Path of each session that changed since `take_changed` -> what it was then; None before the first call."""
@@ -65,6 +66,11 @@ class Tables:
     def counts(self) -> Counts:
         """Totals over the rows."""
         return self._counts
+
+    @property
+    def labs(self) -> Mapping[str, Counts]:
+        """Name of each lab folder -> totals over its rows; an empty name for sessions in none."""
+        return self._labs
 
     def get(self, path: str) -> Session | None:
         """Return the row at a session path, or None."""
@@ -167,13 +173,22 @@ class Tables:
         if old is None or new is None:
             for session in filter(None, (old, new)):
                 self._note_number(session.path, is_row=new is not None)
-        counts = self._counts
-        self._counts = Counts(
-            counts.n_sessions + (new is not None) - (old is not None),
-            counts.n_datasets + (new.n_datasets if new else 0) - (old.n_datasets if old else 0),
-            counts.n_bytes + (new.n_bytes if new else 0) - (old.n_bytes if old else 0),
-        )
+        self._counts = _replaced(self._counts, old, new)
+        if (session := new or old) is not None:
+            lab = session.key.lab
+            self._labs[lab] = _replaced(self._labs.get(lab, Counts()), old, new)
+            if not self._labs[lab].n_sessions:
+                del self._labs[lab]
         self.n_changes += 1
+
+
+def _replaced(counts: Counts, old: Session | None, new: Session | None) -> Counts:
+    """Return totals in which a session has taken the place of another one; None for no session."""
+    return Counts(
+        counts.n_sessions + (new is not None) - (old is not None),
+        counts.n_datasets + (new.n_datasets if new else 0) - (old.n_datasets if old else 0),
+        counts.n_bytes + (new.n_bytes if new else 0) - (old.n_bytes if old else 0),
+    )
 
 
 def _say_unpadded(subject: str, names: set[str]) -> Problem:

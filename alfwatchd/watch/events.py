@@ -40,6 +40,8 @@ class PathsChanged:
     """Names of sync cookies: all events before them are in this message or in earlier ones."""
     unwatched: tuple[int, ...] = ()
     """Descriptors whose watch the kernel removed."""
+    n_events: int = 0
+    """Number of events about folders that were joined."""
 
 
 @dataclass(frozen=True, slots=True)

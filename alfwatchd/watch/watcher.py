@@ -213,6 +213,7 @@ class _Reader(InotifyFD):  # type: ignore[misc]
         folders: dict[int, FolderEvents] = {}
         cookies: list[str] = []
         unwatched: list[int] = []
+        n_events = 0
         for wd, mask, name in inotify.parse(buffer):
             if mask & inotify.IN_Q_OVERFLOW:
                 lost.append(EventsLost("overflow of the kernel's event queue"))
@@ -222,11 +223,12 @@ class _Reader(InotifyFD):  # type: ignore[misc]
             elif mask & _GONE:
                 unwatched.append(wd)
             else:
+                n_events += 1
                 events = folders.get(wd)
                 if events is None:
                     events = folders[wd] = FolderEvents()
                 _add_event(events, mask, name)
-        return [*lost, PathsChanged(folders, tuple(cookies), tuple(unwatched))]
+        return [*lost, PathsChanged(folders, tuple(cookies), tuple(unwatched), n_events)]
 
 
 def _no_instance(error: OSError) -> WatchError:

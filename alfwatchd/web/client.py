@@ -67,6 +67,10 @@ class Client:
         """Ask what the daemon knows."""
         return read_reply(api.Status, self._ask("GET", "/v1/status"))
 
+    def metrics(self, accept: str = "text/plain") -> bytes:
+        """Ask for all metrics: as Prometheus' text, or as OpenMetrics with ``application/openmetrics-text``."""
+        return self._answer("GET", "/metrics", None, {"Accept": accept})[0]
+
     def sync(self) -> api.SyncReply:
         """Wait until every change made before the call is in the tables on disk."""
         return read_reply(api.SyncReply, self._ask("POST", "/v1/sync"))
@@ -237,28 +241,44 @@ class Client:
     def _exchange(
         self, method: str, path: str, body: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], http.client.HTTPMessage]:
-        """Send a request and return the answer and its headers."""
+        """Send a request and return the answer, which is a JSON object, and its headers."""
+        headers = {"Content-Type": "application/json"} if body is not None else {}
+        text, told = self._answer(method, path, json.dumps(body) if body is not None else None, headers)
+        return self._parse(text), told
+
+    def _answer(
+        self, method: str, path: str, body: str | None, headers: dict[str, str]
+    ) -> tuple[bytes, http.client.HTTPMessage]:
+        """Send a request and return the body of the answer and its headers; raise the error that it tells of."""
         connection = http.client.HTTPConnection("localhost")
         connection.sock = self._open()
         connection.sock.settimeout(self.timeout)
         try:
-            headers = self._root_header() | ({"Content-Type": "application/json"} if body is not None else {})
+            headers |= self._root_header()
             with suppress(
                 BrokenPipeError, ConnectionResetError
             ):  # the daemon may answer and close before it has read all
-                connection.request(method, path, json.dumps(body) if body is not None else None, headers)
+                connection.request(method, path, body, headers)
             response = connection.getresponse()
-            answer = parse_json(response.read(_MOST_ANSWER_BYTES + 1), _MOST_ANSWER_BYTES)
+            answer = response.read(_MOST_ANSWER_BYTES + 1)
         except TimeoutError as error:
             raise RequestFailed(f"{self.socket_path}: no answer within {self.timeout} seconds; is it busy?") from error
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            raise RequestFailed(
-                f"{self.socket_path}: the daemon ended the connection ({error!r}); look at its log"
-            ) from error
+        except (OSError, http.client.HTTPException) as error:
+            raise self._ended(error) from error
         finally:
             connection.close()
+        if response.status != http.HTTPStatus.OK:
+            raise read_error(self._parse(answer))
+        return answer, response.headers
+
+    def _parse(self, text: bytes) -> dict[str, Any]:
+        try:
+            answer = parse_json(text, _MOST_ANSWER_BYTES)
+        except ValueError as error:
+            raise self._ended(error) from error
         if not isinstance(answer, dict):
             raise RequestFailed(f"{self.socket_path}: this is not an answer of an alfwatchd daemon: {answer!r}")
-        if response.status != http.HTTPStatus.OK:
-            raise read_error(answer)
-        return answer, response.headers
+        return answer
+
+    def _ended(self, error: Exception) -> RequestFailed:
+        return RequestFailed(f"{self.socket_path}: the daemon ended the connection ({error!r}); look at its log")

@@ -164,6 +164,11 @@ class Protocol(H11Protocol):
         self.transport.abort()
 
     @property
+    def room(self) -> int:
+        """The most connections at a time."""
+        return self._room
+
+    @property
     def has_asked(self) -> bool:
         """Whether the whole request has arrived."""
         return self.cycle is not None and not self.cycle.more_body

@@ -29,12 +29,14 @@ from alfwatchd.errors import (
     UsageError,
     WrongRoot,
 )
+from alfwatchd.figures import Figures, FiguresRequest
 from alfwatchd.version import find_version
 from alfwatchd.web import change_routes
 from alfwatchd.web.change_feed import ChangeFeed
-from alfwatchd.web.connections import json_error
+from alfwatchd.web.connections import Protocol, json_error
 from alfwatchd.web.control_service import ControlService
 from alfwatchd.web.control_socket import Peer
+from alfwatchd.web.metrics import OPENMETRICS, TEXT, ServerFigures, show, wanted_type
 from alfwatchd.web.request_bodies import ApplyBody, EmptyBody, PlanBody, RescanBody, SetBody, UndoBody
 from alfwatchd.web.request_guard import RequestGuard
 from alfwatchd.web.root_header import HEADER, encode_root
@@ -73,7 +75,12 @@ class ErrorReply:
 
 def create_app(service: ControlService, feed: ChangeFeed) -> FastAPI:
     """Return the control API as an ASGI application; its description is at ``/openapi.json``."""
-    routers = (_tables_routes(service), _prune_routes(service), change_routes.make_routes(service, feed))
+    routers = (
+        _tables_routes(service),
+        _metrics_routes(service),
+        _prune_routes(service),
+        change_routes.make_routes(service, feed),
+    )
     app = FastAPI(
         title="alfwatchd control API",
         version=find_version(),
@@ -144,6 +151,24 @@ def _tables_routes(service: ControlService) -> APIRouter:
         """Set qc, projects or task_protocol of a session that no database knows. It must say which root it means."""
         _require_root(request)
         return await service.set_columns(body, peer)
+
+    return routes
+
+
+def _metrics_routes(service: ControlService) -> APIRouter:
+    """Make the route for programs that watch over many machines."""
+    routes = APIRouter()
+
+    texts = {content_type.partition(";")[0]: {"schema": {"type": "string"}} for content_type in (TEXT, OPENMETRICS)}
+
+    @routes.get("/metrics", response_class=Response, responses={HTTPStatus.OK.value: {"content": texts}})
+    async def metrics(request: Request) -> Response:
+        """Return all metrics: as OpenMetrics if the header Accept names it, else as Prometheus' text."""
+        figures: Figures = await service.ask(FiguresRequest)
+        connection: Protocol = request.state.connection
+        server = ServerFigures(len(connection.connections), connection.room, service.n_pruned_bytes)
+        content_type = wanted_type(request.headers.get("accept", ""))
+        return Response(show(figures, server, content_type), headers={"content-type": content_type})
 
     return routes
 

@@ -26,6 +26,7 @@ from alfwatchd.api import (
     SyncRequest,
 )
 from alfwatchd.errors import Busy, NotAllowed, PruneRefused, UsageError
+from alfwatchd.figures import FiguresRequest
 from alfwatchd.prune import operations, trash_jobs
 from alfwatchd.prune.plan import NO_REFERENCE, OWN_TABLES, PrunePlan, folders_above
 from alfwatchd.prune.wording import name_prune, refusals_named
@@ -65,7 +66,9 @@ class ControlService:
     """
 
     def __init__(
-        self, post: Callable[[AnyRequest | PrunedNotice | RemovingNotice], None], settings: Callable[[], Settings]
+        self,
+        post: Callable[[AnyRequest | FiguresRequest | PrunedNotice | RemovingNotice], None],
+        settings: Callable[[], Settings],
     ) -> None:
         self._post = post
         self._settings = settings
@@ -75,6 +78,8 @@ class ControlService:
         self._looking = threading.BoundedSemaphore(MAX_LOOKING)
         self._planning = threading.BoundedSemaphore(MAX_PLANNING)
         self._pruning = threading.Lock()
+        self.n_pruned_bytes = 0
+        """Size of the files that prunes have taken; only a prune, while no other one runs, changes it."""
 
     @property
     def root(self) -> Path:
@@ -104,7 +109,7 @@ class ControlService:
             why = f", and the path gave no answer within {LOOK_SECONDS:.0f} seconds"
             raise root_header.wrong_root(wanted, self.root, why) from error
 
-    async def ask(self, make: Callable[[Future[Any]], AnyRequest]) -> Any:
+    async def ask(self, make: Callable[[Future[Any]], AnyRequest | FiguresRequest]) -> Any:
         """Post a request and wait for the engine's answer."""
         reply: Future[Any] = Future()
         self._post(make(reply))
@@ -298,7 +303,7 @@ class ControlService:
         about = f"by {peer} {name_prune(plan)}"
         self._may_continue(mark)
         _log.warning("prune begins plan=%s files=%d %s", plan.plan_id, len(plan.files), about)
-        return operations.apply(
+        reply = operations.apply(
             settings,
             plan,
             lambda: self._may_continue(mark),
@@ -308,6 +313,8 @@ class ControlService:
             log_end=lambda line: _log.warning("%s %s", line, about),
             removing=lambda session: self._post(RemovingNotice(session)),
         )
+        self.n_pruned_bytes += reply.n_bytes
+        return reply
 
     def _may_continue(self, mark: int) -> None:
         """Ask the engine, before each session, to look at root and mounts; raise if one has changed since the plan."""

@@ -36,6 +36,7 @@ from alfwatchd.files import NotRegular, open_regular_fd
 from alfwatchd.publish.cache_info import MOST_INFO_BYTES, parse_info
 from alfwatchd.web import connections
 from alfwatchd.web.connections import Protocol
+from alfwatchd.web.daemon_metrics import DaemonMetrics
 
 _log = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ _NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ENAMETO
 
 _ABOUT = (
     "these are only the tables, not a database: ask with mode='local' or query_type='local'. "
-    "There is POST /auth-token, GET /cache/info, /cache/info/TAG and /cache.zip"
+    "There is POST /auth-token, GET /cache/info, /cache/info/TAG, /cache.zip and /metrics"
 )
 
 
@@ -111,6 +112,8 @@ class Site:
     is_private : bool
         Whether only this machine may reach the site. Requests under a foreign name are refused then, because a page in
         a browser of this machine could send them.
+    metrics : DaemonMetrics or None
+        Answers ``/metrics``; None: there is no such path.
     """
 
     folder: Path
@@ -118,6 +121,7 @@ class Site:
     base_url: str = ""
     token: str | None = None
     is_private: bool = False
+    metrics: DaemonMetrics | None = None
     _seldom: _Seldom = field(default_factory=_Seldom, repr=False, compare=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -149,6 +153,9 @@ class Site:
             _check_method(request, path, "POST")
             return await self._log_in(request)
         self._check_token(request.headers.get("authorization", ""))
+        if path.rstrip("/") == "/metrics" and self.metrics is not None:
+            _check_method(request, path, "GET", "HEAD")
+            return await self.metrics.answer(request)
         if found := _INFO_PATH.fullmatch(path):
             _check_method(request, path, "GET", "HEAD")
             return await asyncio.to_thread(self._tell_info, request, self._check_tag(found["tag"]), host)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from alfwatchd.cli import output
 from alfwatchd.cli.main import main
 
 
@@ -45,5 +46,6 @@ def run(
         return Ended(code, *capsys.readouterr())
 
     yield run_one
+    output.show_errors_as_json(wanted=False)
     logger.handlers[:] = handlers  # a command sends the log to the standard error that it found
     logger.setLevel(level)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from alfwatchd.service import daemon
 
 
@@ -27,6 +29,14 @@ def test_accept_root_is_for_one_update(run, tmp_path, monkeypatch):
     ended = run(f"--root={tmp_path}", "--accept-root")
     assert ended.code == 2
     assert "alfwatchd rescan --accept-root" in ended.err
+
+
+def test_json_is_for_one_update(run, tmp_path, monkeypatch):
+    """A daemon prints no answer: a program that waits for one would wait for ever."""
+    monkeypatch.setattr(daemon, "run", lambda *_: None)
+    ended = run(f"--root={tmp_path}", "--json")
+    assert ended.code == 2
+    assert "alfwatchd status --json" in json.loads(ended.err)["message"]
 
 
 def test_settings_that_are_wrong_end_with_78(run, tmp_path):

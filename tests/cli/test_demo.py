@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 
 def test_it_says_what_to_do_next(run, tmp_path):
     """The first minute of a new user: the printed command can be pasted."""
@@ -9,6 +11,13 @@ def test_it_says_what_to_do_next(run, tmp_path):
     assert (ended.code, ended.err) == (0, "")
     assert ended.out.startswith("2 sessions, ")
     assert ended.out.endswith(f"now try: alfwatchd --root {tmp_path / 'demo'} --once\n")
+
+
+def test_a_program_gets_the_numbers(run, tmp_path):
+    """A test of a lab's own scripts can check what they find."""
+    told = json.loads(run("demo", tmp_path / "demo", "--sessions=2", "--json").out)
+    assert (told["folder"], told["n_sessions"]) == (str(tmp_path / "demo"), 2)
+    assert {"n_datasets", "n_bytes", "n_junk"} <= told.keys()
 
 
 def test_a_folder_that_holds_something_is_left_alone(run, tmp_path):

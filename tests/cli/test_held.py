@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -37,7 +38,8 @@ def test_sync_and_rescan_tell_the_same_and_fail(command, run):
     answers = {StatusRequest: HELD, SyncRequest: api.SyncReply(3, "held", 0.25)}
     with control_box(answers) as box:
         ended = run(command, f"--socket={box.path}", "--json")
-    assert (ended.code, ended.err) == (1, f"alfwatchd: {WHY}\n")
+    assert ended.code == 1
+    assert json.loads(ended.err) == {"error": "AlfwatchdError", "message": WHY, "exit_code": 1}
     assert ended.out.startswith("{")
 
 

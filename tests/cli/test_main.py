@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from argparse import Namespace
 
@@ -19,22 +20,23 @@ SCAN = {"--lab", "--exclude", "--scan-workers", "--log-level"}
 OUTPUT = {"--json", "-h", "--help"}
 QUERY = {"--lab", "--subject", "--projects", "--date", "--number", "--having", "--lacking", "--limit", "--csv"}
 FLAGS = {
-    "": {*ADDRESS, *SCAN, "--hash-files", "--watch", "--once", "--accept-root", "-h", "--help", "--version"},
-    "status": {*ADDRESS, *OUTPUT},
+    "": {*ADDRESS, *SCAN, "--hash-files", "--watch", "--once", "--accept-root", *OUTPUT, "--version"},
+    "status": {*ADDRESS, *OUTPUT, "--check", "--watch"},
     "sync": {*ADDRESS, *OUTPUT},
     "flush": {*ADDRESS, *OUTPUT},
     "rescan": {*ADDRESS, *OUTPUT, "--accept-root"},
     "ls": {*ADDRESS, *OUTPUT, *QUERY, "--sort", "--reverse", "--paths", "--eids"},
     "report": {*ADDRESS, *OUTPUT, *QUERY, "--require"},
+    "metrics": {*ADDRESS, *OUTPUT, "--textfile"},
     "ids": {*ADDRESS, *OUTPUT, *SCAN, "--hash-files", "--recompute"},
     "set": {*ADDRESS, *OUTPUT, *SCAN, "--hash-files"},
     "prune": {
         *ADDRESS, *OUTPUT, *SCAN, "--reference", "--apply", "--newer", "--keep-empty-sessions", "--max-fraction",
         "--list", "--undo", "--empty-trash",
     },
-    "serve": {"--root", "--config", "--out-dir", "--state-dir", "--log-level", "--host", "--port", "-h", "--help"},
+    "serve": {*ADDRESS, "--log-level", "--host", "--port", *OUTPUT},
     "config": {*ADDRESS, *OUTPUT, *SCAN, "--hash-files", "--watch"},
-    "demo": {"--sessions", "-h", "--help"},
+    "demo": {"--sessions", *OUTPUT},
 }  # fmt: skip
 
 
@@ -73,12 +75,12 @@ def test_help_teaches_in_groups(name, run):
 
 
 TITLES = {
-    "status": ["which daemon", "output and help", "examples"],
+    "status": ["how it is shown", "which daemon", "output and help", "examples"],
     "rescan": ["what to scan", "which daemon", "output and help", "examples"],
-    "demo": ["the tree", "help", "example"],
+    "demo": ["the tree", "output and help", "example"],
     "": [
         "commands", "one update instead of a daemon", "places", "what is indexed", "how it runs",
-        "daemon only (no effect with --once)", "help", "examples",
+        "daemon only (no effect with --once)", "output and help", "examples",
     ],
 }  # fmt: skip
 
@@ -117,6 +119,44 @@ def test_an_error_becomes_a_message_and_its_exit_code(kind, run, monkeypatch):
     ended = run()
     assert (ended.code, ended.out) == (CODES[kind], "")
     assert ended.err == "alfwatchd: the disk is on fire; call somebody\n"
+
+
+@pytest.mark.parametrize("kind", CODES, ids=lambda kind: kind.__name__)
+def test_a_script_that_asks_for_json_gets_errors_as_json(kind, run, monkeypatch):
+    """It must not parse sentences, and what it reads from the standard output is an answer or nothing."""
+
+    def fail(_):
+        raise kind("https://me:secret@host/ is on fire")
+
+    monkeypatch.setattr(main, "parse", lambda _: Namespace(run=fail))
+    ended = run("--json")
+    assert (ended.code, ended.out) == (CODES[kind], "")
+    told = json.loads(ended.err)
+    assert (told["error"], told["exit_code"]) == (kind.__name__, CODES[kind])
+    assert "is on fire" in told["message"]
+    assert "secret" not in told["message"]
+    assert ended.err.count("\n") == 1
+
+
+def test_an_error_of_the_command_line_is_json_too(run):
+    """A script with a typing error gets the same form as for any other error; behind `--`, the word is no flag."""
+    told = json.loads(run("status", "--json", "--sokcet=/s").err)
+    assert (told["error"], told["exit_code"]) == ("UsageError", 2)
+    assert "--socket" in told["message"]
+    assert run("status", "--", "--json").err.startswith("alfwatchd: ")
+
+
+def test_a_kind_of_error_that_the_page_does_not_name_gets_the_name_of_its_base(run, monkeypatch):
+    """Programs know the names on the page of the control API only."""
+
+    class Special(errors.Busy):
+        pass
+
+    def fail(_):
+        raise Special("wait")
+
+    monkeypatch.setattr(main, "parse", lambda _: Namespace(run=fail))
+    assert json.loads(run("--json").err)["error"] == "Busy"
 
 
 def test_an_interrupt_ends_with_130_and_without_a_traceback(run, monkeypatch):

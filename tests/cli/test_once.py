@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import shutil
 
 import pytest
@@ -35,6 +36,25 @@ def test_it_writes_the_tables_and_a_summary(places, run, tmp_path):
     assert ended.out.startswith("6 sessions, 12 datasets, ")
     assert "; 12 added, 0 changed, 0 removed; 0 problems; " in ended.out
     assert (tmp_path / "root/datasets.pqt").exists()
+
+
+def test_a_program_gets_the_summary_as_one_value(places, run, tmp_path):
+    """Also what the run complains of, and each target with what became of it."""
+    (tmp_path / "target").mkdir()
+    (tmp_path / "root/clusters.pqt").touch()
+    config = tmp_path / "c.toml"
+    targets = [f'[[publish]]\ntarget = "{tmp_path / name}"' for name in ("target", "none")]
+    config.write_text("\n".join(targets))
+    ended = run("--once", *places, f"--config={config}", "--json")
+    told = json.loads(ended.out)
+    assert (told["n_sessions"], told["n_datasets"], told["added"], told["held"]) == (6, 12, 12, "")
+    assert [each["kind"] for each in told["problems"]] == ["foreign_table"]
+    good, bad = told["published"]
+    assert (good["target"], good["published"], good["error"]) == (str(tmp_path / "target"), True, None)
+    assert (bad["published"], bad["generation"]) == (False, None)
+    assert "not a folder" in bad["error"]
+    assert ended.code == 1
+    assert str(tmp_path / "none") in json.loads(ended.err.splitlines()[-1])["message"]
 
 
 def test_a_root_in_which_nothing_is_found_fails(tmp_path, run):

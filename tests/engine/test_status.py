@@ -140,3 +140,24 @@ def test_polling_by_setting(make_box):
     write(box.root, f"{T1}/alf/a.b.c")
     assert box.sync().exactness == SCANNED
     box.assert_equal()
+
+
+def test_a_scan_that_takes_longer_than_the_interval_is_told(make_box):
+    """Else an administrator believes that changes are seen every minute, while a scan takes an hour."""
+    paths = [f"{S1}/folder{number}/a.b.c" for number in range(40)]
+    box = make_box(
+        *paths, one_look_per_step=True, watch="poll", poll_interval_seconds=60, reconcile_entries_per_second=1
+    )
+    status = box.status()
+    assert (status.state, status.polled_late) == ("polled", False)
+    assert status.detail.startswith("polling is set")
+    box.live(130.0)  # it began after 60 s
+    status = box.status()
+    assert [scan.seconds for scan in status.rescans if scan.reason == "reconcile"] == [None]
+    assert status.polled_late
+    assert status.detail.startswith("polled late: a scan takes ")
+    assert "every 60 s" in status.detail
+    box.live(200.0)
+    assert box.status().polled_late  # by the scan that ended
+    assert box.sync().exactness == SCANNED  # at full speed
+    assert not box.status().polled_late

@@ -325,6 +325,7 @@ class EngineBox:
         assert _describe(found.snapshot) == _describe(expected.snapshot)
         assert (found.sessions, found.datasets) == (expected.sessions, expected.datasets)
         assert self.indexer.tables.counts == self.fresh.tables.counts
+        assert self.indexer.tables.labs == self.fresh.tables.labs
         assert self.indexer.tables.problems() == self.fresh.tables.problems()
         assert self.stored() == (expected.sessions, expected.datasets)
         assert self.indexer.watch.audit() == []

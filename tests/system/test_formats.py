@@ -19,7 +19,7 @@ from alfwatchd.tables import id_changes
 from alfwatchd.tables.earlier import QC_CATEGORIES
 from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.packed import pack_signature
-from alfwatchd.tree.rows import Session
+from alfwatchd.tree.rows import PROBLEM_KINDS, Session
 from alfwatchd.tree.sessions import Snapshot
 from alfwatchd.web import connections, http_server, request_bodies, request_guard
 from kit.control import control_box
@@ -194,7 +194,7 @@ def test_states_and_exactness():
 def test_problems():
     described = [row[0].strip("`") for row in rows("### `ProblemReply`") if len(row) == 2]
     sources = "".join(file.read_text() for file in (REPOSITORY / "alfwatchd").rglob("*.py"))
-    assert described == sorted(set(re.findall(r'\bProblem\(\s*"(\w+)"', sources)))
+    assert described == sorted(set(re.findall(r'\bProblem\(\s*"(\w+)"', sources))) == list(PROBLEM_KINDS)
 
 
 def test_errors():
