@@ -60,7 +60,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     kinds.add_argument("--paths", action="store_true", help="absolute paths, one a line")
     kinds.add_argument("--eids", action="store_true", help="eids, one a line")
     query_flags.add_tables(parser)
-    settings_flags.add_help(parser)
+    settings_flags.add_help(parser.add_argument_group("help"))
 
 
 def _run(arguments: argparse.Namespace) -> int:

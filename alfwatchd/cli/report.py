@@ -56,7 +56,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     kinds.add_argument("--csv", action="store_true", help="comma-separated values, one line for each subject")
     query_flags.add_selection(parser)
     query_flags.add_tables(parser)
-    settings_flags.add_help(parser)
+    settings_flags.add_help(parser.add_argument_group("help"))
 
 
 def _run(arguments: argparse.Namespace) -> int:

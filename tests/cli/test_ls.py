@@ -44,7 +44,7 @@ def test_flags_select(ls):
 def test_json_is_one_document_with_a_session_on_each_line(ls):
     text = ls("--json", "--lab=north").out
     document = json.loads(text)
-    assert {name: document[name] for name in ("root", "generation")} == {"root": "/data", "generation": 7}
+    assert {name: document[name] for name in ("root", "generation")} == {"root": "/data", "generation": 1}
     assert [json.loads(line.rstrip(",")) for line in text.splitlines()[1:-1]] == document["sessions"]
     assert document["sessions"][0] | {"eid": ""} == {
         "path": PATH, "eid": "", "lab": "north", "subject": "NL-1", "date": "2021-01-05", "number": 1,

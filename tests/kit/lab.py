@@ -26,9 +26,7 @@ LAB: Mapping[str, Mapping[str, int]] = {
 """Session path -> rel_path -> bytes."""
 
 
-def write_lab(
-    out_dir: Path, sessions: Mapping[str, Mapping[str, int]] = LAB, generation: int = 7, lab: str = ""
-) -> Path:
+def write_lab(out_dir: Path, sessions: Mapping[str, Mapping[str, int]] = LAB, lab: str = "") -> Path:
     """Write the two tables as the daemon does; return their folder."""
     out_dir.mkdir(parents=True, exist_ok=True)
     made = {}
@@ -38,7 +36,7 @@ def write_lab(
             folder, _, name = rel_path.rpartition("/")
             folders[folder][name] = pack_signature(size, 1, 2, False)
         made[path] = Session(path, tuple(filter(None, (folder_rows(*each) for each in folders.items()))))
-    TableWriter(out_dir, "/data").write(Snapshot(generation, made), TableRules())
+    TableWriter(out_dir, "/data").write(Snapshot(1, made), TableRules())
     return out_dir
 
 
