@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NoReturn
 
 from alfwatchd.cli import output, suggestions
@@ -99,7 +100,8 @@ class CommandLine:
 
     def _split(self, words: Sequence[str]) -> tuple[str, list[str]]:
         """Return the name of the command, and all other words in their order."""
-        takes_value = {flag: takes for parser in self._parsers.values() for flag, takes in parser.takes_value.items()}
+        all_flags = [pair for parser in self._parsers.values() for pair in parser.takes_value.items()]
+        takes_value = {flag: any(takes for name, takes in all_flags if name == flag) for flag, _ in all_flags}
         for place, word in _unbound(words, takes_value):
             if not _is_flag(word):
                 if word not in self._commands or not word:
@@ -107,6 +109,10 @@ class CommandLine:
                 return word, [*words[:place], *words[place + 1 :]]
             if _name_of(word) not in takes_value:
                 raise UsageError(suggestions.wrong_flag(_name_of(word), "", self.flags))
+        for place, (flag, word) in enumerate(pairwise(words), start=1):
+            # `--watch status`: what is a switch of this command takes a value without a command.
+            if word in self._commands and word and self._parsers[word].takes_value.get(flag) is False:
+                return word, [*words[:place], *words[place + 1 :]]
         return "", list(words)
 
 

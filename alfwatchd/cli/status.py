@@ -45,6 +45,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("how it is shown")
     group.add_argument(
         "--watch",
+        dest="looks_on",  # `watch` is a setting
         action="store_true",
         help="show it every second until Ctrl-C, with what changed last; not on a terminal, or with --json: one line "
         "for each change",
@@ -56,9 +57,9 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     flags = settings_flags.read_flags(arguments)
-    if arguments.check and arguments.watch:
+    if arguments.check and arguments.looks_on:
         raise UsageError("--check looks once, and --watch until it is interrupted; give one of them")
-    if arguments.watch:
+    if arguments.looks_on:
         _watch(flags, arguments)
     if arguments.check:
         return _check(flags, arguments)

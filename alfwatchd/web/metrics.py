@@ -17,6 +17,7 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
+from alfwatchd.alf.printable import printable
 from alfwatchd.api import AdoptStatus, DaemonState, Status, TargetStatus
 from alfwatchd.figures import BOUNDS, Durations, Figures
 
@@ -104,6 +105,7 @@ def _from_status(status: Status) -> Iterator[Metric]:
 
 def _gauges(status: Status) -> list[tuple[str, str, float | None]]:
     """Return name, meaning and value of each number of `status`; None where there is none now."""
+    has_rows = status.state != "starting"
     return [
         ("state_since_timestamp_seconds", "When the daemon entered its state.", _timestamp(status.since)),
         ("polled_late", "Whether a scan of a polled tree takes longer than the interval.", status.polled_late),
@@ -113,12 +115,16 @@ def _gauges(status: Status) -> list[tuple[str, str, float | None]]:
             status.oldest_unflushed_seconds or 0.0,
         ),
         ("saved", "Whether the last flush succeeded.", status.saved),
-        ("generation", "Generation of the tables on disk.", status.generation),
+        ("generation", "Generation of the tables on disk.", status.generation if has_rows else None),
         ("last_flush_timestamp_seconds", "When the tables were last written.", _timestamp(status.last_flush)),
-        ("sessions", "Sessions in the tables.", status.n_sessions),
-        ("datasets", "Datasets in the tables.", status.n_datasets),
-        ("dataset_bytes", "Size of all datasets in the tables.", status.n_bytes),
-        ("ignored_entries", "Files and folders that are not part of the ALF layout.", status.n_ignored),
+        ("sessions", "Sessions in the tables.", status.n_sessions if has_rows else None),
+        ("datasets", "Datasets in the tables.", status.n_datasets if has_rows else None),
+        ("dataset_bytes", "Size of all datasets in the tables.", status.n_bytes if has_rows else None),
+        (
+            "ignored_entries",
+            "Files and folders that are not part of the ALF layout.",
+            status.n_ignored if has_rows else None,
+        ),
         ("watches", "Folders that the daemon watches.", status.watches),
         ("watches_limit", "Most inotify watches that the kernel allows this user.", status.watches_limit),
         ("unwatched_folders", "Folders that are scanned now and then instead of watched.", status.unwatched),
@@ -148,7 +154,7 @@ def _of_adoption(adopt: AdoptStatus) -> Iterator[Metric]:
 
 def _of_targets(targets: list[TargetStatus]) -> Iterator[Metric]:
     def of_each(name: str, text: str, values: Iterable[float | None]) -> Metric:
-        labels = [(each.target, each.tag) for each in targets]
+        labels = [(printable(each.target), each.tag) for each in targets]
         known = [(pair, value) for pair, value in zip(labels, values, strict=True) if value is not None]
         return _labelled(f"alfwatchd_publish_{name}", text, ("target", "tag"), known)
 
@@ -173,7 +179,7 @@ def _counted(figures: Figures) -> Iterator[Metric]:
         "alfwatchd_unsaved_seconds", "How long flushes have been failing; 0 if the last one succeeded.",
         figures.unsaved_seconds,
     )  # fmt: skip
-    labs = sorted(figures.labs.items())
+    labs = sorted(figures.labs.items()) if figures.status.state != "starting" else []
     for name, text, values in (
         ("sessions", "Sessions of a lab.", [lab.n_sessions for _, lab in labs]),
         ("datasets", "Datasets of a lab.", [lab.n_datasets for _, lab in labs]),

@@ -91,7 +91,13 @@ def test_a_flag_takes_a_value_in_all_commands_or_in_none():
     values = {}
     for command in (daemon.COMMAND, *main.COMMANDS):
         parser = CommandLine(command, []).parse
-        for flag in CommandLine(command, []).flags[command.name] - {"-h", "--help", "--version", "--empty-trash"}:
+        for flag in CommandLine(command, []).flags[command.name] - {
+            "-h",
+            "--help",
+            "--version",
+            "--empty-trash",
+            "--watch",
+        }:
             try:
                 parser([flag] if not command.name else [command.name, flag])
             except UsageError as error:
@@ -101,6 +107,23 @@ def test_a_flag_takes_a_value_in_all_commands_or_in_none():
             assert values.setdefault(flag, takes) == takes, flag
     assert values["--root"]
     assert not values["--json"]
+
+
+WATCH = [
+    (["status", "--watch"], {"looks_on": True}),
+    (["--watch", "status"], {"looks_on": True}),
+    (["--json", "--watch", "status", "--root=/r"], {"looks_on": True, "root": "/r"}),
+    (["--watch", "poll"], {"watch": "poll", "once": False}),
+    (["--watch", "poll", "config"], {"watch": "poll"}),
+    (["config", "--watch=poll"], {"watch": "poll"}),
+]
+
+
+@pytest.mark.parametrize(("words", "values"), WATCH)
+def test_watch_is_a_switch_of_status_and_a_setting_elsewhere(words, values):
+    """Both names are what users expect; neither may start a daemon where a look was meant."""
+    found = vars(CommandLine(daemon.COMMAND, main.COMMANDS).parse(words))
+    assert {key: found[key] for key in values} == values
 
 
 @pytest.mark.parametrize("words", ["demo d --sessions=many", "--scan-workers=many", "serve --port=many"])

@@ -21,6 +21,8 @@ from alfwatchd.web.metrics import OPENMETRICS, TEXT, ServerFigures
 from kit.control import STATUS, control_box
 
 PAGE = (Path(__file__).parents[2] / "docs/reference/metrics.md").read_text()
+ODD, ODD_SHOWN = '/"odd"/\\\n\udcff', '/"odd"/\\\\n\\udcff'
+"""A path that is not UTF-8."""
 TIME = "2024-01-01T00:00:00+00:00"
 
 
@@ -37,7 +39,7 @@ FIGURES = Figures(
         adopt=api.AdoptStatus("/alyx", TIME, "gone", 5, 6, 3, 4),
         targets=[
             api.TargetStatus("/pub", "mine", "3-abc", TIME, 7.5, None, None),
-            api.TargetStatus('s3://"odd"/\\\n', "", None, None, None, "no bucket", None),
+            api.TargetStatus(ODD, "", None, None, None, "no bucket", None),
         ],
     ),
     labs={"south": LabFigures(1, 2, 30)},
@@ -79,8 +81,8 @@ SAMPLES = [
     ("alfwatchd_adopt_failed", {}, 1),
     ("alfwatchd_adopt_matched_datasets", {}, 4),
     ("alfwatchd_publish_lag_seconds", {"target": "/pub", "tag": "mine"}, 7.5),
-    ("alfwatchd_publish_lag_seconds", {"target": 's3://"odd"/\\\n', "tag": ""}, 0),
-    ("alfwatchd_publish_failed", {"target": 's3://"odd"/\\\n', "tag": ""}, 1),
+    ("alfwatchd_publish_lag_seconds", {"target": ODD_SHOWN, "tag": ""}, 0),
+    ("alfwatchd_publish_failed", {"target": ODD_SHOWN, "tag": ""}, 1),
     ("alfwatchd_problems", {"kind": "twin"}, 1),
     ("alfwatchd_problems", {"kind": "held"}, 0),
     ("alfwatchd_trash_bytes", {}, 11),
@@ -159,6 +161,17 @@ def test_without_a_daemon_there_is_one_metric_that_says_so():
     """Values of earlier would look like those of a daemon that runs."""
     assert samples(parse_text(metrics.show_down(TEXT).decode())) == {("alfwatchd_up", frozenset()): 0}
     assert samples(parse_openmetrics(metrics.show_down(OPENMETRICS).decode())) == {("alfwatchd_up", frozenset()): 0}
+
+
+def test_rows_that_are_not_counted_yet_are_left_out():
+    """Each restart would look as if the lab had lost all its data."""
+    figures = replace(FIGURES, status=replace(FIGURES.status, state="starting"))
+    found = families(metrics.show(figures, SERVER, TEXT))
+    for name in ("sessions", "datasets", "dataset_bytes", "ignored_entries", "generation"):
+        assert f"alfwatchd_{name}" not in found
+    assert found["alfwatchd_lab_sessions"].samples == []
+    assert found["alfwatchd_state"].samples[0].labels == {"state": "starting"}
+    assert found["alfwatchd_watches"].samples[0].value == 5
 
 
 ACCEPTED = [
