@@ -36,14 +36,11 @@ def judge(status: Status) -> Verdict:
     """Return whether the tables can be trusted: only if they are saved, and the tree is live or polled in time."""
     if not status.saved:
         return Verdict("CRITICAL", f"the tables are not saved: {status.last_flush_error}")
-    match status.state:
-        case "offline" | "held":
-            word: Literal["OK", "WARNING", "CRITICAL"] = "CRITICAL"
-        case "starting" | "catching up":
-            word = "WARNING"
-        case "live" | "polled":
-            word = "WARNING" if status.polled_late else "OK"
-    return Verdict(word, f"{status.state}: {status.detail}")
+    reason = f"{status.state}: {status.detail}"
+    if status.state in ("offline", "held"):
+        return Verdict("CRITICAL", reason)
+    is_in_time = status.state == "live" or (status.state == "polled" and not status.polled_late)
+    return Verdict("OK" if is_in_time else "WARNING", reason)
 
 
 def judge_error(error: AlfwatchdError) -> Verdict:

@@ -21,6 +21,7 @@ VERDICTS = [
     ({"state": "polled", "polled_late": True, "detail": "polled late: x"}, 1, "WARNING - polled: polled late: x"),
     ({"state": "starting"}, 1, "WARNING - starting: "),
     ({"state": "catching up"}, 1, "WARNING - catching up: "),
+    ({"state": "of a newer daemon"}, 1, "WARNING - of a newer daemon: "),
     ({"state": "offline", "detail": "no such folder"}, 2, "CRITICAL - offline: no such folder"),
     ({"state": "held"}, 2, "CRITICAL - held: "),
     ({"saved": False, "last_flush_error": "disk | full\n"}, 2, "CRITICAL - the tables are not saved: disk / full |"),
