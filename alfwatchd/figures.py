@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from alfwatchd.api import Request, Status
+from alfwatchd.tree.sessions import Counts
 
 BOUNDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0)
 """Upper bounds of the classes of durations, in seconds; longer ones have a class of their own."""
@@ -43,20 +44,11 @@ class Durations:
 
 
 @dataclass(frozen=True, slots=True)
-class LabFigures:
-    """What the tables hold of one lab; `n_bytes` is the sum of the file sizes."""
-
-    n_sessions: int = 0
-    n_datasets: int = 0
-    n_bytes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class Figures:
     """The status, and what else the daemon counts since it started."""
 
     status: Status
-    labs: Mapping[str, LabFigures] = field(default_factory=dict)
+    labs: Mapping[str, Counts] = field(default_factory=dict)
     """Name of a lab -> its rows; see `limit_labs`."""
     problems: Mapping[str, int] = field(default_factory=dict)
     """Kind of a problem -> number of all such problems."""
@@ -76,22 +68,24 @@ class FiguresRequest(Request):
     """Answered at once with `Figures`."""
 
 
-def limit_labs(labs: Iterable[tuple[str, LabFigures]], most: int = MOST_LABS) -> dict[str, LabFigures]:
+def limit_labs(labs: Mapping[str, Counts], most: int = MOST_LABS) -> dict[str, Counts]:
     """Return the labs with the most bytes by name, and all others together as `OTHER_LABS`.
 
     Parameters
     ----------
-    labs : iterable of (str, LabFigures)
+    labs : mapping of str to Counts
     most : int
         How many names to return, the one for the others included.
     """
-    found = dict(labs)
-    names = sorted(found, key=lambda name: (-found[name].n_bytes, name))
+    names = sorted(labs, key=lambda name: (-labs[name].n_bytes, name))
     if len(names) <= most:
-        return {name: found[name] for name in sorted(names)}
+        return {name: labs[name] for name in sorted(names)}
     kept = [name for name in names[: most - 1] if name != OTHER_LABS]
-    rest = [found[name] for name in names if name not in kept]
-    others = LabFigures(
-        sum(each.n_sessions for each in rest), sum(each.n_datasets for each in rest), sum(each.n_bytes for each in rest)
-    )
-    return {name: found[name] for name in sorted(kept)} | {OTHER_LABS: others}
+    rest = [labs[name] for name in names if name not in kept]
+    return {name: labs[name] for name in sorted(kept)} | {OTHER_LABS: add_up(rest)}
+
+
+def add_up(counts: Iterable[Counts]) -> Counts:
+    """Return the totals over several labs."""
+    columns = [(each.n_sessions, each.n_datasets, each.n_bytes) for each in counts]
+    return Counts(*map(sum, zip(*columns, strict=True)))

@@ -6,8 +6,9 @@ from collections import Counter
 
 from alfwatchd.engine.model import EngineModel
 from alfwatchd.engine.status import find_problems, make_status
-from alfwatchd.figures import Figures, LabFigures, limit_labs
+from alfwatchd.figures import Figures, add_up, limit_labs
 from alfwatchd.tree.rows import PROBLEM_KINDS
+from alfwatchd.tree.sessions import Counts
 
 
 def make_figures(model: EngineModel, now: float) -> Figures:
@@ -25,15 +26,9 @@ def make_figures(model: EngineModel, now: float) -> Figures:
     )
 
 
-def _count_labs(model: EngineModel) -> dict[str, LabFigures]:
+def _count_labs(model: EngineModel) -> dict[str, Counts]:
     """Return the rows of each lab; sessions in no lab folder have the lab of the settings, as in the tables."""
-    labs: dict[str, LabFigures] = {}
-    for folder, counts in model.indexer.tables.labs.items():
-        name = folder or model.settings.lab
-        before = labs.get(name, LabFigures())
-        labs[name] = LabFigures(
-            before.n_sessions + counts.n_sessions,
-            before.n_datasets + counts.n_datasets,
-            before.n_bytes + counts.n_bytes,
-        )
-    return limit_labs(labs.items())
+    found, lab = dict(model.indexer.tables.labs), model.settings.lab
+    if lab and "" in found:
+        found[lab] = add_up([found.pop(""), found.get(lab, Counts())])
+    return limit_labs(found)

@@ -7,8 +7,9 @@ import pytest
 
 from alfwatchd.engine import waiting
 from alfwatchd.engine.inbox import Inbox
-from alfwatchd.figures import Durations, FiguresRequest, LabFigures
+from alfwatchd.figures import Durations, FiguresRequest
 from alfwatchd.tree.rows import PROBLEM_KINDS
+from alfwatchd.tree.sessions import Counts
 from alfwatchd.watch.events import EventsLost
 from kit.engine_tree import S1, T1, write
 
@@ -32,10 +33,10 @@ def test_rows_are_counted_by_lab(make_box):
     box = make_box(f"lab/Subjects/{S1}/a.b.c", f"lab/Subjects/{S1}/d.e.f", f"{T1}/a.b.c", lab="mine")
     size = (box.root / f"{T1}/a.b.c").stat().st_size
     n_bytes = ask(box).status.n_bytes
-    assert ask(box).labs == {"lab": LabFigures(1, 2, n_bytes - size), "mine": LabFigures(1, 1, size)}
+    assert ask(box).labs == {"lab": Counts(1, 2, n_bytes - size), "mine": Counts(1, 1, size)}
     shutil.rmtree(box.root / "lab")
     box.sync()
-    assert ask(box).labs == {"mine": LabFigures(1, 1, size)}
+    assert ask(box).labs == {"mine": Counts(1, 1, size)}
     write(box.root, f"mine/Subjects/{S1}/a.b.c")
     box.sync()
     assert ask(box).labs["mine"].n_sessions == 2

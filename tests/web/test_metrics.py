@@ -13,9 +13,10 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from alfwatchd import api
-from alfwatchd.figures import BOUNDS, Durations, Figures, FiguresRequest, LabFigures
+from alfwatchd.figures import BOUNDS, Durations, Figures, FiguresRequest
 from alfwatchd.index.scan_reasons import KINDS
 from alfwatchd.tree.rows import PROBLEM_KINDS
+from alfwatchd.tree.sessions import Counts
 from alfwatchd.web import metrics
 from alfwatchd.web.metrics import OPENMETRICS, TEXT, ServerFigures
 from kit.control import STATUS, control_box
@@ -42,7 +43,7 @@ FIGURES = Figures(
             api.TargetStatus(ODD, "", None, None, None, "no bucket", None),
         ],
     ),
-    labs={"south": LabFigures(1, 2, 30)},
+    labs={"south": Counts(1, 2, 30)},
     problems=dict.fromkeys(PROBLEM_KINDS, 0) | {"twin": 1},
     n_events=12,
     scans={kind: took() for kind in KINDS} | {"start": took(0.2, 5000.0)},
