@@ -158,7 +158,7 @@ def _show_paths(root: Path | None, paths: Sequence[str]) -> None:
     below = list(filter(stays_below, paths))
     _show_lines([f"{root}/{path}" for path in below])
     if n_outside := len(paths) - len(below):
-        output.note(f"alfwatchd: {n_outside} paths are left out, as they lead out of {printable(str(root))}")
+        output.note(f"alfwatchd: paths that lead out of {printable(str(root))} are left out: {n_outside}")
 
 
 def _show_lines(lines: Sequence[str]) -> None:
@@ -166,8 +166,10 @@ def _show_lines(lines: Sequence[str]) -> None:
     shown = [printable(line) for line in lines]
     if shown:
         output.show("\n".join(shown))
-    if n_odd := sum(line != each for line, each in zip(lines, shown, strict=True)):
-        output.note(f"alfwatchd: {n_odd} names hold characters that are shown as escapes; --json has them whole")
+    if shown != list(lines):
+        output.note(
+            "alfwatchd: names with odd characters, such as line breaks, are shown with escapes; --json has them whole"
+        )
 
 
 COMMAND = Command(
