@@ -97,7 +97,7 @@ def _show_sessions(
         return _show_lines([session.eid for session in sessions])
     paths = list(map(SessionFolders(root).find, sessions))
     if arguments.paths:
-        return _show_lines([f"{_known(root)}/{path}" for path in paths])
+        return _show_paths(root, paths)
     pairs = zip(paths, sessions, strict=True)
     if arguments.json:
         rows = ({"path": path} | session._asdict() for path, session in pairs)
@@ -123,7 +123,7 @@ def _list_datasets(arguments: argparse.Namespace, tables: Tables, root: Path | N
     path = SessionFolders(root).find(session)
     rows = [each._asdict() for each in datasets]
     if arguments.paths:
-        _show_lines([f"{_known(root)}/{path}/{each.rel_path}" for each in datasets if each.exists])
+        _show_paths(root, [f"{path}/{each.rel_path}" for each in datasets if each.exists])
     elif arguments.json:
         about = {"root": root, "generation": tables.generation, "session": {"path": path, **session._asdict()}}
         output.show_json_lines(about, "datasets", rows)
@@ -150,10 +150,15 @@ def _below_root(text: str, root: Path | None) -> list[str]:
     return []
 
 
-def _known(root: Path | None) -> Path:
+def _show_paths(root: Path | None, paths: Sequence[str]) -> None:
+    from alfwatchd.query.paths import stays_below
+
     if root is None:
         raise UsageError("--paths: the tables do not say of which folder they are; give --root DIR")
-    return root
+    below = list(filter(stays_below, paths))
+    _show_lines([f"{root}/{path}" for path in below])
+    if n_outside := len(paths) - len(below):
+        output.note(f"alfwatchd: paths that lead out of {printable(str(root))} are left out: {n_outside}")
 
 
 def _show_lines(lines: Sequence[str]) -> None:
@@ -161,8 +166,10 @@ def _show_lines(lines: Sequence[str]) -> None:
     shown = [printable(line) for line in lines]
     if shown:
         output.show("\n".join(shown))
-    if n_odd := sum(line != each for line, each in zip(lines, shown, strict=True)):
-        output.note(f"alfwatchd: {n_odd} names hold characters that are shown as escapes; --json has them whole")
+    if shown != list(lines):
+        output.note(
+            "alfwatchd: names with odd characters, such as line breaks, are shown with escapes; --json has them whole"
+        )
 
 
 COMMAND = Command(

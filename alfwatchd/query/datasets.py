@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from alfwatchd.alf import grammar
 from alfwatchd.alf.printable import printable
-from alfwatchd.errors import AlfwatchdError
+from alfwatchd.errors import AlfwatchdError, UsageError
 from alfwatchd.query.conditions import Conditions
 from alfwatchd.query.sessions import SessionRow, find_sessions
 from alfwatchd.query.tables import Tables
@@ -91,9 +91,13 @@ def find_session(tables: Tables, text: str, others: Iterable[str] = ()) -> tuple
 
     Raises
     ------
+    UsageError
+        The text is empty.
     AlfwatchdError
-        There is none, or there are several.
+        There is no such session, or there are several.
     """
+    if not text.strip():
+        raise UsageError("the path or eid of the session is empty; is a variable not set?")
     sessions = find_sessions(tables, Conditions())
     try:
         eid = str(uuid.UUID(text))

@@ -43,5 +43,10 @@ class SessionFolders:
             yield f"{above}/{session.date}/{number}"
 
 
+def stays_below(path: str) -> bool:
+    """Tell whether a path from a table, which any program may have written, stays below what it is relative to."""
+    return all(part not in ("", ".", "..") for part in path.split("/"))
+
+
 def _is_there(path: str) -> bool:
     return os.access(path, os.F_OK)

@@ -22,6 +22,7 @@ from alfwatchd.errors import TablesError, UsageError
 from alfwatchd.store.parquet import CheckedFile, open_checked, read_metadata
 from alfwatchd.tables import arrow
 from alfwatchd.tables.dates import is_believable
+from alfwatchd.users import this_user
 
 METADATA_KEY = b"alfwatchd"
 """Schema metadata of our own; `one_metadata` stays exactly what ONE writes."""
@@ -236,7 +237,7 @@ def open_pair_of_any_program(
                 try:
                     files.append(stack.enter_context(open_checked(folder / name)))
                 except (OSError, pa.ArrowException, ValueError) as error:
-                    raise TablesError(f"{folder / name}: cannot be read ({error}); let alfwatchd write it") from error
+                    raise TablesError(f"{folder / name}: cannot be read: {_reason(error)}") from error
             generations = {_parse_own(file.schema_arrow.metadata).get("generation", 0) for file in files}
             if len(generations) == 1:
                 yield files[0], files[1], generations.pop()
@@ -244,6 +245,15 @@ def open_pair_of_any_program(
         if time.monotonic() >= deadline:
             raise TablesError(f"{folder}: the two tables are not of one generation; let alfwatchd write them")
         time.sleep(_RETRY_SECONDS)
+
+
+def _reason(error: Exception) -> str:
+    """Return why a file cannot be read, and what to do."""
+    if isinstance(error, PermissionError):
+        return f"{error.strerror}; let {this_user()} read it"
+    if isinstance(error, FileNotFoundError):
+        return f"{error.strerror}; let alfwatchd write it, or name another folder"
+    return f"{getattr(error, 'strerror', None) or error}; let alfwatchd write it again"
 
 
 def read_file(path: Path, columns: list[str] | None = None) -> pa.Table:

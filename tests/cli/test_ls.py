@@ -8,9 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.compute as pc
 import pytest
 
-from kit.lab import LAB, NL1, SL, write_lab
+from alfwatchd.alf.file_names import DATASETS, SESSIONS
+from kit.lab import LAB, NL1, SL, rewrite, without_generation, write_lab
 
 PATH = f"{NL1}/2021-01-05/001"
 
@@ -154,7 +156,7 @@ def test_a_name_with_a_line_break_stays_on_its_line(run, tmp_path):
         ended = run("ls", f"--root={tmp_path}", "s/2020-01-01/001", *kind)
         assert len(ended.out.splitlines()) == 2 + (not kind)
         assert r"a.b.npy\n" in ended.out
-    assert "1 names hold characters that are shown as escapes" in ended.err
+    assert "are shown with escapes" in ended.err
     names = [
         each["rel_path"]
         for each in json.loads(run("ls", f"--root={tmp_path}", "s/2020-01-01/001", "--json").out)["datasets"]
@@ -163,12 +165,30 @@ def test_a_name_with_a_line_break_stays_on_its_line(run, tmp_path):
 
 
 def test_tables_that_do_not_tell_their_root_have_no_absolute_paths(run, tmp_path):
-    from kit.lab import without_generation
-
     without_generation(write_lab(tmp_path))
     ended = run("ls", f"--out-dir={tmp_path}", "--paths")
     assert (ended.code, ended.out) == (2, "")
     assert "give --root DIR" in ended.err
+
+
+def test_paths_never_lead_out_of_the_root(run, tmp_path):
+    """Tables of another program may hold any text, and a script goes where the paths lead."""
+    write_lab(tmp_path, {f"{subject}/2020-01-01/001": {"alf/a.b.npy": 1, "c.d.npy": 1} for subject in ("a", "b")})
+
+    def change(name, place, column, old, new):
+        def replace(table):
+            return table.set_column(place, column, pc.replace_substring(table[column], old, new))
+
+        rewrite(tmp_path, name, replace)
+
+    change(SESSIONS, 1, "subject", "b", "../..")
+    change(DATASETS, 0, "rel_path", "alf", "../../..")
+    ended = run("ls", f"--root={tmp_path}", "--paths")
+    assert ended.out.splitlines() == [f"{tmp_path}/a/2020-01-01/001"]
+    assert "are left out: 1" in ended.err
+    ended = run("ls", f"--root={tmp_path}", "--paths", "a/2020-01-01/001")
+    assert ended.out.splitlines() == [f"{tmp_path}/a/2020-01-01/001/c.d.npy"]
+    assert "are left out: 1" in ended.err
 
 
 _RUN = "import sys; from alfwatchd.cli.main import run; run()"

@@ -54,7 +54,8 @@ NOT_FOUND = [
     ("north/Subjects/NL-1", "the tables have no session of this path"),
     ("south/Subjects/NL-1/2021-01-05/001", "the tables have no session of this path"),
     ("a\nb", r"a\nb: the tables have no session"),
-    ("", "the tables have no session of this path"),
+    ("/", "the tables have no session of this path"),
+    ("", "is a variable not set?"),
     ("SL/2022-01-01/001", "several sessions have this path, of other and south; give the eid"),
 ]
 

@@ -4,7 +4,7 @@ import datetime
 
 import pytest
 
-from alfwatchd.query.paths import SessionFolders
+from alfwatchd.query.paths import SessionFolders, stays_below
 from alfwatchd.query.sessions import SessionRow
 
 CASES = [
@@ -36,3 +36,9 @@ def test_the_folder_on_the_disk(lab, folders, found, tmp_path):
 def test_without_the_disk_it_is_where_one_looks(root, tmp_path):
     folders = SessionFolders(root and tmp_path / root)
     assert folders.find(session("lab")) == "lab/Subjects/s/2020-01-01/001"
+
+
+def test_what_leads_elsewhere_is_told():
+    assert stays_below("lab/Subjects/a..b/2020-01-01/001")
+    for path in ("", "/a", "a//b", "a/../b", "..", "a/.", "./a"):
+        assert not stays_below(path), path

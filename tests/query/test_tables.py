@@ -1,6 +1,7 @@
 """Tables on disk, of any program, as a question needs them."""
 
 import random
+import re
 import struct
 import threading
 import time
@@ -23,8 +24,9 @@ from alfwatchd.query.datasets import list_datasets
 from alfwatchd.query.sessions import find_sessions
 from alfwatchd.query.tables import find_origin, open_tables
 from alfwatchd.store import reader
-from kit.children import in_child
+from kit.children import as_nobody, in_child, needs_root
 from kit.lab import LAB, rewrite, without_generation, write_lab
+from kit.trees import fast_folder
 
 FIXTURES = Path(one.__file__).parent / "tests" / "fixtures"
 """Tables that an early ONE wrote: ids of two numbers."""
@@ -203,6 +205,20 @@ def test_tables_that_make_no_sense_are_refused_with_their_name(name, change, say
 def test_tables_that_are_not_there_are_told(tmp_path):
     with pytest.raises(TablesError, match=r"sessions\.pqt: cannot be read"):
         counted(tmp_path)
+
+
+@needs_root
+def test_tables_that_may_not_be_read_are_told_with_who_may_not():
+    def read():
+        try:
+            counted(folder)
+        except TablesError as error:
+            return str(error)
+
+    with fast_folder() as folder:
+        (write_lab(folder) / DATASETS).chmod(0)
+        told = as_nobody(read)
+    assert re.search(r"datasets\.pqt: cannot be read: Permission denied; let .*65534.* read it", told)
 
 
 def test_damage_is_told_and_not_counted(folder):
