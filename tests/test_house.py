@@ -48,7 +48,15 @@ WITHOUT_A_TEST_OF_ITS_NAME = {
     "tables/path_ids.py": "tests/system/test_upstream_tables.py",
     "tables/rules.py": "tests/tables/test_columns.py",
     "watch/events.py": "values only",
+    "web/bell.py": "tests/web/test_change_feed.py",
+    "web/change_replies.py": "tests/web/test_change_feed.py",
+    "web/change_routes.py": "tests/web/test_change_feed.py",
+    "web/connecting.py": "tests/web/test_client.py",
+    "web/follow_async.py": "tests/web/test_follow.py",
+    "web/replies.py": "tests/web/test_client.py",
     "web/request_bodies.py": "values only; tests/system/test_formats.py compares them with the documents",
+    "web/request_queries.py": "values only; tests/web/test_change_feed.py",
+    "web/thread_calls.py": "tests/web/test_control_service.py",
     "__init__.py": "tested here",
     "__main__.py": "two lines",
     "api.py": "values only; tests/web tests what they become on the wire, tests/system/test_formats.py the documents",
@@ -121,7 +129,7 @@ def test_each_package_says_what_it_is_for():
 
 
 def test_the_public_names_are_shown():
-    names = ["Client", "__version__", "make_parquet_db", "remove_missing_datasets"]
+    names = ["Change", "Client", "Fresh", "__version__", "make_parquet_db", "remove_missing_datasets"]
     assert dir(alfwatchd) == sorted(alfwatchd.__all__) == names
     for name in names:
         assert getattr(alfwatchd, name)

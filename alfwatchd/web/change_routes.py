@@ -6,7 +6,7 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import Response
@@ -19,16 +19,18 @@ from alfwatchd.web.control_service import ControlService
 from alfwatchd.web.request_queries import ChangesQuery, StreamQuery
 from alfwatchd.web.root_header import HEADER, encode_root
 
+EVENTS = "text/event-stream"
 _LAST_EVENT_ID = "Last-Event-ID"
+_STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {EVENTS: {"schema": {"type": "string"}}}}}
 
 
 class EventStream(Response):
     """An answer that goes on until the client leaves or the server ends."""
 
-    media_type = "text/event-stream"
+    media_type = None  # FastAPI would describe errors with the same one
 
     def __init__(self, parts: AsyncIterator[bytes], headers: dict[str, str]) -> None:
-        super().__init__(headers=headers)
+        super().__init__(headers=headers | {"content-type": EVENTS})
         del self.headers["content-length"]
         self._parts = parts
 
@@ -56,7 +58,7 @@ def make_routes(service: ControlService, feed: ChangeFeed) -> APIRouter:
         body = await feed.page(query, request.state.peer, request.state.connection)
         return Response(body, media_type="application/json", headers=headers())
 
-    @routes.get("/stream", response_class=EventStream, status_code=HTTPStatus.OK)
+    @routes.get("/stream", response_class=EventStream, status_code=HTTPStatus.OK, responses=_STREAM)
     async def stream(
         request: Request,
         query: Annotated[StreamQuery, Query()],

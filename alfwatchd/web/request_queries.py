@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 MOST_WAIT_SECONDS = 60.0
 MOST_CHANGES = 10_000
 
+_PLACE = r"^(now|start|[0-9]{1,18}|[0-9a-f]{8}\.[0-9]{1,18}(\.[0-9]{1,9})?)$"
+
+
+def _check_place(text: str) -> str:
+    if re.fullmatch(_PLACE, text, re.ASCII) is None:
+        raise ValueError(f"{text[:80]!r} is no place in the feed: give now, start, a generation, or an earlier `next`")
+    return text
+
+
 Since = Annotated[
     str,
+    AfterValidator(_check_place),
     Field(
-        pattern=r"^(now|start|[0-9]{1,18}|[0-9a-f]{8}\.[0-9]{1,18}(\.[0-9]{1,9})?)$",
+        json_schema_extra={"pattern": _PLACE},
         description="Place in the feed: `next` or `cursor` of an earlier answer, or a generation. `now`: what changes "
         "from now on. `start`: all that the journal has.",
     ),

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import alfwatchd
-from alfwatchd import api, errors
+from alfwatchd import api, changes, errors
 from alfwatchd.alf.file_names import DATASETS, SESSIONS
 from alfwatchd.api import SyncRequest
 from alfwatchd.store import writer
@@ -21,7 +21,7 @@ from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.packed import pack_signature
 from alfwatchd.tree.rows import PROBLEM_KINDS, Session
 from alfwatchd.tree.sessions import Snapshot
-from alfwatchd.web import connections, http_server, request_bodies, request_guard
+from alfwatchd.web import change_feed, connections, http_server, request_bodies, request_guard, request_queries
 from kit.control import control_box
 from kit.rows import folder_rows
 
@@ -149,9 +149,10 @@ def test_a_pair_is_known_by_its_generation(tmp_path, monkeypatch):
 def test_endpoints():
     with control_box() as box:
         paths = box.ask("GET", "/openapi.json")[1]["paths"]
-    described = {}
+    described, queries, asked = {}, {}, {}
     for request, body, reply in rows("## Requests"):
         found = re.findall(r"`(\w+Body)`", body), re.findall(r"`(Status|\w+Reply)`", reply)
+        queries[request.strip("`")] = re.findall(r"`\?(\w+Query)`", body)
         described[request.strip("`")] = found
     served = {}
     for path, methods in paths.items():
@@ -161,7 +162,13 @@ def test_endpoints():
                 for part in (operation.get("requestBody"), operation["responses"]["200"])
             )
             served[f"{method.upper()} {path}"] = body, reply
+            asked[f"{method.upper()} {path}"] = [
+                each for each in operation.get("parameters", ()) if each["in"] == "query"
+            ]
     assert described == served
+    for request, parameters in asked.items():
+        kinds = [getattr(request_queries, kind) for kind in queries[request]]
+        assert {each["name"] for each in parameters} == {name for kind in kinds for name in kind.model_fields}
 
 
 KINDS = [
@@ -171,6 +178,7 @@ KINDS = [
     api.RescanReply, api.PruneReply, api.PruneItem, api.TrashReply, api.PlansReply,
     api.PlanRecord, request_bodies.RescanBody, request_bodies.PlanBody, request_bodies.ApplyBody,
         request_bodies.UndoBody, request_bodies.EmptyBody,
+    request_queries.ChangesQuery, request_queries.StreamQuery, changes.ChangesReply, changes.Change, changes.Fresh,
 ]  # fmt: skip
 
 
@@ -218,3 +226,6 @@ def test_limits():
     assert connections.ANSWER_SECONDS == 60
     assert "within a minute" in said
     assert f"at most {connections.MOST_CONNECTIONS}." in said
+    assert f"{change_feed.MOST_FOLLOWERS} clients" in said
+    assert f"{change_feed.MOST_FOLLOWERS_OF_A_USER} of one user" in said
+    assert f"each {change_feed.KEEP_ALIVE_SECONDS:.0f} seconds" in said

@@ -9,7 +9,7 @@ from dataclasses import asdict, fields
 
 import pytest
 
-from alfwatchd import api, errors
+from alfwatchd import api, changes, errors
 from alfwatchd.api import (
     FlushRequest,
     RescanRequest,
@@ -84,6 +84,9 @@ BAD_REQUESTS = [
     ("PUT", "/v1/rescan", {}, 405, "Method Not Allowed"),
     ("BREW", "/v1/status", None, 405, "Method Not Allowed"),
     ("POST", "/v1/rescan?path=lab", {}, 400, "parameters belong into the body"),
+    ("GET", "/v1/status?since=1", None, 400, "parameters belong into the body"),
+    ("GET", "/v1/changes/?since=1", None, 400, "parameters belong into the body"),
+    ("GET", "/nope?since=1", None, 400, "parameters belong into the body"),
     ("POST", "/v1/rescan", "{path", 400, "the body should be a JSON object: Expecting property name"),
     ("POST", "/v1/sync", "now", 400, "the body should be a JSON object: Expecting value"),
     ("POST", "/v1/rescan", b'{"path": "\xff"}', 400, "the body should be a JSON object: 'utf-8' codec can't decode"),
@@ -151,7 +154,7 @@ def test_the_description_names_all_replies(box: Box):
     assert described["openapi"].startswith("3.")
     assert {(method, path) for path, methods in described["paths"].items() for method in methods} == {
         ("get", "/metrics"),
-        *(("get", f"/v1/{name}") for name in ("status", "ids/{old}", "prune/plans")),
+        *(("get", f"/v1/{name}") for name in ("status", "ids/{old}", "prune/plans", "changes", "changes/stream")),
         *(("post", f"/v1/{name}") for name in ("sync", "flush", "rescan", "recompute_ids", "set")),
         *(("post", f"/v1/prune/{name}") for name in ("plan", "apply", "undo", "empty")),
     }
@@ -160,7 +163,7 @@ def test_the_description_names_all_replies(box: Box):
         api.Status, api.SyncReply, api.FlushReply, api.RescanReply, api.PruneReply,
         api.PruneItem, api.IdsReply, api.IdStep, api.RecomputeReply, api.SetReply, api.AdoptStatus,
         api.ProblemReply, api.RescanNote, control_api.ErrorReply,
-        api.TrashReply, api.PlansReply, api.PlanRecord,
+        api.TrashReply, api.PlansReply, api.PlanRecord, changes.ChangesReply, changes.Change,
         request_bodies.RescanBody, request_bodies.SetBody, request_bodies.PlanBody, request_bodies.ApplyBody,
         request_bodies.UndoBody, request_bodies.EmptyBody,
     ):  # fmt: skip
@@ -173,6 +176,8 @@ def test_the_description_names_all_replies(box: Box):
         for code, answer in operation["responses"].items():
             if answer["content"].keys() == {"text/plain", "application/openmetrics-text"}:
                 assert code == "200"  # the metrics
+                continue
+            if code == "200" and "text/event-stream" in answer["content"]:
                 continue
             schema = answer["content"]["application/json"]["schema"]["$ref"]
             assert (schema == "#/components/schemas/ErrorReply") == (code != "200")
