@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import random
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -81,6 +82,14 @@ def scale(request: pytest.FixtureRequest) -> Callable[[Any, Any], Any]:
         return long if is_long else short
 
     return pick
+
+
+@pytest.fixture
+def chance() -> random.Random:
+    """Return a source of chance, whose seed pytest shows if the test fails."""
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")  # noqa: T201
+    return random.Random(seed)
 
 
 @pytest.fixture

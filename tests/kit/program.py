@@ -334,3 +334,17 @@ def program(
     finally:
         made.kill()
         shutil.rmtree(home, ignore_errors=True)
+
+
+FAST = "flush_interval_seconds = 0.02\nsettle_seconds = 0.01\n"
+"""Settings with which a change is on disk at once."""
+
+
+@contextmanager
+def fast_program(root: Path, out_dir: Path, settings: str = FAST) -> Iterator[tuple[Program, str]]:
+    """Yield a program with a configuration file, and its flag."""
+    out_dir.mkdir(exist_ok=True)
+    with program(root, out_dir) as made:
+        config = made.home / "config.toml"
+        config.write_text(settings)
+        yield made, f"--config={config}"

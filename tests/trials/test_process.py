@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import shutil
 import signal
 import stat
@@ -10,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 import pytest
@@ -19,7 +18,14 @@ from alfwatchd.errors import AlfwatchdError
 from alfwatchd.web.client import Client
 from kit.children import needs_root
 from kit.fuzz_disk import Disk
-from kit.program import WAIT_SECONDS, make_ibl_tree, make_small_tree, program, write_dataset
+from kit.program import (
+    FAST,
+    WAIT_SECONDS,
+    fast_program,
+    make_ibl_tree,
+    make_small_tree,
+    write_dataset,
+)
 from kit.trees import write
 from kit.truth import assert_right, assert_whole, dates
 from kit.writers import collisions, recordings
@@ -28,25 +34,7 @@ pytestmark = pytest.mark.heavy
 
 NOTICED_SECONDS = 300.0
 LONGEST_ROUND_SECONDS = 0.8
-FAST = "flush_interval_seconds = 0.02\nsettle_seconds = 0.01\n"
 N_UNITS = 150
-
-
-@pytest.fixture
-def chance():
-    seed = random.randrange(2**32)
-    print(f"seed {seed}")  # noqa: T201 - pytest shows it if the test fails
-    return random.Random(seed)
-
-
-@contextmanager
-def fast_program(root, out_dir, settings=FAST):
-    """Yield a program with a configuration file, and its flag."""
-    out_dir.mkdir(exist_ok=True)
-    with program(root, out_dir) as made:
-        config = made.home / "config.toml"
-        config.write_text(settings)
-        yield made, f"--config={config}"
 
 
 def processes_of(made):

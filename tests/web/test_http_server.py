@@ -18,11 +18,13 @@ from alfwatchd.api import (
     SyncRequest,
 )
 from alfwatchd.errors import AlfwatchdError, RootOffline
+from alfwatchd.journal.journal import Feed
 from alfwatchd.web import (
     control_api,
     control_socket,
     http_server,
 )
+from alfwatchd.web.change_feed import ChangeFeed
 from alfwatchd.web.control_service import ControlService
 from kit.control import (
     GET_STATUS,
@@ -114,8 +116,9 @@ def test_close_waits_for_answers_that_come_soon():
 
 def test_a_server_that_is_closed_at_once_ends():
     """Wherever its thread is by then: it waits for the end without looking around."""
-    app = control_api.create_app(ControlService(lambda _: None, lambda: None))
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        feed = ChangeFeed(Feed(Path(folder)), lambda: None)
+        app = control_api.create_app(ControlService(lambda _: None, lambda: None), feed)
         for _ in range(20):
             with control_socket.listen(Path(folder) / "s", "") as listening:
                 closed = http_server.Server(app, listening)
