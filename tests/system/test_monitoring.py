@@ -39,6 +39,14 @@ def test_promtool_accepts_the_rules_and_the_metrics(tmp_path):
         assert promtool("check", "metrics", stdin=made.run("metrics").stdout) == ""
 
 
+def test_the_settings_in_the_guide_are_those_of_prometheus(tmp_path):
+    """A person pastes them."""
+    guide = (ALERTS.parents[1] / "docs/guide/monitor.md").read_text()
+    (settings,) = re.findall(r"(?s)```yaml\n(.*?)```", guide)
+    (tmp_path / "prometheus.yml").write_text(settings)
+    assert "is valid" in promtool("check", "config", "--syntax-only", tmp_path / "prometheus.yml")
+
+
 # alert, series, values of each minute, at which minute it is still silent, and at which it fires
 STORIES = [
     ("AlfwatchdDown", "alfwatchd_up", "1x5 0x20", 9, 12),
