@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -11,6 +13,10 @@ from alfwatchd.atomic import replace_file
 from alfwatchd.cli import addressing, output, settings_flags
 from alfwatchd.cli.parser import Command
 from alfwatchd.errors import AlfwatchdError, UsageError
+
+_NAME = re.compile(r"(?!__)[A-Za-z_][A-Za-z0-9_]*")
+"""https://prometheus.io/docs/concepts/data_model; two underscores at the start are Prometheus' own."""
+_OWN_LABELS = ("kind", "lab", "le", "reason", "state", "tag", "target", "version")
 
 _ENDING = ".prom"
 _MODE = 0o644
@@ -22,6 +28,9 @@ examples:
   alfwatchd metrics --textfile /var/lib/prometheus/node-exporter/alfwatchd.prom
                                          write them where node_exporter finds
                                          them; run this every minute
+  alfwatchd metrics --root /srv/north --label daemon=north --textfile ...
+                                         with several daemons: their metrics need
+                                         different labels, and other files
 
 While no daemon answers, the only metric is alfwatchd_up 0: it replaces what the
 file had, and the command fails. docs/reference/metrics.md lists all metrics.
@@ -38,8 +47,38 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         help="replace this file as a whole instead of printing; its name must end in .prom, else node_exporter does "
         "not read it",
     )
+    group.add_argument(
+        "--label",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        type=_label,
+        help="add a label to every metric; give the flag once for each label",
+    )
     settings_flags.add_address(parser)
     settings_flags.add_output(parser)
+
+
+def _label(text: str) -> str:
+    """Return a label as it stands in the text format."""
+    name, equals, value = text.partition("=")
+    if not equals or not _NAME.fullmatch(name) or name in _OWN_LABELS or not value.isprintable():
+        raise argparse.ArgumentTypeError(
+            f"{text!r} should be NAME=VALUE. A name has letters, digits and '_', and is none of "
+            f"{', '.join(_OWN_LABELS)}; a value has no control characters"
+        )
+    return '{}="{}"'.format(name, value.replace("\\", r"\\").replace('"', r"\""))
+
+
+def _with_labels(text: bytes, labels: Sequence[str]) -> bytes:
+    """Add labels to each sample of a text; lines with ``#`` stay as they are."""
+    if not labels:
+        return text
+
+    def add(found: re.Match[str]) -> str:
+        return found[1] + "{" + ",".join(labels) + ("," if found[2] else "} ")
+
+    return re.sub(r"(?m)^(\w+)(?:(\{)| )", add, text.decode()).encode()
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -48,11 +87,13 @@ def _run(arguments: argparse.Namespace) -> int:
         raise UsageError(
             f"--textfile {arguments.textfile!r}: its name must end in {_ENDING}, else node_exporter does not read it"
         )
+    if len({each.partition("=")[0] for each in arguments.label}) < len(arguments.label):
+        raise UsageError("--label: a name is given twice; Prometheus would refuse the metrics")
     try:
         client = addressing.find_daemon(settings_flags.read_flags(arguments), addressing.MONITOR_SECONDS)
-        text = client.metrics()
+        text = _with_labels(client.metrics(), arguments.label)
     except AlfwatchdError:
-        _tell_down(path)
+        _tell_down(path, arguments.label)
         raise
     if path is not None:
         _write(path, text)
@@ -76,12 +117,12 @@ COMMAND = Command(
 )
 
 
-def _tell_down(path: Path | None) -> None:
+def _tell_down(path: Path | None, labels: Sequence[str]) -> None:
     """Replace the file: what it has would look like the metrics of a daemon that runs."""
     if path is not None:
         from alfwatchd.web.metrics import TEXT, show_down
 
-        _write(path, show_down(TEXT))
+        _write(path, _with_labels(show_down(TEXT), labels))
 
 
 def _write(path: Path, text: bytes) -> None:

@@ -27,7 +27,7 @@ FLAGS = {
     "rescan": {*ADDRESS, *OUTPUT, "--accept-root"},
     "ls": {*ADDRESS, *OUTPUT, *QUERY, "--sort", "--reverse", "--paths", "--eids"},
     "report": {*ADDRESS, *OUTPUT, *QUERY, "--require"},
-    "metrics": {*ADDRESS, *OUTPUT, "--textfile"},
+    "metrics": {*ADDRESS, *OUTPUT, "--textfile", "--label"},
     "ids": {*ADDRESS, *OUTPUT, *SCAN, "--hash-files", "--recompute"},
     "set": {*ADDRESS, *OUTPUT, *SCAN, "--hash-files"},
     "prune": {

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families as parse
 
 from alfwatchd.figures import Figures, FiguresRequest
 from kit.control import HOLD, STATUS, control_box
@@ -74,6 +77,45 @@ def test_without_a_daemon_the_file_says_so_and_the_command_fails(run, tmp_path, 
         ended = run("metrics", f"--socket={box.path}", f"--textfile={path}", "--json")
         assert (ended.code, json.loads(ended.err)["error"]) == (1, "RequestFailed")
         assert path.read_text().splitlines()[-1] == "alfwatchd_up 0.0"
+
+
+def labelled(text):
+    return {(each.name, frozenset(each.labels.items())) for one in parse(text) for each in one.samples}
+
+
+def test_labels_tell_the_daemons_of_one_machine_apart(box, run, tmp_path):
+    """node_exporter refuses all files where two of them have the same metric with the same labels."""
+    added = ["--label", "daemon=north", "--label", 'where=rack "7"\\']
+    ended = run("metrics", f"--socket={box.path}", *added)
+    more = {("daemon", "north"), ("where", 'rack "7"\\')}
+    plain = box.client.metrics().decode()
+    assert labelled(ended.out) == {(name, labels | more) for name, labels in labelled(plain)}
+    assert [line for line in ended.out.splitlines() if line.startswith("#")] == [
+        line for line in plain.splitlines() if line.startswith("#")
+    ]
+    path = tmp_path / "north.prom"
+    assert run("metrics", f"--socket={tmp_path / 's'}", f"--textfile={path}", *added).code == 3
+    assert labelled(path.read_text()) == {("alfwatchd_up", frozenset(more))}
+
+
+@pytest.mark.parametrize(
+    "label", ["north", "=x", "1a=x", "__name__=x", "state=x", "a-b=x", "a\n=x", "a=x\n", "a=\udcff"]
+)
+def test_a_label_that_prometheus_would_refuse_is_an_error(label, run):
+    ended = run("metrics", "--label", label)
+    assert (ended.code, ended.out) == (2, "")
+    assert "should be NAME=VALUE" in ended.err
+
+
+def test_no_label_of_the_metrics_can_be_given_twice(run):
+    """Prometheus would refuse the whole file."""
+    page = (Path(__file__).parents[2] / "docs/reference/metrics.md").read_text()
+    own = {label for cell in re.findall(r"(?m)^\| `alfwatchd_\w+` \| \w+ \| ([^|]*)\|", page)
+           for label in re.findall(r"\w+", cell)}  # fmt: skip
+    assert len(own) == 7
+    assert run("metrics", "--label=a=x", "--label=a=y").code == 2
+    for label in (*own, "le"):
+        assert run("metrics", "--label", f"{label}=x").code == 2
 
 
 MISTAKES = [

@@ -167,6 +167,7 @@ def test_a_real_prometheus(tmp_path):
             for name, made in daemons.items()
         }
         daemons["behind"].run("metrics", f"--textfile={textfiles / 'alfwatchd.prom'}")
+        daemons["held"].run("metrics", f"--textfile={textfiles / 'alfwatchd-held.prom'}", "--label=daemon=held")
         jobs = [
             {
                 "job_name": name,
@@ -183,6 +184,7 @@ def test_a_real_prometheus(tmp_path):
 
         monitor.wait(lambda: len(monitor.query("up == 1")) == 4, "not all targets are up")
         wanted = {("AlfwatchdBehind", "behind"), ("AlfwatchdHeld", "held"), ("AlfwatchdOffline", "offline")}
+        wanted.add(("AlfwatchdHeld", "node"))  # through the file
         monitor.wait(lambda: wanted <= monitor.firing(), wanted)
         kinds = {"AlfwatchdHeld", "AlfwatchdOffline", "AlfwatchdDown", "AlfwatchdAbsent"}
         assert {each for each in monitor.firing() if each[0] in kinds} == wanted - {("AlfwatchdBehind", "behind")}
@@ -190,10 +192,11 @@ def test_a_real_prometheus(tmp_path):
         for expression in expressions():
             monitor.wait(lambda expression=expression: monitor.query(expression), f"no series: {expression}")
 
-        in_file = 'alfwatchd_datasets{job="node"} > 0'
+        in_file = 'alfwatchd_datasets{job="node",daemon=""} > 0'
         monitor.wait(lambda: monitor.query(in_file), "nothing comes through node_exporter")
         assert monitor.query("node_textfile_scrape_error == 0")
-        assert monitor.query('node_textfile_mtime_seconds{file=~".*alfwatchd[^/]*[.]prom"}')
+        assert monitor.query('alfwatchd_state{job="node",daemon="held",state="held"} == 1')
+        assert len(monitor.query('node_textfile_mtime_seconds{file=~".*alfwatchd[^/]*[.]prom"}')) == 2
 
         daemons["behind"].stop()
         daemons["behind"].run("metrics", f"--textfile={textfiles / 'alfwatchd.prom'}", code=3)
