@@ -74,6 +74,10 @@ def test_the_manual_leads_to_a_service_that_follows_the_daemon(lab):
         200, "b'PK\\x03\\x04'",
     )  # fmt: skip
 
+    assert fetch(lab, "/metrics")[0] == 403
+    status, text = fetch(lab, "/metrics", "correct-horse-battery")
+    assert (status, f"\nalfwatchd_datasets {len(lab.datasets())}.0\n" in text) == (200, True), text
+
     lab.add_dataset()
     lab.alfwatchd("sync")
     lab.box.wait(lambda: f" {len(lab.datasets())} datasets of 20" in show(lab, "StatusText"))
