@@ -157,13 +157,14 @@ def test_a_terminal_is_painted_again_and_ctrl_c_ends(tmp_path):
 
     with control_box({StatusRequest: answer}) as box:
         ours, theirs = pty.openpty()
+        process = subprocess.Popen(
+            [PROGRAM, "status", "--watch", f"--socket={box.path}"],
+            stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+            env={**os.environ, "COLUMNS": "100", "LINES": "30"},
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background has it ignored
+        )  # fmt: skip
+        os.close(theirs)
         try:
-            process = subprocess.Popen(
-                [PROGRAM, "status", "--watch", f"--socket={box.path}"],
-                stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
-                env={**os.environ, "COLUMNS": "100", "LINES": "30"},
-            )  # fmt: skip
-            os.close(theirs)
             seen, deadline = b"", time.monotonic() + WAIT_SECONDS
             while b"live -> held" not in seen:
                 assert time.monotonic() < deadline, seen
@@ -172,8 +173,10 @@ def test_a_terminal_is_painted_again_and_ctrl_c_ends(tmp_path):
             process.send_signal(signal.SIGINT)
             assert process.wait(WAIT_SECONDS) == -signal.SIGINT
         finally:
+            process.kill()
+            process.wait()
             os.close(ours)
-    text = seen.decode()
+    text = seen.decode(errors="replace")
     assert text.count(status_watch.CLEAR) == 1
     frames = text.split(status_watch.HOME)
     assert "nothing so far" in frames[1]
