@@ -215,8 +215,12 @@ def _schema_of(file: CheckedFile) -> pa.Schema:
 
 
 def _options(schema: pa.Schema) -> dict[str, Any]:
-    """Return how columns are written: for readers of the whole file, unlike those in the output folder."""
-    texts = [each.name for each in schema if not pa.types.is_primitive(each.type) and not pa.types.is_null(each.type)]
+    """Return how columns are written: for readers of the whole file, unlike those in the output folder.
+
+    A dictionary of the ids of rows, which do not repeat, would only make the file larger.
+    """
+    kinds = {each.name: each.type for each in schema if each.name != "id"}
+    texts = [name for name, kind in kinds.items() if not pa.types.is_primitive(kind) and not pa.types.is_null(kind)]
     return {"compression": "zstd", "use_dictionary": texts, "write_statistics": ["id"], "write_page_checksum": True}
 
 

@@ -20,7 +20,6 @@ from alfwatchd.errors import TablesError
 from alfwatchd.store.parquet import CheckedFile
 from alfwatchd.store.reader import open_pair_of_any_program, read_origins
 from alfwatchd.tables import arrow
-from alfwatchd.tables.database_columns import read_ids
 
 PATIENCE_SECONDS = 30.0
 """A flush lets 20 s pass between its two files if a reader has opened only one of them."""
@@ -216,6 +215,8 @@ def _with_ids(table: pa.Table, name: str) -> pa.Table:
     """Return a table in which an id is one text, if its name is that of an id and two numbers are there for it."""
     if name in table.column_names or not set(_halves(name)) - {name} <= set(table.column_names):
         return table
+    from alfwatchd.tables.database_columns import read_ids  # only old tables need it, and it takes a while
+
     return table.append_column(name, arrow.uuids(read_ids(table, name)))
 
 

@@ -304,12 +304,14 @@ def _write_at(fd: int, start: int, table: pa.Table) -> Group:
 
 
 def _options(schema: pa.Schema) -> dict[str, Any]:
-    """Return how columns are written: against pyarrow's own way 45 % smaller, and a little faster.
+    """Return how columns are written: against pyarrow's own way half the size, and a little faster.
 
-    Most of it is zstd. Numbers repeat too seldom for a dictionary. A program that reads part of a table reads it by
-    session, so only the statistics of ids are worth their place in the footer.
+    Most of it is zstd. Numbers repeat too seldom for a dictionary, and the ids of rows not at all: a dictionary of them
+    would be the column itself, with an index beside it. Readers get the Arrow type of the schema all the same. A
+    program that reads part of a table reads it by session, so only the statistics of ids are worth their place in the
+    footer.
     """
-    texts = [field.name for field in schema if not pa.types.is_primitive(field.type)]
+    texts = [field.name for field in schema if not pa.types.is_primitive(field.type) and field.name != "id"]
     ids = [name for name in schema.names if name in ("eid", "id")]
     checked = {"write_page_checksum": True}  # so that damage is not taken for rows, which zstd often does
     return {"compression": "zstd", "use_dictionary": texts, "write_statistics": ids, **checked}

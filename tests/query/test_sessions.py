@@ -80,7 +80,7 @@ UNKNOWN = [
 
 @pytest.mark.parametrize(("conditions", "says"), UNKNOWN)
 def test_a_name_that_is_nowhere_is_no_empty_answer(conditions, says, tables):
-    """Whoever misspells a name would believe that there are no data."""
+    """A person who misspells a name would believe that there are no data."""
     with pytest.raises(AlfwatchdError, match=re.escape(says)):
         find_sessions(tables, conditions)
 

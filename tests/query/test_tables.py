@@ -7,6 +7,7 @@ import threading
 import time
 import uuid
 from pathlib import Path
+from string import ascii_lowercase
 
 import numpy as np
 import one
@@ -24,8 +25,11 @@ from alfwatchd.query.datasets import list_datasets
 from alfwatchd.query.sessions import find_sessions
 from alfwatchd.query.tables import find_origin, open_tables
 from alfwatchd.store import reader
+from alfwatchd.store.writer import TableWriter
+from alfwatchd.tables.rules import TableRules
 from kit.children import as_nobody, in_child, needs_root
 from kit.lab import LAB, rewrite, without_generation, write_lab
+from kit.tables import snapshot
 from kit.trees import fast_folder
 
 FIXTURES = Path(one.__file__).parent / "tests" / "fixtures"
@@ -272,3 +276,31 @@ def test_open_tables_stay_what_they_were_when_they_are_replaced(folder, tmp_path
             (write_lab(write_lab(tmp_path / "new"), {}) / name).rename(folder / name)
         assert tables.n_sessions == len(LAB)
         assert np.sum(tables.count()) == sum(map(len, LAB.values()))
+
+
+def test_a_pair_is_always_of_one_generation_while_the_writer_replaces_it(tmp_path):
+    """Each generation has as many sessions as its number tells, and each session one dataset."""
+    writer = TableWriter(tmp_path, "/data")
+
+    def write(generation):
+        writer.write(snapshot(ascii_lowercase[: 1 + generation % 5], generation, n_datasets=1), TableRules())
+
+    def write_all():
+        for generation in range(2, 12):
+            write(generation)
+        done.set()
+
+    done = threading.Event()
+    write(1)
+    flusher = threading.Thread(target=write_all)
+    flusher.start()
+    seen = set()
+    while True:
+        is_last = done.is_set()
+        with open_tables(tmp_path) as tables:
+            seen.add(tables.generation)
+            assert tables.count().tolist() == [1] * (1 + tables.generation % 5)
+        if is_last:
+            break
+    flusher.join()
+    assert 11 in seen

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from alfwatchd.store import parquet_file
-from alfwatchd.store.parquet_file import GroupedFile
+from alfwatchd.store.parquet import open_checked
+from alfwatchd.store.parquet_file import Group, GroupedFile, spans_of
 
 SCHEMA = pa.schema([("name", pa.string()), ("size", pa.uint64())])
 
@@ -246,3 +247,38 @@ def test_no_rows_at_all(file):
     file.check()
     file.write({0: group(random.Random(5), 0)})
     file.check()
+
+
+IDS = pa.schema([("eid", pa.dictionary(pa.int32(), pa.string())), ("id", pa.dictionary(pa.int32(), pa.string()))])
+
+
+def ids(*rows):
+    eids, own = (pa.array(column).dictionary_encode() for column in zip(*rows, strict=True))
+    return pa.table([eids, own], schema=IDS)
+
+
+def test_ids_are_dictionaries_to_readers_and_not_on_disk_whichever_version_wrote_their_row_group(tmp_path):
+    """An earlier version wrote dictionaries of ids, too; a new one goes on with its row groups."""
+    path, old, new = tmp_path / "datasets.pqt", ids(("e1", "a"), ("e1", "b")), ids(("e2", "c"), ("e2", "d"))
+    pq.write_table(old, path, compression="zstd")
+    packed = pa.BufferOutputStream()
+    pq.read_metadata(path).write_metadata_file(packed)
+    with path.open("rb") as file:
+        (span,) = spans_of(file)
+    grouped = GroupedFile(path)
+    grouped.resume({0: Group.unpack(span, packed.getvalue().to_pybytes())})
+    grouped.write(tmp_path / "new", IDS, [(1, new)], -math.inf)
+    os.replace(tmp_path / "new", path)
+    grouped.commit()
+
+    with pq.ParquetFile(path) as file:
+        assert file.schema_arrow == IDS
+        columns = [file.metadata.row_group(number).column(place) for number in range(2) for place in range(2)]
+        assert [column.has_dictionary_page for column in columns] == [True, True, True, False]
+        assert all(column.is_stats_set for column in columns)
+        found = file.read()
+    with open_checked(path) as file:
+        checked = file.read()
+    for table in (found, checked):
+        assert table.schema == IDS
+        assert table.to_pydict() == {"eid": ["e1", "e1", "e2", "e2"], "id": ["a", "b", "c", "d"]}
