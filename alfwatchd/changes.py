@@ -67,7 +67,7 @@ class Fresh:
 class ChangesReply:
     """Which sessions changed, the oldest change first, each once, with all that happened to it since the place asked.
 
-    A session that came and went meanwhile is not told.
+    A session that came and went meanwhile is told as removed.
     """
 
     is_fresh: bool

@@ -84,6 +84,8 @@ class Engine:
             self._scan(now)
             self._look_around(now)
         model.barriers.advance(now)
+        if model.has_rows(now):
+            model.pending.step(model.indexer.tables, now, model.now_for_people)
         flush_if_due(model, now)
         model.enter(find_state(model, now), now)
         self._changes.tell_rest(now)
@@ -101,6 +103,8 @@ class Engine:
         if self.is_done or (not offline and queue.is_urgent and queue.is_ready):
             return 0.0
         times = [now + _LONGEST_SLEEP_SECONDS, flush_due(self.model, now)]
+        if self.model.has_rows(now):
+            times.append(self.model.pending.due(self.model.indexer.tables, now))
         if not offline:
             times += self.scanning.next_times()
         return max(0.0, min(time for time in times if time is not None) - now)
@@ -123,6 +127,7 @@ class Engine:
                 indexer.receive(message)
             case Flushed():
                 model.flushes.succeed(message.generation, message.seconds, now)
+                model.pending.succeed(indexer.tables)
                 self._changes.tell(message.changed, now)
             case FlushFailed():
                 self.unsaved = message.error if self.is_stopping else ""

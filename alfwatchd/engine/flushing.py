@@ -26,11 +26,13 @@ def flush_if_due(model: EngineModel, now: float) -> None:
     due = flush_due(model, now)
     if due is not None and due <= now:
         model.flushes.begin(model.indexer.tables.n_changes, now)
+        model.pending.begin_flush(model.indexer.tables)
         model.flusher.submit(model.indexer.snapshot(), model.rules)
 
 
 def note_failed_flush(model: EngineModel, error: str, now: float) -> None:
     """Plan the next attempt, and tell it to the clients that wait for the tables on disk."""
+    model.pending.fail()
     wait = model.flushes.fail(error, now)
     _log.error("flush failed, tables on disk are old retry_seconds=%.0f error=%s", wait, error)
     why = f"{error}; the changes are kept in memory, the next attempt follows in {wait:.0f} s"

@@ -10,12 +10,14 @@ from alfwatchd.api import DaemonState
 from alfwatchd.database.adopter import Adopted, Adopter
 from alfwatchd.engine.barriers import Barriers
 from alfwatchd.engine.inbox import Inbox
+from alfwatchd.engine.pending_changes import PendingChanges
 from alfwatchd.engine.schedule import FlushSchedule
 from alfwatchd.figures import Durations
 from alfwatchd.index.first_seen import FirstSeen
 from alfwatchd.index.hash_queue import HashQueue
 from alfwatchd.index.indexer import Indexer
 from alfwatchd.index.scan_reasons import KINDS, kind_of
+from alfwatchd.journal.pending import Pending
 from alfwatchd.prune.trash_keeper import TrashKeeper
 from alfwatchd.publish.publisher import Publisher
 from alfwatchd.scan.mounts import WATCHABLE
@@ -49,6 +51,8 @@ class EngineModel:
         None if there are no targets.
     trash : TrashKeeper or None
         None if the engine does not empty the trash.
+    pending : PendingChanges
+        Tells what is not on disk yet to clients that ask.
     first_seen : FirstSeen
     earlier_generation : int
         Of the tables that were there when the process began; 0 for none.
@@ -73,6 +77,7 @@ class EngineModel:
     adopter: Adopter | None = None
     publisher: Publisher | None = None
     trash: TrashKeeper | None = None
+    pending: PendingChanges = field(default_factory=lambda: PendingChanges(Pending()))
     first_seen: FirstSeen = field(default_factory=FirstSeen)
     earlier_generation: int = 0
     first_scan_done: Callable[[], None]

@@ -16,6 +16,7 @@ from threading import Lock
 from alfwatchd.journal import segments as files
 from alfwatchd.journal.days import DayCounts, add_rows, read_rows
 from alfwatchd.journal.entries import Batch, Cursor
+from alfwatchd.journal.pending import Pending
 from alfwatchd.journal.reading import (
     NO_JOURNAL,
     Extent,
@@ -64,6 +65,8 @@ class Feed:
         self._latest_floor = 0
         self._n_latest = 0
         self._listeners: list[Callable[[], None]] = []
+        self.pending = Pending()
+        """What is not in the journal yet."""
 
     @property
     def extent(self) -> Extent:

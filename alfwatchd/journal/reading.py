@@ -44,12 +44,15 @@ class Told:
     cursor : Cursor
         A reader that goes on from here misses nothing behind this change. If a session further down the page had
         changed before it as well, the reader is told some changes again; not on a page of single changes.
+    is_new : bool
+        Whether the session was not there at first, although it may be told as removed.
     """
 
     generation: int
     seen_at: str
     change: SessionChange
     cursor: Cursor
+    is_new: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +140,10 @@ def fresh_page(extent: Extent) -> Page:
 
 
 def _take(told: dict[object, Told], key: object, new: Told, limit: int) -> bool:
-    """Add a change behind the others; False if it is of one session too many. `cursor` is the place before it yet."""
+    """Add a change behind the others; False if it is of one session too many. `cursor` is the place before it yet.
+
+    A session that came and went is told as removed, for readers that stopped in between, and go on before it came.
+    """
     before = told.get(key)
     if before is None:
         if len(told) >= limit:
@@ -145,9 +151,10 @@ def _take(told: dict[object, Told], key: object, new: Told, limit: int) -> bool:
         told[key] = new
         return True
     del told[key]  # what changed last stands last
-    merged = merge(before.change, new.change)
-    if merged is not None:
-        told[key] = Told(new.generation, new.seen_at, merged, before.cursor)
+    has_come_and_gone = before.is_new and before.change.kind == "removed"
+    merged = merge(before.change, new.change) if not has_come_and_gone else None
+    is_new = before.is_new or before.change.kind == "added"
+    told[key] = Told(new.generation, new.seen_at, merged if merged is not None else new.change, before.cursor, is_new)
     return True
 
 

@@ -21,6 +21,7 @@ from alfwatchd.engine.engine import Engine
 from alfwatchd.engine.inbox import Inbox
 from alfwatchd.engine.messages import Message, Reload, Stop
 from alfwatchd.engine.model import EngineModel
+from alfwatchd.engine.pending_changes import PendingChanges
 from alfwatchd.engine.status import status_line
 from alfwatchd.engine.waiting import wait_for
 from alfwatchd.errors import AlfwatchdError, OutDirError
@@ -222,6 +223,7 @@ def _assemble(process: _Process, stack: ExitStack) -> tuple[Engine, Threads] | N
         wall_clock=lambda: datetime.now(UTC),
         stopwatch=time.monotonic,
         trash=TrashKeeper(lambda: process.in_force.settings),
+        pending=PendingChanges(process.journal.feed.pending, time.monotonic),
         first_seen=start.first_seen,
         earlier_generation=start.earlier_generation,
     )

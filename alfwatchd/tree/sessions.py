@@ -130,6 +130,10 @@ class Tables:
         pairs = ((path, (old, self._sessions.get(path))) for path, old in (before or {}).items())
         return {path: pair for path, pair in pairs if pair[0] != pair[1]}
 
+    def stop_noting(self) -> None:
+        """Note no changes until the next `take_changed`, which then is the first one."""
+        self._before = None
+
     def snapshot(self) -> Snapshot:
         """Return the tables as they are now; takes one shallow copy of the dict of sessions."""
         return Snapshot(self.n_changes, self._sessions.copy())

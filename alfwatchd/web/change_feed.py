@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
@@ -12,12 +13,12 @@ from alfwatchd.errors import Busy, StateError, UsageError
 from alfwatchd.journal.days import lab_of
 from alfwatchd.journal.entries import Cursor
 from alfwatchd.journal.journal import Feed
-from alfwatchd.journal.reading import NO_JOURNAL, Extent, Matches, Page
+from alfwatchd.journal.reading import NO_JOURNAL, Matches, Page
 from alfwatchd.settings import Settings
 from alfwatchd.tree.session_changes import SessionChange
 from alfwatchd.web import connections
 from alfwatchd.web.bell import Bell
-from alfwatchd.web.change_replies import encode_change, encode_fresh, encode_page, make_change
+from alfwatchd.web.change_replies import Found, Place, encode_events, encode_reply
 from alfwatchd.web.connections import Protocol
 from alfwatchd.web.control_socket import Peer
 from alfwatchd.web.request_queries import ChangesQuery, StreamQuery
@@ -29,6 +30,8 @@ MOST_FOLLOWERS_OF_A_USER = 128
 MOST_READING = 4
 """The most clients at a time for which files of the journal are read. Each page may take some megabytes."""
 KEEP_ALIVE_SECONDS = 15.0
+ASKED_SECONDS = 60.0
+"""How long after a client has asked for changes that are not on disk yet the engine looks for them."""
 NO_PLACE = Cursor("", 0)
 """Where a client stands that asked before anything was written."""
 _EVENTS_AT_ONCE = 100
@@ -51,6 +54,7 @@ class ChangeFeed:
         self._settings = settings
         self._bell = Bell()
         feed.listen(self._bell.ring)
+        feed.pending.listen(self._bell.ring)
         self._n_followers: Counter[int] = Counter()
         """User id -> how many of its clients wait for changes."""
         self._reading = asyncio.Semaphore(MOST_READING)
@@ -66,46 +70,72 @@ class ChangeFeed:
             The journal cannot be read.
         """
         if query.wait <= 0:
-            return await _encode(await self._look(query, connection))
+            return await _encode(await self._wait(query, connection))
         with self._waiting_place(peer, connection):
-            return await _encode(await self._look(query, connection))
+            return await _encode(await self._wait(query, connection))
 
     async def events(self, query: StreamQuery, peer: Peer, connection: Protocol) -> AsyncIterator[bytes]:
         """Yield changes as server-sent events (WHATWG HTML, 9.2), as fast as the client reads; raise as `page`."""
         with self._waiting_place(peer, connection):
             connection.begin_stream()
             matches, loop = self._make_filter(query), asyncio.get_running_loop()
-            place = find_place(query.since, self._feed.extent)
+            place = self._find_place(query)
             yield f"retry: 1000\nid: {place}\n\n".encode()
-            is_last, silent_until = True, loop.time() + KEEP_ALIVE_SECONDS
+            silent_until = loop.time() + KEEP_ALIVE_SECONDS
             while not connection.is_ending:
                 n_rings = self._bell.n_rings
-                page = await self._read(place, _EVENTS_AT_ONCE, matches, sums_up=False)
-                place, is_last = page.next, page.is_last
-                if events := _encode_events(page):
+                found = await self._look(query, place, _EVENTS_AT_ONCE, matches, sums_up=False)
+                place = found.next
+                if events := encode_events(found):
                     yield events
                     connection.proceed()
+                    await asyncio.sleep(0)  # a client that reads quickly must not keep others from being served
                 elif loop.time() >= silent_until:
                     if not connection.is_unread:
                         yield f": alive\nid: {place}\n\n".encode()
                 else:
-                    if is_last:
-                        await self._bell.wait(n_rings, silent_until - loop.time())
+                    await self._bell.wait(n_rings if found.is_last else -1, silent_until - loop.time())
                     continue
                 silent_until = loop.time() + KEEP_ALIVE_SECONDS
 
-    async def _look(self, query: ChangesQuery, connection: Protocol) -> Page:
-        """Return a page with something on it, or, after the time that the client waits, an empty one."""
+    async def _wait(self, query: ChangesQuery, connection: Protocol) -> Found:
+        """Return something that is wanted, or, after the time that the client waits, nothing."""
         matches, loop = self._make_filter(query), asyncio.get_running_loop()
         end = loop.time() + query.wait
-        place = find_place(query.since, self._feed.extent)
+        place = self._find_place(query)
         while True:
             n_rings = self._bell.n_rings
-            page = await self._read(place, query.limit, matches)
-            if page.told or page.is_fresh or loop.time() >= end or connection.is_ending:
-                return page
-            place = page.next
+            found = await self._look(query, place, query.limit, matches)
+            if found.n_changes or found.page.is_fresh or loop.time() >= end or connection.is_ending:
+                return found
+            place = found.next
             await self._bell.wait(n_rings, end - loop.time())
+
+    async def _look(
+        self, query: StreamQuery, place: Place, limit: int, matches: Matches, *, sums_up: bool = True
+    ) -> Found:
+        """Return what is behind a place now."""
+        page = await self._read(place.cursor, limit, matches, sums_up=sums_up)
+        if query.flushed == "true" or page.is_fresh or not page.is_last:
+            return Found(page, place.number, is_last=page.is_last)
+        pending = self._feed.pending
+        pending.ask(time.monotonic() + ASKED_SECONDS)
+        newer = pending.newer(place.number, limit - len(page.told) + 1, matches)
+        n_room = limit - len(page.told)
+        return Found(page, place.number, newer[:n_room], is_last=len(newer) <= n_room)
+
+    def _find_place(self, query: StreamQuery) -> Place:
+        """Return the place that a client names: a cursor, a generation, ``now`` or ``start``."""
+        extent, number = self._feed.extent, 0
+        if query.since == "start":
+            return Place(Cursor(extent.journal, extent.floor))
+        if query.since == "now":
+            number = self._feed.pending.number if query.flushed == "false" else 0
+            return Place(Cursor(extent.journal, extent.last), number)
+        try:
+            return Place.parse(query.since)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
 
     async def _read(self, place: Cursor, limit: int, matches: Matches, *, sums_up: bool = True) -> Page:
         """Read a page, in a thread if files must be read for it."""
@@ -159,30 +189,5 @@ class ChangeFeed:
                 del self._n_followers[peer.uid]
 
 
-def find_place(since: str, extent: Extent) -> Cursor:
-    """Return the place that a client names: a cursor, a generation, ``now`` or ``start``.
-
-    Raises
-    ------
-    UsageError
-        It is none.
-    """
-    if since == "now":
-        return Cursor(extent.journal, extent.last)
-    if since == "start":
-        return Cursor(extent.journal, extent.floor)
-    try:
-        return Cursor.parse(since)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-
-
-def _encode_events(page: Page) -> bytes:
-    if page.is_fresh:
-        return f"event: fresh\nid: {page.next}\ndata: {encode_fresh(page)}\n\n".encode()
-    changes = map(make_change, page.told)
-    return "".join(f"event: change\nid: {each.cursor}\ndata: {encode_change(each)}\n\n" for each in changes).encode()
-
-
-async def _encode(page: Page) -> bytes:
-    return encode_page(page) if len(page.told) <= _FEW else await in_thread("journal", encode_page, page)
+async def _encode(found: Found) -> bytes:
+    return encode_reply(found) if found.n_changes <= _FEW else await in_thread("journal", encode_reply, found)

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 MOST_WAIT_SECONDS = 60.0
 MOST_CHANGES = 10_000
 
-_PLACE = r"^(now|start|[0-9]{1,18}|[0-9a-f]{8}\.[0-9]{1,18}(\.[0-9]{1,9})?)$"
+_PLACE = r"^(now|start|[0-9]{1,18}|[0-9a-f]{8}\.[0-9]{1,18}(\.[0-9]{1,9})?(~[0-9]{1,18})?)$"
 
 
 def _check_place(text: str) -> str:

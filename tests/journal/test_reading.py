@@ -1,6 +1,7 @@
 """Pages of a journal: any way of turning them must lead to the same rows."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -59,6 +60,42 @@ def test_pages_of_any_size_lead_from_any_state_to_the_last(seed):
             break
         assert n_pages < 200
     assert state == states[12]
+
+
+@pytest.mark.parametrize("sums_up", [True, False])
+@pytest.mark.parametrize("seed", range(30))
+def test_a_reader_may_stop_behind_any_change_and_go_on_there(seed, sums_up):
+    chance = random.Random(seed)
+    batches, states = make_story(chance, 12)
+    extent = Extent(JOURNAL, 0, 12)
+    cursor, state, told, n_pages = Cursor("", 0), {}, [], 0
+    while cursor.generation < 12:
+        page = make_page(extent, cursor, batches, chance.randrange(1, 9), lambda _: True, sums_up=sums_up)
+        n_taken = chance.randrange(1, len(page.told) + 1) if n_pages < 50 else len(page.told)
+        page = replace(page, told=page.told[:n_taken])
+        apply(state, page)
+        told += page.told
+        cursor, n_pages = Cursor.parse(str(page.told[-1].cursor if page.told else page.next)), n_pages + 1
+        assert n_pages < 200
+    assert state == states[12]
+    if not sums_up:
+        assert [(each.generation, each.change) for each in told] == [
+            (batch.generation, change) for batch in batches for change in batch.changes
+        ]
+
+
+def test_a_place_in_the_middle_of_a_page_comes_before_what_is_told_behind_it():
+    """A reader that goes on there must still hear that the session was added."""
+    batches = [
+        Batch.of(1, SEEN_AT, [SessionChange("a", "added", eid="1")]),
+        Batch.of(2, SEEN_AT, [SessionChange("b", "added", eid="2")]),
+        Batch.of(3, SEEN_AT, [SessionChange("a", added=1, names=("+x.y.z",))]),
+    ]
+    extent = Extent(JOURNAL, 0, 3)
+    told = make_page(extent, Cursor("", 0), batches, 9, lambda _: True).told
+    assert [(each.change.path, str(each.cursor)) for each in told] == [("b", f"{JOURNAL}.0"), ("a", f"{JOURNAL}.3")]
+    again = make_page(extent, told[0].cursor, batches, 9, lambda _: True).told
+    assert [(each.change.path, each.change.kind) for each in again] == [("b", "added"), ("a", "added")]
 
 
 def test_what_is_not_wanted_is_passed_over_and_not_read_again():

@@ -24,6 +24,7 @@ from alfwatchd.engine.engine import Engine
 from alfwatchd.engine.inbox import Inbox
 from alfwatchd.engine.messages import Message
 from alfwatchd.engine.model import EngineModel
+from alfwatchd.engine.pending_changes import PendingChanges
 from alfwatchd.errors import WatchError
 from alfwatchd.index.hash_queue import HashQueue
 from alfwatchd.index.state_db import StateDb
@@ -164,6 +165,7 @@ class EngineBox:
                 reload=lambda: self.settings(),
                 wall_clock=lambda: datetime.fromtimestamp(self.now, UTC),
                 stopwatch=lambda: self.stopwatch(),
+                pending=PendingChanges(self.journal.feed.pending, lambda: self.stopwatch()),
                 first_seen=started.first_seen,
                 earlier_generation=started.earlier_generation,
                 watchable=self.watchable,

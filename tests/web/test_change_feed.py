@@ -4,6 +4,7 @@ If one of these fails, a program misses a session, or waits for ever.
 """
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -317,6 +318,70 @@ def test_a_client_that_reads_is_kept(impatient, monkeypatch):
         threading.Timer(2.0, box.add, [change(1)]).start()
         assert stream.next()[0] == "change"
         assert stream.n_alive > 3
+
+
+# What is not on disk yet.
+
+
+@pytest.fixture
+def pending(box):
+    found = box.box.journal.journal.feed.pending
+    yield found
+    found.clear()
+
+
+def test_only_those_who_ask_are_told_what_is_not_on_disk():
+    with feed_box() as box:
+        pending = box.box.journal.journal.feed.pending
+        pending.tell([change(1)], "2026-01-02T03:04:05+00:00")
+        assert box.get(since=box.begun)["changes"] == []
+        assert not pending.is_asked(time.monotonic())
+        (told,) = box.get(since=box.begun, flushed="false")["changes"]
+        assert (told["path"][-3:], told["generation"], told["eid"]) == ("001", None, "")
+        assert told["seen_at"] == "2026-01-02T03:04:05+00:00"
+        assert pending.is_asked(time.monotonic())
+
+
+def test_the_same_is_not_told_again_until_it_changes(box, pending):
+    pending.tell([change(1)], "")
+    first = box.get(since=box.begun, flushed="false")
+    assert first["next"] == first["changes"][0]["cursor"]
+    assert box.get(since=first["next"], flushed="false", wait="0.05")["changes"] == []
+    pending.tell([change(1)], "")
+    second = box.get(since=first["next"], flushed="false")
+    assert numbers(second) == ["001"]
+    box.add(change(1))
+    pending.forget([change(1).path])
+    (third,) = box.get(since=second["next"], flushed="false")["changes"]
+    assert third["generation"] == box.begun + 1
+    assert box.get(since=second["next"])["changes"] == [third]
+
+
+def test_what_is_not_on_disk_comes_last_and_counts_for_the_limit(box, pending):
+    box.add(change(1), change(2))
+    pending.tell([change(3), change(4)], "")
+    place, told = box.begun, []
+    for is_last in (False, True):
+        answer = box.get(since=place, flushed="false", limit=3)
+        place, told = answer["next"], told + numbers(answer)
+        assert answer["is_last"] == is_last
+    assert told == ["001", "002", "003", "004"]
+
+
+def test_a_stream_tells_at_once_what_is_not_on_disk(box, pending):
+    pending.tell([change(8)], "")
+    with box.stream(flushed="false") as stream:
+        pending.tell([change(1)], "")
+        _, early = stream.next()
+        assert (early["path"][-3:], early["generation"]) == ("001", None)
+        box.add(change(1))
+        pending.forget([change(1).path])
+        _, late = stream.next()
+        assert (late["path"][-3:], late["generation"]) == ("001", box.begun + 1)
+        last_id = stream.last_id
+    pending.tell([change(2)], "")
+    with box.stream(flushed="false", last_event_id=last_id) as stream:
+        assert stream.next()[1]["path"][-3:] == "002"
 
 
 BAD_QUERIES = [
