@@ -47,6 +47,7 @@ WITHOUT_A_TEST_OF_ITS_NAME = {
     "tables/path_ids.py": "tests/system/test_upstream_tables.py",
     "tables/rules.py": "tests/tables/test_columns.py",
     "watch/events.py": "values only",
+    "web/worker_threads.py": "tests/web/test_control_service.py and test_control_rights.py",
     "web/request_bodies.py": "values only; tests/system/test_formats.py compares them with the documents",
     "__init__.py": "tested here",
     "__main__.py": "two lines",

@@ -43,6 +43,7 @@ from alfwatchd.store.layout import LAYOUT
 from alfwatchd.store.writer import TableWriter
 from alfwatchd.watch.watcher import Watcher
 from alfwatchd.web.control_api import create_app
+from alfwatchd.web.control_connections import control_protocol
 from alfwatchd.web.control_service import ControlService
 from alfwatchd.web.http_server import Server
 
@@ -108,7 +109,8 @@ def run(settings: Settings, load: Callable[[], Settings]) -> None:
         locks["state_dir"] = stack.enter_context(_hold_state_dir(settings.state_dir))
         state = StateDb(settings.state_dir)
         stack.callback(state.close)
-        api = Server(create_app(ControlService(inbox.post, lambda: in_force.settings)), control.listening)
+        answering = ControlService(inbox.post, lambda: in_force.settings)
+        api = Server(create_app(answering), control.listening, control_protocol(answering.rights))
         stack.callback(api.close)
         stack.callback(inbox.close)
         _log.info("daemon started root=%s out_dir=%s socket=%s", settings.root, settings.out_dir, control.path)

@@ -10,6 +10,8 @@ import json
 import os
 import socket
 import struct
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
@@ -18,7 +20,8 @@ from urllib.parse import quote
 
 from alfwatchd import api, errors
 from alfwatchd.bounded_json import parse as parse_json
-from alfwatchd.errors import AlfwatchdError, NoDaemon, NotAllowed, RequestFailed
+from alfwatchd.errors import AlfwatchdError, NoDaemon, NotAllowed, RequestFailed, TooOften
+from alfwatchd.web.refusals import not_connected
 from alfwatchd.web.root_header import HEADER, decode_root, encode_root
 
 if TYPE_CHECKING:
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 5
 """How long a client waits for the daemon to accept its connection."""
+_WAIT_SECONDS = 1.0
+"""How long to wait at least where the daemon says that it is too soon to ask again."""
 _MOST_ANSWER_BYTES = 1 << 30
 
 
@@ -66,9 +71,30 @@ class Client:
         """Ask what the daemon knows."""
         return _reply(api.Status, self._ask("GET", "/v1/status"))
 
-    def sync(self) -> api.SyncReply:
-        """Wait until every change made before the call is in the tables on disk."""
-        return _reply(api.SyncReply, self._ask("POST", "/v1/sync"))
+    def sync(self, on_wait: Callable[[TooOften], object] = lambda _: None) -> api.SyncReply:
+        """Wait until every change made before the call is in the tables on disk.
+
+        A user without control rights may ask once in ten seconds; this call waits until it may ask again.
+
+        Parameters
+        ----------
+        on_wait : callable
+            Called with the daemon's answer before each such wait.
+
+        Raises
+        ------
+        TooOften
+            That wait would take longer than `timeout`.
+        """
+        deadline = None if self.timeout is None else time.monotonic() + self.timeout
+        while True:
+            try:
+                return _reply(api.SyncReply, self._ask("POST", "/v1/sync"))
+            except TooOften as error:
+                if deadline is not None and time.monotonic() + error.wait_seconds > deadline:
+                    raise
+                on_wait(error)
+                time.sleep(max(error.wait_seconds, _WAIT_SECONDS))
 
     def flush(self) -> api.FlushReply:
         """Wait until the tables in memory are on disk."""
@@ -198,7 +224,7 @@ class Client:
         if not isinstance(answer, dict):
             raise RequestFailed(f"{self.socket_path}: this is not an answer of an alfwatchd daemon: {answer!r}")
         if response.status != http.HTTPStatus.OK:
-            raise _error(answer)
+            raise _error(answer, response.headers)
         return answer, response.headers
 
 
@@ -222,9 +248,7 @@ def _not_connected(socket_path: str, error: OSError) -> AlfwatchdError:
                 f"{socket_path}: no daemon answers here; start `alfwatchd`, or name its socket with --socket"
             )
         case PermissionError():
-            return NotAllowed(
-                f"{socket_path}: this user may not use the socket; ask to be added to the daemon's control.group"
-            )
+            return NotAllowed(f"{socket_path}: {not_connected(Path(socket_path))}")
         case BlockingIOError():
             return RequestFailed(f"{socket_path}: the daemon accepted no connection within {CONNECT_SECONDS} seconds")
         case _:
@@ -269,8 +293,12 @@ def _nested(answer: dict[str, Any], known: set[str]) -> dict[str, Any]:
     return {"adopt": _reply(api.AdoptStatus, answer["adopt"])} if "adopt" in known and answer["adopt"] else {}
 
 
-def _error(answer: dict[str, Any]) -> AlfwatchdError:
+def _error(answer: dict[str, Any], headers: http.client.HTTPMessage) -> AlfwatchdError:
     """Return the daemon's error, of the class that it had there."""
     found = getattr(errors, str(answer.get("error")), None)
     kind = found if isinstance(found, type) and issubclass(found, AlfwatchdError) else RequestFailed
-    return kind(str(answer.get("message", answer)))
+    error = kind(str(answer.get("message", answer)))
+    if isinstance(error, TooOften):
+        told = headers.get("Retry-After", "")
+        error.wait_seconds = float(told) if told.isascii() and told.isdigit() else 0.0
+    return error

@@ -1,10 +1,11 @@
-"""Connections: which process is at the other end, how many there may be, and how long each may take."""
+"""Connections: how many there may be, and how long each may take."""
 
 from __future__ import annotations
 
 import asyncio
 import resource
 import select
+from collections.abc import Collection, Iterator
 from http import HTTPStatus
 from typing import Any
 
@@ -12,7 +13,6 @@ from fastapi.responses import JSONResponse
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from alfwatchd.alf.printable import printable
-from alfwatchd.web.control_socket import find_peer
 
 REQUEST_SECONDS = 10.0
 """How long a client may take to send a request."""
@@ -64,12 +64,18 @@ class Protocol(H11Protocol):
         self._socket = transport.get_extra_info("socket")
         self.app_state = self.describe()
         self._next_look = self.loop.call_later(REQUEST_SECONDS, self._look)
-        if len(self.connections) > self._room:
-            self._make_room()
+        for rivals, most in self.shares():
+            if len(rivals) > most:
+                self._make_room(rivals, most)
+                break
 
     def describe(self) -> dict[str, Any]:
         """Return what the application finds in `request.state`."""
-        return {"peer": find_peer(self._socket)}
+        return {}
+
+    def shares(self) -> Iterator[tuple[Collection[Protocol], int]]:
+        """Yield connections that share some room with this one, itself included, and how many they may be."""
+        yield self.connections, self._room
 
     def make_error(self, kind: str, message: str, status: HTTPStatus) -> JSONResponse:
         """Return an error that does not come from the application."""
@@ -154,14 +160,13 @@ class Protocol(H11Protocol):
         poll.register(self._socket, event)
         return any(found & event for _, found in poll.poll(0))
 
-    def _make_room(self) -> None:
-        """Drop the oldest client that has sent no request; if all have sent one, refuse this client."""
-        others = self._others()
-        silent = next((each for each in others if each.is_silent), None)
+    def _make_room(self, rivals: Collection[Protocol], most: int) -> None:
+        """Drop the oldest client of these that has sent no request; if all have sent one, refuse this client."""
+        silent = next((each for each in self._others() if each in rivals and each.is_silent), None)
         if silent is not None:
             silent.drop()
         else:
-            self._refuse("Busy", f"{self._room} requests wait already; try again later", HTTPStatus.SERVICE_UNAVAILABLE)
+            self._refuse("Busy", f"{most} requests wait already; try again later", HTTPStatus.SERVICE_UNAVAILABLE)
 
     def _look(self) -> None:
         """Close the connection if its client is too slow, or has disconnected."""

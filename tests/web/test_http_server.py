@@ -18,6 +18,7 @@ from alfwatchd.api import (
     SyncRequest,
 )
 from alfwatchd.errors import AlfwatchdError, RootOffline
+from alfwatchd.service.configuration import load
 from alfwatchd.web import (
     control_api,
     control_socket,
@@ -114,7 +115,8 @@ def test_close_waits_for_answers_that_come_soon():
 
 def test_a_server_that_is_closed_at_once_ends():
     """Wherever its thread is by then: it waits for the end without looking around."""
-    app = control_api.create_app(ControlService(lambda _: None, lambda: None))
+    settings = load({"root": "/srv/alf"}, environ={}).settings
+    app = control_api.create_app(ControlService(lambda _: None, lambda: settings))
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         for _ in range(20):
             with control_socket.listen(Path(folder) / "s", "") as listening:
