@@ -1,7 +1,7 @@
 """Whether a user may read files: by mode and ACL of the files, and of all folders that lead to them.
 
-The daemon has no privilege, so the kernel cannot be asked. Nothing is kept between two questions: a right that was
-taken away ends at once. A question about two tables, six folders below ``/``, takes some 50 us.
+The daemon has no privilege, so the kernel cannot be asked. Nothing is kept between two questions, so a right that was
+taken away ends at once. Each folder and file costs some 15 us.
 """
 
 from __future__ import annotations

@@ -301,7 +301,7 @@ def test_a_socket_of_systemd_starts_it_and_stays(lab):
         assert lab.status("--socket=/run/alfwatchd.sock")["pid"] > 0
         lab.box.run("systemctl", "stop", "alfwatchd.service")
         about = lab.box.run("stat", "--format=%U:%G %a", "/run/alfwatchd.sock").stdout
-        assert about == "root:lab 660\n"
+        assert about == "root:root 666\n"
     lab.box.run("systemctl", "stop", "alfwatchd.socket")
     lab.box.run("rm", f"{UNITS}/alfwatchd.socket")
     lab.box.run("systemctl", "daemon-reload")

@@ -18,10 +18,8 @@ PEER = Peer(1, ADA, ADA, frozenset())
 
 
 @pytest.fixture
-def tables(tmp_path):
-    for above in (tmp_path, *tmp_path.parents[:2]):
-        above.chmod(0o755)
-    folder = tmp_path / "our tables"
+def tables(open_folder):
+    folder = open_folder / "our tables"
     folder.mkdir()
     found = folder / "sessions.pqt", folder / "datasets.pqt"
     for table in found:
@@ -112,8 +110,7 @@ def test_a_socket_that_this_user_may_not_use(tables, mode, folder_mode, expected
     folder = tables[0].parent
     path = folder / "s"
     with socket.socket(socket.AF_UNIX) as listening:
-        os.chdir(folder)
-        listening.bind("s")
+        listening.bind(str(path))
     os.chown(path, -1, LAB)
     path.chmod(mode)
     folder.chmod(folder_mode)

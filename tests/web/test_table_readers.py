@@ -18,11 +18,9 @@ ADA, LAB = 4242, 4343
 
 
 @pytest.fixture
-def tables(tmp_path):
+def tables(open_folder):
     """Two tables in a folder that all users may enter, as are the folders above."""
-    for above in (tmp_path, *tmp_path.parents[:2]):
-        above.chmod(0o755)
-    folder = tmp_path / "tables"
+    folder = open_folder / "tables"
     folder.mkdir()
     folder.chmod(0o755)
     found = folder / "sessions.pqt", folder / "datasets.pqt"
