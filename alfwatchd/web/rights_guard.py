@@ -47,7 +47,7 @@ class RightsGuard:
         try:
             rule = find_rule(scope["method"], scope["path"])
             await self._rights.check(peer, rule)
-            if rule.right is Right.READ:
+            if rule.right is not Right.CONTROL:
                 await _Answer(self._rights, peer, rule, send).give(self._app, scope, receive)
             else:
                 await self._app(scope, receive, send)

@@ -6,14 +6,15 @@ If one of these fails, any user of the machine can keep the daemon from answerin
 import os
 import select
 import socket
+from dataclasses import replace
 
 import pytest
 
 from alfwatchd import api
-from alfwatchd.api import SyncRequest
+from alfwatchd.api import StatusRequest, SyncRequest
 from alfwatchd.web import connections
 from kit.children import in_child, needs_root
-from kit.control import GET_STATUS, HOLD, WAIT_SECONDS, control_box, give, read_all, wait
+from kit.control import GET_STATUS, HOLD, STATUS, WAIT_SECONDS, control_box, give, read_all, wait
 
 pytestmark = [
     pytest.mark.usefixtures("no_readers"),
@@ -28,10 +29,14 @@ def box(monkeypatch):
     """Room for 16: four for each user, and eight for all without control rights."""
     monkeypatch.setattr(connections, "room", lambda: 16)
     with control_box({SyncRequest: HOLD}, for_all=True) as made:
-        made.settings.root.mkdir()
-        for name in ("sessions.pqt", "datasets.pqt"):
-            (made.settings.root / name).touch()
+        make_tables(made)
         yield made
+
+
+def make_tables(box):
+    box.settings.root.mkdir()
+    for name in ("sessions.pqt", "datasets.pqt"):
+        (box.settings.root / name).touch()
 
 
 def connect_as(box, uid, count, request=b""):
@@ -105,3 +110,16 @@ def test_one_with_control_rights_may_take_all(box):
     wait(lambda: len(box.server.connections) == 16)
     assert all(map(is_open, mine))
     close(mine)
+
+
+def test_unread_answers_of_others_go_first(monkeypatch):
+    """Else any user could have the answers of an administrator dropped."""
+    monkeypatch.setattr(connections, "MOST_UNREAD_BYTES", 14_000_000)
+    with control_box({StatusRequest: replace(STATUS, detail="x" * 4_000_000)}, for_all=True) as box:
+        make_tables(box)
+        asked = []
+        for count, uid in enumerate((0, 4001, 4002, 4002), 1):  # the oldest has control rights; 4002 takes most
+            asked += connect_as(box, uid, 1, GET_STATUS)
+            wait(lambda count=count: len(box.engine.taken) == count)
+        assert [len(read_all(each)) > 4_000_000 for each in asked] == [True, True, False, True]
+        close(asked)

@@ -9,6 +9,8 @@ import grp
 import os
 import pwd
 import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -108,6 +110,68 @@ def test_groups_of_a_process_with_another_user_do_not_count(tmp_path, status, ex
 )
 def test_the_number_that_stands_for_many_users_owns_no_file(peer, expected):
     assert peer.caller() == expected
+
+
+@needs_root
+def test_the_effective_user_counts():
+    """A program that is setuid acts as its owner, with files and here."""
+
+    def ask():
+        os.setgroups([])
+        os.setresgid(4141, 4343, 4141)
+        os.setresuid(4242, 4444, 4242)
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            peer = find_peer(ours)
+            return peer.uid, peer.gid
+
+    assert in_child(ask) == (4444, 4343)
+
+
+IN_A_CONTAINER = """
+import os, socket
+from alfwatchd.web.peer import find_peer
+peer = find_peer(socket.socket(fileno=0))
+print(peer.uid, peer.gid, sorted(peer.groups), peer.uid == os.getuid(), peer.caller().uid)
+"""
+
+
+@needs_root
+def test_users_outside_of_the_container_of_the_daemon_are_unknown():
+    """The kernel shows all of them as 65534, which may also be the number of the daemon's own user."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        command = ["unshare", "--user", sys.executable, "-c", IN_A_CONTAINER]
+        done = subprocess.run(command, stdin=ours, check=False, capture_output=True, text=True)
+    if "unshare failed" in done.stderr:
+        pytest.skip("no user namespace can be made here")
+    groups = [UNKNOWN] if os.getgroups() else []
+    assert (done.stdout, done.stderr) == (f"-1 -1 {groups} False None\n", "")
+
+
+@needs_root
+def test_root_of_a_container_is_the_user_that_made_it():
+    """Any user may become root of a user namespace."""
+    connect = ["unshare", "--user", "--map-root-user"]
+
+    def ask():
+        os.setgroups([])
+        os.setresgid(4343, 4343, 4343)
+        os.setresuid(4444, 4444, 4444)
+        if subprocess.run([*connect, "true"], check=False, capture_output=True).returncode:
+            return None
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(f"\0alfwatchd-test-{os.getpid()}")
+            listening.listen()
+            code = (
+                f"import socket; s = socket.socket(socket.AF_UNIX); s.connect({listening.getsockname()!r}); s.recv(1)"
+            )
+            with subprocess.Popen([*connect, "/usr/bin/python3", "-c", code]), listening.accept()[0] as accepted:
+                return find_peer(accepted).uid
+
+    if (uid := in_child(ask)) is None:
+        pytest.skip("no user namespace can be made here")
+    assert uid == 4444
 
 
 @needs_root
