@@ -28,7 +28,9 @@ ONLY_OWNER = (
 
 def join_group(group: str, user: str) -> str:
     """Return what an administrator does to put a user into a group."""
-    return f"an administrator can run: usermod -aG {shlex.quote(group)} {shlex.quote(user)}; then log in again"
+    return (
+        f"an administrator can run: usermod -aG {shlex.quote(group)} {shlex.quote(user)}, after which you log in again"
+    )
 
 
 def only_control(group: str, peer: Peer) -> str:
@@ -53,16 +55,20 @@ def only_readers(obstacle: Obstacle, tables: Sequence[Path], peer: Peer) -> str:
 
     It names nothing below a folder that the client may not search.
     """
-    about = f'who may read both tables may (control.read = "tables"); {obstacle.path}: {obstacle.why}'
+    rule = 'users who may read both tables may (control.read = "tables")'
     if not obstacle.wanted:
-        return f"{about}; until that changes, only the root user, the daemon's user and members of control.group may"
+        return (
+            f"{rule}; {obstacle.path}: {obstacle.why}; until that changes, only the root user, the daemon's user and "
+            "members of control.group may"
+        )
+    about = f"{rule}; {obstacle.path} is closed to this user ({obstacle.why})"
     if peer.caller().uid is None:
-        return f"{about}; this user has no number of its own here; run the client as another user"
+        return f"{about}, which has no number of its own here; run the client as another user"
     user = shlex.quote(user_name(peer.uid))
     letter, paths = ("x", (obstacle.path,)) if obstacle.wanted == SEARCH else ("r", tables)
     ways = [f"setfacl -m u:{user}:{letter} {shlex.join(map(str, paths))}"]
     if obstacle.group:
-        ways.insert(0, f"usermod -aG {shlex.quote(obstacle.group)} {user}, after which the user logs in again")
+        ways.insert(0, f"usermod -aG {shlex.quote(obstacle.group)} {user}, after which you log in again")
     return f"{about}; an administrator can run: {', or '.join(ways)}"
 
 
@@ -79,11 +85,10 @@ def not_connected(path: Path) -> str:
             f"this user may not enter {folder}; ask the owner to set the daemon's `socket` to a path in a folder that "
             "all users may enter, as the systemd unit does (/run/alfwatchd)"
         )
-    owner = f"the root user and {user_name(about.st_uid)} may"
+    users = "only the root user" if about.st_uid == 0 else f"only the root user and user {user_name(about.st_uid)}"
     if about.st_mode & stat.S_IWGRP:
         group = group_name(about.st_gid)
-        how = f"{owner}, and members of the group {group}; {join_group(group, user_name(os.geteuid()))}"
+        how = f"{users} and members of the group {group} may connect; {join_group(group, user_name(os.geteuid()))}"
     else:
-        how = f"{owner}, and {NO_GROUP}"
-    otherwise = 'or sets control.read = "tables" there: then users who may read the tables may'
-    return f"this user may not use the socket: {how}; {otherwise}"
+        how = f"{users} may connect; {NO_GROUP}"
+    return f'{how}; or can set control.read = "tables": then users who may read the tables may ask'
