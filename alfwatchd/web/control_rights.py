@@ -110,8 +110,8 @@ class ControlRights:
         has_control = await self._in_turn(peer, rule)
         if rule.right is Right.SYNC and not has_control and (wait := self._limit.take(peer.uid, self._clock())):
             raise TooOften(
-                f"uid={peer.uid} has asked for a sync in the last {SYNC_SECONDS:.0f} seconds; ask again in "
-                f"{wait:.1f} seconds, or have an administrator put this user into control.group, which has no limit",
+                f"uid={peer.uid} may sync again in {wait:.1f} seconds: without control rights, a user syncs once in "
+                f"{SYNC_SECONDS:.0f} seconds; an administrator can put this user into control.group",
                 wait,
             )
 
@@ -152,8 +152,8 @@ class ControlRights:
                 return await judging
         except TimeoutError as error:
             raise Busy(
-                f"{out_dir}: no answer within {LOOK_SECONDS:.0f} seconds to the question who may read the tables; is "
-                "its disk or server away? Clients with control rights are answered"
+                f"{out_dir}: the disk or server did not tell within {LOOK_SECONDS:.0f} seconds which users may read "
+                "the tables; try again later. Clients with control rights are answered"
             ) from error
 
     # In worker threads.

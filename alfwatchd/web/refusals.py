@@ -18,12 +18,11 @@ NO_GROUP = (
     "the section [control] of the daemon's settings, and restart the daemon"
 )
 """What is wrong where control.group is empty, and what to do."""
-
-
 ONLY_OWNER = (
     'the root user and the daemon\'s user may (control.read = "owner"); an administrator can set control.read to '
     '"group" or "tables" in the daemon\'s settings, and restart the daemon'
 )
+"""Which users may read with this setting, and what to do."""
 
 
 def join_group(group: str, user: str) -> str:

@@ -275,7 +275,7 @@ def test_a_dead_mount_keeps_only_those_waiting_whose_rights_depend_on_it(monkeyp
             for _ in range(control_rights.MOST_LOOKS + 2):
                 status, answer = ask(box)
                 assert (status, answer["error"]) == (409, "Busy")
-            assert "who may read the tables" in answer["message"]
+            assert "which users may read the tables" in answer["message"]
             assert box.is_alive()
             is_dead.set()
             while ask(box)[0] == 409:
