@@ -5,7 +5,10 @@ If one of these fails, a user of the machine reads what it must not, or the lab'
 
 import contextlib
 import io
+import itertools
 import os
+import signal
+import socket
 import subprocess
 
 import pytest
@@ -29,11 +32,15 @@ def daemon(open_folder):
         yield made
 
 
-def as_ada(function):
+def become(uid):
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+
+
+def as_ada(function, uid=ADA):
     def run():
-        os.setgroups([])
-        os.setresgid(ADA, ADA, ADA)
-        os.setresuid(ADA, ADA, ADA)
+        become(uid)
         return function()
 
     return in_child(run)
@@ -111,3 +118,43 @@ def test_a_user_who_syncs_again_waits_for_its_turn(daemon):
     code, said = command(daemon, "sync")
     assert (code, "waiting: " in said, "\nexact: " in said) == (0, True, True), said
     assert TooOften.exit_code == 75
+
+
+def flood(path):
+    """Connect without end, as the user of this process: silent, with half a request, or with one that is refused."""
+    request, silent = b"GET /v1/status HTTP/1.1\r\nHost: d\r\n\r\n", []
+    for size in itertools.cycle((0, 10, len(request), len(request))):
+        with contextlib.suppress(OSError):
+            client = socket.socket(socket.AF_UNIX)
+            client.connect(path)
+            client.sendall(request[:size])
+            if size < len(request):
+                silent = [*silent[-200:], client]
+            else:
+                client.recv(1 << 16)
+                client.close()
+
+
+def test_a_user_without_rights_cannot_keep_others_from_being_answered(daemon):
+    for table in tables(daemon):
+        table.chmod(0o600)
+    setfacl("-m", f"u:{ADA}:r", *tables(daemon))
+    descriptors = f"/proc/{daemon.process.pid}/fd"
+    before = len(os.listdir(descriptors))
+    attackers = []
+    try:
+        for _ in range(4):
+            if (pid := os.fork()) == 0:
+                become(ADA + 1)
+                flood(str(daemon.socket))
+            attackers.append(pid)
+        daemon.wait(lambda: len(os.listdir(descriptors)) > before + 20)
+        for number in range(5):
+            change(daemon, number)
+            assert daemon.client.status().events_lost == 0
+            assert as_ada(Client(daemon.socket, timeout=60).status).n_sessions == daemon.client.status().n_sessions
+    finally:
+        for pid in attackers:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+    daemon.wait(lambda: len(os.listdir(descriptors)) <= before)
