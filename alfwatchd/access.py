@@ -8,7 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-_ACL = "system.posix_acl_access"
+from alfwatchd.acl import XATTR
+
 _OWNER_AND_GROUP, _GROUP = 0o770, 0o070
 
 
@@ -82,7 +83,7 @@ def _give_group(fd: int, gid: int) -> bool:
 
 def _give_acl(fd: int, acl: bytes) -> bool:
     try:
-        os.setxattr(fd, _ACL, acl)
+        os.setxattr(fd, XATTR, acl)
     except OSError:
         return False
     return True
@@ -90,5 +91,5 @@ def _give_acl(fd: int, acl: bytes) -> bool:
 
 def _read_acl(file: Path | int) -> bytes | None:
     with suppress(OSError):
-        return os.getxattr(file, _ACL)
+        return os.getxattr(file, XATTR)
     return None

@@ -39,6 +39,21 @@ class Busy(AlfwatchdError):
     exit_code = 75
 
 
+class TooOften(Busy):
+    """A user without control rights may not ask for this again so soon.
+
+    Parameters
+    ----------
+    message : str
+    wait_seconds : float
+        When to ask again.
+    """
+
+    def __init__(self, message: str, wait_seconds: float = 0.0) -> None:
+        super().__init__(message)
+        self.wait_seconds = wait_seconds
+
+
 class NoThreads(Busy):
     """The kernel allows no more threads now."""
 

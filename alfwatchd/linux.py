@@ -1,4 +1,4 @@
-"""System calls of Linux that `os` does not offer: ``statx``, ``openat2``, ``renameat2``, inotify, locks, ``ioctl``.
+"""System calls of Linux that `os` does not offer: ``statx``, ``openat2``, inotify, locks, groups of a socket's peer.
 
 The only importer of ctypes and fcntl. Each function raises the `OSError` that the kernel gives. Where the kernel or a
 sandbox does not know a call, that is ENOSYS or EPERM; the functions that can do without the call say so.
@@ -10,6 +10,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import socket
 import struct
 import termios
 from dataclasses import dataclass
@@ -27,7 +28,10 @@ _SYS_OPENAT2 = 437
 """The same number on every architecture."""
 _RESOLVE_NO_XDEV, _RESOLVE_NO_MAGICLINKS, _RESOLVE_NO_SYMLINKS, _RESOLVE_BENEATH = 0x01, 0x02, 0x04, 0x08
 _RENAME_NOREPLACE = 1
+_SO_PEERGROUPS = 59
+"""Of <asm-generic/socket.h>; the same on all architectures for which there are wheels of pyarrow."""
 _SECOND = 1_000_000_000
+_GID = struct.Struct("I")
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -185,6 +189,26 @@ def ioctl(fd: int, request: int, size: int) -> bytes:
     answer = bytearray(size)
     fcntl.ioctl(fd, request, answer)
     return bytes(answer)
+
+
+def peer_groups(fd: int) -> tuple[int, ...]:
+    """Return the supplementary groups that the process at the other end of a Unix socket had when it connected.
+
+    Python's own `getsockopt` takes at most 256 groups; a process may have 65536.
+
+    Raises
+    ------
+    OSError
+        ENOPROTOOPT where the kernel, or a sandbox, does not tell: before Linux 4.13.
+    """
+    size = ctypes.c_uint32(256 * _GID.size)
+    while True:
+        buffer = ctypes.create_string_buffer(size.value)
+        if _libc.getsockopt(fd, socket.SOL_SOCKET, _SO_PEERGROUPS, buffer, ctypes.byref(size)) == 0:
+            return tuple(gid for (gid,) in _GID.iter_unpack(buffer.raw[: size.value]))
+        code = ctypes.get_errno()
+        if code != errno.ERANGE or size.value <= len(buffer):  # else the kernel has put in what it needs
+            raise _error(code, "")
 
 
 def inotify_init() -> int:

@@ -189,7 +189,10 @@ class Journal(_Section):
 class Control(_Section):
     """Which users may use the control socket."""
 
-    group: str = Field("", description="Unix group that may use the socket (mode 0660) and prune; empty: none.")
+    group: str = Field("", description="Unix group with control rights: flush, rescan, set, prune; empty: none.")
+    read: Literal["tables", "group", "owner"] = Field(
+        "tables", description="Who may ask for status, changes, ids: readers of the tables, the group, or the owner."
+    )
 
 
 class Adopt(_Section):

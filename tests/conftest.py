@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import hypothesis
@@ -43,6 +46,15 @@ they should be; answers that rows are held."""
 
 _LONGEST_FIRST = {name: place for place, name in enumerate(("system", "trials", "web", "engine"))}
 _Size = TypeVar("_Size")
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that all users may enter; `tmp_path` lies in one that each test run closes to other users."""
+    folder = Path(tempfile.mkdtemp(prefix="alf-", dir="/tmp"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -19,6 +19,9 @@ The first word of the output says what the tables hold now:
   held       many sessions are gone, and the daemon keeps their rows until
              you accept this with `alfwatchd rescan --accept-root`
 
+If this user has no control rights (see control.group), it may sync once in
+10 seconds; the command then waits until it may.
+
 exit codes: 0 done, 1 failed or rows are held, 3 no daemon
 """
 
@@ -30,7 +33,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     client = addressing.find_daemon(settings_flags.read_flags(arguments))
-    reply = client.sync()
+    reply = client.sync(on_wait=lambda error: output.note(f"waiting: {error}"))
     output.show_reply(
         reply, arguments, f"{reply.exactness}: generation {reply.generation} is on disk ({reply.seconds:.3f} s)"
     )

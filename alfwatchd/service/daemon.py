@@ -47,6 +47,7 @@ from alfwatchd.store.writer import TableWriter
 from alfwatchd.watch.watcher import Watcher
 from alfwatchd.web.change_feed import ChangeFeed
 from alfwatchd.web.control_api import create_app
+from alfwatchd.web.control_connections import control_protocol
 from alfwatchd.web.control_service import ControlService
 from alfwatchd.web.http_server import Server
 
@@ -94,9 +95,10 @@ def run(settings: Settings, load: Callable[[], Settings]) -> None:
         locks["state_dir"] = stack.enter_context(_hold_state_dir(settings.state_dir))
         state, journal = StateDb(settings.state_dir), make_journal(settings)
         stack.callback(state.close)
+        answering = ControlService(inbox.post, lambda: in_force.settings)
         changes = ChangeFeed(journal.feed, lambda: in_force.settings)
-        app = create_app(ControlService(inbox.post, lambda: in_force.settings), changes)
-        api = Server(app, control.listening)
+        app = create_app(answering, changes)
+        api = Server(app, control.listening, control_protocol(answering.rights))
         stack.callback(api.close)
         stack.callback(inbox.close)
         _log.info("daemon started root=%s out_dir=%s socket=%s", settings.root, settings.out_dir, control.path)

@@ -33,7 +33,9 @@ class Control:
         self._trouble = ""
         passed = systemd.listen_fds()
         if not passed:
-            self._own = ControlSocket(settings.socket, settings.control.group)
+            self._own = ControlSocket(
+                settings.socket, settings.control.group, for_all=settings.control.read == "tables"
+            )
             self.listening, self.path = self._own.listening, str(settings.socket)
             return
         self.listening = socket.socket(fileno=passed[0])

@@ -20,7 +20,7 @@ from alfwatchd.web import connections
 from alfwatchd.web.bell import Bell
 from alfwatchd.web.change_replies import Found, Place, encode_events, encode_reply
 from alfwatchd.web.connections import Protocol
-from alfwatchd.web.control_socket import Peer
+from alfwatchd.web.peer import Peer
 from alfwatchd.web.request_queries import ChangesQuery, StreamQuery
 from alfwatchd.web.thread_calls import in_thread
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +17,7 @@ from urllib.parse import quote
 
 from alfwatchd import api
 from alfwatchd.bounded_json import parse as parse_json
-from alfwatchd.errors import RequestFailed
+from alfwatchd.errors import RequestFailed, TooOften
 from alfwatchd.web.connecting import connect
 from alfwatchd.web.feed_reader import FeedReader, Wanted
 from alfwatchd.web.follow import Changes
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
     from alfwatchd.web.follow_async import AsyncChanges
 
+_WAIT_SECONDS = 1.0
+"""How long to wait at least where the daemon says that it is too soon to ask again."""
 _MOST_ANSWER_BYTES = 1 << 30
 
 
@@ -71,9 +75,30 @@ class Client:
         """Ask for all metrics: as Prometheus' text, or as OpenMetrics with ``application/openmetrics-text``."""
         return self._answer("GET", "/metrics", None, {"Accept": accept})[0]
 
-    def sync(self) -> api.SyncReply:
-        """Wait until every change made before the call is in the tables on disk."""
-        return read_reply(api.SyncReply, self._ask("POST", "/v1/sync"))
+    def sync(self, on_wait: Callable[[TooOften], object] = lambda _: None) -> api.SyncReply:
+        """Wait until every change made before the call is in the tables on disk.
+
+        A user without control rights may ask once in ten seconds; this call waits until it may ask again.
+
+        Parameters
+        ----------
+        on_wait : callable
+            Called with the daemon's answer before each such wait.
+
+        Raises
+        ------
+        TooOften
+            That wait would take longer than `timeout`.
+        """
+        deadline = None if self.timeout is None else time.monotonic() + self.timeout
+        while True:
+            try:
+                return read_reply(api.SyncReply, self._ask("POST", "/v1/sync"))
+            except TooOften as error:
+                if deadline is not None and time.monotonic() + error.wait_seconds > deadline:
+                    raise
+                on_wait(error)
+                time.sleep(max(error.wait_seconds, _WAIT_SECONDS))
 
     def flush(self) -> api.FlushReply:
         """Wait until the tables in memory are on disk."""
@@ -268,7 +293,7 @@ class Client:
         finally:
             connection.close()
         if response.status != http.HTTPStatus.OK:
-            raise read_error(self._parse(answer))
+            raise read_error(self._parse(answer), response.headers.get("Retry-After", ""))
         return answer, response.headers
 
     def _parse(self, text: bytes) -> dict[str, Any]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import socket
 import struct
+from pathlib import Path
 
 from alfwatchd.errors import AlfwatchdError, NoDaemon, NotAllowed, RequestFailed
+from alfwatchd.web.refusals import not_connected
 
 CONNECT_SECONDS = 5
 """How long a client waits for the daemon to accept its connection."""
@@ -42,9 +44,7 @@ def _not_connected(socket_path: str, error: OSError) -> AlfwatchdError:
                 f"{socket_path}: no daemon answers here; start `alfwatchd`, or name its socket with --socket"
             )
         case PermissionError():
-            return NotAllowed(
-                f"{socket_path}: this user may not use the socket; ask to be added to the daemon's control.group"
-            )
+            return NotAllowed(f"{socket_path}: {not_connected(Path(socket_path))}")
         case BlockingIOError():
             return RequestFailed(f"{socket_path}: the daemon accepted no connection within {CONNECT_SECONDS} seconds")
         case _:

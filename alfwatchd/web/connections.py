@@ -1,11 +1,12 @@
-"""Connections: which process is at the other end, how many there may be, and how long each may take."""
+"""Connections: how many there may be, and how long each may take."""
 
 from __future__ import annotations
 
 import asyncio
 import resource
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
@@ -14,7 +15,6 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from alfwatchd import linux
 from alfwatchd.alf.printable import printable
-from alfwatchd.web.control_socket import find_peer
 
 REQUEST_SECONDS = 10.0
 """How long a client may take to send a request."""
@@ -41,6 +41,25 @@ def room() -> int:
 def json_error(kind: str, message: str, status: HTTPStatus, headers: Any = None) -> JSONResponse:
     """Return an answer with a status other than 200: name of the error, and what happened and what to do."""
     return JSONResponse({"error": kind, "message": printable(message)}, status, headers=headers)
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A part of the room for connections.
+
+    Parameters
+    ----------
+    n_taken : int
+        How many connections take of it, the newest included.
+    most : int
+        How many may.
+    is_rival : callable
+        Tells whether the newest may push another one out that is silent.
+    """
+
+    n_taken: int
+    most: int
+    is_rival: Callable[[Protocol], bool] = lambda _: True
 
 
 class Protocol(H11Protocol):
@@ -73,12 +92,27 @@ class Protocol(H11Protocol):
         self._socket = transport.get_extra_info("socket")
         self.app_state = self.describe()
         self._next_look = self.loop.call_later(REQUEST_SECONDS, self._look)
-        if len(self.connections) > self._room and sum(not each.is_follower for each in self.connections) > self._room:
-            self._make_room()
+        for share in self.shares():
+            if share.n_taken > share.most:
+                self._make_room(share)
+                break
 
     def describe(self) -> dict[str, Any]:
         """Return what the application finds in `request.state`."""
-        return {"peer": find_peer(self._socket), "connection": self}
+        return {"connection": self}
+
+    def shares(self) -> Iterator[Share]:
+        """Yield the shares of the room that this connection takes a part of."""
+        yield Share(len(self.asking), self._room)
+
+    @property
+    def asking(self) -> list[Protocol]:
+        """All connections of clients that ask: those that wait for changes have places of their own."""
+        return [each for each in self.connections if not each.is_follower]
+
+    def expendable(self) -> list[Protocol]:
+        """Return all other connections, those first that are dropped first if there is not enough for all."""
+        return sorted(self.connections - {self}, key=lambda each: each.began)
 
     def make_error(self, kind: str, message: str, status: HTTPStatus) -> JSONResponse:
         """Return an error that does not come from the application."""
@@ -114,7 +148,7 @@ class Protocol(H11Protocol):
     def pause_writing(self) -> None:
         """Limit the memory of unread answers: drop the oldest clients that do not read theirs."""
         super().pause_writing()
-        unread = self._others()
+        unread = self.expendable()
         n_bytes = sum(each.n_unread for each in self.connections)
         while n_bytes > MOST_UNREAD_BYTES and unread:
             oldest = unread.pop(0)
@@ -188,14 +222,14 @@ class Protocol(H11Protocol):
         poll.register(self._socket, event)
         return any(found & event for _, found in poll.poll(0))
 
-    def _make_room(self) -> None:
-        """Drop the oldest client that has sent no request; if all have sent one, refuse this client."""
-        others = self._others()
-        silent = next((each for each in others if each.is_silent), None)
+    def _make_room(self, share: Share) -> None:
+        """Drop the first client of a share that has sent no request; if all have sent one, refuse this client."""
+        silent = next((each for each in self.expendable() if share.is_rival(each) and each.is_silent), None)
         if silent is not None:
             silent.drop()
         else:
-            self._refuse("Busy", f"{self._room} requests wait already; try again later", HTTPStatus.SERVICE_UNAVAILABLE)
+            message = f"{share.most} requests wait already; try again later"
+            self._refuse("Busy", message, HTTPStatus.SERVICE_UNAVAILABLE)
 
     def _look(self) -> None:
         """Close the connection if its client is too slow, or has disconnected."""
@@ -214,10 +248,6 @@ class Protocol(H11Protocol):
             self._refuse("UsageError", TOO_SLOW, HTTPStatus.REQUEST_TIMEOUT)
         else:
             self.drop()
-
-    def _others(self) -> list[Protocol]:
-        """Return all other connections, the oldest first."""
-        return sorted(self.connections - {self}, key=lambda each: each.began)
 
     def _refuse(self, kind: str, message: str, status: HTTPStatus) -> None:
         body = bytes(self.make_error(kind, message, status).body)

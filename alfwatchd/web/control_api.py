@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from alfwatchd.errors import (
     PruneRefused,
     RootOffline,
     TablesError,
+    TooOften,
     UsageError,
     WrongRoot,
 )
@@ -35,10 +37,11 @@ from alfwatchd.web import change_routes
 from alfwatchd.web.change_feed import ChangeFeed
 from alfwatchd.web.connections import Protocol, json_error
 from alfwatchd.web.control_service import ControlService
-from alfwatchd.web.control_socket import Peer
 from alfwatchd.web.metrics import OPENMETRICS, TEXT, ServerFigures, show, wanted_type
+from alfwatchd.web.peer import Peer
 from alfwatchd.web.request_bodies import ApplyBody, EmptyBody, PlanBody, RescanBody, SetBody, UndoBody
 from alfwatchd.web.request_guard import RequestGuard
+from alfwatchd.web.rights_guard import RightsGuard
 from alfwatchd.web.root_header import HEADER, encode_root
 
 _STATUS_OF = {
@@ -47,6 +50,7 @@ _STATUS_OF = {
     WrongRoot: HTTPStatus.CONFLICT,
     PruneRefused: HTTPStatus.CONFLICT,
     NoThreads: HTTPStatus.SERVICE_UNAVAILABLE,
+    TooOften: HTTPStatus.TOO_MANY_REQUESTS,
     Busy: HTTPStatus.CONFLICT,
     RootOffline: HTTPStatus.SERVICE_UNAVAILABLE,
     TablesError: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -93,6 +97,7 @@ def create_app(service: ControlService, feed: ChangeFeed) -> FastAPI:
             for status in sorted({*_STATUS_OF.values(), *_OTHER_STATUSES})
         },
     )
+    app.add_middleware(RightsGuard, rights=service.rights, refuse=_refuse)
     app.add_middleware(RequestGuard, takes_query=_paths_with_query(routers).__contains__)
     app.add_exception_handler(AlfwatchdError, _answer_error)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
@@ -252,7 +257,14 @@ def _require_root(request: Request) -> None:
 
 async def _answer_error(_: Request, error: Exception) -> JSONResponse:
     status = next((status for kind, status in _STATUS_OF.items() if isinstance(error, kind)), None)
-    return json_error(type(error).__name__, str(error), status or HTTPStatus.INTERNAL_SERVER_ERROR)
+    headers = {"Retry-After": str(math.ceil(error.wait_seconds))} if isinstance(error, TooOften) else None
+    return json_error(type(error).__name__, str(error), status or HTTPStatus.INTERNAL_SERVER_ERROR, headers)
+
+
+async def _refuse(request: Request, error: Exception) -> JSONResponse:
+    """Answer a request that the rights guard does not hand on."""
+    answer = _answer_http_error if isinstance(error, HTTPException) else _answer_error
+    return await answer(request, error)
 
 
 async def _answer_invalid(_: Request, error: Exception) -> JSONResponse:

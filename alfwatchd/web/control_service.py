@@ -35,7 +35,8 @@ from alfwatchd.store.id_history import find_id
 from alfwatchd.store.reader import find_path
 from alfwatchd.tree.sessions import TablesView
 from alfwatchd.web import root_header
-from alfwatchd.web.control_socket import Peer
+from alfwatchd.web.control_rights import ControlRights
+from alfwatchd.web.peer import Peer
 from alfwatchd.web.request_bodies import ApplyBody, EmptyBody, PlanBody, SetBody, UndoBody
 from alfwatchd.web.thread_calls import in_thread
 
@@ -72,6 +73,8 @@ class ControlService:
     ) -> None:
         self._post = post
         self._settings = settings
+        self.rights = ControlRights(settings)
+        """Checked before a request comes here; see `web.rights_guard`."""
         self._plans: OrderedDict[str, PrunePlan] = OrderedDict()
         self._mounts_of: dict[str, int] = {}
         """Id of a plan -> `TablesView.n_mount_changes` when it was made."""
@@ -104,7 +107,7 @@ class ControlService:
         if not self._looking.acquire(blocking=False):
             raise Busy(f"{os.fsdecode(wanted)}: {MAX_LOOKING} other paths are being looked at; try again later")
         try:
-            await asyncio.wait_for(in_thread("prune", self._look, wanted), LOOK_SECONDS)
+            await asyncio.wait_for(in_thread("request", self._look, wanted), LOOK_SECONDS)
         except TimeoutError as error:
             why = f", and the path gave no answer within {LOOK_SECONDS:.0f} seconds"
             raise root_header.wrong_root(wanted, self.root, why) from error
@@ -126,19 +129,16 @@ class ControlService:
             The file of changes cannot be read.
         """
         settings = self._settings()
-        return await in_thread("prune", find_id, settings.state_dir, settings.out_dir, old)
+        return await in_thread("request", find_id, settings.state_dir, settings.out_dir, old)
 
     async def recompute_ids(self, peer: Peer) -> api.RecomputeReply:
         """Have all ids computed again; ids in earlier tables do not count.
 
         Raises
         ------
-        NotAllowed
-            This peer may not do it.
         RootOffline, TablesError
             It cannot be done now.
         """
-        await in_thread("prune", self._check_may_change, peer, "recompute ids")
         _log.warning("all ids are recomputed on request of %s", peer)
         return await self.ask(RecomputeRequest)  # type: ignore[no-any-return]
 
@@ -147,15 +147,12 @@ class ControlService:
 
         Raises
         ------
-        NotAllowed
-            This peer may not do it.
         UsageError
             No such session is here, a database knows it, or a value makes no sense.
         Busy, RootOffline, TablesError
             It cannot be done now.
         """
-        await in_thread("prune", self._check_may_change, peer, "set columns")
-        path = await in_thread("prune", find_path, self._settings().out_dir, body.session)
+        path = await in_thread("request", find_path, self._settings().out_dir, body.session)
         _log.warning(
             "columns are set on request of %s path=%r qc=%r projects=%r task_protocol=%r",
             peer, path, body.qc, body.projects, body.task_protocol,
@@ -186,7 +183,7 @@ class ControlService:
             await self.ask(functools.partial(SyncRequest, flushed=False))
             await self.ask(RootCheckRequest)
             view: TablesView = await self.ask(SnapshotRequest)
-            plan, reply = await in_thread("prune", self._plan, view, options)
+            plan, reply = await in_thread("request", self._plan, view, options)
         self._mounts_of[plan.plan_id] = view.n_mount_changes
         self._remember(plan)
         return reply
@@ -197,7 +194,7 @@ class ControlService:
         Raises
         ------
         NotAllowed
-            Pruning is off, or this peer may not prune.
+            Pruning over the socket is off.
         UsageError
             There is no such plan.
         Busy
@@ -207,7 +204,7 @@ class ControlService:
         """
         plan, mark = self._plans.get(body.plan_id), self._mounts_of.get(body.plan_id, 0)
         with refusals_named(str(self.root), plan.reference if plan is not None else ""):
-            await in_thread("prune", self._check_may_prune, peer)
+            self._require_pruning()
             if plan is None:
                 raise UsageError(f"plan {body.plan_id!r}: no such plan, or it is too old; make one with /v1/prune/plan")
             if plan.reference == OWN_TABLES:
@@ -218,7 +215,7 @@ class ControlService:
         """Apply a plan; stop at the next file if this is cancelled."""
         has_left = threading.Event()
         try:
-            reply = await in_thread("prune", self._apply, plan, mark, peer, has_left)
+            reply = await in_thread("request", self._apply, plan, mark, peer, has_left)
         except asyncio.CancelledError:
             has_left.set()
             self._forget(plan.plan_id)
@@ -228,19 +225,19 @@ class ControlService:
 
     async def undo(self, body: UndoBody, peer: Peer) -> api.TrashReply:
         """Move the files of a plan back from the trash, also if the client disconnects; raises as `apply`."""
-        await in_thread("prune", self._check_may_prune, peer)
+        self._require_pruning()
         await self.ask(SnapshotRequest)  # fails while the root is offline
-        return await asyncio.shield(asyncio.ensure_future(in_thread("prune", self._undo, body.plan_id, peer)))
+        return await asyncio.shield(asyncio.ensure_future(in_thread("request", self._undo, body.plan_id, peer)))
 
     async def empty(self, body: EmptyBody, peer: Peer) -> api.TrashReply:
         """Delete files from the trash, also if the client disconnects; raises as `apply`."""
-        await in_thread("prune", self._check_may_prune, peer)
+        self._require_pruning()
         await self.ask(RootCheckRequest)
-        return await asyncio.shield(asyncio.ensure_future(in_thread("prune", self._empty, body.plan_id, peer)))
+        return await asyncio.shield(asyncio.ensure_future(in_thread("request", self._empty, body.plan_id, peer)))
 
     async def list_plans(self) -> api.PlansReply:
         """Return the latest plans, and what became of them."""
-        return await in_thread("prune", trash_jobs.list_plans, self._settings())
+        return await in_thread("request", trash_jobs.list_plans, self._settings())
 
     def _remember(self, plan: PrunePlan) -> None:
         """Keep a plan so that it can be applied; forget the oldest plans if there are too many, or too large ones."""
@@ -256,18 +253,9 @@ class ControlService:
         self._plans.pop(plan_id, None)
         self._mounts_of.pop(plan_id, None)
 
-    def _check_may_prune(self, peer: Peer) -> None:
-        """Raise `NotAllowed` unless pruning is on and the peer is the root user, the daemon's or in `control.group`."""
+    def _require_pruning(self) -> None:
         if not self._settings().prune.enabled:
             raise NotAllowed("pruning over the socket is off; set prune.enabled = true in the daemon's settings")
-        self._check_may_change(peer, "prune")
-
-    def _check_may_change(self, peer: Peer, what: str) -> None:
-        group = self._settings().control.group
-        if peer.uid not in (0, os.getuid()) and not (group and peer.is_in(group)):
-            raise NotAllowed(
-                f"{peer} may not {what}; the root user, the daemon's user and members of control.group may"
-            )
 
     # In worker threads.
 

@@ -1,105 +1,31 @@
-"""The control socket: its file, which users may connect, and which process is at the other end."""
+"""The control socket: its file, and which users may connect to it."""
 
 from __future__ import annotations
 
 import errno
-import grp
 import os
-import pwd
 import socket
 import stat
-import struct
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from alfwatchd import linux
-from alfwatchd.errors import AlfwatchdError, ConfigError, Locked
+from alfwatchd.errors import AlfwatchdError, Locked
+from alfwatchd.web.peer import find_group
 
 BACKLOG = 4096
 """The most connections that wait to be accepted; the kernel's own limit (net.core.somaxconn) may be lower."""
 
+_FOR_OWNER, _FOR_GROUP, _FOR_ALL = 0o600, 0o660, 0o666
 _MOST_PATH_BYTES = 107  # `sun_path` of unix(7) has 108, the closing zero included
-_PEER_GROUPS = 59  # SO_PEERGROUPS of <asm-generic/socket.h>, which Python lacks
-_MOST_GROUP_BYTES = 1024  # of Python's getsockopt: 256 groups
-_UCRED = struct.Struct("iII")  # pid_t, uid_t, gid_t: unix(7)
-_GID = struct.Struct("I")
-
-
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """The client: process, user and primary group (``SO_PEERCRED``, unix(7)).
-
-    65534 stands for a user or group of another user namespace.
-    """
-
-    pid: int
-    uid: int
-    gid: int
-    groups: frozenset[int] | None = None
-    """Supplementary groups of the process when it connected; None if they are not known."""
-
-    def __str__(self) -> str:
-        try:
-            name = pwd.getpwuid(self.uid).pw_name
-        except KeyError:
-            name = "?"
-        return f"user={name} uid={self.uid} pid={self.pid}"
-
-    def is_in(self, group: str) -> bool:
-        """Tell whether the client is in a group. This may ask a directory service, so do not call it in an event loop.
-
-        The groups of the process count, as they do for files. They can differ from those of its user: a unit may set
-        them, newgrp(1) may, and a process that is older than a membership does not have it.
-
-        Raises
-        ------
-        ConfigError
-            There is no such group.
-        """
-        wanted = find_group(group)
-        if self.groups is not None:
-            return wanted == self.gid or wanted in self.groups
-        try:
-            return wanted == self.gid or wanted in os.getgrouplist(pwd.getpwuid(self.uid).pw_name, self.gid)
-        except KeyError:
-            return False
-
-
-def find_peer(connection: socket.socket) -> Peer:
-    """Return the client of a connection."""
-    pid, uid, gid = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-    return Peer(pid, uid, gid, _find_groups(connection))
-
-
-def _find_groups(connection: socket.socket) -> frozenset[int] | None:
-    try:
-        found = connection.getsockopt(socket.SOL_SOCKET, _PEER_GROUPS, _MOST_GROUP_BYTES)
-    except OSError:  # too many, or an old kernel
-        return None
-    return frozenset(gid for (gid,) in _GID.iter_unpack(found))
-
-
-def find_group(group: str) -> int:
-    """Return the id of a group.
-
-    Raises
-    ------
-    ConfigError
-        There is no such group.
-    """
-    try:
-        return grp.getgrnam(group).gr_gid
-    except KeyError as error:
-        raise ConfigError(f"control.group: there is no group {group!r} on this machine") from error
 
 
 @contextmanager
-def listen(path: Path, group: str) -> Iterator[socket.socket]:
-    """Make the control socket, and remove it at the end; raise as `ControlSocket` does."""
-    control = ControlSocket(path, group)
+def listen(path: Path, group: str, *, for_all: bool = False) -> Iterator[socket.socket]:
+    """Make the control socket, and remove it at the end; parameters and errors are those of `ControlSocket`."""
+    control = ControlSocket(path, group, for_all=for_all)
     try:
         yield control.listening
     finally:
@@ -109,7 +35,8 @@ def listen(path: Path, group: str) -> Iterator[socket.socket]:
 class ControlSocket:
     """The control socket. Used by one thread.
 
-    Its owner and the members of `group` may connect. A lock file beside it makes sure that of two daemons that start
+    Its owner, and the members of `group`, may connect; or all users, where the daemon itself decides about each request
+    (`web.control_rights`). A lock file beside it makes sure that of two daemons that start
     at the same time, only one makes the socket. A socket that no process serves is replaced; other files never are.
 
     Parameters
@@ -118,6 +45,8 @@ class ControlSocket:
         At most `settings.SOCKET_PATH_LIMIT` bytes. The folder is made if missing.
     group : str
         Empty for none.
+    for_all : bool
+        Whether all users may connect.
 
     Raises
     ------
@@ -129,9 +58,10 @@ class ControlSocket:
         The socket cannot be made.
     """
 
-    def __init__(self, path: Path, group: str) -> None:
+    def __init__(self, path: Path, group: str, *, for_all: bool = False) -> None:
         self.path = path
         self._gid = find_group(group) if group else None
+        self._mode = _FOR_ALL if for_all else _FOR_OWNER if self._gid is None else _FOR_GROUP
         self._lock_fd = _lock(path)
         try:
             self.listening = self._make()
@@ -181,7 +111,7 @@ class ControlSocket:
         _remove_stale(self.path)
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            self._made = _bind(listening, self.path, self._gid)
+            self._made = _bind(listening, self.path, self._gid, self._mode)
         except OSError as error:
             listening.close()
             raise _cannot_make(self.path, error) from error
@@ -239,7 +169,7 @@ def _is_served(path: Path) -> bool:
         return True
 
 
-def _bind(listening: socket.socket, path: Path, gid: int | None) -> tuple[int, int]:
+def _bind(listening: socket.socket, path: Path, gid: int | None, mode: int) -> tuple[int, int]:
     """Make the socket in a folder that no other user may enter, give it to the group, and then move it to its place.
 
     In a folder that others may write to, a path can lead to another file between two calls.
@@ -262,9 +192,10 @@ def _bind(listening: socket.socket, path: Path, gid: int | None) -> tuple[int, i
         # Not by the path of the folder, which may be too long, and may lead to another folder by now.
         listening.bind(f"/proc/self/fd/{folder_fd}/{path.name}")
         stack.callback(_remove_file, path.name, folder_fd)
-        os.chmod(path.name, 0o600, dir_fd=folder_fd)
+        os.chmod(path.name, _FOR_OWNER, dir_fd=folder_fd)
         if gid is not None:
             _hand_over(path, gid, folder_fd)
+        os.chmod(path.name, mode, dir_fd=folder_fd)
         listening.listen(BACKLOG)
         made = os.stat(path.name, dir_fd=folder_fd, follow_symlinks=False)
         _check_folder(path, above_fd)
@@ -291,7 +222,6 @@ def _remove_file(name: str, folder_fd: int) -> None:
 def _hand_over(path: Path, gid: int, folder_fd: int) -> None:
     try:
         os.chown(path.name, -1, gid, dir_fd=folder_fd, follow_symlinks=False)
-        os.chmod(path.name, 0o660, dir_fd=folder_fd)
     except OSError as error:
         raise AlfwatchdError(
             f"control.group: {path} cannot be given to the group ({error.strerror}); the daemon's user must be in it"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from alfwatchd import api, errors
 from alfwatchd.changes import Change
-from alfwatchd.errors import AlfwatchdError, RequestFailed
+from alfwatchd.errors import AlfwatchdError, RequestFailed, TooOften
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -57,8 +57,11 @@ def _nested(answer: dict[str, Any], known: set[str]) -> dict[str, Any]:
     return {"adopt": read_reply(api.AdoptStatus, answer["adopt"])} if "adopt" in known and answer["adopt"] else {}
 
 
-def read_error(answer: dict[str, Any]) -> AlfwatchdError:
-    """Return the daemon's error, of the class that it had there."""
+def read_error(answer: dict[str, Any], retry_after: str = "") -> AlfwatchdError:
+    """Return the daemon's error, of the class that it had there; `retry_after` is the header of that name."""
     found = getattr(errors, str(answer.get("error")), None)
     kind = found if isinstance(found, type) and issubclass(found, AlfwatchdError) else RequestFailed
-    return kind(str(answer.get("message", answer)))
+    error = kind(str(answer.get("message", answer)))
+    if isinstance(error, TooOften):
+        error.wait_seconds = float(retry_after) if retry_after.isascii() and retry_after.isdigit() else 0.0
+    return error

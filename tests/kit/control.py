@@ -36,6 +36,7 @@ from alfwatchd.tree.sessions import Snapshot, TablesView
 from alfwatchd.web.change_feed import ChangeFeed
 from alfwatchd.web.client import Client
 from alfwatchd.web.control_api import create_app
+from alfwatchd.web.control_connections import control_protocol
 from alfwatchd.web.control_service import ControlService
 from alfwatchd.web.control_socket import listen
 from alfwatchd.web.http_server import Server
@@ -160,7 +161,9 @@ class Box:
 
 
 @contextmanager
-def control_box(answers: dict[type, object] | None = None, group: str = "", **flags: object) -> Iterator[Box]:
+def control_box(
+    answers: dict[type, object] | None = None, group: str = "", *, for_all: bool = False, **flags: object
+) -> Iterator[Box]:
     """Serve on a socket with a short path; fail if a descriptor is left open at the end."""
     before = open_files()
     folder = Path(tempfile.mkdtemp(prefix="alfwatchd-", dir="/tmp"))
@@ -168,10 +171,11 @@ def control_box(answers: dict[type, object] | None = None, group: str = "", **fl
     settings = load({"root": str(folder / "root"), "state_dir": str(folder), **flags}, environ={}).settings
     engine = Engine(answers or {})
     try:
-        with listen(folder / "s", group) as listening:
+        with listen(folder / "s", group, for_all=for_all) as listening:
             journal = JournalBox(settings.state_dir)
             changes = ChangeFeed(journal.journal.feed, lambda: settings)
-            server = Server(create_app(ControlService(engine.inbox.post, lambda: settings), changes), listening)
+            service = ControlService(engine.inbox.post, lambda: settings)
+            server = Server(create_app(service, changes), listening, control_protocol(service.rights))
             wait(lambda: server.is_listening)  # before that, its own descriptors would look like those of a client
             try:
                 yield Box(folder / "s", engine, server, settings, journal)

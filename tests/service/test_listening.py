@@ -3,6 +3,7 @@
 import logging
 import os
 import socket
+import stat
 from contextlib import closing
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from alfwatchd.errors import ConfigError
 from alfwatchd.service import systemd
 from alfwatchd.service.listening import Control
+from alfwatchd.settings import Control as ControlSettings
 from alfwatchd.settings import Settings
 
 
@@ -52,6 +54,16 @@ def test_a_socket_that_was_removed_is_made_again(settings, caplog):
         assert "the control socket was removed and is made again" in caplog.text
         given[0].close()
     assert not settings.socket.exists()
+
+
+@pytest.mark.parametrize(("read", "mode"), [("tables", 0o666), ("group", 0o600), ("owner", 0o600)])
+def test_all_users_may_connect_where_the_daemon_decides(settings, read, mode):
+    chosen = settings.model_copy(update={"control": ControlSettings(read=read)})
+    with closing(Control(chosen)):
+        assert stat.S_IMODE(settings.socket.stat().st_mode) == mode
+        settings.socket.unlink()
+    with closing(Control(chosen)):
+        assert stat.S_IMODE(settings.socket.stat().st_mode) == mode
 
 
 def test_the_socket_of_systemd_is_used_and_left_there(settings, passed, tmp_path, caplog):

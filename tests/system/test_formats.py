@@ -22,6 +22,8 @@ from alfwatchd.tree.packed import pack_signature
 from alfwatchd.tree.rows import PROBLEM_KINDS, Session
 from alfwatchd.tree.sessions import Snapshot
 from alfwatchd.web import change_feed, connections, http_server, request_bodies, request_guard, request_queries
+from alfwatchd.web.control_rights import RULES, Right
+from alfwatchd.web.sync_limit import SYNC_SECONDS
 from kit.control import control_box
 from kit.rows import folder_rows
 
@@ -215,6 +217,15 @@ def test_errors():
             status, answer = box.ask("POST", "/v1/sync")
             assert answer["error"] == name
             assert described[name] == ["" if name == "NoDaemon" else str(status), str(kind.exit_code)]
+
+
+def test_what_each_request_needs():
+    needs = {Right.READ: "the right to read", Right.SYNC: "control rights; or the right to read, once in 10 seconds"}
+    described = {row[0].strip("`"): row[1] for row in rows("## Who may ask what") if "/" in row[0]}
+    assert described.keys() == {f"{method} {path}" for method, path in RULES}
+    for (method, path), rule in RULES.items():
+        assert described[f"{method} {path}"].startswith(needs.get(rule.right, "control rights"))
+    assert SYNC_SECONDS == 10
 
 
 def test_limits():

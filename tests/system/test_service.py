@@ -206,14 +206,15 @@ for who in people:
         os._exit(0)
     os.wait()
 """
-ALL, NOTHING, ALL_BUT_PRUNE = (["ok"], "ok"), (["NotAllowed"], "NotAllowed"), (["NotAllowed", "ok"], "NotAllowed")
+ALL, NOTHING, READING = (["ok"], "ok"), (["NotAllowed"], "NotAllowed"), (["NotAllowed", "ok"], "NotAllowed")
 PEOPLE = ["root", "alfwatchd", "member", "outsider", "member without groups", "outsider with lab", "outsider lab first"]
 # What a user may do follows from the groups of the process, as for files: a service may have one that its user has not.
 RIGHTS = {
-    "no group": ("", None, [ALL, ALL, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING]),
-    "a group": ("lab", None, [ALL, ALL, ALL, NOTHING, NOTHING, ALL, ALL]),
-    "a socket for all": ("lab", "666", [ALL, ALL, ALL, ALL_BUT_PRUNE, ALL_BUT_PRUNE, ALL, ALL]),
-    "a socket for all, no group": ("", "666", [ALL, ALL, *[ALL_BUT_PRUNE] * 5]),
+    "no group": ("", "tables", "644", [ALL, ALL, *[READING] * 5]),
+    "a group": ("lab", "tables", "644", [ALL, ALL, ALL, READING, READING, ALL, ALL]),
+    "tables of a group": ("", "tables", "640", [ALL, ALL, READING, NOTHING, NOTHING, READING, READING]),
+    "the group reads": ("lab", "group", "644", [ALL, ALL, ALL, NOTHING, NOTHING, ALL, ALL]),
+    "the owner reads": ("", "owner", "644", [ALL, ALL, *[NOTHING] * 5]),
 }
 
 
@@ -224,17 +225,17 @@ def start_with_reference(lab, settings):
     lab.box.run("sh", "-c", "mkdir /srv/reference && cp /srv/alf/*.pqt /srv/reference")
 
 
-@pytest.mark.parametrize(("group", "mode", "expected"), RIGHTS.values(), ids=RIGHTS)
-def test_who_may_do_what(lab, group, mode, expected):
+@pytest.mark.parametrize(("group", "read", "mode", "expected"), RIGHTS.values(), ids=RIGHTS)
+def test_who_may_do_what(lab, group, read, mode, expected):
     lab.box.write("/etc/sysusers.d/people.conf", "u outsider -\nu member -\nm member lab\n")
     lab.box.run("systemd-sysusers")
     lab.box.write("/tmp/ask_as.py", ASK_AS)
-    start_with_reference(lab, f'control.group = "{group}"\n')
+    start_with_reference(lab, f'control.group = "{group}"\ncontrol.read = "{read}"\n')
     socket = "/run/alfwatchd/alfwatchd.sock"
     about = lab.box.run("stat", "--format=%U:%G %a", socket).stdout
-    assert about == ("alfwatchd:lab 660\n" if group else "alfwatchd:alfwatchd 600\n")
-    if mode:
-        lab.box.run("chmod", mode, socket)
+    permissions = 666 if read == "tables" else 660 if group else 600
+    assert about == f"alfwatchd:{group or 'alfwatchd'} {permissions}\n"
+    lab.box.run("sh", "-c", f"chgrp lab /srv/alf/*.pqt && chmod {mode} /srv/alf/*.pqt")
     said = lab.box.run("env", f"PYTHONPATH={PROGRAM}/src", f"{PROGRAM}/bin/python", "/tmp/ask_as.py", socket, *PEOPLE)
     found = {who: (answers, prune) for who, answers, prune in map(json.loads, said.stdout.splitlines())}
     assert found == dict(zip(PEOPLE, expected, strict=True))
@@ -300,7 +301,7 @@ def test_a_socket_of_systemd_starts_it_and_stays(lab):
         assert lab.status("--socket=/run/alfwatchd.sock")["pid"] > 0
         lab.box.run("systemctl", "stop", "alfwatchd.service")
         about = lab.box.run("stat", "--format=%U:%G %a", "/run/alfwatchd.sock").stdout
-        assert about == "root:lab 660\n"
+        assert about == "root:root 666\n"
     lab.box.run("systemctl", "stop", "alfwatchd.socket")
     lab.box.run("rm", f"{UNITS}/alfwatchd.socket")
     lab.box.run("systemctl", "daemon-reload")

@@ -12,19 +12,21 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from concurrent import futures
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import alfwatchd
 from alfwatchd import api, errors
 from alfwatchd.api import FlushRequest, RescanRequest, StatusRequest, SyncRequest
-from alfwatchd.errors import AlfwatchdError, NoDaemon, NotAllowed, RequestFailed
-from alfwatchd.web import connecting
+from alfwatchd.errors import AlfwatchdError, NoDaemon, NotAllowed, RequestFailed, TooOften
+from alfwatchd.web import client, connecting
 from alfwatchd.web.client import Client
 from kit.control import ANSWERS, HOLD, STATUS, WAIT_SECONDS, control_box, give, open_files, wait
 
@@ -78,9 +80,9 @@ def test_all_errors_keep_their_class():
     assert len(kinds) > 10
     with control_box() as box:
         for kind in kinds:
-            box.engine.answers[SyncRequest] = kind("what, where, what to do")
+            box.engine.answers[FlushRequest] = kind("what, where, what to do")
             with pytest.raises(AlfwatchdError, match="what, where, what to do") as caught:
-                box.client.sync()
+                box.client.flush()
             assert type(caught.value) is kind
             assert caught.value.exit_code == kind.exit_code
 
@@ -125,7 +127,7 @@ def test_a_socket_of_another_user(folder):
         (folder / "s").chmod(0o600)
         os.seteuid(pwd.getpwnam("nobody").pw_uid)
         try:
-            with pytest.raises(NotAllowed, match=r"control\.group"):
+            with pytest.raises(NotAllowed, match=r"no group is set \(control\.group\): an administrator can write"):
                 Client(folder / "s").status()
         finally:
             os.seteuid(0)
@@ -170,6 +172,19 @@ def test_no_answer_in_time():
             Client(box.path, timeout=0.1).sync()
         give(box.engine.held.get(timeout=WAIT_SECONDS), api.SyncReply(1, "exact", 0.0))
         assert box.client.status() == STATUS
+
+
+def test_a_client_that_syncs_too_often_waits_as_long_as_it_is_told(monkeypatch):
+    slept, told = [], []
+    monkeypatch.setattr(client, "time", SimpleNamespace(monotonic=time.monotonic, sleep=slept.append))
+    answers = iter([TooOften("soon", 7.2), TooOften("now", 0.0), ANSWERS[SyncRequest], TooOften("later", 130.0)])
+    with control_box({SyncRequest: lambda _: next(answers)}) as box:
+        assert box.client.sync(told.append) == ANSWERS[SyncRequest]
+        assert [str(error) for error in told] == ["soon", "now"]
+        assert slept == [8, 1]
+        with pytest.raises(TooOften, match="later") as caught:  # later than the timeout of this client
+            box.client.sync(told.append)
+    assert (caught.value.wait_seconds, len(slept)) == (130, 2)
 
 
 def test_without_a_timeout_the_client_waits():

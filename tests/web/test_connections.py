@@ -136,7 +136,7 @@ def test_one_implementation_of_http_is_used_whatever_is_installed(monkeypatch):
     with control_box() as box:
         with box.connect():
             wait(lambda: box.server.connections)
-            assert {type(each) for each in box.server.connections} == {connections.Protocol}
+            assert all(isinstance(each, connections.Protocol) for each in box.server.connections)
         assert box.exchange(make_head(b"X: %s\r\n", MOST_HEAD_BYTES + 1)).startswith(b"HTTP/1.1 400 ")
 
 

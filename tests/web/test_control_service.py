@@ -233,7 +233,7 @@ def test_reference_tables_that_give_no_answer_do_not_delay_others(data, monkeypa
             asked = [box.connect() for _ in range(4)]
             for each in asked:
                 each.sendall(b"POST /v1/prune/plan HTTP/1.1\r\nHost: d\r\nAlfwatchd-Root: %b\r\n\r\n" % root_of(box))
-            wait(lambda: sum(thread.name == "prune" for thread in threading.enumerate()) == 4)
+            wait(lambda: sum(thread.name == "request" for thread in threading.enumerate()) == 4)
             with pytest.raises(errors.Busy, match="4 prunes are being planned already"):
                 box.client.plan_prune(data.reference, newer=True)
             assert box.is_alive()

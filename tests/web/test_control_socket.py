@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from alfwatchd.errors import AlfwatchdError, ConfigError, Locked
-from alfwatchd.web.control_socket import ControlSocket, Peer, find_peer, listen
+from alfwatchd.web.control_socket import ControlSocket, listen
 
 
 @pytest.fixture
@@ -148,6 +148,11 @@ def test_a_group_may_connect(path):
         assert (stat.S_IMODE(about.st_mode), about.st_gid) == (0o660, group.gr_gid)
 
 
+def test_a_socket_for_all_users(path):
+    with listen(path, "", for_all=True):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o666
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can act as another user")
 def test_a_daemon_that_is_not_in_the_group_says_so(path):
     nobody = pwd.getpwnam("nobody")
@@ -245,33 +250,3 @@ def test_a_socket_of_another_daemon_in_the_same_place_is_kept(path):
             control.renew()
         control.close()
         assert connects(path)
-
-
-def test_peer_is_the_process_at_the_other_end():
-    ours, theirs = socket.socketpair(socket.AF_UNIX)
-    with ours, theirs:
-        peer = find_peer(ours)
-    assert peer == Peer(os.getpid(), os.getuid(), os.getgid(), frozenset(os.getgroups()))
-    assert str(peer) == f"user={pwd.getpwuid(os.getuid()).pw_name} uid={os.getuid()} pid={os.getpid()}"
-
-
-def test_a_peer_without_a_name():
-    peer = Peer(1, 4_294_967_290, 4_294_967_291)
-    assert str(peer) == "user=? uid=4294967290 pid=1"
-    assert not peer.is_in("root")
-
-
-def test_groups_of_a_peer_are_those_of_its_process():
-    """A service has some by its unit only; a shell may be older than the membership."""
-    root, other = grp.getgrgid(0).gr_name, next(group for group in grp.getgrall() if group.gr_gid not in (0, 12345))
-    peer = Peer(1, 0, 12345, frozenset({other.gr_gid}))
-    assert (peer.is_in(other.gr_name), peer.is_in(root)) == (True, False)
-
-
-def test_groups_of_a_peer_that_the_kernel_does_not_tell():
-    user = pwd.getpwuid(os.getuid())
-    gids = set(os.getgrouplist(user.pw_name, user.pw_gid))
-    for group in grp.getgrall():
-        assert Peer(1, user.pw_uid, user.pw_gid).is_in(group.gr_name) == (group.gr_gid in gids)
-    with pytest.raises(ConfigError, match="no-such-group"):
-        Peer(1, 0, 0).is_in("no-such-group")

@@ -19,6 +19,7 @@ from alfwatchd.api import (
 )
 from alfwatchd.errors import AlfwatchdError, RootOffline
 from alfwatchd.journal.journal import Feed
+from alfwatchd.service.configuration import load
 from alfwatchd.web import (
     control_api,
     control_socket,
@@ -116,9 +117,10 @@ def test_close_waits_for_answers_that_come_soon():
 
 def test_a_server_that_is_closed_at_once_ends():
     """Wherever its thread is by then: it waits for the end without looking around."""
+    settings = load({"root": "/srv/alf"}, environ={}).settings
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         feed = ChangeFeed(Feed(Path(folder)), lambda: None)
-        app = control_api.create_app(ControlService(lambda _: None, lambda: None), feed)
+        app = control_api.create_app(ControlService(lambda _: None, lambda: settings), feed)
         for _ in range(20):
             with control_socket.listen(Path(folder) / "s", "") as listening:
                 closed = http_server.Server(app, listening)
