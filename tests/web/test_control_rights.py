@@ -16,6 +16,7 @@ import pytest
 
 from alfwatchd import errors
 from alfwatchd.api import StatusRequest, SyncRequest
+from alfwatchd.figures import FiguresRequest
 from alfwatchd.service.configuration import load
 from alfwatchd.web import control_rights
 from alfwatchd.web.control_rights import RULES, ControlRights, Right
@@ -99,7 +100,7 @@ def test_requests_of_one_who_may_read():
             if status == 403:
                 assert f"uid={ADA} " in answer["message"]
                 assert f"may not {rule.action}: the root user and the daemon's user may; no group" in answer["message"]
-        assert {type(message) for message in box.engine.taken} == {StatusRequest, SyncRequest}
+        assert {type(message) for message in box.engine.taken} == {FiguresRequest, StatusRequest, SyncRequest}
 
 
 @as_root
