@@ -13,7 +13,14 @@ MOST_CHANGES = 10_000
 _PLACE = r"^(now|start|[0-9]{1,18}|[0-9a-f]{8}\.[0-9]{1,18}(\.[0-9]{1,9})?(~[0-9]{1,18})?)$"
 
 
-def _check_place(text: str) -> str:
+def check_place(text: str) -> str:
+    """Return a text that names a place in the feed.
+
+    Raises
+    ------
+    ValueError
+        It does not.
+    """
     if re.fullmatch(_PLACE, text, re.ASCII) is None:
         raise ValueError(f"{text[:80]!r} is no place in the feed: give now, start, a generation, or an earlier `next`")
     return text
@@ -21,7 +28,7 @@ def _check_place(text: str) -> str:
 
 Since = Annotated[
     str,
-    AfterValidator(_check_place),
+    AfterValidator(check_place),
     Field(
         json_schema_extra={"pattern": _PLACE},
         description="Place in the feed: `next` or `cursor` of an earlier answer, or a generation. `now`: what changes "
