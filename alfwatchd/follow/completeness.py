@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from hashlib import blake2b
 from typing import NamedTuple
 
 from alfwatchd.alf.grammar import parse_session
-from alfwatchd.alf.patterns import DatasetPattern, missing
+from alfwatchd.alf.patterns import DatasetPattern
 
 _DIGEST_BYTES = 8
 
@@ -88,22 +89,28 @@ class Criteria:
     def find_required(self, datasets: Iterable[Dataset]) -> list[Dataset] | None:
         """Return the required datasets of a session; None if it is not complete."""
         there = list(datasets)
-        paths = [each.rel_path for each in there]
-        if not there or missing(self.having, paths):
-            return None
-        if any(pattern.matches(path) for pattern in self.lacking for path in paths):
+        if any(_matches(pattern.text, each.rel_path) for pattern in self.lacking for each in there):
             return None
         if not self.having:
-            return there
-        return [each for each in there if any(pattern.matches(each.rel_path) for pattern in self.having)]
+            return there or None
+        found: list[Dataset] = []
+        for pattern in self.having:
+            own = [each for each in there if _matches(pattern.text, each.rel_path)]
+            if not own:
+                return None
+            found += own
+        return found if len(self.having) == 1 else list(dict.fromkeys(found))
 
 
 def _fits(name: str, wanted: tuple[str, ...]) -> bool:
     return not wanted or any(fnmatchcase(name, each) for each in wanted)
 
 
+@lru_cache(maxsize=1 << 14)  # most names are in many sessions
+def _matches(pattern: str, rel_path: str) -> bool:
+    return DatasetPattern(pattern).matches(rel_path)
+
+
 def _digest(lines: Iterable[str]) -> str:
-    found = blake2b(digest_size=_DIGEST_BYTES)
-    for line in lines:
-        found.update(line.encode("utf-8", "surrogateescape") + b"\n")
-    return found.hexdigest()
+    text = "\n".join(lines).encode("utf-8", "surrogateescape")
+    return blake2b(text, digest_size=_DIGEST_BYTES).hexdigest()

@@ -107,8 +107,31 @@ def _rows(folder: Path, datasets: CheckedFile, eids: Mapping[str, str] | None) -
             if wanted is not None:
                 rows = rows.filter(is_wanted)
             rows = rows.filter(rows.column("exists"))
-            found = [rows.column(name).to_pylist() for name in _COLUMNS]
+            found = [_values(rows.column(name)) for name in _COLUMNS]
         yield from zip(*found, strict=True)
+
+
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    """Return the values of a column; `to_pylist` takes ten times as long for texts that occur often."""
+    import numpy as np
+    import pyarrow as pa
+
+    from alfwatchd.tables import arrow
+
+    if pa.types.is_null(column.type):
+        return [None] * len(column)
+    if pa.types.is_integer(column.type):
+        found: list[Any] = []
+        for chunk in column.chunks:
+            found += arrow.values(chunk.cast(pa.int64()), np.dtype(np.int64)).tolist()
+        return found
+    found = []
+    for chunk in column.chunks:
+        encoded = chunk if pa.types.is_dictionary(chunk.type) else chunk.dictionary_encode()
+        texts = [*encoded.dictionary.to_pylist(), None]
+        places = arrow.values(encoded.indices.cast(pa.int32()), np.dtype(np.int32), -1).tolist()
+        found += map(texts.__getitem__, places)
+    return found
 
 
 def _texts(rows: pa.Table) -> pa.ChunkedArray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hashlib import md5
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -36,6 +38,14 @@ def test_all_sessions_come_with_their_folder_and_datasets(made):
         assert found == {
             name: (made.root / each.path / name).stat().st_size
             for name in ("alf/spikes.times.npy", "_ibl_trials.choice.npy")
+        }
+
+
+def test_hashes_come_where_they_are_known(made):
+    made.make_tables("--hash-files")
+    for each in read_all(made)[1]:
+        assert {row.rel_path: row.hash for row in each.datasets} == {
+            row.rel_path: md5((made.root / each.path / row.rel_path).read_bytes()).hexdigest() for row in each.datasets
         }
 
 
