@@ -7,18 +7,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from alfwatchd.bounded_json import parse as parse_json
 from alfwatchd.files import open_regular, open_regular_fd
-from alfwatchd.journal.entries import Batch
-from alfwatchd.tree.session_changes import SessionChange
 
 NAME = "days.jsonl"
-_SUBJECTS = "/Subjects/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +50,12 @@ class DayCounts:
 
     rows: dict[tuple[str, str], list[int]] = field(default_factory=dict)
 
-    def add(self, batch: Batch) -> None:
-        """Count a batch."""
-        day = batch.seen_at[:10]
-        for change in batch.changes:
-            counts = self.rows.setdefault((day, lab_of(change)), [0, 0, 0])
-            counts[0] += change.kind == "added" and not change.renamed_from
-            counts[1] += change.kind == "removed" and not change.renamed_to
-            counts[2] += change.n_bytes
+    def add(self, seen_at: str, labs: Mapping[str, Sequence[int]]) -> None:
+        """Count what a batch changed; see `Head.labs`."""
+        for lab, counts in labs.items():
+            sums = self.rows.setdefault((seen_at[:10], lab), [0, 0, 0])
+            for place, count in enumerate(counts):
+                sums[place] += count
 
     def has_other_day(self, day: str) -> bool:
         """Tell whether a day other than this one was counted."""
@@ -74,12 +69,6 @@ class DayCounts:
         ]
         self.rows = {}
         return rows
-
-
-def lab_of(change: SessionChange) -> str:
-    """Return the name of the lab folder that a session is in; empty for none."""
-    lab, subjects, _ = change.path.partition(_SUBJECTS)
-    return lab if subjects else ""
 
 
 def read_rows(folder: Path) -> list[DayRow]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from alfwatchd.tree.session_changes import MOST_DATASETS, Kind, SessionChange
 
 _CURSOR = re.compile(r"(?:(?P<journal>[0-9a-f]{8})\.)?(?P<generation>[0-9]{1,18})(?:\.(?P<n_told>[0-9]{1,9}))?")
 _DEFAULTS = {each.name: each.default for each in fields(SessionChange)}
+_SUBJECTS = "/Subjects/"
 _KINDS = frozenset(("added", "changed", "removed"))
 
 
@@ -88,13 +89,34 @@ class Head(NamedTuple):
     n_bytes: int
     """Length of the lines that follow."""
     crc: int
+    labs: Mapping[str, Sequence[int]]
+    """Lab folder, empty for sessions in none -> how many sessions arrived, how many went, and how many bytes more."""
 
 
 def pack_batch(batch: Batch) -> bytes:
     """Return the lines of a batch."""
     body = b"".join(_pack_change(each) for each in batch.changes)
-    head = Head(batch.generation, batch.seen_at, len(batch.changes), len(body), zlib.crc32(body))
+    head = Head(
+        batch.generation, batch.seen_at, len(batch.changes), len(body), zlib.crc32(body), count_labs(batch.changes)
+    )
     return json.dumps(head._asdict(), separators=(",", ":")).encode() + b"\n" + body
+
+
+def lab_of(change: SessionChange) -> str:
+    """Return the name of the lab folder that a session is in; empty for none."""
+    lab, subjects, _ = change.path.partition(_SUBJECTS)
+    return lab if subjects else ""
+
+
+def count_labs(changes: Iterable[SessionChange]) -> dict[str, list[int]]:
+    """Return what `Head.labs` holds. A session that was renamed neither arrived nor went."""
+    labs: dict[str, list[int]] = {}
+    for change in changes:
+        counts = labs.setdefault(lab_of(change), [0, 0, 0])
+        counts[0] += change.kind == "added" and not change.renamed_from
+        counts[1] += change.kind == "removed" and not change.renamed_to
+        counts[2] += change.n_bytes
+    return labs
 
 
 def parse_head(line: bytes) -> Head:
@@ -111,7 +133,9 @@ def parse_head(line: bytes) -> Head:
     except TypeError as error:
         raise ValueError("is no head of a batch") from error
     numbers = (found.generation, found.n_changes, found.n_bytes, found.crc)
-    if not all(isinstance(each, int) and each >= 0 for each in numbers) or not isinstance(found.seen_at, str):
+    is_sound = all(isinstance(each, int) and each >= 0 for each in numbers) and isinstance(found.seen_at, str)
+    counts = found.labs.values() if isinstance(found.labs, dict) else [()]
+    if not is_sound or not all(len(each) == 3 and all(isinstance(one, int) for one in each) for each in counts):
         raise ValueError("is no head of a batch")
     return found
 

@@ -15,7 +15,7 @@ from threading import Lock
 
 from alfwatchd.journal import segments as files
 from alfwatchd.journal.days import DayCounts, add_rows, read_rows
-from alfwatchd.journal.entries import Batch, Cursor
+from alfwatchd.journal.entries import Batch, Cursor, count_labs
 from alfwatchd.journal.pending import Pending
 from alfwatchd.journal.reading import (
     NO_JOURNAL,
@@ -26,7 +26,7 @@ from alfwatchd.journal.reading import (
     make_page,
     must_take_all,
     read_batches,
-    read_extent,
+    read_heads,
 )
 from alfwatchd.journal.segments import FOLDER, Segment
 from alfwatchd.tree.session_changes import SessionChange
@@ -231,7 +231,7 @@ class Journal:
             self._end_segment()
         self._size = files.append(self._segments[-1], batch, self._size)
         self._last = batch.generation
-        self._days.add(batch)
+        self._days.add(batch.seen_at, count_labs(batch.changes))
         self.feed.publish(self.extent, batch)
 
     def _end_segment(self) -> None:
@@ -276,10 +276,12 @@ class Journal:
         found = found[n_other:]
         if not found:
             return
-        self._last = read_extent(self.folder).last
+        self._last = found[0].floor
         counted = max((row.through for row in read_rows(self.folder)), default=0)
-        for batch in read_batches(self.folder, counted):
-            self._days.add(batch)
+        for head in read_heads(self.folder, counted):
+            self._days.add(head.seen_at, head.labs)
+        for head in files.read_heads(found[-1]):
+            self._last = head.generation
         last = found[-1]
         self._last = max(self._last, last.floor)
         if last.is_full:  # killed before the next file was begun
@@ -293,8 +295,8 @@ def read_days(folder: Path) -> list[tuple[str, str, int, int, int]]:
     counted = max((row.through for row in rows), default=0)
     sums: dict[tuple[str, str], list[int]] = {}
     open_days = DayCounts()
-    for batch in read_batches(folder, counted):
-        open_days.add(batch)
+    for head in read_heads(folder, counted):
+        open_days.add(head.seen_at, head.labs)
     for row in chain(rows, open_days.take(0)):
         counts = sums.setdefault((row.day, row.lab), [0, 0, 0])
         for place, value in enumerate((row.arrived, row.removed, row.n_bytes)):

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from alfwatchd.journal.entries import Batch, Cursor, merge
-from alfwatchd.journal.segments import list_segments, read_segment
+from alfwatchd.journal.entries import Batch, Cursor, Head, merge
+from alfwatchd.journal.segments import Segment, list_segments, read_segment
+from alfwatchd.journal.segments import read_heads as segments_heads
 from alfwatchd.tree.session_changes import SessionChange
 
 MOST_CHANGES = 10_000
@@ -170,13 +171,15 @@ def _with_cursors(told: dict[object, Told], end: Cursor) -> tuple[Told, ...]:
 def read_extent(folder: Path) -> Extent:
     """Return what the journal in a folder covers, from its files; `NO_JOURNAL` if there is none."""
     segments = list_segments(folder)
-    if not segments:
-        return NO_JOURNAL
     try:
-        journal, *batches = read_segment(segments[-1])
-    except (OSError, ValueError):
+        journal = next(read_segment(segments[-1]), None) if segments else None
+        if journal is None:
+            return NO_JOURNAL
+        last = segments[-1].floor
+        for head in segments_heads(segments[-1]):
+            last = head.generation
+    except OSError:
         return NO_JOURNAL
-    last = batches[-1].generation if batches and isinstance(batches[-1], Batch) else segments[-1].floor
     return Extent(str(journal), segments[0].floor, last)
 
 
@@ -188,10 +191,20 @@ def read_batches(folder: Path, after: int) -> Iterator[Batch]:
     OSError
         A file was replaced or removed meanwhile.
     """
-    segments = list_segments(folder)
-    for number, segment in enumerate(segments):
-        if number + 1 < len(segments) and segments[number + 1].floor <= after:
-            continue
+    for segment in _with_later(folder, after):
         for found in read_segment(segment, after):
             if isinstance(found, Batch):
                 yield found
+
+
+def read_heads(folder: Path, after: int) -> Iterator[Head]:
+    """Yield the heads of the batches that `read_batches` yields, in a fraction of the time; raises as that."""
+    for segment in _with_later(folder, after):
+        yield from segments_heads(segment, after)
+
+
+def _with_later(folder: Path, after: int) -> list[Segment]:
+    """Return the files that may hold later generations."""
+    segments = list_segments(folder)
+    ends = [each.floor for each in segments[1:]]
+    return [each for each, end in zip(segments, [*ends, None], strict=True) if end is None or end > after]

@@ -69,6 +69,22 @@ def read_segment(segment: Segment, after: int = -1) -> Iterator[str | Batch]:
     OSError
         The file cannot be read; it may have been replaced, or removed because it is old.
     """
+    for found in _read_whole(segment, after):
+        if isinstance(found, str):
+            yield found
+            continue
+        try:
+            yield parse_changes(*found)
+        except ValueError:
+            return
+
+
+def read_heads(segment: Segment, after: int = -1) -> Iterator[Head]:
+    """Yield the heads of the batches that `read_segment` yields, in a fraction of the time; raises as that."""
+    return (found[0] for found in _read_whole(segment, after) if not isinstance(found, str))
+
+
+def _read_whole(segment: Segment, after: int) -> Iterator[str | tuple[Head, bytes]]:
     with open_regular(segment.path) as raw, _unpacked(raw, segment) as file:
         journal = _read_id(file, segment.floor)
         if journal is None:
@@ -79,10 +95,12 @@ def read_segment(segment: Segment, after: int = -1) -> Iterator[str | Batch]:
                 if head.generation <= after:
                     file.seek(head.n_bytes, os.SEEK_CUR)
                     continue
-                batch = parse_changes(head, _read(file, head.n_bytes))
-            except (ValueError, EOFError, zlib.error):
+                body = _read(file, head.n_bytes)
+            except (EOFError, zlib.error):
                 return
-            yield batch
+            if zlib.crc32(body) != head.crc:
+                return
+            yield head, body
 
 
 def _unpacked(raw: BinaryIO, segment: Segment) -> BinaryIO:

@@ -10,8 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from alfwatchd.errors import Busy, StateError
-from alfwatchd.journal.days import lab_of
-from alfwatchd.journal.entries import Cursor
+from alfwatchd.journal.entries import Cursor, lab_of
 from alfwatchd.journal.journal import Feed
 from alfwatchd.journal.reading import NO_JOURNAL, Matches, Page
 from alfwatchd.settings import Settings

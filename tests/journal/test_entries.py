@@ -95,7 +95,16 @@ def test_a_batch_is_lines_and_back():
 
 @pytest.mark.parametrize(
     "line",
-    [b"", b"{", b"[]", b'"x"', b"{}", b'{"generation":-1,"seen_at":"","n_changes":0,"n_bytes":0,"crc":0}', b"7"],
+    [
+        b"",
+        b"{",
+        b'{"generation":1,"seen_at":"","n_changes":0,"n_bytes":0,"crc":0,"labs":{"a":[1]}}',
+        b"[]",
+        b'"x"',
+        b"{}",
+        b'{"generation":-1,"seen_at":"","n_changes":0,"n_bytes":0,"crc":0}',
+        b"7",
+    ],
 )
 def test_a_damaged_head_is_told(line):
     with pytest.raises(ValueError):
