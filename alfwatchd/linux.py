@@ -10,6 +10,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import signal
 import socket
 import struct
 import termios
@@ -30,6 +31,7 @@ _RESOLVE_NO_XDEV, _RESOLVE_NO_MAGICLINKS, _RESOLVE_NO_SYMLINKS, _RESOLVE_BENEATH
 _RENAME_NOREPLACE = 1
 _SO_PEERGROUPS = 59
 """Of <asm-generic/socket.h>; the same on all architectures for which there are wheels of pyarrow."""
+_PR_SET_PDEATHSIG = 1
 _SECOND = 1_000_000_000
 _GID = struct.Struct("I")
 
@@ -176,6 +178,21 @@ def lock_bytes(fd: int, start: int, n_bytes: int) -> None:
         EAGAIN or EACCES if another process holds a lock on some of them.
     """
     fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, n_bytes, start)
+
+
+def end_with_parent(parent: int) -> None:
+    """Have the kernel end this process (SIGTERM) as soon as the thread that started it ends; for a new process.
+
+    It holds for the program that this process executes, too, but not for what that program starts.
+
+    Parameters
+    ----------
+    parent : int
+        Process id of the parent. If it has ended already, this process ends at once.
+    """
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM.value, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(128 + signal.SIGTERM)
 
 
 def ioctl(fd: int, request: int, size: int) -> bytes:

@@ -30,6 +30,8 @@ WITHOUT_A_TEST_OF_ITS_NAME = {
     "database/source_tables.py": "tests/database/test_sources.py",
     "engine/barriers.py": "tests/engine/test_requests.py",
     "engine/messages.py": "values only",
+    "follow/feed_thread.py": "tests/cli/test_follow.py and tests/system/test_follow.py",
+    "follow/loop.py": "tests/cli/test_follow.py and tests/system/test_follow.py",
     "index/marks.py": "tests/index/test_indexer.py and tests/engine/test_scanning.py",
     "index/record.py": "values only",
     "publish/target.py": "a protocol; test_folder.py and test_s3.py test what keeps it",

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
+import sys
 import time
 
 import pytest
 
 from alfwatchd import linux
-from kit.children import in_child
+from kit.children import in_child, is_alive
+from kit.control import wait
 
 
 def test_statx_tells_what_stat_tells_and_when_a_file_was_made(tmp_path):
@@ -159,3 +162,23 @@ def test_calls_of_inotify_return_descriptors_or_say_why_not(tmp_path):
             linux.inotify_add_watch(fd, b"/nonexistent", 0x100)
     finally:
         os.close(fd)
+
+
+def test_a_process_ends_with_its_parent():
+    """Else the commands of a follower that was killed go on, and its successor starts them a second time."""
+    code = f"""
+import functools, os, subprocess, sys
+from alfwatchd import linux
+end = functools.partial(linux.end_with_parent, os.getpid())
+child = subprocess.Popen(["sleep", "600"], preexec_fn=end)
+print(child.pid, flush=True)
+os.kill(os.getpid(), {signal.SIGKILL.value})
+"""
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, timeout=300, check=False)
+    assert done.returncode == -signal.SIGKILL
+    wait(lambda: not is_alive(int(done.stdout)), "the child is left behind")
+
+
+def test_a_process_whose_parent_has_ended_already_ends_at_once():
+    code = "from alfwatchd import linux; linux.end_with_parent(2**22 + 5)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=300, check=False).returncode == 128 + signal.SIGTERM

@@ -42,6 +42,17 @@ def show(text: str) -> None:
         raise AlfwatchdError(_CANNOT_WRITE.format(error.strerror)) from error
 
 
+def show_at_once(text: str) -> None:
+    """Print a line that the reader is to see now, also through a pipe; raises as `show`."""
+    show(text)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise AlfwatchdError(_CANNOT_WRITE.format(error.strerror)) from error
+
+
 def show_json(value: object) -> None:
     """Print a value as JSON; what JSON does not know, such as a path, is printed as text."""
     show(json.dumps(value, default=str, indent=2))

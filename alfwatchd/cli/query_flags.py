@@ -22,7 +22,7 @@ _T = TypeVar("_T")
 _MOST_NUMBER = 999
 
 
-def _checked(parse: Callable[[str], _T]) -> Callable[[str], _T]:
+def checked(parse: Callable[[str], _T]) -> Callable[[str], _T]:
     """Return a function for argparse, which shows the message of only one class of errors."""
 
     def parse_or_tell(text: str) -> _T:
@@ -34,11 +34,12 @@ def _checked(parse: Callable[[str], _T]) -> Callable[[str], _T]:
     return parse_or_tell
 
 
-dataset_pattern = _checked(DatasetPattern.parse)
+dataset_pattern = checked(DatasetPattern.parse)
 """Function for argparse that returns a `DatasetPattern`."""
 
 
-def _name(text: str) -> str:
+def name(text: str) -> str:
+    """Return the name that a value of a flag is."""
     if not text:
         raise argparse.ArgumentTypeError("the value is empty; is a variable not set?")
     return text
@@ -51,13 +52,13 @@ def _number(text: str) -> int:
 
 
 SELECTION: Mapping[str, tuple[str, str, Callable[[str], object], str]] = {
-    "--lab": ("labs", "NAME", _name, "of one of these labs"),
-    "--subject": ("subjects", "NAME", _name, "of one of these subjects"),
-    "--projects": ("projects", "NAME", _name, "of one of these projects"),
+    "--lab": ("labs", "NAME", name, "of one of these labs"),
+    "--subject": ("subjects", "NAME", name, "of one of these subjects"),
+    "--projects": ("projects", "NAME", name, "of one of these projects"),
     "--date": (
         "dates",
         "A..B",
-        _checked(Dates.parse),
+        checked(Dates.parse),
         "from day A to day B; also A.., ..B, one day, one month (2021-02) or one year",
     ),
     "--number": ("numbers", "N", _number, "with one of these numbers"),

@@ -25,6 +25,8 @@ from alfwatchd.settings import ENTRY_KEYS, EXPLANATIONS, Settings, check_place, 
 from alfwatchd.users import this_user
 
 ENV_PREFIX = "ALFWATCHD_"
+OF_COMMANDS = ("PATH", "SESSION", "EID", "GENERATION", "CHANGE")
+"""What `alfwatchd follow` sets behind the prefix for its commands: no settings. The root is one."""
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _NO_HOME = "HOME is not set, and uid {} has no entry in the list of users (passwd): set HOME, or {}"
 SYSTEM_SOCKET = Path("/run/alfwatchd/alfwatchd.sock")
@@ -242,6 +244,7 @@ def _read_toml(file: Path) -> dict[str, Any]:
 
 def _from_environment(environ: Environ) -> Iterator[tuple[str, object]]:
     names = {name for name in environ if name.startswith(ENV_PREFIX) and not name.startswith(credentials.PREFIX)}
+    names -= {ENV_PREFIX + name for name in OF_COMMANDS}
     names -= {_env_name("config"), *containers.set_variables(environ, ENV_PREFIX)}
     keys = {name: name.removeprefix(ENV_PREFIX).lower().replace("__", ".") for name in names}
     source = EnvSettingsSource(Settings, env_prefix=ENV_PREFIX, env_nested_delimiter="__")

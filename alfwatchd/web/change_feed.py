@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from alfwatchd.errors import Busy, StateError, UsageError
+from alfwatchd.errors import Busy, StateError
 from alfwatchd.journal.days import lab_of
 from alfwatchd.journal.entries import Cursor
 from alfwatchd.journal.journal import Feed
@@ -36,7 +36,7 @@ ASKED_SECONDS = 60.0
 """How long after a client has asked for changes that are not on disk yet the engine looks for them."""
 NO_PLACE = Cursor("", 0)
 """Where a client stands that asked before anything was written."""
-_EVENTS_AT_ONCE = 100
+_EVENTS_AT_ONCE = 1000
 _FEW = 100
 """Pages with more changes are made into JSON in a thread."""
 
@@ -88,17 +88,17 @@ class ChangeFeed:
                 n_rings = self._bell.n_rings
                 found = await self._look(query, place, _EVENTS_AT_ONCE, matches, sums_up=False)
                 place = found.next
-                if events := encode_events(found):
+                for events in encode_events(found):
                     yield events
                     connection.proceed()
+                    silent_until = loop.time() + KEEP_ALIVE_SECONDS
                     await asyncio.sleep(0)  # a client that reads quickly must not keep others from being served
-                elif loop.time() >= silent_until:
+                if found.is_last:
+                    await self._bell.wait(n_rings, silent_until - loop.time())
+                if loop.time() >= silent_until:
+                    silent_until = loop.time() + KEEP_ALIVE_SECONDS
                     if not connection.is_unread:
                         yield f": alive\nid: {place}\n\n".encode()
-                else:
-                    await self._bell.wait(n_rings if found.is_last else -1, silent_until - loop.time())
-                    continue
-                silent_until = loop.time() + KEEP_ALIVE_SECONDS
 
     async def _wait(self, query: ChangesQuery, connection: Protocol) -> Found:
         """Return something that is wanted, or, after the time that the client waits, nothing."""
@@ -128,16 +128,13 @@ class ChangeFeed:
 
     def _find_place(self, query: StreamQuery) -> Place:
         """Return the place that a client names: a cursor, a generation, ``now`` or ``start``."""
-        extent, number = self._feed.extent, 0
+        extent = self._feed.extent
         if query.since == "start":
             return Place(Cursor(extent.journal, extent.floor))
         if query.since == "now":
             number = self._feed.pending.number if query.flushed == "false" else 0
             return Place(Cursor(extent.journal, extent.last), number)
-        try:
-            return Place.parse(query.since)
-        except ValueError as error:
-            raise UsageError(str(error)) from error
+        return Place.parse(query.since)
 
     async def _read(self, place: Cursor, limit: int, matches: Matches, *, sums_up: bool = True) -> Page:
         """Read a page, in a thread if files must be read for it."""

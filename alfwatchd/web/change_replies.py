@@ -14,6 +14,7 @@ from alfwatchd.journal.pending import PendingChange
 from alfwatchd.journal.reading import Page
 from alfwatchd.tree.session_changes import SessionChange
 
+_PART_BYTES = 1 << 16
 _PENDING_MARK = "~"
 _CHANGE_FIELDS = tuple(each.name for each in fields(Change))
 
@@ -99,14 +100,20 @@ def make_change(change: SessionChange, generation: int | None, seen_at: str, cur
     )
 
 
-def encode_events(found: Found) -> bytes:
-    """Return what was found as server-sent events."""
+def encode_events(found: Found) -> Iterator[bytes]:
+    """Yield what was found as server-sent events, some at a time."""
     if found.page.is_fresh:
         fresh = Fresh(found.page.generation, found.page.journal, str(found.next))
         data = json.dumps({each.name: getattr(fresh, each.name) for each in fields(fresh)}, separators=(",", ":"))
-        return f"event: fresh\nid: {fresh.cursor}\ndata: {data}\n\n".encode()
-    events = (f"event: change\nid: {each.cursor}\ndata: {_encode(each)}\n\n" for each in found.changes())
-    return "".join(events).encode()
+        yield f"event: fresh\nid: {fresh.cursor}\ndata: {data}\n\n".encode()
+    part = bytearray()
+    for change in found.changes():
+        part += f"event: change\nid: {change.cursor}\ndata: {_encode(change)}\n\n".encode()
+        if len(part) >= _PART_BYTES:
+            yield bytes(part)
+            part.clear()
+    if part:
+        yield bytes(part)
 
 
 def encode_reply(found: Found) -> bytes:

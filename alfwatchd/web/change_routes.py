@@ -16,12 +16,19 @@ from alfwatchd.changes import ChangesReply
 from alfwatchd.errors import UsageError
 from alfwatchd.web.change_feed import ChangeFeed
 from alfwatchd.web.control_service import ControlService
-from alfwatchd.web.request_queries import ChangesQuery, StreamQuery
+from alfwatchd.web.request_queries import ChangesQuery, StreamQuery, check_place
 from alfwatchd.web.root_header import HEADER, encode_root
 
 EVENTS = "text/event-stream"
 _LAST_EVENT_ID = "Last-Event-ID"
 _STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {EVENTS: {"schema": {"type": "string"}}}}}
+
+
+def _check(last_event_id: str) -> str:
+    try:
+        return check_place(last_event_id)
+    except ValueError as error:
+        raise UsageError(f"{_LAST_EVENT_ID}: {error}") from error
 
 
 class EventStream(Response):
@@ -70,7 +77,8 @@ def make_routes(service: ControlService, feed: ChangeFeed) -> APIRouter:
         """Each change when it happens, as server-sent events with the place behind it as id."""
         if len(request.headers.getlist(_LAST_EVENT_ID)) > 1:
             raise UsageError(f"{_LAST_EVENT_ID} is given twice")
-        wanted = query.model_copy(update={"since": last_event_id}) if last_event_id else query
-        return EventStream(feed.events(wanted, request.state.peer, request.state.connection), headers())
+        if last_event_id:
+            query.since = _check(last_event_id)
+        return EventStream(feed.events(query, request.state.peer, request.state.connection), headers())
 
     return routes

@@ -61,6 +61,8 @@ _OTHER_STATUSES = (
     HTTPStatus.UNPROCESSABLE_ENTITY,
     HTTPStatus.INTERNAL_SERVER_ERROR,
 )
+_OWN_ERROR = "Value error, "
+"""What pydantic puts before the messages of our own checks."""
 _MOST_MISTAKES = 5
 """How many mistakes in a body an answer lists."""
 _ROOT_HEADER = (
@@ -269,7 +271,10 @@ async def _refuse(request: Request, error: Exception) -> JSONResponse:
 
 async def _answer_invalid(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    lines = [f"{'.'.join(map(str, each['loc']))[:200]}: {each['msg']}" for each in error.errors()[:_MOST_MISTAKES]]
+    lines = [
+        f"{'.'.join(map(str, each['loc']))[:200]}: {each['msg'].removeprefix(_OWN_ERROR)}"
+        for each in error.errors()[:_MOST_MISTAKES]
+    ]
     message = "; ".join([*lines, "GET /openapi.json describes what is wanted"])
     return json_error("UsageError", message, HTTPStatus.UNPROCESSABLE_ENTITY)
 

@@ -64,7 +64,7 @@ class FeedReader:
         self._place = wanted.since
         """Place behind all that was received."""
         self._items: deque[tuple[Change | Fresh | None, str]] = deque()
-        self._received = b""
+        self._received = bytearray()
         self._status = 0
         """HTTP status of the answer; 0 before its head is there."""
         self._is_stream = False
@@ -82,7 +82,7 @@ class FeedReader:
 
     def begin(self) -> bytes:
         """Return the request to send over a new connection."""
-        self._received, self._status = b"", 0
+        self._received, self._status = bytearray(), 0
         self._is_stream = self._has_caught_up or self._place == "now"
         self._has_caught_up = False
         return self._request()
@@ -162,7 +162,7 @@ class FeedReader:
     def _take_page(self) -> None:
         """Read a whole answer."""
         try:
-            answer = parse_json(self._received, _MOST_ANSWER_BYTES)
+            answer = parse_json(bytes(self._received), _MOST_ANSWER_BYTES)
         except ValueError as error:
             raise RequestFailed(f"{self._about}: the daemon ended the connection ({error})") from error
         if not isinstance(answer, dict):

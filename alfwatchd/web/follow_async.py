@@ -29,6 +29,8 @@ class AsyncChanges(AsyncIterator[Change | Fresh]):
         self._reader = reader
         self._connect = connect
         self._connection: socket.socket | None = None
+        self._reading: asyncio.Future[bytes] | None = None
+        """Goes on if a task is cancelled that waits for it, so that nothing is lost."""
 
     @property
     def cursor(self) -> str:
@@ -44,9 +46,7 @@ class AsyncChanges(AsyncIterator[Change | Fresh]):
 
     async def aclose(self) -> None:
         """Close the connection. What is asked next opens another one."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        self._drop()
 
     async def __aenter__(self) -> AsyncChanges:
         return self
@@ -57,8 +57,15 @@ class AsyncChanges(AsyncIterator[Change | Fresh]):
         await self.aclose()
 
     def __del__(self) -> None:
+        with suppress(RuntimeError):  # the event loop may be closed
+            self._drop()
+
+    def _drop(self) -> None:
         if self._connection is not None:
+            if self._reading is not None:
+                self._reading.cancel()
             self._connection.close()
+        self._connection = self._reading = None
 
     async def _go_on(self) -> None:
         """Connect, or read once."""
@@ -73,12 +80,19 @@ class AsyncChanges(AsyncIterator[Change | Fresh]):
 
     async def _begin(self) -> None:
         connection = await asyncio.to_thread(self._connect)
-        connection.settimeout(0)
+        try:
+            connection.settimeout(0)
+            await asyncio.get_running_loop().sock_sendall(connection, self._reader.begin())
+        except BaseException:
+            connection.close()
+            raise
         self._connection = connection
-        await asyncio.get_running_loop().sock_sendall(connection, self._reader.begin())
 
     async def _read(self, connection: socket.socket) -> bytes:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(SILENT_SECONDS):
-                return await asyncio.get_running_loop().sock_recv(connection, _READ_BYTES)
-        raise RequestFailed("the daemon is silent")
+        if self._reading is None:
+            self._reading = asyncio.ensure_future(asyncio.get_running_loop().sock_recv(connection, _READ_BYTES))
+        done, _ = await asyncio.wait({self._reading}, timeout=SILENT_SECONDS)
+        if not done:
+            raise RequestFailed("the daemon is silent")
+        reading, self._reading = self._reading, None
+        return reading.result()

@@ -28,6 +28,10 @@ FLAGS = {
     "ls": {*ADDRESS, *OUTPUT, *QUERY, "--sort", "--reverse", "--paths", "--eids"},
     "report": {*ADDRESS, *OUTPUT, *QUERY, "--require"},
     "metrics": {*ADDRESS, *OUTPUT, "--textfile", "--label"},
+    "follow": {
+        *ADDRESS, *OUTPUT, "--lab", "--subject", "--having", "--lacking", "--quiet-for", "--since", "--cursor",
+        "--exec", "--shell", "--jobs", "--retry", "--max-runs", "--grace", "--log-level",
+    },
     "ids": {*ADDRESS, *OUTPUT, *SCAN, "--hash-files", "--recompute"},
     "set": {*ADDRESS, *OUTPUT, *SCAN, "--hash-files"},
     "prune": {

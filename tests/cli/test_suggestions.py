@@ -16,7 +16,7 @@ WRONG_FLAGS = [
      "`alfwatchd --help` shows the flags"),
     ("--accept-root", "sync", "--accept-root belongs to `alfwatchd` without a command and `alfwatchd rescan`, "
      "not to `alfwatchd sync`; `alfwatchd sync --help` shows the flags"),
-    ("--root", "demo", "--root belongs to `alfwatchd` without a command, `alfwatchd status` and 11 other commands, "
+    ("--root", "demo", "--root belongs to `alfwatchd` without a command, `alfwatchd status` and 12 other commands, "
      "not to `alfwatchd demo`; `alfwatchd demo --help` shows the flags"),
     ("--jsn", "status", "unknown flag --jsn; did you mean --json?"),
     ("--refrence", "prune", "unknown flag --refrence; did you mean --reference?"),
@@ -41,7 +41,7 @@ WRONG_COMMANDS = [
     ("help", "unknown command 'help'; did you mean `alfwatchd --help`?"),
     ("/data/one", "unknown command '/data/one'; to name the root, write --root /data/one"),
     ("frobnicate", "unknown command 'frobnicate'; the commands are status, sync, flush, rescan, ls, report, metrics, "
-     "ids, set, prune, serve, config, demo"),
+     "follow, ids, set, prune, serve, config, demo"),
 ]  # fmt: skip
 
 

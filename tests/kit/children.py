@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psutil
 import pytest
 
 T = TypeVar("T")
@@ -87,6 +88,14 @@ def in_child(function: Callable[[], T]) -> T:
     if not ok:
         raise AssertionError(f"in the child:\n{result}")
     return result  # type: ignore[no-any-return]
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether a process runs; one that has ended and waits for its parent does not."""
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def peak_kb() -> int:

@@ -135,6 +135,8 @@ class Box:
     def ask(self, method: str, path: str, body: object = None, **headers: str) -> tuple[int, Any]:
         """Send a request and return status and JSON of the answer; a body that is no text is sent as JSON.
 
+        The answer is None where it is no JSON: an answer may be text, or a stream that does not end.
+
         It names the root unless `headers` do.
         """
         headers = {HEADER: encode_root(os.fsencode(self.settings.root))} | headers
@@ -144,7 +146,8 @@ class Box:
             text = body if body is None or isinstance(body, str | bytes) else json.dumps(body)
             http_connection.request(method, path, text, headers)
             response = http_connection.getresponse()
-            assert response.headers["content-type"] == "application/json"
+            if not response.headers["content-type"].startswith("application/json"):
+                return response.status, None
             return response.status, json.loads(response.read())
 
     def exchange(self, *parts: bytes, half_close: bool = False) -> bytes:

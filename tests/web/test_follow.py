@@ -129,6 +129,21 @@ def test_following_with_asyncio_goes_on_too(box):
     assert cursor == f"{box.journal_id}.{box.begun + 5}"
 
 
+def test_a_task_that_is_cancelled_while_it_waits_loses_nothing(box):
+    async def follow():
+        told = []
+        async with box.box.client.changes_async(since=box.begun) as found:
+            for each in range(1, 6):
+                for _ in range(3):
+                    with pytest.raises(TimeoutError):
+                        await asyncio.wait_for(anext(found), 0.02)
+                await asyncio.to_thread(box.add, change(each))
+                told.append(number(await anext(found)))
+        return told
+
+    assert asyncio.run(follow()) == ["001", "002", "003", "004", "005"]
+
+
 def test_from_now_on_nothing_is_missed_once_the_daemon_has_answered(box):
     box.add(change(1))
     with box.box.client.changes() as found:
