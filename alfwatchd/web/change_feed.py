@@ -25,6 +25,8 @@ from alfwatchd.web.thread_calls import in_thread
 
 MOST_FOLLOWERS = 256
 """The most clients that wait for changes at a time, where the process may open enough files."""
+KEPT_FOR_CONTROL = 8
+"""One part in so many of these places is kept for clients with control rights."""
 MOST_FOLLOWERS_OF_A_USER = 128
 MOST_READING = 4
 """The most clients at a time for which files of the journal are read. Each page may take some megabytes."""
@@ -167,8 +169,9 @@ class ChangeFeed:
     def _waiting_place(self, peer: Peer, connection: Protocol) -> Iterator[None]:
         """Give a client one of the places of those that wait for changes."""
         most = min(MOST_FOLLOWERS, connections.room() // 4)
-        if self._n_followers.total() >= most:
-            raise Busy(f"{most} clients wait for changes already; ask without `wait`, or try again later")
+        kept = 0 if connection.is_trusted else max(1, most // KEPT_FOR_CONTROL)
+        if (taken := self._n_followers.total()) >= most - kept:
+            raise Busy(f"{taken} clients wait for changes already; ask without `wait`, or try again later")
         if self._n_followers[peer.uid] >= min(MOST_FOLLOWERS_OF_A_USER, most):
             raise Busy(
                 f"{self._n_followers[peer.uid]} clients of this user wait for changes already; close some of them, or "

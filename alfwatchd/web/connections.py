@@ -67,6 +67,8 @@ class Protocol(H11Protocol):
 
     transport: asyncio.Transport
     connections: set[Protocol]  # type: ignore[assignment]
+    is_trusted = True
+    """Whether the client may take what is kept from others."""
     hint = "GET /openapi.json lists all paths"
     """What to do, for answers that do not come from the application."""
 

@@ -10,12 +10,15 @@ import os
 import signal
 import socket
 import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from alfwatchd import Client
 from alfwatchd.cli.main import main
-from alfwatchd.errors import TooOften
+from alfwatchd.errors import NotAllowed, TooOften
+from alfwatchd.web.rights_guard import LOOK_AGAIN_SECONDS
 from kit.children import in_child, needs_root
 from kit.program import make_small_tree, program
 
@@ -118,6 +121,32 @@ def test_a_user_who_syncs_again_waits_for_its_turn(daemon):
     code, said = command(daemon, "sync")
     assert (code, "waiting: " in said, "\nexact: " in said) == (0, True, True), said
     assert TooOften.exit_code == 75
+
+
+def test_a_follower_is_dropped_when_its_right_is_taken_away(daemon):
+    """Between two events of a stream, which may be open for weeks."""
+    near, far = os.pipe()
+    generation = daemon.client.status().generation
+
+    def follow():
+        with Client(daemon.socket, root=daemon.root).changes(since=generation) as changes:
+            return [change.path for change in take(changes, far)]
+
+    def take(changes, told):
+        with contextlib.suppress(NotAllowed):
+            for change in changes:
+                os.write(told, b"told\n")
+                yield change
+
+    with ThreadPoolExecutor(1) as pool, os.fdopen(near, "rb") as heard:
+        following = pool.submit(as_ada, follow)
+        change(daemon, 1)
+        assert heard.readline() == b"told\n"
+        tables(daemon)[0].chmod(0o600)
+        time.sleep(LOOK_AGAIN_SECONDS)  # until then the daemon does not look again
+        change(daemon, 2)
+        assert [path.rpartition("/")[2] for path in following.result()] == ["001"]
+    os.close(far)
 
 
 def flood(path):

@@ -112,6 +112,21 @@ def test_one_with_control_rights_may_take_all(box):
     close(mine)
 
 
+def test_clients_that_wait_for_changes_leave_a_place_for_one_with_control_rights(box):
+    """They do not count as connections that ask, of a user or in all."""
+    follow = GET_STATUS.replace(b"/v1/status", b"/v1/changes/stream")
+    theirs = [connect_as(box, uid, 1, follow) for uid in (4001, 4002, 4003)]
+    wait(lambda: sum(each.is_follower for each in box.server.connections) == 3)
+    refused = connect_as(box, 4004, 1, follow)
+    assert b'"Busy"' in read_all(refused[0])
+    mine = connect_as(box, 0, 1, follow)
+    wait(lambda: sum(each.is_follower for each in box.server.connections) == 4)
+    asked = connect_as(box, 4001, 4)
+    wait(lambda: len(box.server.connections) == 8)
+    assert all(map(is_open, asked))
+    close(*theirs, refused, mine, asked)
+
+
 def test_unread_answers_of_others_go_first(monkeypatch):
     """Else any user could have the answers of an administrator dropped."""
     monkeypatch.setattr(connections, "MOST_UNREAD_BYTES", 14_000_000)
