@@ -34,6 +34,7 @@ _TITLES = {
     "adopt": "Adopting a database",
     "publish": "Publishing",
     "query": "Queries",
+    "feed": "Change feed",
 }
 _BEGIN, _END = "<!-- results: written by benchmarks/report.py -->", "<!-- end of results -->"
 _MET = {True: "yes", False: "**no**", None: ""}
