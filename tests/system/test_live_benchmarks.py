@@ -58,3 +58,10 @@ def test_restart(measured):
     assert list(lines) == [
         "warm restart: every file verified, tables right", "warm restart: first answer, the old tables are served",
     ]  # fmt: skip
+
+
+def test_feed(measured):
+    lines = measured("feed.py", "--tries", 3, "--late-tries", 1, "--seconds", 0.5, "--burst", 300)
+    assert len(lines) == 4
+    (burst,) = (line["figure"] for item, line in lines.items() if item.startswith("burst"))
+    assert burst == "0, the last generation told to 10 of them"
