@@ -6,6 +6,7 @@ import argparse
 import json
 import re
 import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from alfwatchd.cli import addressing, output, query_flags, settings_flags
 from alfwatchd.cli.interrupts import INTERRUPTED
 from alfwatchd.cli.output import show_bytes
 from alfwatchd.cli.parser import Command, whole_number
-from alfwatchd.errors import UsageError
+from alfwatchd.errors import TablesError, UsageError
 from alfwatchd.web.client import Client
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--cursor",
         metavar="FILE",
+        type=query_flags.name,
         help="file that says where to go on after a restart; if it exists, --since does not count",
     )
     group = parser.add_argument_group("a command for each")
@@ -146,6 +148,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from alfwatchd.follow.follower import Follower
     from alfwatchd.follow.loop import Loop, Options
 
+    _note_unknown(arguments, client)
     root = str(client.root)
     file = CursorFile(Path(arguments.cursor).expanduser(), root) if arguments.cursor else None
     retries = _RETRIES if arguments.retry is None else arguments.retry
@@ -198,6 +201,17 @@ def _find_words(arguments: argparse.Namespace) -> list[str] | None:
     from alfwatchd.follow.commands import split
 
     return split(arguments.exec, is_shell=bool(arguments.shell))
+
+
+def _note_unknown(arguments: argparse.Namespace, client: Client) -> None:
+    """Note which names of datasets fit none that is there: a misspelt name would be waited for without end."""
+    if not (arguments.having or arguments.lacking):
+        return
+    from alfwatchd.query.tables import open_tables
+
+    with suppress(TablesError), open_tables(Path(client.status().out_dir)) as tables:
+        for line in query_flags.unknown_of_lacking(tables, (*arguments.having, *arguments.lacking)):
+            output.note(f"note: {line}")
 
 
 def _read_criteria(arguments: argparse.Namespace, client: Client) -> Criteria:

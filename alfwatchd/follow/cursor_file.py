@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from alfwatchd.atomic import replace_file
 from alfwatchd.bounded_json import parse as parse_json
-from alfwatchd.errors import Locked, StateError
+from alfwatchd.errors import Locked, StateError, UsageError
 from alfwatchd.files import open_regular
 from alfwatchd.follow.follower import Follower
 from alfwatchd.follow.saved import NotSaved, pack, unpack
@@ -32,11 +32,15 @@ class CursorFile:
         Another follower uses it.
     StateError
         It cannot be made.
+    UsageError
+        The path cannot be one of a file.
     """
 
     def __init__(self, path: Path, root: str) -> None:
         self.path = path
         self._root = root
+        if not path.name:
+            raise UsageError(f"--cursor: {path} is a folder; name a file in it")
         try:
             self._lock = Held(path.with_name(f".{path.name}.lock"), self._refuse)
         except OSError as error:

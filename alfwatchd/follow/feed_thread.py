@@ -56,10 +56,14 @@ class FeedReader:
     inbox : Inbox
     clock : callable
         Seconds since 1970.
+    is_known : bool
+        Whether the place where it begins is one that the daemon has told. A place that a person has given counts only
+        when the daemon has answered.
     """
 
-    def __init__(self, changes: Changes, inbox: Inbox, clock: Callable[[], float]) -> None:
+    def __init__(self, changes: Changes, inbox: Inbox, clock: Callable[[], float], *, is_known: bool) -> None:
         self._changes, self._inbox, self._clock = changes, inbox, clock
+        self._told = "" if is_known else changes.cursor
         self._gate = threading.BoundedSemaphore(_MOST_AHEAD)
         self._is_over = threading.Event()
 
@@ -73,13 +77,13 @@ class FeedReader:
 
     def run(self) -> None:
         """Read until the daemon refuses, or `stop` is called."""
-        not_before, told = 0.0, ""
+        not_before = 0.0
         try:
             while not self._is_over.is_set():
                 item = self._changes.take(0.0)
                 if item is None:
-                    if (cursor := self._changes.cursor) != told:
-                        told = cursor
+                    if (cursor := self._changes.cursor) != self._told:
+                        self._told = cursor
                         self._inbox.put(Heard(None, cursor))
                     not_before = self._clock()
                     item = self._changes.take(_MOVED_SECONDS)

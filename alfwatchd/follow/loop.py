@@ -101,9 +101,8 @@ class Loop:
         self._from_start = since == "start" and follower.criteria.tells_complete
         first = "now" if self._from_start else since
         self._inbox: Inbox = SimpleQueue()
-        self._reader = FeedReader(
-            client.changes(since=first if self._is_anew else follower.cursor), self._inbox, self._now
-        )
+        changes = client.changes(since=first if self._is_anew else follower.cursor)
+        self._reader = FeedReader(changes, self._inbox, self._now, is_known=not self._is_anew)
         self._out_dir = Path(client.status().out_dir)
         self._generation = -1
         """Up to which the feed was read; -1 if it was not."""

@@ -157,6 +157,7 @@ def test_what_the_feed_cannot_tell_is_a_line_and_a_run(run, box, tmp_path):
         (["--quiet-for=soon"], "'soon' is no time; write it as 30s, 10m or 2h"),
         (["--since=yesterday"], "'yesterday' is no place in a journal"),
         (["--having=spikes"], "'spikes' is no name of a dataset; write spikes.ATTRIBUTE"),
+        (["--cursor="], "the value is empty; is a variable not set?"),
         (["--lab="], "the value is empty"),
         (["--exce=true"], "unknown flag --exce; did you mean --exec?"),
     ],

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from alfwatchd.errors import Locked, StateError
+from alfwatchd.errors import Locked, StateError, UsageError
 from alfwatchd.follow.cursor_file import CursorFile
 from alfwatchd.follow.follower import Follower
 from kit.children import as_nobody
@@ -78,6 +78,12 @@ def test_a_folder_or_a_pipe_in_its_place_is_an_error(path):
     file.close()
     with pytest.raises(StateError, match="cannot be used as cursor file"):
         CursorFile(path.parent / "missing" / "file", "/data")
+
+
+@pytest.mark.parametrize("path", [".", "/"])
+def test_a_path_that_has_no_name_is_refused(path):
+    with pytest.raises(UsageError, match="is a folder; name a file in it"):
+        CursorFile(Path(path), "/data")
 
 
 def test_a_file_that_cannot_be_written_is_an_error_and_the_old_one_stays(path):

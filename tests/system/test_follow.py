@@ -182,6 +182,14 @@ def test_what_is_there_when_the_follower_begins_is_told_from_the_start_only(lab:
     assert lab.read("ran") == []
 
 
+@pytest.mark.parametrize("since", ["99999", "0000abcd.1"])
+def test_a_place_that_the_journal_does_not_reach_is_an_error(lab: Lab, since: str) -> None:
+    """Else the command waits, and what happened since then is never told."""
+    ended = lab.daemon.run("follow", "--having=spikes.tims", f"--since={since}", code=2)
+    assert "--since: the journal does not reach back to this place" in ended.stderr
+    assert "note: no dataset matches 'spikes.tims'; did you mean spikes.times?" in ended.stderr
+
+
 def test_a_reader_that_has_seen_enough_ends_the_follower_quietly(lab: Lab) -> None:
     command = f"{PROGRAM} follow --socket={lab.daemon.socket} --since=start | head -1"
     with subprocess.Popen(["bash", "-c", command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as pipe:
