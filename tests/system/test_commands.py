@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -291,8 +292,13 @@ def test_curl(served):
     assert curl("-X", "POST", "http://localhost/v1/sync")["exactness"] == "exact"
     refused = curl("-d", '{"path": "nowhere"}', "-H", "Content-Type: application/json", "http://localhost/v1/rescan")
     assert refused["error"] == "UsageError"
+    (served.root / "lab/Subjects/new/2020-01-01/001/alf").mkdir(parents=True)
+    served.client.sync()
+    told = curl("http://localhost/v1/changes?since=start")["changes"]
+    assert told[-1]["path"] == "lab/Subjects/new/2020-01-01/001"
+    assert told == [asdict(each) for each in served.client.changes("start", follow=False)]
     assert set(curl("http://localhost/openapi.json")["paths"]) == {
-        "/metrics",
+        "/metrics", "/v1/changes", "/v1/changes/stream",
         "/v1/status", "/v1/ids/{old}", "/v1/recompute_ids", "/v1/set", "/v1/sync", "/v1/flush", "/v1/rescan",
         "/v1/prune/plan",
         "/v1/prune/apply", "/v1/prune/undo", "/v1/prune/empty", "/v1/prune/plans",
