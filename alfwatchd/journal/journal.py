@@ -119,7 +119,7 @@ class Feed:
         page = self.page_in_memory(since, limit, matches, sums_up=sums_up)
         for n_left in range(_N_TRIES if page is None else 0, 0, -1):  # a file can be replaced by a compressed one
             try:
-                batches = read_batches(self._folder, since.generation)
+                batches = read_batches(self._folder, since.generation, stops_at_gap=True)
                 page = make_page(self.extent, since, batches, limit, matches, sums_up=sums_up)
                 break
             except FileNotFoundError:

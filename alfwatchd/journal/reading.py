@@ -126,6 +126,8 @@ def make_page(
             if matches(change) and not _take(told, key, Told(batch.generation, batch.seen_at, change, here), limit):
                 return Page(False, extent.journal, extent.last, here, _with_cursors(told, here))  # noqa: FBT003 - a field
         place = Cursor(extent.journal, batch.generation)
+    if place.generation != extent.last:
+        return fresh_page(extent)  # a file is damaged, and what it held is not known
     return Page(False, extent.journal, extent.last, end, _with_cursors(told, end))  # noqa: FBT003
 
 
@@ -183,17 +185,28 @@ def read_extent(folder: Path) -> Extent:
     return Extent(str(journal), segments[0].floor, last)
 
 
-def read_batches(folder: Path, after: int) -> Iterator[Batch]:
+def read_batches(folder: Path, after: int, *, stops_at_gap: bool = False) -> Iterator[Batch]:
     """Yield the batches of later generations than `after`, the oldest first.
+
+    Parameters
+    ----------
+    folder : Path
+    after : int
+    stops_at_gap : bool
+        Whether to stop behind a file that is damaged, so that it does not lead to the next one.
 
     Raises
     ------
     OSError
         A file was replaced or removed meanwhile.
     """
+    reached = after
     for segment in _with_later(folder, after):
+        if stops_at_gap and segment.floor > reached:
+            return
         for found in read_segment(segment, after):
             if isinstance(found, Batch):
+                reached = found.generation
                 yield found
 
 

@@ -48,6 +48,23 @@ def test_full_files_are_compressed_and_read_all_the_same(box, monkeypatch):
     assert box.told(20) == expected[19:]
 
 
+@pytest.mark.parametrize("place", [0, 1, -1])
+def test_readers_behind_a_damaged_file_take_everything_instead_of_missing_what_it_held(box, monkeypatch, place):
+    monkeypatch.setattr(segments, "FULL_BYTES", 500)
+    begun = box.add()
+    for number in range(12):
+        box.add(change(number))
+    box.open()
+    assert len(box.told(begun)) == 12
+    found = list_segments(box.journal.folder)[place]
+    content = found.path.read_bytes()
+    found.path.write_bytes(content[: len(content) * 2 // 3])
+    assert box.told(begun) is None
+    assert box.told(box.generation) == []
+    box.add(change(20))
+    assert box.told(box.generation - 1) == [(box.generation, "020")]
+
+
 def test_a_kill_between_the_compressed_file_and_the_next_costs_nothing(box, monkeypatch):
     monkeypatch.setattr(segments, "FULL_BYTES", 500)
     begun = box.add()
