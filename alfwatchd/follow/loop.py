@@ -154,9 +154,7 @@ class Loop:
     def _heed_signals(self) -> Iterator[None]:
         """Let SIGTERM and SIGINT wake the loop; one that is ignored stays so."""
         heard = [each for each in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(each) is not signal.SIG_IGN]
-        before = {
-            each: signal.signal(each, lambda number, _: self._inbox.put(signal.Signals(number))) for each in heard
-        }
+        before = {each: signal.signal(each, self._post_signal) for each in heard}
         try:
             yield
         finally:
@@ -366,6 +364,8 @@ class Loop:
         """Save the cursor file, unless nothing can be said yet."""
         self._is_dirty = False
         if self._file is None or not self._has_begun() or not self._follower.cursor:
+            return
+        if self._must_take_all:  # the cursor is behind changes that were not looked at yet
             return
         began = self._now()
         self._file.save(self._follower)

@@ -11,10 +11,14 @@ import threading
 import pytest
 
 from alfwatchd.cli.follow import parse_duration, show_record
+from alfwatchd.errors import TablesError
+from alfwatchd.follow import loop
+from alfwatchd.follow.follower import Follower
+from alfwatchd.follow.saved import pack
 from alfwatchd.follow.told import make_record
 from kit.control import wait
 from kit.feed import feed_box
-from kit.follow import RAW, make_change, make_session
+from kit.follow import RAW, complete, make_change, make_session
 from kit.journal import change
 
 
@@ -141,6 +145,25 @@ def test_what_the_feed_cannot_tell_is_a_line_and_a_run(run, box, tmp_path):
     ended = follow(run, box, "--since=0", "--shell", f"--exec=echo $ALFWATCHD_CHANGE > {read}", "--max-runs=1")
     assert ended.out == "fresh     generation 2: what changed before is not known; look at all sessions\n"
     assert read.read_text() == "fresh\n"
+
+
+def test_it_goes_on_behind_a_lost_journal_only_after_it_has_read_the_tables(run, box, tmp_path, monkeypatch):
+    """Else what changed while the journal was lost is never told, if the follower is stopped at that moment."""
+    follower = Follower(complete("ephysData.raw"), cursor="0000dead.1")
+    follower.begin([], 1)
+    path = tmp_path / "cursor"
+    path.write_bytes(before := pack(follower, str(box.box.settings.root)))
+    has_failed = threading.Event()
+
+    def fail(*_):
+        has_failed.set()
+        raise TablesError("the disk is away")
+
+    monkeypatch.setattr(loop, "open_sessions", fail)
+    thread = stop_when(has_failed.is_set)
+    assert follow(run, box, f"--cursor={path}", "--having=ephysData.raw").code == 0
+    thread.join()
+    assert path.read_bytes() == before
 
 
 # What it refuses.
