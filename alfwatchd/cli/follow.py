@@ -251,7 +251,7 @@ def show_record(record: dict[str, Any]) -> str:
 
 def _complete_parts(record: dict[str, Any]) -> list[str]:
     datasets = record["datasets"]
-    return [f"{len(datasets)} datasets", show_bytes(sum(each["file_size"] for each in datasets))]
+    return [f"{len(datasets)} {_datasets(len(datasets))}", show_bytes(sum(each["file_size"] for each in datasets))]
 
 
 def _changed_parts(record: dict[str, Any]) -> list[str]:
@@ -259,9 +259,13 @@ def _changed_parts(record: dict[str, Any]) -> list[str]:
     counts = " ".join(text.format(record[key]) for key, text in signs if record[key])
     n_bytes = record["bytes_after"] - record["bytes_before"]
     return [
-        *([f"{counts} datasets"] if counts else []),
+        *([f"{counts} {_datasets(sum(record[key] for key, _ in signs))}"] if counts else []),
         *([f"{'-' if n_bytes < 0 else '+'}{show_bytes(abs(n_bytes))}"] if n_bytes else []),
         *([f"columns {' '.join(record['columns'])}"] if record["columns"] else []),
         *([f"from {printable(record['renamed_from'])}"] if record["renamed_from"] else []),
         *([f"to {printable(record['renamed_to'])}"] if record["renamed_to"] else []),
     ]
+
+
+def _datasets(number: int) -> str:
+    return "dataset" if number == 1 else "datasets"

@@ -227,7 +227,7 @@ def test_lines_for_people():
         "removed   lab/Subjects/mouse/2021-02-01/001  to x": make_record(
             make_change(1, "removed", at=at, renamed_to="x"), None
         ),
-        "complete  lab/Subjects/mouse/2021-02-01/001  1 datasets, 8 B": make_record(
+        "complete  lab/Subjects/mouse/2021-02-01/001  1 dataset, 8 B": make_record(
             make_change(1, at=at), make_session(1, RAW).datasets
         ),
     }
