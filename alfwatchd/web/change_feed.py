@@ -33,8 +33,6 @@ MOST_READING = 4
 KEEP_ALIVE_SECONDS = 15.0
 ASKED_SECONDS = 60.0
 """How long after a client has asked for changes that are not on disk yet the engine looks for them."""
-NO_PLACE = Cursor("", 0)
-"""Where a client stands that asked before anything was written."""
 _EVENTS_AT_ONCE = 1000
 _FEW = 100
 """Pages with more changes are made into JSON in a thread."""
@@ -137,8 +135,8 @@ class ChangeFeed:
 
     async def _read(self, place: Cursor, limit: int, matches: Matches, *, sums_up: bool = True) -> Page:
         """Read a page, in a thread if files must be read for it."""
-        if place == NO_PLACE and self._feed.extent == NO_JOURNAL:
-            return Page(False, "", 0, NO_PLACE)  # noqa: FBT003 - nothing has been written since the client asked first
+        if self._feed.extent == NO_JOURNAL:  # after the first flush, the journal can tell whether it covers this place
+            return Page(False, "", place.generation, place)  # noqa: FBT003 - a field
         page = self._feed.page_in_memory(place, limit, matches, sums_up=sums_up)
         if page is not None:
             return page

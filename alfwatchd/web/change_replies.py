@@ -119,7 +119,8 @@ def encode_events(found: Found) -> Iterator[bytes]:
 def encode_reply(found: Found) -> bytes:
     """Return what was found as a `ChangesReply` in JSON."""
     page = found.page
-    reply = ChangesReply(page.is_fresh, page.journal, page.generation, str(found.next), found.is_last)
+    generation = page.generation if page.journal else 0
+    reply = ChangesReply(page.is_fresh, page.journal, generation, str(found.next), found.is_last)
     head = {each.name: getattr(reply, each.name) for each in fields(reply) if each.name != "changes"}
     changes = ",".join(map(_encode, found.changes()))
     return f'{json.dumps(head, separators=(",", ":"))[:-1]},"changes":[{changes}]}}'.encode()

@@ -193,6 +193,21 @@ def test_before_anything_was_written_clients_wait():
             assert waiting.result(WAIT_SECONDS)["is_fresh"]
 
 
+def test_a_client_that_comes_back_too_early_is_told_once_to_take_everything():
+    """The state folder was lost. A client that asked before the first flush was told twice."""
+    with control_box() as server:
+        box = FeedBox(server, begins=False)
+        early = box.get(since="00000000.7")
+        assert (early["is_fresh"], early["next"], early["generation"], early["changes"]) == (False, "00000000.7", 0, [])
+        with ThreadPoolExecutor() as pool:
+            waiting = pool.submit(box.get, since=early["next"], wait=60)
+            wait(lambda: any(each.is_follower for each in server.server.connections))
+            box.add()
+            told = waiting.result(WAIT_SECONDS)
+        assert told["is_fresh"]
+        assert not box.get(since=told["next"])["is_fresh"]
+
+
 def test_a_client_that_leaves_frees_its_place(box, monkeypatch):
     monkeypatch.setattr(change_feed, "MOST_FOLLOWERS", 2)
     for _ in range(5):
