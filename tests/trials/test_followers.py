@@ -16,7 +16,7 @@ from kit.writers import recordings
 
 pytestmark = pytest.mark.usefixtures("no_readers")
 
-LONGEST_ROUND_SECONDS = 2.0
+LONGEST_ROUND_SECONDS = 1.0
 
 
 class Follower:
@@ -82,7 +82,7 @@ def test_a_follower_has_the_rows_of_the_tables(tmp_path, tally, scale, chance):
         follower = Follower(made)
         follower.read()
         assert follower.n_fresh == 1
-        for _ in range(scale(3, 100)):
+        for _ in range(scale(2, 100)):
             with recordings(chance.randrange(2**32), root):
                 until = time.monotonic() + chance.uniform(0, LONGEST_ROUND_SECONDS)
                 while time.monotonic() < until:
