@@ -33,7 +33,6 @@ from alfwatchd.tables.rules import TableRules
 from alfwatchd.tree.session_changes import SessionChange
 
 Lines = list[measure.Line]
-_IDLE_SECONDS = 20.0
 _PATIENCE_SECONDS = 60.0
 _NAMES = ("alf/probe00/spikes.times.npy", "alf/probe00/spikes.clusters.npy", "alf/_ibl_trials.table.pqt")
 _FOLLOW = """
@@ -119,8 +118,8 @@ def measure_idle(tree: live.Tree, options: argparse.Namespace) -> Lines:
     for number in (0, options.followers):
         with box.live_box(tree.root) as daemon, _followers(daemon, number):
             before = daemon.cpu_seconds()
-            time.sleep(_IDLE_SECONDS)
-            shares[number] = (daemon.cpu_seconds() - before) / _IDLE_SECONDS
+            time.sleep(options.seconds)
+            shares[number] = (daemon.cpu_seconds() - before) / options.seconds
     more = shares[options.followers] - shares[0]
     return [
         measure.Line(
@@ -233,6 +232,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=100_000, help="datasets in the tree")
     parser.add_argument("--tries", type=int, default=50, help="how often each latency is measured")
     parser.add_argument("--followers", type=int, default=100)
+    parser.add_argument("--seconds", type=float, default=20.0, help="how long the followers are idle")
     parser.add_argument("--burst", type=int, default=50_000, help="files in a burst")
     parser.add_argument("--rows", type=int, default=1_000_000, help="rows for the flushes")
     parser.add_argument("--rounds", type=int, default=30, help="flushes with and without a journal")
@@ -248,7 +248,8 @@ def main() -> None:
         tree = live.Tree((options.work or Path(temporary)) / f"live_{options.size}", options.size)
         for name in options.only:
             lines += PARTS[name](tree, options)
-    measure.write_lines(options.json, [replace(line, command="python benchmarks/feed.py") for line in lines])
+    command = f"python benchmarks/feed.py --size {options.size}"
+    measure.write_lines(options.json, [replace(line, command=command) for line in lines])
 
 
 if __name__ == "__main__":

@@ -61,7 +61,10 @@ def test_restart(measured):
 
 
 def test_feed(measured):
-    lines = measured("feed.py", "--tries", 3, "--late-tries", 1, "--seconds", 0.5, "--burst", 300)
-    assert len(lines) == 4
-    (burst,) = (line["figure"] for item, line in lines.items() if item.startswith("burst"))
-    assert burst == "0, the last generation told to 10 of them"
+    lines = measured(
+        "feed.py", "--tries", 3, "--followers", 3, "--seconds", 0.5, "--burst", 300, "--rows", 5000, "--rounds", 2,
+        "--changes", 1000,
+    )  # fmt: skip
+    assert len(lines) == 7
+    bursts = [line["figure"] for item, line in lines.items() if item.startswith("burst")]
+    assert all(figure.startswith("0 overflows") for figure in bursts)

@@ -215,7 +215,7 @@ def test_questions_write_nothing_to_disk(tmp_path):
     """The disk of an idle lab server may sleep, although somebody asks every 15 seconds."""
     with program(make_small_tree(tmp_path / "root")) as made:
         made.start()
-        made.client.flush()
+        made.wait((made.home / "state/eids.parquet").exists)  # it is saved after the first flush
         before, files = n_bytes_written(made.pid), sorted(made.home.rglob("*"))
         texts = {made.client.metrics().partition(b"alfwatchd_events_total ")[2].split()[0] for _ in range(50)}
         assert n_bytes_written(made.pid) == before

@@ -31,7 +31,7 @@ def test_the_manual_leads_to_a_running_service(installed):
         "/srv/alf/datasets.pqt alfwatchd:lab 644",  # the folder of the tables hands down its group
         "/srv/alf/sessions.pqt alfwatchd:lab 644",
         "/var/lib/alfwatchd alfwatchd:alfwatchd 750",
-        "/run/alfwatchd/alfwatchd.sock alfwatchd:alfwatchd 600",
+        "/run/alfwatchd/alfwatchd.sock alfwatchd:alfwatchd 666",
     ]
 
 
