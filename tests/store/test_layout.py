@@ -377,7 +377,7 @@ def test_a_write_that_failed_goes_on_from_what_was_noted(out_dir):
 STEPS = st.tuples(st.integers(0, 2**32), st.sampled_from(["go on", "restart", "damage", "foreign", "fail"]))
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(st.lists(STEPS, max_size=8))
 def test_whatever_happens_the_tables_are_those_of_a_plain_writer(history):
     with fast_folder() as out_dir, small_groups():
@@ -411,7 +411,7 @@ def test_whatever_happens_the_tables_are_those_of_a_plain_writer(history):
             check(out_dir, rows, rules)
 
 
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(st.lists(st.integers(0, 2**32), max_size=6))
 def test_each_id_that_a_database_changes_is_told_before_the_tables_are_replaced(seeds):
     with fast_folder() as out_dir, small_groups():

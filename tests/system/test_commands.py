@@ -297,6 +297,8 @@ def test_curl(served):
     told = curl("http://localhost/v1/changes?since=start")["changes"]
     assert told[-1]["path"] == "lab/Subjects/new/2020-01-01/001"
     assert told == [asdict(each) for each in served.client.changes("start", follow=False)]
+    shutil.rmtree(served.root / "lab/Subjects/new")
+    served.client.sync()
     assert set(curl("http://localhost/openapi.json")["paths"]) == {
         "/metrics", "/v1/changes", "/v1/changes/stream",
         "/v1/status", "/v1/ids/{old}", "/v1/recompute_ids", "/v1/set", "/v1/sync", "/v1/flush", "/v1/rescan",
