@@ -33,6 +33,8 @@ class S3Program:
     client: Any
 
     def read(self, key: str) -> bytes | None:
+        from botocore.exceptions import ConnectionClosedError
+
         try:
             content: bytes = self.client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
         except self.client.exceptions.NoSuchKey:
@@ -41,6 +43,8 @@ class S3Program:
             # rclone answers so while it replaces the file.
             if error.response["Error"]["Code"] != "InternalError":
                 raise
+            return self.read(key)
+        except ConnectionClosedError:  # or so, on a busy machine
             return self.read(key)
         return content
 
