@@ -6,7 +6,7 @@ little if they are equal. So a change of one session among a million takes littl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from operator import itemgetter
@@ -38,9 +38,6 @@ class RowGroups(Protocol):
     def read_row_group(self, number: int, columns: Sequence[str] | None = None) -> pa.Table:
         """Return the rows of a group."""
 
-    def digest_row_group(self, number: int) -> bytes:
-        """Return a digest: groups of equal schemas with equal digests hold equal rows."""
-
 
 class Pair(NamedTuple):
     """Both tables."""
@@ -60,10 +57,6 @@ class Part:
     def read_row_group(self, number: int, columns: Sequence[str] | None = None) -> pa.Table:
         """See `RowGroups`."""
         return self._groups.read_row_group(self._numbers[number], columns)
-
-    def digest_row_group(self, number: int) -> bytes:
-        """See `RowGroups`."""
-        return self._groups.digest_row_group(self._numbers[number])
 
 
 class NewRows:
@@ -96,10 +89,6 @@ class NewRows:
         rows = self._make(number)
         return rows.select(list(columns)) if columns is not None else rows
 
-    def digest_row_group(self, number: int) -> bytes:
-        """Return what no other group has: rows that were not written have no digest yet."""
-        return b"new %d" % number
-
 
 @contextmanager
 def open_tables(folder: Path) -> Iterator[Pair | None]:
@@ -126,8 +115,7 @@ def compare_tables(
         Gives the path of the session that has an eid in the new tables. If it is None, the sessions are looked through.
     """
     try:
-        groups = _unequal_groups(old.sessions, new.sessions)
-        before, after = (_Sessions.read(*each) for each in zip((old.sessions, new.sessions), groups, strict=True))
+        before, after = _Sessions.read(old.sessions), _Sessions.read(new.sessions)
         tally = _compare_datasets(old.datasets, new.datasets)
         found = {path: _Counts() for path in before.rows.keys() ^ after.rows.keys()}
         for path in before.rows.keys() & after.rows.keys():
@@ -182,8 +170,8 @@ class _Sessions:
     """Eid -> path."""
 
     @classmethod
-    def read(cls, file: RowGroups, groups: Iterable[int]) -> _Sessions:
-        parts = [file.read_row_group(each) for each in groups]
+    def read(cls, file: RowGroups) -> _Sessions:
+        parts = [file.read_row_group(each) for each in range(file.num_row_groups)]
         if not parts:
             return cls((), {}, {})
         table = pa.concat_tables(parts)
@@ -281,8 +269,7 @@ def _compare_datasets(old: RowGroups, new: RowGroups) -> _Tally:
 
 def _matching_groups(old: RowGroups, new: RowGroups) -> Iterator[tuple[list[int], list[int]]]:
     """Yield numbers of row groups of two files, so that sessions of other groups are in neither."""
-    left = _unequal_groups(old, new)
-    spans = sorted([*_spans(old, 0, left[0]), *_spans(new, 1, left[1])], key=itemgetter(0))
+    spans = sorted([*_spans(old, 0), *_spans(new, 1)], key=itemgetter(0))
     groups: tuple[list[int], list[int]] = ([], [])
     highest = ""
     for low, high, side, number in spans:
@@ -295,18 +282,9 @@ def _matching_groups(old: RowGroups, new: RowGroups) -> Iterator[tuple[list[int]
         yield groups
 
 
-def _unequal_groups(old: RowGroups, new: RowGroups) -> tuple[Iterable[int], Iterable[int]]:
-    """Return the row groups of two files that the other one does not hold. A flush copies those that stay."""
-    if not old.schema_arrow.equals(new.schema_arrow):
-        return range(old.num_row_groups), range(new.num_row_groups)
-    left = {old.digest_row_group(number): number for number in range(old.num_row_groups)}
-    others = [number for number in range(new.num_row_groups) if left.pop(new.digest_row_group(number), None) is None]
-    return left.values(), others
-
-
-def _spans(file: RowGroups, side: int, numbers: Iterable[int]) -> Iterator[tuple[str, str, int, int]]:
+def _spans(file: RowGroups, side: int) -> Iterator[tuple[str, str, int, int]]:
     """Yield lowest and highest eid of each row group that has rows."""
-    for number in numbers:
+    for number in range(file.num_row_groups):
         if isinstance(file, NewRows):
             if (known := file.span(number)) is not None:
                 yield *known, side, number

@@ -17,7 +17,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from alfwatchd.alf.ids import md5
 from alfwatchd.files import open_regular
 from alfwatchd.store.footers import check_footer
 
@@ -88,17 +87,6 @@ class CheckedFile:
     def read_row_group(self, number: int, columns: Sequence[str] | None = None) -> pa.Table:
         """Read the rows of one row group; as `read`."""
         return self._plain(self._file.read_row_group(number, self._flat(columns)))
-
-    def digest_row_group(self, number: int) -> bytes:
-        """Return the md5 of a row group as it lies in the file: equal ones of equal schemas hold equal rows."""
-        group, found = self._file.metadata.row_group(number), md5()
-        for place in range(group.num_columns):
-            column = group.column(place)
-            start = column.dictionary_page_offset or column.data_page_offset
-            if not 0 <= start <= start + column.total_compressed_size <= self._raw.size():
-                raise _refusal("its columns lie outside of it")
-            found.update(self._raw.read_at(column.total_compressed_size, start))
-        return found.digest()
 
     def _flat(self, columns: Sequence[str] | None) -> list[str] | None:
         """Return the columns to read: none with lists, which may be longer than all rows, and which no table has."""
