@@ -77,6 +77,7 @@ def test_a_prune_deletes_what_was_planned(data, caplog):
         assert (data.root / KEPT).exists()
         again, answer = box.ask("POST", "/v1/prune/apply", {"plan_id": plan["plan_id"]})
         assert (again, answer["error"]) == (400, "UsageError")
+        wait(lambda: any(isinstance(message, PrunedNotice) for message in box.engine.taken))  # it follows the answer
         (notice,) = (message for message in box.engine.taken if isinstance(message, PrunedNotice))
     days = ("s/2020-01-01", "s/2020-01-02")
     assert set(notice.folders) == {"", "s", *(day + rest for day in days for rest in ("", "/001", "/001/alf"))}
