@@ -73,6 +73,21 @@ def open_regular_fd(
     return fd
 
 
+def add_lines(fd: int, lines: bytes) -> int:
+    """Add whole lines to a file that is open for reading and appending; return its size before.
+
+    A last line that is torn, because a process was killed while it wrote, does not harm those that are added.
+    """
+    size = os.fstat(fd).st_size
+    if size and os.pread(fd, 1, size - 1) != b"\n":
+        lines = b"\n" + lines
+    with memoryview(lines) as view:
+        done = 0
+        while done < len(lines):
+            done += os.write(fd, view[done:])
+    return size
+
+
 def file_version(path: Path, *, follow_links: bool = True) -> FileVersion | None:
     """Return the version of a file, or None if there is none or it cannot be looked at."""
     try:

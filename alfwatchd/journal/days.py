@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from alfwatchd.bounded_json import parse as parse_json
-from alfwatchd.files import open_regular, open_regular_fd
+from alfwatchd.files import add_lines, open_regular, open_regular_fd
 
 NAME = "days.jsonl"
 
@@ -98,8 +98,6 @@ def add_rows(folder: Path, rows: Iterable[DayRow]) -> None:
         return
     fd = open_regular_fd(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o640)
     try:
-        size = os.fstat(fd).st_size
-        torn = size and os.pread(fd, 1, size - 1) != b"\n"  # a process was killed while it wrote
-        os.write(fd, b"\n" + content if torn else content)
+        add_lines(fd, content)
     finally:
         os.close(fd)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from alfwatchd.atomic import write_atomically
-from alfwatchd.files import NotRegular, open_regular_fd, sync_folder
+from alfwatchd.files import NotRegular, add_lines, open_regular_fd, sync_folder
 from alfwatchd.tables.earlier import NO_DATASET, NO_SESSION, EarlierDataset, EarlierSession
 from alfwatchd.tables.notes import Note, noted
 
@@ -89,13 +89,7 @@ class Notes:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o750)
         fd = self._open(os.O_RDWR | os.O_CREAT | os.O_APPEND)
         try:
-            size = os.fstat(fd).st_size
-            if size and os.pread(fd, 1, size - 1) != b"\n":
-                added = b"\n" + added
-            with memoryview(added) as view:
-                done = 0
-                while done < len(added):
-                    done += os.write(fd, view[done:])
+            size = add_lines(fd, added)
             os.fsync(fd)
         finally:
             os.close(fd)
