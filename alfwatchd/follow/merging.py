@@ -5,14 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import islice
 
-from alfwatchd.changes import Change, ChangeKind
-
-_MOST_NAMES = 100
-_SIGNS = {
-    ("+", "+"): "+", ("+", "~"): "+", ("+", "-"): "", ("~", "~"): "~", ("~", "-"): "-", ("~", "+"): "~",
-    ("-", "-"): "-", ("-", "+"): "~", ("-", "~"): "~",
-}  # fmt: skip
-"""What two changes of one dataset come to; empty for nothing."""
+from alfwatchd.changes import Change
+from alfwatchd.tree.session_changes import MOST_DATASETS, merge_kinds, merge_names
 
 
 def merge(first: Change, second: Change) -> Change | None:
@@ -20,12 +14,10 @@ def merge(first: Change, second: Change) -> Change | None:
 
     If not all datasets are named, the numbers are sums: a dataset that changed twice counts twice.
     """
-    if first.change == "added" and second.change == "removed":
+    kind = merge_kinds(first.change, second.change)
+    if kind is None:
         return None
-    kind: ChangeKind = second.change if second.change == "removed" else "changed"
-    if first.change == "added":
-        kind = "added"
-    names = _merge_names(_names(first), _names(second))
+    names = merge_names(_names(first), _names(second))
     counts = {sign: sum(each == sign for each in names.values()) for sign in "+~-"}
     if not (_are_all_named(first) and _are_all_named(second)):
         counts = {
@@ -56,15 +48,8 @@ def _names(change: Change) -> dict[str, str]:
     return {name: sign for sign, names in lists for name in names}
 
 
-def _merge_names(first: dict[str, str], second: dict[str, str]) -> dict[str, str]:
-    merged = dict(first)
-    for name, sign in second.items():
-        merged[name] = _SIGNS[merged[name], sign] if merged.get(name) else sign
-    return merged
-
-
 def _named(names: dict[str, str], sign: str) -> list[str]:
-    return list(islice((name for name, each in names.items() if each == sign), _MOST_NAMES))
+    return list(islice((name for name, each in names.items() if each == sign), MOST_DATASETS))
 
 
 def _are_all_named(change: Change) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 from alfwatchd.bounded_json import parse as parse_json
-from alfwatchd.tree.session_changes import MOST_DATASETS, Kind, SessionChange
+from alfwatchd.tree.session_changes import SessionChange, merge_kinds, merge_names, name_datasets
 
 _CURSOR = re.compile(r"(?:(?P<journal>[0-9a-f]{8})\.)?(?P<generation>[0-9]{1,18})(?:\.(?P<n_told>[0-9]{1,9}))?")
 _DEFAULTS = {each.name: each.default for each in fields(SessionChange)}
@@ -175,17 +175,12 @@ def _pack_change(change: SessionChange) -> bytes:
 
 def merge(first: SessionChange, second: SessionChange) -> SessionChange | None:
     """Return what two changes of one session come to, one after the other; None if nothing is left of them."""
-    kind: Kind
-    if first.kind == "added":
-        if second.kind == "removed":
-            return None
-        kind = "added"
-    elif second.kind == "removed":
-        kind = "removed"
-    else:
-        kind = "changed"
-    names = _merge_names(first.names, second.names)
-    counts = {sign: sum(name[0] == sign for name in names) for sign in "+~-"}
+    kind = merge_kinds(first.kind, second.kind)
+    if kind is None:
+        return None
+    signs = merge_names(*({name[1:]: name[0] for name in each.names} for each in (first, second)))
+    names = name_datasets({mark: [name for name, sign in signs.items() if sign == mark] for mark in "+~-"})
+    counts = {mark: sum(sign == mark for sign in signs.values()) for mark in "+~-"}
     is_whole = all(each.added + each.changed + each.removed == len(each.names) for each in (first, second))
     added, changed, removed = (
         (counts["+"], counts["~"], counts["-"])
@@ -202,21 +197,9 @@ def merge(first: SessionChange, second: SessionChange) -> SessionChange | None:
         removed=removed,
         n_bytes=first.n_bytes + second.n_bytes,
         columns=tuple(sorted({*first.columns, *second.columns})),
-        names=names[:MOST_DATASETS],
+        names=names,
         eid=eid,
         eid_before=eid_before if eid_before != eid else "",
         renamed_from=first.renamed_from if kind == "added" else "",
         renamed_to=second.renamed_to if kind == "removed" else "",
     )
-
-
-_TOGETHER = {"++": "+", "+~": "+", "+-": "", "~~": "~", "~-": "-", "--": "-", "-+": "~", "~+": "~", "-~": "~"}
-"""What two changes of one dataset come to."""
-
-
-def _merge_names(first: tuple[str, ...], second: tuple[str, ...]) -> tuple[str, ...]:
-    signs = {name[1:]: name[0] for name in first}
-    for name in second:
-        sign = signs.get(name[1:])
-        signs[name[1:]] = name[0] if not sign else _TOGETHER[sign + name[0]]
-    return tuple(sign + name for mark in "+~-" for name, sign in signs.items() if sign == mark)

@@ -170,21 +170,6 @@ def _with_cursors(told: dict[object, Told], end: Cursor) -> tuple[Told, ...]:
     return tuple(reversed(found))
 
 
-def read_extent(folder: Path) -> Extent:
-    """Return what the journal in a folder covers, from its files; `NO_JOURNAL` if there is none."""
-    segments = list_segments(folder)
-    try:
-        journal = next(read_segment(segments[-1]), None) if segments else None
-        if journal is None:
-            return NO_JOURNAL
-        last = segments[-1].floor
-        for head in segments_heads(segments[-1]):
-            last = head.generation
-    except OSError:
-        return NO_JOURNAL
-    return Extent(str(journal), segments[0].floor, last)
-
-
 def read_batches(folder: Path, after: int, *, stops_at_gap: bool = False) -> Iterator[Batch]:
     """Yield the batches of later generations than `after`, the oldest first.
 

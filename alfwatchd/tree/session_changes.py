@@ -141,6 +141,28 @@ def name_datasets(found: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
     return tuple(islice((sign + name for sign in "+~-" for name in found[sign]), MOST_DATASETS))
 
 
+_TOGETHER = {
+    ("+", "+"): "+", ("+", "~"): "+", ("+", "-"): "", ("~", "~"): "~", ("~", "-"): "-", ("~", "+"): "~",
+    ("-", "-"): "-", ("-", "+"): "~", ("-", "~"): "~",
+}  # fmt: skip
+"""What two changes of one dataset come to; empty for nothing."""
+
+
+def merge_names(first: Mapping[str, str], second: Mapping[str, str]) -> dict[str, str]:
+    """Return what two changes, one after the other, come to: rel_path -> sign; the sign is empty for nothing."""
+    merged = dict(first)
+    for name, sign in second.items():
+        merged[name] = _TOGETHER[merged[name], sign] if merged.get(name) else sign
+    return merged
+
+
+def merge_kinds(first: Kind, second: Kind) -> Kind | None:
+    """Return what happened to a session to which two things happened; None if it came and went."""
+    if first == "added":
+        return None if second == "removed" else "added"
+    return "removed" if second == "removed" else "changed"
+
+
 def _compare_folder(
     folder: str, rows: FolderRows | None, rows_now: FolderRows | None, found: Mapping[str, list[str]]
 ) -> bool:

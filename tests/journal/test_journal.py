@@ -7,8 +7,7 @@ import pytest
 
 from alfwatchd.journal import segments
 from alfwatchd.journal.entries import Cursor
-from alfwatchd.journal.journal import Bounds
-from alfwatchd.journal.reading import read_extent
+from alfwatchd.journal.journal import Bounds, Journal
 from alfwatchd.journal.segments import list_segments
 from kit.journal import JournalBox, change
 
@@ -38,7 +37,7 @@ def test_it_goes_on_in_the_next_process(box):
     box.add(change(2))
     assert box.journal.id == journal
     assert box.told(begun) == [(2, "001"), (3, "002")]
-    assert read_extent(box.journal.folder) == box.journal.extent
+    assert Journal(box.folder, box.bounds).extent == box.journal.extent
 
 
 def test_where_the_tables_are_others_it_begins_again(box):
