@@ -60,7 +60,6 @@ class CheckedFile:
         self._most_bytes = max(_FREE_BYTES, _BYTES_PER_BYTE * n_bytes)
         _check_widths(self.schema_arrow, plain.metadata.num_rows, self._most_bytes)
         texts = [field.name for field in self.schema_arrow if _is_text(field.type)]
-        self._raw = raw
         self._file = pq.ParquetFile(
             raw, metadata=plain.metadata, read_dictionary=texts, page_checksum_verification=True
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 from bisect import insort
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,7 +25,7 @@ from alfwatchd.files import FileVersion, file_version
 from alfwatchd.journal.journal import Journal
 from alfwatchd.store.changed_sessions import Pair, open_tables
 from alfwatchd.store.flush_changes import find_on_disk
-from alfwatchd.store.generations import Generations, Told, Written
+from alfwatchd.store.generations import Generations, Told, Versions, Written
 from alfwatchd.store.layout import Layout, load_layout, made_for, save_layout
 from alfwatchd.store.ledger import Ledger
 from alfwatchd.store.notes_file import Notes
@@ -39,6 +39,7 @@ from alfwatchd.tables.id_changes import IdChanges
 from alfwatchd.tables.notes import has_earlier
 from alfwatchd.tables.row_groups import Digests, Partition, Plan, digest_groups, leave_out_equal, plan_all, plan_changes
 from alfwatchd.tables.rules import TableRules
+from alfwatchd.tree.session_changes import SessionChange
 from alfwatchd.tree.sessions import Snapshot
 
 TO_SESSIONS_SECONDS, TO_DATASETS_SECONDS = 1.0, 0.2
@@ -64,7 +65,7 @@ class _InForce:
     """
 
     rules: TableRules
-    versions: tuple[FileVersion | None, FileVersion | None]
+    versions: Versions
     n_bits: int
     digests: Digests | None
     partition: Partition | None
@@ -185,7 +186,8 @@ class TableWriter:
         digests = digest_groups(plan) if self._layout is not None and is_known and not self._has_earlier else None
         if last is not None and last.digests is not None and digests is not None:
             plan, digests = leave_out_equal(plan, last.digests, digests), last.digests.update(digests)
-        written = self._find_generation(last, plan, snapshot, rules)
+        before = self._versions_before[SESSIONS], self._versions_before[DATASETS]
+        written = self._generations.next(self._find_changes(last, plan, snapshot, rules), before)
         metadata = self._metadata(rules, written.generation)
         is_equal = not (plan.sessions or plan.datasets)
         if last is not None and is_equal and self._may_stay(metadata, renewed_seconds):
@@ -202,29 +204,25 @@ class TableWriter:
         return written
 
     def _note(
-        self,
-        rules: TableRules,
-        versions: tuple[FileVersion | None, FileVersion | None],
-        partition: Partition,
-        digests: Digests | None,
-        written: Written,
+        self, rules: TableRules, versions: Versions, partition: Partition, digests: Digests | None, written: Written
     ) -> None:
         self._in_force = _InForce(rules, versions, partition.n_bits, digests, partition)
         self._generations.note(Told(partition, rules, versions, written.generation))
 
-    def _find_generation(self, last: _InForce | None, plan: Plan, snapshot: Snapshot, rules: TableRules) -> Written:
-        """Return which sessions differ from the rows that readers know, and which generation that makes."""
-        generations = self._generations
-        if (found := generations.find_in_memory(last.partition if last is not None else None, plan, rules)) is not None:
-            return generations.next(found, self._versions())
-        if last is not None and not (plan.sessions or plan.datasets):
-            return generations.next((), self._versions())
+    def _find_changes(
+        self, last: _InForce | None, plan: Plan, snapshot: Snapshot, rules: TableRules
+    ) -> Sequence[SessionChange] | None:
+        """Return how sessions differ from the rows that readers know; None if that cannot be told."""
+        found = self._generations.find_in_memory(last.partition if last is not None else None, plan, rules)
+        if found is not None:
+            return found
         groups = None
         if last is not None:
+            if not (plan.sessions or plan.datasets):
+                return ()
             groups = sorted(self._files[SESSIONS].groups), sorted(self._files[DATASETS].groups)
         with self._open() as pair:
-            found = find_on_disk(pair, plan, snapshot, rules, groups) if pair is not None else None
-        return generations.next(found, self._versions())
+            return find_on_disk(pair, plan, snapshot, rules, groups) if pair is not None else None
 
     def _take_last(self, snapshot: Snapshot, rules: TableRules) -> _InForce | None:
         """Return what is on disk, if it is known and made in the same way; None if everything must be written."""
@@ -239,7 +237,7 @@ class TableWriter:
             return None
         return last
 
-    def _load_last(self, rules: TableRules, versions: tuple[FileVersion | None, FileVersion | None]) -> _InForce | None:
+    def _load_last(self, rules: TableRules, versions: Versions) -> _InForce | None:
         """Return what an earlier process noted, or this one before a write failed."""
         expected = made_for(self.out_dir, versions, rules)
         noted = load_layout(self._layout, expected) if self._layout is not None else None
@@ -327,7 +325,7 @@ class TableWriter:
         self._readers.look()
         return self._in_force is not None and self._versions() == self._in_force.versions
 
-    def _versions(self) -> tuple[FileVersion | None, FileVersion | None]:
+    def _versions(self) -> Versions:
         return file_version(self.out_dir / SESSIONS), file_version(self.out_dir / DATASETS)
 
     def _replace(
