@@ -191,7 +191,7 @@ class Control(_Section):
 
     group: str = Field("", description="Unix group with control rights: flush, rescan, set, prune; empty: none.")
     read: Literal["tables", "group", "owner"] = Field(
-        "tables", description="Who may ask for status, changes, ids: readers of the tables, the group, or the owner."
+        "tables", description="Which users may ask for status, changes, ids: table readers, the group, or the owner."
     )
 
 

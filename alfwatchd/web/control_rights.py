@@ -1,4 +1,4 @@
-"""Who may ask what: the right that each request needs, and whether a client has it."""
+"""The right that each request needs, and whether a client has it."""
 
 from __future__ import annotations
 

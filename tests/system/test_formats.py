@@ -221,7 +221,7 @@ def test_errors():
 
 def test_what_each_request_needs():
     needs = {Right.READ: "the right to read", Right.SYNC: "control rights; or the right to read, once in 10 seconds"}
-    described = {row[0].strip("`"): row[1] for row in rows("## Who may ask what") if "/" in row[0]}
+    described = {row[0].strip("`"): row[1] for row in rows("## Rights") if "/" in row[0]}
     assert described.keys() == {f"{method} {path}" for method, path in RULES}
     for (method, path), rule in RULES.items():
         assert described[f"{method} {path}"].startswith(needs.get(rule.right, "control rights"))

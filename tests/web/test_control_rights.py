@@ -1,4 +1,4 @@
-"""Who may ask what, over a real socket, as real users.
+"""The rights of real users, over a real socket.
 
 If one of these fails, a user without the right can read or delete data, or one with the right cannot.
 """
