@@ -132,12 +132,12 @@ def _span(partition: Partition, group: int) -> tuple[str, str] | None:
 
 def _completed(found: Iterable[SessionChange], partition: Partition, lab: str) -> Iterator[SessionChange]:
     """Yield changes with the paths of folders, where ONE's may differ, and with how many bytes there are now."""
-    has_labs = any(path.split("/", 2)[1] == _SUBJECTS for path in partition.sessions)
+    is_bare = bool(lab) and not any(path.split("/", 2)[1] == _SUBJECTS for path in partition.sessions)
     for change in found:
         path = partition.holder_of(uuid.UUID(change.eid).bytes) if change.kind != "removed" else None
         if path is not None:
             yield replace(change, path=path, bytes_after=partition.sessions[path].n_bytes)
-        elif lab and not has_labs:
+        elif is_bare:
             yield replace(change, path=change.path.removeprefix(f"{lab}/{_SUBJECTS}/"))
         else:
             yield change
